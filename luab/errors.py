@@ -1,0 +1,20 @@
+"""The only errors a user of luab should meet.
+
+Each message is one paragraph: what was expected, what was found, where, and what to do next.
+"""
+
+
+class LuabError(Exception):
+    """Anything that a user, a file or a machine caused; its text is meant for a person."""
+
+
+class ConfigError(LuabError):
+    """The configuration is wrong; the message lists every mistake at once."""
+
+
+class DataError(LuabError):
+    """A file, archive, image, record or checkpoint is missing, damaged or not what it should be."""
+
+
+class JobError(LuabError):
+    """A job could not run or could not finish: no room, no device, lost process, NaN in the loss."""
