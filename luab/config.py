@@ -1,0 +1,425 @@
+"""The study as typed, closed, frozen objects: every line of config/config.yaml has its field here."""
+
+import difflib
+import functools
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from luab.errors import ConfigError
+from luab.paths import DATASET, Layout, Run
+
+Supervision = Literal["none", "random", "click", "trace", "centre", "box"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Paths(_Closed):
+    """Where things are read and written."""
+
+    data: Path = Field(Path("data"), description="Archives, byproduct index, manifests, targets.")
+    results: Path = Field(Path("results"), description="Runs, scores, tables, figures, report.")
+    archives: Path = Field(Path("config/archives.yaml"), description="List of every download.")
+    recipes: Path = Field(Path("config/recipes"), description="Folder of the training recipes.")
+    imagenet: Path | None = Field(
+        None, description="Your own ImageNet: holds train/<wnid>/*.JPEG and val/. Never downloaded."
+    )
+    copies: dict[str, Path] = Field(
+        {}, description="Your own copies of other sets, by manifest name; these are not downloaded."
+    )
+    partial: bool = Field(
+        False, description="Accept trees that hold only some of the classes (demo world, samples)."
+    )
+
+
+class Backbone(_Closed):
+    """One architecture of the study."""
+
+    name: Name = Field(description="timm model name, e.g. resnet50.")
+    recipe: Name = Field(description="File name, without .yaml, in the folder of recipes.")
+    gpu_images_per_s: Positive = Field(
+        description="Training images per second and GPU; only for the GPU-hour estimate."
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _timm_has_it(cls, name: str) -> str:
+        known = known_backbones()
+        if known and name.partition(".")[0] not in known:
+            raise ValueError(f"timm has no model {name!r}.{_did_you_mean(name, known)}")
+        return name
+
+
+class Sweep(_Closed):
+    """The lambda grid: which supervisions are swept on which backbones."""
+
+    backbones: list[Name] = Field(description="Names from `backbones` that get the whole grid.")
+    supervisions: list[Supervision] = Field(description="Swept supervisions; the rest use `luab_lambda`.")
+    lambdas: list[Positive] = Field(description="Weights of the byproduct loss; 0 is the baseline.")
+
+
+class Suite(_Closed):
+    """Benchmarks whose test sets one predict job covers."""
+
+    name: Name = Field(description="Name of the predictions' card.")
+    benchmarks: list[Name] = Field(min_length=1, description="Names from luab.score.BENCHMARKS.")
+
+
+class Compute(_Closed):
+    """What a job may use; none of it changes a result on the CPU."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")
+    workers: int = Field(8, ge=0, description="Loader processes of a train or predict job; 0 loads in the job.")
+    threads: int = Field(8, ge=1, description="CPU threads that a train or predict job asks for.")
+    predict_batch: int = Field(256, ge=1, description="Images per forward pass in prediction.")
+
+
+class Demo(_Closed):
+    """The drawn world that stands in for the real data; absent in the full study."""
+
+    seed: int = Field(0, ge=0, description="Seed of the drawing.")
+    size_px: int = Field(64, ge=32, description="Side of a typical image.")
+
+
+class Recipe(_Closed):
+    """How one backbone family is trained; everything here changes the result."""
+
+    epochs: int = Field(ge=1, description="Passes over the training set.")
+    batch_size: int = Field(ge=1, description="Total over all GPUs and accumulation steps.")
+    input_px: int = Field(224, ge=16, description="Side of the crop that the network sees.")
+    crop_pct: Fraction = Field(0.875, description="Evaluation: side of the crop over the resized shorter side.")
+    crop_scale: tuple[Fraction, Fraction] = Field((0.08, 1.0), description="Training crop's share of the area.")
+    interpolation: Literal["bilinear", "bicubic"] = Field("bicubic", description="Of the training crop.")
+    optimizer: str = Field(description="timm optimiser name, e.g. sgd, adamw.")
+    lr: Positive = Field(description="Peak learning rate, for the batch size above.")
+    weight_decay: float = Field(ge=0, description="As timm applies it: not on biases and norms.")
+    momentum: Fraction = Field(0.9, description="Of SGD; ignored by others.")
+    warmup_epochs: float = Field(5, ge=0, description="Linear warm-up.")
+    min_lr: float = Field(0.0, ge=0, description="End of the cosine.")
+    label_smoothing: Fraction = Field(0.0, description="Of the cross-entropy.")
+    mixup: float = Field(0.0, ge=0, description="Alpha; 0 is off.")
+    cutmix: float = Field(0.0, ge=0, description="Alpha; 0 is off.")
+    auto_augment: str | None = Field(
+        None, description="timm policy that keeps geometry, e.g. 3a; others would move the object off its click."
+    )
+    color_jitter: float | None = Field(None, ge=0, description="Brightness, contrast, saturation.")
+    random_erasing: Fraction = Field(0.0, description="Probability.")
+    drop_path: Fraction = Field(0.0, description="Stochastic depth.")
+    ema_decay: Fraction | None = Field(None, description="Average of the weights; null is off.")
+    clip_grad: Positive | None = Field(None, description="Gradient norm; null is off.")
+    amp: Literal["none", "bfloat16", "float16"] = Field("none", description="Mixed precision on a GPU.")
+    channels_last: bool = Field(False, description="Memory format on a GPU.")
+    model_kwargs: dict[str, Any] = Field({}, description="Passed to timm.create_model.")
+
+    @model_validator(mode="after")
+    def _keeps_geometry(self) -> "Recipe":
+        if self.auto_augment and not self.auto_augment.startswith("3a"):
+            raise ValueError(
+                f"auto_augment {self.auto_augment!r} shears, shifts or turns the image, and the click would stay "
+                "behind; use '3a' (colour only) or null"
+            )
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            raise ValueError("mixup and cutmix pair images: batch_size must be even")
+        return self
+
+
+class Study(_Closed):
+    """Everything that decides what is run; built by `load_study` or `parse_study`."""
+
+    label: str = Field("", description="Words printed on every table and figure; empty for the real study.")
+    backbones: list[Backbone] = Field(min_length=1, description="Architectures, with recipe and speed.")
+    supervisions: list[Supervision] = Field(
+        min_length=1, description="none = baseline, random = control, click = LUAB."
+    )
+    luab_lambda: Positive = Field(1.0, description="Lambda of the main tables. ASSUME: the paper's is unknown.")
+    sweep: Sweep = Field(description="The lambda grid.")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="One training per seed.")
+    random_points_seed: int = Field(0, ge=0, description="Of the control's points, drawn once per image.")
+    suites: list[Suite] = Field(min_length=1, description="Benchmarks, by predict job.")
+    compute: Compute = Field(Compute(), description="What a job may use.")
+    paths: Paths = Field(Paths(), description="Where things are read and written.")
+    demo: Demo | None = Field(None, description="Draw the demo world instead of downloading.")
+    recipes: dict[str, Recipe] = Field({}, description="Read from `paths.recipes`; not written by hand.")
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> "Study":
+        mistakes = list(_disagreements(self))
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
+
+    @property
+    def layout(self) -> Layout:
+        """Paths of every artefact."""
+        return Layout(self.paths.data, self.paths.results)
+
+    def backbone(self, name: str) -> Backbone:
+        """The entry of a backbone by name.
+
+        Raises:
+            ConfigError: It is not in the study; near names are listed.
+        """
+        for backbone in self.backbones:
+            if backbone.name == name:
+                return backbone
+        raise ConfigError(f"Backbone {name!r} is not in the study.{_did_you_mean(name, self.backbone_names)}")
+
+    def recipe(self, backbone: str) -> Recipe:
+        """The recipe of a backbone."""
+        return self.recipes[self.backbone(backbone).recipe]
+
+    @property
+    def backbone_names(self) -> list[str]:
+        """Names in the order of the config."""
+        return [backbone.name for backbone in self.backbones]
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Names of all benchmarks, in the order of the suites."""
+        return [name for suite in self.suites for name in suite.benchmarks]
+
+    def weights(self, backbone: str, supervision: str) -> list[float]:
+        """Lambdas that a backbone is trained with under a supervision, ascending."""
+        if supervision == "none":
+            return [0.0]
+        swept = backbone in self.sweep.backbones and supervision in self.sweep.supervisions
+        return sorted({self.luab_lambda, *(self.sweep.lambdas if swept else [])})
+
+    def runs(self) -> list[Run]:
+        """Every training of the study."""
+        return [
+            Run(DATASET, backbone, supervision, weight, seed)
+            for backbone in self.backbone_names
+            for supervision in self.supervisions
+            for weight in self.weights(backbone, supervision)
+            for seed in self.seeds
+        ]
+
+    def gpu_hours(self, run: Run, images: int = 1_281_167) -> float:
+        """Estimated GPU hours of a training: images x epochs / the config's images per second."""
+        epochs = self.recipe(run.backbone).epochs
+        return images * epochs / self.backbone(run.backbone).gpu_images_per_s / 3600
+
+    def digest(self) -> str:
+        """Name of this configuration by content, 12 hexadecimal digits."""
+        return hashlib.sha256(self.dump().encode()).hexdigest()[:12]
+
+    def dump(self) -> str:
+        """The whole study, recipes included, as YAML that `load_study` reads back."""
+        return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False)
+
+
+def load_study(files: Sequence[Path | str], root: Path = Path()) -> Study:
+    """Reads configuration files; later ones override earlier ones key by key, lists as a whole.
+
+    Args:
+        files: YAML files, e.g. config/config.yaml and config/demo.yaml.
+        root: What the recipes' folder is relative to.
+
+    Raises:
+        ConfigError: A file is missing or not YAML, or the study is wrong; all mistakes are listed.
+    """
+    merged: dict[str, Any] = {}
+    for file in files:
+        _update(merged, _read_yaml(root / file))
+    return parse_study(merged, root)
+
+
+def parse_study(config: Mapping[str, Any], root: Path = Path()) -> Study:
+    """Checks a configuration and reads the recipes that it names.
+
+    Raises:
+        ConfigError: All mistakes of the configuration and of its recipes, each with its place.
+    """
+    merged = json.loads(json.dumps(config, default=str))
+    if not merged.get("recipes"):
+        merged["recipes"] = _read_recipes(merged, root)
+    try:
+        return Study.model_validate(merged)
+    except pydantic.ValidationError as error:
+        mistakes = [line for detail in error.errors() for line in _describe(detail)]
+        raise ConfigError(
+            "The configuration has {} mistake{}:\n{}\nCorrect {} in config/ and run again; "
+            "docs/config.md lists every key.".format(
+                len(mistakes),
+                "s" if len(mistakes) > 1 else "",
+                "\n".join(f"  - {mistake}" for mistake in mistakes),
+                "them" if len(mistakes) > 1 else "it",
+            )
+        ) from error
+
+
+def schema_json() -> str:
+    """config/schema.json: the JSON schema of the study, for editors and checks."""
+    return json.dumps(Study.model_json_schema(), indent=2, sort_keys=True) + "\n"
+
+
+def keys_table() -> str:
+    """docs/config.md: one Markdown table of keys for each section of the configuration."""
+    sections = [("", Study), *(((name), model) for name, model in _sections())]
+    tables = []
+    for name, model in sections:
+        heading = f"## `{name}`" if name else "## Top level"
+        rows = [
+            f"| `{key}` | {_type_name(field.annotation)} | {_default(field)} | {field.description} |"
+            for key, field in model.model_fields.items()
+        ]
+        tables.append("\n".join([heading, "", "| key | type | default | meaning |", "|---|---|---|---|", *rows]))
+    return "# Every key of the configuration\n\nGenerated by `luab schema`.\n\n" + "\n\n".join(tables) + "\n"
+
+
+@functools.cache
+def known_backbones() -> frozenset[str]:
+    """Names of timm's models, read from its source: importing timm would cost seconds."""
+    spec = importlib.util.find_spec("timm")
+    if spec is None or not spec.submodule_search_locations:
+        return frozenset()
+    pattern = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
+    models = Path(spec.submodule_search_locations[0]) / "models"
+    return frozenset(name for file in models.glob("*.py") for name in pattern.findall(file.read_text()))
+
+
+def _sections() -> list[tuple[str, type[BaseModel]]]:
+    return [
+        ("paths", Paths),
+        ("backbones[]", Backbone),
+        ("sweep", Sweep),
+        ("suites[]", Suite),
+        ("compute", Compute),
+        ("demo", Demo),
+        ("recipes/*.yaml", Recipe),
+    ]
+
+
+def _disagreements(study: Study) -> Iterator[str]:
+    names = study.backbone_names
+    for i, backbone in enumerate(study.backbones):
+        if backbone.recipe not in study.recipes:
+            yield (
+                f"backbones[{i}].recipe: {study.paths.recipes}/{backbone.recipe}.yaml is not there."
+                f"{_did_you_mean(backbone.recipe, _recipe_names(study.paths.recipes))}"
+            )
+    for i, name in enumerate(study.sweep.backbones):
+        if name not in names:
+            yield f"sweep.backbones[{i}]: {name!r} is not in `backbones`.{_did_you_mean(name, names)}"
+    for key, values in [
+        ("backbones", names),
+        ("supervisions", study.supervisions),
+        ("seeds", study.seeds),
+        ("suites", [suite.name for suite in study.suites]),
+        ("suites[].benchmarks", study.benchmarks),
+    ]:
+        twice = sorted({str(value) for value in values if list(values).count(value) > 1})
+        if twice:
+            yield f"{key}: {', '.join(twice)} stands there twice; once is enough."
+    if "none" not in study.supervisions:
+        yield "supervisions: 'none', the baseline, is missing; every difference is taken to it."
+
+
+def _describe(detail: Any) -> list[str]:
+    where = _place(detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return [f"{where}: no such key.{_did_you_mean(str(detail['loc'][-1]), _siblings(detail['loc']))}"]
+    if detail["type"] == "missing":
+        return [f"{where}: this key is required and missing."]
+    if detail["type"] == "value_error":
+        lines = str(detail["ctx"]["error"]).splitlines()
+        return [f"{where}: {line}" if where else line for line in lines]
+    return [f"{where}: {detail['msg']} (found {detail['input']!r})."]
+
+
+def _place(loc: Sequence[int | str]) -> str:
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _siblings(loc: Sequence[int | str]) -> list[str]:
+    if len(loc) == 1:
+        return list(Study.model_fields)
+    by_name = {name.partition("[")[0].partition("/")[0]: model for name, model in _sections()}
+    model = by_name.get(str(loc[0]))
+    return list(model.model_fields) if model else []
+
+
+def _did_you_mean(name: str, choices: Sequence[str] | frozenset[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(choices), n=3, cutoff=0.6)
+    if near:
+        return f" Did you mean {' or '.join(near)}?"
+    return f" Choose from: {', '.join(sorted(choices))}." if 0 < len(choices) <= 30 else ""
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"{file}: expected a configuration file; {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: expected YAML; {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected `key: value` lines, found {type(content).__name__}.")
+    return content
+
+
+def _read_recipes(config: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    paths = config.get("paths")
+    folder = root / str((paths if isinstance(paths, dict) else {}).get("recipes", "config/recipes"))
+    backbones = config.get("backbones")
+    named = [str(b.get("recipe")) for b in backbones if isinstance(b, dict)] if isinstance(backbones, list) else []
+    return {
+        name: _read_yaml(folder / f"{name}.yaml")
+        for name in dict.fromkeys(named)
+        if (folder / f"{name}.yaml").is_file()
+    }
+
+
+def _recipe_names(folder: Path) -> list[str]:
+    return [file.stem for file in folder.glob("*.yaml")]
+
+
+def _update(base: dict[str, Any], overlay: Mapping[str, Any]) -> None:
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _update(base[key], value)
+        else:
+            base[key] = value
+
+
+def _type_name(annotation: Any) -> str:
+    return "`" + _plain_type(annotation) + "`"
+
+
+def _plain_type(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _plain_type(arguments[0])
+    if origin is Literal:
+        return " or ".join(str(choice) for choice in arguments)
+    if origin is UnionType:
+        return " or ".join(_plain_type(part).replace("NoneType", "null") for part in arguments)
+    if origin is not None:
+        return f"{origin.__name__} of {', '.join(_plain_type(part) for part in arguments)}"
+    return str(annotation.__name__)
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    if isinstance(field.default, BaseModel):
+        return "see below"
+    return f"`{json.dumps(json.loads(json.dumps(field.default, default=str)))}`"

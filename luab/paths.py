@@ -1,0 +1,133 @@
+"""Where every artefact of a study lies: rules, command line and tests ask here, nobody joins strings."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DATASET = "imagenet"
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One training: what tells it from every other training of the study.
+
+    Attributes:
+        dataset: "imagenet".
+        backbone: timm name.
+        supervision: "none" (baseline), "random" (control) or "click" (LUAB); see luab.data.targets.
+        weight: lambda, the weight of the byproduct loss; 0 for "none".
+        seed: Of initialisation, sample order and augmentation.
+    """
+
+    dataset: str
+    backbone: str
+    supervision: str
+    weight: float
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """E.g. "imagenet/resnet50/click-1/seed0": the run's place below results/runs."""
+        return f"{self.dataset}/{self.backbone}/{self.supervision}-{self.weight:g}/seed{self.seed}"
+
+    def identity(self) -> dict[str, str | float | int]:
+        """The run as it stands in run.json, in score files and in scores.csv."""
+        return {
+            "dataset": self.dataset,
+            "backbone": self.backbone,
+            "supervision": self.supervision,
+            "lambda": self.weight,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def parse(cls, folder: str) -> "Run":
+        """The inverse of `folder`.
+
+        Raises:
+            ValueError: The text has another form.
+        """
+        dataset, backbone, supervised, seed = folder.split("/")
+        supervision, _, weight = supervised.partition("-")
+        if not seed.startswith("seed") or not weight:
+            raise ValueError(f"{folder!r} is not <dataset>/<backbone>/<supervision>-<lambda>/seed<k>")
+        return cls(dataset, backbone, supervision, float(weight), int(seed.removeprefix("seed")))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths below the study's two folders, data/ and results/.
+
+    A card is a small JSON that names a big artefact by content; the workflow depends on cards.
+    """
+
+    data: Path
+    results: Path
+
+    def archive_folder(self) -> Path:
+        """Verified downloads."""
+        return self.data / "archives"
+
+    def archive_card(self, name: str) -> Path:
+        """Card of one verified download."""
+        return self.data / "archives" / f"{name}.json"
+
+    def raw_folder(self, dataset: str) -> Path:
+        """Unpacked tree of one dataset."""
+        return self.data / "raw" / dataset
+
+    def raw_card(self, dataset: str) -> Path:
+        """Card of one unpacked dataset."""
+        return self.data / "raw" / f"{dataset}.json"
+
+    def index(self) -> Path:
+        """Byproduct index of ImageNet-AB."""
+        return self.data / "byproducts" / "imagenet_ab.parquet"
+
+    def manifest_folder(self) -> Path:
+        """All manifests."""
+        return self.data / "manifests"
+
+    def manifest(self, dataset: str) -> Path:
+        """Manifest of one dataset."""
+        return self.manifest_folder() / f"{dataset}.parquet"
+
+    def target(self, supervision: str) -> Path:
+        """Training points of one supervision."""
+        return self.data / "targets" / DATASET / f"{supervision}.parquet"
+
+    def run(self, run: Run) -> Path:
+        """Folder of one run."""
+        return self.results / "runs" / run.folder
+
+    def run_json(self, run: Run) -> Path:
+        """Card of a finished training."""
+        return self.run(run) / "run.json"
+
+    def prediction_folder(self, run: Run) -> Path:
+        """Predictions of one run, one Parquet file per test set."""
+        return self.run(run) / "predictions"
+
+    def prediction_card(self, run: Run, suite: str) -> Path:
+        """Card of one suite's predictions."""
+        return self.prediction_folder(run) / f"{suite}.json"
+
+    def score(self, run: Run, benchmark: str) -> Path:
+        """Scores of one benchmark."""
+        return self.run(run) / "scores" / f"{benchmark}.json"
+
+    def scores_csv(self) -> Path:
+        """All scores of the study, tidy."""
+        return self.results / "scores.csv"
+
+    def table(self, name: str, suffix: str) -> Path:
+        """One rendered table."""
+        return self.results / "tables" / f"{name}.{suffix}"
+
+    def figure(self, name: str, suffix: str) -> Path:
+        """One rendered figure."""
+        return self.results / "figures" / f"{name}.{suffix}"
+
+
+def card(artefact: Path) -> Path:
+    """The card beside a Parquet artefact."""
+    return artefact.with_suffix(".json")
