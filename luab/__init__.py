@@ -1,0 +1,31 @@
+"""luab: learning image classifiers using annotation byproducts.
+
+    from luab import ImageNetAB, LuabLoss, with_byproduct_head
+
+Names are imported when first used, since torch and timm take seconds to load.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ImageNetAB": "luab.data.dataset",
+    "CropFlip": "luab.data.transforms",
+    "with_byproduct_head": "luab.model",
+    "LuabModel": "luab.model",
+    "LuabLoss": "luab.objective",
+    "load_study": "luab.config",
+    "ConfigError": "luab.errors",
+    "DataError": "luab.errors",
+    "JobError": "luab.errors",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'luab' has no attribute {name!r}")

@@ -1,0 +1,108 @@
+"""Weights as safetensors with a card, and the state that lets a training go on exactly where it stopped."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from luab.errors import DataError
+from luab.files import replacing
+
+
+def save_model(path: Path, model: nn.Module, card: dict[str, Any]) -> None:
+    """Writes the weights with their card in the file's metadata, aside and then renamed.
+
+    Args:
+        path: model.safetensors.
+        model: Its state_dict is written, on the CPU.
+        card: What the weights are (run, recipe, data); JSON.
+    """
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(path) as aside:
+        save_file(weights, aside, metadata={"luab": json.dumps(card, sort_keys=True)})
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The card inside a model file.
+
+    Raises:
+        DataError: The file is missing, not safetensors, or not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            card: dict[str, Any] = json.loads((file.metadata() or {})["luab"])
+            return card
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: expected trained weights, found no file. Train this run first.") from error
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{path}: expected safetensors with a luab card, found something else ({error}). "
+            "Remove the file and train again."
+        ) from error
+
+
+def load_model(path: Path, model: nn.Module, run: dict[str, Any]) -> None:
+    """Loads weights into a model of the same run.
+
+    Args:
+        path: model.safetensors.
+        model: Of the architecture that was trained.
+        run: Identity that the card must carry.
+
+    Raises:
+        DataError: The weights are another run's, of other shapes, or damaged.
+    """
+    found = read_card(path).get("run")
+    if found != run:
+        raise DataError(
+            f"{path}: expected the weights of {run}, found those of {found}. Remove the file and train this run again."
+        )
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise DataError(f"{path}: the weights are damaged ({error}). Remove the file and train again.") from error
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    wrong = [name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name)]
+    if wrong:
+        name = sorted(wrong)[0]
+        raise DataError(
+            f"{path}: a checkpoint of another model: {len(wrong)} tensors differ, first {name!r} (expected "
+            f"{expected.get(name, 'none')}, found {stored.get(name, 'none')}). Remove it and train again."
+        )
+    model.load_state_dict(weights)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Writes the state of an unfinished training: tensors, numbers, strings and containers of them."""
+    with replacing(path) as aside:
+        torch.save(state, aside)
+
+
+def load_state(path: Path, key: str) -> dict[str, Any] | None:
+    """Reads the state of an unfinished training; nothing but tensors and plain values is unpickled.
+
+    Args:
+        path: Written by `save_state`.
+        key: Configuration that the state must belong to.
+
+    Returns:
+        The state, or None when there is no file or it belongs to another configuration.
+
+    Raises:
+        DataError: The file is damaged or holds something else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path}: the state of an unfinished training is damaged ({error}). Remove it; the training then starts anew."
+        ) from error
+    return state if state.get("key") == key else None

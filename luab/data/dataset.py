@@ -1,0 +1,165 @@
+"""Images with labels and points, for training and for evaluation."""
+
+import contextlib
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset, get_worker_info
+
+from luab.config import Recipe
+from luab.data.manifest import read_manifest
+from luab.data.targets import read_targets
+from luab.data.testsets import TestSet
+from luab.data.transforms import CropFlip, colour_augmentation, evaluation_view, to_uint8
+from luab.errors import DataError
+
+Sample = tuple[torch.Tensor, int, torch.Tensor, float]
+
+
+class ImageNetAB(Dataset[Sample]):
+    """ImageNet training images with the points of one supervision.
+
+    Args:
+        root: Folder that the manifest's paths start from.
+        manifest: data/manifests/imagenet_train.parquet, or its rows.
+        targets: data/targets/imagenet/<supervision>.parquet; None for no points.
+        recipe: Crop, interpolation and colour augmentation; None for the official loader's.
+        seed: Augmentation of image i in epoch e depends on (seed, e, i) alone: not on the number of
+            workers, the batch size or what was drawn before.
+
+    An item is (uint8 [3, side, side], label 0..999, point float32 [2] in crop fractions x, y, weight):
+    weight is 1 where the point survived the crop, else 0 with the point at (-1, -1), as in the
+    official loader (naver-ai/NeglectedFreeLunch:imagenet_dataloader.ipynb).
+
+    Raises:
+        DataError: An image is missing or damaged; it is named with its row in the manifest.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        manifest: Path | str | pd.DataFrame,
+        targets: Path | str | None = None,
+        recipe: Recipe | None = None,
+        seed: int = 0,
+    ) -> None:
+        rows = manifest if isinstance(manifest, pd.DataFrame) else read_manifest(Path(manifest))
+        self.root = Path(root)
+        self.paths = rows["path"].to_numpy()
+        self.labels = np.array([labels[0] for labels in rows["labels"]], dtype=np.int64)
+        self.points = points_of(rows["image_id"].to_numpy(), None if targets is None else Path(targets))
+        self.seed = seed
+        self.epoch = 0
+        if recipe is None:
+            self.crop, self.colour = CropFlip(), None
+        else:
+            self.crop = CropFlip(recipe.input_px, recipe.crop_scale, recipe.interpolation)
+            self.colour = colour_augmentation(recipe.input_px, recipe.auto_augment, recipe.color_jitter)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> Sample:
+        image = open_image(self.root / self.paths[i], row=i)
+        known = not np.isnan(self.points[i, 0])
+        point = (float(self.points[i, 0]), float(self.points[i, 1])) if known else None
+        with _own_randomness(self.seed, self.epoch, i):
+            image, moved = self.crop(image, point)
+            if self.colour is not None:
+                image = self.colour(image)
+        target = torch.tensor(moved if moved is not None else (-1.0, -1.0), dtype=torch.float32)
+        return to_uint8(image), int(self.labels[i]), target, float(moved is not None)
+
+
+class EvaluationSet(Dataset[tuple[torch.Tensor, int]]):
+    """The images of one test set as the network sees them, with their row number."""
+
+    def __init__(self, root_of: dict[str, Path], rows: pd.DataFrame, test_set: TestSet, recipe: Recipe) -> None:
+        self.files = [root_of[m] / path for m, path in zip(rows["manifest"], rows["path"], strict=True)]
+        self.test_set = test_set
+        self.recipe = recipe
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        image = open_image(self.files[i], row=i)
+        view = evaluation_view(
+            image, self.recipe.input_px, self.recipe.crop_pct, self.test_set.resize, self.test_set.border_px
+        )
+        return to_uint8(view), i
+
+
+def points_of(image_ids: np.ndarray, targets: Path | None) -> np.ndarray:
+    """float32 [n, 2] points in the order of the ids; NaN where an image has none."""
+    points = np.full((len(image_ids), 2), np.nan, dtype=np.float32)
+    if targets is not None:
+        ids, xy = read_targets(targets)
+        position = pd.Index(ids).get_indexer(pd.Index(image_ids))
+        points[position >= 0] = xy[position[position >= 0]]
+    return points
+
+
+def open_image(file: Path, row: int) -> Image.Image:
+    """Decodes an image to RGB; EXIF orientation is left alone, as torchvision's loaders do.
+
+    Raises:
+        DataError: The file is missing, empty or damaged.
+    """
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{file} (row {row} of its manifest): expected an image, found no file. Put it back, or remake the "
+            "manifest from what is there."
+        ) from error
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{file} (row {row} of its manifest): expected an image, found a damaged file ({error}). Fetch or copy "
+            "this file again; every other image is untouched."
+        ) from error
+
+
+def check_images(root: Path, paths: np.ndarray, most: int = 20_000) -> None:
+    """Fails before the first step when images are missing: looks at all, or at `most` evenly spread.
+
+    Raises:
+        DataError: Says how many of how many are missing and names the first.
+    """
+    step = max(1, len(paths) // most)
+    looked = paths[::step]
+    missing = [path for path in looked if not (root / path).is_file()]
+    if missing:
+        raise DataError(
+            f"{root}: {len(missing)} of the {len(looked)} images looked at are missing, first {missing[0]}. The manifest "
+            "was made from another tree: correct `paths` in the config, or remake the manifest."
+        )
+
+
+def untangled(error: DataError) -> DataError:
+    """The plain sentence of an error that crossed from a loader process, where torch wraps it in a traceback."""
+    found = re.findall(r"luab\.errors\.DataError: (.*)", str(error), flags=re.DOTALL)
+    return DataError(found[-1].strip()) if found else error
+
+
+@contextlib.contextmanager
+def _own_randomness(seed: int, epoch: int, i: int) -> Iterator[None]:
+    # In the training process itself the generators also feed dropout and mixup: give them back as they were.
+    own_process = get_worker_info() is None
+    kept = (random.getstate(), torch.get_rng_state()) if own_process else None
+    words = np.random.SeedSequence((seed, epoch, i)).generate_state(2)
+    random.seed(int(words[0]))
+    torch.manual_seed(int(words[1]))
+    try:
+        yield
+    finally:
+        if kept is not None:
+            random.setstate(kept[0])
+            torch.set_rng_state(kept[1])

@@ -1,0 +1,58 @@
+"""The only place that builds a DataLoader: seeded order, resumable at any batch."""
+
+import multiprocessing
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Batches of one epoch, in an order that depends on (seed, epoch) alone.
+
+    Args:
+        images: Size of the training set; the last, smaller batch is dropped.
+        batch_size: Images per batch.
+        seed: Of the order.
+        epoch: Which pass.
+        start: First batch to give; a resumed epoch sees exactly the remaining samples.
+    """
+
+    def __init__(self, images: int, batch_size: int, seed: int, epoch: int, start: int = 0) -> None:
+        self.images, self.batch_size, self.seed, self.epoch, self.start = images, batch_size, seed, epoch, start
+
+    def __len__(self) -> int:
+        return self.images // self.batch_size - self.start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.images)
+        for batch in range(self.start, self.images // self.batch_size):
+            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+
+
+def training_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int, pinned: bool) -> DataLoader[Any]:
+    """One epoch's loader; items are (images, labels, points, weights) stacked."""
+    return DataLoader(dataset, batch_sampler=batches, pin_memory=pinned, **_processes(workers))
+
+
+def evaluation_loader(dataset: Dataset[Any], batch_size: int, workers: int, pinned: bool) -> DataLoader[Any]:
+    """Every item once, in order."""
+    return DataLoader(dataset, batch_size=batch_size, shuffle=False, pin_memory=pinned, **_processes(workers))
+
+
+def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """uint8 [batch, 3, h, w] on the device, copied while the device works."""
+    return images.to(device, non_blocking=True)
+
+
+def _processes(workers: int) -> dict[str, Any]:
+    # A generator of its own: the loader would otherwise draw from the one that feeds dropout, and a
+    # resumed epoch would draw once more than the unbroken one.
+    alone: dict[str, Any] = {"generator": torch.Generator(), "num_workers": workers}
+    if not workers:
+        return alone
+    # fork on Linux: workers start in milliseconds and share the manifest's pages.
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    return {**alone, "multiprocessing_context": method, "prefetch_factor": 4}

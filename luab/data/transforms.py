@@ -1,0 +1,127 @@
+"""Crops, flips and resizes that move an image and its point together."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import create_transform
+from timm.data.transforms import RandomResizedCropAndInterpolation
+
+Point = tuple[float, float]
+Crop = tuple[int, int, int, int]
+
+_PIL = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+RATIO = (3 / 4, 4 / 3)
+
+
+def point_in_crop(point_xy: Point, size_wh: tuple[int, int], crop: Crop, flip: bool) -> Point | None:
+    """Where a point of the whole image lies in a crop.
+
+    Args:
+        point_xy: Fractions of the whole image, x right, y down.
+        size_wh: The whole image in pixels.
+        crop: top, left, height, width in pixels of the whole image.
+        flip: Whether the crop is mirrored left to right.
+
+    Returns:
+        Fractions of the crop, or None outside; a point on the crop's border, either end, is inside.
+
+    Source:
+        naver-ai/NeglectedFreeLunch:imagenet_dataloader.ipynb
+    """
+    top, left, height, width = crop
+    x = (point_xy[0] * size_wh[0] - left) / width
+    y = (point_xy[1] * size_wh[1] - top) / height
+    if not (0 <= x <= 1 and 0 <= y <= 1):
+        return None
+    return (1 - x if flip else x), y
+
+
+class CropFlip:
+    """Random resized crop and flip of an image, with its point carried along.
+
+    Args:
+        input_px: Side of the crop after resizing.
+        scale: Share of the image's area that a crop covers, smallest and largest.
+        interpolation: "bicubic" as in the official loader, or "bilinear".
+        flip: Probability of a mirror image.
+
+    Source:
+        naver-ai/NeglectedFreeLunch:imagenet_dataloader.ipynb; crop law of timm's RandomResizedCrop.
+    """
+
+    def __init__(
+        self,
+        input_px: int = 224,
+        scale: tuple[float, float] = (0.08, 1.0),
+        interpolation: str = "bicubic",
+        flip: float = 0.5,
+    ) -> None:
+        self.input_px = input_px
+        self.scale = scale
+        self.interpolation = _PIL[interpolation]
+        self.flip = flip
+
+    def __call__(self, image: Image.Image, point_xy: Point | None) -> tuple[Image.Image, Point | None]:
+        """Draws one crop; the point comes back in the crop's frame, None when it was cut away."""
+        crop = RandomResizedCropAndInterpolation.get_params(image, self.scale, RATIO)
+        flip = random.random() < self.flip
+        moved = None if point_xy is None else point_in_crop(point_xy, image.size, crop, flip)
+        return self._cut(image, crop, flip), moved
+
+    def _cut(self, image: Image.Image, crop: Crop, flip: bool) -> Image.Image:
+        top, left, height, width = crop
+        # Cropping first and then resizing is the official order; resizing with a box would let
+        # pixels from outside the crop bleed into its border.
+        cut = image.crop((left, top, left + width, top + height))
+        cut = cut.resize((self.input_px, self.input_px), self.interpolation)
+        return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else cut
+
+
+def colour_augmentation(
+    input_px: int, auto_augment: str | None, color_jitter: float | None
+) -> Callable[[Image.Image], Image.Image] | None:
+    """timm's second training stage: changes colours only, so the point stays where it is."""
+    if auto_augment is None and color_jitter is None:
+        return None
+    stages: Any = create_transform(
+        input_px, is_training=True, hflip=0, auto_augment=auto_augment, color_jitter=color_jitter, separate=True
+    )
+    second: Callable[[Image.Image], Image.Image] = stages[1]
+    return second
+
+
+def evaluation_view(
+    image: Image.Image, input_px: int, crop_pct: float, resize: str, border_px: int = 0
+) -> Image.Image:
+    """The crop that the network sees in evaluation, bilinear throughout.
+
+    Args:
+        image: Any size, RGB.
+        input_px: Side of the result.
+        crop_pct: Side of the centre crop over the resized shorter side.
+        resize: "resize_crop" (shorter side, then centre crop), "squash" (both sides, aspect ratio
+            changes), or "identity" (the file already is the crop).
+        border_px: Cut from every side first (ObjectNet's frame).
+    """
+    if border_px:
+        width, height = image.size
+        image = image.crop((border_px, border_px, width - border_px, height - border_px))
+    if resize == "identity" and image.size == (input_px, input_px):
+        return image
+    if resize in ("squash", "identity"):
+        return image.resize((input_px, input_px), Image.Resampling.BILINEAR)
+    width, height = image.size
+    scale = int(input_px / crop_pct) / min(width, height)
+    width, height = max(input_px, round(width * scale)), max(input_px, round(height * scale))
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - input_px) / 2), round((height - input_px) / 2)
+    return image.crop((left, top, left + input_px, top + input_px))
+
+
+def to_uint8(image: Image.Image) -> torch.Tensor:
+    """RGB image -> uint8 tensor [3, height, width]; one byte per value travels to the device."""
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()

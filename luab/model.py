@@ -1,0 +1,83 @@
+"""A timm backbone with a byproduct head beside its classifier."""
+
+import difflib
+from typing import Any
+
+import timm
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
+
+from luab.config import Recipe
+from luab.errors import ConfigError
+from luab.shapes import Images, Logits, Points
+
+CLASSES = 1000
+
+
+class LuabModel(nn.Module):
+    """Classifier and, where asked for, a linear point regression on the same pooled feature.
+
+    Args:
+        backbone: Any timm classifier.
+        outputs: Numbers that the byproduct head gives: 2 for one point per image (x, y), 0 for no
+            head. ASSUME: linear on the penultimate feature, no sigmoid; the paper's text was not at hand.
+    """
+
+    def __init__(self, backbone: nn.Module, outputs: int = 2) -> None:
+        super().__init__()
+        self.backbone: Any = backbone
+        # Made after the backbone, so that with equal seeds baseline and LUAB start from equal weights.
+        width = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+        self.byproduct = nn.Linear(int(width), outputs) if outputs else None  # type: ignore[arg-type]
+
+    def forward(self, images: Images) -> tuple[Logits, Points | None]:
+        """Normalised images -> logits [batch, classes] and points [batch, outputs] in crop fractions."""
+        return self.heads(self.backbone.forward_features(images))
+
+    def heads(self, features: torch.Tensor) -> tuple[Logits, Points | None]:
+        """Unpooled features -> logits and points."""
+        pooled = self.backbone.forward_head(features, pre_logits=True)
+        logits = self.backbone.get_classifier()(pooled)
+        return logits, None if self.byproduct is None else self.byproduct(pooled)
+
+
+def with_byproduct_head(backbone: nn.Module, outputs: int = 2) -> LuabModel:
+    """Adds the byproduct head to a timm model; `model(images)` then gives (logits, points)."""
+    return LuabModel(backbone, outputs)
+
+
+def build_model(backbone: str, recipe: Recipe, byproducts: bool) -> LuabModel:
+    """The randomly initialised model of a run.
+
+    Raises:
+        ConfigError: timm does not know the backbone (near names are listed) or refuses its arguments.
+    """
+    name = backbone.partition(".")[0]
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ConfigError(f"backbones: timm {timm.__version__} has no model {name!r}.{hint}")
+    arguments = dict(recipe.model_kwargs)
+    if recipe.drop_path:
+        arguments["drop_path_rate"] = recipe.drop_path
+    try:
+        network = timm.create_model(backbone, pretrained=False, num_classes=CLASSES, **arguments)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(
+            f"{backbone}: timm refused model_kwargs {arguments} ({error}). Correct the recipe's model_kwargs."
+        ) from error
+    return LuabModel(network, outputs=2 if byproducts else 0)
+
+
+class Normalise(nn.Module):
+    """uint8 images to the network's input on the device: /255, minus mean, over standard deviation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1) * 255)
+
+    def forward(self, images: Images) -> Images:
+        """[batch, 3, h, w] uint8 or float in 0..255 -> float32."""
+        return (images.float() - self.mean) / self.std

@@ -1,0 +1,133 @@
+"""The LUAB objective: classification plus lambda times byproduct regression, and mixing that respects points."""
+
+from typing import Any
+
+import torch
+from timm.data import Mixup
+from timm.data.mixup import cutmix_bbox_and_lam
+from torch import nn
+from torch.nn import functional
+
+from luab.config import Recipe
+from luab.model import CLASSES
+from luab.shapes import Images, Logits, Points, Targets
+
+
+class LuabLoss(nn.Module):
+    """loss = cross-entropy + weight x smooth-L1 of the points that survived the crop.
+
+    Args:
+        weight: lambda. 0 leaves plain classification.
+        label_smoothing: Of hard labels; soft targets come smoothed.
+
+    ASSUME: smooth-L1 with beta 1, mean over x and y, then over the surviving points of the batch.
+    """
+
+    def __init__(self, weight: float, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.weight = weight
+        self.label_smoothing = label_smoothing
+
+    def forward(
+        self,
+        logits: Logits,
+        predicted: Points | None,
+        labels: torch.Tensor,
+        points: torch.Tensor,
+        point_weights: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Named parts of the loss; optimise "loss".
+
+        Args:
+            logits: [batch, classes].
+            predicted: [batch, 2] crop fractions, or None for a model without a byproduct head.
+            labels: int64 [batch], or class distributions [batch, classes].
+            points: [batch, 2] or [batch, k, 2]; ignored where the weight is 0.
+            point_weights: [batch] or [batch, k]; 0 where no point survived, 1 or the mixing weight where one did.
+
+        Returns:
+            "loss", "classification" and "byproduct"; byproduct is 0 when no point survived.
+        """
+        smoothing = self.label_smoothing if labels.ndim == 1 else 0.0
+        classification = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        byproduct = logits.new_zeros(())
+        if predicted is not None:
+            byproduct = point_loss(predicted, points, point_weights)
+        return {
+            "loss": classification + self.weight * byproduct,
+            "classification": classification,
+            "byproduct": byproduct,
+        }
+
+
+def point_loss(predicted: Points, points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted mean of the smooth-L1 distance over surviving points; 0 when there is none.
+
+    Args:
+        predicted: [batch, 2].
+        points: [batch, 2] or [batch, k, 2] in the same frame.
+        weights: [batch] or [batch, k].
+    """
+    if points.ndim == 2:
+        points, weights = points.unsqueeze(1), weights.unsqueeze(1)
+    distance = functional.smooth_l1_loss(
+        predicted.float().unsqueeze(1).expand_as(points), points, reduction="none"
+    ).mean(dim=-1)  # [batch, k, 2] -> [batch, k]
+    # Absent points stand at (-1, -1): where() keeps them out also of the gradient.
+    total = torch.where(weights > 0, weights * distance, 0).sum()
+    return total / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
+
+
+class PointMixup:
+    """timm's batch mixup and CutMix, with the points of both images.
+
+    ASSUME: each image's point counts with its image's mixing weight; in CutMix a point that was pasted over,
+    or that the pasted patch did not bring along, counts as absent.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.mixup: Any = Mixup(
+            mixup_alpha=recipe.mixup,
+            cutmix_alpha=recipe.cutmix,
+            label_smoothing=recipe.label_smoothing,
+            num_classes=CLASSES,
+        )
+
+    def __call__(
+        self, images: Images, labels: torch.Tensor, points: Points, weights: torch.Tensor
+    ) -> tuple[Images, Targets, torch.Tensor, torch.Tensor]:
+        """Mixes image i with image n-1-i.
+
+        Returns:
+            Images, class distributions [batch, classes], points [batch, 2, 2] (own, partner's) and their
+            weights [batch, 2].
+        """
+        own, other = weights.clone(), weights.flip(0).clone()
+        share, use_cutmix = self.mixup._params_per_batch()
+        if share < 1 and use_cutmix:
+            (top, bottom, left, right), share = cutmix_bbox_and_lam(images.shape, share)
+            images[:, :, top:bottom, left:right] = images.flip(0)[:, :, top:bottom, left:right]
+            box = (left, top, right, bottom)
+            own = own * ~_inside(points, box, images.shape)
+            other = other * _inside(points.flip(0), box, images.shape)
+        elif share < 1:
+            images = images * share + images.flip(0) * (1 - share)
+        both = torch.stack([points, points.flip(0)], dim=1)
+        return (
+            images,
+            _mixed_labels(labels, share, self.mixup.label_smoothing),
+            both,
+            torch.stack([own * share, other * (1 - share)], dim=1),
+        )
+
+
+def _inside(points: Points, box: tuple[int, int, int, int], shape: torch.Size) -> torch.Tensor:
+    left, top, right, bottom = box
+    x, y = points[:, 0] * shape[3], points[:, 1] * shape[2]
+    return (x >= left) & (x < right) & (y >= top) & (y < bottom)
+
+
+def _mixed_labels(labels: torch.Tensor, share: float, smoothing: float) -> Targets:
+    hard = functional.one_hot(labels, CLASSES).float()
+    soft = hard * (1 - smoothing) + smoothing / CLASSES
+    return soft * share + soft.flip(0) * (1 - share)

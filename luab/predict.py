@@ -1,0 +1,274 @@
+"""A trained model on every test set of a suite: per-image predictions on disk, the last use of the GPU."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from luab.cam import class_maps
+from luab.checkpoint import load_model
+from luab.config import Recipe, Study
+from luab.data.dataset import EvaluationSet, check_images, open_image, untangled
+from luab.data.labels import in9_of_class, subset
+from luab.data.loader import evaluation_loader, to_device
+from luab.data.manifest import read_manifest
+from luab.data.testsets import TEST_SETS, TestSet, test_set_rows
+from luab.data.transforms import evaluation_view, to_uint8
+from luab.errors import DataError
+from luab.files import file_sha256, read_json, replacing, write_json
+from luab.model import LuabModel, Normalise, build_model
+from luab.paths import Run
+from luab.progress import progress
+from luab.train import choose_device
+
+_CHALLENGE_SEED = 0
+_FIRST_BACKGROUNDS = 16
+
+
+def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...]) -> dict[str, Any]:
+    """Writes predictions/<test set>.parquet for each test set and, last, the suite's card.
+
+    Args:
+        study: The configuration.
+        run: A trained run of it.
+        suite: Name of the card.
+        test_sets: Names from luab.data.testsets.TEST_SETS.
+
+    Returns:
+        The card: the run, the model's digest, and rows and digest of each file.
+
+    Raises:
+        DataError: The model is missing or another run's, or images are missing or damaged.
+    """
+    device = choose_device(study)
+    if device.type == "cpu":
+        torch.set_num_threads(study.compute.threads)
+        torch.use_deterministic_algorithms(True)
+    predictor = Predictor(study, run, device)
+    folder, files = study.layout.prediction_folder(run), {}
+    for name in test_sets:
+        table = predictor.predictions(TEST_SETS[name])
+        path = folder / f"{name}.parquet"
+        with replacing(path) as aside:
+            pq.write_table(table, aside, compression="zstd")
+        files[name] = {"rows": table.num_rows, "sha256": file_sha256(path)}
+    content = {
+        "run": run.identity(),
+        "suite": suite,
+        "model_sha256": file_sha256(study.layout.run(run) / "model.safetensors"),
+        "input_px": predictor.recipe.input_px,
+        "files": files,
+    }
+    write_json(study.layout.prediction_card(run, suite), content)
+    return content
+
+
+class Predictor:
+    """One loaded model and the roots of the data that it is asked about."""
+
+    def __init__(self, study: Study, run: Run, device: torch.device) -> None:
+        self.study, self.device = study, device
+        self.recipe: Recipe = study.recipe(run.backbone)
+        self.model = build_model(run.backbone, self.recipe, byproducts=run.supervision != "none")
+        load_model(study.layout.run(run) / "model.safetensors", self.model, run.identity())
+        self.model.to(device).eval()
+        self.normalise = Normalise().to(device)
+
+    def predictions(self, test_set: TestSet) -> pa.Table:
+        """All predictions for one test set; the schema stands in docs/data-formats.md."""
+        manifests = {name: read_manifest(self.study.layout.manifest(name)) for name in test_set.manifests}
+        rows = test_set_rows(test_set, manifests)
+        roots = {name: dataset_root(self.study, name) for name in test_set.manifests}
+        for name, root in roots.items():
+            check_images(root, rows.loc[rows["manifest"] == name, "path"].to_numpy())
+        if test_set.challenge:
+            return self._challenge(rows, roots)
+        columns = [columns for columns in self._batches(test_set, rows, roots)]
+        merged = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
+        return _table(rows, merged, test_set)
+
+    def _batches(
+        self, test_set: TestSet, rows: pd.DataFrame, roots: dict[str, Path]
+    ) -> Iterator[dict[str, np.ndarray]]:
+        dataset = EvaluationSet(roots, rows, test_set, self.recipe)
+        compute = self.study.compute
+        loader = evaluation_loader(dataset, compute.predict_batch, compute.workers, self.device.type == "cuda")
+        labels = torch.tensor([labels[0] if len(labels) else 0 for labels in rows["labels"]])
+        try:
+            with progress(test_set.name, len(dataset), "images") as advance:
+                for images, index in loader:
+                    yield self._columns(test_set, images, labels[index])
+                    advance(len(images))
+        except DataError as error:
+            raise untangled(error) from None
+
+    def _columns(self, test_set: TestSet, images: torch.Tensor, labels: torch.Tensor) -> dict[str, np.ndarray]:
+        pixels = self.normalise(to_device(images, self.device))
+        if test_set.hole:
+            blank_centre(pixels, test_set.hole)
+        logits, points = self._forward(pixels)
+        columns = _ranked(logits, test_set)
+        if points is not None:
+            columns["point"] = points
+        if test_set.cam:
+            maps = class_maps(self.model, pixels, labels.to(self.device))
+            columns["cam"] = maps.cpu().numpy().astype(np.float16)
+        return columns
+
+    @torch.no_grad()
+    def _forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, np.ndarray | None]:
+        logits, points = self.model(pixels)
+        return logits.float().cpu(), None if points is None else points.float().cpu().numpy()
+
+    def _challenge(self, rows: pd.DataFrame, roots: dict[str, Path]) -> pa.Table:
+        """Whether any background at all makes the model miss a foreground's class.
+
+        Every original image, cut out by its mask, is pasted on every image of only_bg_t until one fools the model.
+
+        Source: MadryLab/backgrounds_challenge:challenge_eval.py
+        """
+        root = roots["in9"]
+        originals = rows[rows["group"] == "original"].reset_index(drop=True)
+        backgrounds = self._backgrounds(root, rows)
+        tried, vulnerable = [], []
+        with progress("in9_challenge", len(originals), "foregrounds") as advance:
+            for path, labels in zip(originals["path"], originals["labels"], strict=True):
+                image, mask = self._foreground(root, path)
+                fooled, count = self._fooled(image, mask, int(labels[0]), backgrounds)
+                vulnerable.append(fooled)
+                tried.append(count)
+                advance(1)
+        return pa.table(
+            {
+                "image_id": pa.array(originals["image_id"], pa.string()),
+                "group": pa.array(originals["group"], pa.string()),
+                "labels": pa.array([list(map(int, x)) for x in originals["labels"]], pa.list_(pa.int16())),
+                "vulnerable": pa.array(vulnerable, pa.bool_()),
+                "backgrounds_tried": pa.array(tried, pa.int32()),
+            }
+        )
+
+    def _backgrounds(self, root: Path, rows: pd.DataFrame) -> torch.Tensor:
+        paths = rows.loc[rows["group"] == "only_bg_t", "path"].to_numpy()
+        # A fixed shuffle: neighbours share a class, and a mixed order finds a fooling background sooner.
+        order = np.random.default_rng(_CHALLENGE_SEED).permutation(len(paths))
+        views = [self._pixels(open_image(root / paths[i], row=int(i))) for i in order]
+        return torch.stack(views).to(self.device)
+
+    def _pixels(self, image: Image.Image) -> torch.Tensor:
+        return to_uint8(evaluation_view(image, self.recipe.input_px, self.recipe.crop_pct, "identity"))
+
+    def _foreground(self, root: Path, path: str) -> tuple[torch.Tensor, torch.Tensor]:
+        mask_path = root / _mask_path(path)
+        try:
+            mask = np.load(mask_path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{mask_path}: expected the foreground mask of {path}, a 2-D array of 0 and 1 ({error}). Unpack the "
+                "Backgrounds Challenge archive again."
+            ) from error
+        side = self.recipe.input_px
+        if mask.shape != (side, side):
+            mask = np.array(Image.fromarray(mask.astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST))
+        image = self._pixels(open_image(root / path, row=0))
+        return image.to(self.device), torch.from_numpy(mask.astype(bool)).to(self.device)
+
+    def _fooled(
+        self, image: torch.Tensor, mask: torch.Tensor, label: int, backgrounds: torch.Tensor
+    ) -> tuple[bool, int]:
+        classes = torch.from_numpy(in9_of_class().astype(np.int64))
+        start, size = 0, _FIRST_BACKGROUNDS
+        while start < len(backgrounds):
+            pasted = torch.where(mask, image, backgrounds[start : start + size])
+            logits, _ = self._forward(self.normalise(pasted))
+            wrong = (classes[logits.argmax(dim=1)] != label).nonzero()
+            if len(wrong):
+                return True, start + int(wrong[0]) + 1
+            start, size = start + len(pasted), self.study.compute.predict_batch
+        return False, len(backgrounds)
+
+
+def dataset_root(study: Study, manifest: str) -> Path:
+    """The folder that a manifest's paths start from: recorded in its card, below the tree that the config names."""
+    return source_root(study, manifest) / read_json(study.layout.manifest(manifest).with_suffix(".json")).get("prefix", "")
+
+
+def source_root(study: Study, manifest: str) -> Path:
+    """The tree that a manifest was made from: the user's own copy, or the unpacked download."""
+    if manifest in study.paths.copies:
+        return study.paths.copies[manifest]
+    if manifest.startswith("imagenet_") and manifest in ("imagenet_train", "imagenet_val", "imagenet_real"):
+        return study.paths.imagenet or Path("imagenet-is-not-set")
+    return study.layout.raw_folder(manifest)
+
+
+def blank_centre(pixels: torch.Tensor, hole: float) -> None:
+    """Sets a centred square of normalised images to zero, that is to the mean colour, in place.
+
+    Args:
+        pixels: [batch, 3, side, side], normalised.
+        hole: Side of the square over the side of the image; 0 changes nothing, 1 blanks all.
+
+    ASSUME: the hole is zero after normalisation; 112 of 224 pixels is rows and columns 56 to 167.
+    """
+    side = pixels.shape[-1]
+    size = round(hole * side)
+    start = (side - size) // 2
+    pixels[:, :, start : start + size, start : start + size] = 0
+
+
+def _ranked(logits: torch.Tensor, test_set: TestSet) -> dict[str, np.ndarray]:
+    top5 = logits.topk(5, dim=1).indices
+    chosen = torch.tensor(subset(test_set.subset)) if test_set.subset else torch.arange(logits.shape[1])
+    restricted = logits[:, chosen]
+    return {
+        "top5": top5.numpy().astype(np.int16),
+        "confidence": logits.softmax(dim=1).amax(dim=1).numpy(),
+        "restricted_top1": chosen[restricted.argmax(dim=1)].numpy().astype(np.int16),
+        "restricted_confidence": restricted.softmax(dim=1).amax(dim=1).numpy(),
+    }
+
+
+def _table(rows: pd.DataFrame, columns: dict[str, np.ndarray], test_set: TestSet) -> pa.Table:
+    n = len(rows)
+    points = columns.get("point")
+    arrays = {
+        "image_id": pa.array(rows["image_id"], pa.string()),
+        "group": pa.array(rows["group"], pa.string()),
+        "labels": pa.array([[int(label) for label in labels] for labels in rows["labels"]], pa.list_(pa.int16())),
+        "top5": pa.FixedSizeListArray.from_arrays(pa.array(columns["top5"].reshape(-1)), 5),
+        "confidence": pa.array(columns["confidence"], pa.float32()),
+        "restricted_top1": pa.array(columns["restricted_top1"], pa.int16()),
+        "restricted_confidence": pa.array(columns["restricted_confidence"], pa.float32()),
+        "point_x": pa.nulls(n, pa.float32()) if points is None else pa.array(points[:, 0]),
+        "point_y": pa.nulls(n, pa.float32()) if points is None else pa.array(points[:, 1]),
+    }
+    if test_set.cam:
+        arrays |= _localisation_columns(rows, columns["cam"])
+    return pa.table(arrays)
+
+
+def _localisation_columns(rows: pd.DataFrame, maps: np.ndarray) -> dict[str, pa.Array]:
+    n, height, width = maps.shape
+    boxes = [[[int(v) for v in box] for box in of_image] for of_image in rows["boxes"]]
+    return {
+        "cam": pa.array(list(maps.reshape(n, -1)), pa.list_(pa.float16())),
+        "cam_h": pa.array(np.full(n, height, np.int16)),
+        "cam_w": pa.array(np.full(n, width, np.int16)),
+        "width": pa.array(rows["width"].astype("int32"), pa.int32()),
+        "height": pa.array(rows["height"].astype("int32"), pa.int32()),
+        "boxes": pa.array(boxes, pa.list_(pa.list_(pa.int32(), 4))),
+    }
+
+
+def _mask_path(path: str) -> str:
+    head, tail = path.split("original/", maxsplit=1)
+    return f"{head}fg_mask/{tail.rpartition('.')[0]}.npy"
+
+
