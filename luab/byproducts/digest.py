@@ -1,0 +1,53 @@
+"""A digest of what an Arrow table says, whatever file, chunking or library version it came through."""
+
+import hashlib
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+class ContentDigest:
+    """SHA-256 of a table's content, fed batch by batch.
+
+    Two tables of equal columns, types and rows have the same digest, however they are cut into batches
+    and whichever version of Parquet wrote them; a changed value, row order or column changes it.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[str, hashlib._Hash] = {}
+
+    def update(self, batch: pa.RecordBatch | pa.Table) -> None:
+        """Adds the rows of a batch, or of all chunks of a table."""
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+                self._add(name, chunk)
+
+    def hexdigest(self) -> str:
+        """64 hexadecimal digits."""
+        whole = hashlib.sha256()
+        for path in sorted(self._parts):
+            whole.update(f"{path} {self._parts[path].hexdigest()}\n".encode())
+        return whole.hexdigest()
+
+    def _add(self, path: str, array: pa.Array) -> None:
+        self._feed(f"{path}/valid", pc.cast(array.is_valid(), pa.uint8()))
+        if pa.types.is_fixed_size_list(array.type):
+            self._add(f"{path}/items", array.flatten())
+        elif pa.types.is_list(array.type):
+            self._feed(f"{path}/lengths", array.value_lengths().fill_null(0))
+            self._add(f"{path}/items", array.flatten())
+        elif pa.types.is_string(array.type):
+            self._feed(f"{path}/lengths", pc.binary_length(array).fill_null(0))
+            self._part(f"{path}/text").update("".join(array.fill_null("").to_pylist()).encode())
+        elif pa.types.is_boolean(array.type):
+            self._feed(path, pc.cast(array, pa.uint8()).fill_null(0))
+        else:
+            self._feed(path, array.fill_null(0))
+
+    def _feed(self, path: str, numbers: pa.Array) -> None:
+        values = numbers.to_numpy(zero_copy_only=False)
+        path = f"{path}:{values.dtype.name}"
+        self._part(path).update(values.astype(values.dtype.newbyteorder("<")).tobytes())
+
+    def _part(self, path: str) -> "hashlib._Hash":
+        return self._parts.setdefault(path, hashlib.sha256())
