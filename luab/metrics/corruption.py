@@ -1,0 +1,123 @@
+"""ImageNet-C: errors under corruption, taken relative to AlexNet's."""
+
+import statistics
+from collections.abc import Iterable, Mapping
+
+from luab.errors import DataError
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+# AlexNet's mean error over the five severities. SOURCE: google-research/augmix, imagenet.py.
+ALEXNET_ERROR: dict[str, float] = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+
+# Published for tuning; they have no AlexNet error and never count.
+EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+
+ErrorBySeverity = Mapping[str, Mapping[int, float]]
+
+
+def corruption_error(corruption: str, error_by_severity: Mapping[int, float]) -> float:
+    """Mean error over the severities divided by AlexNet's mean error: a ratio, 1 for AlexNet.
+
+    It is the ratio of the means, not the mean of ratios, and may exceed 1.
+
+    Raises:
+        DataError: The corruption has no AlexNet error, or a severity is missing or unknown.
+
+    Source:
+        hendrycks/robustness, ImageNet-C/test.py.
+    """
+    if corruption not in ALEXNET_ERROR:
+        raise DataError(
+            f"ImageNet-C: expected one of {', '.join(ALEXNET_ERROR)}; found {corruption!r}, "
+            "for which AlexNet's error is not published. Leave it out of mCE."
+        )
+    _check_severities(corruption, error_by_severity)
+    return _mean(error_by_severity.values()) / ALEXNET_ERROR[corruption]
+
+
+def mean_corruption_error(errors: ErrorBySeverity) -> float:
+    """mCE: the mean of the 15 corruption errors, lower is better, 1 for AlexNet.
+
+    Args:
+        errors: corruption -> severity -> error, as a fraction of 1. The four extra corruptions may be
+            there and are left out.
+
+    Raises:
+        DataError: Names the corruptions or severities that are missing or unknown.
+
+    Source:
+        hendrycks/robustness, ImageNet-C/test.py. The normalisers are constants: AlexNet is not run again.
+    """
+    _check_corruptions(errors)
+    return _mean(corruption_error(name, errors[name]) for name in ALEXNET_ERROR)
+
+
+def mean_accuracy(errors: ErrorBySeverity) -> float:
+    """Mean accuracy over the 75 pairs of corruption and severity, higher is better; a fraction.
+
+    Args and errors are those of `mean_corruption_error`.
+    """
+    _check_corruptions(errors)
+    for name in ALEXNET_ERROR:
+        _check_severities(name, errors[name])
+    return 1 - _mean(error for name in ALEXNET_ERROR for error in errors[name].values())
+
+
+def split_group(group: str) -> tuple[str, int]:
+    """("gaussian_noise", 3) for "gaussian_noise/3".
+
+    Raises:
+        DataError: It is not a name, a slash and a severity.
+    """
+    name, slash, severity = group.rpartition("/")
+    if not slash or not severity.isdecimal() or int(severity) not in SEVERITIES:
+        raise DataError(
+            f"ImageNet-C: expected a group such as 'gaussian_noise/3', found {group!r}. "
+            "Index the dataset again: its folders are <corruption>/<severity 1 to 5>/<wnid>."
+        )
+    return name, int(severity)
+
+
+def _check_corruptions(errors: ErrorBySeverity) -> None:
+    missing = [name for name in ALEXNET_ERROR if name not in errors]
+    unknown = sorted(set(errors) - set(ALEXNET_ERROR) - set(EXTRA_CORRUPTIONS))
+    if missing or unknown:
+        raise DataError(
+            "ImageNet-C: expected the 15 corruptions of mCE; "
+            + "; ".join(
+                f"{what}: {', '.join(names)}"
+                for what, names in (("missing", missing), ("unknown", unknown))
+                if names
+            )
+            + ". Fetch or unpack what is missing and predict again."
+        )
+
+
+def _check_severities(corruption: str, error_by_severity: Mapping[int, float]) -> None:
+    if sorted(error_by_severity) != list(SEVERITIES):
+        raise DataError(
+            f"ImageNet-C, {corruption}: expected the severities 1 to 5, found "
+            f"{sorted(error_by_severity) or 'none'}. Fetch or unpack what is missing and predict again."
+        )
+
+
+def _mean(values: Iterable[float]) -> float:
+    # statistics.mean adds exactly and rounds once, so five equal errors have exactly that mean.
+    return float(statistics.mean(list(values)))
