@@ -19,7 +19,7 @@ class ContentDigest:
     def update(self, batch: pa.RecordBatch | pa.Table) -> None:
         """Adds the rows of a batch, or of all chunks of a table."""
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+            for chunk in _chunks(column):
                 self._add(name, chunk)
 
     def hexdigest(self) -> str:
@@ -51,3 +51,9 @@ class ContentDigest:
 
     def _part(self, path: str) -> "hashlib._Hash":
         return self._parts.setdefault(path, hashlib.sha256())
+
+
+def _chunks(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+    if not isinstance(column, pa.ChunkedArray):
+        return [column]
+    return column.chunks or [pa.array([], column.type)]
