@@ -31,7 +31,7 @@ _CHALLENGE_SEED = 0
 _FIRST_BACKGROUNDS = 16
 
 
-def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...]) -> dict[str, Any]:
+def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code: str = "") -> dict[str, Any]:
     """Writes predictions/<test set>.parquet for each test set and, last, the suite's card.
 
     Args:
@@ -39,6 +39,7 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...]) -> d
         run: A trained run of it.
         suite: Name of the card.
         test_sets: Names from luab.data.testsets.TEST_SETS.
+        code: Digest of the predicting code, kept in the card.
 
     Returns:
         The card: the run, the model's digest, and rows and digest of each file.
@@ -61,6 +62,7 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...]) -> d
     content = {
         "run": run.identity(),
         "suite": suite,
+        "code": code,
         "model_sha256": file_sha256(study.layout.run(run) / "model.safetensors"),
         "input_px": predictor.recipe.input_px,
         "files": files,

@@ -1,0 +1,34 @@
+# The study as one graph. `snakemake -n` shows the plan; any file below results/ can be asked for alone.
+#
+#   config/*.yaml ─┬─ fetch ── unpack ── manifest ─┐
+#                  └─ fetch ── index ─── targets ──┴─ train ── predict ── score ── collect ─┬─ tables
+#                                                                                           └─ figures
+#   results/
+#     runs/imagenet/<backbone>/<supervision>-<lambda>/seed<k>/
+#       model.safetensors  log.csv  run.json
+#       predictions/<test set>.parquet  predictions/<suite>.json
+#       scores/<benchmark>.json
+#     scores.csv                      every number, tidy
+#     tables/<name>.{csv,md,tex}      figures/<name>.{pdf,png}      report.html
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/fetch.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/predict.smk"
+include: "workflow/rules/score.smk"
+include: "workflow/rules/render.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        all_tables(),
+        all_figures(),

@@ -1,0 +1,237 @@
+"""The `luab` command: every stage of the study by hand; the workflow's rules call the same functions."""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from luab.config import Study, keys_table, load_study, schema_json
+from luab.errors import ConfigError, LuabError
+from luab.files import read_json, replacing
+from luab.paths import Run, card
+
+app = typer.Typer(
+    help="Learning image classifiers using annotation byproducts: every stage of the study by hand.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+render_app = typer.Typer(help="Tables and figures, from scores, index or predictions.", no_args_is_help=True)
+app.add_typer(render_app, name="render")
+
+Config = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="Configuration, repeated: later files override earlier ones. Default: config/config.yaml.",
+        show_default=False,
+    ),
+]
+RunName = Annotated[str, typer.Argument(help="imagenet/<backbone>/<supervision>-<lambda>/seed<k>")]
+DEFAULT_CONFIG = Path("config/config.yaml")
+
+
+def main() -> None:
+    """Runs the command line; a foreseen error is one paragraph on stderr and exit code 1."""
+    try:
+        app()
+    except LuabError as error:
+        if not sys.stderr.isatty():  # a log keeps the whole story, a person gets the reason
+            traceback.print_exc()
+        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def study_of(config: list[Path] | None) -> Study:
+    """The study that a command is about: --config, else what the workflow passes on, else the default.
+
+    Files other than the default are laid over config/config.yaml.
+    """
+    if not config and (kept := os.environ.get("LUAB_CONFIG")):
+        return load_study([Path(kept)])
+    over = [path for path in config or [] if path.resolve() != DEFAULT_CONFIG.resolve()]
+    return load_study([DEFAULT_CONFIG, *over])
+
+
+def run_of(name: str) -> Run:
+    """The run that a folder name means.
+
+    Raises:
+        ConfigError: The name has another form.
+    """
+    try:
+        return Run.parse(name.strip("/"))
+    except ValueError as error:
+        raise ConfigError(f"{error}, for example imagenet/resnet50/click-1/seed0.") from error
+
+
+@app.command("demo-world")
+def demo_world(config: Config = None) -> None:
+    """Draw the demo world and pack it in the official formats."""
+    from luab.demo.world import WorldSizes, draw_world
+
+    study = study_of(config)
+    if study.demo is None:
+        raise ConfigError("The configuration has no `demo` section; use --config config/demo.yaml.")
+    draw_world(study.layout.data / "world", study.demo.seed, WorldSizes(size_px=study.demo.size_px))
+
+
+@app.command()
+def fetch(name: str, config: Config = None) -> None:
+    """Download one archive of the list, verify it, and write its card."""
+    from luab import archives
+
+    study = study_of(config)
+    archive = archives.archive_of(study.paths.archives, name)
+    archives.fetch(archive, study.layout.archive_folder(), study.layout.archive_card(name))
+
+
+@app.command()
+def verify(name: str, config: Config = None) -> None:
+    """Hash a downloaded archive again and compare it with the list."""
+    from luab import archives
+
+    study = study_of(config)
+    archives.verify(archives.archive_of(study.paths.archives, name), study.layout.archive_folder())
+    typer.echo(f"{name}: as listed")
+
+
+@app.command()
+def unpack(dataset: str, config: Config = None) -> None:
+    """Unpack the verified archives of one dataset."""
+    from luab import archives
+    from luab.plan import Plan
+
+    study = study_of(config)
+    layout, names = study.layout, Plan.of(study).archives[dataset]
+    files = [layout.archive_folder() / read_json(layout.archive_card(name))["file"] for name in names]
+    archives.unpack_all(files, layout.raw_folder(dataset), layout.raw_card(dataset), dataset)
+
+
+@app.command()
+def index(config: Config = None) -> None:
+    """Turn the ImageNet-AB archive into one Parquet file."""
+    from luab.byproducts.imagenet_ab import index as index_archive
+
+    study = study_of(config)
+    layout = study.layout
+    archive = read_json(layout.archive_card("imagenet_ab"))
+    index_archive(
+        layout.archive_folder() / archive["file"], layout.index(), card(layout.index()), archive["sha256"]
+    )
+
+
+@app.command()
+def manifest(dataset: str, config: Config = None) -> None:
+    """List the images of one dataset with labels, counts and digest."""
+    from luab.stages import make_manifest
+
+    make_manifest(study_of(config), dataset)
+
+
+@app.command()
+def targets(supervision: str, config: Config = None) -> None:
+    """Write the training points of one supervision."""
+    from luab.data.targets import write_targets
+
+    study = study_of(config)
+    path = study.layout.target(supervision)
+    write_targets(study.layout.index(), supervision, study.random_points_seed, path, card(path))
+
+
+@app.command()
+def train(run: RunName, config: Config = None) -> None:
+    """Train one run; taken up where it stopped if it was interrupted."""
+    from luab.provenance import provenance
+    from luab.train import train as train_run
+
+    train_run(study_of(config), run_of(run), provenance())
+
+
+@app.command()
+def predict(run: RunName, suite: str, config: Config = None) -> None:
+    """Predict every test set of a suite with a trained run."""
+    from luab.plan import Plan
+    from luab.predict import predict as predict_suite
+    from luab.provenance import PREDICTION, code_digest
+
+    study = study_of(config)
+    predict_suite(study, run_of(run), suite, Plan.of(study).test_sets(suite), code_digest(*PREDICTION))
+
+
+@app.command()
+def score(run: RunName, suite: str, config: Config = None) -> None:
+    """Score a suite's benchmarks from stored predictions."""
+    from luab.stages import score_suite
+
+    score_suite(study_of(config), run_of(run), suite)
+
+
+@app.command()
+def collect(config: Config = None) -> None:
+    """Gather every score of the study in results/scores.csv."""
+    from luab.stages import collect_scores
+
+    collect_scores(study_of(config))
+
+
+@render_app.command("table")
+def render_table(name: str, config: Config = None) -> None:
+    """Render one table as csv, md and tex."""
+    from luab.stages import render_one_table
+
+    render_one_table(study_of(config), name)
+
+
+@render_app.command("figure")
+def render_figure(name: str, config: Config = None) -> None:
+    """Render one figure as pdf and png."""
+    from luab.stages import render_one_figure
+
+    render_one_figure(study_of(config), name)
+
+
+@app.command()
+def plan(config: Config = None) -> None:
+    """List the trainings of the study with an estimate of their GPU hours."""
+    from luab.status import print_plan
+
+    print_plan(study_of(config))
+
+
+@app.command()
+def status(config: Config = None) -> None:
+    """Show which runs, predictions and scores exist, are missing, or stem from older code."""
+    from luab.status import print_status
+
+    print_status(study_of(config))
+
+
+@app.command()
+def headline(config: Config = None) -> None:
+    """Print the main table and where to look."""
+    from luab.status import print_headline
+
+    print_headline(study_of(config))
+
+
+@app.command()
+def doctor(config: Config = None) -> None:
+    """Check Python, torch, GPU, disk, Slurm and data paths; say what is missing and how to get it."""
+    from luab.doctor import examine
+
+    if not examine(study_of(config)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def schema() -> None:
+    """Write config/schema.json and docs/config.md from the typed configuration."""
+    for path, text in [("config/schema.json", schema_json()), ("docs/config.md", keys_table())]:
+        with replacing(path) as aside:
+            aside.write_text(text)
+        typer.echo(path)

@@ -1,0 +1,176 @@
+"""What a study consists of and which file hangs on which: the answers that the workflow's rules ask for."""
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from luab.config import Study
+from luab.data.testsets import TEST_SETS
+from luab.errors import ConfigError
+from luab.files import replacing
+from luab.paths import Run, card
+from luab.render.registry import FIGURES, TABLES
+from luab.score import BENCHMARKS, test_sets_of
+
+OWN = ("imagenet_train", "imagenet_val")
+"""Manifests made from the user's licensed ImageNet."""
+
+_SLACK = 1.5
+_SHORTEST_MINUTES = 60
+
+
+def keep_config(study: Study, folder: Path) -> Path:
+    """Writes the checked study, recipes included, to a file named by its content, unless it is there."""
+    path = folder / f"{study.digest()}.yaml"
+    if not path.is_file():
+        with replacing(path) as aside:
+            aside.write_text(study.dump())
+    return path.resolve()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Dependencies of one study, as paths in text.
+
+    Attributes:
+        study: The checked configuration.
+        archives: Names of the downloads that make up each dataset.
+    """
+
+    study: Study
+    archives: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, study: Study) -> "Plan":
+        """Checks that every benchmark exists and belongs to one suite, and reads the list of downloads.
+
+        Raises:
+            ConfigError: An unknown benchmark, or a test set that two suites would predict twice.
+        """
+        owner: dict[str, str] = {}
+        for suite in study.suites:
+            for name in test_sets_of(suite.benchmarks):
+                if owner.setdefault(name, suite.name) != suite.name:
+                    raise ConfigError(
+                        f"suites: both {owner[name]} and {suite.name} need the test set {name}; it would be predicted "
+                        "twice into one file. Put their benchmarks into one suite."
+                    )
+        return cls(study, _archives_by_dataset(Path("config/archives.yaml")))
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of all tables."""
+        return list(TABLES)
+
+    @property
+    def figures(self) -> list[str]:
+        """Names of all figures."""
+        return list(FIGURES)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that a train or predict job asks for."""
+        return 0 if self.study.compute.device == "cpu" else 1
+
+    @property
+    def job_mem_mb(self) -> int:
+        """Memory of a train or predict job: the process itself and its loader workers."""
+        return 6000 + 2500 * self.study.compute.workers
+
+    def train_minutes(self, run: Run) -> int:
+        """Time limit of a training: the estimate with half again as slack, one hour at least."""
+        return max(_SHORTEST_MINUTES, round(self.study.gpu_hours(run) * 60 * _SLACK))
+
+    @property
+    def archive_list(self) -> list[str]:
+        """What a fetch waits for: the demo world's own list of archives, or nothing."""
+        return [str(self.study.paths.archives)] if self.study.demo else []
+
+    def archive_digest(self, name: str) -> str | None:
+        """Digest of an archive's entry, so that a corrected checksum or url fetches it anew."""
+        if self.study.demo:
+            return None
+        entry = _archive_entries(self.study.paths.archives).get(name)
+        return hashlib.sha256(repr(entry).encode()).hexdigest()[:12]
+
+    def own_copy(self, manifest: str) -> str | None:
+        """The user's own folder that a manifest is made from, if any."""
+        copies, paths = self.study.paths.copies, self.study.paths
+        if manifest in copies:
+            return str(copies[manifest])
+        return str(paths.imagenet) if manifest in (*OWN, "imagenet_real", "wsol_test") else None
+
+    def manifest_inputs(self, manifest: str) -> list[str]:
+        """Cards that a manifest waits for."""
+        world = [str(self.study.layout.data / "world" / "world.json")] if self.study.demo else []
+        layout = self.study.layout
+        if manifest in OWN:
+            return world
+        lists = [str(layout.raw_card("wsol_lists"))] if manifest.startswith("wsol_") else []
+        if manifest == "imagenet_real":
+            return [str(layout.archive_card("imagenet_real")), self._card("imagenet_val")]
+        if manifest == "wsol_test":
+            return [*world, *lists]
+        return lists if manifest in self.study.paths.copies else [str(layout.raw_card(manifest)), *lists]
+
+    def test_sets(self, suite: str) -> tuple[str, ...]:
+        """Test sets that a suite predicts."""
+        return test_sets_of(self._suite(suite))
+
+    def suite_manifests(self, suite: str) -> list[str]:
+        """Cards of the manifests that a suite's predictions read."""
+        names = [manifest for name in self.test_sets(suite) for manifest in TEST_SETS[name].manifests]
+        return [self._card(name) for name in dict.fromkeys(names)]
+
+    def score_manifests(self, suite: str) -> list[str]:
+        """Cards of the manifests that a suite's scores read beside the predictions."""
+        names = [manifest for name in self._suite(suite) for manifest in BENCHMARKS[name].manifests]
+        return [self._card(name) for name in dict.fromkeys(names)]
+
+    def table_inputs(self, name: str) -> list[str]:
+        """Files that a table is made from."""
+        return self._inputs(TABLES, name)
+
+    def figure_inputs(self, name: str) -> list[str]:
+        """Files that a figure is made from."""
+        return self._inputs(FIGURES, name)
+
+    def example_runs(self) -> tuple[Run, Run]:
+        """Baseline and LUAB of the first backbone and seed, shown side by side in cam_examples."""
+        runs = self.study.runs()
+        baseline = next(run for run in runs if run.supervision == "none")
+        luab = Run(baseline.dataset, baseline.backbone, "click", self.study.luab_lambda, baseline.seed)
+        if luab not in runs:
+            raise ConfigError("cam_examples shows LUAB beside the baseline: `supervisions` must hold none and click.")
+        return baseline, luab
+
+    def _inputs(self, registry: dict[str, str], name: str) -> list[str]:
+        layout = self.study.layout
+        if registry[name] == "scores":
+            return [str(layout.scores_csv())]
+        if registry[name] == "index":
+            return [str(card(layout.index())), self._card("imagenet_train")]
+        suite = next(s.name for s in self.study.suites if "wsol_test" in self.test_sets(s.name))
+        return [str(layout.prediction_card(run, suite)) for run in self.example_runs()]
+
+    def _suite(self, name: str) -> list[str]:
+        return next(suite.benchmarks for suite in self.study.suites if suite.name == name)
+
+    def _card(self, manifest: str) -> str:
+        return str(card(self.study.layout.manifest(manifest)))
+
+
+@functools.cache
+def _archive_entries(path: Path) -> dict[str, dict[str, object]]:
+    entries: dict[str, dict[str, object]] = yaml.safe_load(path.read_text())
+    return entries
+
+
+def _archives_by_dataset(path: Path) -> dict[str, tuple[str, ...]]:
+    datasets: dict[str, list[str]] = {}
+    for name, entry in _archive_entries(path).items():
+        datasets.setdefault(str(entry["dataset"]), []).append(name)
+    return {dataset: tuple(names) for dataset, names in datasets.items()}

@@ -1,0 +1,63 @@
+# What the rules ask: the checked study, its paths, and which file depends on which. No rules here.
+import os
+import sys
+from pathlib import Path
+
+import luab.archives as luab_archives
+import luab.config as luab_config
+import luab.paths as luab_paths
+import luab.plan as luab_plan
+import luab.provenance as luab_provenance
+from luab.errors import LuabError as AnyLuabError
+
+try:
+    STUDY = luab_config.parse_study(config)
+    PLAN = luab_plan.Plan.of(STUDY)
+except AnyLuabError as mistake:
+    raise WorkflowError(str(mistake))
+
+DATA, RESULTS = str(STUDY.paths.data), str(STUDY.paths.results)
+CODE = luab_provenance.code_digest
+
+# Jobs read the merged, checked configuration (profile, --configfile and --config included) from one
+# file named by its content; it travels by environment, so that a changed caption retrains nothing.
+os.environ["LUAB_CONFIG"] = str(luab_plan.keep_config(STUDY, Path(".snakemake") / "luab"))
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+wildcard_constraints:
+    run=r"imagenet/[^/]+/[a-z]+-[^/]+/seed\d+",
+    dataset=r"\w+",
+    archive=r"[\w.-]+",
+    supervision=r"[a-z]+",
+    name=r"\w+",
+
+
+def run_of(wildcards):
+    return luab_paths.Run.parse(wildcards.run)
+
+
+def recipe_of(wildcards):
+    return STUDY.recipe(run_of(wildcards).backbone).model_dump_json()
+
+
+def training_inputs(wildcards):
+    supervision = run_of(wildcards).supervision
+    targets = [] if supervision == "none" else [f"{DATA}/targets/imagenet/{supervision}.json"]
+    return [f"{DATA}/manifests/imagenet_train.json", *targets]
+
+
+def run_files(pattern):
+    return [pattern.format(run=f"{RESULTS}/runs/{run.folder}") for run in STUDY.runs()]
+
+
+def all_scores():
+    return [f for name in STUDY.benchmarks for f in run_files("{run}/scores/" + name + ".json")]
+
+
+def all_tables():
+    return [f"{RESULTS}/tables/{name}.{suffix}" for name in PLAN.tables for suffix in ("csv", "md", "tex")]
+
+
+def all_figures():
+    return [f"{RESULTS}/figures/{name}.{suffix}" for name in PLAN.figures for suffix in ("pdf", "png")]

@@ -1,0 +1,51 @@
+# From a url to a verified archive to an unpacked tree. Outputs are cards: small files that name the
+# big ones by content, so that no archive is ever deleted by a rerun.
+
+if STUDY.demo:
+
+    rule demo_world:
+        output:
+            card=f"{DATA}/world/world.json",
+            archives=STUDY.paths.archives,
+        params:
+            demo=STUDY.demo.model_dump_json(),
+            code=CODE("luab.demo.world"),
+        log:
+            "logs/demo_world.log",
+        conda:
+            "luab"
+        shell:
+            "python -m luab demo-world > {log} 2>&1"
+
+
+rule fetch:
+    input:
+        PLAN.archive_list,
+    output:
+        card=f"{DATA}/archives/{{archive}}.json",
+    params:
+        entry=lambda wildcards: PLAN.archive_digest(wildcards.archive),
+    log:
+        "logs/fetch/{archive}.log",
+    conda:
+        "luab"
+    resources:
+        downloads=1,
+        runtime=24 * 60,
+    shell:
+        "python -m luab fetch {wildcards.archive} > {log} 2>&1"
+
+
+rule unpack:
+    input:
+        lambda wildcards: expand(f"{DATA}/archives/{{archive}}.json", archive=PLAN.archives[wildcards.dataset]),
+    output:
+        card=f"{DATA}/raw/{{dataset}}.json",
+    log:
+        "logs/unpack/{dataset}.log",
+    conda:
+        "luab"
+    resources:
+        runtime=12 * 60,
+    shell:
+        "python -m luab unpack {wildcards.dataset} > {log} 2>&1"

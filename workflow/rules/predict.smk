@@ -1,0 +1,26 @@
+# One job per run and suite of test sets: the last use of the GPU.
+
+for suite in STUDY.suites:
+
+    rule:
+        name:
+            f"predict_{suite.name}"
+        input:
+            f"{RESULTS}/runs/{{run}}/run.json",
+            PLAN.suite_manifests(suite.name),
+        output:
+            card=f"{RESULTS}/runs/{{run}}/predictions/{suite.name}.json",
+            tables=[f"{RESULTS}/runs/{{run}}/predictions/{name}.parquet" for name in PLAN.test_sets(suite.name)],
+        params:
+            suite=suite.name,
+        log:
+            f"logs/predict/{{run}}/{suite.name}.log",
+        conda:
+            "luab"
+        threads: STUDY.compute.threads
+        resources:
+            gpu=PLAN.gpus,
+            mem_mb=PLAN.job_mem_mb,
+            runtime=12 * 60,
+        shell:
+            "python -m luab predict {wildcards.run} {params.suite} > {log} 2>&1"

@@ -1,0 +1,58 @@
+# From byproducts and images to what training and prediction read.
+
+
+rule index:
+    input:
+        f"{DATA}/archives/imagenet_ab.json",
+    output:
+        card=f"{DATA}/byproducts/imagenet_ab.json",
+        index=f"{DATA}/byproducts/imagenet_ab.parquet",
+    log:
+        "logs/index.log",
+    conda:
+        "luab"
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    shell:
+        "python -m luab index > {log} 2>&1"
+
+
+rule manifest:
+    input:
+        lambda wildcards: PLAN.manifest_inputs(wildcards.dataset),
+    output:
+        card=f"{DATA}/manifests/{{dataset}}.json",
+        manifest=f"{DATA}/manifests/{{dataset}}.parquet",
+    params:
+        source=lambda wildcards: PLAN.own_copy(wildcards.dataset),
+        partial=STUDY.paths.partial,
+    log:
+        "logs/manifest/{dataset}.log",
+    conda:
+        "luab"
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    shell:
+        "python -m luab manifest {wildcards.dataset} > {log} 2>&1"
+
+
+rule targets:
+    input:
+        f"{DATA}/byproducts/imagenet_ab.json",
+    output:
+        card=f"{DATA}/targets/imagenet/{{supervision}}.json",
+        targets=f"{DATA}/targets/imagenet/{{supervision}}.parquet",
+    params:
+        seed=STUDY.random_points_seed,
+        code=CODE("luab.data.targets"),
+    log:
+        "logs/targets/{supervision}.log",
+    conda:
+        "luab"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        "python -m luab targets {wildcards.supervision} > {log} 2>&1"

@@ -1,0 +1,39 @@
+# From predictions to numbers: cheap, so changed code reruns it.
+
+for suite in STUDY.suites:
+
+    rule:
+        name:
+            f"score_{suite.name}"
+        input:
+            f"{RESULTS}/runs/{{run}}/predictions/{suite.name}.json",
+            PLAN.score_manifests(suite.name),
+        output:
+            scores=[f"{RESULTS}/runs/{{run}}/scores/{name}.json" for name in suite.benchmarks],
+        params:
+            suite=suite.name,
+            code=CODE("luab.score"),
+        log:
+            f"logs/score/{{run}}/{suite.name}.log",
+        conda:
+            "luab"
+        resources:
+            mem_mb=4000,
+            runtime=30,
+        shell:
+            "python -m luab score {wildcards.run} {params.suite} > {log} 2>&1"
+
+
+rule collect:
+    input:
+        all_scores(),
+    output:
+        scores=f"{RESULTS}/scores.csv",
+    params:
+        code=CODE("luab.collect"),
+    log:
+        "logs/collect.log",
+    conda:
+        "luab"
+    shell:
+        "python -m luab collect > {log} 2>&1"

@@ -1,0 +1,25 @@
+# One training per run. Rerun for changed data or recipe, never because a line of code changed:
+# `luab status` tells which results stem from older code.
+
+
+rule train:
+    input:
+        training_inputs,
+    output:
+        card=f"{RESULTS}/runs/{{run}}/run.json",
+        model=f"{RESULTS}/runs/{{run}}/model.safetensors",
+        curve=f"{RESULTS}/runs/{{run}}/log.csv",
+    params:
+        recipe=recipe_of,
+        images=str(STUDY.paths.imagenet),
+    log:
+        "logs/train/{run}.log",
+    conda:
+        "luab"
+    threads: STUDY.compute.threads
+    resources:
+        gpu=PLAN.gpus,
+        mem_mb=PLAN.job_mem_mb,
+        runtime=lambda wildcards: PLAN.train_minutes(run_of(wildcards)),
+    shell:
+        "python -m luab train {wildcards.run} > {log} 2>&1"
