@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from luab.config import Study, keys_table, load_study, schema_json
+from luab.config import Study, load_study
 from luab.errors import ConfigError, LuabError
-from luab.files import read_json, replacing
+from luab.files import read_json
 from luab.paths import Run, card
 
 app = typer.Typer(
@@ -229,9 +229,9 @@ def doctor(config: Config = None) -> None:
 
 
 @app.command()
-def schema() -> None:
-    """Write config/schema.json and docs/config.md from the typed configuration."""
-    for path, text in [("config/schema.json", schema_json()), ("docs/config.md", keys_table())]:
-        with replacing(path) as aside:
-            aside.write_text(text)
+def docs() -> None:
+    """Write the generated pages: config/schema.json, docs/config.md, docs/protocols.md, docs/deviations.md."""
+    from luab.reference import write_pages
+
+    for path in write_pages(Path()):
         typer.echo(path)
