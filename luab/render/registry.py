@@ -1,0 +1,27 @@
+"""Names of all tables and figures and what each is made from; light enough to be read at every start of the workflow."""
+
+from typing import Literal
+
+Needs = Literal["scores", "index", "images", "cams"]
+"""scores: results/scores.csv. index: the byproduct index. images: the index, the manifest of imagenet_train and its
+images. cams: wsol_test predictions of the baseline and of LUAB, the manifest of wsol_test and its images."""
+
+TABLES: dict[str, Needs] = {
+    "byproduct_statistics": "index",
+    "imagenet_main": "scores",
+    "background_robustness": "scores",
+    "lambda_sweep": "scores",
+    "localization": "scores",
+}
+
+FIGURES: dict[str, Needs] = {
+    "byproduct_samples": "images",
+    "click_density": "index",
+    "hover_time": "index",
+    "lambda_sweep": "scores",
+    "robustness_gain": "scores",
+    "background_gap": "scores",
+    "corruption_severity": "scores",
+    "si_score_factors": "scores",
+    "cam_examples": "cams",
+}
