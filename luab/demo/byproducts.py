@@ -1,0 +1,301 @@
+"""Invented annotators click the demo's training images; their records, in the XML of ImageNet-AB."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+import numpy as np
+
+from luab.demo.noise import stream
+
+Box = tuple[int, int, int, int]
+Sample = tuple[int, int, int]  # milliseconds since the pointer came in, x and y in displayed pixels
+Content: TypeAlias = "str | list[tuple[str, Content]]"
+
+_CELL_PX = (324, 340)
+_SUBMIT_S = (1639851940, 1641556061)
+_PAGE_IMAGES, _HIT_PAGES = 48, 10
+_JUNK = bytes.fromhex("0005160700020000") + b"Mac OS X        " + bytes(96)
+
+# Share of boxed images among ILSVRC's training images: 544,546 of 1,281,167.
+_BOXED = 0.425
+# Spread of a click about the middle of the box, as share of the box's side: 90 % fall within.
+_CLICK_SPREAD = 0.25
+# The official records' estimateTime peaks at 300 to 400 ms with a long tail.
+_TIME_MEDIAN_MS, _TIME_SPREAD = 520.0, 0.72
+
+
+class Story(Enum):
+    """What happened with one image; every oddity of the official records has one."""
+
+    CLICKED = "clicked"
+    PASSED_OVER = "passed over"
+    UNSEEN = "unseen"
+    UNCLICKED = "clicked, then unclicked"
+    RECLICKED = "clicked twice"
+    UNCLOSED_HOVER = "unclosed hover"
+    DUPLICATE_TIMES = "duplicate times"
+    GAP = "gap"
+    OUTSIDE = "trace outside the image"
+    LONG = "very long time"
+    INSTANT = "two milliseconds"
+    NO_TIME = "no time"
+    SEVERAL = "several annotators"
+    NO_METADATA = "no metadata"
+    NO_XML = "no XML"
+
+
+# Share of the images, and how many at the least. ASSUME: shares of the rarer oddities are not published.
+_STORIES = {
+    Story.PASSED_OVER: (0.08, 3),
+    Story.UNSEEN: (0.035, 2),
+    Story.UNCLICKED: (0.015, 2),
+    Story.RECLICKED: (0.015, 2),
+    Story.UNCLOSED_HOVER: (0.04, 2),
+    Story.DUPLICATE_TIMES: (0.05, 2),
+    Story.GAP: (0.02, 2),
+    Story.OUTSIDE: (0.01, 2),
+    Story.LONG: (0.005, 2),
+    Story.INSTANT: (0.005, 2),
+    Story.NO_TIME: (0.005, 2),
+    Story.SEVERAL: (0.01, 3),
+    Story.NO_METADATA: (0.003, 2),
+    Story.NO_XML: (0.005, 2),
+}
+_NOT_SELECTED = (Story.PASSED_OVER, Story.UNSEEN, Story.UNCLICKED)
+
+
+@dataclass(frozen=True)
+class TrainImage:
+    """A drawn training image as the annotators meet it; boxes in source pixels, the main object's first."""
+
+    image_id: str
+    wnid: str
+    width: int
+    height: int
+    boxes: list[Box]
+    cut_off: bool
+
+
+def image_ab_members(images: Sequence[TrainImage], seed: int) -> dict[str, bytes]:
+    """The members of imagenet_ab_v1_0.tar.gz, in an order that is not sorted, as in the real archive.
+
+    Args:
+        images: Every training image.
+        seed: Seed of the world.
+
+    Returns:
+        Path in the archive -> XML, or macOS junk for names that begin with "._".
+    """
+    rng = stream(seed, "records", "order")
+    stories = tell(images, seed)
+    members: dict[str, bytes] = {}
+    for position in rng.permutation(len(images)):
+        image = images[int(position)]
+        story = stories[image.image_id]
+        if story is not Story.NO_XML:
+            text = record_xml(image, story, seed, int(position))
+            members[f"train_xml/{image.wnid}/{image.image_id}.xml"] = text.encode()
+        if rng.random() < 0.02 or len(members) == 1:
+            members[f"train_xml/{image.wnid}/._{image.image_id}.xml"] = _JUNK
+    wnids = list(dict.fromkeys(image.wnid for image in images))
+    rank = {wnids[int(k)]: n for n, k in enumerate(rng.permutation(len(wnids)))}
+    return dict(sorted(members.items(), key=lambda item: rank[item[0].split("/")[1]]))
+
+
+def tell(images: Sequence[TrainImage], seed: int) -> dict[str, Story]:
+    """Deals the stories out at random: image_id -> story; each oddity happens at least twice."""
+    dealt = [
+        story
+        for story, (share, least) in _STORIES.items()
+        for _ in range(max(least, round(share * len(images))))
+    ]
+    order = stream(seed, "records", "stories").permutation(len(images))
+    dealt += [Story.CLICKED] * (len(images) - len(dealt))
+    return {images[int(k)].image_id: story for k, story in zip(order, dealt, strict=False)}
+
+
+def record_xml(image: TrainImage, story: Story, seed: int, position: int) -> str:
+    """One image's XML: with the box and size of ILSVRC, or with file name and folder alone."""
+    rng = stream(seed, "record", image.image_id)
+    content: list[tuple[str, Content]]
+    if story is Story.NO_METADATA or rng.random() < _BOXED:
+        content = _boxed(image)
+    else:
+        content = [("filename", image.image_id), ("folder", image.wnid)]
+    count = {Story.NO_METADATA: 0, Story.SEVERAL: int(rng.integers(2, 4))}.get(story, 1)
+    for _ in range(count):
+        content.append(("metadata", _metadata(image, story, rng, seed, position)))
+    return _element("annotation", content, 0)
+
+
+def _boxed(image: TrainImage) -> list[tuple[str, Content]]:
+    """The fields of ILSVRC's own localisation file."""
+    objects: list[tuple[str, Content]] = [
+        (
+            "object",
+            [
+                ("name", image.wnid),
+                ("pose", "Unspecified"),
+                ("truncated", str(int(image.cut_off))),
+                ("difficult", "0"),
+                ("bndbox", [(k, str(v)) for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)]),
+            ],
+        )
+        for box in image.boxes
+    ]
+    return [
+        ("folder", image.wnid),
+        ("filename", image.image_id),
+        ("source", [("database", "ILSVRC_2012")]),
+        ("size", [("width", str(image.width)), ("height", str(image.height)), ("depth", "3")]),
+        ("segmented", "0"),
+        *objects,
+    ]
+
+
+def _metadata(
+    image: TrainImage, story: Story, rng: np.random.Generator, seed: int, position: int
+) -> list[tuple[str, Content]]:
+    """One annotator's submission, tags in alphabetical order as in the release."""
+    worker = int(rng.integers(12))
+    pace = float(stream(seed, "worker", worker).lognormal(0, 0.25))
+    shrink = min(1.0, _CELL_PX[0] / image.width, _CELL_PX[1] / image.height)
+    shown = (round(image.width * shrink), round(image.height * shrink))
+    submit_s = int(rng.integers(*_SUBMIT_S))
+    start_ms = submit_s * 1000 - int(rng.integers(10_000, 600_000))
+    visit = _visit(image, story, shown, pace, rng)
+    page, place = position // _PAGE_IMAGES, position % _PAGE_IMAGES
+    hit = stream(seed, "hit", page // _HIT_PAGES)
+    top = int(240 + 345 * (place // 3) + rng.integers(0, 40))
+    fields: dict[str, Content] = {
+        "assignment_id": _token(rng, 30),
+        "estimateTime": str(visit.estimate_ms),
+        "hit_id": _token(hit, 30),
+        "hit_submit_time": str(submit_s),
+        "hoveredCount": str(sum(action == "enter" for action, _ in visit.hovers)),
+        "imageHeight": str(shown[1]),
+        "imageID": f"{image.wnid}/{image.image_id}",
+        "imagePosition": [("x", str(445 + 340 * (place % 3) + int(rng.integers(0, 60)))), ("y", str(top))],
+        "imageWidth": str(shown[1]),  # a copy of the height: the release's own defect
+        "image_idx": str(place),
+        "imagenet_hit_id": hit.bytes(16).hex(),
+        "originalImageHeight": str(image.height),
+        "originalImageWidth": str(image.width),
+        "page_idx": str(page % _HIT_PAGES),
+        "selected": str(story not in _NOT_SELECTED),
+        "selectedCount": str(len(visit.clicks)),
+        "worker_id": stream(seed, "worker id", worker).bytes(5).hex().upper(),
+    }
+    hovers = [[("action", action), ("time", str(start_ms + at))] for action, at in visit.hovers]
+    lists: list[tuple[str, Content]] = [
+        *_repeated("hoveredRecord", [[*hover] for hover in hovers]),
+        *_repeated("mouseTracking", [_point(sample, shown, start_ms) for sample in visit.trace]),
+        *_repeated("selectedRecord", [_point(sample, shown, start_ms) for sample in visit.clicks]),
+    ]
+    return sorted([*fields.items(), *lists], key=lambda field: field[0])
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """What a pointer did over one image; times in ms since it first came in, places in displayed pixels."""
+
+    trace: list[Sample]
+    clicks: list[Sample]
+    hovers: list[tuple[str, int]]
+    estimate_ms: int
+
+
+def _visit(
+    image: TrainImage, story: Story, shown: tuple[int, int], pace: float, rng: np.random.Generator
+) -> _Visit:
+    """Acts one story out."""
+    aim = _aim(image, shown, rng)
+    lasted = max(60, round(_TIME_MEDIAN_MS * pace * rng.lognormal(0, _TIME_SPREAD)))
+    trace = _approach(aim, shown, min(lasted, 6000), rng)
+    click = trace[-1]
+    leave = click[0] + int(rng.integers(40, 200))
+    hovers = [("enter", 0), ("leave", leave)]
+    match story:
+        case Story.UNSEEN:
+            return _Visit([], [], [], 0)
+        case Story.NO_TIME:
+            return _Visit([], [(click[0], *aim)], [], 0)
+        case Story.PASSED_OVER:
+            return _Visit(trace, [], hovers, lasted)
+        case Story.INSTANT:
+            return _Visit([(0, *aim)], [(2, *aim)], [("enter", 0), ("leave", 90)], 2)
+        case Story.LONG:
+            lasted = round(np.exp(rng.uniform(np.log(28_000), np.log(18_000_000))))
+        case Story.RECLICKED:
+            again = (leave + 700, *_aim(image, shown, rng))
+            hovers += [("enter", leave + 300), ("leave", leave + 900)]
+            return _Visit(trace, [click, again], hovers, lasted)
+        case Story.UNCLOSED_HOVER:
+            hovers.append(("enter", leave + int(rng.integers(300, 3000))))
+        case Story.DUPLICATE_TIMES:
+            # One more mark between two samples, under the later one's stamp.
+            before, after = trace[-2], trace[-1]
+            trace.insert(-1, (after[0], (before[1] + after[1]) // 2, (before[2] + after[2]) // 2))
+        case Story.GAP:
+            pause = int(rng.integers(3000, 7000))
+            trace = [trace[0], *[(at + pause, x, y) for at, x, y in trace[1:]]]
+            click = trace[-1]
+            hovers = [("enter", 0), ("leave", 12), ("enter", pause), ("leave", leave + pause)]
+        case Story.OUTSIDE:
+            trace = [(trace[0][0], shown[0] + 2, -3), *trace[1:]]
+    return _Visit(trace, [click], hovers, lasted)
+
+
+def _aim(image: TrainImage, shown: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    """Where the annotator clicks: near the middle of the main box, in displayed pixels within the image."""
+    x0, y0, x1, y1 = image.boxes[0]
+    middle = np.array([(x0 + x1 + 1) / 2, (y0 + y1 + 1) / 2])
+    wander = rng.normal(0, _CLICK_SPREAD, 2) * (x1 - x0 + 1, y1 - y0 + 1)
+    size = np.array([image.width, image.height])
+    x, y = np.clip(np.round((middle + wander) / size * shown), 0, shown).astype(int)
+    return int(x), int(y)
+
+
+def _approach(
+    aim: tuple[int, int], shown: tuple[int, int], lasted_ms: int, rng: np.random.Generator
+) -> list[Sample]:
+    """A pointer's way from an edge of the image to `aim`: fast at first, slowing down, a little bent."""
+    width, height = shown
+    along = rng.random()
+    edges = [(0, along * height), (width, along * height), (along * width, 0), (along * width, height)]
+    start = np.array(edges[int(rng.integers(4))])
+    steps = 16 + rng.exponential(31, size=max(1, lasted_ms // 30))
+    times = np.concatenate([[0], np.cumsum(np.round(steps))]).astype(int)
+    times = np.append(times[times < lasted_ms - 16], lasted_ms)
+    done = (1 - (1 - times / lasted_ms) ** rng.uniform(1.8, 3.0))[:, None]
+    way = np.array(aim) - start
+    bend = np.sin(np.pi * done) * rng.normal(0, 0.12) * np.array([-way[1], way[0]])
+    shake = rng.normal(0, 0.8, (len(times), 2)) * (1 - done)
+    places = np.clip(np.round(start + done * way + bend + shake), 0, shown).astype(int)
+    places[-1] = aim
+    return [(int(at), int(x), int(y)) for at, (x, y) in zip(times, places, strict=True)]
+
+
+def _point(sample: Sample, shown: tuple[int, int], start_ms: int) -> list[tuple[str, Content]]:
+    at, x, y = sample
+    return [("time", str(start_ms + at)), ("x", repr(x / shown[0])), ("y", repr(y / shown[1]))]
+
+
+def _repeated(tag: str, entries: list[list[tuple[str, Content]]]) -> list[tuple[str, Content]]:
+    """A list as repeated elements; an empty one as one element with the text None."""
+    return [(tag, entry) for entry in entries] or [(tag, "None")]
+
+
+def _token(rng: np.random.Generator, length: int) -> str:
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+    return "3" + "".join(letters[int(k)] for k in rng.integers(len(letters), size=length - 1))
+
+
+def _element(tag: str, content: Content, depth: int) -> str:
+    indent = "\t" * depth
+    if isinstance(content, str):
+        return f"{indent}<{tag}>{content}</{tag}>\n"
+    inside = "".join(_element(child, value, depth + 1) for child, value in content)
+    return f"{indent}<{tag}>\n{inside}{indent}</{tag}>\n"

@@ -1,0 +1,167 @@
+"""Draws the whole demo world and packs it in the official formats, ready to be fetched by the study."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from luab.demo.backgrounds import in9_archive
+from luab.demo.byproducts import TrainImage, image_ab_members
+from luab.demo.classes import CLASSES
+from luab.demo.packing import Archive, jpeg_bytes, pack, write_archives_yaml
+from luab.demo.photos import (
+    ValImage,
+    real_archive,
+    train_images,
+    v2_archive,
+    val_images,
+    wsol_test_archives,
+    wsol_val_archives,
+)
+from luab.demo.shifted import (
+    imagenet_a,
+    imagenet_c,
+    imagenet_o,
+    imagenet_r,
+    imagenet_sketch,
+    objectnet,
+    siscore,
+)
+from luab.files import file_sha256, lines_sha256, replacing_folder, write_json
+from luab.progress import progress
+
+_PICTURES = (".jpeg", ".jpg", ".png")
+
+
+@dataclass(frozen=True)
+class WorldSizes:
+    """How many pictures each part of the world has.
+
+    Attributes:
+        train: Training images per class.
+        val: Validation images per class.
+        v2: ImageNet-V2, per class.
+        adversarial: ImageNet-A, per class of its list.
+        renditions: ImageNet-R, per class of its list.
+        strange: ImageNet-O, per class of its list.
+        sketches: ImageNet-Sketch, per class.
+        corrupted: Validation images per class that ImageNet-C takes.
+        objectnet: ObjectNet, per folder.
+        siscore: Copies per class and factor value.
+        in9: Foregrounds per ImageNet-9 class.
+        wsol_val: ImageNet-V2 threshold-0.7, per class.
+    """
+
+    train: int = 40
+    val: int = 8
+    v2: int = 4
+    adversarial: int = 4
+    renditions: int = 4
+    strange: int = 5
+    sketches: int = 3
+    corrupted: int = 1
+    objectnet: int = 8
+    siscore: int = 2
+    in9: int = 6
+    wsol_val: int = 3
+
+
+def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | None = None) -> None:
+    """Draws the world into `folder`, which appears as a whole at the end and replaces an older one.
+
+    It holds `imagenet/{train,val}/<wnid>/*.JPEG`, the stand-in for the user's own copy; `server/`, every
+    other set as an archive with its official name and layout, with `archives.yaml` to fetch them by; and
+    `world.json`. The same arguments give the same bytes on one machine.
+
+    Args:
+        folder: Where the world goes.
+        seed: Seed of all drawing; any integer from 0.
+        size_px: Side of the crop that networks see; photographs are somewhat larger. The sets that come
+            cut to that size (ImageNet-C, the Backgrounds Challenge) have exactly this side.
+        sizes: How many pictures; the default takes a few seconds to draw.
+
+    Raises:
+        JobError: The disk is full, or the folder cannot be written to.
+    """
+    sizes = sizes or WorldSizes()
+    with replacing_folder(folder) as aside, progress("demo world", None, "files") as advance:
+        images = _write_train(aside / "imagenet", seed, size_px, sizes.train, advance)
+        val = val_images(seed, size_px, sizes.val)
+        _write_val(aside / "imagenet", val, advance)
+        server = aside / "server"
+        server.mkdir()
+        entries, counts = {}, {"imagenet_train": len(images), "imagenet_val": len(val)}
+        for archive in archives(seed, size_px, sizes, images, val):
+            entries[archive.name] = pack(archive, server)
+            counts[archive.name] = _pictures(archive)
+            advance(len(archive.members))
+        write_archives_yaml(entries, server / "archives.yaml")
+        write_json(aside / "world.json", _card(aside, seed, size_px, sizes, counts, entries))
+
+
+def archives(
+    seed: int, size_px: int, sizes: WorldSizes, images: list[TrainImage], val: list[ValImage]
+) -> Iterator[Archive]:
+    """Every archive of the demo's server, one after the other, so that only one is in memory."""
+    records = image_ab_members(images, seed)
+    file = "imagenet_ab_v1_0.tar.gz"
+    yield Archive("imagenet_ab", "imagenet_ab", file, "tar.gz", records, False, keep_order=True)
+    yield real_archive(val)
+    yield v2_archive(seed, size_px, sizes.v2)
+    yield imagenet_a(seed, size_px, sizes.adversarial)
+    yield imagenet_o(seed, size_px, sizes.strange)
+    yield imagenet_r(seed, size_px, sizes.renditions)
+    yield imagenet_sketch(seed, size_px, sizes.sketches)
+    yield from imagenet_c(seed, size_px, val, sizes.corrupted)
+    yield objectnet(seed, size_px, sizes.objectnet)
+    yield from siscore(seed, size_px, sizes.siscore)
+    yield in9_archive(seed, size_px, sizes.in9)
+    yield from wsol_val_archives(seed, size_px, sizes.wsol_val)
+    yield from wsol_test_archives(val)
+
+
+def _write_train(
+    tree: Path, seed: int, size_px: int, per_class: int, advance: Callable[[float], None]
+) -> list[TrainImage]:
+    images = []
+    for item in CLASSES:
+        (tree / "train" / item.wnid).mkdir(parents=True)
+    for image, content in train_images(seed, size_px, per_class):
+        (tree / "train" / image.wnid / f"{image.image_id}.JPEG").write_bytes(content)
+        images.append(image)
+        advance(1)
+    return images
+
+
+def _write_val(tree: Path, images: list[ValImage], advance: Callable[[float], None]) -> None:
+    for item in CLASSES:
+        (tree / "val" / item.wnid).mkdir(parents=True)
+    for image in images:
+        path = tree / "val" / image.item.wnid / f"{image.name}.JPEG"
+        path.write_bytes(jpeg_bytes(image.scene.pixels))
+        advance(1)
+
+
+def _pictures(archive: Archive) -> int:
+    return sum(name.lower().endswith(_PICTURES) for name in archive.members)
+
+
+def _card(
+    folder: Path,
+    seed: int,
+    size_px: int,
+    sizes: WorldSizes,
+    counts: dict[str, int],
+    entries: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    tree = folder / "imagenet"
+    files = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*.JPEG"))
+    return {
+        "seed": seed,
+        "size_px": size_px,
+        "sizes": asdict(sizes),
+        "classes": {str(item.index): {"name": item.name, "wnid": item.wnid} for item in CLASSES},
+        "counts": {name: count for name, count in counts.items() if count},
+        "imagenet_sha256": lines_sha256([f"{name} {file_sha256(tree / name)}" for name in files]),
+        "archives": {name: entry["sha256"] for name, entry in entries.items()},
+    }
