@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from luab.config import Study, load_study
 from luab.errors import ConfigError, LuabError
 from luab.files import read_json
 from luab.paths import Run, card
+
+if TYPE_CHECKING:
+    from luab.archives import Archive
 
 app = typer.Typer(
     help="Learning image classifiers using annotation byproducts: every stage of the study by hand.",
@@ -69,6 +72,16 @@ def run_of(name: str) -> Run:
         raise ConfigError(f"{error}, for example imagenet/resnet50/click-1/seed0.") from error
 
 
+def _archive(study: Study, name: str) -> "Archive":
+    from luab.archives import load_archives
+    from luab.data.labels import near_names
+
+    known = load_archives(study.paths.archives)
+    if name not in known:
+        raise ConfigError(f"{study.paths.archives}: no archive is called {name!r}. {near_names(name, known)}")
+    return known[name]
+
+
 @app.command("demo-world")
 def demo_world(config: Config = None) -> None:
     """Draw the demo world and pack it in the official formats."""
@@ -86,8 +99,7 @@ def fetch(name: str, config: Config = None) -> None:
     from luab import archives
 
     study = study_of(config)
-    archive = archives.archive_of(study.paths.archives, name)
-    archives.fetch(archive, study.layout.archive_folder(), study.layout.archive_card(name))
+    archives.fetch(_archive(study, name), study.layout.archive_folder(), study.layout.archive_card(name))
 
 
 @app.command()
@@ -96,7 +108,7 @@ def verify(name: str, config: Config = None) -> None:
     from luab import archives
 
     study = study_of(config)
-    archives.verify(archives.archive_of(study.paths.archives, name), study.layout.archive_folder())
+    archives.verify(_archive(study, name), study.layout.archive_folder())
     typer.echo(f"{name}: as listed")
 
 
@@ -107,8 +119,11 @@ def unpack(dataset: str, config: Config = None) -> None:
     from luab.plan import Plan
 
     study = study_of(config)
-    layout, names = study.layout, Plan.of(study).archives[dataset]
-    files = [layout.archive_folder() / read_json(layout.archive_card(name))["file"] for name in names]
+    layout = study.layout
+    cards = {name: read_json(layout.archive_card(name)) for name in Plan.of(study).trees(dataset)}
+    if not cards:
+        raise ConfigError(f"{dataset}: config/archives.yaml has no archive to unpack for this dataset.")
+    files = {name: layout.archive_folder() / card["file"] for name, card in cards.items()}
     archives.unpack_all(files, layout.raw_folder(dataset), layout.raw_card(dataset), dataset)
 
 

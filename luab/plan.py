@@ -12,11 +12,9 @@ from luab.data.testsets import TEST_SETS
 from luab.errors import ConfigError
 from luab.files import replacing
 from luab.paths import Run, card
-from luab.render.registry import FIGURES, TABLES
+from luab.render.registry import FIGURES, TABLES, Needs
 from luab.score import BENCHMARKS, test_sets_of
-
-OWN = ("imagenet_train", "imagenet_val")
-"""Manifests made from the user's licensed ImageNet."""
+from luab.sources import FROM_IMAGENET
 
 _SLACK = 1.5
 _SHORTEST_MINUTES = 60
@@ -37,11 +35,11 @@ class Plan:
 
     Attributes:
         study: The checked configuration.
-        archives: Names of the downloads that make up each dataset.
+        archives: For each dataset its downloads, and whether each is unpacked.
     """
 
     study: Study
-    archives: dict[str, tuple[str, ...]]
+    archives: dict[str, dict[str, bool]]
 
     @classmethod
     def of(cls, study: Study) -> "Plan":
@@ -98,23 +96,31 @@ class Plan:
 
     def own_copy(self, manifest: str) -> str | None:
         """The user's own folder that a manifest is made from, if any."""
-        copies, paths = self.study.paths.copies, self.study.paths
-        if manifest in copies:
-            return str(copies[manifest])
-        return str(paths.imagenet) if manifest in (*OWN, "imagenet_real", "wsol_test") else None
+        paths = self.study.paths
+        if manifest in paths.copies:
+            return str(paths.copies[manifest])
+        return str(paths.imagenet) if manifest in FROM_IMAGENET else None
 
     def manifest_inputs(self, manifest: str) -> list[str]:
-        """Cards that a manifest waits for."""
-        world = [str(self.study.layout.data / "world" / "world.json")] if self.study.demo else []
+        """Cards that a manifest waits for: of its tree, and of the lists that describe it."""
         layout = self.study.layout
-        if manifest in OWN:
-            return world
-        lists = [str(layout.raw_card("wsol_lists"))] if manifest.startswith("wsol_") else []
+        lists = [str(layout.archive_card(name)) for name in self.lists(manifest)]
         if manifest == "imagenet_real":
-            return [str(layout.archive_card("imagenet_real")), self._card("imagenet_val")]
-        if manifest == "wsol_test":
+            lists.append(self._card("imagenet_val"))
+        if manifest in self.study.paths.copies:
+            return lists
+        if manifest in FROM_IMAGENET:
+            world = [str(layout.data / "world" / "world.json")] if self.study.demo else []
             return [*world, *lists]
-        return lists if manifest in self.study.paths.copies else [str(layout.raw_card(manifest)), *lists]
+        return [str(layout.raw_card(manifest)), *lists]
+
+    def lists(self, dataset: str) -> tuple[str, ...]:
+        """Downloads of a dataset that are read as they are: label lists, box lists."""
+        return tuple(name for name, unpacked in self.archives.get(dataset, {}).items() if not unpacked)
+
+    def trees(self, dataset: str) -> tuple[str, ...]:
+        """Downloads of a dataset that are unpacked."""
+        return tuple(name for name, unpacked in self.archives.get(dataset, {}).items() if unpacked)
 
     def test_sets(self, suite: str) -> tuple[str, ...]:
         """Test sets that a suite predicts."""
@@ -132,11 +138,11 @@ class Plan:
 
     def table_inputs(self, name: str) -> list[str]:
         """Files that a table is made from."""
-        return self._inputs(TABLES, name)
+        return self._inputs(TABLES[name])
 
     def figure_inputs(self, name: str) -> list[str]:
         """Files that a figure is made from."""
-        return self._inputs(FIGURES, name)
+        return self._inputs(FIGURES[name])
 
     def example_runs(self) -> tuple[Run, Run]:
         """Baseline and LUAB of the first backbone and seed, shown side by side in cam_examples."""
@@ -147,14 +153,16 @@ class Plan:
             raise ConfigError("cam_examples shows LUAB beside the baseline: `supervisions` must hold none and click.")
         return baseline, luab
 
-    def _inputs(self, registry: dict[str, str], name: str) -> list[str]:
-        layout = self.study.layout
-        if registry[name] == "scores":
+    def _inputs(self, needs: Needs) -> list[str]:
+        layout, index = self.study.layout, str(card(self.study.layout.index()))
+        if needs == "scores":
             return [str(layout.scores_csv())]
-        if registry[name] == "index":
-            return [str(card(layout.index())), self._card("imagenet_train")]
+        if needs == "index":
+            return [index]
+        if needs == "images":
+            return [index, self._card("imagenet_train")]
         suite = next(s.name for s in self.study.suites if "wsol_test" in self.test_sets(s.name))
-        return [str(layout.prediction_card(run, suite)) for run in self.example_runs()]
+        return [*(str(layout.prediction_card(run, suite)) for run in self.example_runs()), self._card("wsol_test")]
 
     def _suite(self, name: str) -> list[str]:
         return next(suite.benchmarks for suite in self.study.suites if suite.name == name)
@@ -169,8 +177,8 @@ def _archive_entries(path: Path) -> dict[str, dict[str, object]]:
     return entries
 
 
-def _archives_by_dataset(path: Path) -> dict[str, tuple[str, ...]]:
-    datasets: dict[str, list[str]] = {}
+def _archives_by_dataset(path: Path) -> dict[str, dict[str, bool]]:
+    datasets: dict[str, dict[str, bool]] = {}
     for name, entry in _archive_entries(path).items():
-        datasets.setdefault(str(entry["dataset"]), []).append(name)
-    return {dataset: tuple(names) for dataset, names in datasets.items()}
+        datasets.setdefault(str(entry["dataset"]), {})[name] = bool(entry["unpack"])
+    return datasets

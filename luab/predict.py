@@ -21,9 +21,10 @@ from luab.data.manifest import read_manifest
 from luab.data.testsets import TEST_SETS, TestSet, test_set_rows
 from luab.data.transforms import evaluation_view, to_uint8
 from luab.errors import DataError
-from luab.files import file_sha256, read_json, replacing, write_json
+from luab.files import file_sha256, replacing, write_json
 from luab.model import LuabModel, Normalise, build_model
 from luab.paths import Run
+from luab.sources import source_root
 from luab.progress import progress
 from luab.train import choose_device
 
@@ -86,7 +87,7 @@ class Predictor:
         """All predictions for one test set; the schema stands in docs/data-formats.md."""
         manifests = {name: read_manifest(self.study.layout.manifest(name)) for name in test_set.manifests}
         rows = test_set_rows(test_set, manifests)
-        roots = {name: dataset_root(self.study, name) for name in test_set.manifests}
+        roots = {name: source_root(self.study, name) for name in test_set.manifests}
         for name, root in roots.items():
             check_images(root, rows.loc[rows["manifest"] == name, "path"].to_numpy())
         if test_set.challenge:
@@ -194,20 +195,6 @@ class Predictor:
                 return True, start + int(wrong[0]) + 1
             start, size = start + len(pasted), self.study.compute.predict_batch
         return False, len(backgrounds)
-
-
-def dataset_root(study: Study, manifest: str) -> Path:
-    """The folder that a manifest's paths start from: recorded in its card, below the tree that the config names."""
-    return source_root(study, manifest) / read_json(study.layout.manifest(manifest).with_suffix(".json")).get("prefix", "")
-
-
-def source_root(study: Study, manifest: str) -> Path:
-    """The tree that a manifest was made from: the user's own copy, or the unpacked download."""
-    if manifest in study.paths.copies:
-        return study.paths.copies[manifest]
-    if manifest.startswith("imagenet_") and manifest in ("imagenet_train", "imagenet_val", "imagenet_real"):
-        return study.paths.imagenet or Path("imagenet-is-not-set")
-    return study.layout.raw_folder(manifest)
 
 
 def blank_centre(pixels: torch.Tensor, hole: float) -> None:

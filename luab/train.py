@@ -30,6 +30,7 @@ from luab.model import LuabModel, Normalise, build_model
 from luab.objective import LuabLoss, PointMixup
 from luab.paths import Run, card
 from luab.progress import progress
+from luab.sources import source_root
 
 PARTS = ("loss", "classification", "byproduct")
 COLUMNS = ("epoch", "lr", *PARTS, "points")
@@ -157,9 +158,7 @@ def training_set(study: Study, run: Run) -> tuple[ImageNetAB, dict[str, str]]:
     Raises:
         DataError: Manifest, targets or images are missing.
     """
-    root = study.paths.imagenet
-    if root is None:
-        raise DataError(imagenet_is_missing())
+    root = source_root(study, "imagenet_train")
     manifest = study.layout.manifest("imagenet_train")
     rows = read_manifest(manifest)
     check_images(root, rows["path"].to_numpy())
@@ -168,15 +167,6 @@ def training_set(study: Study, run: Run) -> tuple[ImageNetAB, dict[str, str]]:
     if targets is not None:
         inputs[f"targets_{run.supervision}"] = read_json(card(targets))["sha256"]
     return ImageNetAB(root, rows, targets, study.recipe(run.backbone), run.seed), inputs
-
-
-def imagenet_is_missing() -> str:
-    """One paragraph: what to get, where to put it, which key to set."""
-    return (
-        "paths.imagenet is not set. ImageNet-1k (ILSVRC2012) needs a licence and is never downloaded by luab: register at "
-        "image-net.org, unpack ILSVRC2012_img_train.tar so that <folder>/train/<wnid>/*.JPEG holds 1,281,167 images, sort "
-        "ILSVRC2012_img_val.tar into <folder>/val/<wnid>/*.JPEG, and set paths.imagenet: <folder> in config/config.yaml."
-    )
 
 
 def _build(run: Run, recipe: Recipe, device: torch.device, steps: int) -> Trainer:

@@ -38,7 +38,7 @@ rule fetch:
 
 rule unpack:
     input:
-        lambda wildcards: expand(f"{DATA}/archives/{{archive}}.json", archive=PLAN.archives[wildcards.dataset]),
+        lambda wildcards: expand(f"{DATA}/archives/{{archive}}.json", archive=PLAN.trees(wildcards.dataset)),
     output:
         card=f"{DATA}/raw/{{dataset}}.json",
     log:
