@@ -332,8 +332,8 @@ def _over_labelled(metrics: dict[str, float], table: pa.Table, labels: Ints) -> 
 
 _WSOL = (
     "score map of the true class, image squeezed to {input_px} x {input_px} without a crop; MaxBoxAccV2 over "
-    "all contours at IoU .3 .5 .7, MaxBoxAcc with the largest contour at IoU .5; thresholds in steps of .001, "
-    "best on "
+    "all contours at IoU .3 .5 .7, MaxBoxAcc with the largest contour at IoU .5; thresholds in steps of "
+    ".001, best on "
 )
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -437,8 +437,8 @@ def _predictions(folder: Path, test_set: str, columns: tuple[str, ...]) -> pa.Ta
         bad = _not_finite(table[name])
         if bad:
             raise DataError(
-                f"{path}: expected finite numbers in {name}, found {bad} that are not. The model is damaged or "
-                "its training diverged: look at the run's log.csv, train again, then predict."
+                f"{path}: expected finite numbers in {name}, found {bad} that are not. The model is damaged "
+                "or its training diverged: look at the run's log.csv, train again, then predict."
             )
     return table
 

@@ -1,0 +1,215 @@
+"""Localisation by hand, and against a slow literal version that tries every threshold."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from luab.errors import DataError
+from luab.metrics.localization import (
+    LocalizationInput,
+    box_accuracy,
+    centre_gaussian,
+    contour_boxes,
+    eight_bits,
+    iou,
+    point_distances,
+    points_in_box,
+    scaled_boxes,
+)
+
+
+def literal_counts(images, side, step):
+    """[2, 3, thresholds] counts, threshold by threshold, contour by contour, pair by pair."""
+    thresholds = np.arange(0, 1, step)
+    counts = np.zeros((2, 3, len(thresholds)), dtype=int)
+    for score_map, boxes, (width, height) in images:
+        drawn = [
+            [int(x0 * side / width), int(y0 * side / height), int(x1 * side / width), int(y1 * side / height)]
+            for x0, y0, x1, y1 in boxes.tolist()
+        ]
+        map8 = literal_map(score_map, side)
+        for t, threshold in enumerate(thresholds):
+            _, mask = cv2.threshold(map8, int(threshold * int(map8.max())), 255, cv2.THRESH_BINARY)
+            contours = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
+            largest = [max(contours, key=cv2.contourArea)] if len(contours) else []
+            for way, chosen in enumerate((largest, contours)):
+                best = max(literal_iou(box, d) for box in literal_boxes(chosen, side) for d in drawn)
+                for d, delta in enumerate((0.3, 0.5, 0.7)):
+                    counts[way, d, t] += best >= delta
+    return counts
+
+
+def literal_map(score_map, side):
+    big = cv2.resize(score_map.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    if np.isnan(big).any() or big.min() == big.max():
+        return np.zeros((side, side), np.uint8)
+    big = big - big.min()
+    return (big / big.max() * 255).astype(np.uint8)
+
+
+def literal_boxes(contours, side):
+    if not len(contours):
+        return [(0, 0, 0, 0)]
+    rectangles = [cv2.boundingRect(contour) for contour in contours]
+    return [(x, y, min(x + w, side - 1), min(y + h, side - 1)) for x, y, w, h in rectangles]
+
+
+def literal_iou(a, b):
+    width = max(0, min(a[2], b[2]) - max(a[0], b[0]) + 1)
+    height = max(0, min(a[3], b[3]) - max(a[1], b[1]) + 1)
+    areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+def random_images(n, seed, cells=(2, 9)):
+    rng = np.random.default_rng(seed)
+    images = []
+    for _ in range(n):
+        size = rng.integers(20, 300, 2)
+        corners = np.sort(rng.random((rng.integers(1, 4), 2, 2)), axis=1) * size
+        shape = rng.integers(*cells, 2)
+        images.append(
+            LocalizationInput(rng.random(shape), corners.reshape(-1, 4).astype(int), tuple(size.tolist()))
+        )
+    return images
+
+
+@pytest.mark.parametrize("step", [0.001, 0.01])
+def test_counts_are_those_of_the_literal_version(step):
+    side = 32
+    images = random_images(20, seed=3)
+    images.append(images[0]._replace(score_map=np.ones((7, 7))))  # constant
+    images.append(images[1]._replace(score_map=np.full((7, 7), np.nan)))
+    images.append(images[2]._replace(score_map=np.eye(7), boxes=np.array([[0, 0, 0, 0]])))
+    found = box_accuracy(images, side, step)
+    expected = literal_counts(images, side, step)
+    assert found.n == 23
+    assert found.thresholds.shape == (round(1 / step),)
+    np.testing.assert_array_equal(found.largest, expected[0])
+    np.testing.assert_array_equal(found.any_contour, expected[1])
+    assert 0 < found.any_contour.max() < 23
+
+
+def test_the_constant_map_gives_the_corner_pixel_at_every_threshold():
+    corner = LocalizationInput(np.ones((7, 7)), np.array([[0, 0, 0, 0]]), (32, 32))
+    found = box_accuracy([corner], 32)
+    assert (found.any_contour == 1).all() and (found.largest == 1).all()
+
+
+def test_v1_and_v2_by_hand():
+    # Two bright blocks on black. Large: columns and rows 2 to 9; small: 20 to 23. Side 32, no resize.
+    # The drawn box is the small block: largest contour misses, all contours hit at every IoU.
+    bright = np.zeros((32, 32))
+    bright[2:10, 2:10] = 1
+    bright[20:24, 20:24] = 1
+    small = LocalizationInput(bright, np.array([[20, 20, 23, 23]]), (32, 32))
+    # Box of the large block is (2, 2, 10, 10), 9 x 9 pixels; drawn 8 x 8 inside it: IoU 64/81 = .79.
+    large = LocalizationInput(bright, np.array([[2, 2, 9, 9]]), (32, 32))
+    found = box_accuracy([small, large], 32)
+    assert found.max_box_acc() == 1 / 2
+    # small: predicted (20, 20, 24, 24) is 5 x 5, drawn 4 x 4: IoU 16/25 = .64, a hit at .3 and .5 alone.
+    assert found.max_box_acc_v2() == (2 + 2 + 1) / (3 * 2)
+    assert [found.found_at(pct) for pct in (30, 50, 70)] == [2, 2, 1]
+
+
+def test_each_iou_takes_its_own_best_threshold():
+    # A bright block in a dim one in the dark: low cuts give the outer box, high cuts the inner one.
+    layered = np.zeros((32, 32))
+    layered[4:28, 4:28] = 0.5
+    layered[10:14, 10:14] = 1
+    image = LocalizationInput(layered, np.array([[10, 10, 14, 14]]), (32, 32))
+    found = box_accuracy([image], 32)
+    assert found.max_box_acc_v2() == 1.0  # inner box (10, 10, 14, 14) fits exactly
+    assert found.best_threshold(70) == pytest.approx(0.499, abs=0.005)  # .5 x 255 truncated is 127
+
+
+def test_holes_are_contours_too():
+    ring = np.zeros((20, 20), np.uint8)
+    ring[2:18, 2:18] = 1
+    ring[8:12, 8:12] = 0
+    boxes, largest = contour_boxes(ring)
+    assert len(boxes) == 2
+    assert boxes[largest].tolist() == [2, 2, 18, 18]
+
+
+def test_boxes_are_clipped_to_the_last_pixel():
+    boxes, _ = contour_boxes(np.ones((20, 20), np.uint8))
+    assert boxes.tolist() == [[0, 0, 19, 19]]
+
+
+def test_an_empty_mask_has_one_box_of_a_pixel():
+    boxes, largest = contour_boxes(np.zeros((20, 20), np.uint8))
+    assert (boxes.tolist(), largest) == ([[0, 0, 0, 0]], 0)
+
+
+def test_iou_counts_the_last_pixel():
+    # (0,0,3,4) has 4 x 5 = 20 pixels, (1,1,3,5) has 3 x 5 = 15; shared columns 1-3, rows 1-4: 12; 12/23.
+    assert iou(np.array([[0, 0, 3, 4]]), np.array([[1, 1, 3, 5]]))[0, 0] == 12 / 23
+    # 2 x 4 = 8 of 3 x 9 = 27 pixels: the small box lies wholly inside.
+    assert iou(np.array([[0, 0, 1, 3]]), np.array([[0, 0, 2, 8]]))[0, 0] == 8 / 27
+    assert iou(np.array([[0, 0, 1, 1]]), np.array([[2, 0, 3, 1]]))[0, 0] == 0
+    assert iou(np.array([[5, 5, 5, 5]]), np.array([[5, 5, 5, 5]]))[0, 0] == 1
+    assert iou(np.array([[0, 0, -1, -1]]), np.array([[0, 0, -1, -1]]))[0, 0] == 0  # no pixels at all
+
+
+def test_boxes_are_scaled_by_truncation():
+    # 1 x 3.5 = 3.5, 2 x .5 = 1, 4 x 3.5 = 14, 3 x .5 = 1.5
+    assert scaled_boxes(np.array([[1, 2, 4, 3]]), (10, 20), (35, 10)).tolist() == [[3, 1, 14, 1]]
+
+
+def test_maps_become_eight_bits_by_truncation():
+    steps = np.array([[0.0, 0.5], [0.999, 2.0]])
+    assert eight_bits(steps, 2).tolist() == [[0, 63], [127, 255]]  # .25 x 255 = 63.75, .4995 x 255 = 127.4
+
+
+@pytest.mark.parametrize(
+    "bad", [np.ones((3, 3)), np.array([[0, np.nan], [1, 2]]), np.array([[0, np.inf], [1, 2]])]
+)
+def test_useless_maps_become_zeros(bad):
+    assert not eight_bits(bad, 8).any()
+
+
+def test_no_images_and_no_boxes_are_errors():
+    with pytest.raises(DataError, match="expected images"):
+        box_accuracy([], 32)
+    with pytest.raises(DataError, match="at least one box"):
+        box_accuracy([LocalizationInput(np.eye(7), np.zeros((0, 4), int), (32, 32))], 32)
+
+
+def test_the_centre_baseline_finds_a_centred_box():
+    image = LocalizationInput(centre_gaussian(32), np.array([[8, 8, 23, 23]]), (32, 32))
+    found = box_accuracy([image], 32)
+    assert found.max_box_acc_v2() == 1.0
+    assert box_accuracy([image._replace(boxes=np.array([[0, 0, 3, 3]]))], 32).max_box_acc_v2() == 0.0
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.permutations(range(6)))
+def test_the_order_of_images_does_not_matter(order):
+    images = random_images(6, seed=5)
+    found, shuffled = box_accuracy(images, 24), box_accuracy([images[i] for i in order], 24)
+    np.testing.assert_array_equal(found.any_contour, shuffled.any_contour)
+    np.testing.assert_array_equal(found.largest, shuffled.largest)
+
+
+def test_points_in_any_box():
+    # Image 100 x 50. (.1, .2) is pixel (10, 10); the box 5..10 reaches to the far edge 11.
+    points = np.array([[0.1, 0.2], [0.1, 0.2], [0.12, 0.2], [0.9, 0.9]])
+    boxes = [
+        np.array([[5, 5, 10, 10]]),
+        np.array([[50, 5, 60, 10]]),
+        np.array([[5, 5, 10, 10]]),
+        np.array([[0, 0, 1, 1], [80, 40, 99, 49]]),
+    ]
+    assert points_in_box(points, boxes, np.tile([100, 50], (4, 1))) == 2
+
+
+def test_distance_to_the_nearest_centre_over_the_diagonal():
+    # Image 40 x 30, diagonal 50. Box 9..10 x 4..5 has its centre at ((9 + 11) / 2, (4 + 6) / 2) = (10, 5).
+    # The point (.4, .4333) is pixel (16, 13): 6 right, 8 down, 10 away, 10 / 50 = .2. The far box is ignored.
+    boxes = [np.array([[39, 29, 39, 29], [9, 4, 10, 5]])]
+    found = point_distances(np.array([[0.4, 13 / 30]]), boxes, np.array([[40, 30]]))
+    assert found == pytest.approx([0.2])
+    assert point_distances(np.array([[0.25, 5 / 30]]), boxes, np.array([[40, 30]])) == pytest.approx([0.0])
