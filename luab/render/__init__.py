@@ -1,0 +1,1 @@
+"""Rendering: scores, byproducts and predictions in; tables and figures for people out."""

@@ -1,0 +1,257 @@
+"""Figures by name: reads what each needs, draws it, and writes PDF and PNG."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+
+from luab.errors import ConfigError, DataError
+from luab.render import figures_byproducts as byproducts
+from luab.render import figures_factors as factors
+from luab.render import figures_localization as localization
+from luab.render import figures_scores, style
+from luab.render.tables import required
+
+Array = npt.NDArray[Any]
+SAMPLES = 8  # images in the figure of byproducts
+CAMS = 6  # images in the figure of score maps
+_MIN_TRACE = 4  # samples that make a trace worth looking at
+_TUNING = 500  # images on which the figure's threshold is chosen
+_CAM_COLUMNS = ["image_id", "cam", "cam_h", "cam_w", "width", "height", "boxes", "point_x", "point_y"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Paths that figures read; None where the caller has none. See `render_figure`."""
+
+    scores: Path | None = None
+    index: Path | None = None
+    manifest: Path | None = None
+    images_root: Path | None = None
+    runs: tuple[Path, ...] = ()
+    headline_lambda: float = 1.0
+
+
+def render_figure(
+    name: str,
+    output_pdf: Path | str,
+    *,
+    scores: Path | None = None,
+    index: Path | None = None,
+    manifest: Path | None = None,
+    images_root: Path | None = None,
+    runs: Sequence[Path] = (),
+    label: str = "",
+    headline_lambda: float = 1.0,
+) -> None:
+    """Draws one figure and writes `output_pdf` and the PNG beside it.
+
+    Args:
+        name: Key of `FIGURES`; luab.render.registry tells which of the following it needs.
+        output_pdf: E.g. results/figures/lambda_sweep.pdf.
+        scores: results/scores.csv.
+        index: data/byproducts/imagenet_ab.parquet.
+        manifest: Manifest (Parquet) that gives an image's path.
+        images_root: What the manifest's paths are relative to.
+        runs: predictions/wsol_test.parquet of the baseline, then of LUAB.
+        label: Words at the bottom right, e.g. "demo world".
+        headline_lambda: Lambda of the main results.
+
+    Raises:
+        ConfigError: There is no such figure, or an input it needs was not given.
+        DataError: An input is missing, damaged or has holes.
+    """
+    if name not in FIGURES:
+        raise ConfigError(f"There is no figure {name!r}. Choose from: {', '.join(FIGURES)}.")
+    inputs = Inputs(scores, index, manifest, images_root, tuple(runs), headline_lambda)
+    style.save(FIGURES[name](name, inputs, label), output_pdf)
+
+
+def _from_scores(draw: Callable[..., Figure]) -> Callable[[str, Inputs, str], Figure]:
+    def from_file(name: str, inputs: Inputs, label: str) -> Figure:
+        from luab.collect import read_scores
+
+        return draw(read_scores(required(inputs.scores, name, "scores")), inputs.headline_lambda, label)
+
+    return from_file
+
+
+def _draw_click_density(name: str, inputs: Inputs, label: str) -> Figure:
+    table = _read_index(required(inputs.index, name, "index"), ["click_xy"])
+    return byproducts.click_density(_flat(table["click_xy"]).reshape(-1, 2), label)
+
+
+def _draw_hover_time(name: str, inputs: Inputs, label: str) -> Figure:
+    table = _read_index(required(inputs.index, name, "index"), ["estimate_time_ms"])
+    return byproducts.hover_time(_flat(table["estimate_time_ms"]), label)
+
+
+def _draw_byproduct_samples(name: str, inputs: Inputs, label: str) -> Figure:
+    columns = ["image_id", "boxes", "width", "height", "click_xy", "trace_xy", "trace_time_ms"]
+    table = _read_index(required(inputs.index, name, "index"), columns)
+    paths = _paths(required(inputs.manifest, name, "manifest"))
+    root = required(inputs.images_root, name, "images-root")
+    clicked = pa.compute.list_value_length(table["click_xy"])
+    table = table.filter(pa.compute.greater(clicked, 0))
+    usable = [row for row in _spread_rows(table, 64 * SAMPLES) if row["image_id"] in paths and _traced(row)]
+    chosen = [usable[place] for place in _places(len(usable), SAMPLES)]
+    return byproducts.byproduct_samples(
+        [_sample(row, root / paths[row["image_id"]]) for row in chosen], label
+    )
+
+
+def _traced(row: dict[str, Any]) -> bool:
+    """Whether the first annotator of a record clicked and left a trace to look at."""
+    return bool(row["click_xy"][0]) and len(row["trace_xy"][0]) >= _MIN_TRACE
+
+
+def _sample(row: dict[str, Any], path: Path) -> byproducts.ByproductSample:
+    image = _image(path)
+    boxes = np.array(row["boxes"] or np.zeros((0, 4)), dtype=float)
+    if row["width"] and row["height"]:
+        # Boxes are in pixels of the image as annotated; the file may have been resized.
+        boxes = boxes * (np.array([image.shape[1] / row["width"], image.shape[0] / row["height"]] * 2))
+    return byproducts.ByproductSample(
+        image_id=row["image_id"],
+        image=image,
+        trace_xy=np.array(row["trace_xy"][0], dtype=float),
+        trace_ms=np.array(row["trace_time_ms"][0], dtype=float),
+        click_xy=np.array(row["click_xy"][0], dtype=float),
+        boxes=boxes,
+    )
+
+
+def _draw_cam_examples(name: str, inputs: Inputs, label: str) -> Figure:
+    if len(inputs.runs) != 2:
+        raise ConfigError(
+            f"{name}: expected two prediction files, the baseline's and LUAB's; found {len(inputs.runs)}. "
+            "Pass --runs twice."
+        )
+    paths = _paths(required(inputs.manifest, name, "manifest"))
+    root = required(inputs.images_root, name, "images-root")
+    tables = [_read_cams(path) for path in inputs.runs]
+    thresholds = [_threshold(table) for table in tables]
+    views = [{str(row["image_id"]): row for row in _spread_rows(table, CAMS)} for table in tables]
+    ids = [image_id for image_id in views[0] if image_id in views[1] and image_id in paths]
+    examples = [
+        _example(root / paths[image_id], [view[image_id] for view in views], thresholds) for image_id in ids
+    ]
+    note = (
+        "Images: evenly spaced in the order of their names, not chosen by result. Heat: score map of the "
+        "true class, lowest to highest. Found box: largest contour above the threshold that finds most boxes at "
+        f"IoU 0.5 on {min(_TUNING, tables[0].num_rows):,} images ({thresholds[0]:.2f} for the baseline, "
+        f"{thresholds[1]:.2f} for LUAB)."
+    )
+    return localization.cam_examples(examples, ["Baseline", style.SUPERVISIONS["click"]], note, label)
+
+
+def _example(
+    path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[float]
+) -> localization.CamExample:
+    first = rows[0]
+    size = np.array([first["width"], first["height"]] * 2, dtype=float)
+    truth = [tuple(np.array(box, dtype=float) / size) for box in first["boxes"]]
+    views = [
+        localization.cam_view(_cam(row), threshold, _point(row))
+        for row, threshold in zip(rows, thresholds, strict=True)
+    ]
+    return localization.CamExample(str(first["image_id"]), _image(path), truth, views)
+
+
+def _threshold(table: pa.Table) -> float:
+    """The threshold that MaxBoxAcc would take on some of the images."""
+    from luab.metrics.localization import IOU_PCT, LocalizationInput, box_accuracy
+
+    rows = _spread_rows(table, _TUNING)
+    images = [
+        LocalizationInput(_cam(row), np.array(row["boxes"], dtype=np.int64), (row["width"], row["height"]))
+        for row in rows
+    ]
+    accuracy = box_accuracy(images, side_px=224, step=0.01)
+    return float(accuracy.thresholds[int(accuracy.largest[IOU_PCT.index(50)].argmax())])
+
+
+def _cam(row: dict[str, Any]) -> Array:
+    return np.array(row["cam"], dtype=np.float32).reshape(row["cam_h"], row["cam_w"])
+
+
+def _point(row: dict[str, Any]) -> tuple[float, float] | None:
+    return None if row["point_x"] is None else (row["point_x"], row["point_y"])
+
+
+def _read_index(path: Path, columns: list[str]) -> pa.Table:
+    from luab.byproducts.imagenet_ab import read_index
+
+    return read_index(path, columns)
+
+
+def _read_cams(path: Path) -> pa.Table:
+    table = _read_parquet(path, _CAM_COLUMNS)
+    return table.filter(pa.compute.greater(pa.compute.list_value_length(table["boxes"]), 0))
+
+
+def _paths(manifest: Path) -> dict[str, str]:
+    table = _read_parquet(manifest, ["image_id", "path"])
+    return dict(zip(table["image_id"].to_pylist(), table["path"].to_pylist(), strict=True))
+
+
+def _read_parquet(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: expected a Parquet file; it is not there. Run the stage that makes it."
+        ) from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{path}: expected Parquet with the columns {', '.join(columns)}; {error}. Make it again."
+        ) from error
+
+
+def _image(path: Path) -> Array:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise DataError(f"{path}: expected an image that the manifest names; {error}.") from error
+
+
+def _spread_rows(table: pa.Table, count: int) -> list[dict[str, Any]]:
+    """At most `count` rows, evenly spaced in the order of image_id."""
+    order = pa.compute.sort_indices(table["image_id"]).to_numpy()
+    return list(table.take(order[_places(len(order), count)]).to_pylist())
+
+
+def _places(total: int, count: int) -> Array:
+    """At most `count` indices below `total`, evenly spaced."""
+    return np.arange(total) if total <= count else np.linspace(0, total - 1, count).round().astype(int)
+
+
+def _flat(column: pa.ChunkedArray) -> Array:
+    """All numbers inside a column of nested lists, in order; nulls are left out."""
+    array = column.combine_chunks()
+    while pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type):
+        array = array.flatten()
+    return np.asarray(array.drop_null())
+
+
+FIGURES: dict[str, Callable[[str, Inputs, str], Figure]] = {
+    "byproduct_samples": _draw_byproduct_samples,
+    "click_density": _draw_click_density,
+    "hover_time": _draw_hover_time,
+    "lambda_sweep": _from_scores(figures_scores.lambda_sweep),
+    "robustness_gain": _from_scores(figures_scores.robustness_gain),
+    "background_gap": _from_scores(figures_scores.background_gap),
+    "corruption_severity": _from_scores(factors.corruption_severity),
+    "si_score_factors": _from_scores(factors.si_score_factors),
+    "cam_examples": _draw_cam_examples,
+}

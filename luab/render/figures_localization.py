@@ -1,0 +1,129 @@
+"""Figure of score maps: what the baseline and LUAB look at, side by side."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from luab.errors import DataError
+from luab.render import style
+
+Array = npt.NDArray[Any]
+_TRUTH, _FOUND, _POINT = "#FFFFFF", "#00E5A0", "#FFD23F"
+_HEAT = "inferno"
+
+
+@dataclasses.dataclass(frozen=True)
+class CamView:
+    """What one model makes of an image.
+
+    Attributes:
+        heat: [side, side] in [0, 1], of the image stretched to a square.
+        box: x0y0x1y1, fractions of the image.
+        point_xy: Fractions of the image; None for a model without a byproduct head.
+    """
+
+    heat: Array
+    box: tuple[float, float, float, float]
+    point_xy: tuple[float, float] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class CamExample:
+    """One image seen by several models; `truth` holds boxes x0y0x1y1 as fractions of the image."""
+
+    image_id: str
+    image: Array
+    truth: Sequence[tuple[float, float, float, float]]
+    views: Sequence[CamView]
+
+
+@style.styled
+def cam_examples(examples: Sequence[CamExample], models: Sequence[str], note: str, label: str = "") -> Figure:
+    """Images beside the score maps of the models, with true box, found box and predicted point.
+
+    Args:
+        examples: One column each.
+        models: Heading of each view, in the order of `CamExample.views`.
+        note: How images and threshold were chosen.
+        label: E.g. "demo world".
+
+    Raises:
+        DataError: There is no example.
+    """
+    if not examples:
+        raise DataError("CAM examples: expected images with boxes in both predictions, found none.")
+    figure = style.new_figure(style.PAGE_IN, 1.14 * (len(models) + 1) + 0.35)
+    grid = figure.subplots(len(models) + 1, len(examples), squeeze=False)
+    for column, example in zip(grid.T, examples, strict=True):
+        column[0].set_title(example.image_id, fontsize=5.2, pad=2)
+        for axes in column:
+            _draw_image(axes, example)
+        for axes, view in zip(column[1:], example.views, strict=True):
+            _draw_view(axes, view)
+    for axes, name in zip(grid[:, 0], ["Image", *models], strict=True):
+        axes.set_ylabel(name)
+    _legend(figure)
+    return style.finish(figure, f"n = {len(examples)} images. {note}", label)
+
+
+def _draw_image(axes: Axes, example: CamExample) -> None:
+    # WSOL stretches every image to a square, so a square is what the model saw.
+    axes.imshow(example.image, extent=(0, 1, 1, 0), aspect="equal", interpolation="antialiased")
+    for box in example.truth:
+        _draw_box(axes, box, _TRUTH, "truth")
+    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def _draw_view(axes: Axes, view: CamView) -> None:
+    # Fainter where the map is low, so that the image shows through.
+    axes.imshow(
+        view.heat, extent=(0, 1, 1, 0), cmap=_HEAT, vmin=0, vmax=1, alpha=0.35 + 0.4 * view.heat, gid="heat"
+    )
+    _draw_box(axes, view.box, _FOUND, "found")
+    if view.point_xy is not None:
+        axes.plot(*view.point_xy, "o", ms=4.5, mfc=_POINT, mec="black", mew=0.9, gid="point", clip_on=False)
+
+
+def _draw_box(axes: Axes, box: tuple[float, float, float, float], colour: str, what: str) -> None:
+    x0, y0, x1, y1 = box
+    for width, edge, gid in ((2.2, "#000000A0", None), (1.1, colour, what)):
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=edge, lw=width, gid=gid))
+
+
+def _legend(figure: Figure) -> None:
+    from matplotlib.lines import Line2D
+
+    dark = "#3A3A3A"
+    handles = [
+        Rectangle((0, 0), 1, 1, fc=dark, ec=_TRUTH, lw=1.2, label="True box"),
+        Rectangle((0, 0), 1, 1, fc=dark, ec=_FOUND, lw=1.2, label="Found box"),
+        Line2D([], [], ls="none", marker="o", ms=4.5, mfc=_POINT, mec="black", label="Predicted point"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, handleheight=1.0, handlelength=1.4)
+
+
+def cam_view(
+    cam: Array, threshold: float, point_xy: tuple[float, float] | None, side_px: int = 224
+) -> CamView:
+    """A raw score map as drawn: normalised, with the box of the largest contour above the threshold.
+
+    Args:
+        cam: [h, w] raw map of the true class.
+        threshold: Share of the map's maximum, as in MaxBoxAcc.
+        point_xy: Predicted point, fractions of the image.
+        side_px: Side of the square on which the contour is found.
+    """
+    from luab.metrics.localization import contour_boxes, eight_bits
+
+    map8 = eight_bits(cam, side_px)
+    boxes, largest = contour_boxes((map8 > int(threshold * map8.max())).astype(np.uint8))
+    x0, y0, x1, y1 = (float(edge) for edge in boxes[largest] / side_px)
+    return CamView(map8 / 255.0, (x0, y0, x1, y1), point_xy)

@@ -1,0 +1,198 @@
+"""One look for all figures: type, colours, names for people, notes and reproducible files."""
+
+import functools
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from luab.files import replacing
+
+COLUMN_IN = 3.25
+PAGE_IN = 6.75
+INK, MUTED, FAINT = "#222222", "#666666", "#D9D9D9"
+# Okabe and Ito's palette, told apart under the common colour-vision deficiencies.
+COLOURS = {
+    "none": "#6B6B6B",
+    "random": "#D98200",
+    "click": "#0072B2",
+    "trace": "#009E73",
+    "centre": "#CC79A7",
+    "box": "#8C510A",
+}
+MARKERS = {"none": "s", "random": "^", "click": "o", "trace": "D", "centre": "v", "box": "P"}
+SUPERVISIONS = {
+    "none": "Baseline",
+    "random": "Random points",
+    "click": "LUAB (clicks)",
+    "trace": "LUAB (traces)",
+    "centre": "Image centre",
+    "box": "Box centre",
+}
+_BACKBONES = {
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "resnet50": "ResNet-50",
+    "resnet101": "ResNet-101",
+    "resnet152": "ResNet-152",
+    "vit_tiny_patch16_224": "ViT-Ti/16",
+    "vit_small_patch16_224": "ViT-S/16",
+    "vit_base_patch16_224": "ViT-B/16",
+    "convnext_tiny": "ConvNeXt-T",
+    "swin_tiny_patch4_window7_224": "Swin-T",
+}
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E8E8E8",
+    "grid.linewidth": 0.5,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "lines.solid_capstyle": "round",
+    "figure.dpi": 100,
+    "savefig.dpi": 250,
+    "pdf.fonttype": 42,
+    "axes.formatter.use_mathtext": False,
+}
+_NOTE_PT = 5.8
+_LINE_IN = _NOTE_PT * 1.35 / 72
+
+P = ParamSpec("P")
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Makes a drawing function work in the house style without touching global settings."""
+
+    @functools.wraps(draw)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with mpl.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """An empty figure that belongs to no window and no global list."""
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def finish(figure: Figure, note: str, label: str = "") -> Figure:
+    """Adds the note below the panels, and the label at the bottom right; the figure grows to hold them.
+
+    Args:
+        figure: With its panels drawn, in constrained layout.
+        note: What spread and n mean here; wrapped to the width.
+        label: E.g. "demo world"; empty for none.
+    """
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(note, width=int(width * 72 / (_NOTE_PT * 0.56)))
+    if label and (not lines or len(lines[-1]) > 0.75 * width * 72 / (_NOTE_PT * 0.56)):
+        lines.append("")
+    below = len(lines) * _LINE_IN + 0.1
+    total = height + below
+    figure.set_size_inches(width, total)
+    engine: Any = figure.get_layout_engine()
+    engine.set(rect=(0, below / total, 1, height / total))
+    y, x = 0.04 / total, 0.04 / width
+    figure.text(
+        x, y, "\n".join(lines), fontsize=_NOTE_PT, color=MUTED, va="bottom", linespacing=1.25, gid="note"
+    )
+    if label:
+        figure.text(
+            1 - x,
+            y,
+            label,
+            fontsize=_NOTE_PT,
+            color=MUTED,
+            ha="right",
+            va="bottom",
+            style="italic",
+            gid="label",
+        )
+    return figure
+
+
+def save(figure: Figure, pdf: Path | str) -> None:
+    """Writes `pdf` and the PNG beside it; equal figures give equal bytes.
+
+    Raises:
+        JobError: The disk is full, or the folder cannot be written to.
+    """
+    pdf = Path(pdf)
+    with mpl.rc_context(_STYLE):
+        with replacing(pdf) as aside:
+            # Dates and versions would make every repeat a different file.
+            figure.savefig(
+                aside, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None}
+            )
+        with replacing(pdf.with_suffix(".png")) as aside:
+            figure.savefig(aside, format="png", metadata={"Software": None})
+
+
+def backbone_name(name: str) -> str:
+    """A backbone as people write it; timm's name where we know no other."""
+    if name.startswith("test_"):
+        return (
+            name.replace("test_", "Tiny ").replace("resnet", "ResNet").replace("vit", "ViT").replace("_", "-")
+        )
+    return _BACKBONES.get(name, name)
+
+
+def backbone_order(names: Sequence[str]) -> list[str]:
+    """The distinct names: known families by size first, then the rest by name."""
+    known = list(_BACKBONES)
+    return sorted(set(names), key=lambda name: (known.index(name) if name in known else len(known), name))
+
+
+def supervision_order(names: Sequence[str]) -> list[str]:
+    """The distinct supervisions, baseline first."""
+    known = list(SUPERVISIONS)
+    return sorted(set(names), key=lambda name: (known.index(name) if name in known else len(known), name))
+
+
+def percent(value: float, signed: bool = False) -> str:
+    """A fraction as percent with one decimal and a true minus sign: 0.712 -> "71.2"."""
+    return f"{100 * value:{'+' if signed else ''}.1f}".replace("-", "−")
+
+
+def better(lower: bool) -> str:
+    """The arrow towards better."""
+    return "↓" if lower else "↑"
+
+
+def legend_above(figure: Figure, axes: Axes, columns: int = 6) -> None:
+    """One legend for the whole figure, above the panels, without repeated entries."""
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=columns, handlelength=1.6)

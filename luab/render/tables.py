@@ -1,0 +1,383 @@
+"""Tables of the study: which rows and columns, what stands in a cell, what is said beneath."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from luab.errors import ConfigError, DataError
+from luab.render import quantities as q
+from luab.render import registry, style
+from luab.render.table_text import write_table
+
+BOLD = "\u0001"  # marks a bold cell until a format is chosen; a control character stands in no name
+PUBLISHED = "Published IN-1k"
+_BOLD_NOTE = (
+    "Bold: best mean of its backbone, where the 95 % interval of its difference to the baseline excludes 0."
+)
+_DIFF_NOTE = (
+    "Lines marked Δ: difference to the baseline, seed against the same seed, in percentage points, with the 95 % "
+    "interval and p of a paired t-test; without an interval there are too few seeds for one."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table before a file format is chosen.
+
+    Attributes:
+        name: Stem of its files.
+        title: One line.
+        cells: Text of every cell; first columns name the row. A leading `BOLD` marks a bold cell.
+        raw: The same numbers, unrounded fractions, one row per number.
+        notes: What is said beneath: n, protocol, source.
+        groups: Index of the first row of each block of rows (rules are drawn before them).
+    """
+
+    name: str
+    title: str
+    cells: pd.DataFrame
+    raw: pd.DataFrame
+    notes: list[str]
+    groups: list[int] = dataclasses.field(default_factory=list)
+
+
+def byproduct_statistics(statistics: pd.DataFrame) -> Table:
+    """Statistics of the byproducts.
+
+    Args:
+        statistics: statistic, value, unit, n (records behind the value), as luab.byproducts.statistics gives.
+
+    Raises:
+        DataError: It is empty.
+    """
+    if statistics.empty:
+        raise DataError(
+            "byproduct statistics: expected at least one, found none. Index the byproducts again."
+        )
+    cells = pd.DataFrame(
+        {
+            "Statistic": statistics["statistic"].astype(str),
+            "Value": [
+                _value(v, u, n) for v, u, n in statistics[["value", "unit", "n"]].itertuples(index=False)
+            ],
+        }
+    )
+    notes = ["n: records or clicks behind each value."]
+    return Table("byproduct_statistics", "Annotation byproducts of ImageNet", cells, statistics, notes)
+
+
+def imagenet_main(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
+    """ImageNet and its shifted relatives, every backbone and supervision, at the headline lambda.
+
+    Raises:
+        DataError: A cell is missing.
+    """
+    title = f"ImageNet-1k and distribution shifts (%), λ = {headline_lambda:g}"
+    chosen = q.at_headline(scores, headline_lambda)
+    return _published(_by_backbone("imagenet_main", title, chosen, q.present(chosen, q.MAIN)), published)
+
+
+def background_robustness(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
+    """Backgrounds Challenge and SI-Score, at the headline lambda.
+
+    Raises:
+        DataError: A cell is missing.
+    """
+    title = f"Backgrounds Challenge and SI-Score (%), λ = {headline_lambda:g}"
+    chosen = q.at_headline(scores, headline_lambda)
+    return _by_backbone("background_robustness", title, chosen, q.present(chosen, q.BACKGROUND))
+
+
+def localization(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
+    """Localisation by class activation maps and by the predicted point, at the headline lambda.
+
+    Raises:
+        DataError: A cell is missing.
+    """
+    title = f"Localisation (%), λ = {headline_lambda:g}"
+    chosen = q.at_headline(scores, headline_lambda)
+    wanted = [*q.LOCALIZATION[:2], *_per_iou(chosen), *q.LOCALIZATION[2:]]
+    return _by_backbone("localization", title, chosen, q.present(chosen, wanted))
+
+
+def lambda_sweep(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
+    """Swept backbones: a row for every lambda, beside the baseline and the control.
+
+    Raises:
+        DataError: No backbone has several lambdas, or a cell is missing.
+    """
+    chosen = scores[scores["backbone"].isin(swept_backbones(scores))]
+    return _by_backbone(
+        "lambda_sweep", "Weight of the byproduct loss (%)", chosen, q.present(chosen, q.SWEPT)
+    )
+
+
+def swept_backbones(scores: pd.DataFrame) -> list[str]:
+    """Backbones with a supervision that was trained at several lambdas.
+
+    Raises:
+        DataError: There is none.
+    """
+    counts = scores.groupby(["backbone", "supervision"])["lambda"].nunique()
+    swept = [backbone for (backbone, _), n in counts.items() if n > 1]
+    if not swept:
+        raise DataError(
+            "scores: expected a backbone with several lambdas, found one lambda for each. "
+            "Add backbones to `sweep` in the configuration, or leave the lambda sweep out."
+        )
+    return style.backbone_order(swept)
+
+
+TABLES: dict[str, Callable[..., Table]] = {
+    "byproduct_statistics": byproduct_statistics,
+    "imagenet_main": imagenet_main,
+    "background_robustness": background_robustness,
+    "lambda_sweep": lambda_sweep,
+    "localization": localization,
+}
+
+
+def render_table(
+    name: str,
+    csv: Path | str,
+    md: Path | str,
+    tex: Path | str,
+    scores: Path | None = None,
+    index: Path | None = None,
+    published: Path | None = None,
+    label: str = "",
+    headline_lambda: float = 1.0,
+) -> None:
+    """Makes one table and writes it in three formats.
+
+    Args:
+        name: Key of `TABLES`; luab.render.registry tells which of the following it needs.
+        csv: Raw numbers, fractions, one row per number.
+        md: For people.
+        tex: LaTeX; needs booktabs, threeparttable and graphicx.
+        scores: results/scores.csv, for tables that need "scores".
+        index: imagenet_ab.parquet, for tables that need "index".
+        published: config/published.csv; without it no published value is shown.
+        label: Words in the caption, e.g. "demo world".
+        headline_lambda: Lambda of the main tables.
+
+    Raises:
+        ConfigError: There is no such table.
+        DataError: An input is missing or has holes.
+    """
+    if name not in TABLES:
+        raise ConfigError(f"There is no table {name!r}. Choose from: {', '.join(TABLES)}.")
+    if registry.TABLES[name] == "index":
+        from luab.byproducts.imagenet_ab import read_index
+        from luab.byproducts.statistics import byproduct_statistics as statistics
+
+        table = TABLES[name](statistics(read_index(required(index, name, "index"))))
+    else:
+        from luab.collect import read_scores
+
+        known = read_published(published) if published else _NOTHING_PUBLISHED
+        table = TABLES[name](read_scores(required(scores, name, "scores")), headline_lambda, known)
+    write_table(table, csv, md, tex, label)
+
+
+def required(path: Path | None, name: str, what: str) -> Path:
+    """An input that a table or figure cannot do without.
+
+    Raises:
+        ConfigError: It was not given.
+    """
+    if path is None:
+        raise ConfigError(f"{name}: expected the input `{what}`, found none. Pass --{what} with its path.")
+    return path
+
+
+_NOTHING_PUBLISHED = pd.DataFrame(
+    columns=["table", "backbone", "supervision", "benchmark", "metric", "value", "source"]
+)
+
+
+def read_published(path: Path | str) -> pd.DataFrame:
+    """Published values: percent as printed there; an empty value is unknown and stays empty.
+
+    Columns: table, backbone (timm name), supervision, benchmark, metric, value, source. For example
+
+        imagenet_main,vit_base_patch16_224,click,imagenet_val,top1,82.5,<who says so>
+
+    Raises:
+        DataError: The file or a column is missing, a value is no number, or a value has no source.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: expected the published values; the file is not there.") from error
+    lacking = [column for column in _NOTHING_PUBLISHED.columns if column not in table]
+    if lacking:
+        raise DataError(f"{path}: lacks the columns {', '.join(lacking)}; it has {', '.join(table.columns)}.")
+    numbers = pd.to_numeric(table["value"].where(table["value"] != ""), errors="coerce")
+    wrong = table[(numbers.isna() & (table["value"] != "")) | (numbers.notna() & (table["source"] == ""))]
+    if len(wrong):
+        raise DataError(
+            f"{path}: expected a percentage with its source, or nothing; found in line {wrong.index[0] + 2}: "
+            f"{', '.join(wrong.iloc[0])}. Give the source of every value."
+        )
+    return table.assign(value=numbers)
+
+
+def _value(value: float, unit: str, n: int) -> str:
+    number = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
+    if unit == "fraction":
+        number, unit = style.percent(value), "%"
+    shown = f"{number} {unit}" if unit not in ("", "1", "count") else number
+    return f"{shown} (n = {int(n):,})"
+
+
+def _by_backbone(name: str, title: str, scores: pd.DataFrame, quantities: Sequence[q.Quantity]) -> Table:
+    summary = q.summarise(scores, quantities)
+    rows: list[list[str]] = []
+    groups = []
+    for backbone in style.backbone_order(list(summary["backbone"])):
+        groups.append(len(rows))
+        rows += _block(summary[summary["backbone"] == backbone], backbone, quantities)
+    headings = [quantity.heading for quantity in quantities]
+    cells = pd.DataFrame(rows, columns=["Backbone", "Supervision", "λ", *headings])
+    return Table(name, title, cells, _raw(summary, quantities), _notes(summary, quantities), groups)
+
+
+def _block(summary: pd.DataFrame, backbone: str, quantities: Sequence[q.Quantity]) -> list[list[str]]:
+    best = {quantity: _best(summary, quantity) for quantity in quantities}
+    rows = []
+    for supervision in style.supervision_order(list(summary["supervision"])):
+        weights = sorted(summary.loc[summary["supervision"] == supervision, "lambda"].unique())
+        for weight in weights:
+            run = summary[(summary["supervision"] == supervision) & (summary["lambda"] == weight)]
+            name = "" if rows else style.backbone_name(backbone)
+            lambda_text = "–" if supervision == "none" else f"{weight:g}"
+            heads = [name, style.SUPERVISIONS.get(supervision, supervision), lambda_text]
+            rows.append(heads + [_cell(q.of(run, k), best[k] == (supervision, weight)) for k in quantities])
+            if supervision != "none":
+                rows.append(["", "  Δ", ""] + [_difference(q.of(run, k)) for k in quantities])
+    return rows
+
+
+def _cell(row: pd.DataFrame, bold: bool) -> str:
+    if row.empty:
+        return "–"
+    return (BOLD if bold else "") + mean_text(*row.iloc[0][["mean", "std", "n"]])
+
+
+def mean_text(mean: float, std: float, n: int) -> str:
+    """A cell: 0.7123, 0.0041 of 3 seeds give "71.2 ± 0.4 (n = 3)"; one seed gives "71.2 (n = 1)"."""
+    spread = f" ± {style.percent(std)}" if n > 1 else ""
+    return f"{style.percent(mean)}{spread} (n = {int(n)})"
+
+
+def _difference(row: pd.DataFrame) -> str:
+    if row.empty or pd.isna(row.iloc[0]["difference"]):
+        return "–"
+    first = row.iloc[0]
+    p = first["p"] if pd.isna(first["p_holm"]) else first["p_holm"]
+    return difference_text(first["difference"], first["low"], first["high"], p, first["n"])
+
+
+def difference_text(difference: float, low: float, high: float, p: float, n: int) -> str:
+    """A difference to the baseline: "+0.9 [+0.5, +1.3], p = 0.003"; "+0.9 (n = 1)" without interval."""
+    shown = style.percent(difference, signed=True)
+    if pd.isna(low):
+        return f"{shown} (n = {int(n)})"
+    interval = f"[{style.percent(low, signed=True)}, {style.percent(high, signed=True)}]"
+    return f"{shown} {interval}, {_p_text(p)}"
+
+
+def _p_text(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _best(summary: pd.DataFrame, quantity: q.Quantity) -> tuple[str, float] | None:
+    """The cell to print bold, if any: see `_BOLD_NOTE`."""
+    rows = q.of(summary, quantity)
+    if "none" not in set(rows["supervision"]):
+        return None
+    top = rows.loc[(rows["mean"] * quantity.gain_sign).idxmax()]
+    others = rows[rows["supervision"] != "none"]
+    excludes = (others["low"] > 0) | (others["high"] < 0)
+    sure = excludes.all() if top["supervision"] == "none" else excludes.get(top.name, False)
+    return (top["supervision"], top["lambda"]) if sure else None
+
+
+def _raw(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> pd.DataFrame:
+    keys = [quantity.key for quantity in quantities]
+    order = pd.Series([keys.index(key) for key in summary[q.PLACE].itertuples(index=False, name=None)])
+    columns = [*q.CELL, *q.PLACE, "mean", "std", "n", "difference", "low", "high", "p", "p_holm", "images"]
+    return (
+        summary.assign(_order=order.to_numpy())
+        .sort_values([*q.CELL, "_order"])[[*columns, "protocol"]]
+        .reset_index(drop=True)
+    )
+
+
+def _notes(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> list[str]:
+    notes = [f"Cells: {q.spread_text(summary)}.", _DIFF_NOTE, *_p_note(summary, quantities), _BOLD_NOTE]
+    for quantity in quantities:
+        row = q.of(summary, quantity).iloc[0]
+        notes.append(f"{quantity.title}: {row['images']:,} images; {row['protocol'].rstrip('.')}.")
+    return notes
+
+
+def _p_note(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> list[str]:
+    """Which p were corrected; nothing where there is no p at all."""
+    if summary["p"].isna().all():
+        return []
+    corrected = [quantity.title for quantity in quantities if q.of(summary, quantity)["p_holm"].notna().any()]
+    plain = [quantity.title for quantity in quantities if quantity.title not in corrected]
+    note = (
+        "p: Holm's correction over the headline numbers of all benchmarks, for each backbone and supervision"
+    )
+    return [f"{note}; uncorrected in {', '.join(plain)}." if plain else f"{note}."]
+
+
+def _per_iou(scores: pd.DataFrame) -> list[q.Quantity]:
+    """MaxBoxAccV2's parts, one per overlap, as the details of the scores have them."""
+    here = (scores["benchmark"] == "wsol_test") & (scores["group"] != "")
+    parts = scores.loc[here, ["metric", "group"]].drop_duplicates().sort_values(["metric", "group"])
+    return [
+        q.Quantity("wsol_test", metric, f"{'V2 ' if 'v2' in metric else ''}{_iou_name(group)}", group=group)
+        for metric, group in parts.itertuples(index=False, name=None)
+    ]
+
+
+def _iou_name(group: str) -> str:
+    digits = "".join(character for character in group if character.isdigit())
+    return f"IoU {digits}" if digits else group
+
+
+def _published(table: Table, published: pd.DataFrame) -> Table:
+    """The table with a column of published values where we know some for its backbones."""
+    here = published[(published["table"] == table.name) & published["value"].notna()]
+    here = here[(here["benchmark"] == q.VAL.benchmark) & (here["metric"] == q.VAL.metric)]
+    known = {(r.backbone, r.supervision): (r.value, r.source) for r in here.itertuples()}
+    rows = table.raw[["backbone", "supervision"]].itertuples(index=False, name=None)
+    known = {key: known[key] for key in dict.fromkeys(rows) if key in known}
+    names = {style.backbone_name(key[0]): key[0] for key in known}
+    words = {style.SUPERVISIONS[key[1]]: key[1] for key in known}
+    backbones = table.cells["Backbone"].where(table.cells["Backbone"] != "").ffill()
+    column = [
+        _published_cell(known.get((names.get(backbone, ""), words.get(supervision, ""))))
+        for backbone, supervision in zip(backbones, table.cells["Supervision"], strict=True)
+    ]
+    sources = sorted({source for _, source in known.values()})
+    note = [f"{PUBLISHED}: percent as published, no spread or n known to us; source: {s}." for s in sources]
+    raw = table.raw.assign(
+        published=[
+            known[key[:2]][0] / 100 if key[:2] in known and key[2:] == q.VAL.key else float("nan")
+            for key in table.raw[["backbone", "supervision", *q.PLACE]].itertuples(index=False, name=None)
+        ]
+    )
+    return dataclasses.replace(
+        table, cells=table.cells.assign(**{PUBLISHED: column}), raw=raw, notes=table.notes + note
+    )
+
+
+def _published_cell(known: tuple[float, str] | None) -> str:
+    return "" if known is None else f"{known[0]:.1f} (published)"
