@@ -181,8 +181,8 @@ def fetch(
 
     A verified file is not read or fetched again: a hidden stamp beside it keeps its size, time and digests.
     An interrupted download stays as `<file>.part` and is resumed. A file that is not what it should be
-    becomes `<file>.bad` (the last one is kept). Where no checksum is published, the first download is recorded in the
-    card and every later one must equal it.
+    becomes `<file>.bad` (the last one is kept). Where no checksum is published, the first download is
+    recorded in the card and every later one must equal it.
 
     Args:
         archive: What to fetch.
@@ -250,7 +250,7 @@ def unpack_all(
 
     Tars of any compression (found by content, not by name) and zips. macOS junk (`._*`, `__MACOSX/`) is
     skipped. Modes, owners and times in the archives are ignored. Members that leave the folder, links that
-    do, and devices are refused. An existing folder is replaced on success only, so both need room for a while.
+    do, and devices are refused. An existing folder is replaced on success only: both need room for a while.
 
     Args:
         archives: Files, by name for the card; a plain list goes by file name.
@@ -713,10 +713,11 @@ def _get(url: str, part: _Part, offer: _Offer, timeout_s: float) -> None:
             headers["If-Range"] = note["validator"]
     with _network(), contextlib.closing(_open(url, headers, timeout_s)) as response:
         _check_status(response, part)
-        resumed = response.status_code == 206
-        total = (
-            _resumed_total(response, part, note) if resumed else _started_total(response, part, offer, url)
-        )
+        total: int | None
+        if response.status_code == 206:
+            total = _resumed_total(response, part, note)
+        else:
+            total = _started_total(response, part, offer, url)
         if total is not None:
             _check_room(part.path.parent, total - part.size, part.target.name)
         _pour(response.iter_content(_CHUNK_BYTES), part, total, offer)
@@ -853,7 +854,7 @@ class _StrictMember(tarfile.TarInfo):
             tarfile.ReadError: There is none, and no end-of-archive mark either, or it is damaged.
         """
         try:
-            return super().fromtarfile(tar)  # type: ignore[return-value]
+            return super().fromtarfile(tar)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:
@@ -920,10 +921,10 @@ def _decompressed(file: BinaryIO) -> Iterator[IO[bytes]]:
             yield stream  # type: ignore[misc]
     elif magic[:3] == b"BZh":
         with bz2.BZ2File(file) as stream:
-            yield stream  # type: ignore[misc]
+            yield stream
     elif magic == b"\xfd7zXZ\x00":
         with lzma.LZMAFile(file) as stream:
-            yield stream  # type: ignore[misc]
+            yield stream
     else:
         yield file
 
