@@ -85,12 +85,12 @@ def _archive(study: Study, name: str) -> "Archive":
 @app.command("demo-world")
 def demo_world(config: Config = None) -> None:
     """Draw the demo world and pack it in the official formats."""
-    from luab.demo.world import WorldSizes, draw_world
+    from luab.demo.world import draw_world
 
     study = study_of(config)
     if study.demo is None:
         raise ConfigError("The configuration has no `demo` section; use --config config/demo.yaml.")
-    draw_world(study.layout.data / "world", study.demo.seed, WorldSizes(size_px=study.demo.size_px))
+    draw_world(study.layout.data / "world", study.demo.seed, study.demo.size_px)
 
 
 @app.command()

@@ -1,51 +1,61 @@
 # From scores.csv (and, for pictures of images, from the index or from predictions) to what people look at.
+# One rule per table and figure, since a caption belongs to a rule.
+
+for name in PLAN.tables:
+
+    rule:
+        name:
+            f"table_{name}"
+        localrule: True
+        input:
+            PLAN.table_inputs(name),
+            STUDY.paths.published,
+        output:
+            csv=f"{RESULTS}/tables/{name}.csv",
+            md=report(
+                f"{RESULTS}/tables/{name}.md",
+                caption=f"../report/table_{name}.rst",
+                category="Tables",
+                labels={"table": name.replace("_", " ")},
+            ),
+            tex=f"{RESULTS}/tables/{name}.tex",
+        params:
+            name=name,
+            label=STUDY.label,
+            headline=STUDY.luab_lambda,
+            code=CODE("luab.render.tables"),
+        log:
+            f"logs/render/table_{name}.log",
+        conda:
+            "luab"
+        shell:
+            "python -m luab render table {params.name} > {log} 2>&1"
 
 
-localrules:
-    table,
-    figure,
+for name in PLAN.figures:
 
-
-rule table:
-    input:
-        lambda wildcards: PLAN.table_inputs(wildcards.name),
-    output:
-        csv=f"{RESULTS}/tables/{{name}}.csv",
-        md=report(
-            f"{RESULTS}/tables/{{name}}.md",
-            caption="../report/table.rst",
-            category="Tables",
-            labels={"table": "{name}"},
-        ),
-        tex=f"{RESULTS}/tables/{{name}}.tex",
-    params:
-        label=STUDY.label,
-        code=CODE("luab.render.tables"),
-    log:
-        "logs/table/{name}.log",
-    conda:
-        "luab"
-    shell:
-        "python -m luab render table {wildcards.name} > {log} 2>&1"
-
-
-rule figure:
-    input:
-        lambda wildcards: PLAN.figure_inputs(wildcards.name),
-    output:
-        pdf=f"{RESULTS}/figures/{{name}}.pdf",
-        png=report(
-            f"{RESULTS}/figures/{{name}}.png",
-            caption="../report/figure.rst",
-            category="Figures",
-            labels={"figure": "{name}"},
-        ),
-    params:
-        label=STUDY.label,
-        code=CODE("luab.render.figures"),
-    log:
-        "logs/figure/{name}.log",
-    conda:
-        "luab"
-    shell:
-        "python -m luab render figure {wildcards.name} > {log} 2>&1"
+    rule:
+        name:
+            f"figure_{name}"
+        localrule: True
+        input:
+            PLAN.figure_inputs(name),
+        output:
+            pdf=f"{RESULTS}/figures/{name}.pdf",
+            png=report(
+                f"{RESULTS}/figures/{name}.png",
+                caption=f"../report/figure_{name}.rst",
+                category="Figures",
+                labels={"figure": name.replace("_", " ")},
+            ),
+        params:
+            name=name,
+            label=STUDY.label,
+            headline=STUDY.luab_lambda,
+            code=CODE("luab.render.figures"),
+        log:
+            f"logs/render/figure_{name}.log",
+        conda:
+            "luab"
+        shell:
+            "python -m luab render figure {params.name} > {log} 2>&1"
