@@ -36,12 +36,12 @@ class Look:
     """How the scenes of one set are drawn: shares in [0, 1], `span` as share of the shorter side."""
 
     usual_backdrop: float = 0.85
-    span: tuple[float, float] = (0.55, 0.92)
-    turn_deg: float = 18.0
-    shear: float = 0.08
-    hue_shift: float = 0.02
-    odd_hue: float = 0.08
-    clutter: tuple[int, int] = (0, 2)
+    span: tuple[float, float] = (0.42, 0.9)
+    turn_deg: float = 30.0
+    shear: float = 0.12
+    hue_shift: float = 0.035
+    odd_hue: float = 0.25
+    clutter: tuple[int, int] = (0, 3)
     cut_off: float = 0.08
     twins: float = 0.06
     shadow: bool = True
@@ -254,7 +254,7 @@ def draw_scene(
     kind = choose_backdrop(family, look.usual_backdrop, rng)
     ground = backdrop(kind, size, rng)
     for _ in range(int(rng.integers(look.clutter[0], look.clutter[1] + 1))):
-        ground = over(ground, strange_sprite(size, look, rng, span=rng.uniform(0.08, 0.2)))
+        ground = over(ground, strange_sprite(size, look, rng, span=rng.uniform(0.1, 0.28)))
     boxes: list[Box] = []
     if second is not None:
         ground = over(ground, class_sprite(second, size, look, rng, span=rng.uniform(0.45, 0.6)), look.shadow)

@@ -14,9 +14,7 @@ from luab.demo.packing import Archive, jpeg_bytes
 
 PHOTO = Look()
 # ImageNet-V2: collected by the same recipe some years later, so a little different.
-V2 = replace(
-    PHOTO, usual_backdrop=0.75, span=(0.42, 0.8), turn_deg=30, shear=0.14, hue_shift=0.035, odd_hue=0.12
-)
+V2 = replace(PHOTO, usual_backdrop=0.75, span=(0.36, 0.8), turn_deg=40, shear=0.18, odd_hue=0.3)
 _UNCLEAR = replace(PHOTO, span=(0.2, 0.3), clutter=(5, 8), turn_deg=60)
 _TWO_LABELS, _NO_LABEL = 0.09, 0.06
 

@@ -33,10 +33,12 @@ from luab.demo.photos import PHOTO, ValImage, hash_name, photo_size
 from luab.demo.silhouettes import SILHOUETTES
 
 # Natural, but hard: odd poses and places, clutter, parts out of sight.
-ADVERSARIAL = Look(0.0, (0.4, 0.75), 150, 0.3, 0.05, 0.25, (3, 5), 0.35)
+ADVERSARIAL = Look(
+    usual_backdrop=0.0, span=(0.36, 0.7), turn_deg=150, shear=0.3, odd_hue=0.4, clutter=(3, 6), cut_off=0.35
+)
 STRANGE = replace(PHOTO, usual_backdrop=0.5, turn_deg=180, clutter=(0, 3))
 # ObjectNet: things at home, in any pose, before any backdrop but the usual one.
-ROTATED = Look(0.0, (0.5, 0.85), 180, 0.25, 0.03, 0.1, (1, 3), 0.05)
+ROTATED = Look(usual_backdrop=0.0, span=(0.45, 0.85), turn_deg=180, shear=0.25, clutter=(1, 4))
 _RED = (255, 0, 0)
 
 SISCORE_AREAS = (0.02, 0.05, 0.10, 0.15, 0.20, 0.30, 0.40, 0.50)
