@@ -18,7 +18,8 @@ SCORE_PATTERN = (
     "results/runs/{dataset}/{backbone}/{supervision}-{lambda:g}/seed{seed}/scores/{benchmark}.json"
 )
 _KEYS = ("benchmark", "protocol", "run", "n", "ids_sha256", "metrics", "details")
-_TYPES = {"lambda": "float64", "seed": "int64", "value": "float64", "n": "int64"}
+_PARSERS: dict[str, Callable[[str], float | int]] = {"lambda": float, "seed": int, "value": float, "n": int}
+_TYPES: dict[str, Any] = {"lambda": "float64", "seed": "int64", "value": "float64", "n": "int64"}
 _SHOWN = 20
 
 Cell = Mapping[str, Any]
@@ -72,9 +73,8 @@ def read_scores(path: Path | str) -> "pd.DataFrame":
     remedy = "Make it with Snakemake or `luab score`; do not edit it by hand."
     if not path.is_file():
         raise DataError(f"{path}: expected the table of all scores; it is not there. {remedy}")
-    types: dict[str, Any] = {name: _TYPES.get(name, "str") for name in COLUMNS}
     try:
-        table = pd.read_csv(path, dtype=types, keep_default_na=False, float_precision="round_trip")
+        table = pd.read_csv(path, dtype="str", keep_default_na=False)
     except ValueError as error:
         raise DataError(
             f"{path}: expected a table of scores, could not read it ({error}). {remedy}"
@@ -83,7 +83,12 @@ def read_scores(path: Path | str) -> "pd.DataFrame":
         raise DataError(
             f"{path}: expected the columns {', '.join(COLUMNS)}; found {', '.join(table.columns)}. {remedy}"
         )
-    return table
+    try:
+        # Python's own parsers: repr came from them, and pandas' is not exact in every version.
+        parsed = {name: [parse(text) for text in table[name]] for name, parse in _PARSERS.items()}
+    except ValueError as error:
+        raise DataError(f"{path}: expected numbers in {', '.join(_PARSERS)}; {error}. {remedy}") from error
+    return table.assign(**{name: pd.Series(values, dtype=_TYPES[name]) for name, values in parsed.items()})
 
 
 def _read_cell(cell: Cell, path: Path) -> tuple[dict[str, Any] | None, list[str]]:

@@ -1,0 +1,302 @@
+"""Scoring of small prediction files, end to end, and every error on the way."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from luab.errors import ConfigError, DataError
+from luab.files import lines_sha256
+from luab.metrics.background import VARIANTS
+from luab.metrics.corruption import ALEXNET_ERROR
+from luab.score import BENCHMARKS, Benchmark, find_benchmark, score, test_sets_of
+
+RUN = {"dataset": "imagenet", "backbone": "resnet18", "supervision": "click", "lambda": 1.0, "seed": 0}
+DOG, BIRD = 151, 7
+
+
+def write(folder: Path, name: str, labels, top1, group="", ids=None, restricted_top1=None, **more) -> None:
+    """A predictions file: the rest of the top five are classes 995 to 998."""
+    n = len(labels)
+    top5 = np.array([[answer, 995, 996, 997, 998] for answer in top1], dtype=np.int16)
+    columns = {
+        "image_id": ids or [f"{name}_{i:03d}" for i in range(n)],
+        "group": [group] * n if isinstance(group, str) else group,
+        "labels": pa.array(labels, pa.list_(pa.int16())),
+        "top5": pa.FixedSizeListArray.from_arrays(pa.array(top5.reshape(-1)), 5),
+        "confidence": pa.array([0.5] * n, pa.float32()),
+        "restricted_top1": pa.array(top1 if restricted_top1 is None else restricted_top1, pa.int16()),
+        "restricted_confidence": pa.array([0.5] * n, pa.float32()),
+        "point_x": pa.nulls(n, pa.float32()),
+        "point_y": pa.nulls(n, pa.float32()),
+    }
+    pq.write_table(pa.table(columns | more), folder / f"{name}.parquet")
+
+
+def write_wsol(folder: Path, name: str, points: bool) -> None:
+    """Two images of 64 x 32 with a bright right half; the box is the right half, then the left one."""
+    half = np.zeros((4, 4), dtype=np.float16)
+    half[:, 2:] = 1
+    boxes = [[[32, 0, 63, 31]], [[0, 0, 31, 31], [0, 0, 3, 3]]]
+    wsol = {
+        "cam": pa.array([half.ravel(), half.ravel()], pa.list_(pa.float16())),
+        "cam_h": pa.array([4, 4], pa.int16()),
+        "cam_w": pa.array([4, 4], pa.int16()),
+        "width": pa.array([64, 64], pa.int32()),
+        "height": pa.array([32, 32], pa.int32()),
+        "boxes": pa.array(boxes, pa.list_(pa.list_(pa.int32(), 4))),
+    }
+    if points:  # (48, 16) is the centre of the right half, (32, 16) of the image
+        wsol |= {
+            "point_x": pa.array([0.75, 0.5], pa.float32()),
+            "point_y": pa.array([0.5, 0.5], pa.float32()),
+        }
+    write(folder, name, [[1], [2]], [1, 1], **wsol)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """predictions/ and manifests/ with every test set in small."""
+    root = tmp_path_factory.mktemp("study")
+    folder = root / "predictions"
+    folder.mkdir()
+    for name in ("imagenet_val", "imagenet_v2", "imagenet_sketch", "imagenet_cocc"):
+        write(folder, name, [[1], [2], [996], [3]], [1, 2, 4, 5])  # right, right, third of five, wrong
+    write(folder, "imagenet_a", [[6], [11], [13], [6]], [0, 0, 0, 6], restricted_top1=[6, 6, 13, 11])
+    write(folder, "imagenet_r", [[1], [2]], [1, 1])
+    confidence = pa.array([0.1, 0.3, 0.2, 0.4], pa.float32())
+    kinds = ["out", "out", "in", "in"]
+    write(folder, "imagenet_o", [[1]] * 4, [1] * 4, group=kinds, restricted_confidence=confidence)
+    groups = [f"{name}/{severity}" for name in (*ALEXNET_ERROR, "spatter") for severity in range(1, 6)] * 2
+    right = [group.startswith("fog") for group in groups]
+    write(folder, "imagenet_c", [[1]] * len(groups), np.array(right, dtype=int), group=groups)
+    write(
+        folder,
+        "objectnet",
+        [[409, 530], [954], [419], [414]],
+        [530, 1, 2, 414],
+        restricted_top1=[409, 954, 414, 414],
+    )
+    for factor in ("size", "location", "rotation"):
+        write(folder, f"siscore_{factor}", [[9]] * 5, [9, 9, 9, 1, 1], group=["a", "b", "b", "b", "b"])
+    variants = [variant for variant in VARIANTS for _ in range(4)]
+    answers = [DOG, DOG, BIRD, 859] * len(VARIANTS)
+    answers[4:8] = [DOG, DOG, BIRD, BIRD]  # mixed_same: all four right
+    write(folder, "in9", [[0], [0], [1], [1]] * len(VARIANTS), answers, group=variants)
+    challenge = {"image_id": ["a", "b", "c"], "group": ["original"] * 3, "labels": pa.array([[0]] * 3)}
+    challenge |= {"vulnerable": [True, False, True], "backgrounds_tried": pa.array([3, 10, 1], pa.int32())}
+    pq.write_table(pa.table(challenge), folder / "in9_challenge.parquet")
+    write_wsol(folder, "wsol_val", points=False)
+    write_wsol(folder, "wsol_test", points=True)
+    (root / "manifests").mkdir()
+    real = {"image_id": [f"imagenet_val_{i:03d}" for i in (3, 1, 0, 2)]}  # another order than the predictions
+    real["labels"] = pa.array([[7, 5], [], [8], [996]], pa.list_(pa.int16()))
+    pq.write_table(pa.table(real), root / "manifests" / "imagenet_real.parquet")
+    return root
+
+
+def scored(root: Path, *names: str, **options) -> list[dict]:
+    paths = score(names, root / "predictions", root / "manifests", RUN, root / "scores", **options)
+    return [json.loads(path.read_text()) for path in paths]
+
+
+EXPECTED = {
+    "imagenet_val": {"top1": 2 / 4, "top5": 3 / 4},
+    "imagenet_v2": {"top1": 2 / 4, "top5": 3 / 4},
+    "imagenet_sketch": {"top1": 2 / 4, "top5": 3 / 4},
+    "imagenet_cocc": {"top1": 2 / 4},
+    # image 0: 1 not in {8}; image 1 has no labels; image 2: 4 not in {996}; image 3: 5 in {7, 5}
+    "imagenet_real": {"accuracy": 1 / 3},
+    "imagenet_a": {"accuracy": 2 / 4},
+    "imagenet_r": {"accuracy": 1 / 2},
+    # out and in by turns: precision 1/1 and 2/3 at the two finds; 3 of 4 pairs in order; recall 1 is
+    # nearer to .95 than 1/2 and comes after one false alarm of two
+    "imagenet_o": {"aupr": (1 + 2 / 3) / 2, "auroc": 3 / 4, "fpr95": 1 / 2},
+    # all wrong but fog, all right
+    "imagenet_c": {
+        "mce": sum(1 / error for name, error in ALEXNET_ERROR.items() if name != "fog") / 15,
+        "mean_accuracy": 5 / 75,
+    },
+    # 1000-way: 530 in {409, 530}, 414; 125-way also the banana
+    "objectnet": {"accuracy": 2 / 4, "accuracy_sublist": 3 / 4},
+    "siscore_size": {"accuracy": (1 + 2 / 4) / 2},
+    "siscore_location": {"accuracy": (1 + 2 / 4) / 2},
+    "siscore_rotation": {"accuracy": (1 + 2 / 4) / 2},
+    "in9": dict.fromkeys(VARIANTS, 3 / 4) | {"mixed_same": 1.0, "bg_gap": 0.25},
+    "in9_challenge": {"challenge_accuracy": 1 / 3},
+    # Drawn boxes in 4 x 4 pixels: (2, 0, 3, 3), met exactly by the bright half; (0, 0, 1, 3), missed.
+    "wsol_val": {"max_box_acc": 1 / 2, "max_box_acc_v2": 1 / 2},
+    # The first point is at its box's centre; the second at x = 32, the left half's far edge, which counts, 16
+    # pixels from that half's centre (16, 16), of a diagonal of sqrt(64^2 + 32^2).
+    "wsol_test": {
+        "max_box_acc": 1 / 2,
+        "max_box_acc_v2": 1 / 2,
+        "point_in_box": 1.0,
+        "point_distance": 16 / (64**2 + 32**2) ** 0.5 / 2,
+    },
+}
+
+
+def test_every_benchmark_has_an_expectation():
+    assert set(EXPECTED) == set(BENCHMARKS)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_metrics_of_each_benchmark(written, name):
+    # The score maps are 4 x 4; at that size they are not resized, and the boxes can be told by hand.
+    (content,) = scored(written, name, input_px=4 if name.startswith("wsol") else 224)
+    assert content["metrics"] == pytest.approx(EXPECTED[name], rel=1e-12)
+    assert content["benchmark"] == name
+    assert content["run"] == RUN
+    assert BENCHMARKS[name].headline in content["metrics"]
+    assert "\n" not in content["protocol"] and "{" not in content["protocol"]
+
+
+def test_n_and_digest_are_about_the_images_scored(written):
+    (content,) = scored(written, "imagenet_real")
+    assert content["n"] == 3
+    assert content["ids_sha256"] == lines_sha256(["imagenet_val_000", "imagenet_val_002", "imagenet_val_003"])
+    (content,) = scored(written, "imagenet_c")
+    assert content["n"] == 75 * 2  # spatter is left out
+    assert {d["group"]: d["value"] for d in content["details"] if d["metric"] == "accuracy"}["spatter/1"] == 0
+    assert [d for d in content["details"] if d["group"] == "fog"] == [
+        {"group": "fog", "metric": "corruption_error", "n": 10, "value": 0.0}
+    ]
+
+
+def test_details_of_localisation(written):
+    (content,) = scored(written, "wsol_test")
+    assert [d["group"] for d in content["details"]] == ["iou_30", "iou_50", "iou_70"]
+    assert {d["n"] for d in content["details"]} == {2}
+
+
+def test_details_of_a_factor(written):
+    (content,) = scored(written, "siscore_size")
+    assert content["details"] == [
+        {"group": "a", "metric": "accuracy", "n": 1, "value": 1.0},
+        {"group": "b", "metric": "accuracy", "n": 4, "value": 0.5},
+    ]
+
+
+def test_the_protocol_tells_the_size_that_was_used(written):
+    full, demo = (scored(written, "imagenet_a", input_px=px)[0]["protocol"] for px in (224, 64))
+    assert full == "arg-max over the 200 ImageNet-A classes, shorter side to 256, centre crop 224"
+    assert demo == "arg-max over the 200 ImageNet-A classes, shorter side to 73, centre crop 64"
+
+
+def test_the_order_of_rows_does_not_matter(written, tmp_path):
+    shutil.copytree(written, tmp_path / "study")
+    rng = np.random.default_rng(0)
+    for path in (tmp_path / "study" / "predictions").iterdir():
+        table = pq.read_table(path)
+        pq.write_table(table.take(rng.permutation(table.num_rows)), path)
+    names = list(BENCHMARKS)
+    assert scored(tmp_path / "study", *names) == scored(written, *names)
+
+
+def test_repeats_are_byte_identical(written):
+    first = {
+        p: p.read_bytes()
+        for p in score(BENCHMARKS, *(written / x for x in ("predictions", "manifests")), RUN, written / "s")
+    }
+    assert len(first) == len(BENCHMARKS)
+    score(BENCHMARKS, written / "predictions", written / "manifests", RUN, written / "s")
+    assert {p: p.read_bytes() for p in first} == first
+
+
+def test_test_sets_in_order_of_first_need():
+    assert test_sets_of(["imagenet_real", "in9", "imagenet_val", "in9_challenge"]) == (
+        "imagenet_val",
+        "in9",
+        "in9_challenge",
+    )
+
+
+def test_an_unknown_benchmark_names_the_nearest(written, tmp_path):
+    with pytest.raises(ConfigError, match=r"'imagenet_q'.*Did you mean imagenet_"):
+        find_benchmark("imagenet_q")
+    with pytest.raises(ConfigError):
+        score(
+            ["imagenet_val", "nonsense"], written / "predictions", written / "manifests", RUN, tmp_path / "s"
+        )
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_run_without_its_seed(written, tmp_path):
+    run = {key: value for key, value in RUN.items() if key != "seed"}
+    with pytest.raises(ConfigError, match="seed missing"):
+        score(["imagenet_val"], written / "predictions", written / "manifests", run, tmp_path)
+
+
+def changed(written: Path, tmp_path: Path, test_set: str, change) -> Path:
+    shutil.copytree(written / "manifests", tmp_path / "manifests")
+    (tmp_path / "predictions").mkdir()
+    table = change(pq.read_table(written / "predictions" / f"{test_set}.parquet"))
+    pq.write_table(table, tmp_path / "predictions" / f"{test_set}.parquet")
+    return tmp_path
+
+
+def replaced(column: str, value):
+    def change(table: pa.Table) -> pa.Table:
+        at = table.column_names.index(column)
+        values = [*table[column].to_pylist()[:-1], value]
+        return table.set_column(at, column, pa.array(values, table.schema.field(column).type))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "change", "message"),
+    [
+        ("imagenet_val", lambda t: t.drop_columns(["top5"]), r"parquet: no top5; .*luab predict"),
+        ("imagenet_val", replaced("image_id", "imagenet_val_000"), "4 rows with 3 different image_id"),
+        ("imagenet_val", replaced("labels", None), "value in every row of labels, found 1 empty"),
+        ("imagenet_val", lambda t: t.slice(0, 0), "found 0 rows"),
+        ("imagenet_o", replaced("restricted_confidence", float("nan")), "numbers in restricted_confidence"),
+        ("imagenet_o", replaced("group", "outside"), "'in' and 'out', found outside"),
+        ("imagenet_o", replaced("group", "out"), None),
+        ("wsol_test", replaced("cam", [float("nan")] * 16), "finite numbers in cam, found 16"),
+        ("wsol_test", replaced("cam", [0.0] * 15), "cam_h x cam_w"),
+        ("wsol_test", replaced("boxes", []), "at least one box"),
+        ("wsol_test", replaced("point_x", None), "a point for every image or for none, found 1 of 2"),
+        ("imagenet_c", replaced("group", "fog"), "'gaussian_noise/3', found 'fog'"),
+        ("in9", lambda t: t.slice(4), "original missing"),
+        ("imagenet_real", lambda t: t.slice(1), "the same images"),
+    ],
+)  # fmt: skip
+def test_bad_predictions_are_refused(written, tmp_path, benchmark, change, message):
+    test_set = BENCHMARKS[benchmark].test_sets[0]
+    root = changed(written, tmp_path, test_set, change)
+    if message is None:  # a harmless change goes through, so the others fail for their own reason
+        assert scored(root, benchmark)
+        return
+    with pytest.raises(DataError, match=message):
+        scored(root, benchmark)
+    assert not list((root / "scores").glob("*"))
+
+
+def test_missing_and_damaged_files(written, tmp_path):
+    (tmp_path / "predictions").mkdir()
+    with pytest.raises(DataError, match=r"imagenet_val.parquet: expected this file.*luab predict"):
+        scored(tmp_path, "imagenet_val")
+    (tmp_path / "predictions" / "imagenet_val.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(DataError, match=r"imagenet_val.parquet: expected a Parquet file"):
+        scored(tmp_path, "imagenet_val")
+
+
+def test_a_missing_manifest_is_named(written, tmp_path):
+    shutil.copytree(written / "predictions", tmp_path / "predictions")
+    with pytest.raises(DataError, match=r"imagenet_real.parquet: expected this file.*luab index"):
+        scored(tmp_path, "imagenet_real")
+
+
+def test_every_entry_is_complete():
+    for name, benchmark in BENCHMARKS.items():
+        assert isinstance(benchmark, Benchmark) and benchmark.name == name
+        assert benchmark.test_sets and benchmark.title and benchmark.better in ("higher", "lower")
+    lower = {name for name, benchmark in BENCHMARKS.items() if benchmark.better == "lower"}
+    assert lower == {"imagenet_c", "in9"}
