@@ -38,7 +38,7 @@ from luab.errors import ConfigError, DataError, JobError
 from luab.files import file_sha256, read_json, replacing_folder, write_json
 from luab.progress import progress
 
-_CHUNK_BYTES = 1 << 17
+_CHUNK_BYTES = 1 << 16
 _REDIRECTS = 10
 _LONGEST_WAIT_S = 60.0
 _TRY_LATER = (408, 425, 429, 500, 502, 503, 504)

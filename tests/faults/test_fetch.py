@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import http.server
 import json
@@ -42,6 +43,7 @@ class Resource:
     content_range: str | None = None
     location: str | None = None
     bytes_per_s: float | None = None
+    gzips: str | None = None  # "asked" or "always"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -68,6 +70,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if start >= len(resource.content) and start:
             return self._empty(416)
         body = resource.content[start:]
+        gzips = resource.gzips == "always" or (resource.gzips and "gzip" in self.headers["Accept-Encoding"])
+        body = gzip.compress(body) if gzips else body
         self.send_response(206 if start else 200)
         if start:
             last = len(resource.content) - 1
@@ -76,6 +80,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for name, value in (("ETag", resource.etag), ("Last-Modified", resource.modified)):
             if value:
                 self.send_header(name, value)
+        if gzips:
+            self.send_header("Content-Encoding", "gzip")
         if resource.length:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -239,6 +245,37 @@ def test_drops_are_resumed_where_they_happened(server: Server, tmp_path: Path) -
     # Less than a network buffer may be lost at each drop.
     assert 500_000 < starts[0] <= 700_000 and starts[0] + 400_000 < starts[1] <= starts[0] + 600_000
     assert all(headers["If-Range"] == '"one"' for _, headers in server.requests[1:])
+
+
+def test_a_line_that_drops_often_gets_there_while_it_moves(server: Server, tmp_path: Path) -> None:
+    server.resources["/a"] = Resource(drop_after=[300_000] * 6)
+    _fetch(_archive(server.url("/a")), tmp_path, attempts=2)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT and len(server.requests) > 6
+
+
+def test_one_mirror_does_not_resume_the_part_of_another(server: Server, tmp_path: Path) -> None:
+    server.resources["/one"] = Resource(content=b"one" * 900_000, drop_after=[900_000] + [0] * 9)
+    server.resources["/two"] = Resource()
+    archive = _unpublished(server.url("/one"), server.url("/gone"), server.url("/two"))
+    _fetch(archive, tmp_path, attempts=2)
+    assert server.requests[-1][0] == "/two" and server.ranges()[-1] is None
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_a_mirror_that_is_gone_does_not_cost_the_part(server: Server, tmp_path: Path) -> None:
+    server.resources["/one"] = Resource(drop_after=[900_000] + [0] * 9)
+    with pytest.raises(DataError):
+        _fetch(_archive(server.url("/one"), server.url("/gone")), tmp_path, attempts=2)
+    assert (tmp_path / "a.bin.part").stat().st_size > 700_000
+
+
+@pytest.mark.parametrize("gzips", ["asked", "always"])
+def test_an_encoded_answer_gives_the_file_itself(server: Server, tmp_path: Path, gzips: str) -> None:
+    server.resources["/a"] = Resource(gzips=gzips, drop_after=[900 if gzips == "always" else 300_000])
+    _fetch(_archive(server.url("/a")), tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    # A range of an encoded answer would be a range of other bytes.
+    assert (server.ranges()[1] is None) == (gzips == "always")
 
 
 def test_a_later_run_resumes_the_part_of_an_earlier_one(server: Server, tmp_path: Path) -> None:
