@@ -1,0 +1,109 @@
+# Set-up, demo, tests and checks. Needs make, git and Python 3.11 to 3.13 with its venv module; nothing else.
+#
+# Everything goes into .venv in this folder; outside it only the download caches of pip and uv are written.
+# Your own pip and uv settings (mirrors, proxies, certificates, cache folders) hold.
+#
+#   make PYTHON=/path/to/python3.12    choose the interpreter
+#   make TORCH_BACKEND=cu126           choose the build of torch: cpu, or what an older GPU driver can run
+#                                      (`nvidia-smi` prints the newest CUDA that its driver knows).
+#                                      The lock's hashes belong to the default build, so this one choice is
+#                                      installed by version, without a hash. It is remembered in .venv.
+#   make test PYTEST_ARGS="-k metrics" pass arguments to pytest
+#   make lock UPGRADE=--upgrade        move all pins to the newest versions
+
+CANDIDATES = python3.13 python3.12 python3.11 python3
+READY = .venv/.ready
+UV = .venv/bin/uv pip
+TORCH_FAMILY = torch|torchvision|triton|nvidia-.*|cuda-.*
+RECORDED_BACKEND := $(shell cat .venv/.torch-backend 2>/dev/null)
+TORCH_BACKEND = $(RECORDED_BACKEND)
+CORES = all
+
+# Rules call `python -m luab`: this must be ours, also where .venv is not activated.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+# Prints the requirements of the lock, with their hashes, whose names match (wanted=1) or do not match (wanted=0).
+PICK = awk -v names='^($(1))$$' -v wanted=$(2) \
+	'/^[a-zA-Z0-9]/ { split($$0, pin, "=="); keep = (pin[1] ~ names) == wanted } keep' requirements.lock
+
+.PHONY: help setup demo test lint lock clean FORCE
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    set everything up, run the whole study on the demo world (CPU, minutes), print the results"
+	@echo "make test    set everything up and run all tests"
+	@echo "make lint    check style, types and the workflow"
+	@echo "make setup   only set up: one virtual environment, .venv"
+	@echo "make lock    pin the dependencies of pyproject.toml in requirements.lock"
+	@echo "make clean   remove .venv and the tools' caches; data and results stay"
+	@echo "The head of the Makefile lists the variables PYTHON, TORCH_BACKEND, PYTEST_ARGS and UPGRADE."
+
+setup: $(READY)
+
+demo: $(READY)
+	.venv/bin/snakemake --profile profiles/demo
+	@.venv/bin/luab headline --config config/demo.yaml
+
+test: $(READY)
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/snakefmt --check Snakefile workflow
+	.venv/bin/mypy
+	.venv/bin/snakemake --lint
+
+lock: $(READY)
+	$(UV) compile pyproject.toml --group dev --group setup --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --custom-compile-command "make lock" --quiet $(UPGRADE) --output-file requirements.lock
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The stamp comes last: without it the environment is incomplete and is made anew. A newer lock is installed
+# over a complete one. pip brings uv, and setuptools for the two dependencies that come as source only, so that
+# no build fetches anything beyond the lock.
+$(READY): requirements.lock pyproject.toml $(if $(filter-out x$(RECORDED_BACKEND),x$(TORCH_BACKEND)),FORCE)
+	@if [ ! -f $@ ] || ! .venv/bin/python -c '' 2>/dev/null; then $(MAKE_VENV); fi
+	@rm -f $@
+	@echo "Setting up .venv: a minute or two where the packages are cached, longer where they must be downloaded."
+	@$(call PICK,uv|setuptools,1) > .venv/first.txt
+	@PIP_USER=0 .venv/bin/python -m pip install --quiet --require-hashes -r .venv/first.txt
+	@$(call PICK,$(if $(TORCH_BACKEND),$(TORCH_FAMILY),none),0) > .venv/rest.txt
+	@$(UV_SETTINGS) $(UV) install $(QUIET) --python .venv/bin/python --no-deps --no-build-isolation \
+		--require-hashes -r .venv/rest.txt
+	@$(if $(TORCH_BACKEND),$(UV_SETTINGS) $(UV) install $(QUIET) --python .venv/bin/python --torch-backend $(TORCH_BACKEND) \
+		--reinstall-package torch --reinstall-package torchvision "torch>=2.6" torchvision)
+	@$(UV) install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+	@echo "$(TORCH_BACKEND)" > .venv/.torch-backend
+	@touch $@
+
+# uv does not read pip's configuration: a mirror set there is handed on, unless uv has one of its own.
+UV_SETTINGS = index=$$(.venv/bin/python -m pip config get :env:.index-url 2>/dev/null \
+		|| .venv/bin/python -m pip config get user.index-url 2>/dev/null \
+		|| .venv/bin/python -m pip config get global.index-url 2>/dev/null); \
+	if [ -n "$$index" ] && [ -z "$$UV_DEFAULT_INDEX$$UV_INDEX_URL$$UV_CONFIG_FILE" ]; then \
+		UV_DEFAULT_INDEX=$$index; export UV_DEFAULT_INDEX; fi;
+# A list of two hundred packages is for nobody's log.
+QUIET = $$(test -t 2 || echo --quiet)
+
+# A file called python3.12 may not run (version managers leave such shims), so each candidate is tried.
+PROBE = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+SAY = exec >&2; rm -rf .venv; echo
+MAKE_VENV = \
+	python=; bare=; \
+	for candidate in $(if $(PYTHON),"$(PYTHON)",$(CANDIDATES)); do \
+		"$$candidate" -c '$(PROBE)' >/dev/null 2>&1 || continue; \
+		if "$$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then python=$$candidate; break; fi; \
+		bare=$${bare:-$$candidate}; \
+	done; \
+	rm -rf .venv; \
+	if [ -n "$$python" ] && ! "$$python" -m venv .venv >/dev/null 2>&1; then bare=$$python; python=; fi; \
+	if [ -z "$$python$$bare" ]; then \
+		$(SAY) "luab needs Python 3.11, 3.12 or 3.13, and$(if $(PYTHON), PYTHON=$(PYTHON) is none that runs:, none was found:) install one (Debian, Ubuntu: apt-get install python3 python3-venv; macOS: brew install python@3.12) or name one with make PYTHON=/path/to/python3.12."; \
+		exit 1; \
+	elif [ -z "$$python" ]; then \
+		$(SAY) "$$bare cannot make a virtual environment: install its venv module (Debian, Ubuntu: apt-get install python3-venv) or name another Python with make PYTHON=/path/to/python3.12."; \
+		exit 1; \
+	fi
