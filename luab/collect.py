@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (*RUN_KEYS, "benchmark", "metric", "group", "value", "n", "protocol")
-SCORE_PATTERN = (
-    "results/runs/{dataset}/{backbone}/{supervision}-{lambda:g}/seed{seed}/scores/{benchmark}.json"
-)
+SCORES_PATTERN = "results/runs/{dataset}/{backbone}/{supervision}-{lambda:g}/seed{seed}/scores"
 _KEYS = ("benchmark", "protocol", "run", "n", "ids_sha256", "metrics", "details")
 _PARSERS: dict[str, Callable[[str], float | int]] = {"lambda": float, "seed": int, "value": float, "n": int}
 _TYPES: dict[str, Any] = {"lambda": "float64", "seed": "int64", "value": "float64", "n": "int64"}
@@ -26,7 +24,7 @@ Cell = Mapping[str, Any]
 
 
 def collect(
-    expected: Iterable[Cell], score_path: Callable[[Cell], Path | str] | str, output_csv: Path | str
+    expected: Iterable[Cell], scores_root: Callable[[Cell], Path | str] | str, output_csv: Path | str
 ) -> int:
     """Writes one row per run, benchmark, metric and group, sorted.
 
@@ -35,7 +33,8 @@ def collect(
     Args:
         expected: Every cell of the study: the run's keys (dataset, backbone, supervision, lambda, seed)
             and "benchmark".
-        score_path: Where a cell's JSON lies: a function, or a pattern such as SCORE_PATTERN.
+        scores_root: The folder of a run's score files: a function of the cell, or a pattern such as
+            SCORES_PATTERN. Its files are <benchmark>.json.
         output_csv: Columns as in COLUMNS; UTF-8, "\\n", numbers by repr so that nothing is lost.
 
     Returns:
@@ -45,12 +44,12 @@ def collect(
         DataError: Lists all that is wrong at once: cells missing or asked for twice, files of another run or
             benchmark, runs that scored other images than the rest, numbers given twice or not finite.
     """
-    locate = score_path if callable(score_path) else score_path.format_map
+    folder_of = scores_root if callable(scores_root) else scores_root.format_map
     cells = list(expected)
     problems = _doubles(cells)
     found: list[tuple[Cell, dict[str, Any]]] = []
     for cell in cells:
-        content, wrong = _read_cell(cell, Path(locate(cell)))
+        content, wrong = _read_cell(cell, Path(folder_of(cell)) / f"{cell['benchmark']}.json")
         problems += wrong
         if content is not None:
             found.append((cell, content))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from luab.collect import COLUMNS, SCORE_PATTERN, collect, read_scores
+from luab.collect import COLUMNS, SCORES_PATTERN, collect, read_scores
 from luab.errors import DataError
 
 BENCHMARKS = ("imagenet_val", "siscore_size")
@@ -39,24 +39,32 @@ def content(cell):
 
 
 @pytest.fixture
-def study(tmp_path):
-    def locate(cell) -> Path:
-        return tmp_path / SCORE_PATTERN.format_map(cell)
+def folder(tmp_path):
+    def of(cell) -> Path:
+        return tmp_path / SCORES_PATTERN.format_map(cell)
 
     for cell in cells():
-        locate(cell).parent.mkdir(parents=True, exist_ok=True)
-        locate(cell).write_text(json.dumps(content(cell)))
-    return locate
+        save(of(cell), cell, content(cell))
+    return of
+
+
+def file_of(folder, cell) -> Path:
+    return folder(cell) / f"{cell['benchmark']}.json"
+
+
+def save(folder: Path, cell, what) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{cell['benchmark']}.json").write_text(json.dumps(what))
 
 
 def rewrite(path, **change):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
 
 
-def test_the_table_by_hand(study, tmp_path):
+def test_the_table_by_hand(folder, tmp_path):
     one = cells(supervision="click", seed=1)
     one = [cell for cell in one if cell["lambda"] == 0.1]
-    assert collect(one, study, tmp_path / "scores.csv") == 2 + 3
+    assert collect(one, folder, tmp_path / "scores.csv") == 2 + 3
     head = "imagenet,resnet18,click,0.1,1"
     tail = '"arg-max, ""crop"" 64"'
     assert (tmp_path / "scores.csv").read_bytes().decode() == "\n".join(
@@ -72,20 +80,20 @@ def test_the_table_by_hand(study, tmp_path):
     )
 
 
-def test_the_order_of_cells_changes_no_byte(study, tmp_path):
-    collect(cells(), study, tmp_path / "a.csv")
-    collect(reversed(cells()), study, tmp_path / "b.csv")
+def test_the_order_of_cells_changes_no_byte(folder, tmp_path):
+    collect(cells(), folder, tmp_path / "a.csv")
+    collect(reversed(cells()), folder, tmp_path / "b.csv")
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
-def test_a_pattern_does_as_well_as_a_function(study, tmp_path):
-    collect(cells(), study, tmp_path / "a.csv")
-    collect(cells(), str(tmp_path / SCORE_PATTERN), tmp_path / "b.csv")
+def test_a_pattern_does_as_well_as_a_function(folder, tmp_path):
+    collect(cells(), folder, tmp_path / "a.csv")
+    collect(cells(), str(tmp_path / SCORES_PATTERN), tmp_path / "b.csv")
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
-def test_reading_gives_back_what_was_written(study, tmp_path):
-    collect(cells(), study, tmp_path / "scores.csv")
+def test_reading_gives_back_what_was_written(folder, tmp_path):
+    collect(cells(), folder, tmp_path / "scores.csv")
     table = read_scores(tmp_path / "scores.csv")
     assert len(table) == 3 * 2 * (2 + 3)
     assert set(table["supervision"]) == {"none", "click"}
@@ -98,12 +106,12 @@ def test_reading_gives_back_what_was_written(study, tmp_path):
     assert (table.loc[table["group"] == "0.2", "value"] == 1 / 3).all()
 
 
-def test_missing_cells_are_all_listed(study, tmp_path):
+def test_missing_cells_are_all_listed(folder, tmp_path):
     gone = cells(seed=1, benchmark="imagenet_val")
     for cell in gone:
-        study(cell).unlink()
+        file_of(folder, cell).unlink()
     with pytest.raises(DataError) as error:
-        collect(cells(), study, tmp_path / "scores.csv")
+        collect(cells(), folder, tmp_path / "scores.csv")
     assert "3 found wrong" in str(error.value)
     for run in ("none-0", "click-1", "click-0.1"):
         assert f"missing: imagenet/resnet18/{run}/seed1 imagenet_val" in str(error.value)
@@ -113,12 +121,12 @@ def test_missing_cells_are_all_listed(study, tmp_path):
 def test_a_long_list_is_cut(tmp_path):
     many = [cell | {"seed": seed} for cell in cells(seed=0) for seed in range(10)]
     with pytest.raises(DataError, match=r"60 found wrong[\s\S]*and 40 more"):
-        collect(many, str(tmp_path / SCORE_PATTERN), tmp_path / "scores.csv")
+        collect(many, str(tmp_path / SCORES_PATTERN), tmp_path / "scores.csv")
 
 
-def test_a_cell_asked_for_twice(study, tmp_path):
+def test_a_cell_asked_for_twice(folder, tmp_path):
     with pytest.raises(DataError, match="asked for twice: imagenet/resnet18/none-0/seed0 imagenet_val"):
-        collect([*cells(), cells()[0]], study, tmp_path / "scores.csv")
+        collect([*cells(), cells()[0]], folder, tmp_path / "scores.csv")
 
 
 def run_of(cell, **change):
@@ -143,30 +151,29 @@ ODD = cells(supervision="click", seed=1)[0]  # not the first of its benchmark
         ({"details": [{"group": "", "metric": "top1", "value": 0.5, "n": 10}]}, "top1 twice"),
     ],
 )
-def test_wrong_files_are_refused(study, tmp_path, change, message):
-    rewrite(study(ODD), **change)
+def test_wrong_files_are_refused(folder, tmp_path, change, message):
+    rewrite(file_of(folder, ODD), **change)
     with pytest.raises(DataError, match=message):
-        collect(cells(), study, tmp_path / "scores.csv")
+        collect(cells(), folder, tmp_path / "scores.csv")
     assert not (tmp_path / "scores.csv").exists()
 
 
-def test_another_backbone_may_use_another_protocol(study, tmp_path):
+def test_another_backbone_may_use_another_protocol(folder, tmp_path):
     other = ODD | {"backbone": "resnet50"}
-    study(other).parent.mkdir(parents=True)
-    study(other).write_text(json.dumps(content(other) | {"protocol": "arg-max, crop 224"}))
-    assert collect([*cells(), other], study, tmp_path / "scores.csv") == 3 * 2 * 5 + 2
+    save(folder(other), other, content(other) | {"protocol": "arg-max, crop 224"})
+    assert collect([*cells(), other], folder, tmp_path / "scores.csv") == 3 * 2 * 5 + 2
 
 
-def test_files_that_are_no_score_files(study, tmp_path):
-    study(ODD).write_text('{"benchmark": "imagenet_val"}')
+def test_files_that_are_no_score_files(folder, tmp_path):
+    file_of(folder, ODD).write_text('{"benchmark": "imagenet_val"}')
     with pytest.raises(DataError, match="lacks protocol, run, n"):
-        collect(cells(), study, tmp_path / "scores.csv")
-    study(ODD).write_text("[]")
+        collect(cells(), folder, tmp_path / "scores.csv")
+    file_of(folder, ODD).write_text("[]")
     with pytest.raises(DataError, match="not a score file"):
-        collect(cells(), study, tmp_path / "scores.csv")
-    study(ODD).write_text("{")
+        collect(cells(), folder, tmp_path / "scores.csv")
+    file_of(folder, ODD).write_text("{")
     with pytest.raises(DataError, match="expected JSON"):
-        collect(cells(), study, tmp_path / "scores.csv")
+        collect(cells(), folder, tmp_path / "scores.csv")
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", ",".join(COLUMNS) + "\nx,y,z,zero,0,a,b,c,0.5,3,p\n"])
