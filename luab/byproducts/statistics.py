@@ -297,7 +297,7 @@ def _points(table: pa.Table, column: str) -> tuple[Floats, Integers, Integers]:
 
 
 def _outside(xy: Floats) -> Bools:
-    return ((xy < 0) | (xy > 1)).any(axis=1)
+    return np.any((xy < 0) | (xy > 1), axis=1)
 
 
 def _ratio(part: float, whole: float) -> float:

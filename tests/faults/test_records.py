@@ -1,0 +1,179 @@
+"""Damaged archives and hostile records: one readable error each, and nothing half-written."""
+
+import gzip
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from luab.byproducts.imagenet_ab import index, read_index
+from luab.errors import DataError
+
+GOOD = (
+    b"<annotation><metadata><estimateTime>5</estimateTime><selected>True</selected>"
+    b"<selectedRecord><x>0.5</x><y>0.5</y></selectedRecord></metadata></annotation>"
+)
+LAUGHS = b"".join(
+    b'<!ENTITY l%d "%s">' % (level, b"&l%d;" % (level - 1) * 10 if level else b"lol") for level in range(10)
+)
+BOMB = b"<!DOCTYPE annotation [" + LAUGHS + b"]><annotation><filename>&l9;</filename></annotation>"
+OUTSIDE = (
+    b'<!DOCTYPE annotation [<!ENTITY file SYSTEM "file:///etc/passwd">]>'
+    b"<annotation><filename>&file;</filename></annotation>"
+)
+
+
+def tar_bytes(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(f"train_xml/n01440764/{name.replace('__', '.')}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return stream.getvalue()
+
+
+def refusal(folder: Path, archive: Path) -> str:
+    """Indexes over an older result; returns the error, having checked that the result is as it was."""
+    outputs = {folder / "out" / name: name.encode() for name in ("index.parquet", "index.json")}
+    for path, content in outputs.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        index(archive, *outputs)
+    assert {path: path.read_bytes() for path in (folder / "out").iterdir()} == outputs
+    message = str(caught.value)
+    assert str(archive) in message and "\n" not in message.strip()
+    return message
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (BOMB, "document type"),
+        (OUTSIDE, "document type"),
+        (OUTSIDE.decode().encode("utf-16"), "document type"),
+        (BOMB.decode().encode("utf-16"), "n01440764_2.xml: "),  # by whichever guard comes first
+        (b'<!DOCTYPE annotation SYSTEM "http://localhost:1/x.dtd">' + GOOD, "document type"),
+        (b"\x00\x05\x16\x07\x00\x02", "not XML"),
+        (GOOD[:-20], "not XML"),
+        (b"<annotation>" * 300 + b"</annotation>" * 300, "not XML"),
+        (GOOD.replace(b"0.5", b"", 1), "numbers <x> and <y>"),
+        (GOOD.replace(b"<x>0.5</x>", b""), "numbers <x> and <y>"),
+        (GOOD.replace(b">5<", b">five<"), "'five'"),
+        (GOOD.replace(b">5<", b">" + b"9" * 5000 + b"<"), "integer as <estimateTime>"),
+        (GOOD.replace(b">5<", b">" + b"9" * 30 + b"<"), "at most"),
+        (b"", "empty"),
+    ],
+)
+def test_a_broken_record_is_named_or_counted(tmp_path: Path, bad: bytes, reason: str) -> None:
+    archive = tmp_path / "ab.tar.gz"
+    archive.write_bytes(gzip.compress(tar_bytes(n01440764_1__xml=GOOD, n01440764_2__xml=bad)))
+    message = refusal(tmp_path, archive)
+    assert reason in message and "train_xml/n01440764/n01440764_2.xml" in message
+    assert "Fetch the archive again" in message and "on_bad='count'" in message
+
+    card = index(archive, tmp_path / "i.parquet", tmp_path / "i.json", on_bad="count")
+    assert (card["rows"], card["counts"]["bad_records"]) == (1, 1)
+    assert read_index(tmp_path / "i.parquet")["image_id"].to_pylist() == ["n01440764_1"]
+
+
+def test_a_member_that_is_not_a_record_by_name(tmp_path: Path) -> None:
+    archive = tmp_path / "ab.tar.gz"
+    archive.write_bytes(gzip.compress(tar_bytes(n01440764_1__xml=GOOD, README__txt=b"hello")))
+    assert "train_xml/n01440764/README.txt" in refusal(tmp_path, archive)
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    archive = tmp_path / "ab.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        link = tarfile.TarInfo("train_xml/n01440764/n01440764_1.xml")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    assert "no plain file" in refusal(tmp_path, archive)
+
+
+def members_of(count: int) -> bytes:
+    return tar_bytes(**{f"n01440764_{n}__xml": GOOD for n in range(count)})
+
+
+def test_an_archive_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "ab.tar.gz"
+    whole = gzip.compress(members_of(50))
+    for length in (0, 5, 12, 100, len(whole) // 2, len(whole) - 30, len(whole) - 8, len(whole) - 1):
+        archive.write_bytes(whole[:length])
+        assert "damaged or cut off" in refusal(tmp_path, archive), length
+
+
+def test_a_tar_cut_off_inside_a_sound_gzip_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "ab.tar.gz"
+    plain = members_of(50)
+    for length in (1024 * 20, 1024 * 20 + 100, 1024 * 20 + 600):  # between members, in a header, in a record
+        archive.write_bytes(gzip.compress(plain[:length]))
+        assert "damaged or cut off after train_xml/n01440764/n01440764_" in refusal(tmp_path, archive), length
+
+
+def test_a_header_of_noise_in_the_middle_is_not_the_end(tmp_path: Path) -> None:
+    archive = tmp_path / "ab.tar.gz"
+    plain = bytearray(members_of(50))
+    plain[1024 * 20 : 1024 * 20 + 512] = bytes(range(256)) * 2
+    archive.write_bytes(gzip.compress(bytes(plain)))
+    assert "after train_xml/n01440764/n01440764_19.xml" in refusal(tmp_path, archive)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    archive = tmp_path / "ab.tar.gz"
+    whole = bytearray(gzip.compress(members_of(50), compresslevel=0))  # stored: only the checksum can tell
+    place = bytes(whole).index(b"0.5")
+    whole[place] ^= 1
+    archive.write_bytes(whole)
+    assert "damaged or cut off" in refusal(tmp_path, archive)
+
+
+@pytest.mark.parametrize("content", [b"<html>404</html>", members_of(3)])
+def test_what_is_not_a_gzip(tmp_path: Path, content: bytes) -> None:
+    archive = tmp_path / "ab.tar.gz"
+    archive.write_bytes(content)
+    assert "expected a whole tar.gz" in refusal(tmp_path, archive)
+
+
+def test_a_gzip_that_is_no_tar(tmp_path: Path) -> None:
+    archive = tmp_path / "ab.tar.gz"
+    archive.write_bytes(gzip.compress(b"plain text" * 100))
+    assert "expected a whole tar.gz" in refusal(tmp_path, archive)
+
+
+def test_an_absent_archive_and_one_without_records(tmp_path: Path) -> None:
+    assert "luab fetch" in refusal(tmp_path, tmp_path / "ab.tar.gz")
+    (tmp_path / "empty").mkdir()
+    assert "found none" in refusal(tmp_path, tmp_path / "empty")
+    archive = tmp_path / "ab.tar.gz"
+    archive.write_bytes(gzip.compress(tar_bytes()))
+    assert "found none" in refusal(tmp_path, archive)
+
+
+def test_a_folder_with_two_copies(tmp_path: Path) -> None:
+    for copy in ("train_xml", "imagenet_ab_v1_0/train_xml"):
+        path = tmp_path / "raw" / copy / "n01440764" / "n01440764_1.xml"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(GOOD)
+    message = refusal(tmp_path, tmp_path / "raw")
+    assert "n01440764_1" in message and "two copies" in message
+
+
+def test_a_failure_on_first_use_leaves_no_file(tmp_path: Path) -> None:
+    archive = tmp_path / "ab.tar.gz"
+    archive.write_bytes(gzip.compress(members_of(50))[:-9])
+    with pytest.raises(DataError):
+        index(archive, tmp_path / "out" / "i.parquet", tmp_path / "out" / "i.json")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_time_missing_from_a_click_is_no_fault(tmp_path: Path) -> None:
+    archive = tmp_path / "ab.tar.gz"
+    archive.write_bytes(gzip.compress(tar_bytes(n01440764_1__xml=GOOD)))
+    index(archive, tmp_path / "i.parquet", tmp_path / "i.json")
+    assert read_index(tmp_path / "i.parquet")["click_time_ms"].to_pylist() == [[[None]]]
+    assert json.loads((tmp_path / "i.json").read_text())["rows"] == 1
