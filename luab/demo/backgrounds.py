@@ -56,8 +56,7 @@ def cuts(seed: int, size_px: int, per_super_class: int) -> list[Cut]:
             size, item = (size_px, size_px), items[k % len(items)]
             ground = _ground(family, size, rng)
             sprite = class_sprite(item, size, PHOTO, rng)
-            if sprite.box is None:
-                raise ValueError(f"{item.name}: nothing of the object is in the frame.")
+            assert sprite.box is not None, f"{item.name}: place() leaves most of an object in the frame"
             whole = to_pixels(over(ground, sprite))
             stem = f"{item.wnid}_{k + 1}"
             made.append(Cut(stem, super_class, whole, to_pixels(ground), sprite.mask, sprite.box))

@@ -38,7 +38,7 @@ def _impulse_noise(x: Field, level: int, rng: np.random.Generator) -> Field:
 
 
 def _defocus_blur(x: Field, level: int, rng: np.random.Generator) -> Field:
-    radius = (0.9, 1.4, 1.9, 2.6, 3.4)[level]
+    radius = (1.0, 1.5, 2.0, 2.9, 3.7)[level]
     reach = range(-int(radius), int(radius) + 1)
     return _mean_of_shifts(x, [(dy, dx) for dy in reach for dx in reach if dx**2 + dy**2 <= radius**2])
 

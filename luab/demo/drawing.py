@@ -63,8 +63,8 @@ class Sprite:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """The pixels that belong to the object: at least half covered."""
-        return self.body >= 0.5
+        """The pixels that belong to the object: covered at least half as much as its best pixel."""
+        return (self.body > 0) & (self.body >= self.body.max() / 2)
 
     @property
     def box(self) -> Box | None:
