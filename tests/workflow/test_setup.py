@@ -217,12 +217,8 @@ def dependencies(repository: Path) -> list[Requirement]:
 def test_the_lock_serves_every_supported_machine(
     repository: Path, lock: list[tuple[Requirement, int]], machine: dict[str, str], python: str
 ) -> None:
-    here = {
-        **default_environment(),
-        **machine,
-        "python_version": python,
-        "python_full_version": f"{python}.0",
-    }
+    versions = {"python_version": python, "python_full_version": f"{python}.0"}
+    here = {key: str(value) for key, value in default_environment().items()} | machine | versions
     chosen = [req for req, _ in lock if req.marker is None or req.marker.evaluate(here)]
     pins = {canonicalize_name(req.name): next(iter(req.specifier)).version for req in chosen}
     assert len(pins) == len(chosen), "a package is pinned twice"
