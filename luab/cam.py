@@ -41,8 +41,8 @@ def class_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> torch
         features = backbone.forward_features(images).detach().requires_grad_()
         if features.ndim != 4:
             raise ConfigError(
-                f"{type(backbone).__name__}: no score map is defined for features of shape {tuple(features.shape)}. "
-                "Leave wsol_val and wsol_test out of `suites` for this backbone."
+                f"{type(backbone).__name__}: no score map is defined for features of shape "
+                f"{tuple(features.shape)}. Leave wsol_val and wsol_test out of `suites` for this backbone."
             )
         gradient = _gradient(model.heads(features)[0], classes, features)
         # Swin and its kin put channels last: [batch, h, w, channels].

@@ -1,5 +1,6 @@
 """Weights as safetensors with a card, and the state that lets a training go on exactly where it stopped."""
 
+import io
 import json
 import pickle
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from luab.errors import DataError
@@ -24,7 +25,8 @@ def save_model(path: Path, model: nn.Module, card: dict[str, Any]) -> None:
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as aside:
-        save_file(weights, aside, metadata={"luab": json.dumps(card, sort_keys=True)})
+        # Bytes first: safetensors hides a full disk behind an error of its own, and so does torch below.
+        aside.write_bytes(save(weights, metadata={"luab": json.dumps(card, sort_keys=True)}))
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -60,12 +62,15 @@ def load_model(path: Path, model: nn.Module, run: dict[str, Any]) -> None:
     found = read_card(path).get("run")
     if found != run:
         raise DataError(
-            f"{path}: expected the weights of {run}, found those of {found}. Remove the file and train this run again."
+            f"{path}: expected the weights of {run}, found those of {found}. Remove the file and train this "
+            "run again."
         )
     try:
         weights = load_file(path)
     except SafetensorError as error:
-        raise DataError(f"{path}: the weights are damaged ({error}). Remove the file and train again.") from error
+        raise DataError(
+            f"{path}: the weights are damaged ({error}). Remove the file and train again."
+        ) from error
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     wrong = [name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name)]
@@ -80,8 +85,10 @@ def load_model(path: Path, model: nn.Module, run: dict[str, Any]) -> None:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Writes the state of an unfinished training: tensors, numbers, strings and containers of them."""
+    content = io.BytesIO()
+    torch.save(state, content)
     with replacing(path) as aside:
-        torch.save(state, aside)
+        aside.write_bytes(content.getbuffer())
 
 
 def load_state(path: Path, key: str) -> dict[str, Any] | None:
@@ -100,9 +107,14 @@ def load_state(path: Path, key: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, AttributeError) as error:
         raise DataError(
-            f"{path}: the state of an unfinished training is damaged ({error}). Remove it; the training then starts anew."
+            f"{path}: the state of an unfinished training is damaged ({error}). Remove it; the training "
+            "then starts anew."
         ) from error
+    if not isinstance(state, dict):
+        raise DataError(
+            f"{path}: expected the state of a training, found a {type(state).__name__}. Remove it."
+        )
     return state if state.get("key") == key else None

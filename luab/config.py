@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from luab.errors import ConfigError
 from luab.paths import DATASET, Layout, Run
@@ -25,7 +25,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Paths(_Closed):
@@ -84,7 +84,9 @@ class Compute(_Closed):
     """What a job may use; none of it changes a result on the CPU."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")
-    workers: int = Field(8, ge=0, description="Loader processes of a train or predict job; 0 loads in the job.")
+    workers: int = Field(
+        8, ge=0, description="Loader processes of a train or predict job; 0 loads in the job."
+    )
     threads: int = Field(8, ge=1, description="CPU threads that a train or predict job asks for.")
     predict_batch: int = Field(256, ge=1, description="Images per forward pass in prediction.")
 
@@ -102,8 +104,12 @@ class Recipe(_Closed):
     epochs: int = Field(ge=1, description="Passes over the training set.")
     batch_size: int = Field(ge=1, description="Total over all GPUs and accumulation steps.")
     input_px: int = Field(224, ge=16, description="Side of the crop that the network sees.")
-    crop_pct: Fraction = Field(0.875, description="Evaluation: side of the crop over the resized shorter side.")
-    crop_scale: tuple[Fraction, Fraction] = Field((0.08, 1.0), description="Training crop's share of the area.")
+    crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.875, description="Evaluation: side of the crop over the resized shorter side."
+    )
+    crop_scale: tuple[Fraction, Fraction] = Field(
+        (0.08, 1.0), description="Training crop's share of the area."
+    )
     interpolation: Literal["bilinear", "bicubic"] = Field("bicubic", description="Of the training crop.")
     optimizer: str = Field(description="timm optimiser name, e.g. sgd, adamw.")
     lr: Positive = Field(description="Peak learning rate, for the batch size above.")
@@ -115,10 +121,10 @@ class Recipe(_Closed):
     mixup: float = Field(0.0, ge=0, description="Alpha; 0 is off.")
     cutmix: float = Field(0.0, ge=0, description="Alpha; 0 is off.")
     auto_augment: str | None = Field(
-        None, description="timm policy that keeps geometry, e.g. 3a; others would move the object off its click."
+        None,
+        description="timm policy that keeps geometry, e.g. 3a; others would move the object off its click.",
     )
     color_jitter: float | None = Field(None, ge=0, description="Brightness, contrast, saturation.")
-    random_erasing: Fraction = Field(0.0, description="Probability.")
     drop_path: Fraction = Field(0.0, description="Stochastic depth.")
     ema_decay: Fraction | None = Field(None, description="Average of the weights; null is off.")
     clip_grad: Positive | None = Field(None, description="Gradient norm; null is off.")
@@ -128,13 +134,25 @@ class Recipe(_Closed):
 
     @model_validator(mode="after")
     def _keeps_geometry(self) -> "Recipe":
-        if self.auto_augment and not self.auto_augment.startswith("3a"):
+        if self.auto_augment and not re.fullmatch(r"3a(-mstd[0-9.]+)?", self.auto_augment):
             raise ValueError(
-                f"auto_augment {self.auto_augment!r} shears, shifts or turns the image, and the click would stay "
-                "behind; use '3a' (colour only) or null"
+                f"auto_augment {self.auto_augment!r} shears, shifts or turns the image, and the click would "
+                "stay behind; use '3a' (colour only) or null"
             )
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             raise ValueError("mixup and cutmix pair images: batch_size must be even")
+        return self
+
+    @model_validator(mode="after")
+    def _ranges_agree(self) -> "Recipe":
+        smallest, largest = self.crop_scale
+        if not 0 < smallest <= largest:
+            raise ValueError(f"crop_scale {list(self.crop_scale)} is not [smallest, largest], both above 0")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs:g} leaves nothing of {self.epochs} epochs; the peak "
+                "learning rate would never be reached"
+            )
         return self
 
 
@@ -146,19 +164,21 @@ class Study(_Closed):
     supervisions: list[Supervision] = Field(
         min_length=1, description="none = baseline, random = control, click = LUAB."
     )
-    luab_lambda: Positive = Field(1.0, description="Lambda of the main tables. ASSUME: the paper's is unknown.")
+    luab_lambda: Positive = Field(
+        1.0, description="Lambda of the main tables. ASSUME: the paper's is unknown."
+    )
     sweep: Sweep = Field(description="The lambda grid.")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="One training per seed.")
     random_points_seed: int = Field(0, ge=0, description="Of the control's points, drawn once per image.")
     suites: list[Suite] = Field(min_length=1, description="Benchmarks, by predict job.")
-    compute: Compute = Field(Compute(), description="What a job may use.")
-    paths: Paths = Field(Paths(), description="Where things are read and written.")
+    compute: Compute = Field(Compute.model_validate({}), description="What a job may use.")
+    paths: Paths = Field(Paths.model_validate({}), description="Where things are read and written.")
     demo: Demo | None = Field(None, description="Draw the demo world instead of downloading.")
     recipes: dict[str, Recipe] = Field({}, description="Read from `paths.recipes`; not written by hand.")
 
     @model_validator(mode="after")
-    def _names_agree(self) -> "Study":
-        mistakes = list(_disagreements(self))
+    def _names_agree(self, info: ValidationInfo) -> "Study":
+        mistakes = list(_disagreements(self, (info.context or {}).get("recipes", [])))
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
@@ -250,7 +270,7 @@ def parse_study(config: Mapping[str, Any], root: Path = Path()) -> Study:
     if not merged.get("recipes"):
         merged["recipes"] = _read_recipes(merged, root)
     try:
-        return Study.model_validate(merged)
+        return Study.model_validate(merged, context={"recipes": _recipe_names(_recipe_folder(merged, root))})
     except pydantic.ValidationError as error:
         mistakes = [line for detail in error.errors() for line in _describe(detail)]
         raise ConfigError(
@@ -271,7 +291,7 @@ def schema_json() -> str:
 
 def keys_table() -> str:
     """docs/config.md: one Markdown table of keys for each section of the configuration."""
-    sections = [("", Study), *(((name), model) for name, model in _sections())]
+    sections: list[tuple[str, type[BaseModel]]] = [("", Study), *_sections()]
     tables = []
     for name, model in sections:
         heading = f"## `{name}`" if name else "## Top level"
@@ -279,7 +299,9 @@ def keys_table() -> str:
             f"| `{key}` | {_type_name(field.annotation)} | {_default(field)} | {field.description} |"
             for key, field in model.model_fields.items()
         ]
-        tables.append("\n".join([heading, "", "| key | type | default | meaning |", "|---|---|---|---|", *rows]))
+        tables.append(
+            "\n".join([heading, "", "| key | type | default | meaning |", "|---|---|---|---|", *rows])
+        )
     return "# Every key of the configuration\n\nGenerated by `luab docs`.\n\n" + "\n\n".join(tables) + "\n"
 
 
@@ -291,7 +313,9 @@ def known_backbones() -> frozenset[str]:
         return frozenset()
     pattern = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
     models = Path(spec.submodule_search_locations[0]) / "models"
-    return frozenset(name for file in models.glob("*.py") for name in pattern.findall(file.read_text()))
+    return frozenset(
+        name for file in models.glob("*.py") for name in pattern.findall(file.read_text(encoding="utf-8"))
+    )
 
 
 def _sections() -> list[tuple[str, type[BaseModel]]]:
@@ -306,25 +330,35 @@ def _sections() -> list[tuple[str, type[BaseModel]]]:
     ]
 
 
-def _disagreements(study: Study) -> Iterator[str]:
+def _disagreements(study: Study, recipes: Sequence[str]) -> Iterator[str]:
     names = study.backbone_names
     for i, backbone in enumerate(study.backbones):
         if backbone.recipe not in study.recipes:
             yield (
                 f"backbones[{i}].recipe: {study.paths.recipes}/{backbone.recipe}.yaml is not there."
-                f"{_did_you_mean(backbone.recipe, _recipe_names(study.paths.recipes))}"
+                f"{_did_you_mean(backbone.recipe, recipes)}"
             )
     for i, name in enumerate(study.sweep.backbones):
         if name not in names:
             yield f"sweep.backbones[{i}]: {name!r} is not in `backbones`.{_did_you_mean(name, names)}"
-    for key, values in [
+    for i, supervision in enumerate(study.sweep.supervisions):
+        if supervision == "none" or supervision not in study.supervisions:
+            yield (
+                f"sweep.supervisions[{i}]: {supervision!r} is not one of `supervisions` that has a lambda."
+                f"{_did_you_mean(supervision, [name for name in study.supervisions if name != 'none'])}"
+            )
+    for weight in [study.luab_lambda, *study.sweep.lambdas]:
+        if float(f"{weight:g}") != weight:
+            yield f"lambda {weight!r}: a run's folder holds six digits, {weight:g}; round it."
+    lists: list[tuple[str, Sequence[Any]]] = [
         ("backbones", names),
         ("supervisions", study.supervisions),
         ("seeds", study.seeds),
         ("suites", [suite.name for suite in study.suites]),
         ("suites[].benchmarks", study.benchmarks),
-    ]:
-        twice = sorted({str(value) for value in values if list(values).count(value) > 1})
+    ]
+    for key, values in lists:
+        twice = sorted({str(value) for value in values if values.count(value) > 1})
         if twice:
             yield f"{key}: {', '.join(twice)} stands there twice; once is enough."
     if "none" not in study.supervisions:
@@ -367,10 +401,10 @@ def _did_you_mean(name: str, choices: Sequence[str] | frozenset[str]) -> str:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text())
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: expected a configuration file; {error.strerror}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: expected YAML; {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected `key: value` lines, found {type(content).__name__}.")
@@ -378,15 +412,23 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _read_recipes(config: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    paths = config.get("paths")
-    folder = root / str((paths if isinstance(paths, dict) else {}).get("recipes", "config/recipes"))
+    folder = _recipe_folder(config, root)
     backbones = config.get("backbones")
-    named = [str(b.get("recipe")) for b in backbones if isinstance(b, dict)] if isinstance(backbones, list) else []
+    named = (
+        [str(b.get("recipe")) for b in backbones if isinstance(b, dict)]
+        if isinstance(backbones, list)
+        else []
+    )
     return {
         name: _read_yaml(folder / f"{name}.yaml")
         for name in dict.fromkeys(named)
         if (folder / f"{name}.yaml").is_file()
     }
+
+
+def _recipe_folder(config: Mapping[str, Any], root: Path) -> Path:
+    paths = config.get("paths")
+    return root / str((paths if isinstance(paths, dict) else {}).get("recipes", "config/recipes"))
 
 
 def _recipe_names(folder: Path) -> list[str]:
@@ -411,7 +453,7 @@ def _plain_type(annotation: Any) -> str:
         return _plain_type(arguments[0])
     if origin is Literal:
         return " or ".join(str(choice) for choice in arguments)
-    if origin is UnionType:
+    if origin in (UnionType, Union):
         return " or ".join(_plain_type(part).replace("NoneType", "null") for part in arguments)
     if origin is not None:
         return f"{origin.__name__} of {', '.join(_plain_type(part) for part in arguments)}"

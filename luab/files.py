@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 from luab.errors import DataError, JobError
 
 _CHUNK_BYTES = 1 << 20
+_ASIDE = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -74,6 +76,13 @@ def replacing_folder(path: Path | str) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes what `replacing` left in a killed process; only for a folder that one process writes to."""
+    for path in folder.glob(".*-*"):
+        if path.is_file() and _ASIDE.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
 def write_json(path: Path | str, content: Any) -> None:
     """Writes `content` with sorted keys and a final newline, aside and then renamed."""
     with replacing(path) as aside:
@@ -90,7 +99,9 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise DataError(f"{path}: expected this JSON file; it is not there.") from error
+        raise DataError(
+            f"{path}: expected this JSON file; it is not there. Run the step that writes it."
+        ) from error
     except ValueError as error:
         raise DataError(
             f"{path}: expected JSON, found something else ({error}). Remove the file and make it again."

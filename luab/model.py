@@ -67,7 +67,21 @@ def build_model(backbone: str, recipe: Recipe, byproducts: bool) -> LuabModel:
         raise ConfigError(
             f"{backbone}: timm refused model_kwargs {arguments} ({error}). Correct the recipe's model_kwargs."
         ) from error
-    return LuabModel(network, outputs=2 if byproducts else 0)
+    model = LuabModel(network, outputs=2 if byproducts else 0)
+    _try(model, backbone, recipe.input_px)
+    return model
+
+
+@torch.no_grad()
+def _try(model: LuabModel, backbone: str, input_px: int) -> None:
+    try:
+        model.eval()(torch.zeros(1, 3, input_px, input_px))
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(
+            f"{backbone}: does not take images of {input_px} x {input_px} pixels ({error}). Correct the "
+            f"recipe's input_px, or its model_kwargs, for example {{img_size: {input_px}}}."
+        ) from error
+    model.train()
 
 
 class Normalise(nn.Module):
@@ -75,6 +89,8 @@ class Normalise(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1) * 255)
 

@@ -1,4 +1,4 @@
-"""The LUAB objective: classification plus lambda times byproduct regression, and mixing that respects points."""
+"""The LUAB objective, classification plus lambda times byproduct regression, and mixup that knows points."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ class LuabLoss(nn.Module):
             predicted: [batch, 2] crop fractions, or None for a model without a byproduct head.
             labels: int64 [batch], or class distributions [batch, classes].
             points: [batch, 2] or [batch, k, 2]; ignored where the weight is 0.
-            point_weights: [batch] or [batch, k]; 0 where no point survived, 1 or the mixing weight where one did.
+            point_weights: [batch] or [batch, k]; 0 where no point survived, else 1 or the mixing weight.
 
         Returns:
             "loss", "classification" and "byproduct"; byproduct is 0 when no point survived.
@@ -123,7 +123,9 @@ class PointMixup:
 
 def _inside(points: Points, box: tuple[int, int, int, int], shape: torch.Size) -> torch.Tensor:
     left, top, right, bottom = box
-    x, y = points[:, 0] * shape[3], points[:, 1] * shape[2]
+    # In pixels; a point on the right or lower border belongs to the last one.
+    x = (points[:, 0] * shape[3]).floor().clamp(max=shape[3] - 1)
+    y = (points[:, 1] * shape[2]).floor().clamp(max=shape[2] - 1)
     return (x >= left) & (x < right) & (y >= top) & (y < bottom)
 
 

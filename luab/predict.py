@@ -14,18 +14,18 @@ from PIL import Image
 from luab.cam import class_maps
 from luab.checkpoint import load_model
 from luab.config import Recipe, Study
-from luab.data.dataset import EvaluationSet, check_images, open_image, untangled
+from luab.data.dataset import EvaluationSet, check_images, open_image
 from luab.data.labels import in9_of_class, subset
-from luab.data.loader import evaluation_loader, to_device
+from luab.data.loader import evaluation_loader, plain_errors, to_device
 from luab.data.manifest import read_manifest
 from luab.data.testsets import TEST_SETS, TestSet, test_set_rows
 from luab.data.transforms import evaluation_view, to_uint8
 from luab.errors import DataError
 from luab.files import file_sha256, replacing, write_json
-from luab.model import LuabModel, Normalise, build_model
+from luab.model import Normalise, build_model
 from luab.paths import Run
-from luab.sources import source_root
 from luab.progress import progress
+from luab.sources import source_root
 from luab.train import choose_device
 
 _CHALLENGE_SEED = 0
@@ -80,7 +80,7 @@ class Predictor:
         self.recipe: Recipe = study.recipe(run.backbone)
         self.model = build_model(run.backbone, self.recipe, byproducts=run.supervision != "none")
         load_model(study.layout.run(run) / "model.safetensors", self.model, run.identity())
-        self.model.to(device).eval()
+        self.model.to(device).eval().requires_grad_(False)  # class maps need gradients of features alone
         self.normalise = Normalise().to(device)
 
     def predictions(self, test_set: TestSet) -> pa.Table:
@@ -92,7 +92,7 @@ class Predictor:
             check_images(root, rows.loc[rows["manifest"] == name, "path"].to_numpy())
         if test_set.challenge:
             return self._challenge(rows, roots)
-        columns = [columns for columns in self._batches(test_set, rows, roots)]
+        columns = list(self._batches(test_set, rows, roots))
         merged = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
         return _table(rows, merged, test_set)
 
@@ -101,17 +101,18 @@ class Predictor:
     ) -> Iterator[dict[str, np.ndarray]]:
         dataset = EvaluationSet(roots, rows, test_set, self.recipe)
         compute = self.study.compute
-        loader = evaluation_loader(dataset, compute.predict_batch, compute.workers, self.device.type == "cuda")
+        loader = evaluation_loader(
+            dataset, compute.predict_batch, compute.workers, self.device.type == "cuda"
+        )
         labels = torch.tensor([labels[0] if len(labels) else 0 for labels in rows["labels"]])
-        try:
-            with progress(test_set.name, len(dataset), "images") as advance:
-                for images, index in loader:
-                    yield self._columns(test_set, images, labels[index])
-                    advance(len(images))
-        except DataError as error:
-            raise untangled(error) from None
+        with plain_errors(), progress(test_set.name, len(dataset), "images") as advance:
+            for images, index in loader:
+                yield self._columns(test_set, images, labels[index])
+                advance(len(images))
 
-    def _columns(self, test_set: TestSet, images: torch.Tensor, labels: torch.Tensor) -> dict[str, np.ndarray]:
+    def _columns(
+        self, test_set: TestSet, images: torch.Tensor, labels: torch.Tensor
+    ) -> dict[str, np.ndarray]:
         pixels = self.normalise(to_device(images, self.device))
         if test_set.hole:
             blank_centre(pixels, test_set.hole)
@@ -132,7 +133,8 @@ class Predictor:
     def _challenge(self, rows: pd.DataFrame, roots: dict[str, Path]) -> pa.Table:
         """Whether any background at all makes the model miss a foreground's class.
 
-        Every original image, cut out by its mask, is pasted on every image of only_bg_t until one fools the model.
+        Every original image, cut out by its mask, is pasted on every image of only_bg_t until one fools
+        the model.
 
         Source: MadryLab/backgrounds_challenge:challenge_eval.py
         """
@@ -161,7 +163,7 @@ class Predictor:
         paths = rows.loc[rows["group"] == "only_bg_t", "path"].to_numpy()
         # A fixed shuffle: neighbours share a class, and a mixed order finds a fooling background sooner.
         order = np.random.default_rng(_CHALLENGE_SEED).permutation(len(paths))
-        views = [self._pixels(open_image(root / paths[i], row=int(i))) for i in order]
+        views = [self._pixels(open_image(root / paths[i], "in9_challenge")) for i in order]
         return torch.stack(views).to(self.device)
 
     def _pixels(self, image: Image.Image) -> torch.Tensor:
@@ -173,13 +175,15 @@ class Predictor:
             mask = np.load(mask_path, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise DataError(
-                f"{mask_path}: expected the foreground mask of {path}, a 2-D array of 0 and 1 ({error}). Unpack the "
-                "Backgrounds Challenge archive again."
+                f"{mask_path}: expected the foreground mask of {path}, a 2-D array of 0 and 1 ({error}). "
+                "Unpack the Backgrounds Challenge archive again."
             ) from error
         side = self.recipe.input_px
         if mask.shape != (side, side):
-            mask = np.array(Image.fromarray(mask.astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST))
-        image = self._pixels(open_image(root / path, row=0))
+            mask = np.array(
+                Image.fromarray(mask.astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
+            )
+        image = self._pixels(open_image(root / path, "in9_challenge"))
         return image.to(self.device), torch.from_numpy(mask.astype(bool)).to(self.device)
 
     def _fooled(
@@ -216,10 +220,11 @@ def _ranked(logits: torch.Tensor, test_set: TestSet) -> dict[str, np.ndarray]:
     top5 = logits.topk(5, dim=1).indices
     chosen = torch.tensor(subset(test_set.subset)) if test_set.subset else torch.arange(logits.shape[1])
     restricted = logits[:, chosen]
+    best = chosen[restricted.argmax(dim=1)] if test_set.subset else top5[:, 0]  # ties: as in top5
     return {
         "top5": top5.numpy().astype(np.int16),
         "confidence": logits.softmax(dim=1).amax(dim=1).numpy(),
-        "restricted_top1": chosen[restricted.argmax(dim=1)].numpy().astype(np.int16),
+        "restricted_top1": best.numpy().astype(np.int16),
         "restricted_confidence": restricted.softmax(dim=1).amax(dim=1).numpy(),
     }
 
@@ -230,7 +235,9 @@ def _table(rows: pd.DataFrame, columns: dict[str, np.ndarray], test_set: TestSet
     arrays = {
         "image_id": pa.array(rows["image_id"], pa.string()),
         "group": pa.array(rows["group"], pa.string()),
-        "labels": pa.array([[int(label) for label in labels] for labels in rows["labels"]], pa.list_(pa.int16())),
+        "labels": pa.array(
+            [[int(label) for label in labels] for labels in rows["labels"]], pa.list_(pa.int16())
+        ),
         "top5": pa.FixedSizeListArray.from_arrays(pa.array(columns["top5"].reshape(-1)), 5),
         "confidence": pa.array(columns["confidence"], pa.float32()),
         "restricted_top1": pa.array(columns["restricted_top1"], pa.int16()),
@@ -259,5 +266,3 @@ def _localisation_columns(rows: pd.DataFrame, maps: np.ndarray) -> dict[str, pa.
 def _mask_path(path: str) -> str:
     head, tail = path.split("original/", maxsplit=1)
     return f"{head}fg_mask/{tail.rpartition('.')[0]}.npy"
-
-

@@ -6,8 +6,9 @@ import math
 import random
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from torch import nn
 
 from luab.checkpoint import load_state, save_model, save_state
 from luab.config import Recipe, Study
-from luab.data.dataset import ImageNetAB, check_images, untangled
-from luab.data.loader import EpochBatches, to_device, training_loader
+from luab.data.dataset import ImageNetAB, check_images
+from luab.data.loader import EpochBatches, plain_errors, to_device, training_loader
 from luab.data.manifest import read_manifest
-from luab.errors import ConfigError, DataError, JobError
-from luab.files import file_sha256, read_json, replacing, write_json
+from luab.errors import ConfigError, JobError
+from luab.files import file_sha256, read_json, remove_leftovers, replacing, write_json
 from luab.model import LuabModel, Normalise, build_model
 from luab.objective import LuabLoss, PointMixup
 from luab.paths import Run, card
@@ -105,35 +106,36 @@ def train(study: Study, run: Run, provenance: dict[str, Any] | None = None) -> d
     steps = len(dataset) // recipe.batch_size
     if steps == 0:
         raise ConfigError(
-            f"{run.folder}: a batch of {recipe.batch_size} is larger than the training set of {len(dataset)} images. "
-            "Lower batch_size in the recipe."
+            f"{run.folder}: a batch of {recipe.batch_size} is larger than the training set of "
+            f"{len(dataset)} images. Lower batch_size in the recipe."
         )
     trainer = _build(run, recipe, device, steps)
+    # Again, since the byproduct head drew numbers: baseline and LUAB go on with equal ones.
+    _seed_everything(run.seed, device, study.compute.threads)
+    remove_leftovers(folder)
     key = _key(run, recipe, inputs)
     state_file = folder / "state.pt"
     if (kept := load_state(state_file, key)) is not None:
         trainer.restore(kept)
         print(f"{run.folder}: going on at epoch {trainer.epoch}, batch {trainer.batch}", file=sys.stderr)
     started = time.monotonic()
-    _fit(trainer, dataset, recipe, run, study, lambda: save_state(state_file, trainer.state(key)))
-    result = {
-        "run": run.identity(),
-        "recipe": recipe.model_dump(mode="json"),
-        "inputs": inputs,
-        "images": len(dataset),
-        "points": int(np.isfinite(dataset.points[:, 0]).sum()),
-        "seconds": round(time.monotonic() - started, 1),
-        "device": str(device),
-        "final": dict(zip(COLUMNS, trainer.log[-1], strict=True)),
-        **(provenance or {}),
-    }
-    trained = trainer.ema.module if trainer.ema is not None else trainer.model
-    identity = {k: result[k] for k in ("run", "recipe", "inputs")}
-    save_model(folder / "model.safetensors", trained, identity)
-    _write_log(folder / "log.csv", trainer.log)
-    result["model_sha256"] = file_sha256(folder / "model.safetensors")
-    write_json(folder / "run.json", result)
-    state_file.unlink(missing_ok=True)
+    identity = {"run": run.identity(), "recipe": recipe.model_dump(mode="json"), "inputs": inputs}
+    with _warned() as warning:
+        _fit(
+            trainer, dataset, recipe, run, study, warning, lambda: save_state(state_file, trainer.state(key))
+        )
+        # A warning from here on is let pass: the last writes are sooner done than a restart.
+        result = {
+            **identity,
+            "images": len(dataset),
+            "points": int(np.isfinite(dataset.points[:, 0]).sum()),
+            "seconds": round(time.monotonic() - started, 1),
+            "device": str(device),
+            "final": dict(zip(COLUMNS, trainer.log[-1], strict=True)),
+            **(provenance or {}),
+        }
+        _write(folder, trainer, identity, result)
+        state_file.unlink(missing_ok=True)
     return result
 
 
@@ -146,14 +148,14 @@ def choose_device(study: Study) -> torch.device:
     wanted, there = study.compute.device, torch.cuda.is_available()
     if wanted == "cuda" and not there:
         raise JobError(
-            "compute.device is 'cuda', but torch sees no GPU here. Submit this job to a GPU node, or see `luab doctor` "
-            "for a driver that is too old for this build of torch."
+            "compute.device is 'cuda', but torch sees no GPU here. Submit this job to a GPU node, or see "
+            "`luab doctor` for a driver that is too old for this build of torch."
         )
     return torch.device("cuda" if there and wanted != "cpu" else "cpu")
 
 
 def training_set(study: Study, run: Run) -> tuple[ImageNetAB, dict[str, str]]:
-    """The images and points of a run, checked before the first step, and the digests of what they were made from.
+    """The images and points of a run, checked before the first step, and digests of what made them.
 
     Raises:
         DataError: Manifest, targets or images are missing.
@@ -163,19 +165,29 @@ def training_set(study: Study, run: Run) -> tuple[ImageNetAB, dict[str, str]]:
     rows = read_manifest(manifest)
     check_images(root, rows["path"].to_numpy())
     targets = None if run.supervision == "none" else study.layout.target(run.supervision)
+    dataset = ImageNetAB(root, rows, targets, study.recipe(run.backbone), run.seed)
     inputs = {"imagenet_train": read_json(card(manifest))["ids_sha256"]}
     if targets is not None:
         inputs[f"targets_{run.supervision}"] = read_json(card(targets))["sha256"]
-    return ImageNetAB(root, rows, targets, study.recipe(run.backbone), run.seed), inputs
+    return dataset, inputs
 
 
 def _build(run: Run, recipe: Recipe, device: torch.device, steps: int) -> Trainer:
     model = build_model(run.backbone, recipe, byproducts=run.supervision != "none").to(device)
     if recipe.channels_last and device.type == "cuda":
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = create_optimizer_v2(
-        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
-    )
+        model = model.to(memory_format=torch.channels_last)
+    try:
+        optimizer = create_optimizer_v2(
+            model,
+            opt=recipe.optimizer,
+            lr=recipe.lr,
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+        )
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(
+            f"optimizer {recipe.optimizer!r}: timm refused it ({error}). Correct the recipe."
+        ) from error
     scheduler = CosineLRScheduler(
         optimizer,
         t_initial=recipe.epochs * steps,
@@ -189,18 +201,26 @@ def _build(run: Run, recipe: Recipe, device: torch.device, steps: int) -> Traine
     return Trainer(model, optimizer, scheduler, scaler, ema, device)
 
 
-def _fit(trainer: Trainer, dataset: ImageNetAB, recipe: Recipe, run: Run, study: Study, keep: Any) -> None:
+def _fit(
+    trainer: Trainer,
+    dataset: ImageNetAB,
+    recipe: Recipe,
+    run: Run,
+    study: Study,
+    warning: list[str],
+    keep: Callable[[], None],
+) -> None:
     loss = LuabLoss(run.weight, recipe.label_smoothing)
     mixup = PointMixup(recipe) if recipe.mixup or recipe.cutmix else None
     normalise = Normalise().to(trainer.device)
     steps, saved = len(dataset) // recipe.batch_size, time.monotonic()
-    with _warned() as warning, progress(run.folder, recipe.epochs * steps, "steps") as advance:
+    with plain_errors(), progress(run.folder, recipe.epochs * steps, "steps") as advance:
         advance(trainer.epoch * steps + trainer.batch)
         while trainer.epoch < recipe.epochs:
             dataset.epoch = trainer.epoch
             batches = EpochBatches(len(dataset), recipe.batch_size, run.seed, trainer.epoch, trainer.batch)
             workers, pinned = study.compute.workers, trainer.device.type == "cuda"
-            for batch in _plain_errors(training_loader(dataset, batches, workers, pinned)):
+            for batch in training_loader(dataset, batches, workers, pinned):
                 _step(trainer, batch, recipe, loss, mixup, normalise, trainer.epoch * steps + trainer.batch)
                 trainer.batch += 1
                 advance(1)
@@ -209,8 +229,8 @@ def _fit(trainer: Trainer, dataset: ImageNetAB, recipe: Recipe, run: Run, study:
                     saved = time.monotonic()
                 if warning:
                     raise JobError(
-                        f"{run.folder}: stopped by {warning[0]} at epoch {trainer.epoch}, batch {trainer.batch}. The state "
-                        "is kept; the same command goes on from there."
+                        f"{run.folder}: stopped by {warning[0]} at epoch {trainer.epoch}, batch "
+                        f"{trainer.batch}. The state is kept; the same command goes on from there."
                     )
             _end_epoch(trainer, steps, run)
 
@@ -248,12 +268,15 @@ def _step(
     if trainer.ema is not None:
         trainer.ema.update(trainer.model, step=step)
     values = {name: float(part) for name, part in parts.items()} | {"points": float(survived) / len(images)}
-    for name, value in values.items():
+    for name in ("classification", "byproduct", "loss"):  # the cause before the sum
+        value = values[name]
         if not math.isfinite(value):
             raise JobError(
-                f"{name} became {value} in step {step} (epoch {trainer.epoch}, batch {trainer.batch}). Lower the learning "
-                "rate, lengthen the warm-up, or clip gradients in the recipe; nothing was written."
+                f"{name} became {value} in step {step} (epoch {trainer.epoch}, batch {trainer.batch}). "
+                "Lower the learning rate, lengthen the warm-up, or clip gradients in the recipe; nothing "
+                "was written."
             )
+    for name, value in values.items():
         trainer.sums[name] += value
 
 
@@ -265,6 +288,21 @@ def _end_epoch(trainer: Trainer, steps: int, run: Run) -> None:
     print(f"{run.folder}: epoch {trainer.epoch}: {text}", file=sys.stderr, flush=True)
     trainer.epoch, trainer.batch = trainer.epoch + 1, 0
     trainer.sums = dict.fromkeys(trainer.sums, 0.0)
+
+
+def _write(folder: Path, trainer: Trainer, identity: dict[str, Any], result: dict[str, Any]) -> None:
+    trained = trainer.ema.module if trainer.ema is not None else trainer.model
+    # The last step's gradient may have been infinite under a finite loss.
+    for name, tensor in trained.state_dict().items():
+        if not tensor.isfinite().all():
+            raise JobError(
+                f"{name} holds NaN or infinite weights after the last step. Lower the learning rate or clip "
+                "gradients in the recipe; nothing was written."
+            )
+    save_model(folder / "model.safetensors", trained, identity)
+    _write_log(folder / "log.csv", trainer.log)
+    result["model_sha256"] = file_sha256(folder / "model.safetensors")
+    write_json(folder / "run.json", result)
 
 
 def _write_log(path: Path, rows: list[list[float]]) -> None:
@@ -308,17 +346,13 @@ def _restore_random_state(state: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-def _plain_errors(loader: Any) -> Iterator[Any]:
-    try:
-        yield from loader
-    except DataError as error:
-        raise untangled(error) from None
-
-
 @contextlib.contextmanager
 def _warned() -> Iterator[list[str]]:
-    """Yields a list that a warning signal fills with its name."""
+    """Yields a list that a warning signal fills with its name; outside the main thread it stays empty."""
     warning: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield warning
+        return
     kept = {}
     for number in (signal.SIGTERM, signal.SIGUSR2):
         kept[number] = signal.signal(number, lambda number, _: warning.append(signal.Signals(number).name))
@@ -327,5 +361,3 @@ def _warned() -> Iterator[list[str]]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
-
-

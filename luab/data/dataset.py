@@ -2,7 +2,6 @@
 
 import contextlib
 import random
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,7 +65,7 @@ class ImageNetAB(Dataset[Sample]):
         return len(self.paths)
 
     def __getitem__(self, i: int) -> Sample:
-        image = open_image(self.root / self.paths[i], row=i)
+        image = open_image(self.root / self.paths[i], f"row {i} of the training manifest")
         known = not np.isnan(self.points[i, 0])
         point = (float(self.points[i, 0]), float(self.points[i, 1])) if known else None
         with _own_randomness(self.seed, self.epoch, i):
@@ -80,7 +79,9 @@ class ImageNetAB(Dataset[Sample]):
 class EvaluationSet(Dataset[tuple[torch.Tensor, int]]):
     """The images of one test set as the network sees them, with their row number."""
 
-    def __init__(self, root_of: dict[str, Path], rows: pd.DataFrame, test_set: TestSet, recipe: Recipe) -> None:
+    def __init__(
+        self, root_of: dict[str, Path], rows: pd.DataFrame, test_set: TestSet, recipe: Recipe
+    ) -> None:
         self.files = [root_of[m] / path for m, path in zip(rows["manifest"], rows["path"], strict=True)]
         self.test_set = test_set
         self.recipe = recipe
@@ -89,7 +90,7 @@ class EvaluationSet(Dataset[tuple[torch.Tensor, int]]):
         return len(self.files)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
-        image = open_image(self.files[i], row=i)
+        image = open_image(self.files[i], f"row {i} of the test set {self.test_set.name}")
         view = evaluation_view(
             image, self.recipe.input_px, self.recipe.crop_pct, self.test_set.resize, self.test_set.border_px
         )
@@ -106,8 +107,12 @@ def points_of(image_ids: np.ndarray, targets: Path | None) -> np.ndarray:
     return points
 
 
-def open_image(file: Path, row: int) -> Image.Image:
+def open_image(file: Path, where: str) -> Image.Image:
     """Decodes an image to RGB; EXIF orientation is left alone, as torchvision's loaders do.
+
+    Args:
+        file: The image.
+        where: Which row of which list names it, for the message.
 
     Raises:
         DataError: The file is missing, empty or damaged.
@@ -117,13 +122,13 @@ def open_image(file: Path, row: int) -> Image.Image:
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise DataError(
-            f"{file} (row {row} of its manifest): expected an image, found no file. Put it back, or remake the "
-            "manifest from what is there."
+            f"{file} ({where}): expected an image, found no file. Put it back, or remake "
+            "the manifest from what is there."
         ) from error
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
-            f"{file} (row {row} of its manifest): expected an image, found a damaged file ({error}). Fetch or copy "
-            "this file again; every other image is untouched."
+            f"{file} ({where}): expected an image, found a damaged file ({error}). Fetch "
+            "or copy this file again; every other image is untouched."
         ) from error
 
 
@@ -138,28 +143,26 @@ def check_images(root: Path, paths: np.ndarray, most: int = 20_000) -> None:
     missing = [path for path in looked if not (root / path).is_file()]
     if missing:
         raise DataError(
-            f"{root}: {len(missing)} of the {len(looked)} images looked at are missing, first {missing[0]}. The manifest "
-            "was made from another tree: correct `paths` in the config, or remake the manifest."
+            f"{root}: {len(missing)} of the {len(looked)} images looked at are missing, first {missing[0]}. "
+            "The manifest was made from another tree: correct `paths` in the config, or remake the "
+            "manifest."
         )
-
-
-def untangled(error: DataError) -> DataError:
-    """The plain sentence of an error that crossed from a loader process, where torch wraps it in a traceback."""
-    found = re.findall(r"luab\.errors\.DataError: (.*)", str(error), flags=re.DOTALL)
-    return DataError(found[-1].strip()) if found else error
 
 
 @contextlib.contextmanager
 def _own_randomness(seed: int, epoch: int, i: int) -> Iterator[None]:
     # In the training process itself the generators also feed dropout and mixup: give them back as they were.
     own_process = get_worker_info() is None
-    kept = (random.getstate(), torch.get_rng_state()) if own_process else None
-    words = np.random.SeedSequence((seed, epoch, i)).generate_state(2)
+    kept = (random.getstate(), np.random.get_state(), torch.get_rng_state()) if own_process else None
+    words = np.random.SeedSequence((seed, epoch, i)).generate_state(3)
     random.seed(int(words[0]))
-    torch.manual_seed(int(words[1]))
+    np.random.seed(int(words[1]))
+    # Not torch.manual_seed: it would reseed the GPU's generator too, which nobody restores.
+    torch.default_generator.manual_seed(int(words[2]))
     try:
         yield
     finally:
         if kept is not None:
             random.setstate(kept[0])
-            torch.set_rng_state(kept[1])
+            np.random.set_state(kept[1])
+            torch.set_rng_state(kept[2])

@@ -1,12 +1,16 @@
 """The only place that builds a DataLoader: seeded order, resumable at any batch."""
 
+import contextlib
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from luab.errors import DataError, JobError
 
 
 class EpochBatches(Sampler[list[int]]):
@@ -21,7 +25,13 @@ class EpochBatches(Sampler[list[int]]):
     """
 
     def __init__(self, images: int, batch_size: int, seed: int, epoch: int, start: int = 0) -> None:
-        self.images, self.batch_size, self.seed, self.epoch, self.start = images, batch_size, seed, epoch, start
+        self.images, self.batch_size, self.seed, self.epoch, self.start = (
+            images,
+            batch_size,
+            seed,
+            epoch,
+            start,
+        )
 
     def __len__(self) -> int:
         return self.images // self.batch_size - self.start
@@ -32,7 +42,9 @@ class EpochBatches(Sampler[list[int]]):
             yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
 
-def training_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int, pinned: bool) -> DataLoader[Any]:
+def training_loader(
+    dataset: Dataset[Any], batches: EpochBatches, workers: int, pinned: bool
+) -> DataLoader[Any]:
     """One epoch's loader; items are (images, labels, points, weights) stacked."""
     return DataLoader(dataset, batch_sampler=batches, pin_memory=pinned, **_processes(workers))
 
@@ -40,6 +52,27 @@ def training_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int, 
 def evaluation_loader(dataset: Dataset[Any], batch_size: int, workers: int, pinned: bool) -> DataLoader[Any]:
     """Every item once, in order."""
     return DataLoader(dataset, batch_size=batch_size, shuffle=False, pin_memory=pinned, **_processes(workers))
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Around a loop over a loader: gives back the sentence of an error that torch wrapped in its traceback.
+
+    Raises:
+        DataError: An image could not be read, here or in a loader process.
+        JobError: A loader process was killed.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise DataError(str(error).rpartition("luab.errors.DataError: ")[2].strip()) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise JobError(
+            f"A loader process died ({str(error).splitlines()[0]}); mostly the memory ran out. Ask for more "
+            "memory, or lower compute.workers; the same command goes on from the last kept state."
+        ) from error
 
 
 def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -55,4 +88,11 @@ def _processes(workers: int) -> dict[str, Any]:
         return alone
     # fork on Linux: workers start in milliseconds and share the manifest's pages.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    return {**alone, "multiprocessing_context": method, "prefetch_factor": 4}
+    return {**alone, "multiprocessing_context": method, "prefetch_factor": 4, "worker_init_fn": _deaf_worker}
+
+
+def _deaf_worker(_: int) -> None:
+    # A warning goes to the whole process group. The trainer answers it after the next batch, so its
+    # loaders must outlive it; they end with the trainer.
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)

@@ -15,6 +15,7 @@ Crop = tuple[int, int, int, int]
 
 _PIL = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 RATIO = (3 / 4, 4 / 3)
+_PX_DIGITS = 3
 
 
 def point_in_crop(point_xy: Point, size_wh: tuple[int, int], crop: Crop, flip: bool) -> Point | None:
@@ -33,8 +34,10 @@ def point_in_crop(point_xy: Point, size_wh: tuple[int, int], crop: Crop, flip: b
         naver-ai/NeglectedFreeLunch:imagenet_dataloader.ipynb
     """
     top, left, height, width = crop
-    x = (point_xy[0] * size_wh[0] - left) / width
-    y = (point_xy[1] * size_wh[1] - top) / height
+    # Clicks are mostly whole pixels and so are borders: float32 fractions would push half of the clicks
+    # that lie on a border out of the crop.
+    x = (round(point_xy[0] * size_wh[0], _PX_DIGITS) - left) / width
+    y = (round(point_xy[1] * size_wh[1], _PX_DIGITS) - top) / height
     if not (0 <= x <= 1 and 0 <= y <= 1):
         return None
     return (1 - x if flip else x), y
@@ -67,7 +70,8 @@ class CropFlip:
 
     def __call__(self, image: Image.Image, point_xy: Point | None) -> tuple[Image.Image, Point | None]:
         """Draws one crop; the point comes back in the crop's frame, None when it was cut away."""
-        crop = RandomResizedCropAndInterpolation.get_params(image, self.scale, RATIO)
+        top, left, height, width = RandomResizedCropAndInterpolation.get_params(image, self.scale, RATIO)
+        crop = (top, left, max(1, height), max(1, width))  # of an image of one or two pixels it may be empty
         flip = random.random() < self.flip
         moved = None if point_xy is None else point_in_crop(point_xy, image.size, crop, flip)
         return self._cut(image, crop, flip), moved
@@ -87,8 +91,14 @@ def colour_augmentation(
     """timm's second training stage: changes colours only, so the point stays where it is."""
     if auto_augment is None and color_jitter is None:
         return None
-    stages: Any = create_transform(
-        input_px, is_training=True, hflip=0, auto_augment=auto_augment, color_jitter=color_jitter, separate=True
+    build: Any = create_transform  # its annotations know no None
+    stages = build(
+        input_px,
+        is_training=True,
+        hflip=0,
+        auto_augment=auto_augment,
+        color_jitter=color_jitter,
+        separate=True,
     )
     second: Callable[[Image.Image], Image.Image] = stages[1]
     return second
@@ -115,8 +125,8 @@ def evaluation_view(
     if resize in ("squash", "identity"):
         return image.resize((input_px, input_px), Image.Resampling.BILINEAR)
     width, height = image.size
-    scale = int(input_px / crop_pct) / min(width, height)
-    width, height = max(input_px, round(width * scale)), max(input_px, round(height * scale))
+    side, shorter = int(input_px / crop_pct), min(width, height)
+    width, height = side * width // shorter, side * height // shorter  # rounded down, as torchvision does
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - input_px) / 2), round((height - input_px) / 2)
     return image.crop((left, top, left + input_px, top + input_px))
