@@ -84,8 +84,10 @@ def _from_scores(draw: Callable[..., Figure]) -> Callable[[str, Inputs, str], Fi
 
 
 def _draw_click_density(name: str, inputs: Inputs, label: str) -> Figure:
-    table = _read_index(required(inputs.index, name, "index"), ["click_xy"])
-    return byproducts.click_density(_flat(table["click_xy"]).reshape(-1, 2), label)
+    from luab.byproducts.statistics import click_points
+
+    table = _read_index(required(inputs.index, name, "index"), ["selected", "click_xy"])
+    return byproducts.click_density(click_points(table).xy, label)
 
 
 def _draw_hover_time(name: str, inputs: Inputs, label: str) -> Figure:
@@ -145,8 +147,8 @@ def _draw_cam_examples(name: str, inputs: Inputs, label: str) -> Figure:
     ]
     note = (
         "Images: evenly spaced in the order of their names, not chosen by result. Heat: score map of the "
-        "true class, lowest to highest. Found box: largest contour above the threshold that finds most boxes at "
-        f"IoU 0.5 on {min(_TUNING, tables[0].num_rows):,} images ({thresholds[0]:.2f} for the baseline, "
+        "true class, lowest to highest. Found box: largest contour above the threshold that finds most boxes "
+        f"at IoU 0.5 on {min(_TUNING, tables[0].num_rows):,} images ({thresholds[0]:.2f} for the baseline, "
         f"{thresholds[1]:.2f} for LUAB)."
     )
     return localization.cam_examples(examples, ["Baseline", style.SUPERVISIONS["click"]], note, label)

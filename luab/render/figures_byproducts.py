@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from luab.errors import DataError
 from luab.render import style
@@ -102,7 +102,7 @@ def click_density(clicks: Array, label: str = "") -> Figure:
     """Where clicks fall in the image, with the marginals and the centre for reference.
 
     Args:
-        clicks: [n, 2] fractions of the image, x right, y down; those outside [0, 1] are left out and counted.
+        clicks: [n, 2] fractions of the image, x right, y down; those outside [0, 1] are counted, not drawn.
         label: E.g. "demo world".
 
     Raises:
@@ -149,7 +149,8 @@ def click_density(clicks: Array, label: str = "") -> Figure:
     std = inside.std(axis=0)
     note = (
         f"n = {len(inside):,} clicks ({len(clicks) - len(inside):,} outside the image left out). Mean ± "
-        f"standard deviation: x {x:.3f} ± {std[0]:.3f}, y {y:.3f} ± {std[1]:.3f}. Dashed: centre of the image."
+        f"standard deviation: x {x:.3f} ± {std[0]:.3f}, y {y:.3f} ± {std[1]:.3f}. "
+        "Dashed: centre of the image."
     )
     return style.finish(figure, note, label)
 
@@ -188,6 +189,7 @@ def hover_time(times_ms: Array, label: str = "") -> Figure:
     counts, _ = np.histogram(positive, bins)
     axes.stairs(counts / len(positive) * 100, bins, fill=True, color=style.COLOURS["click"], alpha=0.55)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda ms, _: _duration(ms)))
     median = float(np.median(positive))
     lower, upper = np.percentile(positive, [25, 75])
@@ -207,7 +209,8 @@ def hover_time(times_ms: Array, label: str = "") -> Figure:
     zero, long = float(np.mean(times_ms == 0)), float(np.mean(times_ms > LONG_MS))
     note = (
         f"n = {len(times_ms):,} records. Shown: {len(positive):,} above zero; exactly zero: "
-        f"{style.percent(zero)} %; above {LONG_MS / 1000:g} s: {style.percent(long)} %. Grey: middle half of those shown."
+        f"{style.percent(zero)} %; above {LONG_MS / 1000:g} s: {style.percent(long)} %. "
+        "Grey: middle half of those shown."
     )
     return style.finish(figure, note, label)
 

@@ -1,6 +1,7 @@
 """Figures of accuracy against one factor: severity of a corruption; size, rotation and place of an object."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,13 +45,14 @@ def corruption_severity(scores: pd.DataFrame, headline_lambda: float, label: str
     for row, backbone in zip(grid, backbones, strict=True):
         for axes, names in zip(row, panels.values(), strict=True):
             chosen = details[(details["backbone"] == backbone) & details["corruption"].isin(names)]
-            _draw_lines(axes, _by_factor(chosen, "severity"))
+            _draw_lines(axes, _by_factor(chosen, "severity"), dodge=0.13)
             axes.set_xticks(sorted(details["severity"].unique()))
+            if backbone == backbones[-1]:
+                axes.set_xlabel("Severity")
         row[0].set_ylabel(f"{style.backbone_name(backbone)}\naccuracy (%) ↑")
     for axes, (name, names) in zip(grid[0], panels.items(), strict=True):
         count = details.loc[details["corruption"].isin(names), "corruption"].nunique()
         axes.set_title(f"{name} ({count})")
-    figure.supxlabel("Severity", fontsize=7)
     style.legend_above(figure, grid[0, 0])
     note = (
         f"ImageNet-C, in brackets: corruptions averaged; {int(details['n'].max()):,} images per corruption "
@@ -69,13 +71,13 @@ def si_score_factors(scores: pd.DataFrame, headline_lambda: float, label: str = 
     chosen = q.at_headline(scores, headline_lambda)
     there = set(chosen.loc[chosen["group"] != "", "benchmark"])
     factors = [name for name in _FACTORS if name in there]
-    place = "siscore_location" in there and (chosen["supervision"] == "click").any()
+    place = "siscore_location" in there and "click" in set(chosen["supervision"])
     if not factors and not place:
         raise DataError(
             "scores: expected details of SI-Score, found none. Add a siscore_* benchmark to `suites`."
         )
     backbones = style.backbone_order(list(chosen["backbone"]))
-    figure = style.new_figure(style.PAGE_IN, 1.5 * len(backbones) + 0.55)
+    figure = style.new_figure(style.PAGE_IN, 1.3 * len(backbones) + 0.55)
     ratios = [1.25] * len(factors) + [1.0] * place
     grid = figure.subplots(len(backbones), len(ratios), squeeze=False, width_ratios=ratios)
     for column, factor in enumerate(factors):
@@ -99,9 +101,9 @@ def _factor_column(
     column: Sequence[Axes], details: pd.DataFrame, factor: str, backbones: Sequence[str]
 ) -> None:
     title, scale = _FACTORS[factor]
-    details = details.assign(value=details["group"].astype(float) * scale)
+    details = details.assign(factor=details["group"].astype(float) * scale)
     for axes, backbone in zip(column, backbones, strict=True):
-        _draw_lines(axes, _by_factor(details[details["backbone"] == backbone], "value"), markers=False)
+        _draw_lines(axes, _by_factor(details[details["backbone"] == backbone], "factor"), dodge=0)
         axes.tick_params(labelbottom=backbone == backbones[-1])
     column[-1].set_xlabel(title)
 
@@ -161,22 +163,20 @@ def _by_factor(details: pd.DataFrame, factor: str) -> pd.DataFrame:
     return table.rename(columns={factor: "x"}).fillna({"std": 0.0})
 
 
-def _draw_lines(axes: Axes, table: pd.DataFrame, markers: bool = True) -> None:
-    for supervision in style.supervision_order(list(table["supervision"])):
+def _draw_lines(axes: Axes, table: pd.DataFrame, dodge: float) -> None:
+    """One line per supervision; with `dodge` also markers, set apart sideways."""
+    supervisions = style.supervision_order(list(table["supervision"]))
+    for i, supervision in enumerate(supervisions):
         line = table[table["supervision"] == supervision].sort_values("x")
         x, mean, std = (line[name].to_numpy() for name in ("x", "mean", "std"))
-        colour = style.COLOURS[supervision]
-        axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
-        marker = style.MARKERS[supervision] if markers else None
-        axes.plot(
-            x,
-            mean,
-            color=colour,
-            marker=marker,
-            ms=2.8,
-            label=style.SUPERVISIONS[supervision],
-            gid=supervision,
-        )
+        colour, name = style.COLOURS[supervision], style.SUPERVISIONS[supervision]
+        if dodge:
+            x = x + dodge * (i - (len(supervisions) - 1) / 2)
+            look: dict[str, Any] = {"marker": style.MARKERS[supervision], "ms": 2.6, "elinewidth": 0.9}
+            axes.errorbar(x, mean, yerr=std, color=colour, lw=0.8, label=name, gid=supervision, **look)
+        else:
+            axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
+            axes.plot(x, mean, color=colour, label=name, gid=supervision)
     axes.yaxis.set_major_locator(MaxNLocator(4))
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from luab.errors import DataError
 from luab.render import style
@@ -99,15 +101,13 @@ def _draw_box(axes: Axes, box: tuple[float, float, float, float], colour: str, w
 
 
 def _legend(figure: Figure) -> None:
-    from matplotlib.lines import Line2D
-
-    dark = "#3A3A3A"
+    outline = [withStroke(linewidth=3.4, foreground="#303030")]
     handles = [
-        Rectangle((0, 0), 1, 1, fc=dark, ec=_TRUTH, lw=1.2, label="True box"),
-        Rectangle((0, 0), 1, 1, fc=dark, ec=_FOUND, lw=1.2, label="Found box"),
+        Line2D([], [], color=_TRUTH, lw=1.6, path_effects=outline, label="True box"),
+        Line2D([], [], color=_FOUND, lw=1.6, path_effects=outline, label="Found box"),
         Line2D([], [], ls="none", marker="o", ms=4.5, mfc=_POINT, mec="black", label="Predicted point"),
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, handleheight=1.0, handlelength=1.4)
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
 
 
 def cam_view(

@@ -34,11 +34,13 @@ def lambda_sweep(scores: pd.DataFrame, headline_lambda: float, label: str = "") 
         row[0].set_ylabel(f"{style.backbone_name(backbone)}\n%")
     for axes, quantity in zip(grid[0], shown, strict=True):
         axes.set_title(quantity.heading)
-    figure.supxlabel("λ, weight of the byproduct loss (log scale)", fontsize=7)
+    for axes in grid[-1]:
+        axes.set_xlabel("λ (log scale)")
     style.legend_above(figure, grid[0, 0])
+    band = ", their spread as a band" if summary["n"].max() > 1 else ""
     note = (
-        f"Points: {q.spread_text(summary)}. Horizontal lines: runs at a single λ, with the same spread as "
-        f"a band (baseline: no byproduct loss; random points: λ = {headline_lambda:g}). Arrow: which way is better."
+        f"Points: {q.spread_text(summary)}. Horizontal lines: runs at a single λ{band} "
+        f"(baseline: no byproduct loss; random points: λ = {headline_lambda:g}). Arrow: which way is better."
     )
     return style.finish(figure, note, label)
 
@@ -91,9 +93,9 @@ def robustness_gain(scores: pd.DataFrame, headline_lambda: float, label: str = "
     single = int(summary["n"].max()) == 1
     intervals = "no intervals, since n = 1 seed" if single else f"95 % intervals, n = {q.seeds_text(summary)}"
     note = (
-        f"Difference to the baseline in percentage points at λ = {headline_lambda:g}, sign flipped where lower "
-        f"is better (marked ↓), so that right is always better; {intervals}. Hollow: the interval holds 0 or "
-        "there is none."
+        f"Difference to the baseline in percentage points at λ = {headline_lambda:g}, sign flipped where "
+        f"lower is better (marked ↓), so that right is always better; {intervals}. "
+        "Hollow: the interval holds 0 or there is none."
     )
     return style.finish(figure, note, label)
 

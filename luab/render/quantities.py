@@ -89,7 +89,7 @@ LOCALIZATION = (
     Quantity("wsol_test", "max_box_acc", "MaxBoxAcc"),
     MAX_BOX_V2,
     Quantity("wsol_test", "point_in_box", "Point in box", needs_point=True),
-    Quantity("wsol_test", "point_distance", "Point distance", lower=True, needs_point=True),
+    Quantity("wsol_test", "point_distance", "Point distance (% of diagonal)", lower=True, needs_point=True),
 )
 SWEPT = (VAL, MAIN[3], MAIN[4], BG_GAP, MAX_BOX_V2)
 GAINS = (*MAIN, MIXED_RAND, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2)
@@ -105,9 +105,10 @@ def present(scores: pd.DataFrame, quantities: Sequence[Quantity]) -> list[Quanti
     found = [quantity for quantity in quantities if quantity.key in there]
     if not found:
         wanted = ", ".join(sorted({quantity.benchmark for quantity in quantities}))
+        there_is = ", ".join(sorted(set(scores["benchmark"])))
         raise DataError(
-            f"scores: expected one of the benchmarks {wanted}, found "
-            f"{', '.join(sorted(set(scores['benchmark'])))}. Add one to `suites` in the configuration and run again, or leave this table or figure out."
+            f"scores: expected one of the benchmarks {wanted}, found {there_is}. Add one to `suites` in the "
+            "configuration and run again, or leave this table or figure out."
         )
     return found
 

@@ -1,7 +1,6 @@
 """One look for all figures: type, colours, names for people, notes and reproducible files."""
 
 import functools
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -10,6 +9,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextToPath
 
 from luab.files import replacing
 
@@ -116,8 +117,8 @@ def finish(figure: Figure, note: str, label: str = "") -> Figure:
         label: E.g. "demo world"; empty for none.
     """
     width, height = figure.get_size_inches()
-    lines = textwrap.wrap(note, width=int(width * 72 / (_NOTE_PT * 0.56)))
-    if label and (not lines or len(lines[-1]) > 0.75 * width * 72 / (_NOTE_PT * 0.56)):
+    lines = _wrapped(note, width * 72 - 6)
+    if label and _width_pt(f"{lines[-1]}    {label}") > width * 72 - 6:
         lines.append("")
     below = len(lines) * _LINE_IN + 0.1
     total = height + below
@@ -143,6 +144,23 @@ def finish(figure: Figure, note: str, label: str = "") -> Figure:
     return figure
 
 
+def _wrapped(text: str, width_pt: float) -> list[str]:
+    """Lines no wider than `width_pt`; "n = 3" stays in one piece."""
+    lines = [""]
+    for word in text.replace(" = ", "\u00a0=\u00a0").replace(" ± ", "\u00a0±\u00a0").split(" "):
+        longer = f"{lines[-1]} {word}".strip(" ")
+        if lines[-1] and _width_pt(longer) > width_pt:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _width_pt(text: str) -> float:
+    font = FontProperties(family=_STYLE["font.family"], size=_NOTE_PT)
+    return float(TextToPath().get_text_width_height_descent(text, font, ismath=False)[0])
+
+
 def save(figure: Figure, pdf: Path | str) -> None:
     """Writes `pdf` and the PNG beside it; equal figures give equal bytes.
 
@@ -164,7 +182,7 @@ def backbone_name(name: str) -> str:
     """A backbone as people write it; timm's name where we know no other."""
     if name.startswith("test_"):
         return (
-            name.replace("test_", "Tiny ").replace("resnet", "ResNet").replace("vit", "ViT").replace("_", "-")
+            name.replace("test_", "Test ").replace("resnet", "ResNet").replace("vit", "ViT").replace("_", "-")
         )
     return _BACKBONES.get(name, name)
 

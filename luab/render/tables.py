@@ -17,8 +17,8 @@ _BOLD_NOTE = (
     "Bold: best mean of its backbone, where the 95 % interval of its difference to the baseline excludes 0."
 )
 _DIFF_NOTE = (
-    "Lines marked Δ: difference to the baseline, seed against the same seed, in percentage points, with the 95 % "
-    "interval and p of a paired t-test; without an interval there are too few seeds for one."
+    "Lines marked Δ: difference to the baseline, seed against the same seed, in percentage points, with the "
+    "95 % interval and p of a paired t-test; without an interval there are too few seeds for one."
 )
 
 
@@ -58,7 +58,7 @@ def byproduct_statistics(statistics: pd.DataFrame) -> Table:
         )
     cells = pd.DataFrame(
         {
-            "Statistic": statistics["statistic"].astype(str),
+            "Statistic": [str(name).replace("_", " ") for name in statistics["statistic"]],
             "Value": [
                 _value(v, u, n) for v, u, n in statistics[["value", "unit", "n"]].itertuples(index=False)
             ],
@@ -226,17 +226,20 @@ def read_published(path: Path | str) -> pd.DataFrame:
 
 
 def _value(value: float, unit: str, n: int) -> str:
-    number = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
-    if unit == "fraction":
+    if pd.isna(value):
+        return f"– (n = {int(n):,})"
+    if unit in ("share", "fraction"):
         number, unit = style.percent(value), "%"
-    shown = f"{number} {unit}" if unit not in ("", "1", "count") else number
+    else:
+        number = f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:,.4g}"
+    shown = f"{number} {unit}" if unit not in ("", "count") else number
     return f"{shown} (n = {int(n):,})"
 
 
 def _by_backbone(name: str, title: str, scores: pd.DataFrame, quantities: Sequence[q.Quantity]) -> Table:
     summary = q.summarise(scores, quantities)
     rows: list[list[str]] = []
-    groups = []
+    groups: list[int] = []
     for backbone in style.backbone_order(list(summary["backbone"])):
         groups.append(len(rows))
         rows += _block(summary[summary["backbone"] == backbone], backbone, quantities)
@@ -247,7 +250,7 @@ def _by_backbone(name: str, title: str, scores: pd.DataFrame, quantities: Sequen
 
 def _block(summary: pd.DataFrame, backbone: str, quantities: Sequence[q.Quantity]) -> list[list[str]]:
     best = {quantity: _best(summary, quantity) for quantity in quantities}
-    rows = []
+    rows: list[list[str]] = []
     for supervision in style.supervision_order(list(summary["supervision"])):
         weights = sorted(summary.loc[summary["supervision"] == supervision, "lambda"].unique())
         for weight in weights:
@@ -319,18 +322,21 @@ def _raw(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> pd.DataFram
 
 def _notes(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> list[str]:
     notes = [f"Cells: {q.spread_text(summary)}.", _DIFF_NOTE, *_p_note(summary, quantities), _BOLD_NOTE]
+    about: dict[str, list[str]] = {}
     for quantity in quantities:
-        row = q.of(summary, quantity).iloc[0]
-        notes.append(f"{quantity.title}: {row['images']:,} images; {row['protocol'].rstrip('.')}.")
-    return notes
+        rows = q.of(summary, quantity)
+        # Backbones may see other crops: every protocol in use is named.
+        protocols = "; or ".join(dict.fromkeys(rows["protocol"].str.rstrip(".")))
+        about.setdefault(f"{rows['images'].max():,} images; {protocols}.", []).append(quantity.title)
+    return notes + [f"{', '.join(titles)}: {text}" for text, titles in about.items()]
 
 
 def _p_note(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> list[str]:
     """Which p were corrected; nothing where there is no p at all."""
     if summary["p"].isna().all():
         return []
-    corrected = [quantity.title for quantity in quantities if q.of(summary, quantity)["p_holm"].notna().any()]
-    plain = [quantity.title for quantity in quantities if quantity.title not in corrected]
+    rows = [(quantity.title, q.of(summary, quantity)) for quantity in quantities]
+    plain = [title for title, row in rows if row["p"].notna().any() and row["p_holm"].isna().all()]
     note = (
         "p: Holm's correction over the headline numbers of all benchmarks, for each backbone and supervision"
     )
@@ -354,8 +360,12 @@ def _iou_name(group: str) -> str:
 
 def _published(table: Table, published: pd.DataFrame) -> Table:
     """The table with a column of published values where we know some for its backbones."""
-    here = published[(published["table"] == table.name) & published["value"].notna()]
-    here = here[(here["benchmark"] == q.VAL.benchmark) & (here["metric"] == q.VAL.metric)]
+    here = published[(published["table"] == table.name) & published["backbone"].isin(table.raw["backbone"])]
+    if here.empty:
+        return table
+    here = here[
+        here["value"].notna() & (here["benchmark"] == q.VAL.benchmark) & (here["metric"] == q.VAL.metric)
+    ]
     known = {(r.backbone, r.supervision): (r.value, r.source) for r in here.itertuples()}
     rows = table.raw[["backbone", "supervision"]].itertuples(index=False, name=None)
     known = {key: known[key] for key in dict.fromkeys(rows) if key in known}
