@@ -23,7 +23,7 @@ _BOXED = 0.425
 # Spread of a click about the middle of the box, as share of the box's side: 90 % fall within.
 _CLICK_SPREAD = 0.25
 # The official records' estimateTime peaks at 300 to 400 ms with a long tail.
-_TIME_MEDIAN_MS, _TIME_SPREAD = 520.0, 0.72
+_TIME_MEDIAN_MS, _TIME_SPREAD = 480.0, 0.72
 
 
 class Story(Enum):
@@ -160,7 +160,7 @@ def _metadata(
 ) -> list[tuple[str, Content]]:
     """One annotator's submission, tags in alphabetical order as in the release."""
     worker = int(rng.integers(12))
-    pace = float(stream(seed, "worker", worker).lognormal(0, 0.25))
+    pace = float(stream(seed, "worker", worker).lognormal(0, 0.2))
     shrink = min(1.0, _CELL_PX[0] / image.width, _CELL_PX[1] / image.height)
     shown = (round(image.width * shrink), round(image.height * shrink))
     submit_s = int(rng.integers(*_SUBMIT_S))

@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFilter
 from luab.demo.backdrops import BACKDROPS
 from luab.demo.classes import FAMILIES, Colour, DemoClass
 from luab.demo.noise import smooth_noise
-from luab.demo.silhouettes import SILHOUETTES, Part, strange_shape
+from luab.demo.parts import Part, strange_shape
+from luab.demo.silhouettes import SILHOUETTES
 
 Pixels = NDArray[np.uint8]
 Field = NDArray[np.float64]

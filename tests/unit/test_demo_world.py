@@ -23,9 +23,10 @@ from luab.demo.classes import CLASSES, FAMILIES, DemoClass
 from luab.demo.corruptions import CORRUPTIONS, corrupt
 from luab.demo.drawing import Look, class_sprite, draw_scene, mask_box, over, paint, palette
 from luab.demo.noise import stream
+from luab.demo.parts import polygon
 from luab.demo.photos import PHOTO, train_images, val_images
 from luab.demo.shifted import ADVERSARIAL
-from luab.demo.silhouettes import SILHOUETTES, polygon
+from luab.demo.silhouettes import SILHOUETTES
 from luab.demo.world import WorldSizes, draw_world
 
 SEED, SIZE_PX = 3, 40
