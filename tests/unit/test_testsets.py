@@ -9,9 +9,9 @@ from luab.data.testsets import TEST_SETS, TestSet, find_test_set, test_set_rows
 from luab.errors import ConfigError, DataError
 
 NAMES = {
-    "imagenet_val", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_o", "imagenet_sketch", "imagenet_c",
-    "imagenet_cocc", "objectnet", "siscore_size", "siscore_location", "siscore_rotation", "in9", "in9_challenge",
-    "wsol_val", "wsol_test",
+    "imagenet_val", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_o", "imagenet_sketch",
+    "imagenet_c", "imagenet_cocc", "objectnet", "siscore_size", "siscore_location", "siscore_rotation",
+    "in9", "in9_challenge", "wsol_val", "wsol_test",
 }  # fmt: skip
 
 
