@@ -184,8 +184,9 @@ def hover_time(times_ms: Array, label: str = "") -> Figure:
         raise DataError("hover time: expected times above zero, found none in the index. Index again.")
     figure = style.new_figure(style.COLUMN_IN, 2.0)
     axes = figure.subplots()
-    low, high = np.log10(positive.min()), np.log10(positive.max() + 1)
-    bins = np.logspace(low, max(high, low + 0.1), 61)
+    # A little wider than the data: rounding must not put the first or last time outside.
+    low, high = np.log10(positive.min()) - 0.05, np.log10(positive.max()) + 0.05
+    bins = np.logspace(low, high, 61)
     counts, _ = np.histogram(positive, bins)
     axes.stairs(counts / len(positive) * 100, bins, fill=True, color=style.COLOURS["click"], alpha=0.55)
     axes.set_xscale("log")
