@@ -99,7 +99,7 @@ class Plan:
         paths = self.study.paths
         if manifest in paths.copies:
             return str(paths.copies[manifest])
-        return str(paths.imagenet) if manifest in FROM_IMAGENET else None
+        return str(paths.imagenet) if paths.imagenet and manifest in FROM_IMAGENET else None
 
     def manifest_inputs(self, manifest: str) -> list[str]:
         """Cards that a manifest waits for: of its tree, and of the lists that describe it."""
@@ -116,6 +116,8 @@ class Plan:
 
     def lists(self, dataset: str) -> tuple[str, ...]:
         """Downloads of a dataset that are read as they are: label lists, box lists."""
+        if dataset in ("imagenet_train", "imagenet_val"):  # listed for people, who fetch them by hand
+            return ()
         return tuple(name for name, unpacked in self.archives.get(dataset, {}).items() if not unpacked)
 
     def trees(self, dataset: str) -> tuple[str, ...]:

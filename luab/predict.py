@@ -104,7 +104,7 @@ class Predictor:
         loader = evaluation_loader(
             dataset, compute.predict_batch, compute.workers, self.device.type == "cuda"
         )
-        labels = torch.tensor([labels[0] if len(labels) else 0 for labels in rows["labels"]])
+        labels = torch.tensor([int(labels[0]) if len(labels) else 0 for labels in rows["labels"]])
         with plain_errors(), progress(test_set.name, len(dataset), "images") as advance:
             for images, index in loader:
                 yield self._columns(test_set, images, labels[index])

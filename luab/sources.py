@@ -21,9 +21,10 @@ def source_root(study: Study, manifest: str) -> Path:
         return study.layout.raw_folder(manifest)
     if study.paths.imagenet is None:
         raise DataError(
-            "paths.imagenet is not set. ImageNet-1k (ILSVRC2012) needs a licence and is never downloaded by luab: register "
-            "at image-net.org, unpack ILSVRC2012_img_train.tar so that <folder>/train/<wnid>/*.JPEG holds 1,281,167 images, "
-            "sort ILSVRC2012_img_val.tar into <folder>/val/<wnid>/*.JPEG (or leave it flat and put the devkit beside it), and "
-            "set paths.imagenet: <folder> in config/config.yaml."
+            "paths.imagenet is not set. ImageNet-1k (ILSVRC2012) needs a licence and is never downloaded "
+            "by luab: register at image-net.org, unpack ILSVRC2012_img_train.tar so that "
+            "<folder>/train/<wnid>/*.JPEG holds 1,281,167 images, sort ILSVRC2012_img_val.tar into "
+            "<folder>/val/<wnid>/*.JPEG (or leave it flat and put the devkit beside it), and set "
+            "paths.imagenet: <folder> in config/config.yaml."
         )
     return study.paths.imagenet

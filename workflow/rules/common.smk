@@ -22,6 +22,7 @@ CODE = luab_provenance.code_digest
 # Jobs read the merged, checked configuration (profile, --configfile and --config included) from one
 # file named by its content; it travels by environment, so that a changed caption retrains nothing.
 os.environ["LUAB_CONFIG"] = str(luab_plan.keep_config(STUDY, Path(".snakemake") / "luab"))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(workflow.basedir)), os.environ.get("PYTHONPATH")]))
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 

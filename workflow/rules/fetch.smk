@@ -13,7 +13,7 @@ if STUDY.demo:
         log:
             "logs/demo_world.log",
         conda:
-            "luab"
+            "../envs/luab.yaml"
         shell:
             "python -m luab demo-world > {log} 2>&1"
 
@@ -28,7 +28,7 @@ rule fetch:
     log:
         "logs/fetch/{archive}.log",
     conda:
-        "luab"
+        "../envs/luab.yaml"
     resources:
         downloads=1,
         runtime=24 * 60,
@@ -44,7 +44,7 @@ rule unpack:
     log:
         "logs/unpack/{dataset}.log",
     conda:
-        "luab"
+        "../envs/luab.yaml"
     resources:
         runtime=12 * 60,
     shell:

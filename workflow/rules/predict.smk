@@ -16,7 +16,7 @@ for suite in STUDY.suites:
         log:
             f"logs/predict/{{run}}/{suite.name}.log",
         conda:
-            "luab"
+            "../envs/luab.yaml"
         threads: STUDY.compute.threads
         resources:
             gpu=PLAN.gpus,

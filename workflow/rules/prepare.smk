@@ -10,7 +10,7 @@ rule index:
     log:
         "logs/index.log",
     conda:
-        "luab"
+        "../envs/luab.yaml"
     resources:
         mem_mb=2000,
         runtime=120,
@@ -30,7 +30,7 @@ rule manifest:
     log:
         "logs/manifest/{dataset}.log",
     conda:
-        "luab"
+        "../envs/luab.yaml"
     resources:
         mem_mb=4000,
         runtime=120,
@@ -50,7 +50,7 @@ rule targets:
     log:
         "logs/targets/{supervision}.log",
     conda:
-        "luab"
+        "../envs/luab.yaml"
     resources:
         mem_mb=4000,
         runtime=60,

@@ -27,7 +27,7 @@ for name in PLAN.tables:
         log:
             f"logs/render/table_{name}.log",
         conda:
-            "luab"
+            "../envs/luab.yaml"
         shell:
             "python -m luab render table {params.name} > {log} 2>&1"
 
@@ -56,6 +56,6 @@ for name in PLAN.figures:
         log:
             f"logs/render/figure_{name}.log",
         conda:
-            "luab"
+            "../envs/luab.yaml"
         shell:
             "python -m luab render figure {params.name} > {log} 2>&1"

@@ -16,7 +16,7 @@ for suite in STUDY.suites:
         log:
             f"logs/score/{{run}}/{suite.name}.log",
         conda:
-            "luab"
+            "../envs/luab.yaml"
         resources:
             mem_mb=4000,
             runtime=30,
@@ -34,6 +34,6 @@ rule collect:
     log:
         "logs/collect.log",
     conda:
-        "luab"
+        "../envs/luab.yaml"
     shell:
         "python -m luab collect > {log} 2>&1"

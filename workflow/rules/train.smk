@@ -15,7 +15,7 @@ rule train:
     log:
         "logs/train/{run}.log",
     conda:
-        "luab"
+        "../envs/luab.yaml"
     threads: STUDY.compute.threads
     resources:
         gpu=PLAN.gpus,
