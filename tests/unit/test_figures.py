@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -107,6 +108,17 @@ def mean_of(
 
 def test_registry_and_figures_name_the_same() -> None:
     assert list(figures.FIGURES) == list(registry.FIGURES)
+
+
+@pytest.mark.parametrize(("kind", "names"), [("table", registry.TABLES), ("figure", registry.FIGURES)])
+def test_every_caption_is_written_and_opens_with_the_label(
+    kind: str, names: dict[str, str], repository: Path
+) -> None:
+    caption = jinja2.Template((repository / "workflow" / "report" / f"{kind}.rst").read_text())
+    for name in names:
+        job = {"params": {"label": "demo world"}, "wildcards": {"name": name}}
+        text = caption.render(snakemake=job).strip()
+        assert text.startswith("**demo world**: ") and len(text) > 150, name
 
 
 @pytest.mark.parametrize("name", FROM_SCORES)
@@ -258,8 +270,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pa.Table.from_pylist([record(name) for name in ids], schema=SCHEMA), folder / "index.parquet"
     )
     for model, has_point in (("none", False), ("click", True)):
-        rows = [prediction(name, has_point) for name in ids]
-        pq.write_table(pa.Table.from_pylist(rows), folder / f"{model}.parquet")
+        table = pa.Table.from_pylist([prediction(name, has_point) for name in ids])
+        halves = pa.array([row.astype(np.float16) for row in table["cam"].to_numpy()], pa.list_(pa.float16()))
+        pq.write_table(table.set_column(1, "cam", halves), folder / f"{model}.parquet")
     return folder
 
 
