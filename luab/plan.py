@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,24 @@ from luab.sources import FROM_IMAGENET
 
 _SLACK = 1.5
 _SHORTEST_MINUTES = 60
+
+
+def prepare_jobs(study: Study, checkout: Path) -> None:
+    """Sets the environment that the jobs of this process inherit.
+
+    Jobs read the merged, checked configuration (profile, --configfile and --config included) from one file
+    named by its content. Its path travels by environment and not in the command, so that a changed caption
+    retrains nothing. `python` is the one that runs here, and luab is the checkout's.
+    """
+    os.environ["LUAB_CONFIG"] = str(keep_config(study, Path(".snakemake") / "luab"))
+    _prepend("PATH", Path(sys.executable).parent)
+    _prepend("PYTHONPATH", checkout)
+
+
+def _prepend(variable: str, folder: Path) -> None:
+    known = os.environ.get(variable, "").split(os.pathsep)
+    if str(folder) not in known:
+        os.environ[variable] = os.pathsep.join([str(folder), *filter(None, known)])
 
 
 def keep_config(study: Study, folder: Path) -> Path:

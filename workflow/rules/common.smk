@@ -1,6 +1,4 @@
 # What the rules ask: the checked study, its paths, and which file depends on which. No rules here.
-import os
-import sys
 from pathlib import Path
 
 import luab.archives as luab_archives
@@ -19,11 +17,7 @@ except AnyLuabError as mistake:
 DATA, RESULTS = str(STUDY.paths.data), str(STUDY.paths.results)
 CODE = luab_provenance.code_digest
 
-# Jobs read the merged, checked configuration (profile, --configfile and --config included) from one
-# file named by its content; it travels by environment, so that a changed caption retrains nothing.
-os.environ["LUAB_CONFIG"] = str(luab_plan.keep_config(STUDY, Path(".snakemake") / "luab"))
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(workflow.basedir)), os.environ.get("PYTHONPATH")]))
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+luab_plan.prepare_jobs(STUDY, checkout=Path(workflow.basedir))
 
 
 wildcard_constraints:
@@ -48,12 +42,8 @@ def training_inputs(wildcards):
     return [f"{DATA}/manifests/imagenet_train.json", *targets]
 
 
-def run_files(pattern):
-    return [pattern.format(run=f"{RESULTS}/runs/{run.folder}") for run in STUDY.runs()]
-
-
 def all_scores():
-    return [f for name in STUDY.benchmarks for f in run_files("{run}/scores/" + name + ".json")]
+    return [f"{RESULTS}/runs/{run.folder}/scores/{name}.json" for run in STUDY.runs() for name in STUDY.benchmarks]
 
 
 def all_tables():

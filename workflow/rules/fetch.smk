@@ -7,13 +7,13 @@ if STUDY.demo:
         output:
             card=f"{DATA}/world/world.json",
             archives=STUDY.paths.archives,
-        params:
-            demo=STUDY.demo.model_dump_json(),
-            code=CODE("luab.demo.world"),
         log:
             "logs/demo_world.log",
         conda:
             "../envs/luab.yaml"
+        params:
+            demo=STUDY.demo.model_dump_json(),
+            code=CODE("luab.demo.world"),
         shell:
             "python -m luab demo-world > {log} 2>&1"
 
@@ -23,8 +23,6 @@ rule fetch:
         PLAN.archive_list,
     output:
         card=f"{DATA}/archives/{{archive}}.json",
-    params:
-        entry=lambda wildcards: PLAN.archive_digest(wildcards.archive),
     log:
         "logs/fetch/{archive}.log",
     conda:
@@ -32,6 +30,8 @@ rule fetch:
     resources:
         downloads=1,
         runtime=24 * 60,
+    params:
+        entry=lambda wildcards: PLAN.archive_digest(wildcards.archive),
     shell:
         "python -m luab fetch {wildcards.archive} > {log} 2>&1"
 

@@ -11,8 +11,6 @@ for suite in STUDY.suites:
         output:
             card=f"{RESULTS}/runs/{{run}}/predictions/{suite.name}.json",
             tables=[f"{RESULTS}/runs/{{run}}/predictions/{name}.parquet" for name in PLAN.test_sets(suite.name)],
-        params:
-            suite=suite.name,
         log:
             f"logs/predict/{{run}}/{suite.name}.log",
         conda:
@@ -22,5 +20,7 @@ for suite in STUDY.suites:
             gpu=PLAN.gpus,
             mem_mb=PLAN.job_mem_mb,
             runtime=12 * 60,
+        params:
+            suite=suite.name,
         shell:
             "python -m luab predict {wildcards.run} {params.suite} > {log} 2>&1"

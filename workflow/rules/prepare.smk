@@ -24,9 +24,6 @@ rule manifest:
     output:
         card=f"{DATA}/manifests/{{dataset}}.json",
         manifest=f"{DATA}/manifests/{{dataset}}.parquet",
-    params:
-        source=lambda wildcards: PLAN.own_copy(wildcards.dataset),
-        partial=STUDY.paths.partial,
     log:
         "logs/manifest/{dataset}.log",
     conda:
@@ -34,6 +31,9 @@ rule manifest:
     resources:
         mem_mb=4000,
         runtime=120,
+    params:
+        source=lambda wildcards: PLAN.own_copy(wildcards.dataset),
+        partial=STUDY.paths.partial,
     shell:
         "python -m luab manifest {wildcards.dataset} > {log} 2>&1"
 
@@ -44,9 +44,6 @@ rule targets:
     output:
         card=f"{DATA}/targets/imagenet/{{supervision}}.json",
         targets=f"{DATA}/targets/imagenet/{{supervision}}.parquet",
-    params:
-        seed=STUDY.random_points_seed,
-        code=CODE("luab.data.targets"),
     log:
         "logs/targets/{supervision}.log",
     conda:
@@ -54,5 +51,8 @@ rule targets:
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        seed=STUDY.random_points_seed,
+        code=CODE("luab.data.targets"),
     shell:
         "python -m luab targets {wildcards.supervision} > {log} 2>&1"

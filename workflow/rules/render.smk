@@ -6,7 +6,6 @@ for name in PLAN.tables:
     rule:
         name:
             f"table_{name}"
-        localrule: True
         input:
             PLAN.table_inputs(name),
             STUDY.paths.published,
@@ -19,15 +18,16 @@ for name in PLAN.tables:
                 labels={"table": name.replace("_", " ")},
             ),
             tex=f"{RESULTS}/tables/{name}.tex",
+        log:
+            f"logs/render/table_{name}.log",
+        localrule: True
+        conda:
+            "../envs/luab.yaml"
         params:
             name=name,
             label=STUDY.label,
             headline=STUDY.luab_lambda,
             code=CODE("luab.render.tables"),
-        log:
-            f"logs/render/table_{name}.log",
-        conda:
-            "../envs/luab.yaml"
         shell:
             "python -m luab render table {params.name} > {log} 2>&1"
 
@@ -37,7 +37,6 @@ for name in PLAN.figures:
     rule:
         name:
             f"figure_{name}"
-        localrule: True
         input:
             PLAN.figure_inputs(name),
         output:
@@ -48,14 +47,15 @@ for name in PLAN.figures:
                 category="Figures",
                 labels={"figure": name.replace("_", " ")},
             ),
+        log:
+            f"logs/render/figure_{name}.log",
+        localrule: True
+        conda:
+            "../envs/luab.yaml"
         params:
             name=name,
             label=STUDY.label,
             headline=STUDY.luab_lambda,
             code=CODE("luab.render.figures"),
-        log:
-            f"logs/render/figure_{name}.log",
-        conda:
-            "../envs/luab.yaml"
         shell:
             "python -m luab render figure {params.name} > {log} 2>&1"

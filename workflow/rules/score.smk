@@ -10,9 +10,6 @@ for suite in STUDY.suites:
             PLAN.score_manifests(suite.name),
         output:
             scores=[f"{RESULTS}/runs/{{run}}/scores/{name}.json" for name in suite.benchmarks],
-        params:
-            suite=suite.name,
-            code=CODE("luab.score"),
         log:
             f"logs/score/{{run}}/{suite.name}.log",
         conda:
@@ -20,6 +17,9 @@ for suite in STUDY.suites:
         resources:
             mem_mb=4000,
             runtime=30,
+        params:
+            suite=suite.name,
+            code=CODE("luab.score"),
         shell:
             "python -m luab score {wildcards.run} {params.suite} > {log} 2>&1"
 
@@ -29,11 +29,11 @@ rule collect:
         all_scores(),
     output:
         scores=f"{RESULTS}/scores.csv",
-    params:
-        code=CODE("luab.collect"),
     log:
         "logs/collect.log",
     conda:
         "../envs/luab.yaml"
+    params:
+        code=CODE("luab.collect"),
     shell:
         "python -m luab collect > {log} 2>&1"

@@ -9,9 +9,6 @@ rule train:
         card=f"{RESULTS}/runs/{{run}}/run.json",
         model=f"{RESULTS}/runs/{{run}}/model.safetensors",
         curve=f"{RESULTS}/runs/{{run}}/log.csv",
-    params:
-        recipe=recipe_of,
-        images=str(STUDY.paths.imagenet),
     log:
         "logs/train/{run}.log",
     conda:
@@ -21,5 +18,8 @@ rule train:
         gpu=PLAN.gpus,
         mem_mb=PLAN.job_mem_mb,
         runtime=lambda wildcards: PLAN.train_minutes(run_of(wildcards)),
+    params:
+        recipe=recipe_of,
+        images=str(STUDY.paths.imagenet),
     shell:
         "python -m luab train {wildcards.run} > {log} 2>&1"
