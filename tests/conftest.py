@@ -1,10 +1,16 @@
 """Fixtures that several tests share."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from luab.config import Study, parse_study
+
 REPOSITORY = Path(__file__).resolve().parents[1]
+TOY_WNIDS = ("n01440764", "n01443537", "n01484850")  # ImageNet index 0, 1, 2
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +26,91 @@ def samples() -> Path:
     if not folder.is_dir():
         pytest.skip("the real samples lie beside the maintainers' checkout only")
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 JPEGs of three plain colours in an ImageNet tree, with manifest and click targets. Not to be changed.
+
+    Two of three images have a click, on a black dot.
+    """
+    from luab.data.manifest import build_manifest
+
+    root = tmp_path_factory.mktemp("toy")
+    rng = np.random.default_rng(0)
+    points = {}
+    for label, wnid in enumerate(TOY_WNIDS):
+        for k in range(10):
+            image_id = f"{wnid}_{k}"
+            point = _draw_toy(root / "imagenet" / "train" / wnid / f"{image_id}.JPEG", label, rng)
+            if k % 3:
+                points[image_id] = point
+    manifest = root / "data" / "manifests" / "imagenet_train.parquet"
+    build_manifest("imagenet_train", root / "imagenet", manifest, manifest.with_suffix(".json"), partial=True)
+    _write_toy_targets(root / "data" / "targets" / "imagenet" / "click.parquet", points)
+    return root
+
+
+@pytest.fixture
+def toy_study(toy_world: Path, tmp_path: Path) -> Callable[..., Study]:
+    """Builds a study over the toy world; `recipe` and `compute` override keys, results go to a fresh folder."""
+
+    def build(backbone: str = "test_resnet", world: Path = toy_world, **overrides: Any) -> Study:
+        recipe = {
+            "epochs": 2,
+            "batch_size": 8,
+            "input_px": 32,
+            "optimizer": "adamw",
+            "lr": 0.003,
+            "weight_decay": 0.01,
+            "warmup_epochs": 0.5,
+        }
+        recipe |= {"model_kwargs": {"img_size": 32}} if "vit" in backbone else {}
+        return parse_study(
+            {
+                "backbones": [{"name": backbone, "recipe": "toy", "gpu_images_per_s": 100}],
+                "supervisions": ["none", "click"],
+                "sweep": {"backbones": [], "supervisions": [], "lambdas": []},
+                "seeds": [0],
+                "suites": [{"name": "all", "benchmarks": ["imagenet_val"]}],
+                "compute": {"device": "cpu", "workers": 0, "threads": 1} | overrides.get("compute", {}),
+                "paths": {
+                    "data": str(world / "data"),
+                    "results": str(tmp_path / "results"),
+                    "imagenet": str(world / "imagenet"),
+                    "partial": True,
+                }
+                | overrides.get("paths", {}),
+                "recipes": {"toy": recipe | overrides.get("recipe", {})},
+            }
+        )
+
+    return build
+
+
+def _draw_toy(file: Path, label: int, rng: np.random.Generator) -> tuple[float, float]:
+    from PIL import Image
+
+    width, height = (int(side) for side in rng.integers(40, 56, 2))
+    pixels = np.full((height, width, 3), 60, dtype=np.uint8)
+    pixels[:, :, label] = 200
+    pixels += rng.integers(0, 20, pixels.shape, dtype=np.uint8)
+    x, y = int(rng.integers(8, width - 8)), int(rng.integers(8, height - 8))
+    pixels[y - 3 : y + 4, x - 3 : x + 4] = 0
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(file, quality=95)
+    return (x + 0.5) / width, (y + 0.5) / height
+
+
+def _write_toy_targets(file: Path, points: dict[str, tuple[float, float]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from luab.data.targets import SCHEMA
+    from luab.files import write_json
+
+    ids = sorted(points)
+    xy = np.array([points[image_id] for image_id in ids], dtype=np.float32)
+    file.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"image_id": ids, "x": xy[:, 0], "y": xy[:, 1]}, schema=SCHEMA), file)
+    write_json(file.with_suffix(".json"), {"supervision": "click", "n": len(ids), "sha256": "toy", "notes": {}})
