@@ -1,7 +1,6 @@
 # What the rules ask: the checked study, its paths, and which file depends on which. No rules here.
 from pathlib import Path
 
-import luab.archives as luab_archives
 import luab.config as luab_config
 import luab.paths as luab_paths
 import luab.plan as luab_plan
