@@ -27,6 +27,11 @@ include: "workflow/rules/score.smk"
 include: "workflow/rules/render.smk"
 
 
+rule prepared:
+    input:
+        all_prepared(),
+
+
 rule all:
     default_target: True
     input:

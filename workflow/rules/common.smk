@@ -41,6 +41,12 @@ def training_inputs(wildcards):
     return [f"{DATA}/manifests/imagenet_train.json", *targets]
 
 
+def all_prepared():
+    manifests = [card for suite in STUDY.suites for card in PLAN.suite_manifests(suite.name)]
+    targets = [f"{DATA}/targets/imagenet/{name}.json" for name in STUDY.supervisions if name != "none"]
+    return [f"{DATA}/manifests/imagenet_train.json", *dict.fromkeys(manifests), *targets]
+
+
 def all_scores():
     return [f"{RESULTS}/runs/{run.folder}/scores/{name}.json" for run in STUDY.runs() for name in STUDY.benchmarks]
 
