@@ -96,27 +96,27 @@ def demo_world(config: Config = None) -> None:
 @app.command()
 def fetch(name: str, config: Config = None) -> None:
     """Download one archive of the list, verify it, and write its card."""
-    from luab import archives
+    from luab import fetching
 
     study = study_of(config)
-    archives.fetch(_archive(study, name), study.layout.archive_folder(), study.layout.archive_card(name))
+    fetching.fetch(_archive(study, name), study.layout.archive_folder(), study.layout.archive_card(name))
 
 
 @app.command()
 def verify(name: str, config: Config = None) -> None:
     """Hash a downloaded archive again and compare it with the list."""
-    from luab import archives
+    from luab import verifying
 
     study = study_of(config)
-    archives.verify(_archive(study, name), study.layout.archive_folder())
+    verifying.verify(_archive(study, name), study.layout.archive_folder())
     typer.echo(f"{name}: as listed")
 
 
 @app.command()
 def unpack(dataset: str, config: Config = None) -> None:
     """Unpack the verified archives of one dataset."""
-    from luab import archives
     from luab.plan import Plan
+    from luab.unpacking import unpack_all
 
     study = study_of(config)
     layout = study.layout
@@ -124,7 +124,7 @@ def unpack(dataset: str, config: Config = None) -> None:
     if not cards:
         raise ConfigError(f"{dataset}: config/archives.yaml has no archive to unpack for this dataset.")
     files = {name: layout.archive_folder() / card["file"] for name, card in cards.items()}
-    archives.unpack_all(files, layout.raw_folder(dataset), layout.raw_card(dataset), dataset)
+    unpack_all(files, layout.raw_folder(dataset), layout.raw_card(dataset), dataset)
 
 
 @app.command()

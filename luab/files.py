@@ -83,6 +83,20 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def check_room(folder: Path, need: int, what: str) -> None:
+    """Refuses to begin a write of `need` bytes, of `what`, that the disk of `folder` cannot hold.
+
+    Raises:
+        JobError: Less is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise JobError(
+            f"{what}: expected room for {need:,} more bytes, found {free:,} free in {folder}. "
+            "Make room or point the config's `paths.data` elsewhere, and run again."
+        )
+
+
 def write_json(path: Path | str, content: Any) -> None:
     """Writes `content` with sorted keys and a final newline, aside and then renamed."""
     with replacing(path) as aside:
@@ -99,9 +113,7 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: expected this JSON file; it is not there. Run the step that writes it."
-        ) from error
+        raise DataError(f"{path}: expected this JSON file; it is not there. Run the step that writes it.") from error
     except ValueError as error:
         raise DataError(
             f"{path}: expected JSON, found something else ({error}). Remove the file and make it again."

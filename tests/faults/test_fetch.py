@@ -22,8 +22,10 @@ from typing import Any
 
 import pytest
 
-from luab.archives import Archive, fetch, verify
+from luab.archives import Archive
 from luab.errors import DataError, JobError
+from luab.fetching import fetch
+from luab.verifying import verify
 
 CONTENT = bytes(range(251)) * 8000  # 2 MB, no two places alike at any power of two
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -541,8 +543,9 @@ def test_room_is_checked_before_any_request(server: Server, tmp_path: Path) -> N
 FETCH = """
 import json, resource, subprocess, sys
 from pathlib import Path
-from luab.archives import Archive, fetch
+from luab.archives import Archive
 from luab.errors import LuabError
+from luab.fetching import fetch
 content, folder, limit = json.loads(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 if limit == "tmpfs":
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=True)

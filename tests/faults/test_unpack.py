@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from luab.archives import unpack_all
 from luab.errors import DataError, JobError
+from luab.unpacking import unpack_all
 
 RANDOM = os.urandom(300_000)  # does not compress, so that a cut archive is cut inside a member
 
@@ -214,7 +214,7 @@ def test_a_zip_that_declares_too_much_is_refused_before_it_is_written(tmp_path: 
 SMALL_DISK = """
 import subprocess, sys
 from pathlib import Path
-from luab.archives import unpack_all
+from luab.unpacking import unpack_all
 from luab.errors import LuabError
 disk, archive = Path(sys.argv[1]), Path(sys.argv[2])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=" + sys.argv[3], "none", disk], check=True)

@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from luab.archives import Archive, fetch, load_archives, unpack_all, verify
+from luab.archives import Archive, load_archives
 from luab.errors import ConfigError, DataError
+from luab.fetching import fetch
 from luab.files import file_sha256
+from luab.unpacking import unpack_all
+from luab.verifying import verify
 
 # Typed from the publishers' pages, apart from the list: name, url, bytes, sha256 or md5.
 PUBLISHED = [
