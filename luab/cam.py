@@ -20,8 +20,9 @@ def class_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> torch
     which the later scaling to [0, 1] removes.
 
     A model that ends in tokens (ViT) gets the same formula on the patch tokens that enter its last
-    block, negative values cut to zero. DEVIATES: its classifier reads the class token alone, so the
-    plain map does not exist.
+    block, negative values cut to zero.
+    DEVIATES: a ViT gets a gradient-weighted map of the patch tokens; its classifier reads the class token alone,
+    so the plain class activation map does not exist.
 
     Args:
         model: In evaluation mode.

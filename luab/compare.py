@@ -59,8 +59,8 @@ def difference_to_baseline(scores: pd.DataFrame, headlines: Mapping[str, str] | 
     Raises:
         DataError: A seed is there twice.
 
-    ASSUME: each method (supervision and lambda) is a question of its own; the correction is over its
-        benchmarks, not over methods.
+    ASSUME: each method (supervision and lambda) is a question of its own; the correction for many tests is over
+        its benchmarks, not over methods.
     """
     _check_cells(scores)
     differences = _paired(scores)

@@ -165,7 +165,7 @@ class Study(_Closed):
         min_length=1, description="none = baseline, random = control, click = LUAB."
     )
     luab_lambda: Positive = Field(
-        1.0, description="Lambda of the main tables. ASSUME: the paper's is unknown."
+        1.0, description="Lambda of the main tables."
     )
     sweep: Sweep = Field(description="The lambda grid.")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="One training per seed.")

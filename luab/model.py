@@ -21,7 +21,7 @@ class LuabModel(nn.Module):
     Args:
         backbone: Any timm classifier.
         outputs: Numbers that the byproduct head gives: 2 for one point per image (x, y), 0 for no
-            head. ASSUME: linear on the penultimate feature, no sigmoid; the paper's text was not at hand.
+            head. ASSUME: the head is linear on the penultimate feature, without a sigmoid.
     """
 
     def __init__(self, backbone: nn.Module, outputs: int = 2) -> None:

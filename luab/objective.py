@@ -20,7 +20,7 @@ class LuabLoss(nn.Module):
         weight: lambda. 0 leaves plain classification.
         label_smoothing: Of hard labels; soft targets come smoothed.
 
-    ASSUME: smooth-L1 with beta 1, mean over x and y, then over the surviving points of the batch.
+    ASSUME: the byproduct loss is smooth-L1 with beta 1, mean over x and y, then over the batch's surviving points.
     """
 
     def __init__(self, weight: float, label_smoothing: float = 0.0) -> None:
@@ -81,8 +81,8 @@ def point_loss(predicted: Points, points: torch.Tensor, weights: torch.Tensor) -
 class PointMixup:
     """timm's batch mixup and CutMix, with the points of both images.
 
-    ASSUME: each image's point counts with its image's mixing weight; in CutMix a point that was pasted over,
-    or that the pasted patch did not bring along, counts as absent.
+    ASSUME: under mixup each image's point counts with its image's mixing weight; in CutMix a point that was pasted
+    over, or that the pasted patch did not bring along, counts as absent.
     """
 
     def __init__(self, recipe: Recipe) -> None:

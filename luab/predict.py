@@ -208,7 +208,7 @@ def blank_centre(pixels: torch.Tensor, hole: float) -> None:
         pixels: [batch, 3, side, side], normalised.
         hole: Side of the square over the side of the image; 0 changes nothing, 1 blanks all.
 
-    ASSUME: the hole is zero after normalisation; 112 of 224 pixels is rows and columns 56 to 167.
+    ASSUME: the centre hole is zero after normalisation; 112 of 224 pixels are rows and columns 56 to 167.
     """
     side = pixels.shape[-1]
     size = round(hole * side)

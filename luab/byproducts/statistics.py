@@ -36,8 +36,8 @@ def click_points(table: pa.Table) -> Clicks:
     """The official loader's click: the first selecting click of each selected annotation, then the mean.
 
     The mean is over the metadata elements of an image. One whose state is False has no say, even if it
-    was clicked before. DEVIATES: a selected one without a click is left out and counted, where the official
-    loader would stop.
+    was clicked before.
+    DEVIATES: a selected annotation without a click is left out and counted, where the official loader would stop.
 
     Args:
         table: The index with at least the columns selected and click_xy.
@@ -119,7 +119,9 @@ def byproduct_statistics(table: pa.Table, card: dict[str, Any] | None = None) ->
 
     Clicks are those of `click_points`. A click is inside when the source pixel under it is inside any box
     of the image, both ends inclusive; images without a box or size have no say, and the image's centre is
-    judged on the same images. ASSUME: the paper does not define the test.
+    judged on the same images.
+    ASSUME: a click is inside a box when its pixel is, ends included; the paper does not define its test.
+
     Times are those of selected annotations with estimateTime > 0; `estimate_time_mean_clipped` is the mean
     after clipping at `CLIP_TIME_MS`, and workers are counted over the same annotations.
 

@@ -55,7 +55,7 @@ def class_names() -> tuple[str, ...]:
     """One short English name per class, in order of the ImageNet index; no two are alike.
 
     Source: first lemma of timm/data/_info/imagenet_synset_to_lemma.txt (Apache-2.0; the lemmas are WordNet's,
-    WordNet licence). DEVIATES: four lemmas that name two classes each were told apart by hand: the two cranes
+    WordNet licence). DEVIATES: lemmas that name two classes were told apart by hand: the two cranes
     (134 bird, 517 machine), and 638 maillot / 639 tank suit.
     """
     return tuple(name for _, name in _classes())

@@ -91,7 +91,7 @@ def random(index: Path, seed: int) -> Points:
 
     The point is a hash of seed and image_id (BLAKE2b; 24 bits for x, 24 for y, so that each is exact as
     float32 and below 1). It does not depend on the order or the presence of other images.
-    ASSUME: uniform over the whole image and the same in every epoch; the paper does not say.
+    ASSUME: random points are uniform over the whole image and the same in every epoch.
     """
     image_ids = click(index, seed).image_ids
     # [n] ids -> [n, 2] integers below 2**24
@@ -110,8 +110,9 @@ def centre(index: Path, seed: int) -> Points:
 def box(index: Path, seed: int) -> Points:
     """The middle of the largest ILSVRC box of each image that has one, clicked or not.
 
-    ASSUME: the largest in pixels, the first of equals, since a click is on one object as well; every image
-    with a box, since this stands for full supervision. A middle outside the image is dropped and counted.
+    A middle outside the image is dropped and counted.
+    ASSUME: of several boxes the largest in pixels counts, since a click is on one object as well; every image with
+    a box has a point, clicked or not, since this stands for full supervision.
     """
     table = read_index(index, ["image_id", "boxes", "width", "height"])
     table = table.filter(
@@ -135,7 +136,7 @@ def trace(index: Path, seed: int) -> Points:
     rule). A step longer than `LONGEST_STEP_MS` counts as that long, one of no or negative length as 0, so
     gaps, duplicate stamps and clocks set back do no harm; a trace of no length gets its plain mean.
     Samples outside [0, 1] are dropped and counted. Only selected annotations count.
-    ASSUME: all of it; the paper trains on clicks.
+    ASSUME: a trace's point is its time-weighted mean; the paper trains on clicks alone.
     """
     table = read_index(index, ["image_id", "selected", "click_xy", "trace_xy", "trace_time_ms"])
     clicked = np.zeros(table.num_rows, dtype=bool)

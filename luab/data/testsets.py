@@ -60,13 +60,13 @@ _ALL = (
     TestSet("imagenet_sketch", ("imagenet_sketch",), description="Sketches of the 1000 classes"),
     # SOURCE: hendrycks/robustness:ImageNet-C/test.py (files have the crop's size: used as they are).
     TestSet("imagenet_c", ("imagenet_c",), resize="identity", description="15 corruptions at 5 severities"),
-    # ASSUME: half of the side (112 of 224), as one-number centre-occlusion results are usually given;
+    # ASSUME: the centre hole of Cocc has half of the side (112 of 224), as one-number results are usually given;
     # neither a data set nor code was released.
     TestSet(
         "imagenet_cocc", ("imagenet_val",), hole=0.5, description="Validation images with the centre blank"
     ),
     # SOURCE: mlfoundations/wise-ft:src/datasets/objectnet.py and modestyachts/imagenet-testbed cut 2 px.
-    # ASSUME: 2 px; the set's own text is recalled to speak of a border of 1 px, which 2 px removes as well.
+    # ASSUME: ObjectNet images lose 2 px at each side; the set's own text is recalled to speak of a border of 1 px.
     TestSet("objectnet", ("objectnet",), "objectnet", border_px=2, description="Objects in unusual views"),
     # SOURCE: google-research/si-score:README.md and google-research/robustness_metrics (1000-way arg-max).
     TestSet("siscore_size", ("siscore_size",), description="Pasted objects of many sizes"),

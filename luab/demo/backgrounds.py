@@ -74,7 +74,7 @@ def _ground(family: str, size: tuple[int, int], rng: np.random.Generator) -> Fie
 def in9_archive(seed: int, size_px: int, per_super_class: int) -> Archive:
     """backgrounds_challenge_data.tar.gz: the eight variants and the foreground masks.
 
-    DEVIATES: only_bg_t shows the true backdrop where the object was; the real one, where nobody knows
+    DEVIATES: the demo's only_bg_t shows the true backdrop where the object was; the real one, where nobody knows
     it, fills the object's box with copies of a piece of the surroundings.
     """
     made = cuts(seed, size_px, per_super_class)

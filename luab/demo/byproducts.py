@@ -46,7 +46,8 @@ class Story(Enum):
     NO_XML = "no XML"
 
 
-# Share of the images, and how many at the least. ASSUME: shares of the rarer oddities are not published.
+# Share of the images, and how many at the least. ASSUME: the demo's shares of the rarer
+# oddities of records are guesses; none are published.
 _STORIES = {
     Story.PASSED_OVER: (0.08, 3),
     Story.UNSEEN: (0.035, 2),

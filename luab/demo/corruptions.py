@@ -1,6 +1,6 @@
 """The fifteen corruptions of ImageNet-C on small pictures, each in five strengths.
 
-DEVIATES: the originals are tuned for 224 px and need ImageMagick and frost photographs; these keep each
+DEVIATES: ImageNet-C's own are tuned for 224 px and need ImageMagick and frost photographs; the demo's keep each
 corruption's nature, drawn with numpy and Pillow at strengths that make sense for a few dozen pixels.
 """
 

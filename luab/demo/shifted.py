@@ -60,7 +60,7 @@ def imagenet_a(seed: int, size_px: int, per_class: int) -> Archive:
         for k in range(per_class):
             rng = stream(seed, "a", item.index, k)
             scene = draw_scene(item, photo_size(size_px, rng), ADVERSARIAL, rng)
-            # ASSUME: names with blanks, two confidences and two class names, as recalled of the real ones.
+            # ASSUME: file names of ImageNet-A have blanks, two confidences and two class names, as recalled.
             wrong = CLASSES[int(rng.integers(len(CLASSES)))].name
             stem = f"{rng.uniform(0, 0.1):.6f}_{item.name} _ {wrong}_{rng.uniform(0.5, 1):.6f}"
             members[f"imagenet-a/{item.wnid}/{stem}.jpg"] = jpeg_bytes(scene.pixels)

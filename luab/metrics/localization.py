@@ -167,8 +167,8 @@ def contour_boxes(foreground: Bytes) -> tuple[Ints, int]:
 def centre_gaussian(side_px: int, sigma: float = 0.25) -> Floats:
     """A score map that knows nothing but the centre: the baseline that WSOL methods must beat.
 
-    ASSUME: round, with a standard deviation of `sigma` sides; since the threshold is chosen afterwards,
-    the width hardly matters.
+    ASSUME: the centre prior is round, with a standard deviation of `sigma` sides; since the threshold is chosen
+    afterwards, the width hardly matters.
 
     Returns:
         [side_px, side_px] in (0, 1].
@@ -198,6 +198,7 @@ def point_distances(point_xy: Floats, boxes: Iterable[Ints], size_wh: Ints) -> F
     """Distance from each predicted point to the nearest box centre, as a share of the image's diagonal.
 
     ASSUME: no released protocol scores a predicted point; centre and diagonal are this project's choice.
+
     Arguments as in `points_in_box`.
 
     Returns:

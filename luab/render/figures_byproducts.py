@@ -16,7 +16,7 @@ from luab.errors import DataError
 from luab.render import style
 
 Array = npt.NDArray[Any]
-LONG_MS = 3000  # ASSUME: the authors' follow-up work calls traces below 3 s usable
+LONG_MS = 3000  # ASSUME: a trace is long from 3 s on; the authors' follow-up work calls shorter ones usable
 _BOX = "#FFFFFF"
 _CLICK = "#FFD23F"
 _DENSITY = "Blues"

@@ -1,0 +1,113 @@
+"""The workflow's plan and its rules, with no data, no GPU and no network."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import Checkout, planned
+
+EXPENSIVE = {"train", "predict_accuracy", "predict_corruption", "predict_background", "predict_localization"}
+REPORTING = {"rerun-incomplete", "show-failed-logs", "printshellcmds", "quiet", "verbose", "nocolor", "show-temp"}
+DEMO = ("--profile", "profiles/demo")
+
+
+@pytest.fixture(scope="session")
+def full_plan(clean: Checkout) -> tuple[dict[str, int], float]:
+    """Planned jobs of the full study, and the seconds that planning took."""
+    start = time.monotonic()
+    done = clean.snakemake("-n")
+    seconds = time.monotonic() - start
+    assert done.returncode == 0, done.stderr
+    return planned(done.stdout + done.stderr), seconds
+
+
+def test_the_full_study_is_planned_from_nothing(full_plan: tuple[dict[str, int], float]) -> None:
+    counts, seconds = full_plan
+    print(f"snakemake -n on the full study: {seconds:.1f} s")  # the aim is 10 s on two free cores
+    assert counts["train"] == 105
+    assert {counts[name] for name in EXPENSIVE} == {105}
+    assert counts["collect"] == 1
+    assert seconds < 60
+
+
+def test_the_plan_leaves_no_file_but_the_kept_configuration(
+    clean: Checkout, full_plan: tuple[dict[str, int], float]
+) -> None:
+    assert not (clean.folder / "data").exists() and not (clean.folder / "logs").exists()
+    assert [path.suffix for path in (clean.folder / ".snakemake" / "luab").iterdir()] == [".yaml"]
+
+
+def test_the_demo_is_planned_through_its_profile(clean: Checkout) -> None:
+    counts = clean.plan(*DEMO)
+    assert counts["demo_world"] == 1
+    assert counts["train"] == counts["predict_all"] == counts["score_all"] > 1
+    assert len([name for name in counts if name.startswith(("table_", "figure_"))]) == 14
+
+
+@pytest.mark.parametrize(
+    ("target", "needs"),
+    [
+        ("results/figures/click_density.pdf", {"fetch": 1, "index": 1, "figure_click_density": 1}),
+        ("results/tables/byproduct_statistics.md", {"fetch": 1, "index": 1, "table_byproduct_statistics": 1}),
+        (
+            "results/figures/cam_examples.png",
+            {"train": 2, "predict_localization": 2, "figure_cam_examples": 1, "fetch": 6, "index": 1, "targets": 1},
+        ),
+    ],
+)
+def test_one_table_or_figure_plans_what_it_needs(clean: Checkout, target: str, needs: dict[str, int]) -> None:
+    counts = clean.plan(target)
+    rest = {name: count for name, count in counts.items() if name not in ("manifest", "unpack")}
+    assert rest.pop("fetch") <= needs.pop("fetch")
+    assert rest == needs
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("luab_lamda=2", ["luab_lamda: no such key", "luab_lambda"]),
+        ("luab_lambda=-1", ["luab_lambda", "greater than 0", "-1"]),
+        ("supervisions=[click]", ["supervisions: 'none', the baseline, is missing"]),
+        ("backbones=[{name: resnet5O, recipe: resnet, gpu_images_per_s: 1}]", ["timm has no model 'resnet5O'"]),
+    ],
+)
+def test_a_wrong_configuration_is_one_message(clean: Checkout, setting: str, words: list[str]) -> None:
+    done = clean.snakemake("-n", "--config", setting)
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    assert [word for word in [*words, "docs/config.md"] if word not in said] == [], said
+    assert "Traceback" not in said
+
+
+def test_lint_finds_nothing(clean: Checkout) -> None:
+    done = clean.snakemake("--lint")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Congratulations" in done.stdout + done.stderr
+
+
+def test_the_default_profile_only_says_how_to_report(repository: Path) -> None:
+    """Its keys win over those of every other profile."""
+    settings = yaml.safe_load((repository / "profiles" / "default" / "config.yaml").read_text())
+    assert set(settings) <= REPORTING
+
+
+def rule_files() -> list[Path]:
+    root = Path(__file__).resolve().parents[2]
+    return [root / "Snakefile", *sorted((root / "workflow" / "rules").glob("*.smk"))]
+
+
+@pytest.mark.parametrize("file", rule_files(), ids=lambda file: file.name)
+def test_rules_only_call_the_command_line(file: Path) -> None:
+    text = file.read_text()
+    assert not re.search(r"^\s*(retries|script|run|notebook|wrapper):|^\s*checkpoint\b", text, re.MULTILINE)
+    for command in re.findall(r"^\s*shell:\s*\n(.*?)(?=\n\s*\n|\Z)", text, re.MULTILINE | re.DOTALL):
+        assert re.fullmatch(r'\s*"python -m luab [^|;&`$]*> \{log\} 2>&1"\s*', command), command
+
+
+@pytest.mark.parametrize("file", rule_files(), ids=lambda file: file.name)
+def test_every_rule_keeps_a_log(file: Path) -> None:
+    text = file.read_text()
+    assert len(re.findall(r"^\s*shell:", text, re.MULTILINE)) == len(re.findall(r"^\s*log:", text, re.MULTILINE))
