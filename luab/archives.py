@@ -7,15 +7,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from luab.errors import ConfigError
 

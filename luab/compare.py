@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from luab.benchmarks import BENCHMARKS
 from luab.errors import DataError
-from luab.score import BENCHMARKS
 
 BASELINE = "none"
 CONFIDENCE = 0.95
@@ -48,7 +48,7 @@ def difference_to_baseline(scores: pd.DataFrame, headlines: Mapping[str, str] | 
 
     Args:
         scores: The tidy table, see luab.collect.read_scores.
-        headlines: Benchmark -> metric to which the correction applies; that of luab.score by default.
+        headlines: Benchmark -> metric to which the correction applies; that of luab.benchmarks by default.
 
     Returns:
         dataset, backbone, supervision, lambda, benchmark, metric, group, difference (mean), low, high (95 %

@@ -77,7 +77,7 @@ class Suite(_Closed):
     """Benchmarks whose test sets one predict job covers."""
 
     name: Name = Field(description="Name of the predictions' card.")
-    benchmarks: list[Name] = Field(min_length=1, description="Names from luab.score.BENCHMARKS.")
+    benchmarks: list[Name] = Field(min_length=1, description="Names from luab.benchmarks.BENCHMARKS.")
 
 
 class Compute(_Closed):

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import yaml
 
+from luab.benchmarks import BENCHMARKS, test_sets_of
 from luab.config import Study
 from luab.data.testsets import TEST_SETS
 from luab.errors import ConfigError
 from luab.files import replacing
 from luab.paths import Run, card
 from luab.render.registry import FIGURES, TABLES, Needs
-from luab.score import BENCHMARKS, test_sets_of
 from luab.sources import FROM_IMAGENET
 
 _SLACK = 1.5

@@ -6,9 +6,9 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
+from luab.benchmarks import BENCHMARKS
 from luab.config import keys_table, schema_json
 from luab.files import replacing
-from luab.score import BENCHMARKS
 
 _TAG = re.compile(r"\b(ASSUME|DEVIATES):")
 _SOURCES = ("luab/**/*.py", "config/*.yaml", "config/recipes/*.yaml")

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from luab.benchmarks import BENCHMARKS, Benchmark, find_benchmark, test_sets_of
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256
 from luab.metrics.background import VARIANTS
 from luab.metrics.corruption import ALEXNET_ERROR
-from luab.score import BENCHMARKS, Benchmark, find_benchmark, score, test_sets_of
+from luab.score import score
 
 RUN = {"dataset": "imagenet", "backbone": "resnet18", "supervision": "click", "lambda": 1.0, "seed": 0}
 DOG, BIRD = 151, 7

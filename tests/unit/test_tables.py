@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from luab.benchmarks import BENCHMARKS
 from luab.errors import ConfigError, DataError
 from luab.render import quantities, registry, tables
 from luab.render.table_text import escape, latex, markdown
-from luab.score import BENCHMARKS
 
 COLUMNS = [
     *("dataset", "backbone", "supervision", "lambda", "seed"),

@@ -1,0 +1,155 @@
+"""Predictions of one test set, read and checked, and their columns as arrays."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from luab.errors import DataError
+from luab.metrics.accuracy import Ints, padded
+from luab.metrics.localization import LocalizationInput
+from luab.progress import progress
+
+_MAY_BE_NULL = ("point_x", "point_y")
+
+
+def read_predictions(folder: Path, test_set: str, columns: tuple[str, ...]) -> pa.Table:
+    """The named columns of <folder>/<test_set>.parquet; see docs/data-formats.md.
+
+    Raises:
+        DataError: The file is missing or damaged, lacks columns or rows, repeats an image, has empty cells (but
+            for points, which a model without a byproduct head lacks) or numbers that are not finite.
+    """
+    path = folder / f"{test_set}.parquet"
+    remedy = "Remove the file and run `luab predict` or Snakemake again."
+    table = _read(path, columns, remedy)
+    for name in columns:
+        if table[name].null_count and name not in _MAY_BE_NULL:
+            raise DataError(
+                f"{path}: expected a value in every row of {name}, found {table[name].null_count} empty. {remedy}"
+            )
+        bad = _not_finite(table[name])
+        if bad:
+            raise DataError(
+                f"{path}: expected finite numbers in {name}, found {bad} that are not. The model is damaged "
+                "or its training diverged: look at the run's log.csv, train again, then predict."
+            )
+    return table
+
+
+def read_labels(folder: Path, dataset: str) -> pa.Table:
+    """image_id and labels of the manifest <folder>/<dataset>.parquet.
+
+    Raises:
+        DataError: The file is missing or damaged, lacks these columns or rows, or repeats an image.
+    """
+    return _read(folder / f"{dataset}.parquet", ("image_id", "labels"), "Run `luab index` or Snakemake again.")
+
+
+def _read(path: Path, columns: tuple[str, ...], remedy: str) -> pa.Table:
+    """The named columns of a Parquet file with at least one row and each image once."""
+    if not path.is_file():
+        raise DataError(f"{path}: expected this file; it is not there. {remedy}")
+    try:
+        with pq.ParquetFile(path) as file:
+            present = file.schema_arrow.names
+            if missing := [name for name in columns if name not in present]:
+                raise DataError(f"{path}: no {', '.join(missing)}; the file has {', '.join(present)}. {remedy}")
+            table = file.read(list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: expected a Parquet file, could not read it ({error}). {remedy}") from error
+    distinct = pc.count_distinct(table["image_id"]).as_py()
+    if not table.num_rows or distinct != table.num_rows:
+        raise DataError(
+            f"{path}: expected every image once, found {table.num_rows} rows with {distinct} different "
+            f"image_id. {remedy}"
+        )
+    return table
+
+
+def _not_finite(column: pa.ChunkedArray) -> int:
+    while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+        column = pc.list_flatten(column)
+    if not pa.types.is_floating(column.type):
+        return 0
+    values = column.drop_null().to_numpy()
+    return int(np.count_nonzero(~np.isfinite(values)))
+
+
+def top5_of(table: pa.Table) -> Ints:
+    """[n, 5] classes, best first.
+
+    Raises:
+        DataError: A row holds more or fewer.
+    """
+    flat = pc.list_flatten(table["top5"]).to_numpy()
+    if len(flat) != 5 * table.num_rows:
+        raise DataError(
+            f"top5: expected the 5 best classes of {table.num_rows} images, found {len(flat)} classes "
+            "in all. Predict again."
+        )
+    return np.asarray(flat.reshape(-1, 5))
+
+
+def labels_of(table: pa.Table) -> Ints:
+    """[n, most] labels of each image, padded as `luab.metrics.accuracy.padded` does."""
+    return padded(pc.list_flatten(table["labels"]).to_numpy(), _lengths(table, "labels"))
+
+
+def _lengths(table: pa.Table, column: str) -> Ints:
+    return np.asarray(pc.list_value_length(table[column]).to_numpy(), dtype=np.int64)
+
+
+def numbers_of(table: pa.Table, column: str) -> npt.NDArray[Any]:
+    """[n] values of a column of numbers."""
+    return np.asarray(table[column].to_numpy())
+
+
+def texts_of(table: pa.Table, column: str) -> npt.NDArray[np.object_]:
+    """[n] values of a column of text."""
+    return np.array(table[column].to_pylist(), dtype=object)
+
+
+def ids_of(table: pa.Table) -> list[str]:
+    """Image ids in the order of the rows."""
+    return [str(image_id) for image_id in table["image_id"].to_pylist()]
+
+
+def boxes_of(table: pa.Table) -> list[Ints]:
+    """[boxes, 4] array per image: x0 y0 x1 y1 in source pixels."""
+    flat = pc.list_flatten(pc.list_flatten(table["boxes"])).to_numpy().reshape(-1, 4)
+    return np.split(flat, np.cumsum(_lengths(table, "boxes"))[:-1])
+
+
+def points_of(name: str, table: pa.Table) -> npt.NDArray[np.float64] | None:
+    """[n, 2] predicted points; None for a model without a byproduct head, whose points are all empty."""
+    empty = [table[column].null_count for column in ("point_x", "point_y")]
+    if empty == [table.num_rows] * 2:
+        return None
+    if any(empty):
+        raise DataError(
+            f"{name}: expected a point for every image or for none, found {max(empty)} of {table.num_rows} "
+            "empty. Predict again."
+        )
+    return np.stack([numbers_of(table, "point_x"), numbers_of(table, "point_y")], axis=1).astype(np.float64)
+
+
+def score_maps_of(name: str, table: pa.Table, boxes: list[Ints], size_wh: Ints) -> Iterator[LocalizationInput]:
+    """Score map, boxes and size (width, height) of each image, as box_accuracy takes them.
+
+    Raises:
+        DataError: A map has another number of values than cam_h x cam_w.
+    """
+    shapes = np.stack([numbers_of(table, "cam_h"), numbers_of(table, "cam_w")], axis=1).astype(np.int64)
+    if (shapes.prod(axis=1) != _lengths(table, "cam")).any():
+        raise DataError(f"{name}: expected score maps of cam_h x cam_w values, found others. Predict again.")
+    maps = np.split(pc.list_flatten(table["cam"]).to_numpy(), np.cumsum(_lengths(table, "cam"))[:-1])
+    with progress(f"boxes of {name}", len(maps), "images") as advance:
+        for values, shape, of_image, (width, height) in zip(maps, shapes, boxes, size_wh, strict=True):
+            yield LocalizationInput(values.reshape(shape), of_image, (int(width), int(height)))
+            advance(1)
