@@ -41,7 +41,7 @@ help:
 setup: $(READY)
 
 demo: $(READY)
-	.venv/bin/snakemake --profile profiles/demo
+	.venv/bin/snakemake --profile profiles/demo --report results/report.html --report-after-run
 	@.venv/bin/luab headline --config config/demo.yaml
 
 test: $(READY)

@@ -54,7 +54,7 @@ def test_the_demo_is_planned_through_its_profile(clean: Checkout) -> None:
         ("results/tables/byproduct_statistics.md", {"fetch": 1, "index": 1, "table_byproduct_statistics": 1}),
         (
             "results/figures/cam_examples.png",
-            {"train": 2, "predict_localization": 2, "figure_cam_examples": 1, "fetch": 6, "index": 1, "targets": 1},
+            {"train": 2, "predict_localization": 2, "figure_cam_examples": 1, "fetch": 10, "index": 1, "targets": 1},
         ),
     ],
 )
