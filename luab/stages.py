@@ -9,7 +9,7 @@ from luab.sources import source_root
 
 def make_manifest(study: Study, dataset: str) -> None:
     """Lists the images of one dataset."""
-    from luab.data.manifest import build_manifest
+    from luab.data.build_manifest import build_manifest
 
     layout = study.layout
     path = layout.manifest(dataset)

@@ -34,7 +34,7 @@ def toy_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Two of three images have a click, on a black dot.
     """
-    from luab.data.manifest import build_manifest
+    from luab.data.build_manifest import build_manifest
 
     root = tmp_path_factory.mktemp("toy")
     rng = np.random.default_rng(0)

@@ -1,12 +1,13 @@
 """Test sets: which images of which manifests a model is shown, how, and over which classes it chooses."""
 
 from dataclasses import dataclass
-from typing import Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Literal
 
 from luab.data.labels import near_names, subset
 from luab.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,7 @@ _ALL = (
     TestSet("imagenet_c", ("imagenet_c",), resize="identity", description="15 corruptions at 5 severities"),
     # ASSUME: the centre hole of Cocc has half of the side (112 of 224), as one-number results are usually given;
     # neither a data set nor code was released.
-    TestSet(
-        "imagenet_cocc", ("imagenet_val",), hole=0.5, description="Validation images with the centre blank"
-    ),
+    TestSet("imagenet_cocc", ("imagenet_val",), hole=0.5, description="Validation images with the centre blank"),
     # SOURCE: mlfoundations/wise-ft:src/datasets/objectnet.py and modestyachts/imagenet-testbed cut 2 px.
     # ASSUME: ObjectNet images lose 2 px at each side; the set's own text is recalled to speak of a border of 1 px.
     TestSet("objectnet", ("objectnet",), "objectnet", border_px=2, description="Objects in unusual views"),
@@ -84,9 +83,7 @@ _ALL = (
     ),
     # SOURCE: clovaai/wsolevaluation:data_loaders.py (direct resize to 224 x 224, no crop).
     TestSet("wsol_val", ("wsol_val",), resize="squash", cam=True, description="ImageNet-V2 with boxes"),
-    TestSet(
-        "wsol_test", ("wsol_test",), resize="squash", cam=True, description="Validation images with boxes"
-    ),
+    TestSet("wsol_test", ("wsol_test",), resize="squash", cam=True, description="Validation images with boxes"),
 )
 
 TEST_SETS: dict[str, TestSet] = {test_set.name: test_set for test_set in _ALL}
@@ -104,7 +101,7 @@ def find_test_set(name: str) -> TestSet:
     return TEST_SETS[name]
 
 
-def test_set_rows(test_set: TestSet, manifests: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def test_set_rows(test_set: TestSet, manifests: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
     """The rows of a test set, sorted by image_id as text, with the manifest each comes from.
 
     Args:
@@ -119,6 +116,8 @@ def test_set_rows(test_set: TestSet, manifests: dict[str, pd.DataFrame]) -> pd.D
     Raises:
         DataError: A manifest is not given, or nothing of it belongs to the test set.
     """
+    import pandas as pd
+
     parts = [_rows_of(test_set, name, manifests) for name in test_set.manifests]
     rows = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
     return rows.sort_values("image_id", ignore_index=True)
@@ -127,24 +126,20 @@ def test_set_rows(test_set: TestSet, manifests: dict[str, pd.DataFrame]) -> pd.D
 test_set_rows.__test__ = False  # type: ignore[attr-defined]
 
 
-def _rows_of(test_set: TestSet, name: str, manifests: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def _rows_of(test_set: TestSet, name: str, manifests: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
     if name not in manifests:
-        raise DataError(
-            f"{test_set.name}: expected the manifest {name}, found {', '.join(manifests) or 'none'}."
-        )
+        raise DataError(f"{test_set.name}: expected the manifest {name}, found {', '.join(manifests) or 'none'}.")
     rows = manifests[name].assign(manifest=name)
     if test_set.name == "imagenet_o":
         rows = _in_or_out(rows, name)
     if test_set.challenge:
         rows = rows[rows["group"].isin(("original", "only_bg_t"))]
     if rows.empty:
-        raise DataError(
-            f"{test_set.name}: expected images from the manifest {name}, found none that belong to it."
-        )
+        raise DataError(f"{test_set.name}: expected images from the manifest {name}, found none that belong to it.")
     return rows
 
 
-def _in_or_out(rows: pd.DataFrame, manifest: str) -> pd.DataFrame:
+def _in_or_out(rows: "pd.DataFrame", manifest: str) -> "pd.DataFrame":
     """ImageNet-O's own images, or the validation images of the same classes."""
     if manifest == "imagenet_o":
         return rows.assign(group="out")

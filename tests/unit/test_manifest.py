@@ -12,16 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from luab.data import labels
-from luab.data.manifest import (
-    CORRUPTIONS,
-    IN9_VARIANTS,
-    KNOWN,
-    LAYOUTS,
-    SCHEMA,
-    TREES,
-    build_manifest,
-    read_manifest,
-)
+from luab.data.build_manifest import build_manifest
+from luab.data.layouts import CORRUPTIONS, IN9_VARIANTS, KNOWN, LAYOUTS
+from luab.data.manifest import SCHEMA, read_manifest
+from luab.data.tree import TREES
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256, read_json
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from luab.data.labels import subset
-from luab.data.manifest import LAYOUTS
+from luab.data.layouts import LAYOUTS
 from luab.data.testsets import TEST_SETS, TestSet, find_test_set, test_set_rows
 from luab.errors import ConfigError, DataError
 
