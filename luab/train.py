@@ -267,7 +267,7 @@ def _step(
     trainer.scaler.update()
     if trainer.ema is not None:
         trainer.ema.update(trainer.model, step=step)
-    values = {name: float(part) for name, part in parts.items()} | {"points": float(survived) / len(images)}
+    values = {name: float(part.detach()) for name, part in parts.items()} | {"points": float(survived) / len(images)}
     for name in ("classification", "byproduct", "loss"):  # the cause before the sum
         value = values[name]
         if not math.isfinite(value):
