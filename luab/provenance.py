@@ -13,6 +13,7 @@ from typing import Any
 PACKAGES = ("torch", "timm", "torchvision", "numpy", "pillow", "pandas", "pyarrow", "safetensors")
 TRAINING = ("luab.train",)
 PREDICTION = ("luab.predict",)
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @functools.cache
@@ -28,7 +29,8 @@ def code_digest(*modules: str) -> str:
         if module not in seen and (source := _source(module)) is not None:
             tree = _without_docstrings(ast.parse(source.read_text()))
             seen[module] = ast.dump(tree)
-            pending.extend(_imports(tree))
+            package = module if source.name == "__init__.py" else module.rpartition(".")[0]
+            pending.extend(_imports(tree, package))
     text = "\n".join(f"{module} {seen[module]}" for module in sorted(seen))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -97,18 +99,20 @@ def _source(module: str) -> Path | None:
     return None
 
 
-def _imports(tree: ast.Module) -> list[str]:
+def _imports(tree: ast.Module, package: str) -> list[str]:
     names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            origin = ".".join(filter(None, (base, node.module)))
+            names += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
     return [name for name in names if name == "luab" or name.startswith("luab.")]
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     return tree
