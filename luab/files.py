@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from luab.errors import DataError, JobError
 
 _CHUNK_BYTES = 1 << 20
 _ASIDE = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
+_STALE_S = 24 * 3600
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -42,6 +44,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.chmod(aside, 0o666 & ~_umask())
         os.replace(aside, path)
+        _sweep(path.parent, f".{path.stem}-", path.suffix)
     except OSError as error:
         if not _no_room(error):
             raise
@@ -67,6 +70,7 @@ def replacing_folder(path: Path | str) -> Iterator[Path]:
         if path.exists():
             shutil.rmtree(path)
         os.replace(aside, path)
+        _sweep(path.parent, f".{path.name}-")
     except OSError as error:
         if aside is not None and not _no_room(error):
             raise
@@ -74,6 +78,19 @@ def replacing_folder(path: Path | str) -> Iterator[Path]:
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(folder: Path, prefix: str, suffix: str = "") -> None:
+    """Removes what killed processes left of earlier replacements of one path, a day after its last change."""
+    name = re.compile(rf"{re.escape(prefix)}[a-z0-9_]{{8}}{re.escape(suffix)}")
+    # The replacement has succeeded; a leftover that cannot be removed, or is just going, must not undo that.
+    with contextlib.suppress(OSError):
+        for leftover in folder.iterdir():
+            if not name.fullmatch(leftover.name) or leftover.is_symlink():
+                continue
+            changed = max(path.lstat().st_mtime for path in (leftover, *leftover.rglob("*")))
+            if time.time() - changed > _STALE_S:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def remove_leftovers(folder: Path) -> None:
