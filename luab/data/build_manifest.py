@@ -93,8 +93,8 @@ def _check_unique(table: pa.Table, root: Path) -> None:
     if first >= 0:
         one, other = table["path"].slice(first, 2).to_pylist()
         raise DataError(
-            f"{root}: expected one file per image, found two for {ids[first].as_py()!r}: {one} and {other}. "
-            "Remove one of them."
+            f"{root}: expected one file per image, found two for {ids[first].as_py()!r}: {one} and {other}. Remove "
+            "one of them."
         )
 
 

@@ -46,8 +46,7 @@ def _devkit_classes(meta: Path) -> dict[int, int]:
         ids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
     except (ValueError, KeyError, TypeError, OSError, IndexError) as error:
         raise DataError(
-            f"{meta}: expected the devkit's `synsets` with ILSVRC2012_ID, WNID and num_children, found "
-            "another file "
+            f"{meta}: expected the devkit's `synsets` with ILSVRC2012_ID, WNID and num_children, found another file "
             f"({error}). Unpack ILSVRC2012_devkit_t12.tar.gz again."
         ) from error
     return {number: look_up(wnid, wnid_index(), "an ImageNet wnid", str(meta)) for number, wnid in ids.items()}
@@ -64,8 +63,7 @@ def val_position(stem: str, where: Path) -> int:
     match = _VAL_NAME.fullmatch(stem)
     if match is None or int(match[1]) == 0:
         raise DataError(
-            f"{where}: expected a name like ILSVRC2012_val_00000293, found {stem!r}. Labels go by these "
-            "names: keep "
+            f"{where}: expected a name like ILSVRC2012_val_00000293, found {stem!r}. Labels go by these names: keep "
             "the validation images as they were released."
         )
     return int(match[1]) - 1

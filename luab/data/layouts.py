@@ -109,8 +109,8 @@ def _imagenet_real(tree: Tree) -> Iterator[Entry]:
         position = val_position(image_id, tree.val)
         if position >= len(lists):
             raise DataError(
-                f"real.json: expected a list for {image_id} ({tree.val}), found {len(lists)} lists. Fetch "
-                "real.json again."
+                f"real.json: expected a list for {image_id} ({tree.val}), found {len(lists)} lists. Fetch real.json "
+                "again."
             )
         yield Entry(image_id, path, tuple(lists[position]))
 
@@ -193,9 +193,8 @@ def _siscore(tree: Tree) -> Iterator[Entry]:
         key = _number_or_text(_name(entry.image_id))
         if key not in factors:
             raise DataError(
-                f"{source}: expected a row for the image {entry.path}, found none with image_id {key}. "
-                "Fetch metadata.csv "
-                f"of {tree.dataset} again; it belongs to one release of the images."
+                f"{source}: expected a row for the image {entry.path}, found none with image_id {key}. Fetch "
+                f"metadata.csv of {tree.dataset} again; it belongs to one release of the images."
             )
         yield entry._replace(group=factors[key])
 
@@ -293,8 +292,8 @@ def _real_lists(tree: Tree) -> list[list[int]]:
     ):
         return lists
     raise DataError(
-        f"{place}: expected a list of lists of class indices 0 to 999 (real.json), found something else. "
-        "Fetch it again."
+        f"{place}: expected a list of lists of class indices 0 to 999 (real.json), found something else. Fetch it "
+        "again."
     )
 
 
@@ -306,17 +305,15 @@ def _siscore_factors(tree: Tree, at: str) -> tuple[dict[str, str], Path]:
     columns = _FACTORS[tree.dataset]
     if source is None:
         raise DataError(
-            f"{places[0]}: expected SI-Score's side file with the columns "
-            f"{', '.join(('image_id', *columns))}; it is not "
-            f"there. Put the metadata.csv of {tree.dataset} at the root of the dataset."
+            f"{places[0]}: expected SI-Score's side file with the columns {', '.join(('image_id', *columns))}; it is "
+            f"not there. Put the metadata.csv of {tree.dataset} at the root of the dataset."
         )
     with open(source, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if not {"image_id", *columns} <= set(reader.fieldnames or ()):
             raise DataError(
-                f"{source}: expected the columns image_id and {', '.join(columns)}, found "
-                f"{reader.fieldnames}. Is it the "
-                f"file of another SI-Score set? Put the metadata.csv of {tree.dataset} there."
+                f"{source}: expected the columns image_id and {', '.join(columns)}, found {reader.fieldnames}. Is it "
+                f"the file of another SI-Score set? Put the metadata.csv of {tree.dataset} there."
             )
         return {
             _number_or_text(row["image_id"]): ",".join(_factor(row[c], c, source) for c in columns) for row in reader
@@ -341,8 +338,7 @@ def _check_masks(tree: Tree, at: str, entries: list[Entry]) -> None:
     missing = [entry.image_id for entry in entries if entry.image_id not in there]
     if missing:
         raise DataError(
-            f"{tree.root / at}: expected a mask <class>/<stem>.npy for each image of `original`, found "
-            "none for "
+            f"{tree.root / at}: expected a mask <class>/<stem>.npy for each image of `original`, found none for "
             f"{len(missing)} of {len(entries)}, first {missing[0]}. Unpack the archive again."
         )
 

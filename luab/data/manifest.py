@@ -51,9 +51,8 @@ def read_manifest_table(parquet: Path | str) -> pa.Table:
         raise DataError(f"{path}: expected a manifest, found a damaged file ({error}). Make it again.") from error
     if not table.schema.equals(SCHEMA):
         raise DataError(
-            f"{path}: expected the columns {_columns(SCHEMA)}, found {_columns(table.schema)}. Remove the "
-            "file and make "
-            "the manifest again."
+            f"{path}: expected the columns {_columns(SCHEMA)}, found {_columns(table.schema)}. Remove the file and "
+            "make the manifest again."
         )
     return table
 

@@ -121,8 +121,7 @@ class Tree:
         """The error for a tree without a single image where they should be."""
         key = "imagenet" if self.dataset in LICENSED else None
         return DataError(
-            f"{self.root}: expected {TREES[self.dataset]}, found no such images (folders are looked for "
-            "three levels "
+            f"{self.root}: expected {TREES[self.dataset]}, found no such images (folders are looked for three levels "
             f"deep; .jpg, .jpeg and .png count). Fetch {self.dataset} again, or point "
             f"`paths.{key or 'copies.' + self.dataset}` to the folder that holds this tree."
         )
@@ -137,9 +136,8 @@ class Tree:
         if missing and not self.partial:
             shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
             raise DataError(
-                f"{self.root}: expected {TREES[self.dataset]}, found no images for {len(missing)} of the "
-                f"{what}: {shown}. "
-                "Unpack them again, or set `paths.partial: true` if the tree is meant to hold only some."
+                f"{self.root}: expected {TREES[self.dataset]}, found no images for {len(missing)} of the {what}: "
+                f"{shown}. Unpack them again, or set `paths.partial: true` if the tree is meant to hold only some."
             )
 
 
@@ -166,17 +164,13 @@ def by_class(
 def no_imagenet(tree: Tree) -> DataError:
     """What to do when the licensed images are not where they should be."""
     return DataError(
-        f"{tree.root}: expected your copy of ImageNet (ILSVRC2012): {TREES[tree.dataset]}; it was not "
-        "found there. "
+        f"{tree.root}: expected your copy of ImageNet (ILSVRC2012): {TREES[tree.dataset]}; it was not found there. "
         "ImageNet comes under its own licence, so luab never downloads it: register at "
-        "https://image-net.org/download, "
-        "accept the terms, and download ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and "
-        "ILSVRC2012_devkit_t12.tar.gz. Unpack the training images to train/<wnid>/*.JPEG and the "
-        "validation images "
-        "to val/<wnid>/*.JPEG, or to val/*.JPEG with the devkit unpacked beside as "
-        "ILSVRC2012_devkit_t12/data/ (meta.mat and "
-        "ILSVRC2012_validation_ground_truth.txt). Then set the config key `paths.imagenet` to the folder "
-        "that holds train/ and val/."
+        "https://image-net.org/download, accept the terms, and download ILSVRC2012_img_train.tar, "
+        "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz. Unpack the training images to train/<wnid>/*.JPEG "
+        "and the validation images to val/<wnid>/*.JPEG, or to val/*.JPEG with the devkit unpacked beside as "
+        "ILSVRC2012_devkit_t12/data/ (meta.mat and ILSVRC2012_validation_ground_truth.txt). Then set the config key "
+        "`paths.imagenet` to the folder that holds train/ and val/."
     )
 
 

@@ -22,10 +22,8 @@ def lists_folder(tree: Tree, split: str) -> tuple[Path, str]:
         if (folder / f"{prefix}image_ids.txt").is_file():
             return folder, prefix
     raise DataError(
-        f"{tree.lists}: expected {split}/image_ids.txt or wsol_{split}_image_ids.txt with class_labels, "
-        "image_sizes and "
-        "localization beside it; they are not there. Fetch the lists of clovaai/wsolevaluation "
-        "(metadata/ILSVRC)."
+        f"{tree.lists}: expected {split}/image_ids.txt or wsol_{split}_image_ids.txt with class_labels, image_sizes "
+        "and localization beside it; they are not there. Fetch the lists of clovaai/wsolevaluation (metadata/ILSVRC)."
     )
 
 
@@ -52,15 +50,13 @@ def listed_entries(
 def _listed_images_there(tree: Tree, missing: list[str], n: int) -> None:
     if len(missing) == n or (missing and not tree.partial):
         hint = (
-            "Archives of ImageNet-V2 packed since 2020 name images by hashes: see clovaai/wsolevaluation "
-            "issue 42, and put "
-            "an image_names.txt (val2/0/0.jpeg,0/<hash>.jpeg) beside the lists."
+            "Archives of ImageNet-V2 packed since 2020 name images by hashes: see clovaai/wsolevaluation issue 42, "
+            "and put an image_names.txt (val2/0/0.jpeg,0/<hash>.jpeg) beside the lists."
             if tree.dataset == "wsol_val"
             else "Copy the missing images there, or set `paths.partial: true` if the tree holds only some."
         )
         raise DataError(
-            f"{tree.root}: expected the {n} images that the lists name, found {n - len(missing)}; missing "
-            "are "
+            f"{tree.root}: expected the {n} images that the lists name, found {n - len(missing)}; missing are "
             f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}. {hint}"
         )
     tree.ignored["listed images that are not there"] += len(missing)
@@ -70,9 +66,8 @@ def _all_listed(ids: list[str], table: Mapping[str, object], path: Path) -> None
     lost = [listed for listed in ids if listed not in table]
     if lost:
         raise DataError(
-            f"{path}: expected a row for each of the {len(ids)} image ids, found none for {len(lost)}, "
-            f"first {lost[0]}. "
-            "Fetch the lists again."
+            f"{path}: expected a row for each of the {len(ids)} image ids, found none for {len(lost)}, first "
+            f"{lost[0]}. Fetch the lists again."
         )
 
 
@@ -87,8 +82,7 @@ def list_rows(path: Path, fields: int) -> Iterator[list[str]]:
         row = line.split(",")
         if len(row) != fields or (numbers and not all(map(str.isdecimal, row[1:]))):
             raise DataError(
-                f"{path}, line {number}: expected an image id and {fields - 1} whole numbers, found "
-                f"{line!r}. "
-                "Fetch the lists again."
+                f"{path}, line {number}: expected an image id and {fields - 1} whole numbers, found {line!r}. Fetch "
+                "the lists again."
             )
         yield row
