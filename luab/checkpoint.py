@@ -62,15 +62,12 @@ def load_model(path: Path, model: nn.Module, run: dict[str, Any]) -> None:
     found = read_card(path).get("run")
     if found != run:
         raise DataError(
-            f"{path}: expected the weights of {run}, found those of {found}. Remove the file and train this "
-            "run again."
+            f"{path}: expected the weights of {run}, found those of {found}. Remove the file and train this run again."
         )
     try:
         weights = load_file(path)
     except SafetensorError as error:
-        raise DataError(
-            f"{path}: the weights are damaged ({error}). Remove the file and train again."
-        ) from error
+        raise DataError(f"{path}: the weights are damaged ({error}). Remove the file and train again.") from error
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     wrong = [name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name)]
@@ -108,13 +105,17 @@ def load_state(path: Path, key: str) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, AttributeError) as error:
+    except pickle.UnpicklingError as error:
+        # torch's own text advises to load it without this protection.
         raise DataError(
-            f"{path}: the state of an unfinished training is damaged ({error}). Remove it; the training "
-            "then starts anew."
+            f"{path}: expected the state of an unfinished training, found something other than tensors and "
+            "plain values; nothing of it was run. Remove it; the training then starts anew."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:
+        raise DataError(
+            f"{path}: the state of an unfinished training is damaged ({type(error).__name__}). "
+            "Remove it; the training then starts anew."
         ) from error
     if not isinstance(state, dict):
-        raise DataError(
-            f"{path}: expected the state of a training, found a {type(state).__name__}. Remove it."
-        )
+        raise DataError(f"{path}: expected the state of a training, found a {type(state).__name__}. Remove it.")
     return state if state.get("key") == key else None

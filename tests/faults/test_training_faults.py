@@ -143,7 +143,7 @@ def test_a_damaged_state_is_named(toy_study):
     state = study.layout.run(CNN) / "state.pt"
     state.parent.mkdir(parents=True)
     state.write_bytes(b"PK\x03\x04 half a file")
-    with pytest.raises(DataError, match=r"state\.pt: the state of an unfinished training is damaged"):
+    with pytest.raises(DataError, match=r"state\.pt: .*Remove it; the training then starts anew"):
         luab.train.train(study, CNN)
 
 

@@ -100,9 +100,7 @@ def test_points_are_matched_by_id_in_any_order(toy_world):
 def test_evaluation_items_carry_their_row(toy_world):
     rows = read_manifest(toy_world / "data" / "manifests" / "imagenet_train.parquet")
     rows = rows.assign(manifest="imagenet_train")
-    view = EvaluationSet(
-        {"imagenet_train": toy_world / "imagenet"}, rows, TestSet("toy", ("imagenet_train",)), RECIPE
-    )
+    view = EvaluationSet({"imagenet_train": toy_world / "imagenet"}, rows, TestSet("toy", ("imagenet_train",)), RECIPE)
     pixels, row = view[7]
     assert pixels.shape == (3, 32, 32) and row == 7 and len(view) == 30
 

@@ -74,9 +74,7 @@ def test_a_painted_dot_moves_like_its_point(seed, size, at):
     pixels = np.zeros((height, width, 3), dtype=np.uint8)
     pixels[y, x] = 255
     random.seed(seed)
-    cut, point = CropFlip(128, (0.3, 1.0), "bilinear")(
-        Image.fromarray(pixels), ((x + 0.5) / width, (y + 0.5) / height)
-    )
+    cut, point = CropFlip(128, (0.3, 1.0), "bilinear")(Image.fromarray(pixels), ((x + 0.5) / width, (y + 0.5) / height))
     grey = np.asarray(cut, dtype=float)[:, :, 0]
     if point is None:
         assert grey.max() < 140  # at most the dot's blurred edge
