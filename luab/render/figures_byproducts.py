@@ -23,6 +23,9 @@ _DENSITY = "Blues"
 _BINS = 40
 
 
+_SCALE_SHARE = 0.75  # quantile of the traces' durations at which the colour scale ends
+
+
 @dataclasses.dataclass(frozen=True)
 class ByproductSample:
     """One image with what its annotators left behind.
@@ -59,12 +62,13 @@ def byproduct_samples(samples: Sequence[ByproductSample], label: str = "") -> Fi
     rows = -(-len(samples) // columns)
     figure = style.new_figure(style.PAGE_IN, 1.62 * rows + 0.25)
     grid = figure.subplots(rows, columns, squeeze=False)
-    longest_s = max(float(np.ptp(sample.trace_ms)) for sample in samples) / 1000
+    # One person who left the mouse resting would turn every other trace into a single colour.
+    scale_s = float(np.quantile([np.ptp(sample.trace_ms) for sample in samples], _SCALE_SHARE)) / 1000
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, sample in zip(grid.flat, samples, strict=False):
-        lines = _draw_sample(axes, sample, longest_s)
-    bar = figure.colorbar(lines, ax=list(grid.flat), shrink=0.7, aspect=30, pad=0.015)
+        lines = _draw_sample(axes, sample, scale_s)
+    bar = figure.colorbar(lines, ax=list(grid.flat), shrink=0.7, aspect=30, pad=0.015, extend="max")
     bar.set_label("Time since the trace began (s)")
     bar.outline.set_visible(False)
     note = (
@@ -74,7 +78,7 @@ def byproduct_samples(samples: Sequence[ByproductSample], label: str = "") -> Fi
     return style.finish(figure, note, label)
 
 
-def _draw_sample(axes: Axes, sample: ByproductSample, longest_s: float) -> LineCollection:
+def _draw_sample(axes: Axes, sample: ByproductSample, scale_s: float) -> LineCollection:
     height, width = sample.image.shape[:2]
     axes.imshow(sample.image, extent=(0, width, height, 0), interpolation="antialiased", alpha=0.85)
     unit = max(width, height)
@@ -87,7 +91,7 @@ def _draw_sample(axes: Axes, sample: ByproductSample, longest_s: float) -> LineC
     segments = np.stack([points[:-1], points[1:]], axis=1)  # [t - 1, 2 ends, 2]
     lines = LineCollection(list(segments), cmap="viridis", lw=1.5, capstyle="round", gid="trace")
     lines.set_array(seconds[1:])
-    lines.set_clim(0, longest_s)
+    lines.set_clim(0, scale_s)
     axes.add_collection(lines)
     axes.plot(
         *(sample.click_xy * (width, height)).T, "o", ms=5.5, mfc=_CLICK, mec="black", mew=0.9, gid="click"

@@ -18,7 +18,7 @@ _BOLD_NOTE = (
 )
 _DIFF_NOTE = (
     "Lines marked Δ: difference to the baseline, seed against the same seed, in percentage points, with the "
-    "95 % interval and p of a paired t-test; without an interval there are too few seeds for one."
+    "95 % interval and p of a paired t-test; without an interval there are too few seeds for one, or all differ alike."
 )
 
 
