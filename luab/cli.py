@@ -135,9 +135,7 @@ def index(config: Config = None) -> None:
     study = study_of(config)
     layout = study.layout
     archive = read_json(layout.archive_card("imagenet_ab"))
-    index_archive(
-        layout.archive_folder() / archive["file"], layout.index(), card(layout.index()), archive["sha256"]
-    )
+    index_archive(layout.archive_folder() / archive["file"], layout.index(), card(layout.index()), archive["sha256"])
 
 
 @app.command()
@@ -161,21 +159,24 @@ def targets(supervision: str, config: Config = None) -> None:
 @app.command()
 def train(run: RunName, config: Config = None) -> None:
     """Train one run; taken up where it stopped if it was interrupted."""
+    study, wanted = study_of(config), run_of(run)  # first: the imports below take seconds
     from luab.provenance import provenance
     from luab.train import train as train_run
 
-    train_run(study_of(config), run_of(run), provenance())
+    train_run(study, wanted, provenance())
 
 
 @app.command()
 def predict(run: RunName, suite: str, config: Config = None) -> None:
     """Predict every test set of a suite with a trained run."""
     from luab.plan import Plan
+
+    study, wanted = study_of(config), run_of(run)
+    test_sets = Plan.of(study).test_sets(suite)
     from luab.predict import predict as predict_suite
     from luab.provenance import PREDICTION, code_digest
 
-    study = study_of(config)
-    predict_suite(study, run_of(run), suite, Plan.of(study).test_sets(suite), code_digest(*PREDICTION))
+    predict_suite(study, wanted, suite, test_sets, code_digest(*PREDICTION))
 
 
 @app.command()

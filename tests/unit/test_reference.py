@@ -38,7 +38,7 @@ def test_tags_are_read_from_comments_docstrings_and_yaml(tmp_path: Path) -> None
     (tmp_path / "luab").mkdir()
     (tmp_path / "config").mkdir()
     (tmp_path / "luab" / "a.py").write_text(
-        '"""One.\n\nASSUME: the first\n    is long.\n\nArgs: none.\n"""\n\nX = 1  # DEVIATES: x is one\n# and more of it.\n'
+        '"""One.\n\nASSUME: the first\n    is long.\n\nArgs: none.\n"""\n\nX = 1  # DEVIATES: x is one\n# and more.\n'
     )
     (tmp_path / "config" / "b.yaml").write_text(
         "# ASSUME: the third\n#   goes on.\n# Run: nothing\na: 1  # ASSUME: a fourth\n"
@@ -48,7 +48,7 @@ def test_tags_are_read_from_comments_docstrings_and_yaml(tmp_path: Path) -> None
         "- The first is long. (`luab/a.py`)",
         "- The third goes on. (`config/b.yaml`)",
         "- A fourth. (`config/b.yaml`)",
-        "- X is one and more of it. (`luab/a.py`)",
+        "- X is one and more. (`luab/a.py`)",
     ]
 
 

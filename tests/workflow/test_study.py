@@ -1,0 +1,184 @@
+"""The whole graph on a tiny study: what it makes, and what it makes again after each kind of change."""
+
+import contextlib
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from luab.files import read_json
+from luab.render.registry import FIGURES, TABLES
+
+from .conftest import Checkout
+
+pytestmark = pytest.mark.slow
+
+CONFIGS = ("config/demo.yaml", "tests/workflow/tiny/study.yaml")
+TINY = ("--profile", "profiles/demo", "--configfile", *CONFIGS)
+RUN = "imagenet/test_resnet/click-0.1/seed1"  # shown in no figure of examples
+FROM_SCORES = {
+    f"{kind}_{name}"
+    for kind, names in (("table", TABLES), ("figure", FIGURES))
+    for name, needs in names.items()
+    if needs == "scores"
+}
+RENDERED = {f"table_{name}" for name in TABLES} | {f"figure_{name}" for name in FIGURES}
+
+
+@pytest.fixture(scope="session")
+def tiny(copy_checkout: Callable[[str], Checkout]) -> Checkout:
+    """A copy in which the tiny study has been run once."""
+    checkout = copy_checkout("tiny")
+    done = checkout.snakemake(*TINY, "--report", "results/report.html", "--report-after-run", timeout_s=900)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    return checkout
+
+
+@contextlib.contextmanager
+def changed(path: Path, change: Callable[[str], str]) -> Iterator[None]:
+    """The file with another content; content and times come back."""
+    kept = path.with_name(path.name + ".kept")
+    shutil.copy2(path, kept)
+    before = path.read_text()
+    path.write_text(change(before))
+    assert path.read_text() != before
+    try:
+        yield
+    finally:
+        kept.replace(path)
+
+
+def test_every_table_and_figure_is_there(tiny: Checkout) -> None:
+    results = tiny.folder / "results"
+    assert {path.name for path in (results / "tables").iterdir()} == {
+        f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "md", "tex")
+    }
+    assert {path.name for path in (results / "figures").iterdir()} == {
+        f"{name}.{suffix}" for name in FIGURES for suffix in ("pdf", "png")
+    }
+    assert len(list(results.glob("runs/imagenet/*/*/seed*/run.json"))) == 8
+    assert all(path.stat().st_size > 5000 for path in (results / "figures").glob("*.png"))
+
+
+def test_tables_and_figures_say_that_it_is_the_demo_world(tiny: Checkout) -> None:
+    from PIL import Image
+
+    for name in TABLES:
+        assert "demo world" in (tiny.folder / f"results/tables/{name}.md").read_text()
+        assert "demo world" in (tiny.folder / f"results/tables/{name}.tex").read_text()
+    for name in FIGURES:
+        with Image.open(tiny.folder / f"results/figures/{name}.png") as image:
+            assert min(image.size) > 300
+
+
+def test_the_report_needs_no_other_file(tiny: Checkout) -> None:
+    text = (tiny.folder / "results" / "report.html").read_text()
+    assert len(text) > 100_000
+    assert re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=[\"'](?!data:)[^\"']*", text) == []
+    assert re.findall(r"<link[^>]*\shref=[\"'](?!data:)[^\"']*", text) == []
+    for name in ("imagenet_main", "lambda_sweep"):
+        assert name in text or name.replace("_", " ") in text
+
+
+def test_nothing_is_left_to_do(tiny: Checkout) -> None:
+    assert tiny.plan(*TINY) == {}
+
+
+def test_a_touched_card_redoes_nothing(tiny: Checkout) -> None:
+    (tiny.folder / f"results/runs/{RUN}/predictions/all.json").touch()
+    (tiny.folder / "data/demo/manifests/imagenet_val.json").touch()
+    assert tiny.plan(*TINY) == {}
+
+
+def test_a_changed_prediction_redoes_what_hangs_on_it(tiny: Checkout) -> None:
+    with changed(
+        tiny.folder / f"results/runs/{RUN}/predictions/all.json", lambda text: text.replace("{", '{"a": 1,', 1)
+    ):
+        counts = tiny.plan(*TINY)
+    assert counts == dict.fromkeys({"score_all", "collect", "all"} | FROM_SCORES, 1)
+
+
+def test_a_changed_label_draws_again_and_trains_nothing(tiny: Checkout) -> None:
+    assert set(tiny.plan(*TINY, "--config", "label=another world")) == RENDERED | {"all"}
+
+
+def test_a_changed_recipe_retrains_its_own_backbone(tiny: Checkout) -> None:
+    """A second backbone joins, with one training; then its recipe changes."""
+    both = tiny.folder / "both.yaml"
+    both.write_text(
+        "backbones:\n"
+        "  - {name: test_resnet, recipe: tiny_cnn, gpu_images_per_s: 1}\n"
+        "  - {name: test_vit, recipe: tiny_vit, gpu_images_per_s: 1}\n"
+    )
+    recipes = tiny.folder / "tests/workflow/tiny/recipes"
+    (recipes / "tiny_vit.yaml").write_text(
+        (recipes / "tiny_cnn.yaml").read_text() + "model_kwargs: {img_size: 32, patch_size: 8}\n"
+    )
+    cards = [f"results/runs/imagenet/{name}/none-0/seed0/run.json" for name in ("test_resnet", "test_vit")]
+    arguments = (*cards, *TINY, "both.yaml")
+    assert tiny.plan(*arguments) == {"train": 1}
+    done = tiny.snakemake(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert tiny.plan(*arguments) == {}
+    with changed(recipes / "tiny_vit.yaml", lambda text: text.replace("lr: 4.0e-3", "lr: 1.0e-3")):
+        assert tiny.plan(*arguments) == {"train": 1}
+        assert tiny.plan(cards[0], *TINY, "both.yaml") == {}
+    assert tiny.plan(*TINY) == {}
+
+
+def test_changed_code_redoes_cheap_stages_only(tiny: Checkout) -> None:
+    with changed(tiny.folder / "luab" / "collect.py", lambda text: text + "\n# Only a comment.\n"):
+        assert tiny.plan(*TINY) == {}
+    with changed(tiny.folder / "luab" / "collect.py", lambda text: text + "\n_ANOTHER = 1\n"):
+        counts = tiny.plan(*TINY)
+    assert {"collect", "all"} | FROM_SCORES <= set(counts) <= {"collect", "all"} | RENDERED
+    with (
+        changed(tiny.folder / "luab" / "train.py", lambda text: text + "\n_ANOTHER = 1\n"),
+        changed(tiny.folder / "luab" / "predict.py", lambda text: text + "\n_ANOTHER = 1\n"),
+    ):
+        assert tiny.plan(*TINY) == {}
+
+
+def test_results_stand_without_the_unpacked_trees(tiny: Checkout) -> None:
+    raw = tiny.folder / "data" / "demo" / "raw"
+    away = tiny.folder / "away"
+    away.mkdir()
+    trees = [path for path in raw.iterdir() if path.is_dir()]
+    assert len(trees) > 5
+    for tree in trees:
+        tree.rename(away / tree.name)
+    try:
+        assert tiny.plan(*TINY) == {}
+    finally:
+        for tree in trees:
+            (away / tree.name).rename(tree)
+
+
+def test_another_checkout_gives_the_same_bytes(tiny: Checkout, tmp_path: Path) -> None:
+    made = shutil.ignore_patterns("results", ".snakemake", "logs")
+    other = Checkout(Path(shutil.copytree(tiny.folder, tmp_path / "another place", symlinks=True, ignore=made)))
+    options = [word for config in CONFIGS for word in ("--config", config)]
+    for command in (["train", RUN], ["predict", RUN, "all"], ["score", RUN, "all"]):
+        done = other.python("-m", "luab", *command, *options)
+        assert done.returncode == 0, done.stderr
+    first, second = (checkout.folder / "results" / "runs" / RUN for checkout in (tiny, other))
+    names = sorted(str(path.relative_to(first)) for path in first.rglob("*") if path.is_file())
+    assert names == sorted(str(path.relative_to(second)) for path in second.rglob("*") if path.is_file())
+    assert len(names) > 30
+    differing = [name for name in names if (first / name).read_bytes() != (second / name).read_bytes()]
+    assert set(differing) <= {"run.json"}  # it tells the machine and the duration
+    one, two = read_json(first / "run.json"), read_json(second / "run.json")
+    assert one["model_sha256"] == two["model_sha256"] and one["code"] == two["code"]
+
+
+def test_status_follows_the_code(tiny: Checkout) -> None:
+    options = [word for config in CONFIGS for word in ("--config", config)]
+    status = tiny.python("-m", "luab", "status", *options, COLUMNS="200")
+    assert status.returncode == 0, status.stderr
+    lines = [line for line in status.stdout.splitlines() if "imagenet/test_resnet" in line]
+    assert len(lines) == 8 and all(line.count("done") == 3 for line in lines)
+    with changed(tiny.folder / "luab" / "train.py", lambda text: text + "\n_ANOTHER = 1\n"):
+        status = tiny.python("-m", "luab", "status", *options, COLUMNS="200")
+    assert len([line for line in status.stdout.splitlines() if "older code" in line]) >= 8
