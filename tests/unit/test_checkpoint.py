@@ -31,7 +31,7 @@ def test_weights_read_back_and_repeat_byte_for_byte(weights, tmp_path):
 
 
 def test_another_run_and_another_architecture_are_refused(weights):
-    with pytest.raises(DataError, match="expected the weights of .*'seed': 1"):
+    with pytest.raises(DataError, match=r"expected the weights of .*'seed': 1"):
         load_model(weights, nn.Linear(3, 2), RUN | {"seed": 1})
     with pytest.raises(DataError, match=r"1 tensors differ, first 'weight' \(expected \(2, 4\), found \(2, 3\)"):
         load_model(weights, nn.Linear(4, 2), RUN)

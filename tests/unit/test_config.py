@@ -64,7 +64,7 @@ def test_all_mistakes_at_once_with_near_names(repository):
         )
     text = str(caught.value)
     assert "5 mistakes" in text
-    assert "sedes: no such key. Did you mean seeds?" in text
+    assert "sedes: no such key. Did you mean seeds" in text
     assert "luab_lambda: Input should be greater than 0 (found -1)" in text
     assert "supervisions[1]: Input should be 'none', 'random', 'click'" in text
     assert "compute.worker: no such key. Did you mean workers?" in text

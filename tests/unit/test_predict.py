@@ -1,0 +1,193 @@
+"""Predictions: the files' schema, restricted choices, the hole, the background challenge."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from luab.checkpoint import save_model
+from luab.data.labels import in9_of_class, subset
+from luab.data.manifest import SCHEMA
+from luab.data.testsets import TEST_SETS
+from luab.errors import DataError
+from luab.files import file_sha256
+from luab.model import build_model
+from luab.paths import Run
+from luab.predict import Predictor, _ranked, blank_centre, predict
+
+CLICK = Run("imagenet", "test_resnet", "click", 1.0, 0)
+NAMES = ("image_id", "group", "labels", "top5", "confidence")
+NAMES += ("restricted_top1", "restricted_confidence", "point_x", "point_y")
+
+
+@pytest.fixture
+def study(toy_world, toy_study, tmp_path):
+    """A study whose validation and localisation images are the toy training images, with untrained weights."""
+    rows = pq.read_table(toy_world / "data/manifests/imagenet_train.parquet").to_pylist()
+    for row in rows:
+        row |= {"width": 50, "height": 40, "boxes": [[1, 2, 30, 20]]}
+    data = tmp_path / "data"
+    for name in ("imagenet_val", "wsol_test", "imagenet_o"):
+        (data / "manifests").mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), data / "manifests" / f"{name}.parquet")
+    study = toy_study(paths={"data": str(data), "copies": {"imagenet_o": str(toy_world / "imagenet")}})
+    for run in (CLICK, dataclasses.replace(CLICK, supervision="none", weight=0.0)):
+        torch.manual_seed(1)
+        model = build_model(run.backbone, study.recipe(run.backbone), run.supervision != "none")
+        save_model(study.layout.run(run) / "model.safetensors", model, {"run": run.identity()})
+    return study
+
+
+def _table(study, run, name):
+    return pq.read_table(study.layout.prediction_folder(run) / f"{name}.parquet")
+
+
+def test_files_have_the_agreed_columns_and_types(study):
+    card = predict(study, CLICK, "all", ("imagenet_val", "wsol_test"), "digest")
+    table = _table(study, CLICK, "imagenet_val")
+    assert tuple(table.column_names) == NAMES and table.num_rows == 30
+    types = dict(zip(table.column_names, table.schema.types, strict=True))
+    assert types["labels"] == pa.list_(pa.int16()) and types["top5"] == pa.list_(pa.int16(), 5)
+    assert types["confidence"] == types["point_x"] == types["restricted_confidence"] == pa.float32()
+    assert types["restricted_top1"] == pa.int16() and table["point_x"].null_count == 0
+    assert table["labels"].to_pylist()[::10] == [[0], [1], [2]]
+    assert [row[0] for row in table["top5"].to_pylist()] == table["restricted_top1"].to_pylist()
+    assert table["confidence"].equals(table["restricted_confidence"])
+    wsol = _table(study, CLICK, "wsol_test")
+    assert tuple(wsol.column_names) == (*NAMES, "cam", "cam_h", "cam_w", "width", "height", "boxes")
+    assert wsol.schema.field("cam").type == pa.list_(pa.float16())
+    assert wsol.schema.field("boxes").type == pa.list_(pa.list_(pa.int32(), 4))
+    height, width = wsol["cam_h"][0].as_py(), wsol["cam_w"][0].as_py()
+    assert {len(cam) for cam in wsol["cam"].to_pylist()} == {height * width}
+    file = study.layout.prediction_folder(CLICK) / "wsol_test.parquet"
+    assert card["files"]["wsol_test"] == {"rows": 30, "sha256": file_sha256(file)} and card["code"] == "digest"
+
+
+def test_a_baseline_has_no_points(study):
+    run = dataclasses.replace(CLICK, supervision="none", weight=0.0)
+    predict(study, run, "all", ("imagenet_val",))
+    table = _table(study, run, "imagenet_val")
+    assert table["point_x"].null_count == 30 and table.schema.field("point_y").type == pa.float32()
+
+
+def test_batches_and_workers_change_nothing(study):
+    tables = []
+    for batch, workers in ((256, 0), (7, 2), (1, 0)):
+        compute = study.compute.model_copy(update={"predict_batch": batch, "workers": workers})
+        predict(study.model_copy(update={"compute": compute}), CLICK, "all", ("wsol_test",))
+        tables.append(_table(study, CLICK, "wsol_test").to_pydict())
+    for other in tables[1:]:
+        assert other["top5"] == tables[0]["top5"] and other["image_id"] == tables[0]["image_id"]
+        for name in ("confidence", "point_x", "point_y"):
+            assert other[name] == pytest.approx(tables[0][name], abs=1e-5)
+        assert np.ravel(other["cam"]) == pytest.approx(np.ravel(tables[0]["cam"]), abs=2e-3)
+
+
+def test_another_runs_weights_and_missing_images_are_refused(study, toy_world):
+    other = dataclasses.replace(CLICK, seed=5)
+    with pytest.raises(DataError, match="Train this run first"):
+        predict(study, other, "all", ("imagenet_val",))
+    source = study.layout.run(CLICK) / "model.safetensors"
+    save = study.layout.run(other) / "model.safetensors"
+    save.parent.mkdir(parents=True)
+    save.write_bytes(source.read_bytes())
+    with pytest.raises(DataError, match="expected the weights of"):
+        predict(study, other, "all", ("imagenet_val",))
+    moved = study.paths.model_copy(update={"imagenet": study.paths.results})
+    with pytest.raises(DataError, match="30 of the 30 images looked at are missing"):
+        predict(study.model_copy(update={"paths": moved}), CLICK, "all", ("imagenet_val",))
+    assert not study.layout.prediction_card(CLICK, "all").exists()
+
+
+def test_the_restricted_choice_by_hand():
+    chosen = subset("imagenet_a")
+    inside, outside = chosen[3], next(i for i in range(1000) if i not in chosen)
+    logits = torch.zeros(1, 1000)
+    logits[0, outside], logits[0, inside] = 9.0, 5.0
+    columns = _ranked(logits, TEST_SETS["imagenet_a"])
+    assert columns["top5"][0, :2].tolist() == [outside, inside]
+    assert columns["restricted_top1"].tolist() == [inside]
+    assert columns["restricted_confidence"][0] == pytest.approx(np.exp(5) / (np.exp(5) + 199), rel=1e-5)
+    assert columns["confidence"][0] == pytest.approx(np.exp(9) / (np.exp(9) + np.exp(5) + 998), rel=1e-5)
+    tie = _ranked(torch.zeros(2, 1000), TEST_SETS["imagenet_val"])
+    assert (tie["restricted_top1"] == tie["top5"][:, 0]).all()
+
+
+def test_the_hole_is_half_of_the_side():
+    pixels = torch.ones(1, 3, 224, 224)
+    blank_centre(pixels, 0.5)
+    rows = (pixels[0, 0] == 0).any(dim=1).nonzero().flatten()
+    assert (rows[0].item(), rows[-1].item(), int((pixels == 0).sum())) == (56, 167, 3 * 112 * 112)
+    plain = torch.ones(1, 3, 9, 9)
+    blank_centre(plain, 0.0)
+    assert (plain == 1).all()
+    blank_centre(plain, 1.0)
+    assert (plain == 0).all()
+
+
+class _Reader(torch.nn.Module):
+    """Says class 0's ImageNet index for a red pixel at its place, else another super-class."""
+
+    def __init__(self, row, column):
+        super().__init__()
+        self.row, self.column = row, column
+        self.indices = [int(np.flatnonzero(in9_of_class() == k)[0]) for k in (0, 1)]
+
+    def forward(self, pixels):
+        red = pixels[:, 0, self.row, self.column] > 0
+        logits = torch.zeros(len(pixels), 1000)
+        logits[torch.arange(len(pixels)), torch.where(red, *map(torch.tensor, self.indices))] = 1
+        return logits, None
+
+
+@pytest.fixture
+def challenge(tmp_path, toy_study):
+    """One foreground, red in its left half; 40 backgrounds of which one is not red."""
+    root = tmp_path / "in9"
+    red, blue = (np.full((32, 32, 3), colour, dtype=np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
+    rows = [{"image_id": "a", "path": "original/val/00_dog/a.png", "labels": [0], "group": "original"}]
+    rows += [
+        {"image_id": f"b{k}", "path": f"only_bg_t/val/00_dog/b{k}.png", "labels": [0], "group": "only_bg_t"}
+        for k in range(40)
+    ]
+    for row in rows:
+        (root / row["path"]).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(blue if row["image_id"] == "b25" else red).save(root / row["path"])
+    mask = root / "fg_mask/val/00_dog/a.npy"
+    mask.parent.mkdir(parents=True)
+    half = np.zeros((32, 32), dtype=bool)
+    half[:, :16] = True
+    np.save(mask, half)
+    study = toy_study(compute={"predict_batch": 10})
+
+    def run(model):
+        predictor = Predictor.__new__(Predictor)
+        predictor.study, predictor.device, predictor.model = study, torch.device("cpu"), model
+        predictor.recipe, predictor.normalise = SimpleNamespace(input_px=32, crop_pct=1.0), lambda x: x.float() - 128
+        return predictor._challenge(pd.DataFrame(rows), {"in9": root})
+
+    return SimpleNamespace(run=run, mask=mask)
+
+
+def test_a_model_that_ignores_the_background_is_never_fooled(challenge):
+    table = challenge.run(_Reader(5, 5)).to_pydict()
+    assert table["vulnerable"] == [False] and table["backgrounds_tried"] == [40]
+    assert table["image_id"] == ["a"] and table["labels"] == [[0]]
+
+
+def test_a_model_that_reads_the_background_is_fooled_by_the_blue_one(challenge):
+    table = challenge.run(_Reader(5, 25)).to_pydict()
+    place = np.random.default_rng(0).permutation(40).tolist().index(25)  # of b25 in the fixed shuffle
+    assert table["vulnerable"] == [True] and table["backgrounds_tried"] == [place + 1]
+
+
+def test_a_damaged_mask_is_named(challenge):
+    challenge.mask.write_text("no array")
+    with pytest.raises(DataError, match=r"a\.npy: expected the foreground mask of original/val/00_dog/a\.png"):
+        challenge.run(_Reader(5, 5))
