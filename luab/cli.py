@@ -230,7 +230,7 @@ def status(config: Config = None) -> None:
 @app.command()
 def headline(config: Config = None) -> None:
     """Print the main table and where to look."""
-    from luab.status import print_headline
+    from luab.headline import print_headline
 
     print_headline(study_of(config))
 

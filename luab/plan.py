@@ -22,6 +22,18 @@ _SLACK = 1.5
 _SHORTEST_MINUTES = 60
 
 
+def summary(study: Study) -> str:
+    """One sentence: the number of trainings and the estimate of their GPU hours."""
+    runs = study.runs()
+    if study.demo:
+        return f"{len(runs)} trainings on the demo world, on the CPU."
+    hours = sum(study.gpu_hours(run) for run in runs)
+    return (
+        f"{len(runs)} trainings, about {hours:,.0f} GPU hours: an ESTIMATE from the images per second in the config, "
+        "for GPUs of the A100 class; predictions add a few per cent."
+    )
+
+
 def prepare_jobs(study: Study, checkout: Path) -> None:
     """Sets the environment that the jobs of this process inherit.
 

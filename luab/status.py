@@ -1,4 +1,4 @@
-"""What a study plans, what of it exists, and its headline: tables for a terminal."""
+"""What a study plans and what of it exists: tables for a terminal."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +10,8 @@ from rich.table import Table
 from luab.config import Study
 from luab.files import read_json
 from luab.paths import Run
+from luab.plan import summary
 from luab.provenance import PREDICTION, TRAINING, code_digest
-
-_TO_LOOK_AT = ("report.html", "tables", "figures", "scores.csv")
 
 
 def print_plan(study: Study) -> None:
@@ -29,20 +28,7 @@ def print_plan(study: Study) -> None:
         )
     console = Console()
     console.print(table)
-    console.print(summary(study, total))
-
-
-def summary(study: Study, total: float | None = None) -> str:
-    """One sentence with the number of trainings and the GPU-hour estimate."""
-    runs = study.runs()
-    if total is None:
-        total = sum(study.gpu_hours(run) for run in runs)
-    if study.demo:
-        return f"{len(runs)} trainings on the demo world, on the CPU."
-    return (
-        f"{len(runs)} trainings, about {total:,.0f} GPU hours: an ESTIMATE from the images per second in the config, "
-        "for GPUs of the A100 class; predictions add a few per cent."
-    )
+    console.print(summary(study))
 
 
 def print_status(study: Study) -> None:
@@ -58,20 +44,10 @@ def print_status(study: Study) -> None:
     )
 
 
-def print_headline(study: Study) -> None:
-    """The main table, as far as it exists, and where everything lies."""
-    console = Console()
-    path = study.layout.table("imagenet_main", "md")
-    if path.is_file():
-        from rich.markdown import Markdown
-
-        console.print(Markdown(path.read_text()))
-    where = [str(study.paths.results / name) for name in _TO_LOOK_AT if (study.paths.results / name).exists()]
-    console.print("\nLook at: " + ("  ".join(where) if where else "nothing yet; run `make demo`"))
-
-
 def _training(study: Study, run: Run) -> str:
-    return _state([study.layout.run_json(run)], lambda card: card["code"]["train"] == code_digest(*TRAINING))
+    # A run trained by somebody's own call of luab.train may carry no digest: then its code is not known to be ours.
+    current = code_digest(*TRAINING)
+    return _state([study.layout.run_json(run)], lambda card: card.get("code", {}).get("train") == current)
 
 
 def _predictions(study: Study, run: Run) -> str:

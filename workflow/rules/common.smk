@@ -16,6 +16,8 @@ except AnyLuabError as mistake:
 DATA, RESULTS = str(STUDY.paths.data), str(STUDY.paths.results)
 CODE = luab_provenance.code_digest
 
+if workflow.is_main_process:
+    logger.info(luab_plan.summary(STUDY))
 luab_plan.prepare_jobs(STUDY, checkout=Path(workflow.basedir))
 
 

@@ -1,0 +1,65 @@
+"""What the demo ends with: the headline numbers on a terminal, and where everything lies."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from luab.config import Study
+
+_TABLES = ("imagenet_main", "background_robustness", "localization")
+_TO_LOOK_AT = ("report.html", "tables", "figures", "scores.csv")
+
+
+def print_headline(study: Study) -> None:
+    """One table per backbone: every benchmark's headline by supervision, with LUAB's difference to the baseline."""
+    console = Console()
+    files = [study.layout.table(name, "csv") for name in _TABLES]
+    if all(file.is_file() for file in files):
+        numbers = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+        for backbone in study.backbone_names:
+            console.print(_table(study, numbers[numbers["backbone"] == backbone], backbone))
+    there = [str(study.paths.results / name) for name in _TO_LOOK_AT if (study.paths.results / name).exists()]
+    console.print("Look at: " + ("  ".join(there) if there else "nothing yet; run `make demo`"))
+
+
+def _table(study: Study, numbers: pd.DataFrame, backbone: str) -> Table:
+    from luab.render.style import SUPERVISIONS
+
+    seeds = f"mean ± std over {len(study.seeds)} seeds, λ = {study.luab_lambda:g}"
+    title = f"{backbone}{f' ({study.label})' if study.label else ''}, %: {seeds}"
+    table = Table("", title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for name in [*(SUPERVISIONS[name] for name in study.supervisions), "LUAB − baseline"]:
+        table.add_column(name, no_wrap=True)
+    for heading, rows in _benchmarks(numbers):
+        by_supervision = {str(row["supervision"]): row for _, row in rows.iterrows()}
+        cells = [_mean(by_supervision.get(name)) for name in study.supervisions]
+        table.add_row(heading, *cells, _difference(by_supervision.get("click")))
+    return table
+
+
+def _benchmarks(numbers: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    from luab.render.quantities import GAINS, LOCALIZATION
+
+    points = [quantity for quantity in LOCALIZATION if quantity.needs_point]
+    for quantity in (*GAINS, *points):
+        here = (numbers["benchmark"] == quantity.benchmark) & (numbers["metric"] == quantity.metric)
+        rows = numbers[here & (numbers["group"].fillna("") == quantity.group)]
+        if len(rows):
+            yield quantity.heading.replace(" (% of diagonal)", ""), rows
+
+
+def _mean(row: pd.Series | None) -> str:
+    if row is None:
+        return "–"
+    return f"{100 * row['mean']:.1f}" + (f" ± {100 * row['std']:.1f}" if row["n"] > 1 else "")
+
+
+def _difference(row: pd.Series | None) -> str:
+    if row is None or pd.isna(row["difference"]):
+        return "–"
+    text = f"{100 * row['difference']:+.1f}"
+    return text if pd.isna(row["low"]) else f"{text} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+
