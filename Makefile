@@ -17,7 +17,6 @@ UV = .venv/bin/uv pip
 TORCH_FAMILY = torch|torchvision|triton|nvidia-.*|cuda-.*
 RECORDED_BACKEND := $(shell cat .venv/.torch-backend 2>/dev/null)
 TORCH_BACKEND = $(RECORDED_BACKEND)
-CORES = all
 
 # Rules call `python -m luab`: this must be ours, also where .venv is not activated.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)

@@ -30,8 +30,8 @@ def _table(study: Study, numbers: pd.DataFrame, backbone: str) -> Table:
 
     seeds = f"mean ± std over {len(study.seeds)} seeds, λ = {study.luab_lambda:g}"
     title = f"{backbone}{f' ({study.label})' if study.label else ''}, %: {seeds}"
-    table = Table("", title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for name in [*(SUPERVISIONS[name] for name in study.supervisions), "LUAB − baseline"]:
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for name in ["", *(SUPERVISIONS[name] for name in study.supervisions), "LUAB − baseline"]:
         table.add_column(name, no_wrap=True)
     for heading, rows in _benchmarks(numbers):
         by_supervision = {str(row["supervision"]): row for _, row in rows.iterrows()}
