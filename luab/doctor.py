@@ -73,7 +73,7 @@ def _torch(study: Study) -> Iterator[Finding]:
             "GPU",
             "missing",
             f"the driver (CUDA {driver}) is there, torch cannot use it: this build wants CUDA {torch.version.cuda}. "
-            f"Reinstall torch for the driver: make TORCH_BACKEND=cu{driver.replace('.', '')}",
+            f"Reinstall torch for the driver: make TORCH_BACKEND={_build_for(driver)}",
         )
         return
     needed = study.compute.device == "cuda"
@@ -91,6 +91,12 @@ def _driver_cuda() -> str | None:
         return None
     _, _, after = done.stdout.partition("CUDA Version:")
     return after.split()[0] if after.split() else None
+
+
+def _build_for(cuda: str) -> str:
+    """Name of the torch build for a driver: torch is built for few minor versions, and any of a major one runs."""
+    major = cuda.partition(".")[0]
+    return {"11": "cu118", "12": "cu126"}.get(major, f"cu{major}0")
 
 
 def _disk(study: Study) -> Iterator[Finding]:

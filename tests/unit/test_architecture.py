@@ -20,7 +20,7 @@ STAGES = (
     ("predictions", "benchmarks", "score"),
     ("collect", "compare"),
     ("render",),
-    ("plan", "stages", "provenance", "status", "doctor", "reference", "cli", "__main__", "__init__"),
+    ("plan", "stages", "provenance", "status", "headline", "doctor", "reference", "cli", "__main__", "__init__"),
 )
 STAGE_OF = {name: place for place, names in enumerate(STAGES) for name in names}
 FILES = sorted(file for file in PACKAGE.rglob("*.py") if "plugins" not in file.parts)

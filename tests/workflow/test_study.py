@@ -173,6 +173,13 @@ def test_another_checkout_gives_the_same_bytes(tiny: Checkout, tmp_path: Path) -
     assert one["model_sha256"] == two["model_sha256"] and one["code"] == two["code"]
 
 
+def test_the_headline_compares_the_supervisions(tiny: Checkout) -> None:
+    options = [word for config in CONFIGS for word in ("--config", config)]
+    shown = tiny.python("-m", "luab", "headline", *options, COLUMNS="160")
+    assert shown.returncode == 0, shown.stderr
+    assert all(word in shown.stdout for word in ("test_resnet (demo world)", "baseline", "2 seeds", "±", "report.html"))
+
+
 def test_status_follows_the_code(tiny: Checkout) -> None:
     options = [word for config in CONFIGS for word in ("--config", config)]
     status = tiny.python("-m", "luab", "status", *options, COLUMNS="200")

@@ -1,0 +1,150 @@
+"""What hangs on which file: archives, manifests, suites, own copies, and the environment of jobs."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luab.config import Study, load_study, parse_study
+from luab.errors import ConfigError
+from luab.paths import Run
+from luab.plan import Plan, keep_config, prepare_jobs
+from luab.render.registry import FIGURES, TABLES
+
+
+@pytest.fixture(scope="module")
+def full(repository: Path) -> Study:
+    return load_study(["config/config.yaml"], repository)
+
+
+@pytest.fixture
+def planned(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Builds the plan of the full study, or of one with other keys."""
+    monkeypatch.chdir(repository)
+
+    def build(*overlays: str, **keys: Any) -> Plan:
+        study = load_study(["config/config.yaml", *overlays])
+        return Plan.of(parse_study(study.model_dump(mode="json") | keys) if keys else study)
+
+    return build
+
+
+def test_every_archive_belongs_to_a_manifest_that_reads_it(planned: Any) -> None:
+    plan = planned()
+    manifests = {name for suite in plan.study.suites for name in plan.suite_manifests(suite.name)}
+    datasets = {Path(name).stem for name in manifests} | {"imagenet_train", "imagenet_ab"}
+    assert set(plan.archives) >= datasets - {"wsol_test", "imagenet_train", "imagenet_val"}
+    for dataset in datasets - {"imagenet_ab"}:
+        both = set(plan.trees(dataset)) & set(plan.lists(dataset))
+        assert both == set()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "inputs"),
+    [
+        ("imagenet_train", []),
+        ("imagenet_val", []),
+        ("imagenet_real", ["data/archives/imagenet_real.json", "data/manifests/imagenet_val.json"]),
+        ("imagenet_v2", ["data/raw/imagenet_v2.json"]),
+        ("imagenet_c", ["data/raw/imagenet_c.json"]),
+    ],
+)
+def test_a_manifest_waits_for_its_tree_and_lists(planned: Any, manifest: str, inputs: list[str]) -> None:
+    assert planned().manifest_inputs(manifest) == inputs
+
+
+def test_an_own_copy_is_neither_fetched_nor_unpacked(planned: Any, full: Study) -> None:
+    paths = full.paths.model_dump(mode="json") | {"copies": {"imagenet_sketch": "/copies/sketch"}, "imagenet": "/in"}
+    plan = planned(paths=paths)
+    assert plan.manifest_inputs("imagenet_sketch") == []
+    assert plan.own_copy("imagenet_sketch") == "/copies/sketch"
+    assert {plan.own_copy(name) for name in ("imagenet_train", "imagenet_val", "wsol_test")} == {"/in"}
+    assert plan.own_copy("imagenet_v2") is None
+
+
+def test_the_demo_waits_for_its_world(planned: Any) -> None:
+    plan = planned("config/demo.yaml")
+    assert plan.manifest_inputs("imagenet_train") == ["data/demo/world/world.json"]
+    assert plan.archive_list == ["data/demo/world/server/archives.yaml"]
+    assert plan.archive_digest("imagenet_ab") is None
+    assert planned().archive_list == []
+
+
+def test_the_digest_of_an_archive_follows_its_entry(planned: Any) -> None:
+    plan = planned()
+    digests = {plan.archive_digest(name) for entries in plan.archives.values() for name in entries}
+    assert len(digests) == sum(len(entries) for entries in plan.archives.values())
+    assert plan.archive_digest("imagenet_ab") == planned().archive_digest("imagenet_ab")
+
+
+def test_two_suites_may_not_share_a_test_set(planned: Any) -> None:
+    with pytest.raises(ConfigError, match=r"both one and two need the test set imagenet_val") as caught:
+        planned(
+            suites=[{"name": "one", "benchmarks": ["imagenet_val"]}, {"name": "two", "benchmarks": ["imagenet_real"]}]
+        )
+    assert "Put their benchmarks into one suite" in str(caught.value)
+
+
+def test_an_unknown_benchmark_is_refused(planned: Any) -> None:
+    with pytest.raises(ConfigError, match="imagenet_v3"):
+        planned(suites=[{"name": "one", "benchmarks": ["imagenet_v3"]}])
+
+
+def test_figures_and_tables_know_their_inputs(planned: Any) -> None:
+    plan = planned()
+    assert plan.tables == list(TABLES) and plan.figures == list(FIGURES)
+    for name, needs in FIGURES.items():
+        inputs = plan.figure_inputs(name)
+        if needs == "scores":
+            assert inputs == ["results/scores.csv"]
+        if needs == "index":
+            assert inputs == ["data/byproducts/imagenet_ab.json"]
+    cams = plan.figure_inputs("cam_examples")
+    assert cams == [
+        "results/runs/imagenet/resnet18/none-0/seed0/predictions/localization.json",
+        "results/runs/imagenet/resnet18/click-1/seed0/predictions/localization.json",
+        "data/manifests/wsol_test.json",
+    ]
+
+
+def test_examples_need_the_method_beside_the_baseline(planned: Any, full: Study) -> None:
+    sweep = full.sweep.model_dump() | {"supervisions": []}
+    plan = planned(supervisions=["none", "random"], sweep=sweep)
+    with pytest.raises(ConfigError, match="none and click"):
+        plan.example_runs()
+
+
+def test_a_training_may_take_half_again_as_long(planned: Any, full: Study) -> None:
+    plan = planned()
+    run = Run("imagenet", "vit_base_patch16_224", "none", 0.0, 0)
+    assert plan.train_minutes(run) == round(full.gpu_hours(run) * 90)
+    assert planned("config/demo.yaml").train_minutes(Run("imagenet", "test_vit", "none", 0.0, 0)) >= 60
+
+
+def test_jobs_get_gpus_unless_the_study_is_for_the_cpu(planned: Any) -> None:
+    assert (planned().gpus, planned("config/demo.yaml").gpus) == (1, 0)
+    assert planned().job_mem_mb > planned("config/demo.yaml").job_mem_mb
+
+
+def test_the_kept_configuration_is_named_by_content(full: Study, tmp_path: Path) -> None:
+    kept = keep_config(full, tmp_path)
+    assert keep_config(full, tmp_path) == kept and load_study([kept]) == full
+    other = full.model_copy(update={"label": "other"})
+    assert keep_config(other, tmp_path) != kept
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_jobs_inherit_configuration_python_and_package(
+    full: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("LUAB_CONFIG", "PYTHONPATH"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    for _ in range(2):
+        prepare_jobs(full, checkout=tmp_path / "checkout")
+    assert load_study([os.environ["LUAB_CONFIG"]]) == full
+    assert os.environ["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "checkout")]
+    assert os.environ["PATH"].split(os.pathsep).count(str(Path(sys.executable).parent)) >= 1
