@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import signal
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,9 +43,7 @@ class EpochBatches(Sampler[list[int]]):
             yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
 
-def training_loader(
-    dataset: Dataset[Any], batches: EpochBatches, workers: int, pinned: bool
-) -> DataLoader[Any]:
+def training_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int, pinned: bool) -> DataLoader[Any]:
     """One epoch's loader; items are (images, labels, points, weights) stacked."""
     return DataLoader(dataset, batch_sampler=batches, pin_memory=pinned, **_processes(workers))
 
@@ -65,6 +64,8 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except DataError as error:
+        # torch's frames hold error and loader in a circle; until that is collected its processes wait, 10 s each.
+        traceback.clear_frames(error.__traceback__)
         raise DataError(str(error).rpartition("luab.errors.DataError: ")[2].strip()) from None
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
