@@ -1,4 +1,4 @@
-"""Names of all tables and figures and what each is made from; light enough to be read at every start of the workflow."""
+"""Names of all tables and figures and what each is made from; light, since every start of the workflow reads it."""
 
 from typing import Literal
 
