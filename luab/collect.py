@@ -23,9 +23,7 @@ _SHOWN = 20
 Cell = Mapping[str, Any]
 
 
-def collect(
-    expected: Iterable[Cell], scores_root: Callable[[Cell], Path | str] | str, output_csv: Path | str
-) -> int:
+def collect(expected: Iterable[Cell], scores_root: Callable[[Cell], Path | str] | str, output_csv: Path | str) -> int:
     """Writes one row per run, benchmark, metric and group, sorted.
 
     The same files give the same bytes. Group is empty for a benchmark's own metrics.
@@ -75,9 +73,7 @@ def read_scores(path: Path | str) -> "pd.DataFrame":
     try:
         table = pd.read_csv(path, dtype="str", keep_default_na=False)
     except ValueError as error:
-        raise DataError(
-            f"{path}: expected a table of scores, could not read it ({error}). {remedy}"
-        ) from error
+        raise DataError(f"{path}: expected a table of scores, could not read it ({error}). {remedy}") from error
     if tuple(table.columns) != COLUMNS:
         raise DataError(
             f"{path}: expected the columns {', '.join(COLUMNS)}; found {', '.join(table.columns)}. {remedy}"
@@ -109,9 +105,7 @@ def _bad_numbers(cell: Cell, content: dict[str, Any]) -> list[str]:
     numbers = _numbers(content)
     names = [f"{metric} {group}".rstrip() for metric, group, _, _ in numbers]
     bad = [
-        f"{name} is {value!r}"
-        for name, (_, _, value, _) in zip(names, numbers, strict=True)
-        if not _is_finite(value)
+        f"{name} is {value!r}" for name, (_, _, value, _) in zip(names, numbers, strict=True) if not _is_finite(value)
     ]
     bad += [f"{name} twice" for name in sorted({name for name in names if names.count(name) > 1})]
     if not numbers:
@@ -177,9 +171,7 @@ def _write(rows: list[tuple[Any, ...]], output_csv: Path | str) -> None:
     with replacing(output_csv) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows(
-            [repr(value) if isinstance(value, float) else value for value in row] for row in rows
-        )
+        writer.writerows([repr(value) if isinstance(value, float) else value for value in row] for row in rows)
 
 
 def _is_finite(value: Any) -> bool:

@@ -128,9 +128,7 @@ def _check_cells(scores: pd.DataFrame) -> None:
             f"Scores: expected each number once per seed, found {len(double)} twice, first "
             f"{' '.join(str(value) for value in double.iloc[0][cell])}. Collect the scores again."
         )
-    baselines = scores.loc[
-        scores["supervision"] == BASELINE, ["dataset", "backbone", "lambda"]
-    ].drop_duplicates()
+    baselines = scores.loc[scores["supervision"] == BASELINE, ["dataset", "backbone", "lambda"]].drop_duplicates()
     if baselines.duplicated(["dataset", "backbone"]).any():
         raise DataError(
             f"Scores: expected one baseline per backbone, found several lambdas of '{BASELINE}'. The "

@@ -18,7 +18,7 @@ from luab.errors import DataError, JobError
 _CHUNK_BYTES = 1 << 20
 _ASIDE = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
 _STALE_S = 24 * 3600
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextlib.contextmanager

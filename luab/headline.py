@@ -62,4 +62,3 @@ def _difference(row: pd.Series | None) -> str:
         return "–"
     text = f"{100 * row['difference']:+.1f}"
     return text if pd.isna(row["low"]) else f"{text} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
-

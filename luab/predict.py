@@ -101,18 +101,14 @@ class Predictor:
     ) -> Iterator[dict[str, np.ndarray]]:
         dataset = EvaluationSet(roots, rows, test_set, self.recipe)
         compute = self.study.compute
-        loader = evaluation_loader(
-            dataset, compute.predict_batch, compute.workers, self.device.type == "cuda"
-        )
+        loader = evaluation_loader(dataset, compute.predict_batch, compute.workers, self.device.type == "cuda")
         labels = torch.tensor([int(labels[0]) if len(labels) else 0 for labels in rows["labels"]])
         with plain_errors(), progress(test_set.name, len(dataset), "images") as advance:
             for images, index in loader:
                 yield self._columns(test_set, images, labels[index])
                 advance(len(images))
 
-    def _columns(
-        self, test_set: TestSet, images: torch.Tensor, labels: torch.Tensor
-    ) -> dict[str, np.ndarray]:
+    def _columns(self, test_set: TestSet, images: torch.Tensor, labels: torch.Tensor) -> dict[str, np.ndarray]:
         pixels = self.normalise(to_device(images, self.device))
         if test_set.hole:
             blank_centre(pixels, test_set.hole)
@@ -180,9 +176,7 @@ class Predictor:
             ) from error
         side = self.recipe.input_px
         if mask.shape != (side, side):
-            mask = np.array(
-                Image.fromarray(mask.astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
-            )
+            mask = np.array(Image.fromarray(mask.astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST))
         image = self._pixels(open_image(root / path, "in9_challenge"))
         return image.to(self.device), torch.from_numpy(mask.astype(bool)).to(self.device)
 
@@ -235,9 +229,7 @@ def _table(rows: pd.DataFrame, columns: dict[str, np.ndarray], test_set: TestSet
     arrays = {
         "image_id": pa.array(rows["image_id"], pa.string()),
         "group": pa.array(rows["group"], pa.string()),
-        "labels": pa.array(
-            [[int(label) for label in labels] for labels in rows["labels"]], pa.list_(pa.int16())
-        ),
+        "labels": pa.array([[int(label) for label in labels] for labels in rows["labels"]], pa.list_(pa.int16())),
         "top5": pa.FixedSizeListArray.from_arrays(pa.array(columns["top5"].reshape(-1)), 5),
         "confidence": pa.array(columns["confidence"], pa.float32()),
         "restricted_top1": pa.array(columns["restricted_top1"], pa.int16()),

@@ -121,9 +121,7 @@ def train(study: Study, run: Run, provenance: dict[str, Any] | None = None) -> d
     started = time.monotonic()
     identity = {"run": run.identity(), "recipe": recipe.model_dump(mode="json"), "inputs": inputs}
     with _warned() as warning:
-        _fit(
-            trainer, dataset, recipe, run, study, warning, lambda: save_state(state_file, trainer.state(key))
-        )
+        _fit(trainer, dataset, recipe, run, study, warning, lambda: save_state(state_file, trainer.state(key)))
         # A warning from here on is let pass: the last writes are sooner done than a restart.
         result = {
             **identity,
@@ -185,9 +183,7 @@ def _build(run: Run, recipe: Recipe, device: torch.device, steps: int) -> Traine
             momentum=recipe.momentum,
         )
     except (TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(
-            f"optimizer {recipe.optimizer!r}: timm refused it ({error}). Correct the recipe."
-        ) from error
+        raise ConfigError(f"optimizer {recipe.optimizer!r}: timm refused it ({error}). Correct the recipe.") from error
     scheduler = CosineLRScheduler(
         optimizer,
         t_initial=recipe.epochs * steps,

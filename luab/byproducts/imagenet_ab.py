@@ -87,17 +87,13 @@ SCHEMA = pa.schema(
         _field("imagenet_hit_id", pa.list_(pa.string()), _EACH + "id of the task in the tool"),
         _field("worker_id", pa.list_(pa.string()), _EACH + "anonymised worker"),
         _field("hit_submit_time_s", pa.list_(pa.int64()), _EACH + "epoch seconds"),
-        _field(
-            "estimate_time_ms", pa.list_(pa.int64()), _EACH + "time hovered while not selected; 0 is real"
-        ),
+        _field("estimate_time_ms", pa.list_(pa.int64()), _EACH + "time hovered while not selected; 0 is real"),
         _field("hovered_count", pa.list_(pa.int32()), _EACH + "number of times the pointer entered"),
         _field("selected_count", pa.list_(pa.int32()), _EACH + "number of selecting clicks"),
         _field("page_idx", pa.list_(pa.int32()), _EACH + "page within the task, from 0"),
         _field("image_idx", pa.list_(pa.int32()), _EACH + "place within the page, from 0"),
         _field("selected", pa.list_(pa.bool_()), _EACH + "state of the image when the page was submitted"),
-        _field(
-            "position_xy", pa.list_(pa.list_(pa.float32(), 2)), _EACH + "in the web page, px; NaN if absent"
-        ),
+        _field("position_xy", pa.list_(pa.list_(pa.float32(), 2)), _EACH + "in the web page, px; NaN if absent"),
         _field("displayed_height", pa.list_(pa.int32()), _EACH + "px on the page"),
         _field("displayed_width", pa.list_(pa.int32()), _EACH + "a copy of the height (defect); do not use"),
         _field(
@@ -105,20 +101,14 @@ SCHEMA = pa.schema(
             pa.list_(pa.list_(_XY)),
             _EACH + "selecting clicks in order; fractions, x right y down",
         ),
-        _field(
-            "click_time_ms", pa.list_(pa.list_(pa.int64())), _EACH + "epoch ms of each click; null if absent"
-        ),
+        _field("click_time_ms", pa.list_(pa.list_(pa.int64())), _EACH + "epoch ms of each click; null if absent"),
         _field(
             "trace_xy",
             pa.list_(pa.list_(_XY)),
             _EACH + "pointer while not selected; fractions, x right y down",
         ),
-        _field(
-            "trace_time_ms", pa.list_(pa.list_(pa.int64())), _EACH + "epoch ms of each sample; may repeat"
-        ),
-        _field(
-            "hover_action", pa.list_(pa.list_(pa.string())), _EACH + "enter, leave; the last may stay open"
-        ),
+        _field("trace_time_ms", pa.list_(pa.list_(pa.int64())), _EACH + "epoch ms of each sample; may repeat"),
+        _field("hover_action", pa.list_(pa.list_(pa.string())), _EACH + "enter, leave; the last may stay open"),
         _field("hover_time_ms", pa.list_(pa.list_(pa.int64())), _EACH + "epoch ms of each action"),
     ]
 )
@@ -323,9 +313,7 @@ def _members(archive: Path) -> Iterator[Iterator[tuple[str, bytes]]]:
         with progress(archive.name, None, "B") as advance:
             yield _folder_members(archive, advance)
     elif not archive.is_file():
-        raise DataError(
-            f"{archive}: expected the archive of ImageNet-AB; it is not there. Run `luab fetch` first."
-        )
+        raise DataError(f"{archive}: expected the archive of ImageNet-AB; it is not there. Run `luab fetch` first.")
     else:
         with progress(archive.name, archive.stat().st_size, "B") as advance:
             yield _archive_members(archive, advance)

@@ -109,9 +109,7 @@ def _metadata(element: Any) -> Row:
     entry: Row = {name: _text(texts.get(name)) for name in TEXTS}
     entry |= {name: _integer(texts.get(tag), tag, most) for name, (tag, most) in INTEGERS.items()}
     entry["selected"] = _selected(texts.get("selected"))
-    entry["position_xy"] = (
-        _point(lists["imagePosition"][0]) if lists["imagePosition"] else [math.nan, math.nan]
-    )
+    entry["position_xy"] = _point(lists["imagePosition"][0]) if lists["imagePosition"] else [math.nan, math.nan]
     entry["click_xy"] = [_point(click) for click in clicks]
     entry["click_time_ms"] = [_integer(click.get("time"), "time", _INT64) for click in clicks]
     entry["trace_xy"] = [_point(sample) for sample in trace]

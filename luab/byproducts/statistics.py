@@ -80,9 +80,7 @@ def samples_of_traces(table: pa.Table) -> Samples:
     return Samples(owner[annotations], annotations, chosen[annotations], points, times.to_numpy())
 
 
-def mean_by_row(
-    rows: Integers, xy: Floats, of: int, weights: Floats | None = None
-) -> tuple[Integers, Floats]:
+def mean_by_row(rows: Integers, xy: Floats, of: int, weights: Floats | None = None) -> tuple[Integers, Floats]:
     """Means of the points [n, 2] that share a row, weighted or not; rows of no weight are left out.
 
     Args:

@@ -79,9 +79,7 @@ class ImageNetAB(Dataset[Sample]):
 class EvaluationSet(Dataset[tuple[torch.Tensor, int]]):
     """The images of one test set as the network sees them, with their row number."""
 
-    def __init__(
-        self, root_of: dict[str, Path], rows: pd.DataFrame, test_set: TestSet, recipe: Recipe
-    ) -> None:
+    def __init__(self, root_of: dict[str, Path], rows: pd.DataFrame, test_set: TestSet, recipe: Recipe) -> None:
         self.files = [root_of[m] / path for m, path in zip(rows["manifest"], rows["path"], strict=True)]
         self.test_set = test_set
         self.recipe = recipe

@@ -38,12 +38,8 @@ LONGEST_STEP_MS = 350
 SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
-        pa.field(
-            "x", pa.float32(), nullable=False, metadata={"doc": "fraction of the full image, to the right"}
-        ),
-        pa.field(
-            "y", pa.float32(), nullable=False, metadata={"doc": "fraction of the full image, downwards"}
-        ),
+        pa.field("x", pa.float32(), nullable=False, metadata={"doc": "fraction of the full image, to the right"}),
+        pa.field("y", pa.float32(), nullable=False, metadata={"doc": "fraction of the full image, downwards"}),
     ]
 )
 
@@ -115,17 +111,13 @@ def box(index: Path, seed: int) -> Points:
     a box has a point, clicked or not, since this stands for full supervision.
     """
     table = read_index(index, ["image_id", "boxes", "width", "height"])
-    table = table.filter(
-        pc.and_(pc.greater(pc.list_value_length(table["boxes"]), 0), table["width"].is_valid())
-    )
+    table = table.filter(pc.and_(pc.greater(pc.list_value_length(table["boxes"]), 0), table["width"].is_valid()))
     largest = [max(boxes, key=_area) for boxes in table["boxes"].to_pylist()]
     corners = np.array(largest, dtype=np.float64).reshape(-1, 4)
     size = np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1)
     xy = (corners[:, :2] + corners[:, 2:] + 1) / 2 / size  # + 1: the maximum is inclusive
     inside = ((xy >= 0) & (xy <= 1)).all(axis=1)
-    return Points(
-        table["image_id"].filter(pa.array(inside)), xy[inside], {"out_of_range": int((~inside).sum())}
-    )
+    return Points(table["image_id"].filter(pa.array(inside)), xy[inside], {"out_of_range": int((~inside).sum())})
 
 
 @register
@@ -144,9 +136,7 @@ def trace(index: Path, seed: int) -> Points:
     samples = samples_of_traces(table)
     inside = ((samples.xy >= 0) & (samples.xy <= 1)).all(axis=1)
     used = inside & samples.selected & clicked[samples.rows]
-    rows, xy = _mean_traces(
-        samples.rows[used], samples.annotations[used], samples.xy[used], samples.times_ms[used]
-    )
+    rows, xy = _mean_traces(samples.rows[used], samples.annotations[used], samples.xy[used], samples.times_ms[used])
     notes = {
         "clicked_without_trace": int(clicked.sum()) - len(rows),
         "samples_out_of_range": int((~inside).sum()),
@@ -154,9 +144,7 @@ def trace(index: Path, seed: int) -> Points:
     return Points(table["image_id"].take(pa.array(rows)), xy, notes)
 
 
-def write_targets(
-    index_parquet: Path, supervision: str, seed: int, parquet: Path, card: Path
-) -> dict[str, Any]:
+def write_targets(index_parquet: Path, supervision: str, seed: int, parquet: Path, card: Path) -> dict[str, Any]:
     """Writes the points of one supervision, sorted by image_id, and their card.
 
     Args:
@@ -202,17 +190,11 @@ def read_targets(parquet: Path) -> tuple[list[str], NDArray[np.float32]]:
     try:
         table = pq.read_table(parquet)
     except FileNotFoundError as error:
-        raise DataError(
-            f"{parquet}: expected the points of a supervision; run `luab targets` first."
-        ) from error
+        raise DataError(f"{parquet}: expected the points of a supervision; run `luab targets` first.") from error
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{parquet}: expected points as Parquet, found something else ({error}). {again}"
-        ) from error
+        raise DataError(f"{parquet}: expected points as Parquet, found something else ({error}). {again}") from error
     if not table.schema.equals(SCHEMA):
-        raise DataError(
-            f"{parquet}: expected the columns {_columns(SCHEMA)}, found {_columns(table.schema)}. {again}"
-        )
+        raise DataError(f"{parquet}: expected the columns {_columns(SCHEMA)}, found {_columns(table.schema)}. {again}")
     image_ids = table["image_id"].to_pylist()
     if any(after <= before for before, after in pairwise(image_ids)):
         raise DataError(f"{parquet}: expected image ids sorted and unique, found them otherwise. {again}")

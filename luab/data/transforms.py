@@ -104,9 +104,7 @@ def colour_augmentation(
     return second
 
 
-def evaluation_view(
-    image: Image.Image, input_px: int, crop_pct: float, resize: str, border_px: int = 0
-) -> Image.Image:
+def evaluation_view(image: Image.Image, input_px: int, crop_pct: float, resize: str, border_px: int = 0) -> Image.Image:
     """The crop that the network sees in evaluation, bilinear throughout.
 
     Args:

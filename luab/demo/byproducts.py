@@ -107,11 +107,7 @@ def image_ab_members(images: Sequence[TrainImage], seed: int) -> dict[str, bytes
 
 def tell(images: Sequence[TrainImage], seed: int) -> dict[str, Story]:
     """Deals the stories out at random: image_id -> story; each oddity happens at least twice."""
-    dealt = [
-        story
-        for story, (share, least) in _STORIES.items()
-        for _ in range(max(least, round(share * len(images))))
-    ]
+    dealt = [story for story, (share, least) in _STORIES.items() for _ in range(max(least, round(share * len(images))))]
     order = stream(seed, "records", "stories").permutation(len(images))
     dealt += [Story.CLICKED] * (len(images) - len(dealt))
     return {images[int(k)].image_id: story for k, story in zip(order, dealt, strict=False)}
@@ -208,9 +204,7 @@ class _Visit:
     estimate_ms: int
 
 
-def _visit(
-    image: TrainImage, story: Story, shown: tuple[int, int], pace: float, rng: np.random.Generator
-) -> _Visit:
+def _visit(image: TrainImage, story: Story, shown: tuple[int, int], pace: float, rng: np.random.Generator) -> _Visit:
     """Acts one story out."""
     aim = _aim(image, shown, rng)
     lasted = max(60, round(_TIME_MEDIAN_MS * pace * rng.lognormal(0, _TIME_SPREAD)))
@@ -259,9 +253,7 @@ def _aim(image: TrainImage, shown: tuple[int, int], rng: np.random.Generator) ->
     return int(x), int(y)
 
 
-def _approach(
-    aim: tuple[int, int], shown: tuple[int, int], lasted_ms: int, rng: np.random.Generator
-) -> list[Sample]:
+def _approach(aim: tuple[int, int], shown: tuple[int, int], lasted_ms: int, rng: np.random.Generator) -> list[Sample]:
     """A pointer's way from an edge of the image to `aim`: fast at first, slowing down, a little bent."""
     width, height = shown
     along = rng.random()

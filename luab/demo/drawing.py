@@ -113,9 +113,7 @@ def place(
     mirror = -1.0 if rng.random() < 0.5 else 1.0
     shear, squeeze = rng.uniform(-look.shear, look.shear), rng.uniform(1 - look.shear, 1 + look.shear)
     cos, sin = np.cos(turn), np.sin(turn)
-    matrix = (
-        np.array([[cos, -sin], [sin, cos]]) @ np.array([[mirror * squeeze, shear], [0, 1 / squeeze]]) * half
-    )
+    matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[mirror * squeeze, shear], [0, 1 / squeeze]]) * half
     moved = [replace(part, points=part.points @ matrix.T) for part in parts]
     low, high = _extent(moved)
     slack = np.array([width, height]) - (high - low)
@@ -125,9 +123,7 @@ def place(
     return [replace(part, points=part.points + offset) for part in moved]
 
 
-def place_at(
-    parts: list[Part], centre: tuple[float, float], half: float, turn_deg: float = 0.0
-) -> list[Part]:
+def place_at(parts: list[Part], centre: tuple[float, float], half: float, turn_deg: float = 0.0) -> list[Part]:
     """Puts a silhouette's middle at `centre` (x, y), `half` pixels for one unit, turned clockwise."""
     turn = np.deg2rad(turn_deg)
     matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * half
@@ -142,9 +138,7 @@ def _extent(parts: list[Part]) -> tuple[Field, Field]:
     return points.min(axis=0), points.max(axis=0)
 
 
-def paint(
-    parts: list[Part], colours: dict[str, Colour], size: tuple[int, int], rng: np.random.Generator
-) -> Sprite:
+def paint(parts: list[Part], colours: dict[str, Colour], size: tuple[int, int], rng: np.random.Generator) -> Sprite:
     """Fills placed parts with their colours, softly lit from above and lightly grained."""
     width, height = size
     big = (width * SUPERSAMPLING, height * SUPERSAMPLING)
@@ -158,18 +152,14 @@ def paint(
         if part.role not in _NOT_BODY:
             body_stamp.polygon(corners, fill=255)
     painted = np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float64) / 255
-    coverage, body = (
-        np.asarray(cover.reduce(SUPERSAMPLING), dtype=np.float64) / 255 for cover in covers.values()
-    )
+    coverage, body = (np.asarray(cover.reduce(SUPERSAMPLING), dtype=np.float64) / 255 for cover in covers.values())
     low, high = _extent(parts)
     down = (np.arange(height) - low[1]) / max(high[1] - low[1], 1.0)
     light = 1.12 - 0.28 * np.clip(down, 0, 1)[:, None] + 0.12 * (smooth_noise(rng, size, 7) - 0.5)
     return Sprite(np.clip(painted * light[..., None], 0, 1), coverage, body)
 
 
-def outline(
-    parts: list[Part], size: tuple[int, int], ink: float, paper: float, width_px: float = 1.3
-) -> Field:
+def outline(parts: list[Part], size: tuple[int, int], ink: float, paper: float, width_px: float = 1.3) -> Field:
     """Draws placed parts as lines of grey `ink` on `paper` (both in [0, 1]); returns [H, W]."""
     canvas = Image.new("L", (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING), round(255 * paper))
     pen = ImageDraw.Draw(canvas)
@@ -221,9 +211,7 @@ def class_sprite(
     return paint(parts, class_palette(item, look, rng), size, rng)
 
 
-def strange_sprite(
-    size: tuple[int, int], look: Look, rng: np.random.Generator, span: float | None = None
-) -> Sprite:
+def strange_sprite(size: tuple[int, int], look: Look, rng: np.random.Generator, span: float | None = None) -> Sprite:
     """One object of no class, in any colour."""
     hsv = (rng.random(), rng.uniform(0.35, 0.8), rng.uniform(0.5, 0.95))
     return paint(place(strange_shape(rng), size, look, rng, span), palette(hsv, _FIXED["gold"]), size, rng)

@@ -101,9 +101,7 @@ def strange_shape(rng: np.random.Generator) -> list[Part]:
             / 3.2
         )
     elif kind == 3:
-        outline = np.array(
-            [(-0.9, -0.25), (0.1, -0.25), (0.1, -0.7), (0.95, 0), (0.1, 0.7), (0.1, 0.25), (-0.9, 0.25)]
-        )
+        outline = np.array([(-0.9, -0.25), (0.1, -0.25), (0.1, -0.7), (0.95, 0), (0.1, 0.7), (0.1, 0.25), (-0.9, 0.25)])
     elif kind == 4:
         moon = np.stack([np.cos(angle[:14] + 0.9), np.sin(angle[:14] + 0.9)], axis=1)
         outline = np.concatenate([moon * 0.9, moon[::-1] * 0.6 + (0.28, -0.15)])

@@ -150,17 +150,13 @@ def imagenet_sketch(seed: int, size_px: int, per_class: int) -> Archive:
             parts = place(SILHOUETTES[item.name](), size, PHOTO, rng)
             drawing = to_pixels(outline(parts, size, rng.uniform(0.05, 0.45), rng.uniform(0.94, 1.0)))
             members[f"sketch/{item.wnid}/sketch_{k}.JPEG"] = jpeg_bytes(drawing)
-    return Archive(
-        "imagenet_sketch", "imagenet_sketch", "ImageNet-Sketch.zip", "zip", members, "imagenet_sketch"
-    )
+    return Archive("imagenet_sketch", "imagenet_sketch", "ImageNet-Sketch.zip", "zip", members, "imagenet_sketch")
 
 
 def imagenet_c(seed: int, size_px: int, images: list[ValImage], per_class: int) -> Iterator[Archive]:
     """The four ImageNet-C tars, of each class's first clear validation images, cut to `size_px` already."""
     chosen = [
-        image
-        for item in CLASSES
-        for image in [each for each in images if each.item is item and each.clear][:per_class]
+        image for item in CLASSES for image in [each for each in images if each.item is item and each.clear][:per_class]
     ]
     crops = {image.name: centre_crop(image.scene.pixels, size_px) for image in chosen}
     for name, corruptions in ARCHIVES.items():
@@ -170,12 +166,8 @@ def imagenet_c(seed: int, size_px: int, images: list[ValImage], per_class: int) 
                 for image in chosen:
                     rng = stream(seed, "c", corruption, severity, image.name)
                     path = f"{corruption}/{severity}/{image.item.wnid}/{image.name}.JPEG"
-                    members[path] = jpeg_bytes(
-                        corrupt(crops[image.name], corruption, severity, rng), quality=85
-                    )
-        yield Archive(
-            f"imagenet_c_{name}", "imagenet_c", f"imagenet-c-{name}.tar", "tar", members, "imagenet_c"
-        )
+                    members[path] = jpeg_bytes(corrupt(crops[image.name], corruption, severity, rng), quality=85)
+        yield Archive(f"imagenet_c_{name}", "imagenet_c", f"imagenet-c-{name}.tar", "tar", members, "imagenet_c")
 
 
 def centre_crop(pixels: Pixels, size_px: int) -> Pixels:

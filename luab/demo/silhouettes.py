@@ -109,9 +109,7 @@ def _tandem() -> list[Part]:
 
 
 def _turtle() -> list[Part]:
-    dome = [
-        (0.75 * float(np.cos(a)) - 0.1, 0.25 - 0.72 * float(np.sin(a))) for a in np.linspace(0, np.pi, 16)
-    ]
+    dome = [(0.75 * float(np.cos(a)) - 0.1, 0.25 - 0.72 * float(np.sin(a))) for a in np.linspace(0, np.pi, 16)]
     return [
         stroke("light", (-0.75, 0.25), (-0.98, 0.38), start=0.08, end=0.02),
         *_legs("light", (-0.5, 0.25), 0.25, 0.52, 0.14),
@@ -276,10 +274,7 @@ def _goldfish() -> list[Part]:
         ellipse("body", 0.15, 0.0, 0.65, 0.4),
         stroke("dark", (0.45, -0.25), (0.36, 0.0), (0.45, 0.25), start=0.03),
         polygon("dark", (0.2, 0.05), (-0.1, 0.0), (-0.08, 0.25)),
-        *[
-            ellipse("light", x, y, 0.05, 0.05)
-            for x, y in ((0.0, -0.2), (-0.2, -0.08), (0.1, -0.08), (-0.25, 0.12))
-        ],
+        *[ellipse("light", x, y, 0.05, 0.05) for x, y in ((0.0, -0.2), (-0.2, -0.08), (0.1, -0.08), (-0.25, 0.12))],
         *_eye(0.6, -0.1, 0.06),
     ]
 
@@ -300,10 +295,7 @@ def _puffer() -> list[Part]:
         *spikes,
         ellipse("body", 0, 0, 0.62, 0.62),
         ellipse("white", 0.05, 0.25, 0.48, 0.34),
-        *[
-            ellipse("dark", x, y, 0.07, 0.06)
-            for x, y in ((-0.3, -0.3), (-0.05, -0.42), (-0.4, -0.05), (-0.12, -0.18))
-        ],
+        *[ellipse("dark", x, y, 0.07, 0.06) for x, y in ((-0.3, -0.3), (-0.05, -0.42), (-0.4, -0.05), (-0.12, -0.18))],
         polygon("warm", (0.56, -0.02), (0.72, 0.04), (0.56, 0.12)),
         *_eye(0.32, -0.16, 0.08),
     ]

@@ -117,9 +117,7 @@ def topk_accuracy(top5: Ints, labels: Ints | Sequence[int] | Sequence[Sequence[i
     return labelled_count(is_correct(top5[:, :k], labels), labels).fraction
 
 
-def restricted_accuracy(
-    restricted_top1: Ints, labels: Ints | Sequence[int] | Sequence[Sequence[int]]
-) -> float:
+def restricted_accuracy(restricted_top1: Ints, labels: Ints | Sequence[int] | Sequence[Sequence[int]]) -> float:
     """Share of labelled images whose arg-max over the test set's own classes is right; a fraction.
 
     Args:

@@ -102,9 +102,7 @@ def _check_corruptions(errors: ErrorBySeverity) -> None:
         raise DataError(
             "ImageNet-C: expected the 15 corruptions of mCE; "
             + "; ".join(
-                f"{what}: {', '.join(names)}"
-                for what, names in (("missing", missing), ("unknown", unknown))
-                if names
+                f"{what}: {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names
             )
             + ". Fetch or unpack what is missing and predict again."
         )

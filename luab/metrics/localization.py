@@ -91,9 +91,7 @@ def box_accuracy(images: Iterable[LocalizationInput], side_px: int, step: float 
             raise DataError(
                 f"Image {n} of the localisation set: expected at least one box, found none. Index it again."
             )
-        overlap = _overlaps(
-            eight_bits(score_map, side_px), scaled_boxes(boxes, size_wh, (side_px, side_px)), distinct
-        )
+        overlap = _overlaps(eight_bits(score_map, side_px), scaled_boxes(boxes, size_wh, (side_px, side_px)), distinct)
         largest += overlap[0] >= wanted
         any_contour += overlap[1] >= wanted
         n += 1

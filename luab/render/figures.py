@@ -104,9 +104,7 @@ def _draw_byproduct_samples(name: str, inputs: Inputs, label: str) -> Figure:
     table = table.filter(pa.compute.greater(clicked, 0))
     usable = [row for row in _spread_rows(table, 64 * SAMPLES) if row["image_id"] in paths and _traced(row)]
     chosen = [usable[place] for place in _places(len(usable), SAMPLES)]
-    return byproducts.byproduct_samples(
-        [_sample(row, root / paths[row["image_id"]]) for row in chosen], label
-    )
+    return byproducts.byproduct_samples([_sample(row, root / paths[row["image_id"]]) for row in chosen], label)
 
 
 def _traced(row: dict[str, Any]) -> bool:
@@ -142,9 +140,7 @@ def _draw_cam_examples(name: str, inputs: Inputs, label: str) -> Figure:
     thresholds = [_threshold(table) for table in tables]
     views = [{str(row["image_id"]): row for row in _spread_rows(table, CAMS)} for table in tables]
     ids = [image_id for image_id in views[0] if image_id in views[1] and image_id in paths]
-    examples = [
-        _example(root / paths[image_id], [view[image_id] for view in views], thresholds) for image_id in ids
-    ]
+    examples = [_example(root / paths[image_id], [view[image_id] for view in views], thresholds) for image_id in ids]
     note = (
         "Images: evenly spaced in the order of their names, not chosen by result. Heat: score map of the "
         "true class, lowest to highest. Found box: largest contour above the threshold that finds most boxes "
@@ -154,9 +150,7 @@ def _draw_cam_examples(name: str, inputs: Inputs, label: str) -> Figure:
     return localization.cam_examples(examples, ["Baseline", style.SUPERVISIONS["click"]], note, label)
 
 
-def _example(
-    path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[float]
-) -> localization.CamExample:
+def _example(path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[float]) -> localization.CamExample:
     first = rows[0]
     size = np.array([first["width"], first["height"]] * 2, dtype=float)
     truth = [tuple(np.array(box, dtype=float) / size) for box in first["boxes"]]
@@ -208,9 +202,7 @@ def _read_parquet(path: Path, columns: list[str]) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns)
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: expected a Parquet file; it is not there. Run the stage that makes it."
-        ) from error
+        raise DataError(f"{path}: expected a Parquet file; it is not there. Run the stage that makes it.") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
             f"{path}: expected Parquet with the columns {', '.join(columns)}; {error}. Make it again."

@@ -55,9 +55,7 @@ def byproduct_samples(samples: Sequence[ByproductSample], label: str = "") -> Fi
         DataError: There is no sample.
     """
     if not samples:
-        raise DataError(
-            "byproduct samples: expected images with a click and a trace, found none in the index."
-        )
+        raise DataError("byproduct samples: expected images with a click and a trace, found none in the index.")
     columns = min(4, len(samples))
     rows = -(-len(samples) // columns)
     figure = style.new_figure(style.PAGE_IN, 1.62 * rows + 0.25)
@@ -93,9 +91,7 @@ def _draw_sample(axes: Axes, sample: ByproductSample, scale_s: float) -> LineCol
     lines.set_array(seconds[1:])
     lines.set_clim(0, scale_s)
     axes.add_collection(lines)
-    axes.plot(
-        *(sample.click_xy * (width, height)).T, "o", ms=5.5, mfc=_CLICK, mec="black", mew=0.9, gid="click"
-    )
+    axes.plot(*(sample.click_xy * (width, height)).T, "o", ms=5.5, mfc=_CLICK, mec="black", mew=0.9, gid="click")
     axes.set(xlim=(-0.01 * unit, width + 0.01 * unit), ylim=(height + 0.01 * unit, -0.01 * unit))
     axes.set_title(sample.image_id, fontsize=6, pad=2)
     return lines
@@ -113,22 +109,16 @@ def click_density(clicks: Array, label: str = "") -> Figure:
         DataError: There is no click.
     """
     if not len(clicks):
-        raise DataError(
-            "click density: expected clicks, found none in the index. Index the byproducts again."
-        )
+        raise DataError("click density: expected clicks, found none in the index. Index the byproducts again.")
     inside = clicks[((clicks >= 0) & (clicks <= 1)).all(axis=1)]
     figure = style.new_figure(style.COLUMN_IN, 3.2)
-    grid = figure.add_gridspec(
-        2, 3, width_ratios=(5, 1, 0.22), height_ratios=(1, 5), wspace=0.04, hspace=0.04
-    )
+    grid = figure.add_gridspec(2, 3, width_ratios=(5, 1, 0.22), height_ratios=(1, 5), wspace=0.04, hspace=0.04)
     main = figure.add_subplot(grid[1, 0])
     top, right = figure.add_subplot(grid[0, 0], sharex=main), figure.add_subplot(grid[1, 1], sharey=main)
     counts, edges, _ = np.histogram2d(inside[:, 1], inside[:, 0], bins=_BINS, range=[[0, 1], [0, 1]])
     # Relative to the uniform law, so that the scale reads without knowing the bins.
     density = counts / len(inside) * _BINS**2
-    shown = main.imshow(
-        density, extent=(0, 1, 1, 0), cmap=_DENSITY, vmin=0, aspect="auto", interpolation="nearest"
-    )
+    shown = main.imshow(density, extent=(0, 1, 1, 0), cmap=_DENSITY, vmin=0, aspect="auto", interpolation="nearest")
     _marginal(top, edges, counts.sum(axis=0), upright=True)
     _marginal(right, edges, counts.sum(axis=1), upright=False)
     main.axhline(0.5, color=style.INK, lw=0.6, ls=(0, (4, 3)))
@@ -143,9 +133,7 @@ def click_density(clicks: Array, label: str = "") -> Figure:
         framealpha=0.8,
         edgecolor="none",
     )
-    main.set(
-        xlabel="x (fraction of the width)", ylabel="y (fraction of the height)", xlim=(0, 1), ylim=(1, 0)
-    )
+    main.set(xlabel="x (fraction of the width)", ylabel="y (fraction of the height)", xlim=(0, 1), ylim=(1, 0))
     main.grid(False)
     bar = figure.colorbar(shown, cax=figure.add_subplot(grid[1, 2]))
     bar.set_label("Density (1 = uniform)")

@@ -73,9 +73,7 @@ def si_score_factors(scores: pd.DataFrame, headline_lambda: float, label: str = 
     factors = [name for name in _FACTORS if name in there]
     place = "siscore_location" in there and "click" in set(chosen["supervision"])
     if not factors and not place:
-        raise DataError(
-            "scores: expected details of SI-Score, found none. Add a siscore_* benchmark to `suites`."
-        )
+        raise DataError("scores: expected details of SI-Score, found none. Add a siscore_* benchmark to `suites`.")
     backbones = style.backbone_order(list(chosen["backbone"]))
     figure = style.new_figure(style.PAGE_IN, 1.3 * len(backbones) + 0.55)
     ratios = [1.25] * len(factors) + [1.0] * place
@@ -97,9 +95,7 @@ def si_score_factors(scores: pd.DataFrame, headline_lambda: float, label: str = 
     return style.finish(figure, note, label)
 
 
-def _factor_column(
-    column: Sequence[Axes], details: pd.DataFrame, factor: str, backbones: Sequence[str]
-) -> None:
+def _factor_column(column: Sequence[Axes], details: pd.DataFrame, factor: str, backbones: Sequence[str]) -> None:
     title, scale = _FACTORS[factor]
     details = details.assign(factor=details["group"].astype(float) * scale)
     for axes, backbone in zip(column, backbones, strict=True):
@@ -108,9 +104,7 @@ def _factor_column(
     column[-1].set_xlabel(title)
 
 
-def _place_column(
-    figure: Figure, column: Sequence[Axes], details: pd.DataFrame, backbones: Sequence[str]
-) -> None:
+def _place_column(figure: Figure, column: Sequence[Axes], details: pd.DataFrame, backbones: Sequence[str]) -> None:
     maps = [location_difference(details[details["backbone"] == backbone]) for backbone in backbones]
     limit = max(0.5, max(float(np.nanmax(np.abs(values.to_numpy()))) for values in maps))
     for axes, values in zip(column, maps, strict=True):

@@ -86,9 +86,7 @@ def _draw_image(axes: Axes, example: CamExample) -> None:
 
 def _draw_view(axes: Axes, view: CamView) -> None:
     # Fainter where the map is low, so that the image shows through.
-    axes.imshow(
-        view.heat, extent=(0, 1, 1, 0), cmap=_HEAT, vmin=0, vmax=1, alpha=0.35 + 0.4 * view.heat, gid="heat"
-    )
+    axes.imshow(view.heat, extent=(0, 1, 1, 0), cmap=_HEAT, vmin=0, vmax=1, alpha=0.35 + 0.4 * view.heat, gid="heat")
     _draw_box(axes, view.box, _FOUND, "found")
     if view.point_xy is not None:
         axes.plot(*view.point_xy, "o", ms=4.5, mfc=_POINT, mec="black", mew=0.9, gid="point", clip_on=False)
@@ -110,9 +108,7 @@ def _legend(figure: Figure) -> None:
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
 
 
-def cam_view(
-    cam: Array, threshold: float, point_xy: tuple[float, float] | None, side_px: int = 224
-) -> CamView:
+def cam_view(cam: Array, threshold: float, point_xy: tuple[float, float] | None, side_px: int = 224) -> CamView:
     """A raw score map as drawn: normalised, with the box of the largest contour above the threshold.
 
     Args:

@@ -120,9 +120,7 @@ def _gain_panel(axes: Axes, rows: pd.DataFrame, shown: Sequence[q.Quantity]) -> 
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0")
-    )
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"))
 
 
 def _gain(row: pd.DataFrame, quantity: q.Quantity) -> tuple[float, float, float]:

@@ -128,9 +128,7 @@ def at_headline(scores: pd.DataFrame, headline_lambda: float) -> pd.DataFrame:
     baseline = scores["supervision"] == "none"
     headline = ~baseline & ((scores["lambda"] - headline_lambda).abs() < 1e-9)
     if not headline.any():
-        found = (
-            ", ".join(f"{value:g}" for value in sorted(scores.loc[~baseline, "lambda"].unique())) or "none"
-        )
+        found = ", ".join(f"{value:g}" for value in sorted(scores.loc[~baseline, "lambda"].unique())) or "none"
         raise DataError(
             f"scores: expected runs at the headline lambda {headline_lambda:g}, found lambda {found}. "
             "Set `luab_lambda` to one of these, or train at it."
@@ -169,9 +167,7 @@ def summarise(scores: pd.DataFrame, quantities: Sequence[Quantity], diffs: bool 
     return table
 
 
-def cell(
-    summary: pd.DataFrame, backbone: str, supervision: str, weight: float, quantity: Quantity
-) -> pd.Series:
+def cell(summary: pd.DataFrame, backbone: str, supervision: str, weight: float, quantity: Quantity) -> pd.Series:
     """The one row of `summarise` for a run's cell and a quantity."""
     here = (summary["backbone"] == backbone) & (summary["supervision"] == supervision)
     here &= (summary["lambda"] - weight).abs() < 1e-9

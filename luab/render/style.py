@@ -127,9 +127,7 @@ def finish(figure: Figure, note: str, label: str = "") -> Figure:
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0, below / total, 1, height / total))
     y, x = 0.04 / total, 0.04 / width
-    figure.text(
-        x, y, "\n".join(lines), fontsize=_NOTE_PT, color=MUTED, va="bottom", linespacing=1.25, gid="note"
-    )
+    figure.text(x, y, "\n".join(lines), fontsize=_NOTE_PT, color=MUTED, va="bottom", linespacing=1.25, gid="note")
     if label:
         figure.text(
             1 - x,
@@ -186,9 +184,7 @@ def save(figure: Figure, pdf: Path | str) -> None:
         _settle(figure)
         with replacing(pdf) as aside:
             # Dates and versions would make every repeat a different file.
-            figure.savefig(
-                aside, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None}
-            )
+            figure.savefig(aside, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
         with replacing(pdf.with_suffix(".png")) as aside:
             figure.savefig(aside, format="png", metadata={"Software": None})
 
@@ -196,9 +192,7 @@ def save(figure: Figure, pdf: Path | str) -> None:
 def backbone_name(name: str) -> str:
     """A backbone as people write it; timm's name where we know no other."""
     if name.startswith("test_"):
-        return (
-            name.replace("test_", "Test ").replace("resnet", "ResNet").replace("vit", "ViT").replace("_", "-")
-        )
+        return name.replace("test_", "Test ").replace("resnet", "ResNet").replace("vit", "ViT").replace("_", "-")
     return _BACKBONES.get(name, name)
 
 

@@ -66,9 +66,7 @@ def markdown(table: "Table", label: str = "") -> str:
     head = list(table.cells.columns)
     lines = [_md_row(head), "|" + "|".join("---" for _ in head) + "|"]
     lines += [_md_row(row) for row in _rows(table.cells)]
-    return "\n".join(
-        [f"**{_title(table, label)}**", "", *lines, "", *(f"- {_md(note)}" for note in table.notes), ""]
-    )
+    return "\n".join([f"**{_title(table, label)}**", "", *lines, "", *(f"- {_md(note)}" for note in table.notes), ""])
 
 
 def latex(table: "Table", label: str = "") -> str:
@@ -133,13 +131,7 @@ def _md_cell(text: str) -> str:
 
 
 def _md(text: str) -> str:
-    return (
-        text.replace("\\", "\\\\")
-        .replace("|", "\\|")
-        .replace("*", "\\*")
-        .replace("_", "\\_")
-        .replace("<", "\\<")
-    )
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_").replace("<", "\\<")
 
 
 def _tex_row(row: Sequence[str]) -> str:

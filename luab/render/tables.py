@@ -13,9 +13,7 @@ from luab.render.table_text import write_table
 
 BOLD = "\u0001"  # marks a bold cell until a format is chosen; a control character stands in no name
 PUBLISHED = "Published IN-1k"
-_BOLD_NOTE = (
-    "Bold: best mean of its backbone, where the 95 % interval of its difference to the baseline excludes 0."
-)
+_BOLD_NOTE = "Bold: best mean of its backbone, where the 95 % interval of its difference to the baseline excludes 0."
 _DIFF_NOTE = (
     "Lines marked Δ: difference to the baseline, seed against the same seed, in percentage points, with the "
     "95 % interval and p of a paired t-test; without an interval there are too few seeds for one, or all differ alike."
@@ -53,15 +51,11 @@ def byproduct_statistics(statistics: pd.DataFrame) -> Table:
         DataError: It is empty.
     """
     if statistics.empty:
-        raise DataError(
-            "byproduct statistics: expected at least one, found none. Index the byproducts again."
-        )
+        raise DataError("byproduct statistics: expected at least one, found none. Index the byproducts again.")
     cells = pd.DataFrame(
         {
             "Statistic": [str(name).replace("_", " ") for name in statistics["statistic"]],
-            "Value": [
-                _value(v, u, n) for v, u, n in statistics[["value", "unit", "n"]].itertuples(index=False)
-            ],
+            "Value": [_value(v, u, n) for v, u, n in statistics[["value", "unit", "n"]].itertuples(index=False)],
         }
     )
     notes = ["n: records or clicks behind each value."]
@@ -109,9 +103,7 @@ def lambda_sweep(scores: pd.DataFrame, headline_lambda: float, published: pd.Dat
         DataError: No backbone has several lambdas, or a cell is missing.
     """
     chosen = scores[scores["backbone"].isin(swept_backbones(scores))]
-    return _by_backbone(
-        "lambda_sweep", "Weight of the byproduct loss (%)", chosen, q.present(chosen, q.SWEPT)
-    )
+    return _by_backbone("lambda_sweep", "Weight of the byproduct loss (%)", chosen, q.present(chosen, q.SWEPT))
 
 
 def swept_backbones(scores: pd.DataFrame) -> list[str]:
@@ -337,9 +329,7 @@ def _p_note(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> list[str
         return []
     rows = [(quantity.title, q.of(summary, quantity)) for quantity in quantities]
     plain = [title for title, row in rows if row["p"].notna().any() and row["p_holm"].isna().all()]
-    note = (
-        "p: Holm's correction over the headline numbers of all benchmarks, for each backbone and supervision"
-    )
+    note = "p: Holm's correction over the headline numbers of all benchmarks, for each backbone and supervision"
     return [f"{note}; uncorrected in {', '.join(plain)}." if plain else f"{note}."]
 
 
@@ -363,9 +353,7 @@ def _published(table: Table, published: pd.DataFrame) -> Table:
     here = published[(published["table"] == table.name) & published["backbone"].isin(table.raw["backbone"])]
     if here.empty:
         return table
-    here = here[
-        here["value"].notna() & (here["benchmark"] == q.VAL.benchmark) & (here["metric"] == q.VAL.metric)
-    ]
+    here = here[here["value"].notna() & (here["benchmark"] == q.VAL.benchmark) & (here["metric"] == q.VAL.metric)]
     known = {(r.backbone, r.supervision): (r.value, r.source) for r in here.itertuples()}
     rows = table.raw[["backbone", "supervision"]].itertuples(index=False, name=None)
     known = {key: known[key] for key in dict.fromkeys(rows) if key in known}

@@ -383,9 +383,7 @@ def test_md5_alone_is_checked_too(server: Server, tmp_path: Path) -> None:
 
 def test_another_size_is_refused_before_the_download(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(content=CONTENT[:-1])
-    with pytest.raises(
-        DataError, match=f"expected {len(CONTENT)} bytes, the address offers {len(CONTENT) - 1}"
-    ):
+    with pytest.raises(DataError, match=f"expected {len(CONTENT)} bytes, the address offers {len(CONTENT) - 1}"):
         _fetch(_archive(server.url("/a")), tmp_path)
     assert _names(tmp_path) == [] and len(server.requests) == 1
 

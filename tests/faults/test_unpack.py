@@ -84,9 +84,7 @@ def _refused(archive: Path, root: Path, reason: str) -> None:
         ),
     ],
 )
-def test_a_tar_that_reaches_out_is_refused(
-    tmp_path: Path, members: list[tarfile.TarInfo], reason: str
-) -> None:
+def test_a_tar_that_reaches_out_is_refused(tmp_path: Path, members: list[tarfile.TarInfo], reason: str) -> None:
     (tmp_path / "outside").write_text("outside")
     (tmp_path / "set.tar").write_bytes(_tar(_member("good", size=5), *members))
     _refused(tmp_path / "set.tar", tmp_path, reason)
@@ -109,9 +107,7 @@ def _unix(name: str, mode: int) -> zipfile.ZipInfo:
         (_unix("device", stat.S_IFCHR | 0o644), "is a link, a device or a pipe"),
     ],
 )
-def test_a_zip_that_reaches_out_is_refused(
-    tmp_path: Path, member: str | zipfile.ZipInfo, reason: str
-) -> None:
+def test_a_zip_that_reaches_out_is_refused(tmp_path: Path, member: str | zipfile.ZipInfo, reason: str) -> None:
     _zip(tmp_path / "set.zip", ("good", b"good"), (member, b"../../outside"))
     _refused(tmp_path / "set.zip", tmp_path, reason)
     assert not Path("/tmp/luab-slip").exists() and not (tmp_path / "slip").exists()
@@ -126,9 +122,7 @@ def test_a_truncated_tar_is_refused(tmp_path: Path, pack: Callable[[bytes], byte
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
-def test_a_tar_that_lacks_only_its_checksum_is_refused(
-    tmp_path: Path, pack: Callable[[bytes], bytes]
-) -> None:
+def test_a_tar_that_lacks_only_its_checksum_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     (tmp_path / "set.tar.gz").write_bytes(pack(_tar(_member("a", size=1000)))[:-3])
     _refused(tmp_path / "set.tar.gz", tmp_path, "truncated or damaged")
 
@@ -173,9 +167,7 @@ def test_a_flipped_bit_in_a_zip_is_refused(tmp_path: Path) -> None:
     _refused(tmp_path / "set.zip", tmp_path, "truncated or damaged")
 
 
-@pytest.mark.parametrize(
-    "content", [b"<html>Sign in</html>" * 100, b"PK\x03\x04 no zip", b"\x1f\x8b no gzip"]
-)
+@pytest.mark.parametrize("content", [b"<html>Sign in</html>" * 100, b"PK\x03\x04 no zip", b"\x1f\x8b no gzip"])
 def test_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "set.tar").write_bytes(content)
     _refused(tmp_path / "set.tar", tmp_path, "truncated or damaged")

@@ -225,9 +225,7 @@ MEMBERS = {
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
-def test_a_tar_of_any_compression_unpacks_whatever_its_name(
-    tmp_path: Path, pack: Callable[[bytes], bytes]
-) -> None:
+def test_a_tar_of_any_compression_unpacks_whatever_its_name(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     archive = tmp_path / "set.tar.gz"
     archive.write_bytes(pack(_tar_bytes(MEMBERS)))
     card = unpack_all([archive], tmp_path / "raw" / "set", tmp_path / "raw" / "set.json", "set")

@@ -45,9 +45,7 @@ def test_the_paired_difference_by_hand():
     # Differences .01, .02, .06: mean .03, variance (.0004 + .0001 + .0009) / 2 = .0007, standard error
     # sqrt(.0007 / 3) = .0152753; t = 1.963961; t(.975) with 2 degrees is 4.302653, half width .0657243.
     # For two degrees of freedom P(|T| > t) = 1 - t / sqrt(2 + t^2) = 1 - 1.963961 / 2.420153 = .188497.
-    found = difference_to_baseline(
-        table(*runs("none", 0.0, [0.5, 0.6, 0.7]), *runs("click", 1.0, [0.51, 0.62, 0.76]))
-    )
+    found = difference_to_baseline(table(*runs("none", 0.0, [0.5, 0.6, 0.7]), *runs("click", 1.0, [0.51, 0.62, 0.76])))
     row = found.iloc[0]
     assert len(found) == 1 and row["n"] == 3
     assert row["difference"] == pytest.approx(0.03)

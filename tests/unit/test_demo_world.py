@@ -239,9 +239,7 @@ def test_objectnet_has_red_borders_and_a_folder_beyond_imagenet(world: Path) -> 
         ("siscore-location.zip", ["x_coord", "y_coord"], 9),
     ],
 )
-def test_siscore_lists_each_image_with_its_factor(
-    world: Path, file: str, columns: list[str], values: int
-) -> None:
+def test_siscore_lists_each_image_with_its_factor(world: Path, file: str, columns: list[str], values: int) -> None:
     members = contents(world, file)
     table = next(content for name, content in members.items() if name.endswith("metadata.csv"))
     rows = list(csv.DictReader(io.StringIO(table.decode())))
@@ -325,9 +323,7 @@ def background_classes(world: Path, variant: str) -> list[tuple[int, int]]:
 
 
 def test_backgrounds_follow_the_class_only_where_they_should(world: Path) -> None:
-    same = {
-        v: [f == b for f, b in background_classes(world, v)] for v in ("original", "mixed_same", "mixed_rand")
-    }
+    same = {v: [f == b for f, b in background_classes(world, v)] for v in ("original", "mixed_same", "mixed_rand")}
     assert all(same["original"])
     assert all(same["mixed_same"])
     assert np.mean(same["mixed_rand"]) < 0.4
@@ -337,9 +333,7 @@ def test_backgrounds_follow_the_class_only_where_they_should(world: Path) -> Non
 def test_backdrops_follow_the_class_in_photographs_and_not_in_imagenet_a() -> None:
     def usual(look: Look) -> float:
         scenes = [
-            (item, draw_scene(item, (30, 24), look, stream(0, item.name, k)))
-            for item in CLASSES
-            for k in range(12)
+            (item, draw_scene(item, (30, 24), look, stream(0, item.name, k))) for item in CLASSES for k in range(12)
         ]
         return float(np.mean([scene.backdrop == FAMILIES[item.family] for item, scene in scenes]))
 
@@ -385,10 +379,7 @@ def test_boxes_in_the_records_are_those_of_the_drawing(world: Path) -> None:
     boxed = 0
     for image_id, root in records(world).items():
         image = drawn[image_id]
-        boxes = [
-            tuple(int(box.findtext(k)) for k in ("xmin", "ymin", "xmax", "ymax"))
-            for box in root.iter("bndbox")
-        ]
+        boxes = [tuple(int(box.findtext(k)) for k in ("xmin", "ymin", "xmax", "ymax")) for box in root.iter("bndbox")]
         if boxes:
             boxed += 1
             assert boxes == image.boxes
@@ -473,9 +464,7 @@ def test_records_keep_the_known_defect_and_the_unsorted_order(world: Path) -> No
 
 @pytest.fixture(scope="module")
 def many() -> list[tuple[TrainImage, ElementTree.Element]]:
-    images = [
-        TrainImage(f"n00000001_{n}", "n00000001", 120, 90, [(40, 20, 99, 59)], False) for n in range(1500)
-    ]
+    images = [TrainImage(f"n00000001_{n}", "n00000001", 120, 90, [(40, 20, 99, 59)], False) for n in range(1500)]
     by_id = {image.image_id: image for image in images}
     members = image_ab_members(images, seed=5)
     return [
@@ -506,11 +495,7 @@ def test_traces_come_in_over_an_edge_and_slow_down(
             if record.findtext("selected") != "True" or int(record.findtext("selectedCount")) != 1:
                 continue
             path = np.array(
-                [
-                    [float(m.findtext("x")), float(m.findtext("y"))]
-                    for m in record.iter("mouseTracking")
-                    if len(m)
-                ]
+                [[float(m.findtext("x")), float(m.findtext("y"))] for m in record.iter("mouseTracking") if len(m)]
             )
             at = np.array(times(record, "mouseTracking"))
             if len(path) < 6 or np.diff(at).max() > 1000:
@@ -546,9 +531,7 @@ def test_corruptions_grow_with_severity(name: str) -> None:
     harm = [
         np.mean(
             [
-                np.abs(
-                    corrupt(picture, name, severity, stream(2, name, severity, k)).astype(int) - picture
-                ).mean()
+                np.abs(corrupt(picture, name, severity, stream(2, name, severity, k)).astype(int) - picture).mean()
                 for k, picture in enumerate(clean)
             ]
         )

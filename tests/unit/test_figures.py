@@ -52,9 +52,7 @@ def details() -> list[tuple[str, str, str]]:
 
 def make_scores(seeds: int = 3, backbones: tuple[str, ...] = ("test_resnet", "test_vit")) -> pd.DataFrame:
     """Every number that some figure draws, at random; test_resnet is swept over lambda."""
-    own = [
-        quantity.key for quantity in {*quantities.MAIN, *quantities.BACKGROUND, *quantities.LOCALIZATION[:2]}
-    ]
+    own = [quantity.key for quantity in {*quantities.MAIN, *quantities.BACKGROUND, *quantities.LOCALIZATION[:2]}]
     rng = np.random.default_rng(7)
     rows = []
     for backbone in backbones:
@@ -98,9 +96,7 @@ def check_files(pdf: Path, min_width_px: int = 300) -> None:
         assert not {"Software", "Creation Time"} & set(image.info)
 
 
-def mean_of(
-    scores: pd.DataFrame, backbone: str, supervision: str, quantity: quantities.Quantity
-) -> pd.Series:
+def mean_of(scores: pd.DataFrame, backbone: str, supervision: str, quantity: quantities.Quantity) -> pd.Series:
     here = quantities.only(scores, [quantity])
     here = here[(here["backbone"] == backbone) & (here["supervision"] == supervision)]
     return here.groupby("lambda")["value"].mean()
@@ -111,9 +107,7 @@ def test_registry_and_figures_name_the_same() -> None:
 
 
 @pytest.mark.parametrize(("kind", "names"), [("table", registry.TABLES), ("figure", registry.FIGURES)])
-def test_every_caption_is_written_and_opens_with_the_label(
-    kind: str, names: dict[str, str], repository: Path
-) -> None:
+def test_every_caption_is_written_and_opens_with_the_label(kind: str, names: dict[str, str], repository: Path) -> None:
     for name in names:
         caption = jinja2.Template((repository / "workflow" / "report" / f"{kind}_{name}.rst").read_text())
         text = caption.render(snakemake={"params": {"label": "demo world"}}).strip()
@@ -228,9 +222,7 @@ def test_corruption_lines_are_means_over_the_fifteen_only(scores: pd.DataFrame) 
 
 
 def test_location_difference_keeps_x_right_and_y_down() -> None:
-    rows = [
-        (s, f"{x},{y}", v) for s, v in (("none", 0.5), ("click", 0.5)) for x in (0.1, 0.9) for y in (0.2, 0.8)
-    ]
+    rows = [(s, f"{x},{y}", v) for s, v in (("none", 0.5), ("click", 0.5)) for x in (0.1, 0.9) for y in (0.2, 0.8)]
     table = pd.DataFrame(rows, columns=["supervision", "group", "value"])
     table.loc[(table["supervision"] == "click") & (table["group"] == "0.9,0.2"), "value"] = 0.75
     np.testing.assert_allclose(figures_factors.location_difference(table).to_numpy(), [[0, 25], [0, 0]])
@@ -265,9 +257,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(pixels).save(folder / f"{name}.png")
     manifest = {"image_id": ids, "path": [f"{name}.png" for name in ids]}
     pq.write_table(pa.table(manifest), folder / "manifest.parquet")
-    pq.write_table(
-        pa.Table.from_pylist([record(name) for name in ids], schema=SCHEMA), folder / "index.parquet"
-    )
+    pq.write_table(pa.Table.from_pylist([record(name) for name in ids], schema=SCHEMA), folder / "index.parquet")
     for model, has_point in (("none", False), ("click", True)):
         table = pa.Table.from_pylist([prediction(name, has_point) for name in ids])
         halves = pa.array([row.astype(np.float16) for row in table["cam"].to_numpy()], pa.list_(pa.float16()))
@@ -315,9 +305,7 @@ def prediction(image_id: str, has_point: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["byproduct_samples", "click_density", "hover_time", "cam_examples"])
-def test_figure_of_images_and_index_is_valid_and_repeats_itself(
-    name: str, world: Path, tmp_path: Path
-) -> None:
+def test_figure_of_images_and_index_is_valid_and_repeats_itself(name: str, world: Path, tmp_path: Path) -> None:
     runs = [world / "none.parquet", world / "click.parquet"]
     for folder in ("a", "b"):
         figures.render_figure(

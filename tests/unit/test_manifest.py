@@ -44,9 +44,7 @@ def ids(rows: pd.DataFrame) -> list[str]:
 
 
 def labels_of(rows: pd.DataFrame) -> dict[str, list[int]]:
-    return {
-        image_id: list(map(int, of)) for image_id, of in zip(rows["image_id"], rows["labels"], strict=True)
-    }
+    return {image_id: list(map(int, of)) for image_id, of in zip(rows["image_id"], rows["labels"], strict=True)}
 
 
 @pytest.fixture
@@ -92,9 +90,7 @@ def test_rows_are_sorted_paths_relative_and_card_complete(root: Path) -> None:
 def test_two_builds_are_byte_identical(root: Path, tmp_path: Path) -> None:
     touch(root, [f"imagenet-r/{GOLDFISH}/art_{i}.jpg" for i in range(5)])
     for name in ("one", "two"):
-        build_manifest(
-            "imagenet_r", root, tmp_path / f"{name}.parquet", tmp_path / f"{name}.json", partial=True
-        )
+        build_manifest("imagenet_r", root, tmp_path / f"{name}.parquet", tmp_path / f"{name}.json", partial=True)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
 
@@ -136,9 +132,7 @@ def test_schema_is_the_written_one(root: Path) -> None:
 
 def test_missing_class_folder_is_named(root: Path) -> None:
     touch(root, (f"train/{wnid}/{wnid}_1.JPEG" for wnid in labels.wnids() if wnid != "n01443537"))
-    with pytest.raises(
-        DataError, match=r"1 of the 1000 class folders in train: n01443537\. .*paths\.partial"
-    ):
+    with pytest.raises(DataError, match=r"1 of the 1000 class folders in train: n01443537\. .*paths\.partial"):
         build(root, "imagenet_train", partial=False)
     assert build(root, "imagenet_train", partial=True)[1]["n"] == 999
 
@@ -188,8 +182,7 @@ def test_suffixes_in_any_case_and_hidden_files_counted(root: Path) -> None:
     names = ["a.JPG", "b.jpeg", "c.PNG", "._a.JPG", ".DS_Store", "README.txt", "d.gif"]
     touch(
         root,
-        [f"sketch/{TENCH}/{name}" for name in names]
-        + ["sketch/._x/y.jpg", "__MACOSX/sketch/n01440764/z.jpg"],
+        [f"sketch/{TENCH}/{name}" for name in names] + ["sketch/._x/y.jpg", "__MACOSX/sketch/n01440764/z.jpg"],
     )
     rows, card = build(root, "imagenet_sketch")
     assert ids(rows) == [f"{TENCH}/{stem}" for stem in "abc"]
@@ -351,9 +344,7 @@ def test_v2_refuses_other_folders(root: Path, folder: str) -> None:
         ("imagenet_sketch", "sketch", "n01440764", "sketch_0.JPEG", 0),
     ],
 )
-def test_wnid_trees_at_any_depth(
-    root: Path, dataset: str, above: str, wnid: str, file: str, label: int
-) -> None:
+def test_wnid_trees_at_any_depth(root: Path, dataset: str, above: str, wnid: str, file: str, label: int) -> None:
     touch(root, [str(Path(above, wnid, file)), str(Path(above, "README.txt"))])
     rows, _ = build(root, dataset)
     assert labels_of(rows) == {f"{wnid}/{file.rpartition('.')[0]}": [label]}
@@ -445,16 +436,9 @@ def test_siscore_metadata_missing_foreign_or_short(root: Path) -> None:
 def in9_tree(root: Path, variants: Iterable[str]) -> Path:
     touch(
         root,
-        (
-            f"bg_challenge/{v}/val/{c}/n1_{k}.JPEG"
-            for v in variants
-            for c in labels.IN9_FOLDERS
-            for k in (1, 2)
-        ),
+        (f"bg_challenge/{v}/val/{c}/n1_{k}.JPEG" for v in variants for c in labels.IN9_FOLDERS for k in (1, 2)),
     )
-    return touch(
-        root, (f"bg_challenge/fg_mask/val/{c}/n1_{k}.npy" for c in labels.IN9_FOLDERS for k in (1, 2))
-    )
+    return touch(root, (f"bg_challenge/fg_mask/val/{c}/n1_{k}.npy" for c in labels.IN9_FOLDERS for k in (1, 2)))
 
 
 def test_in9_has_groups_and_its_own_labels(root: Path) -> None:
@@ -463,10 +447,7 @@ def test_in9_has_groups_and_its_own_labels(root: Path) -> None:
     assert (card["n"], card["classes"], card["agrees"]) == (8 * 9 * 2, 9, False)
     assert labels_of(rows)["mixed_rand/02_wheeled vehicle/n1_2"] == [2]
     assert set(rows["group"]) == set(IN9_VARIANTS)
-    assert all(
-        group == image_id.split("/")[0]
-        for group, image_id in zip(rows["group"], rows["image_id"], strict=True)
-    )
+    assert all(group == image_id.split("/")[0] for group, image_id in zip(rows["group"], rows["image_id"], strict=True))
 
 
 def test_in9_missing_variant_and_mask(root: Path) -> None:

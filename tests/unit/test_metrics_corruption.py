@@ -29,8 +29,7 @@ def test_resnet50_at_resize_256_gives_78_20():
     measured = [68.883, 71.404, 73.410, 64.484, 74.520, 63.648, 63.685, 69.465, 64.829, 56.592, 34.809]
     measured += [64.050, 56.663, 54.446, 47.560]
     errors = {
-        name: dict.fromkeys(range(1, 6), error / 100)
-        for name, error in zip(ALEXNET_ERROR, measured, strict=True)
+        name: dict.fromkeys(range(1, 6), error / 100) for name, error in zip(ALEXNET_ERROR, measured, strict=True)
     }
     assert 100 * mean_corruption_error(errors) == pytest.approx(78.20, abs=0.005)
     assert 100 * (1 - mean_accuracy(errors)) == pytest.approx(61.897, abs=0.001)

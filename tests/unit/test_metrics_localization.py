@@ -70,9 +70,7 @@ def random_images(n, seed, cells=(2, 9)):
         size = rng.integers(20, 300, 2)
         corners = np.sort(rng.random((rng.integers(1, 4), 2, 2)), axis=1) * size
         shape = rng.integers(*cells, 2)
-        images.append(
-            LocalizationInput(rng.random(shape), corners.reshape(-1, 4).astype(int), tuple(size.tolist()))
-        )
+        images.append(LocalizationInput(rng.random(shape), corners.reshape(-1, 4).astype(int), tuple(size.tolist())))
     return images
 
 
@@ -164,9 +162,7 @@ def test_maps_become_eight_bits_by_truncation():
     assert eight_bits(steps, 2).tolist() == [[0, 63], [127, 255]]  # .25 x 255 = 63.75, .4995 x 255 = 127.4
 
 
-@pytest.mark.parametrize(
-    "bad", [np.ones((3, 3)), np.array([[0, np.nan], [1, 2]]), np.array([[0, np.inf], [1, 2]])]
-)
+@pytest.mark.parametrize("bad", [np.ones((3, 3)), np.array([[0, np.nan], [1, 2]]), np.array([[0, np.inf], [1, 2]])])
 def test_useless_maps_become_zeros(bad):
     assert not eight_bits(bad, 8).any()
 

@@ -81,14 +81,10 @@ def test_the_order_of_images_does_not_matter(out, known, seed):
     confidence, is_out = split([v / 5 for v in out], [v / 5 for v in known])
     order = np.random.default_rng(seed).permutation(len(confidence))
     for metric in (aupr, auroc, fpr95):
-        assert metric(confidence, is_out) == pytest.approx(
-            metric(confidence[order], is_out[order]), abs=1e-12
-        )
+        assert metric(confidence, is_out) == pytest.approx(metric(confidence[order], is_out[order]), abs=1e-12)
 
 
-@given(
-    st.lists(st.integers(0, 5), min_size=1, max_size=30), st.lists(st.integers(0, 5), min_size=1, max_size=30)
-)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.lists(st.integers(0, 5), min_size=1, max_size=30))
 def test_auroc_is_the_share_of_pairs_in_order(out, known):
     pairs = [(o < k) + (o == k) / 2 for o in out for k in known]
     assert auroc(*split(out, known)) == pytest.approx(sum(pairs) / len(pairs))

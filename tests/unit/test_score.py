@@ -221,9 +221,7 @@ def test_an_unknown_benchmark_names_the_nearest(written, tmp_path):
     with pytest.raises(ConfigError, match=r"'imagenet_q'.*Did you mean imagenet_"):
         find_benchmark("imagenet_q")
     with pytest.raises(ConfigError):
-        score(
-            ["imagenet_val", "nonsense"], written / "predictions", written / "manifests", RUN, tmp_path / "s"
-        )
+        score(["imagenet_val", "nonsense"], written / "predictions", written / "manifests", RUN, tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 

@@ -156,9 +156,7 @@ def test_box_borders_belong_to_the_box() -> None:
 
 
 def test_images_without_a_box_or_a_size_have_no_say() -> None:
-    some = table(
-        row("a"), row("b", boxes=[[0, 0, 1, 1]], size=(None, None)), row("c", boxes=[[0, 0, 99, 49]])
-    )
+    some = table(row("a"), row("b", boxes=[[0, 0, 1, 1]], size=(None, None)), row("c", boxes=[[0, 0, 99, 49]]))
     assert inside_a_box(some, np.arange(3), np.full((3, 2), 0.5)).tolist() == [True]
 
 

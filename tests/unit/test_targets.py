@@ -37,9 +37,7 @@ def row(image_id: str, *entries: dict[str, Any], boxes: Any = (), size: Any = (1
 def points(folder: Path, supervision: str, *rows: dict[str, Any], seed: int = 0) -> dict[str, list[float]]:
     """Runs the supervision from an index on the disk to a file and back."""
     pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), folder / "index.parquet")
-    write_targets(
-        folder / "index.parquet", supervision, seed, folder / "points.parquet", folder / "points.json"
-    )
+    write_targets(folder / "index.parquet", supervision, seed, folder / "points.parquet", folder / "points.json")
     image_ids, xy = read_targets(folder / "points.parquet")
     card = json.loads((folder / "points.json").read_text())
     assert (card["n"], card["supervision"]) == (len(image_ids), supervision)
