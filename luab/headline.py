@@ -10,6 +10,7 @@ from rich.table import Table
 from luab.config import Study
 
 _TABLES = ("imagenet_main", "background_robustness", "localization")
+_SHORT = {"none": "Baseline", "random": "Random", "click": "LUAB"}  # 80 columns are soon full
 _TO_LOOK_AT = ("report.html", "tables", "figures", "scores.csv")
 
 
@@ -26,12 +27,10 @@ def print_headline(study: Study) -> None:
 
 
 def _table(study: Study, numbers: pd.DataFrame, backbone: str) -> Table:
-    from luab.render.style import SUPERVISIONS
-
     seeds = f"mean ± std over {len(study.seeds)} seeds, λ = {study.luab_lambda:g}"
     title = f"{backbone}{f' ({study.label})' if study.label else ''}, %: {seeds}"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for name in ["", *(SUPERVISIONS[name] for name in study.supervisions), "LUAB − baseline"]:
+    for name in ["", *(_SHORT.get(name, name) for name in study.supervisions), "LUAB − baseline"]:
         table.add_column(name, no_wrap=True)
     for heading, rows in _benchmarks(numbers):
         by_supervision = {str(row["supervision"]): row for _, row in rows.iterrows()}
