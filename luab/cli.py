@@ -43,10 +43,17 @@ def main() -> None:
     try:
         app()
     except LuabError as error:
-        if not sys.stderr.isatty():  # a log keeps the whole story, a person gets the reason
-            traceback.print_exc()
-        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+        if not sys.stderr.isatty():  # a log also tells where, a person at a terminal gets the reason alone
+            print(f"raised by {_way(error)}\n", file=sys.stderr)
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _way(error: LuabError) -> str:
+    """luab's own part of a traceback in one line, innermost first."""
+    package = Path(__file__).parent
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if package in Path(f.filename).parents]
+    return " < ".join(f"{Path(f.filename).relative_to(package)}:{f.lineno} {f.name}" for f in reversed(frames))
 
 
 def study_of(config: list[Path] | None) -> Study:

@@ -1,5 +1,6 @@
 """Where every artefact of a study lies: rules, command line and tests ask here, nobody joins strings."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,10 @@ class Run:
         supervision, _, weight = supervised.partition("-")
         if not seed.startswith("seed") or not weight:
             raise ValueError(f"{folder!r} is not <dataset>/<backbone>/<supervision>-<lambda>/seed<k>")
-        return cls(dataset, backbone, supervision, float(weight), int(seed.removeprefix("seed")))
+        run = cls(dataset, backbone, supervision, float(weight), int(seed.removeprefix("seed")))
+        if not math.isfinite(run.weight) or (run.weight != 0 if supervision == "none" else run.weight <= 0):
+            raise ValueError(f"{folder!r}: lambda must be 0 for none and above 0 otherwise, found {weight}")
+        return run
 
 
 @dataclass(frozen=True)

@@ -112,11 +112,12 @@ def test_an_error_is_a_paragraph_on_a_terminal(repository: Path) -> None:
     assert text.startswith("ConfigError: ") and "Traceback" not in text and "\n\n" not in text
 
 
-def test_a_log_keeps_the_traceback_and_ends_with_the_reason(repository: Path) -> None:
+def test_a_log_tells_where_and_ends_with_the_reason(repository: Path) -> None:
     done = luab("train", "nonsense", cwd=repository)
     assert done.returncode == 1 and done.stdout == ""
-    assert "Traceback" in done.stderr
-    assert done.stderr.rstrip().splitlines()[-1].startswith("ConfigError: ")
+    where, _, reason = done.stderr.rstrip().splitlines()
+    assert where.startswith("raised by cli.py:") and where.endswith(" main")
+    assert reason.startswith("ConfigError: ")
 
 
 @pytest.mark.parametrize(

@@ -37,3 +37,9 @@ def test_places_by_hand():
     assert str(LAYOUT.target("click")) == "data/targets/imagenet/click.parquet"
     assert str(card(LAYOUT.manifest("in9"))) == "data/manifests/in9.json"
     assert run.identity()["lambda"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["click--1", "click-0", "none-1", "click-nan", "click-inf"])
+def test_a_lambda_that_cannot_be_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="lambda must be"):
+        Run.parse(f"imagenet/resnet50/{name}/seed0")
