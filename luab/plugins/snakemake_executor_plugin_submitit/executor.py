@@ -184,7 +184,7 @@ class Executor(RemoteExecutor):
                 continue
             key = json.dumps([sorted(map(str, job.rules)), job.is_group(), parameters, after], sort_keys=True)
             found.setdefault(key, Batch([], parameters, after)).jobs.append(job)
-        most = max(1, self.settings.array_max)
+        most = 1 if self.settings.cluster == "local" else max(1, self.settings.array_max)
         return [
             Batch(batch.jobs[start : start + most], batch.parameters, batch.after)
             for batch in found.values()

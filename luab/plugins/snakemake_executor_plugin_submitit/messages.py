@@ -17,11 +17,21 @@ _HOST_MEMORY = re.compile(
 )
 _GPU_MEMORY = re.compile(r"CUDA out of memory|torch\.(?:cuda\.)?OutOfMemoryError|HIP out of memory", re.I)
 _KILLED_BY_SLURM = re.compile(r"CANCELLED AT \S+ (DUE TO [A-Z ]+)")
+_FRAME = re.compile(
+    r"(?:submitit ERROR .* - Submitted job triggered an exception\n)+Traceback .*\n(?:[ ].*\n|\n)*.*\n?"
+)
+# fmt: off
+_EMPTY_WORDS = re.compile("|".join((
+    r"submitit INFO .* - (?:Starting with|Loading pickle)", "Shutting down, this might take", "Storing output in",
+    "Exiting because a job execution failed", "Elapsed time:", "WorkflowError:$", "At least one job did not complete",
+    r"\s*$",
+)))
+# fmt: on
 _READ_BYTES = 64_000
 
 
 def tail(path: Path, lines: int) -> str:
-    """Last lines of a file; empty where there is none."""
+    """Last lines of a job's log, without what submitit and Snakemake add after every failure; empty if none."""
     try:
         with open(path, "rb") as file:
             file.seek(0, 2)
@@ -29,7 +39,8 @@ def tail(path: Path, lines: int) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(text.splitlines()[-lines:])
+    said = [line for line in _FRAME.sub("", text).splitlines() if not _EMPTY_WORDS.match(line)]
+    return "\n".join(said[-lines:])
 
 
 def read_result(path: Path) -> tuple[bool, str] | None:
@@ -63,7 +74,7 @@ def reason(state: State | None, trace: str, log: str) -> str:
     if _GPU_MEMORY.search(log):
         return "out of GPU memory. Make the batch smaller or ask for a bigger GPU; more mem_mb does not help"
     if trace:
-        return _from_trace(trace)
+        return _from_trace(trace, log)
     return _without_result(state, due)
 
 
@@ -104,12 +115,14 @@ def _timed_out(trace: str) -> str:
     )
 
 
-def _from_trace(trace: str) -> str:
+def _from_trace(trace: str, log: str) -> str:
     if "checkpoint function returned None" in trace:
         return _timed_out(trace)
-    status = re.search(r"exit status (-?\d+)", trace)
+    # The nested Snakemake always ends with 1; what the rule's command ended with stands in its log.
+    status = re.findall(r"returned non-zero exit status (\d+)", log) or re.findall(r"exit status (-?\d+)", trace)
     if status:
-        return f"exit status {status.group(1)}"
+        killed = " (killed; often for want of memory)" if status[-1] == "137" else ""
+        return f"exit status {status[-1]}{killed}"
     died = re.search(r"died with <Signals\.(\w+)", trace)
     if died:
         return f"killed by {died.group(1)}"
