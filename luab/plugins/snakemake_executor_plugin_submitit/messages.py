@@ -69,10 +69,10 @@ def reason(state: State | None, trace: str, log: str) -> str:
     due = killed[-1].strip() if killed else ""
     if "timed-out" in trace or (not trace and (_named(state, "TIMEOUT", "DEADLINE") or "TIME LIMIT" in due)):
         return _timed_out(trace)
-    if _named(state, "OUT_OF_MEMORY") or _HOST_MEMORY.search(log) or (trace and _HOST_MEMORY.search(trace)):
-        return "out of memory. Give the rule more mem_mb, e.g. `mem_mb=lambda wildcards, attempt: attempt * 8000`"
-    if _GPU_MEMORY.search(log):
+    if _GPU_MEMORY.search(log) and not _named(state, "OUT_OF_MEMORY"):
         return "out of GPU memory. Make the batch smaller or ask for a bigger GPU; more mem_mb does not help"
+    if _named(state, "OUT_OF_MEMORY") or _HOST_MEMORY.search(log):
+        return "out of memory. Give the rule more mem_mb, e.g. `mem_mb=lambda wildcards, attempt: attempt * 8000`"
     if trace:
         return _from_trace(trace, log)
     return _without_result(state, due)
