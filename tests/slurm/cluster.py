@@ -59,9 +59,9 @@ def missing_programs(accounting: bool = True) -> str:
 class Cluster:
     """A running cluster between `start` and `stop`, or as a context manager.
 
-    Nodes n1 and n2 with 4 CPUs, 8000 MB and 2 fake GPUs each (`--gpus-per-node`; CUDA_VISIBLE_DEVICES is set). Partition
-    `gpu` is the default, `urgent` has higher priority. With accounting there are the account `luab` and the QOS
-    `scavenge` (default) and `urgent`. Memory is enforced: a job over its request is killed.
+    Nodes n1 and n2 with 4 CPUs, 8000 MB and 2 fake GPUs each (`--gpus-per-node`; CUDA_VISIBLE_DEVICES is set).
+    Partition `gpu` is the default, `urgent` has higher priority. With accounting there are the account `luab` and the
+    QOS `scavenge` (default) and `urgent`. Memory is enforced: a job over its request is killed.
 
     Args:
         accounting: Whether MariaDB and slurmdbd run. Without them `sacct` fails, as on clusters that have none.
@@ -139,7 +139,7 @@ class Cluster:
         self.stop()
 
     def reset(self) -> None:
-        """Cancels all jobs, revives what was killed and lifts the limits, so that the next test finds a fresh cluster."""
+        """Cancels all jobs, revives what was killed, lifts the limits: the next test finds the cluster as new."""
         for name in [*self._daemons(), *NODES]:
             if self._keepers[name].poll() is not None:
                 self.revive(name)
@@ -202,8 +202,8 @@ class Cluster:
         Raises:
             ClusterError: sbatch refused; the text holds its reason.
         """
-        log = self.folder / "jobs" / "%A_%a.out" if any("--array" in option for option in options) else None
-        target = log or self.folder / "jobs" / "%j.out"
+        is_array = any(option.startswith("--array") for option in options)
+        target = self.folder / "jobs" / ("%A_%a.out" if is_array else "%j.out")
         told = self.run("sbatch", "--parsable", f"--output={target}", "--open-mode=append", *options, "--wrap", script)
         return told.stdout.strip().split(";")[0]
 
@@ -275,7 +275,7 @@ class Cluster:
     def kill_node(self, name: str) -> None:
         """Kills a node like a power cut: its slurmd, its job steps and its jobs, at once and without a word.
 
-        The controller notices after 10 to 20 s (SlurmdTimeout), then requeues the jobs. To have it notice at
+        The controller notices after about half a minute, then requeues the jobs. To have it notice at
         once: `scontrol("update", "NodeName=n1", "State=DOWN", "Reason=killed")`.
         """
         self.kill(name)
@@ -455,9 +455,10 @@ class Cluster:
     def _await_node(self, node: str) -> None:
         def takes_jobs() -> bool:
             state = _fields(self.scontrol("--oneliner", "show", "node", node))["State"]
-            if state.startswith("DOWN") and "NOT_RESPONDING" not in state or "DRAIN" in state:
+            if (state.startswith("DOWN") and "NOT_RESPONDING" not in state) or "DRAIN" in state:
                 self.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
-            return state in ("IDLE", "MIXED", "ALLOCATED")
+            # The controller may not have noticed yet that the node was gone.
+            return _listening(self._ports[node]) and state in ("IDLE", "MIXED", "ALLOCATED")
 
         self._await_daemon(node, takes_jobs)
 
@@ -556,7 +557,7 @@ StorageLoc=slurm_acct
                 munge=self._munge_socket(),
                 user=self.user,
                 folder=self.folder,
-                warning="preempt_send_user_signal" if self.preempt_signal else "",
+                warning="SlurmctldParameters=preempt_send_user_signal" if self.preempt_signal else "",
                 preempt_type="partition_prio" if self.preemption == "partition" else "qos",
             )
             + (self._accounting_conf() if self.accounting else "AccountingStorageType=accounting_storage/none\n")
@@ -583,8 +584,8 @@ AccountingStorageEnforce=limits,qos
         )
 
 
-# SlurmdTimeout: a dead node is noticed after 10 to 20 s. cred_expire: a requeued job starts again after seconds
-# instead of two minutes. OverMemoryKill: without control groups Slurm watches the memory itself, every 2 s.
+# SlurmdTimeout: a dead node is noticed after 30 s (measured), not 5 minutes. cred_expire: a requeued job starts again
+# after seconds instead of two minutes. OverMemoryKill: without control groups Slurm watches the memory itself, every 2 s.
 _SLURM_CONF = """\
 ClusterName=throwaway
 SlurmctldHost={host}(127.0.0.1)
@@ -602,7 +603,7 @@ SlurmdPidFile={folder}/run/slurmd-%n.pid
 SlurmdLogFile={folder}/log/slurmd-%n.log
 SlurmdSyslogDebug=quiet
 SlurmdParameters=config_overrides
-SlurmctldParameters={warning}
+{warning}
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none

@@ -8,6 +8,7 @@
 Standard library only: it starts in a few hundredths of a second.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -15,14 +16,13 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
 
 PARENT_CHECK_S = 0.3
 WAKING = (signal.SIGTERM, signal.SIGCHLD)
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
-def keep(lock: str, command: Sequence[str], parent: int) -> int:
+def keep(lock: str, command: list[str], parent: int) -> int:
     """Runs the command until it ends, SIGTERM comes or the parent is gone; returns its exit status (137: killed)."""
     # Orphaned grandchildren (job steps, jobs) become children of this process instead of init's, so none is missed.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -72,10 +72,8 @@ def _reap() -> dict[int, int]:
 def _kill_descendants() -> None:
     while True:
         for pid in _descendants(os.getpid()):
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         _reap()
         try:
             os.waitpid(-1, os.WNOHANG)
