@@ -434,16 +434,16 @@ class Cluster:
         """Writes cluster, account, QOS and user into the accounting database: the controller does not start without."""
         grace = [f"GraceTime={self.grace_s}", "PreemptMode=requeue"]
         for entry in (
-            ["cluster", "throwaway"],
-            ["account", "luab", "Cluster=throwaway"],
-            ["qos", "scavenge", *grace],
-            ["qos", "urgent", "Preempt=scavenge", "Priority=1000"],
-            ["user", self.user, "Account=luab", "QOS=scavenge,urgent", "DefaultQOS=scavenge"],
+            ["add", "cluster", "throwaway"],
+            ["add", "account", "luab", "Cluster=throwaway"],
+            ["add", "qos", "scavenge", *grace],
+            ["add", "qos", "urgent", "Preempt=scavenge", "Priority=1000"],
+            ["add", "user", self.user, "Account=luab"],
+            # Separately: root is there from the beginning, with an account and a QOS that `add` leaves as they are.
+            ["modify", "user", self.user, "set", "DefaultAccount=luab"],
+            ["modify", "user", self.user, "set", "QOS=scavenge,urgent", "DefaultQOS=scavenge"],
         ):
-            done = self.run("sacctmgr", "-i", "add", *entry, check=False)
-            # root is there from the beginning and only gets an account; "already" is no failure.
-            if done.returncode and "lready exist" not in done.stdout + done.stderr:
-                raise self._error(f"`sacctmgr add {' '.join(entry)}`: {done.stdout}{done.stderr}")
+            self.run("sacctmgr", "-i", *entry)
 
     def _start_slurmctld(self) -> None:
         self._daemon("slurmctld", "slurmctld", "-D")
@@ -585,7 +585,8 @@ AccountingStorageEnforce=limits,qos
 
 
 # SlurmdTimeout: a dead node is noticed after 30 s (measured), not 5 minutes. cred_expire: a requeued job starts again
-# after seconds instead of two minutes. OverMemoryKill: without control groups Slurm watches the memory itself, every 2 s.
+# after seconds instead of two minutes. OverMemoryKill: without control groups Slurm watches the memory itself, every
+# 2 s.
 _SLURM_CONF = """\
 ClusterName=throwaway
 SlurmctldHost={host}(127.0.0.1)

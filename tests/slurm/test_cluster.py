@@ -117,6 +117,7 @@ def test_sacct_knows_state_exit_code_and_gpus(slurm: Cluster) -> None:
     row = slurm.sacct(f"--jobs={job}")[0]
     assert row["ExitCode"] == "3:0"
     assert "gres/gpu=1" in row["AllocTRES"]
+    assert (slurm.job(job)["Account"], slurm.job(job)["QOS"]) == ("luab", "scavenge")
 
 
 def test_without_accounting_jobs_run_and_sacct_fails(slurm_without_accounting: Cluster) -> None:
