@@ -198,13 +198,16 @@ def test_a_group_is_one_job(project: Project) -> None:
 
 def test_ctrl_c_cancels_everything_with_one_call(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = counted(project, monkeypatch, "scancel")
-    project.write(SLEEPER + """
+    project.write(
+        SLEEPER
+        + """
     rule alone:
         output: "out/2.txt"
         resources: runtime=4, mem_mb=100
         shell: "echo alone >> starts.txt; sleep 100"
     ruleorder: alone > work
-    """)
+    """
+    )
     with project.running() as process:
         project.until(lambda: len(project.starts) == 3, "all jobs run")
         process.send_signal(signal.SIGINT)
@@ -264,10 +267,16 @@ def test_a_job_whose_code_changed_is_cancelled_and_its_successor_waits_for_its_e
     with project.running():
         project.until(lambda: len(project.starts) == 3, "all jobs run")
     project.unlock()
-    project.write(SLEEPER.replace("> {output}", "new > {output}"))
-    (project.folder / "go").touch()
+    project.write(
+        SLEEPER.replace("while [ ! -e go ]; do sleep 0.2; done; echo {wildcards.i}", "echo new {wildcards.i}")
+    )
     assert project.run() == 0, project.screen
-    assert (project.folder / "out/1.txt").read_text() == "1 new\n"
+    assert "has changed since" in project.screen and len(project.job_ids()) == 2
+    assert (project.folder / "out/1.txt").read_text() == "new 1\n"
+    old, new = project.job_ids()
+    rows = project.cluster.sacct("--allocations", f"--jobs={old},{new}", fields="JobID,State,Start,End")
+    ended = max(row["End"] for row in rows if row["JobID"].startswith(old))
+    assert all(row["Start"] >= ended for row in rows if row["JobID"].startswith(f"{new}_"))
 
 
 # --- surviving
@@ -310,6 +319,31 @@ def test_the_job_of_a_killed_node_continues_elsewhere(project: Project) -> None:
         project.cluster.scontrol("update", f"NodeName={first}", "State=DOWN", "Reason=killed")
         assert process.wait(120) == 0, project.screen
     assert len(project.job_ids()) == 1 and project.starts[-1][3] != first and int(project.starts[-1][1]) >= 5
+
+
+def test_preemption_without_the_clusters_warning_is_survived(
+    tmp_path: Path, make_slurm: Callable[..., Cluster]
+) -> None:
+    project = Project(tmp_path, make_slurm(preempt_signal=False, accounting=False, grace_s=8))
+    project.train(steps=30, resources="runtime=20, slurm_nodelist='n1'")
+    with project.running() as process:
+        project.until(lambda: (tmp_path / "state.0").exists(), "the first checkpoint")
+        urgent = project.cluster.submit("sleep 3", "--partition=urgent", "--nodelist=n1", "--exclusive", "--mem=0")
+        project.cluster.wait_for(urgent, "COMPLETED", 90)
+        assert process.wait(120) == 0, project.screen
+    assert len(project.job_ids()) == 1 and [start[2] for start in project.starts] == ["0", "1"]
+    assert int(project.starts[1][1]) >= 5, "saved on SIGTERM, or before"
+
+
+def test_a_controller_that_sleeps_loses_no_job(project: Project) -> None:
+    project.write(SLEEPER)
+    with project.running() as process:
+        project.until(lambda: len(project.starts) == 3, "all jobs run")
+        project.cluster.kill("slurmctld")
+        (project.folder / "go").touch()
+        project.until(lambda: "does not answer" in project.screen or process.poll() is not None, "the silence is noted")
+        project.cluster.revive("slurmctld")
+        assert process.wait(60) == 0, project.screen
 
 
 # --- failing

@@ -1,5 +1,6 @@
 """The executor plugin without a cluster: what is asked for, what is read, what is remembered, what is said."""
 
+import itertools
 import json
 import os
 import pickle
@@ -33,7 +34,6 @@ from snakemake_executor_plugin_submitit.status import (  # noqa: E402
 )
 from snakemake_executor_plugin_submitit.submission import outside_of_job, refusal_kind  # noqa: E402
 from snakemake_executor_plugin_submitit.watch import Pace, Watch  # noqa: E402
-
 
 # --- resources
 
@@ -120,10 +120,14 @@ def test_a_name_says_the_rule_and_what_all_jobs_share() -> None:
 def test_squeue_sacct_and_scontrol_are_read() -> None:
     queue = parse_squeue("12_3|RUNNING|None|n1|1:02\n13|PENDING|Resources||0:00\n\nnoise\n")
     assert queue["12_3"] == State("RUNNING", "", "n1", "", "1:02") and queue["13"].reason == "Resources"
-    accounts = parse_sacct("12_3|CANCELLED by 1000|0:15|n1|00:01:02\n12_3.batch|FAILED|1:0|n1|00:01:02\n13|TIMEOUT|0:0|None assigned|0\n")
+    accounts = parse_sacct(
+        "12_3|CANCELLED by 1000|0:15|n1|00:01:02\n12_3.batch|FAILED|1:0|n1|00:01:02\n13|TIMEOUT|0:0|None assigned|0\n"
+    )
     assert accounts["12_3"].by == "1000" and not accounts["12_3"].alive
     assert accounts["13"] == State("TIMEOUT", "", "", "0:0", "0") and len(accounts) == 2
-    found = parse_scontrol("JobId=5 JobName=x JobState=FAILED Reason=NonZeroExitCode RunTime=00:00:07 ExitCode=3:0 NodeList=n2")
+    found = parse_scontrol(
+        "JobId=5 JobName=x JobState=FAILED Reason=NonZeroExitCode RunTime=00:00:07 ExitCode=3:0 NodeList=n2"
+    )
     assert found == State("FAILED", "NonZeroExitCode", "n2", "3:0", "00:00:07")
     assert parse_scontrol("slurm_load_jobs error: Invalid job id specified") is None
 
@@ -167,10 +171,16 @@ def test_many_jobs_are_one_call_and_sacct_is_not_asked_again_without_accounting(
     [
         ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", "busy"),
         ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", "busy"),
-        ("sbatch: error: QOSMaxSubmitJobPerUserLimit / Job violates accounting/QOS policy (job submit limit, ...)", "full"),
+        (
+            "sbatch: error: QOSMaxSubmitJobPerUserLimit / Job violates accounting/QOS policy (job submit limit, ...)",
+            "full",
+        ),
         ("sbatch: error: AssocMaxSubmitJobLimit / sbatch: error: Batch job submission failed: Job violates", "full"),
         ("sbatch: error: Batch job submission failed: Invalid job array specification", "array"),
-        ("sbatch: error: QOSMaxWallDurationPerJobLimit / Job violates accounting/QOS policy (job submit limit, ...)", "final"),
+        (
+            "sbatch: error: QOSMaxWallDurationPerJobLimit / Job violates accounting/QOS policy (job submit limit, ...)",
+            "final",
+        ),
         ("sbatch: error: invalid partition specified: nowhere", "final"),
         ("sbatch: error: Batch job submission failed: Requested node configuration is not available", "final"),
     ],
@@ -267,7 +277,7 @@ def test_the_pace_slows_down_and_a_change_makes_it_quick_again() -> None:
         if pace.due():
             asked.append(clock.now)
         clock.now += 1
-    gaps = [later - earlier for earlier, later in zip(asked, asked[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(asked)]
     assert gaps[0] == 10 and gaps == sorted(gaps) and gaps[-1] == 60
     pace.restart()
     clock.now += 10
@@ -296,7 +306,9 @@ def test_a_late_result_file_is_waited_for(watched: tuple[Watch, Clock, Entry, li
     assert outcome.success
 
 
-def test_a_job_without_result_fails_after_the_grace(watched: tuple[Watch, Clock, Entry, list[str]], tools: Path) -> None:
+def test_a_job_without_result_fails_after_the_grace(
+    watched: tuple[Watch, Clock, Entry, list[str]], tools: Path
+) -> None:
     watch, clock, kept, _ = watched
     tool(tools, "squeue", "echo '7|CANCELLED|None|n1|0:01'")
     assert watch.poll([kept]) == []
@@ -314,7 +326,9 @@ def test_a_requeued_job_is_alive_again(watched: tuple[Watch, Clock, Entry, list[
     assert "back in the queue" in said[0]
 
 
-def test_a_controller_that_does_not_answer_kills_no_job(watched: tuple[Watch, Clock, Entry, list[str]], tools: Path) -> None:
+def test_a_controller_that_does_not_answer_kills_no_job(
+    watched: tuple[Watch, Clock, Entry, list[str]], tools: Path
+) -> None:
     watch, clock, kept, said = watched
     tool(tools, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     for now in range(0, 600, 5):
@@ -324,7 +338,7 @@ def test_a_controller_that_does_not_answer_kills_no_job(watched: tuple[Watch, Cl
 
 
 def test_a_half_visible_result_is_read_later(watched: tuple[Watch, Clock, Entry, list[str]], tools: Path) -> None:
-    watch, clock, kept, _ = watched
+    watch, _, kept, _ = watched
     tool(tools, "squeue", "echo '7|RUNNING|None|n1|0:01'")
     whole = pickle.dumps(("error", "Traceback: no"))
     kept.result.write_bytes(whole[:-5])
@@ -354,7 +368,12 @@ def test_a_local_number_that_came_again_is_not_the_job(tmp_path: Path) -> None:
     [
         (State("TIMEOUT"), "", "", "time limit"),
         (None, "UncompletedJobError: Job not requeued because: timed-out too many times.", "", "all continuations"),
-        (State("FAILED"), "", "slurmstepd: error: StepId=3.0 exceeded memory limit (8 > 5), being killed", "out of memory"),
+        (
+            State("FAILED"),
+            "",
+            "slurmstepd: error: StepId=3.0 exceeded memory limit (8 > 5), being killed",
+            "out of memory",
+        ),
         (State("OUT_OF_MEMORY"), "", "", "out of memory"),
         (None, "exit status 1", "torch.OutOfMemoryError: CUDA out of memory. Tried", "GPU memory"),
         (None, "returned non-zero exit status 1.", "Command 'x' returned non-zero exit status 42.", "exit status 42"),

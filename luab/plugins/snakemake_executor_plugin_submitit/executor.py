@@ -427,7 +427,9 @@ def _just_succeeded(entry: Entry) -> bool:
     A job that had ended before was seen, so it is asked for on purpose.
     """
     try:
-        recent = entry.result.stat().st_mtime >= _STARTED - _CLOCKS_DIFFER_S
+        age = _STARTED - entry.result.stat().st_mtime
     except OSError:
         return False
-    return recent and any(outcome.success for outcome in finished([entry]))
+    if age > (_CLOCKS_DIFFER_S if all(Path(name).exists() for name in entry.outputs) else 0):
+        return False
+    return any(outcome.success for outcome in finished([entry]))

@@ -66,9 +66,9 @@ class JobCommand:
         _note_start(restarts)
         self._listen_for_end()
         # USR2 reaches every process of a step, and bash and Snakemake would die from it. "Ignored" is inherited:
-        # who has a handler of its own still gets it. The empty TERM trap keeps bash until its child has saved.
+        # who has a handler of its own still gets it. On TERM bash waits until its child has saved, then ends.
         self._process = subprocess.Popen(
-            ["bash", "-c", f"trap '' USR2; trap : TERM; {self.command}\nexit $?"],
+            ["bash", "-c", f"trap '' USR2; trap 'exit 143' TERM; {self.command}\nexit $?"],
             env={**os.environ, RESTARTS: str(restarts)},
             start_new_session=True,
         )
