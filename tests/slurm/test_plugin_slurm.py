@@ -220,6 +220,9 @@ def test_after_sigkill_running_jobs_are_taken_over(project: Project) -> None:
     project.write(SLEEPER)
     with project.running():
         project.until(lambda: len(project.starts) == 3, "all jobs run")
+    # As if it had been killed between sbatch and the note of the id.
+    path = next((project.folder / ".snakemake/submitit/live").glob("*.json"))
+    path.write_text(re.sub(r'"id": "[^"]+"', '"id": ""', path.read_text()))
     project.unlock()
     with project.running() as process:
         project.until(lambda: project.screen.count("Taking over") == 3, "the jobs are taken over")
@@ -246,20 +249,6 @@ def test_after_sigkill_pending_jobs_are_taken_over_and_ended_ones_are_done(proje
     (project.folder / "out/1.txt").unlink()
     assert project.run() == 0, project.screen
     assert len(project.job_ids()) == 2 and len(project.starts) == 4, "an old result does not stand for a missing file"
-
-
-def test_a_job_killed_between_sbatch_and_the_record_is_found(project: Project) -> None:
-    project.write(SLEEPER)
-    with project.running():
-        project.until(lambda: len(project.starts) == 3, "all jobs run")
-    for path in (project.folder / ".snakemake/submitit/live").glob("*.json"):
-        path.write_text(re.sub(r'"id": "[^"]*"', '"id": ""', path.read_text()))
-    project.unlock()
-    with project.running() as process:
-        project.until(lambda: project.screen.count("Taking over") == 3, "the jobs are taken over")
-        (project.folder / "go").touch()
-        assert process.wait(60) == 0, project.screen
-    assert len(project.starts) == 3
 
 
 def test_a_job_whose_code_changed_is_cancelled_and_its_successor_waits_for_its_end(project: Project) -> None:
@@ -365,7 +354,11 @@ def test_out_of_memory_is_named_and_the_retry_asks_for_more(project: Project) ->
 def test_failures_say_why_and_show_the_log(project: Project) -> None:
     project.write("""
         rule all:
-            input: "bad.txt", "cancelled.txt"
+            input: "bad.txt", "cancelled.txt", "wrong.txt"
+        rule wrong:
+            output: "wrong.txt"
+            resources: slurm_partition="nowhere"
+            shell: "touch {output}"
         rule bad:
             output: "bad.txt"
             resources: runtime=2, mem_mb=100
@@ -379,6 +372,7 @@ def test_failures_say_why_and_show_the_log(project: Project) -> None:
         project.until(lambda: project.starts, "the job to cancel runs")
         project.cluster.run("scancel", "--name=cancelled")
         assert process.wait(60) == 1
+    assert "submission was refused" in project.screen and "invalid partition" in project.screen
     assert "(bad) on" in project.screen and "exit status 42" in project.screen
     assert "| the reason in words" in project.screen, "the end of the log"
     assert f"cancelled by {pwd.getpwuid(os.getuid()).pw_name}" in project.screen
@@ -390,17 +384,6 @@ def test_a_full_queue_is_waited_for(project: Project) -> None:
     (project.folder / "go").touch()
     assert project.run() == 0, project.screen
     assert "takes no more jobs now" in project.screen and len(project.starts) == 5
-
-
-def test_a_wrong_request_is_explained_at_once(project: Project) -> None:
-    project.write("""
-        rule wrong:
-            output: "x"
-            resources: slurm_partition="nowhere"
-            shell: "touch {output}"
-    """)
-    assert project.run() == 1
-    assert "submission was refused" in project.screen and "invalid partition" in project.screen
 
 
 # --- without accounting

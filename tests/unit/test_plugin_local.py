@@ -59,7 +59,10 @@ def payload(folder: Path, command: str, *, limit_s: float = 3600, requeue: str =
     )
 
 
-SAVES = "python3 -c \"import signal, sys, time; signal.signal(signal.SIGUSR2, lambda *_: sys.exit(75)); open('up', 'w'); time.sleep(60)\""
+SAVES = (
+    'python3 -c "import signal, sys, time; signal.signal(signal.SIGUSR2, lambda *_: sys.exit(75)); '
+    "open('up', 'w'); time.sleep(60)\""
+)
 IGNORES = "touch up; sleep 60; touch survived"
 
 

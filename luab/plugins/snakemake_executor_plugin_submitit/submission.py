@@ -1,9 +1,10 @@
 """Handing jobs to submitit, and reading a refusal."""
 
+import io
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def submit(
     try:
         executor = executor_class(folder, max_num_timeout=max_timeouts)
         executor.update_parameters(**parameters)
-        with outside_of_job():
+        # submitit prints a refusal as well as raising it.
+        with outside_of_job(), redirect_stderr(io.StringIO()):
             jobs = executor.submit_array(commands)
     except (RuntimeError, OSError) as error:
         raise Refusal(_said(error)) from error
