@@ -182,8 +182,11 @@ class Executor(RemoteExecutor):
             except ResourceError as problem:
                 self._fail(job, str(problem))
                 continue
-            key = json.dumps([sorted(map(str, job.rules)), job.is_group(), parameters, after], sort_keys=True)
-            found.setdefault(key, Batch([], parameters, after)).jobs.append(job)
+            # Whether an outdated job must end first is no part of the key: the sweep stays one array.
+            key = json.dumps([sorted(map(str, job.rules)), job.is_group(), parameters], sort_keys=True)
+            batch = found.setdefault(key, Batch([], parameters))
+            batch.jobs.append(job)
+            batch.after += after
         most = 1 if self.settings.cluster == "local" else max(1, self.settings.array_max)
         return [
             Batch(batch.jobs[start : start + most], batch.parameters, batch.after)
