@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -352,9 +353,10 @@ def test_a_local_number_that_came_again_is_not_the_job(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(tmp_path)]) as process:
         mine = Entry({}, str(tmp_path), "local", "x", id=str(process.pid))
         other = Entry({}, "/some/other/folder", "local", "x", id=str(process.pid))
-        for _ in range(100):
+        for _ in range(100):  # for a moment after its start a process has no command line
             if local.states([mine]):
                 break
+            time.sleep(0.05)
         assert list(local.states([mine, other])) == [mine.id] and local.states([other]) == {}
         local.cancel([mine])
         assert local.states([mine]) == {}
