@@ -1,0 +1,19 @@
+"""Snakemake executor plugin: jobs on Slurm through submitit, that survive what happens on a cluster."""
+
+from snakemake_interface_executor_plugins.settings import CommonSettings
+
+from .executor import Executor
+from .settings import ExecutorSettings
+
+__all__ = ["Executor", "ExecutorSettings", "common_settings"]
+
+common_settings = CommonSettings(
+    non_local_exec=True,
+    implies_no_shared_fs=False,
+    job_deploy_sources=False,
+    pass_default_storage_provider_args=True,
+    pass_default_resources_args=True,
+    pass_envvar_declarations_to_cmd=False,  # sbatch hands the environment on; secrets stay out of files
+    auto_deploy_default_storage_provider=False,
+    init_seconds_before_status_checks=1,
+)

@@ -1,0 +1,246 @@
+"""The throwaway Slurm cluster does what the other tests rely on, and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, ClusterError
+
+OWNER = """
+import sys, time
+sys.path.insert(0, {folder!r})
+from cluster import Cluster
+cluster = Cluster().start()
+job = cluster.submit("env -i setsid sleep {marker} & wait")
+cluster.wait_for(job, "RUNNING")
+print(cluster.folder, flush=True)
+time.sleep(600)
+"""
+
+
+def processes_with(text: str) -> list[int]:
+    """Ids of the processes with the text in their command line or environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                said = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            found += [int(entry.name)] if text.encode() in said else []
+    return found
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return condition()
+
+
+def states(cluster: Cluster, job: str) -> set[str]:
+    """States that accounting holds of a job; it learns them a moment after the controller."""
+    return {row["State"] for row in cluster.sacct(f"--jobs={job}") if row["JobID"] == job}
+
+
+def test_starts_within_15_seconds_and_stop_leaves_neither_process_nor_file(make_slurm: Callable[..., Cluster]) -> None:
+    start = time.monotonic()
+    cluster = make_slurm()
+    assert time.monotonic() - start < 15
+    folder = cluster.folder
+    job = cluster.submit("env -i setsid sleep 4177.25 & wait")
+    assert wait_until(lambda: bool(processes_with("4177.25")), 20), cluster.logs()
+    cluster.wait_for(job, "RUNNING")
+    assert len(processes_with(str(folder))) > 8
+
+    cluster.stop()
+    assert processes_with(str(folder)) == []
+    assert processes_with("4177.25") == []
+    assert not folder.exists()
+    cluster.stop()
+
+
+def test_the_owners_death_by_sigkill_leaves_neither_process_nor_file(slurm: Cluster) -> None:
+    marker = "4178.5"
+    script = OWNER.format(folder=str(Path(__file__).parent), marker=marker)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        folder = owner.stdout.readline().strip()
+        assert folder
+        assert wait_until(lambda: bool(processes_with(marker)), 20)
+        assert len(processes_with(folder)) > 8
+        owner.send_signal(signal.SIGKILL)
+    assert wait_until(lambda: not Path(folder).exists() and not processes_with(folder), 15)
+    assert processes_with(marker) == []
+    # Another cluster of the machine does not notice.
+    slurm.wait_for(slurm.submit("true"), "COMPLETED")
+
+
+def test_a_start_that_fails_says_why_and_leaves_nothing() -> None:
+    class Broken(Cluster):
+        def _slurm_conf(self) -> str:
+            return super()._slurm_conf() + "NoSuchKey=1\n"
+
+    cluster = Broken(accounting=False)
+    with pytest.raises(ClusterError, match="NoSuchKey"):
+        cluster.start()
+    assert processes_with(str(cluster.folder)) == []
+    assert not cluster.folder.exists()
+
+
+def test_a_job_sees_the_gpus_it_asked_for(slurm: Cluster) -> None:
+    for gpus, devices in ((1, "0"), (2, "0,1")):
+        job = slurm.submit("echo devices=$CUDA_VISIBLE_DEVICES.", f"--gpus-per-node={gpus}")
+        slurm.wait_for(job, "COMPLETED")
+        assert slurm.output(job) == f"devices={devices}.\n"
+    with pytest.raises(ClusterError, match="Requested node configuration is not available"):
+        slurm.submit("true", "--gpus-per-node=3")
+
+
+def test_two_jobs_of_one_gpu_share_a_node_but_no_gpu(slurm: Cluster) -> None:
+    jobs = [slurm.submit("echo $CUDA_VISIBLE_DEVICES; sleep 60", "--gpus-per-node=1", "--nodelist=n1") for _ in "12"]
+    for job in jobs:
+        slurm.wait_for_output(job, "\n")
+    assert sorted(slurm.output(job) for job in jobs) == ["0\n", "1\n"]
+
+
+def test_sacct_knows_state_exit_code_and_gpus(slurm: Cluster) -> None:
+    job = slurm.submit("exit 3", "--gpus-per-node=1")
+    slurm.wait_for(job, "FAILED")
+    assert wait_until(lambda: "FAILED" in states(slurm, job), 10)
+    row = slurm.sacct(f"--jobs={job}")[0]
+    assert row["ExitCode"] == "3:0"
+    assert "gres/gpu=1" in row["AllocTRES"]
+    assert (slurm.job(job)["Account"], slurm.job(job)["QOS"]) == ("luab", "scavenge")
+
+
+def test_without_accounting_jobs_run_and_sacct_fails(slurm_without_accounting: Cluster) -> None:
+    cluster = slurm_without_accounting
+    job = cluster.submit("echo done", "--gpus-per-node=1")
+    cluster.wait_for(job, "COMPLETED")
+    assert cluster.output(job) == "done\n"
+    with pytest.raises(ClusterError, match="accounting storage is disabled"):
+        cluster.sacct()
+    with pytest.raises(ClusterError, match="accounting"):
+        cluster.limit_submissions(1)
+
+
+def test_a_requeued_array_element_starts_again_under_its_id(slurm: Cluster) -> None:
+    array = slurm.submit("echo start $SLURM_RESTART_COUNT; sleep 300", "--array=0-1")
+    slurm.wait_for_output(f"{array}_0", "start")
+    slurm.wait_for_output(f"{array}_1", "start")
+    slurm.scontrol("requeue", f"{array}_1")
+    slurm.wait_for_output(f"{array}_1", "start 1", timeout_s=45)
+    assert set(slurm.squeue()) == {f"{array}_0", f"{array}_1"}
+    assert "start 1" not in slurm.output(f"{array}_0")
+
+
+def test_a_killed_node_loses_its_jobs_to_the_other_and_comes_back(slurm: Cluster) -> None:
+    job = slurm.submit("echo start on $SLURMD_NODENAME; exec sleep 4179.5")
+    slurm.wait_for_output(job, "start")
+    lost = slurm.job(job)["NodeList"]
+    kept = {"n1": "n2", "n2": "n1"}[lost]
+    slurm.kill_node(lost)
+    assert processes_with("4179.5") == []
+    slurm.wait_for_output(job, f"start on {kept}", timeout_s=90)
+    assert wait_until(lambda: "NODE_FAIL" in states(slurm, job), 10)
+    slurm.revive_node(lost)
+    slurm.wait_for(slurm.submit("true", f"--nodelist={lost}"), "COMPLETED")
+
+
+TELLS_SIGNALS = "trap 'echo warned' USR2; trap 'exit 1' TERM; echo start; while true; do sleep 0.1; done"
+
+
+def test_the_urgent_partition_preempts_and_the_job_comes_back(make_slurm: Callable[..., Cluster]) -> None:
+    cluster = make_slurm(accounting=False, grace_s=3)
+    victim = cluster.submit(TELLS_SIGNALS, "--signal=B:USR2@60", "--exclusive", "--nodelist=n1")
+    cluster.wait_for_output(victim, "start")
+    urgent = cluster.submit("true", "--partition=urgent", "--exclusive", "--nodelist=n1")
+    cluster.wait_for(urgent, "COMPLETED", timeout_s=45)
+    assert "warned" in cluster.output(victim)
+    cluster.wait_for(victim, "RUNNING", timeout_s=45)
+    assert cluster.job(victim)["Restarts"] == "1"
+
+
+def test_the_urgent_qos_preempts_without_a_warning_where_the_cluster_sends_none(
+    make_slurm: Callable[..., Cluster],
+) -> None:
+    cluster = make_slurm(preemption="qos", preempt_signal=False, grace_s=3)
+    victim = cluster.submit(TELLS_SIGNALS, "--signal=B:USR2@60", "--exclusive", "--nodelist=n1")
+    cluster.wait_for_output(victim, "start")
+    urgent = cluster.submit("true", "--qos=urgent", "--exclusive", "--nodelist=n1")
+    cluster.wait_for(urgent, "COMPLETED", timeout_s=45)
+    assert "warned" not in cluster.output(victim)
+    assert cluster.job(victim)["Restarts"] == "1"
+
+
+def test_a_job_over_its_memory_is_killed_and_the_log_says_so(slurm: Cluster) -> None:
+    job = slurm.submit(f"{sys.executable} -c 'import time; x = bytearray(300_000_000); time.sleep(30)'", "--mem=100")
+    slurm.wait_for(job, {"FAILED", "OUT_OF_MEMORY"})
+    assert "exceeded memory limit" in slurm.output(job)
+
+
+def test_a_full_queue_refuses_and_the_next_test_finds_it_free(slurm: Cluster) -> None:
+    filling = slurm.fill()
+    assert sorted(slurm.job(job)["NodeList"] for job in filling) == ["n1", "n2"]
+    slurm.limit_submissions(2)
+    with pytest.raises(ClusterError, match="AssocMaxSubmitJobLimit"):
+        slurm.submit("true")
+    slurm.reset()
+    assert slurm.squeue() == {}
+    slurm.wait_for(slurm.submit("true"), "COMPLETED")
+
+
+def test_a_killed_controller_comes_back_with_its_jobs(slurm: Cluster) -> None:
+    job = slurm.submit("sleep 300")
+    slurm.wait_for(job, "RUNNING")
+    time.sleep(6)  # it saves its state every 5 s
+    slurm.kill("slurmctld")
+    with pytest.raises(ClusterError, match="Unable to contact slurm controller"):
+        slurm.squeue()
+    slurm.revive("slurmctld")
+    assert slurm.squeue() == {job: "RUNNING"}
+
+
+def test_wait_for_explains_a_job_that_ended_otherwise(slurm: Cluster) -> None:
+    job = slurm.submit("echo no such luck; exit 1")
+    with pytest.raises(ClusterError, match=r"should be COMPLETED, but is FAILED(.|\n)*no such luck"):
+        slurm.wait_for(job, "COMPLETED")
+
+
+def test_the_environment_hides_the_machines_own_cluster(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm/slurm.conf")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SBATCH_PARTITION", "elsewhere")
+    env = slurm.env()
+    assert env["SLURM_CONF"] == str(slurm.folder / "slurm.conf")
+    assert "SLURM_JOB_ID" not in env
+    slurm.wait_for(slurm.submit("true"), "COMPLETED")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="the other tests already run as an ordinary user")
+def test_runs_as_an_ordinary_user(make_slurm: Callable[..., Cluster]) -> None:
+    cluster = make_slurm(user="nobody")
+    job = cluster.submit("id -un; echo $CUDA_VISIBLE_DEVICES", "--gpus-per-node=2")
+    cluster.wait_for(job, "COMPLETED")
+    assert cluster.output(job) == "nobody\n0,1\n"
+    assert wait_until(lambda: "COMPLETED" in states(cluster, job), 10)
+    daemons = [
+        name for name in ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd") if _runs_as_root(cluster, name)
+    ]
+    assert daemons == []
+
+
+def _runs_as_root(cluster: Cluster, daemon: str) -> bool:
+    pids = [pid for pid in processes_with(str(cluster.folder)) if _name(pid) == daemon]
+    assert pids, f"{daemon} does not run"
+    return any(Path(f"/proc/{pid}").stat().st_uid == 0 for pid in pids)
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()

@@ -1,0 +1,195 @@
+"""The executor plugin with `cluster: local`, its payload alone, and whether Snakemake finds it when installed."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+PLUGINS = REPOSITORY / "luab" / "plugins"
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--executor", "submitit", "--submitit-cluster", "local", "--jobs", "4"]
+SNAKEMAKE += ["--submitit-poll-seconds", "0.5", "--submitit-queue-seconds", "1", "--rerun-incomplete"]
+
+
+def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.05)
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(PLUGINS), **more}
+
+
+# --- payload
+
+# Runs a payload as submitit would: `act` stands for what happens meanwhile.
+HARNESS = """
+    import os, pickle, signal, sys, threading, time
+    from snakemake_executor_plugin_submitit.payload import JobCommand
+    job = JobCommand(sys.argv[1], os.getcwd(), limit_s=float(sys.argv[2]), warning_s=5, requeue_timeouts=sys.argv[3])
+    def warn(signum, frame):
+        delayed = job.checkpoint()
+        print("no continuation" if delayed is None else f"{delayed.function.restarts} {delayed.function.command}")
+        os._exit(0)
+    signal.signal(signal.SIGUSR2, warn)
+    job()
+    print("ended")
+"""
+
+
+def payload(folder: Path, command: str, *, limit_s: float = 3600, requeue: str = "handled") -> "subprocess.Popen[str]":
+    script = textwrap.dedent(HARNESS)
+    environ = environment(SUBMITIT_EXECUTOR="local", SUBMITIT_FOLDER=str(folder), SUBMITIT_LOCAL_JOB_ID="7")
+    return subprocess.Popen(
+        [sys.executable, "-c", script, command, str(limit_s), requeue],
+        cwd=folder,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+SAVES = (
+    'python3 -c "import signal, sys, time; signal.signal(signal.SIGUSR2, lambda *_: sys.exit(75)); '
+    "open('up', 'w'); time.sleep(60)\""
+)
+IGNORES = "touch up; sleep 60; touch survived"
+
+
+@pytest.mark.parametrize(
+    ("command", "limit_s", "requeue", "expected"),
+    [
+        (SAVES, 3600, "handled", "1 " + SAVES),  # preempted
+        (SAVES, 10, "handled", "1 " + SAVES),  # at its limit, and it saved
+        (IGNORES, 3600, "handled", "1 " + IGNORES),  # preempted: started anew
+        (IGNORES, 10, "handled", "no continuation"),  # at its limit: a second try would end the same
+        (IGNORES, 10, "always", "1 " + IGNORES),
+        (SAVES, 10, "never", "no continuation"),
+        (SAVES.replace("sys.exit(75)", "sys.exit(0)"), 10, "handled", "1 true"),  # it was done
+    ],
+)
+def test_a_warned_job_goes_on_where_that_helps(
+    tmp_path: Path, command: str, limit_s: float, requeue: str, expected: str
+) -> None:
+    with payload(tmp_path, command, limit_s=limit_s, requeue=requeue) as job:
+        until((tmp_path / "up").exists)
+        time.sleep(0.2)
+        job.send_signal(signal.SIGUSR2)
+        assert job.communicate(timeout=20)[0].strip() == expected
+    assert not (tmp_path / "survived").exists()
+
+
+def test_an_interrupted_payload_leaves_no_process_behind(tmp_path: Path) -> None:
+    with payload(tmp_path, "(sleep 3; touch survived) & touch up; sleep 60") as job:
+        until((tmp_path / "up").exists)
+        job.send_signal(signal.SIGINT)
+        job.communicate(timeout=20)
+    time.sleep(3.5)
+    assert not (tmp_path / "survived").exists()
+
+
+def test_a_failed_command_fails_the_payload_and_restarts_are_told(tmp_path: Path) -> None:
+    with payload(tmp_path, "echo restarts $SUBMITIT_RESTARTS; exit 3") as job:
+        out, err = job.communicate(timeout=20)
+    assert "restarts 0" in out and "exit status 3" in err and "ended" not in out
+    assert '"restarts": 0' in (tmp_path / "7_starts.jsonl").read_text()
+
+
+# --- whole runs
+
+
+def write(folder: Path, snakefile: str) -> None:
+    (folder / "Snakefile").write_text(textwrap.dedent(snakefile))
+
+
+WAITING = """
+    rule all:
+        input: expand("out/{i}.txt", i=range(2))
+    rule work:
+        output: "out/{i}.txt"
+        resources: runtime=5
+        shell: "echo {wildcards.i} >> starts.txt; while [ ! -e go ]; do sleep 0.1; done; touch {output}"
+"""
+
+
+def start(folder: Path) -> "subprocess.Popen[bytes]":
+    with open(folder / "screen.txt", "a") as screen:
+        return subprocess.Popen(SNAKEMAKE, cwd=folder, env=environment(), stdout=screen, stderr=screen)
+
+
+def started(folder: Path) -> int:
+    path = folder / "starts.txt"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_a_killed_snakemake_takes_its_jobs_over_again(tmp_path: Path) -> None:
+    write(tmp_path, WAITING)
+    with start(tmp_path) as first:
+        until(lambda: started(tmp_path) == 2)
+        first.kill()
+    subprocess.run([sys.executable, "-m", "snakemake", "--unlock"], cwd=tmp_path, check=True, capture_output=True)
+    with start(tmp_path) as second:
+        until(lambda: (tmp_path / "screen.txt").read_text().count("Taking over") == 2)
+        (tmp_path / "go").touch()
+        assert second.wait(60) == 0
+    assert started(tmp_path) == 2
+
+
+def test_ctrl_c_ends_local_jobs(tmp_path: Path) -> None:
+    write(tmp_path, WAITING)
+    with start(tmp_path) as process:
+        until(lambda: started(tmp_path) == 2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 1
+    (tmp_path / "go").touch()
+    time.sleep(1)
+    assert not (tmp_path / "out" / "0.txt").exists(), "the jobs are gone"
+    assert not list((tmp_path / ".snakemake").glob("locks/*"))
+
+
+def test_a_failure_shows_its_reason_and_log(tmp_path: Path) -> None:
+    write(tmp_path, "rule bad:\n    output: 'x'\n    shell: 'echo the reason in words; exit 42'\n")
+    with start(tmp_path) as process:
+        assert process.wait(60) == 1
+    screen = (tmp_path / "screen.txt").read_text()
+    assert "exit status 42" in screen and "| the reason in words" in screen
+
+
+# --- installed
+
+
+@pytest.mark.parametrize("kind", ["standard", "editable"])
+def test_snakemake_sees_the_plugin_of_an_installed_luab(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("hatchling", reason="hatchling builds the package; `make setup` brings it")
+    site = tmp_path / "site"
+    build = (
+        "import sys; from hatchling.builders.wheel import WheelBuilder;"
+        f"print(*WheelBuilder({str(REPOSITORY)!r}).build(directory={str(tmp_path)!r}, versions=[{kind!r}]))"
+    )
+    wheel = subprocess.run([sys.executable, "-c", build], capture_output=True, text=True, check=True).stdout.strip()
+    zipfile.ZipFile(wheel).extractall(site)
+    look = f"""if True:
+        import site, sys
+        sys.path = [one for one in sys.path if one != {str(PLUGINS)!r}]
+        site.addsitedir({str(site)!r})
+        from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
+        print(ExecutorPluginRegistry().get_plugin("submitit").executor.__module__)
+        print("submitit" in sys.modules)
+    """
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    told = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, text=True, check=True, env=environ, cwd=tmp_path
+    )
+    module, loaded = told.stdout.split()
+    assert module == "snakemake_executor_plugin_submitit.executor"
+    assert loaded == "False", "every call of snakemake loads the plugin: submitit waits until it is needed"
