@@ -24,7 +24,6 @@ STAGES = (
         "plan",
         "stages",
         "provenance",
-        "watch",
         "status",
         "headline",
         "doctor",
