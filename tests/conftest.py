@@ -1,5 +1,6 @@
 """Fixtures that several tests share."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import pytest
 from luab.config import Study, parse_study
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# A shell that starts pytest in the background makes it ignore Ctrl-C, and every process that tests start inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 TOY_WNIDS = ("n01440764", "n01443537", "n01484850")  # ImageNet index 0, 1, 2
 
 
