@@ -25,12 +25,13 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PICK = awk -v names='^($(1))$$' -v wanted=$(2) \
 	'/^[a-zA-Z0-9]/ { split($$0, pin, "=="); keep = (pin[1] ~ names) == wanted } keep' requirements.lock
 
-.PHONY: help setup demo test lint lock clean FORCE
+.PHONY: help setup demo test test-slurm lint lock clean FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    set everything up, run the whole study on the demo world (CPU, minutes), print the results"
 	@echo "make test    set everything up and run all tests"
+	@echo "make test-slurm  run the tests on throwaway Slurm clusters (needs slurm-wlm, slurmdbd, mariadb-server, munge)"
 	@echo "make lint    check style, types and the workflow"
 	@echo "make setup   only set up: one virtual environment, .venv"
 	@echo "make lock    pin the dependencies of pyproject.toml in requirements.lock"
@@ -45,6 +46,9 @@ demo: $(READY)
 
 test: $(READY)
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+test-slurm: $(READY)
+	.venv/bin/python -m pytest -m slurm tests/slurm $(PYTEST_ARGS)
 
 lint: $(READY)
 	.venv/bin/ruff check .

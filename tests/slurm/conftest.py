@@ -15,6 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cluster import Cluster, missing_programs
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what lies in this folder, so that it runs only when asked for: it takes minutes and a quiet machine."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("slurm")
+
+
 def _require_slurm(accounting: bool) -> None:
     if missing := missing_programs(accounting):
         if os.environ.get("CI"):
