@@ -30,8 +30,8 @@ PICK = awk -v names='^($(1))$$' -v wanted=$(2) \
 
 help:
 	@echo "make demo    set everything up, run the whole study on the demo world (CPU, minutes), print the results"
-	@echo "make test    set everything up and run all tests"
-	@echo "make test-slurm  run the tests on throwaway Slurm clusters (needs slurm-wlm, slurmdbd, mariadb-server, munge)"
+	@echo "make test    set everything up and run the tests"
+	@echo "make test-slurm   the tests on throwaway Slurm clusters (needs slurm-wlm, slurmdbd, mariadb-server, munge)"
 	@echo "make lint    check style, types and the workflow"
 	@echo "make setup   only set up: one virtual environment, .venv"
 	@echo "make lock    pin the dependencies of pyproject.toml in requirements.lock"
