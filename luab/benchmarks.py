@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from luab.data.labels import in9_of_class, near_names
+from luab.data.labels import IN9_VARIANTS, in9_of_class, near_names
 from luab.errors import ConfigError, DataError
 from luab.metrics import background, corruption, ood
 from luab.metrics.accuracy import Bools, Count, Ints, count_by_group, has_label, is_correct, labelled_count
@@ -203,12 +203,12 @@ def _siscore(inputs: Inputs) -> Scores:
 def _in9(inputs: Inputs) -> Scores:
     table = inputs.tables["in9"]
     counts = background.in9_counts(top5_of(table)[:, 0], labels_of(table), texts_of(table, "group"), in9_of_class())
-    if missing := [name for name in background.VARIANTS if name not in counts]:
+    if missing := [name for name in IN9_VARIANTS if name not in counts]:
         raise DataError(
-            f"in9: expected the variants {', '.join(background.VARIANTS)}; {', '.join(missing)} missing. "
+            f"in9: expected the variants {', '.join(IN9_VARIANTS)}; {', '.join(missing)} missing. "
             "Unpack the Backgrounds Challenge archive again, index it and predict."
         )
-    metrics = {name: counts[name].fraction for name in background.VARIANTS}
+    metrics = {name: counts[name].fraction for name in IN9_VARIANTS}
     return Scores(metrics | {"bg_gap": background.bg_gap(metrics)}, table.num_rows, ids_of(table), _accuracies(counts))
 
 

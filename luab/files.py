@@ -18,6 +18,7 @@ from luab.errors import DataError, JobError
 _CHUNK_BYTES = 1 << 20
 _ASIDE = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
 _STALE_S = 24 * 3600
+# EFBIG is what a file size limit (ulimit -f) answers; for the user it is one more way to have no room.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -46,7 +47,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         os.replace(aside, path)
         _sweep(path.parent, f".{path.stem}-", path.suffix)
     except OSError as error:
-        if not _no_room(error):
+        if not no_room(error):
             raise
         raise _no_write(path, error) from error
     finally:
@@ -72,7 +73,7 @@ def replacing_folder(path: Path | str) -> Iterator[Path]:
         os.replace(aside, path)
         _sweep(path.parent, f".{path.name}-")
     except OSError as error:
-        if aside is not None and not _no_room(error):
+        if aside is not None and not no_room(error):
             raise
         raise _no_write(path, error) from error
     finally:
@@ -161,7 +162,8 @@ def _umask() -> int:
     return mask
 
 
-def _no_room(error: OSError) -> bool:
+def no_room(error: OSError) -> bool:
+    """Whether an error means that nothing can be written there: disk full, quota, size limit, no permission."""
     # Arrow raises an OSError whose errno is unset but whose text carries the system's message.
     return error.errno in _NO_ROOM or os.strerror(errno.ENOSPC) in str(error)
 

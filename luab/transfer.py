@@ -12,15 +12,13 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from luab.errors import DataError, JobError
-from luab.files import check_room, read_json, write_json
+from luab.files import check_room, no_room, read_json, write_json
 from luab.progress import progress
 from luab.verifying import Digest, Offer, set_aside
 
 _CHUNK_BYTES = 1 << 16
 _REDIRECTS = 10
 _TRY_LATER = (408, 425, 429, 500, 502, 503, 504)
-# EFBIG is what a file size limit (ulimit -f) answers; for the user it is one more way to have no room.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class MirrorFailed(Exception):
@@ -109,7 +107,7 @@ class Part:
             try:
                 written = self._file.write(rest)
             except OSError as error:
-                if error.errno not in _NO_ROOM:
+                if not no_room(error):
                     raise
                 raise _no_write(self.path, error) from error
             digest.update(bytes(rest[:written]))

@@ -33,6 +33,14 @@ IN9_FOLDERS = (
 )
 """The nine folders of ImageNet-9 in order of their class, with the spaces that the real names have."""
 
+IN9_VARIANTS = (
+    "original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_b", "only_bg_t",
+)  # fmt: skip
+"""Folders of the Backgrounds Challenge. Source: MadryLab/backgrounds_challenge:README.md."""
+
+EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+"""Held-out corruptions of ImageNet-C; never part of mCE, so no manifest lists them."""
+
 _TABLES = Path(__file__).parent / "tables"
 
 

@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from luab.data.devkit import flat_val, val_position
-from luab.data.labels import IN9_FOLDERS, look_up, objectnet_folders, siscore_classes, subset, wnid_index, wnids
+from luab.data.labels import (
+    EXTRA_CORRUPTIONS,
+    IN9_FOLDERS,
+    IN9_VARIANTS,
+    look_up,
+    objectnet_folders,
+    siscore_classes,
+    subset,
+    wnid_index,
+    wnids,
+)
 from luab.data.manifest import read_manifest_table
 from luab.data.tree import IMAGE_SUFFIX, Entry, Tree, by_class, join, no_imagenet
 from luab.data.wsol_lists import list_rows, listed_entries, lists_folder
@@ -21,14 +31,6 @@ CORRUPTIONS = (
     "contrast", "elastic_transform", "pixelate", "jpeg_compression",
 )  # fmt: skip
 """The 15 corruptions of mCE in the usual order. Source: hendrycks/robustness:ImageNet-C/test.py."""
-
-EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
-"""Held-out corruptions of the same release; never part of mCE, so never read."""
-
-IN9_VARIANTS = (
-    "original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_b", "only_bg_t",
-)  # fmt: skip
-"""Folders of the Backgrounds Challenge. Source: MadryLab/backgrounds_challenge:README.md."""
 
 KNOWN: dict[str, dict[str, int | None]] = {
     # SOURCE: pytorch/vision:torchvision/datasets/imagenet.py; train count as in the ILSVRC2012 archives.

@@ -22,17 +22,6 @@ from luab.demo.noise import stream
 from luab.demo.packing import Archive, Members, jpeg_bytes, npy_bytes
 from luab.demo.photos import PHOTO
 
-VARIANTS = (
-    "original",
-    "mixed_same",
-    "mixed_rand",
-    "mixed_next",
-    "only_fg",
-    "no_fg",
-    "only_bg_b",
-    "only_bg_t",
-)
-
 
 @dataclass(frozen=True)
 class Cut:

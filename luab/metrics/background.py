@@ -6,17 +6,6 @@ import numpy.typing as npt
 from luab.errors import DataError
 from luab.metrics.accuracy import Bools, Count, Ints, count_by_group, is_correct
 
-VARIANTS = (
-    "original",
-    "mixed_same",
-    "mixed_rand",
-    "mixed_next",
-    "only_fg",
-    "no_fg",
-    "only_bg_b",
-    "only_bg_t",
-)
-
 
 def in9_answers(top1: Ints, in9_of_class: Ints) -> Ints:
     """The ImageNet-9 class (0 to 8) of each 1000-way arg-max; -1 where the class is in none of the nine.

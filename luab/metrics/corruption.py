@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Iterable, Mapping
 
+from luab.data.labels import EXTRA_CORRUPTIONS
 from luab.errors import DataError
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -27,7 +28,6 @@ ALEXNET_ERROR: dict[str, float] = {
 }
 
 # Published for tuning; they have no AlexNet error and never count.
-EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 
 ErrorBySeverity = Mapping[str, Mapping[int, float]]
 

@@ -16,8 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from luab.data.labels import IN9_FOLDERS, in9_of_class, objectnet_folders, siscore_classes, subset
-from luab.demo.backgrounds import VARIANTS
+from luab.data.labels import IN9_FOLDERS, IN9_VARIANTS, in9_of_class, objectnet_folders, siscore_classes, subset
 from luab.demo.byproducts import TrainImage, image_ab_members
 from luab.demo.classes import CLASSES, FAMILIES, DemoClass
 from luab.demo.corruptions import CORRUPTIONS, corrupt
@@ -152,7 +151,7 @@ LAYOUTS = [
     ("siscore-location.zip", r"location20_area02_min0pc/([a-z]+/\w+\.jpg|metadata\.csv)"),
     (
         "backgrounds_challenge_data.tar.gz",
-        rf"bg_challenge/(({'|'.join(VARIANTS)})/val/0\d_[a-z ]+/{WNID}_\d+\.JPEG"
+        rf"bg_challenge/(({'|'.join(IN9_VARIANTS)})/val/0\d_[a-z ]+/{WNID}_\d+\.JPEG"
         rf"|fg_mask/val/0\d_[a-z ]+/{WNID}_\d+\.npy)",
     ),
     ("imagenet_ab_v1_0.tar.gz", rf"train_xml/{WNID}/(\._)?{WNID}_\d+\.xml"),
@@ -285,7 +284,7 @@ def test_in9_variants_are_made_of_the_same_pictures(world: Path) -> None:
         assert mask.shape == (SIZE_PX, SIZE_PX)
         assert set(np.unique(mask)) == {0, 1}
         inside = eroded(mask == 1)
-        picture = {v: pixels(members[f"bg_challenge/{v}/val/{stem}.JPEG"]).astype(int) for v in VARIANTS}
+        picture = {v: pixels(members[f"bg_challenge/{v}/val/{stem}.JPEG"]).astype(int) for v in IN9_VARIANTS}
         for variant in ("mixed_same", "mixed_rand", "mixed_next", "only_fg"):
             # JPEG blurs colours over blocks, so the agreement is not exact.
             if inside.sum() > 20:

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from luab.benchmarks import BENCHMARKS, Benchmark, find_benchmark, test_sets_of
+from luab.data.labels import IN9_VARIANTS
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256
-from luab.metrics.background import VARIANTS
 from luab.metrics.corruption import ALEXNET_ERROR
 from luab.score import score
 
@@ -84,10 +84,10 @@ def written(tmp_path_factory) -> Path:
     )
     for factor in ("size", "location", "rotation"):
         write(folder, f"siscore_{factor}", [[9]] * 5, [9, 9, 9, 1, 1], group=["a", "b", "b", "b", "b"])
-    variants = [variant for variant in VARIANTS for _ in range(4)]
-    answers = [DOG, DOG, BIRD, 859] * len(VARIANTS)
+    variants = [variant for variant in IN9_VARIANTS for _ in range(4)]
+    answers = [DOG, DOG, BIRD, 859] * len(IN9_VARIANTS)
     answers[4:8] = [DOG, DOG, BIRD, BIRD]  # mixed_same: all four right
-    write(folder, "in9", [[0], [0], [1], [1]] * len(VARIANTS), answers, group=variants)
+    write(folder, "in9", [[0], [0], [1], [1]] * len(IN9_VARIANTS), answers, group=variants)
     challenge = {"image_id": ["a", "b", "c"], "group": ["original"] * 3, "labels": pa.array([[0]] * 3)}
     challenge |= {"vulnerable": [True, False, True], "backgrounds_tried": pa.array([3, 10, 1], pa.int32())}
     pq.write_table(pa.table(challenge), folder / "in9_challenge.parquet")
@@ -127,7 +127,7 @@ EXPECTED = {
     "siscore_size": {"accuracy": (1 + 2 / 4) / 2},
     "siscore_location": {"accuracy": (1 + 2 / 4) / 2},
     "siscore_rotation": {"accuracy": (1 + 2 / 4) / 2},
-    "in9": dict.fromkeys(VARIANTS, 3 / 4) | {"mixed_same": 1.0, "bg_gap": 0.25},
+    "in9": dict.fromkeys(IN9_VARIANTS, 3 / 4) | {"mixed_same": 1.0, "bg_gap": 0.25},
     "in9_challenge": {"challenge_accuracy": 1 / 3},
     # Drawn boxes in 4 x 4 pixels: (2, 0, 3, 3), met exactly by the bright half; (0, 0, 1, 3), missed.
     "wsol_val": {"max_box_acc": 1 / 2, "max_box_acc_v2": 1 / 2},
