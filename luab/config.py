@@ -51,7 +51,7 @@ class Backbone(_Closed):
     name: Name = Field(description="timm model name, e.g. resnet50.")
     recipe: Name = Field(description="File name, without .yaml, in the folder of recipes.")
     gpu_images_per_s: Positive = Field(
-        description="Training images per second and GPU; only for the GPU-hour estimate."
+        description="Training images per second and GPU, for the GPU-hour estimate and the time limits of jobs."
     )
 
     @field_validator("name")
@@ -85,6 +85,9 @@ class Compute(_Closed):
     workers: int = Field(8, ge=0, description="Loader processes of a train or predict job; 0 loads in the job.")
     threads: int = Field(8, ge=1, description="CPU threads that a train or predict job asks for.")
     predict_batch: int = Field(256, ge=1, description="Images per forward pass in prediction.")
+    longest_job_hours: Positive = Field(
+        24, description="Longest time limit that a job asks for; a longer training goes on after it, in the same job."
+    )
 
 
 class Demo(_Closed):
@@ -221,11 +224,6 @@ class Study(_Closed):
             for weight in self.weights(backbone, supervision)
             for seed in self.seeds
         ]
-
-    def gpu_hours(self, run: Run, images: int = 1_281_167) -> float:
-        """Estimated GPU hours of a training: images x epochs / the config's images per second."""
-        epochs = self.recipe(run.backbone).epochs
-        return images * epochs / self.backbone(run.backbone).gpu_images_per_s / 3600
 
     def digest(self) -> str:
         """Name of this configuration by content, 12 hexadecimal digits."""

@@ -13,6 +13,7 @@ from luab.benchmarks import BENCHMARKS, test_sets_of
 from luab.config import Study
 from luab.data.testsets import TEST_SETS
 from luab.errors import ConfigError
+from luab.estimate import parts, published_speeds, training_hours
 from luab.files import replacing
 from luab.paths import Run, card
 from luab.render.registry import FIGURES, TABLES, Needs
@@ -27,10 +28,10 @@ def summary(study: Study) -> str:
     runs = study.runs()
     if study.demo:
         return f"{len(runs)} trainings on the demo world, on the CPU."
-    hours = sum(study.gpu_hours(run) for run in runs)
+    hours = sum(part.gpu_hours for part in parts(study, published_speeds(study)))
     return (
-        f"{len(runs)} trainings, about {hours:,.0f} GPU hours: an ESTIMATE from the images per second in the config, "
-        "for GPUs of the A100 class; predictions add a few per cent."
+        f"{len(runs)} trainings, about {hours:,.0f} GPU hours with their predictions: an ESTIMATE from the speeds in "
+        "the config, measured on an RTX 3090; `luab plan` shows the parts."
     )
 
 
@@ -111,8 +112,13 @@ class Plan:
         return 6000 + 2500 * self.study.compute.workers
 
     def train_minutes(self, run: Run) -> int:
-        """Time limit of a training: the estimate with half again as slack, one hour at least."""
-        return max(_SHORTEST_MINUTES, round(self.study.gpu_hours(run) * 60 * _SLACK))
+        """Time limit of a training: the estimate with half again as slack, within an hour and the config's longest job.
+
+        A training that needs more goes on in the same job after each time limit.
+        """
+        hours = training_hours(self.study, run, published_speeds(self.study)) * _SLACK
+        longest = round(self.study.compute.longest_job_hours * 60)
+        return min(max(_SHORTEST_MINUTES, round(hours * 60)), longest)
 
     @property
     def archive_list(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pages of docs/ that are made from the code: configuration keys, protocols, assumptions and deviations."""
+"""Pages of docs/ that are made from the code: configuration keys, protocols, assumptions, GPU hours."""
 
 import io
 import re
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from luab.benchmarks import BENCHMARKS
-from luab.config import keys_table, schema_json
+from luab.config import keys_table, load_study, schema_json
+from luab.estimate import markdown as gpu_hours
 from luab.files import replacing
 
 _TAG = re.compile(r"\b(ASSUME|DEVIATES):")
@@ -21,6 +22,7 @@ def pages(root: Path) -> dict[str, str]:
         "docs/config.md": keys_table(),
         "docs/protocols.md": protocols(),
         "docs/deviations.md": deviations(root),
+        "docs/gpu-hours.md": gpu_hours(load_study(["config/config.yaml"], root)),
     }
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from luab.config import Study
+from luab.estimate import known_speeds, parts, training_hours
 from luab.files import read_json
 from luab.paths import Run
 from luab.plan import summary
@@ -15,20 +16,26 @@ from luab.provenance import PREDICTION, TRAINING, code_digest
 
 
 def print_plan(study: Study) -> None:
-    """One line per backbone: trainings and estimated GPU hours, with the sum and its meaning."""
-    table = Table("backbone", "recipe", "epochs", "trainings", "GPU hours each", "GPU hours", title="Planned trainings")
-    total = 0.0
-    for backbone in study.backbones:
-        runs = [run for run in study.runs() if run.backbone == backbone.name]
-        each = study.gpu_hours(runs[0])
-        total += each * len(runs)
-        epochs = study.recipe(backbone.name).epochs
-        table.add_row(
-            backbone.name, backbone.recipe, str(epochs), str(len(runs)), f"{each:.1f}", f"{each * len(runs):.0f}"
-        )
+    """How many trainings and, outside of the demo, the estimated GPU hours by backbone and by part of the study."""
     console = Console()
-    console.print(table)
+    if not study.demo:
+        _print_hours(study, console)
     console.print(summary(study))
+
+
+def _print_hours(study: Study, console: Console) -> None:
+    speeds = known_speeds(study)
+    table = Table("backbone", "epochs", "trainings", "images/s", "from", "hours each", title="Planned trainings")
+    for name in study.backbone_names:
+        runs = [run for run in study.runs() if run.backbone == name]
+        speed, epochs = speeds[name], study.recipe(name).epochs
+        each = training_hours(study, runs[0], speeds)
+        table.add_row(name, str(epochs), str(len(runs)), f"{speed.images_per_s:,.0f}", speed.source, f"{each:.1f}")
+    console.print(table)
+    table = Table("part", "trainings", "GPU hours", title="GPU hours by part: an ESTIMATE")
+    for part in parts(study, speeds):
+        table.add_row(part.name, str(part.trainings or ""), f"{part.gpu_hours:,.0f}")
+    console.print(table)
 
 
 def print_status(study: Study) -> None:

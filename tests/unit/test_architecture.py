@@ -21,6 +21,7 @@ STAGES = (
     ("collect", "compare"),
     ("render",),
     (
+        "estimate",
         "plan",
         "stages",
         "provenance",

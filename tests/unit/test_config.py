@@ -7,7 +7,6 @@ import yaml
 
 from luab.config import keys_table, known_backbones, load_study, parse_study, schema_json
 from luab.errors import ConfigError
-from luab.paths import Run
 
 FULL = ["config/config.yaml"]
 DEMO = [*FULL, "config/demo.yaml"]
@@ -31,11 +30,6 @@ def test_runs_are_counted_by_hand(full, repository):
     assert len(set(full.runs())) == 105
     assert full.weights("resnet18", "click") == [0.1, 0.3, 1.0, 3.0, 10.0]
     assert full.weights("resnet50", "click") == [1.0] and full.weights("resnet18", "none") == [0.0]
-
-
-def test_gpu_hours_by_hand(full):
-    run = Run("imagenet", "resnet50", "click", 1.0, 0)
-    assert full.gpu_hours(run, images=3600 * 2500) == pytest.approx(100.0)  # 100 epochs at 2500 images per s
 
 
 def test_the_demo_overrides_sizes_and_sources_only(repository):

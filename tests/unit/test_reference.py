@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,7 @@ def test_tags_are_read_from_comments_docstrings_and_yaml(tmp_path: Path) -> None
 
 
 def test_pages_are_written_where_they_belong(tmp_path: Path) -> None:
-    (tmp_path / "config").mkdir()
-    (tmp_path / "docs").mkdir()
+    shutil.copytree(ROOT / "config", tmp_path / "config")
     assert reference.write_pages(tmp_path) == list(PAGES)
     assert all((tmp_path / page).is_file() for page in PAGES)
 

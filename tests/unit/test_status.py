@@ -7,6 +7,7 @@ import pytest
 
 from luab import headline, status
 from luab.config import Study, load_study
+from luab.estimate import parts, published_speeds
 from luab.files import read_json, write_json
 from luab.paths import Run
 from luab.provenance import PREDICTION, TRAINING, code_digest
@@ -93,14 +94,14 @@ def test_a_card_without_provenance_is_of_unknown_code(study: Study, capsys: pyte
     assert row(study, CLICK, capsys) == ["older code", "done", "done"]
 
 
-def test_the_plan_sums_up(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_sums_up(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     full = load_study(["config/config.yaml"], repository)
+    full = full.model_copy(update={"paths": full.paths.model_copy(update={"results": tmp_path})})
     status.print_plan(full)
     said = capsys.readouterr().out
     assert all(backbone.name in said for backbone in full.backbones)
-    total = sum(full.gpu_hours(run) for run in full.runs())
-    assert f"{len(full.runs())} trainings, about {total:,.0f} GPU hours" in said
-    assert status.summary(full).startswith(f"{len(full.runs())} trainings, about {total:,.0f} GPU hours: an ESTIMATE")
+    total = sum(part.gpu_hours for part in parts(full, published_speeds(full)))
+    assert f"{len(full.runs())} trainings, about {total:,.0f} GPU hours with their predictions: an ESTIMATE" in said
 
 
 def test_the_demo_has_no_gpu_hours(repository: Path) -> None:
