@@ -170,7 +170,7 @@ def _note_start(restarts: int) -> None:
         return
     note = {"restarts": restarts, "node": os.uname().nodename, "slurm_node": os.environ.get("SLURMD_NODENAME", "")}
     with open(Path(folder) / STARTS_FILE.format(id=own_id()), "a") as file:
-        file.write(json.dumps({**note, "time": round(time.time())}) + "\n")
+        file.write(json.dumps({**note, "time": round(time.time(), 1)}) + "\n")
 
 
 def own_id() -> str:
