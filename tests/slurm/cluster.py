@@ -147,7 +147,7 @@ class Cluster:
             self.limit_submissions(None)
         self.run("scancel", "--quiet", "--user", self.user, check=False)
         # A job that ignores SIGTERM lives for KillWait.
-        self._until(lambda: not self.squeue(), 30, "the cancelled jobs to leave the queue")
+        self._until(lambda: not self.squeue(), 120, "the cancelled jobs to leave the queue")
         for node in NODES:
             self._await_node(node)
 
@@ -171,7 +171,7 @@ class Cluster:
         entry = pwd.getpwnam(self.user)
         return ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups", "--", *argv]
 
-    def run(self, *argv: str, check: bool = True, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
+    def run(self, *argv: str, check: bool = True, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
         """Runs a command as the cluster's user, with stdout and stderr captured.
 
         Raises:
@@ -240,7 +240,7 @@ class Cluster:
 
     # Waiting
 
-    def wait_for(self, job_id: str, state: str | Iterable[str], timeout_s: float = 60) -> str:
+    def wait_for(self, job_id: str, state: str | Iterable[str], timeout_s: float = 180) -> str:
         """Waits until the job is in the state, or in one of several, and returns it.
 
         Args:
@@ -266,7 +266,7 @@ class Cluster:
             time.sleep(0.1)
         return found
 
-    def wait_for_output(self, job_id: str, text: str, timeout_s: float = 30) -> None:
+    def wait_for_output(self, job_id: str, text: str, timeout_s: float = 180) -> None:
         """Waits until the text stands in the output of a job of `submit`."""
         self._until(lambda: text in self.output(job_id), timeout_s, f"{text!r} in the output of job {job_id}")
 
@@ -285,7 +285,13 @@ class Cluster:
         self.revive(name)
 
     def kill(self, daemon: str) -> None:
-        """Kills (SIGKILL) munged, mariadbd, slurmdbd, slurmctld, n1 or n2, with everything that it started."""
+        """Kills (SIGKILL) munged, mariadbd, slurmdbd, slurmctld, n1 or n2, with everything that it started.
+
+        The controller saves its state every 5 s. It is killed after such a moment: one that forgot jobs gives their
+        ids to others, which the nodes refuse as duplicates and are drained for.
+        """
+        if daemon == "slurmctld":
+            self._await_saved_state()
         keeper = self._keepers[daemon]
         keeper.terminate()
         keeper.wait()
@@ -334,7 +340,7 @@ class Cluster:
             )
         value = -1 if jobs is None else jobs
         self.run("sacctmgr", "-i", "modify", "user", self.user, "set", f"MaxSubmitJobs={value}")
-        self._until(lambda: self._submission_limit() == jobs, 15, f"a limit of {jobs} submitted jobs")
+        self._until(lambda: self._submission_limit() == jobs, 60, f"a limit of {jobs} submitted jobs")
 
     def logs(self, lines: int = 15) -> str:
         """The last lines of every daemon's log, with headings; for error messages."""
@@ -452,6 +458,15 @@ class Cluster:
     def _start_node(self, node: str) -> None:
         self._daemon(node, "slurmd", "-D", "-N", node)
 
+    def _await_saved_state(self) -> None:
+        name = f"saved-{secrets.token_hex(8)}"
+        self.scontrol("update", f"NodeName={NODES[0]}", f"Comment={name}")
+        # It writes the jobs first, then the nodes.
+        file = self.folder / "state" / "node_state"
+        self._until(
+            lambda: file.exists() and name.encode() in file.read_bytes(), 60, "the controller to save its state"
+        )
+
     def _await_node(self, node: str) -> None:
         def takes_jobs() -> bool:
             state = _fields(self.scontrol("--oneliner", "show", "node", node))["State"]
@@ -494,7 +509,7 @@ class Cluster:
                 raise self._error(f"{name} ended with {status} instead of starting.\n{said}")
             return ready()
 
-        self._until(ready_or_dead, 60, f"{name} to be ready")
+        self._until(ready_or_dead, 120, f"{name} to be ready")
 
     def _until(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
         deadline = time.monotonic() + timeout_s
@@ -611,7 +626,7 @@ MpiDefault=none
 MailProg=/bin/true
 ReturnToService=2
 JobRequeue=1
-KillWait=5
+KillWait=2
 MinJobAge=300
 SlurmctldTimeout=10
 SlurmdTimeout=10
