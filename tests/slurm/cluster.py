@@ -98,6 +98,7 @@ class Cluster:
         self._keepers: dict[str, subprocess.Popen[bytes]] = {}
         self._ports: dict[str, int] = {}
         self._database_password = secrets.token_hex(16)
+        self._database_status = 0
         self.folder = Path()
 
     # Life
@@ -230,6 +231,16 @@ class Cluster:
         head, *rows = [line.split("|") for line in out.splitlines()]
         return [dict(zip(head, row, strict=True)) for row in rows]
 
+    def ended(self, *options: str, fields: str) -> list[dict[str, str]]:
+        """Rows of `sacct --allocations` with State, once the accounting, which lags, knows the ends of all."""
+
+        def rows() -> list[dict[str, str]]:
+            return self.sacct("--allocations", *options, fields=f"{fields},State")
+
+        open_states = ("PENDING", "RUNNING", "SUSPENDED")
+        self._until(lambda: all(row["State"] not in open_states for row in rows()), 120, "the ends in the accounting")
+        return rows()
+
     def scontrol(self, *arguments: str) -> str:
         """What `scontrol ...` prints."""
         return self.run("scontrol", *arguments).stdout
@@ -358,7 +369,7 @@ class Cluster:
         self._keep("sweeper", "sweep", str(self.folder))
         # munged wants its socket to be reachable by everybody.
         self.folder.chmod(0o755)
-        for name in ("run", "log", "jobs", "state", "spool", "db"):
+        for name in ("run", "log", "jobs", "state", "spool", "db", "tmp"):
             (self.folder / name).mkdir(mode=0o755)
         names = ["controller", *NODES] + (["database", "accounting"] if self.accounting else [])
         self._ports = dict(zip(names, _free_ports(len(names)), strict=True))
@@ -383,6 +394,9 @@ class Cluster:
         self._start_munged()
         if self.accounting:
             database.join()
+            if self._database_status:
+                said = (self.folder / "log" / "mysql_install_db.log").read_text(errors="replace")[:2000]
+                raise ClusterError(f"mysql_install_db ended with {self._database_status}:\n{said}")
             self._start_mariadbd()
             self._start_slurmdbd()
             self._register()
@@ -413,19 +427,22 @@ class Cluster:
         options = [f"--datadir={self.folder / 'db'}", "--no-defaults", "--skip-test-db"]
         options += ["--user=root"] if self.user == "root" else []
         with (self.folder / "log" / "mysql_install_db.log").open("w") as log:
-            subprocess.run(
+            done = subprocess.run(
                 self.command("mysql_install_db", *options),
-                env=self.env(),
+                env=self.env() | {"TMPDIR": str(self.folder / "tmp")},
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+        self._database_status = done.returncode
 
     def _start_mariadbd(self) -> None:
         port = self._ports["database"]
         options = [f"--datadir={self.folder / 'db'}", f"--socket={self.folder / 'run' / 'db.sock'}"]
         options += ["--bind-address=127.0.0.1", f"--port={port}", f"--pid-file={self.folder / 'run' / 'db.pid'}"]
+        # A server that starts removes the temporary tables of every other one with the same folder for them.
+        options += [f"--tmpdir={self.folder / 'tmp'}"]
         options += ["--skip-log-bin", "--skip-name-resolve", "--innodb-buffer-pool-size=64M"]
         options += ["--innodb-flush-log-at-trx-commit=2", f"--init-file={self.folder / 'init.sql'}"]
         options += ["--user=root"] if self.user == "root" else []
@@ -662,13 +679,19 @@ def _write_private(file: Path, content: bytes) -> None:
     file.write_bytes(content)
 
 
+_GIVEN: set[int] = set()
+
+
 def _free_ports(count: int) -> list[int]:
     """Free ports below the range from which the kernel serves outgoing connections, so that none takes them."""
     found: list[int] = []
     for port in random.SystemRandom().sample(range(10_000, 32_000), 1000):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            found.append(port)
+            # Clusters that start at the same time must not find the same one.
+            if port not in _GIVEN:
+                found.append(port)
+                _GIVEN.add(port)
         if len(found) == count:
             return found
     raise ClusterError(f"{count} free ports were wanted, {len(found)} found between 10000 and 32000.")

@@ -20,7 +20,8 @@ QUICK += ["--submitit-result-grace", "6", "--submitit-retry-seconds", "2", "--la
 # Nothing waits that long on a machine that has nothing else to do.
 PATIENCE_S = 240
 
-# Counts to STEPS, twice a second, and saves each fifth step and on SIGUSR2: a training in small.
+# Counts to STEPS at least, twice a second, until the file `go` is there, and saves each fifth step and on a signal:
+# a training in small.
 TRAINER = """
     import os, signal, sys, time
     from pathlib import Path
@@ -31,7 +32,7 @@ TRAINER = """
     done = int(state.read_text()) if state.exists() else 0
     with open("starts.txt", "a") as file:
         print(output, done, os.environ["SUBMITIT_RESTARTS"], os.environ["SLURMD_NODENAME"], file=file)
-    while done < steps:
+    while done < steps or not Path("go").exists():
         time.sleep(0.5)
         done += 1
         if told or done % 5 == 0:
@@ -81,7 +82,7 @@ class Project:
         self.put("Snakefile", snakefile)
 
     def train(self, steps: int, resources: str = "", count: int = 1) -> None:
-        """Writes a sweep of trainings of half a second per step."""
+        """Writes a sweep of trainings of half a second per step; they end after `go`, not before."""
         self.write(f"""
             rule all:
                 input: expand("out/{{i}}.txt", i=range({count}))
@@ -124,6 +125,10 @@ class Project:
         """Waits for Snakemake's end; returns its status."""
         self.until(lambda: process.poll() is not None, "the end of Snakemake")
         return process.wait()
+
+    def go(self) -> None:
+        """Lets the jobs end that wait for it."""
+        (self.folder / "go").touch()
 
     def unlock(self) -> None:
         """What a user does after a kill: the same command with --unlock."""

@@ -10,7 +10,7 @@ from project import SLEEPER, Project
 
 def elements(project: Project, *fields: str) -> list[dict[str, str]]:
     """Rows of the accounting for all jobs and array elements of a project."""
-    rows = project.cluster.sacct("--allocations", f"--jobs={','.join(project.job_ids)}", fields=",".join(fields))
+    rows = project.cluster.ended(f"--jobs={','.join(project.job_ids)}", fields=",".join(fields))
     return [row for row in rows if row["JobID"].partition("_")[0] in project.job_ids]
 
 
@@ -40,7 +40,7 @@ def test_a_sweep_is_one_array_with_its_resources_and_a_group_is_one_job(project:
     """)
     assert project.run() == 0, project.screen
     assert len(project.job_ids) == 2, "one sbatch for the sweep, one for the group"
-    rows = elements(project, "JobID", "JobName", "Timelimit", "ReqMem", "AllocCPUS", "AllocTRES", "Account", "State")
+    rows = elements(project, "JobID", "JobName", "Timelimit", "ReqMem", "AllocCPUS", "AllocTRES", "Account")
     sweep = [row for row in rows if row["JobName"].startswith("work")]
     assert len({row["JobID"] for row in sweep}) == 4 and len({row["JobID"].partition("_")[0] for row in sweep}) == 1
     for row in sweep:
@@ -86,11 +86,11 @@ def test_ctrl_c_cancels_everything_with_one_call_and_a_restart_begins_anew(proje
     assert sorted(call.split()) == sorted(first), "one call, the array and the single job"
     assert [record["outcome"] for record in project.history.values()] == ["CANCELLED"] * 3
 
-    (project.folder / "go").touch()
+    project.go()
     assert project.run() == 0, project.screen
     assert "Taking over" not in project.screen and len(project.job_ids) == 4 and len(project.starts) == 6
     assert (project.folder / "out/2.txt").read_text() == "alone\n"
-    rows = elements(project, "JobID", "State", "Start", "End")
+    rows = elements(project, "JobID", "Start", "End")
     cancelled = [row for row in rows if row["JobID"].partition("_")[0] in first]
     assert len(cancelled) == 3 and all(row["State"].startswith("CANCELLED") for row in cancelled)
     ended = max(row["End"] for row in cancelled)
@@ -111,7 +111,7 @@ def test_after_sigkill_running_jobs_are_taken_over(project: Project) -> None:
     project.unlock()
     with project.running() as process:
         project.until(lambda: project.screen.count("Taking over") == 3, "the jobs are taken over")
-        (project.folder / "go").touch()
+        project.go()
         assert project.wait(process) == 0, project.screen
     assert len(project.job_ids) == 1 and len(project.starts) == 3, "nothing submitted, nothing started twice"
 
@@ -119,7 +119,7 @@ def test_after_sigkill_running_jobs_are_taken_over(project: Project) -> None:
 def test_after_sigkill_pending_jobs_are_taken_over_and_ended_ones_are_done(project: Project) -> None:
     blockers = project.cluster.fill()
     project.write(SLEEPER)
-    (project.folder / "go").touch()
+    project.go()
     with project.running():
         project.until(
             lambda: [entry["state"] for entry in project.live] == ["PENDING"] * 3, "their records say they wait"
@@ -149,10 +149,10 @@ def test_a_kill_between_sbatch_and_its_answer_leaves_no_second_job(project: Proj
     [lost] = {job.partition("_")[0] for job in project.cluster.squeue()}
     project.wrap("sbatch", 'exec REAL "$@"')
     project.unlock()
-    (project.folder / "go").touch()
+    project.go()
     assert project.run() == 0, project.screen
     assert f"Cancelling {lost}" in project.screen and len(project.job_ids) == 1 and len(project.starts) == 3
-    states = {row["State"] for row in project.cluster.sacct("--allocations", f"--jobs={lost}", fields="JobID,State")}
+    states = {row["State"] for row in project.cluster.ended(f"--jobs={lost}", fields="JobID")}
     assert all(state.startswith("CANCELLED") for state in states)
 
 
@@ -168,7 +168,7 @@ def test_a_job_whose_code_changed_is_cancelled_and_its_successor_waits_for_its_e
     assert "has changed since" in project.screen and len(project.job_ids) == 2
     assert (project.folder / "out/1.txt").read_text() == "new 1\n"
     old, new = project.job_ids
-    rows = elements(project, "JobID", "State", "Start", "End")
+    rows = elements(project, "JobID", "Start", "End")
     ended = max(row["End"] for row in rows if row["JobID"].startswith(f"{old}_"))
     assert all(row["Start"] >= ended for row in rows if row["JobID"].startswith(f"{new}_"))
 
@@ -185,14 +185,14 @@ def test_a_controller_that_dies_loses_no_job(project: Project) -> None:
         project.until(lambda: "does not answer" in project.screen, "the silence is noted")
         project.cluster.revive("slurmctld")
         assert set(project.cluster.squeue().values()) == {"RUNNING"}
-        (project.folder / "go").touch()
+        project.go()
         assert project.wait(process) == 0, project.screen
 
 
 @WARNED.scenario
 def test_a_controller_that_does_not_answer_a_submission_is_asked_again(project: Project) -> None:
     project.write(SLEEPER)
-    (project.folder / "go").touch()
+    project.go()
     with project.running() as process:
         with project.cluster.frozen("slurmctld"):
             project.until(lambda: "takes no more jobs now" in project.screen, "the silence is noted")
@@ -205,7 +205,7 @@ def test_a_controller_that_does_not_answer_a_submission_is_asked_again(project: 
 def test_a_full_queue_is_waited_for_but_not_for_ever(project: Project) -> None:
     project.cluster.limit_submissions(0)
     project.write(SLEEPER.replace("range(3)", "range(5)"))
-    (project.folder / "go").touch()
+    project.go()
     assert project.run("--submitit-patience-minutes", "0.05") == 1
     assert (
         "The scheduler refused this job for" in project.screen and "raise submitit-patience-minutes" in project.screen

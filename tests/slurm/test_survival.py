@@ -17,12 +17,12 @@ def preempt(project: Project, option: str) -> None:
     project.cluster.wait_for(urgent, "COMPLETED")
 
 
-def continued(project: Project, output: str, starts: int, steps: int) -> None:
+def continued(project: Project, output: str, starts: int) -> None:
     """Checks that a training started so often, under one id, each time from where it had been saved, and is right."""
     saved = [(int(step), int(restarts)) for name, step, restarts, _ in project.starts if name == output]
     assert len(project.job_ids) == 1 and len(saved) == starts, project.starts
     assert saved == sorted(saved) and saved[0] == (0, 0) and saved[-1][0] > 0 and saved[-1][1] == starts - 1
-    assert (project.folder / output).read_text() == str(steps)
+    assert int((project.folder / output).read_text()) > saved[-1][0]
     record = project.history[output]
     assert record["outcome"] == "COMPLETED" and [one["restarts"] for one in record["starts"]] == list(range(starts))
 
@@ -32,47 +32,53 @@ def continued(project: Project, output: str, starts: int, steps: int) -> None:
 
 @WARNED.scenario
 def test_a_preempted_job_and_a_requeued_element_continue(project: Project) -> None:
-    project.train(steps=40, resources="runtime=20, slurm_nodelist='n1'", count=2)
+    project.train(steps=10, resources="runtime=20, slurm_nodelist='n1'", count=2)
     with project.running() as process:
         project.until(lambda: (project.folder / "state.1").exists(), "the first checkpoint")
         project.cluster.scontrol("requeue", f"{project.job_ids[0]}_1")
         project.until(lambda: len(project.starts) == 3, "the element starts again")
         project.until(lambda: (project.folder / "state.0").exists(), "the other's checkpoint")
         preempt(project, "--partition=urgent")
+        project.until(lambda: len(project.starts) == 5, "both start again")
+        project.go()
         assert project.wait(process) == 0, project.screen
-    continued(project, "out/0.txt", starts=2, steps=40)
-    continued(project, "out/1.txt", starts=3, steps=40)
+    continued(project, "out/0.txt", starts=2)
+    continued(project, "out/1.txt", starts=3)
 
 
 @BY_QOS.scenario
 def test_preemption_by_qos_without_a_warning_is_survived(project: Project) -> None:
-    project.train(steps=30, resources="runtime=20, slurm_nodelist='n1'")
+    project.train(steps=10, resources="runtime=20, slurm_nodelist='n1'")
     with project.running() as process:
         project.until(lambda: (project.folder / "state.0").exists(), "the first checkpoint")
         preempt(project, "--qos=urgent")
+        project.go()
         assert project.wait(process) == 0, project.screen
-    continued(project, "out/0.txt", starts=2, steps=30)
+    continued(project, "out/0.txt", starts=2)
 
 
 @PLAIN.scenario
 def test_preemption_by_partition_without_a_warning_and_without_accounting_is_survived(project: Project) -> None:
-    project.train(steps=30, resources="runtime=20, slurm_nodelist='n1'")
+    project.train(steps=10, resources="runtime=20, slurm_nodelist='n1'")
     with project.running() as process:
         project.until(lambda: (project.folder / "state.0").exists(), "the first checkpoint")
         preempt(project, "--partition=urgent")
+        project.go()
         assert project.wait(process) == 0, project.screen
-    continued(project, "out/0.txt", starts=2, steps=30)
+    continued(project, "out/0.txt", starts=2)
 
 
 @PLAIN.scenario
 def test_a_short_limit_is_survived_though_the_usual_warning_is_longer(project: Project) -> None:
-    project.train(steps=100, resources="runtime=1")
-    assert project.run() == 0, project.screen
+    # Slurm warns up to half a minute earlier than asked, here soon after a start or 30 s later.
+    project.train(steps=70, resources="runtime=1")
+    project.go()
+    assert project.run("--submitit-max-timeouts", "10") == 0, project.screen
     [submission] = (project.folder / ".snakemake/submitit").glob("*/*_submission.sh")
     assert "--signal=USR2@30" in submission.read_text(), "not 90 s before the end of a minute"
-    steps = [int(start[1]) for start in project.starts]
-    assert len(steps) >= 2 and steps[1] > 20
-    continued(project, "out/0.txt", starts=len(steps), steps=100)
+    assert len(project.starts) >= 2
+    continued(project, "out/0.txt", starts=len(project.starts))
+    assert (project.folder / "out/0.txt").read_text() == "70"
 
 
 # --- nodes
@@ -80,15 +86,17 @@ def test_a_short_limit_is_survived_though_the_usual_warning_is_longer(project: P
 
 @WARNED.scenario
 def test_the_job_of_a_killed_node_continues_elsewhere(project: Project) -> None:
-    project.train(steps=30, resources="runtime=5")
+    project.train(steps=10, resources="runtime=5")
     with project.running() as process:
         project.until(lambda: (project.folder / "state.0").exists(), "the first checkpoint")
         first = project.starts[0][3]
         project.cluster.kill_node(first)
+        project.go()
         assert project.wait(process) == 0, project.screen
     assert project.starts[-1][3] != first and project.history["out/0.txt"]["starts"][-1]["slurm_node"] != first
-    continued(project, "out/0.txt", starts=2, steps=30)
-    assert "NODE_FAIL" in {row["State"] for row in project.cluster.sacct(f"--jobs={project.job_ids[0]}")}
+    continued(project, "out/0.txt", starts=2)
+    rows = project.cluster.ended(f"--jobs={project.job_ids[0]}", fields="JobID")
+    assert "NODE_FAIL" in {row["State"] for row in rows}
     project.cluster.revive_node(first)
     project.cluster.wait_for(project.cluster.submit("true", f"--nodelist={first}"), "COMPLETED")
 
@@ -139,7 +147,7 @@ def test_two_nodes_run_one_command_that_reaches_both(project: Project) -> None:
         assert project.wait(process) == 1
     project.until(lambda: not project.cluster.squeue(), "an empty queue")
     project.until(lambda: not _processes_in(project.folder), "the end of every process of the job")
-    (project.folder / "go").touch()
+    project.go()
     assert project.run() == 0, project.screen
     assert len(project.starts) == 3 and count() == 6
 
@@ -190,11 +198,11 @@ def test_snakemake_killed_again_and_again_runs_every_job_once(project: Project) 
             time.sleep(moments[-1])
             assert process.poll() is None, project.screen
         project.unlock()
-    (project.folder / "go").touch()
+    project.go()
     assert project.run() == 0, project.screen
     made = [line[0] for line in project.starts]
     assert len(made) == len(set(made)) == 3 * count, (moments, sorted(made))
-    rows = project.cluster.sacct("--allocations", fields="JobID,JobName,State")
+    rows = project.cluster.ended(fields="JobID,JobName")
     states = [row["State"].split()[0] for row in rows if row["JobName"].split()[0] in ("a", "b", "c")]
     assert states.count("COMPLETED") == 3 * count and set(states) <= {"COMPLETED", "CANCELLED"}, (moments, states)
     assert {record["outcome"] for record in project.history.values()} == {"COMPLETED"}

@@ -91,6 +91,10 @@ class JobCommand:
 
         by_limit = self._near_limit()
         self._forward(signal.SIGUSR2)
+        early_s = self.limit_s - self.warning_s - (time.monotonic() - self._started)
+        if by_limit and early_s > 0 and not self._ended_within(early_s):
+            # It may have come before the command listened: in a short job that is soon after its start.
+            self._signal_group(signal.SIGUSR2)
         ended = self._ended_within(max(self.warning_s - 30, self.warning_s * 0.6))
         if ended and self._process is not None and self._process.returncode == 0:
             return DelayedSubmission(self._next("true"))  # it was finished anyway
