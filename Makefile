@@ -30,8 +30,9 @@ PICK = awk -v names='^($(1))$$' -v wanted=$(2) \
 
 help:
 	@echo "make demo    set everything up, run the whole study on the demo world (CPU, minutes), print the results"
-	@echo "make test    set everything up and run the tests"
-	@echo "make test-slurm   the tests on throwaway Slurm clusters (needs slurm-wlm, slurmdbd, mariadb-server, munge)"
+	@echo "make test    set everything up and run the tests; those on throwaway Slurm clusters where Slurm is installed"
+	@echo "             (Debian's slurm-wlm, slurmdbd, mariadb-server, munge)"
+	@echo "make test-slurm   those on Slurm alone"
 	@echo "make lint    check style, types and the workflow"
 	@echo "make setup   only set up: one virtual environment, .venv"
 	@echo "make lock    pin the dependencies of pyproject.toml in requirements.lock"
@@ -48,7 +49,7 @@ test: $(READY)
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
 
 test-slurm: $(READY)
-	.venv/bin/python -m pytest -m slurm tests/slurm $(PYTEST_ARGS)
+	.venv/bin/python -m pytest tests/slurm $(PYTEST_ARGS)
 
 lint: $(READY)
 	.venv/bin/ruff check .

@@ -98,6 +98,7 @@ class Cluster:
         self._keepers: dict[str, subprocess.Popen[bytes]] = {}
         self._ports: dict[str, int] = {}
         self._database_password = secrets.token_hex(16)
+        self._database_status = 0
         self.folder = Path()
 
     # Life
@@ -147,7 +148,7 @@ class Cluster:
             self.limit_submissions(None)
         self.run("scancel", "--quiet", "--user", self.user, check=False)
         # A job that ignores SIGTERM lives for KillWait.
-        self._until(lambda: not self.squeue(), 30, "the cancelled jobs to leave the queue")
+        self._until(lambda: not self.squeue(), 120, "the cancelled jobs to leave the queue")
         for node in NODES:
             self._await_node(node)
 
@@ -171,7 +172,7 @@ class Cluster:
         entry = pwd.getpwnam(self.user)
         return ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups", "--", *argv]
 
-    def run(self, *argv: str, check: bool = True, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
+    def run(self, *argv: str, check: bool = True, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
         """Runs a command as the cluster's user, with stdout and stderr captured.
 
         Raises:
@@ -230,6 +231,16 @@ class Cluster:
         head, *rows = [line.split("|") for line in out.splitlines()]
         return [dict(zip(head, row, strict=True)) for row in rows]
 
+    def ended(self, *options: str, fields: str) -> list[dict[str, str]]:
+        """Rows of `sacct --allocations` with State, once the accounting, which lags, knows the ends of all."""
+
+        def rows() -> list[dict[str, str]]:
+            return self.sacct("--allocations", *options, fields=f"{fields},State")
+
+        open_states = ("PENDING", "RUNNING", "SUSPENDED")
+        self._until(lambda: all(row["State"] not in open_states for row in rows()), 120, "the ends in the accounting")
+        return rows()
+
     def scontrol(self, *arguments: str) -> str:
         """What `scontrol ...` prints."""
         return self.run("scontrol", *arguments).stdout
@@ -240,7 +251,7 @@ class Cluster:
 
     # Waiting
 
-    def wait_for(self, job_id: str, state: str | Iterable[str], timeout_s: float = 60) -> str:
+    def wait_for(self, job_id: str, state: str | Iterable[str], timeout_s: float = 180) -> str:
         """Waits until the job is in the state, or in one of several, and returns it.
 
         Args:
@@ -266,7 +277,7 @@ class Cluster:
             time.sleep(0.1)
         return found
 
-    def wait_for_output(self, job_id: str, text: str, timeout_s: float = 30) -> None:
+    def wait_for_output(self, job_id: str, text: str, timeout_s: float = 180) -> None:
         """Waits until the text stands in the output of a job of `submit`."""
         self._until(lambda: text in self.output(job_id), timeout_s, f"{text!r} in the output of job {job_id}")
 
@@ -285,7 +296,13 @@ class Cluster:
         self.revive(name)
 
     def kill(self, daemon: str) -> None:
-        """Kills (SIGKILL) munged, mariadbd, slurmdbd, slurmctld, n1 or n2, with everything that it started."""
+        """Kills (SIGKILL) munged, mariadbd, slurmdbd, slurmctld, n1 or n2, with everything that it started.
+
+        The controller saves its state every 5 s. It is killed after such a moment: one that forgot jobs gives their
+        ids to others, which the nodes refuse as duplicates and are drained for.
+        """
+        if daemon == "slurmctld":
+            self._await_saved_state()
         keeper = self._keepers[daemon]
         keeper.terminate()
         keeper.wait()
@@ -334,7 +351,7 @@ class Cluster:
             )
         value = -1 if jobs is None else jobs
         self.run("sacctmgr", "-i", "modify", "user", self.user, "set", f"MaxSubmitJobs={value}")
-        self._until(lambda: self._submission_limit() == jobs, 15, f"a limit of {jobs} submitted jobs")
+        self._until(lambda: self._submission_limit() == jobs, 60, f"a limit of {jobs} submitted jobs")
 
     def logs(self, lines: int = 15) -> str:
         """The last lines of every daemon's log, with headings; for error messages."""
@@ -352,7 +369,7 @@ class Cluster:
         self._keep("sweeper", "sweep", str(self.folder))
         # munged wants its socket to be reachable by everybody.
         self.folder.chmod(0o755)
-        for name in ("run", "log", "jobs", "state", "spool", "db"):
+        for name in ("run", "log", "jobs", "state", "spool", "db", "tmp"):
             (self.folder / name).mkdir(mode=0o755)
         names = ["controller", *NODES] + (["database", "accounting"] if self.accounting else [])
         self._ports = dict(zip(names, _free_ports(len(names)), strict=True))
@@ -377,6 +394,9 @@ class Cluster:
         self._start_munged()
         if self.accounting:
             database.join()
+            if self._database_status:
+                said = (self.folder / "log" / "mysql_install_db.log").read_text(errors="replace")[:2000]
+                raise ClusterError(f"mysql_install_db ended with {self._database_status}:\n{said}")
             self._start_mariadbd()
             self._start_slurmdbd()
             self._register()
@@ -407,19 +427,22 @@ class Cluster:
         options = [f"--datadir={self.folder / 'db'}", "--no-defaults", "--skip-test-db"]
         options += ["--user=root"] if self.user == "root" else []
         with (self.folder / "log" / "mysql_install_db.log").open("w") as log:
-            subprocess.run(
+            done = subprocess.run(
                 self.command("mysql_install_db", *options),
-                env=self.env(),
+                env=self.env() | {"TMPDIR": str(self.folder / "tmp")},
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+        self._database_status = done.returncode
 
     def _start_mariadbd(self) -> None:
         port = self._ports["database"]
         options = [f"--datadir={self.folder / 'db'}", f"--socket={self.folder / 'run' / 'db.sock'}"]
         options += ["--bind-address=127.0.0.1", f"--port={port}", f"--pid-file={self.folder / 'run' / 'db.pid'}"]
+        # A server that starts removes the temporary tables of every other one with the same folder for them.
+        options += [f"--tmpdir={self.folder / 'tmp'}"]
         options += ["--skip-log-bin", "--skip-name-resolve", "--innodb-buffer-pool-size=64M"]
         options += ["--innodb-flush-log-at-trx-commit=2", f"--init-file={self.folder / 'init.sql'}"]
         options += ["--user=root"] if self.user == "root" else []
@@ -451,6 +474,15 @@ class Cluster:
 
     def _start_node(self, node: str) -> None:
         self._daemon(node, "slurmd", "-D", "-N", node)
+
+    def _await_saved_state(self) -> None:
+        name = f"saved-{secrets.token_hex(8)}"
+        self.scontrol("update", f"NodeName={NODES[0]}", f"Comment={name}")
+        # It writes the jobs first, then the nodes.
+        file = self.folder / "state" / "node_state"
+        self._until(
+            lambda: file.exists() and name.encode() in file.read_bytes(), 60, "the controller to save its state"
+        )
 
     def _await_node(self, node: str) -> None:
         def takes_jobs() -> bool:
@@ -494,7 +526,7 @@ class Cluster:
                 raise self._error(f"{name} ended with {status} instead of starting.\n{said}")
             return ready()
 
-        self._until(ready_or_dead, 60, f"{name} to be ready")
+        self._until(ready_or_dead, 120, f"{name} to be ready")
 
     def _until(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
         deadline = time.monotonic() + timeout_s
@@ -611,7 +643,7 @@ MpiDefault=none
 MailProg=/bin/true
 ReturnToService=2
 JobRequeue=1
-KillWait=5
+KillWait=2
 MinJobAge=300
 SlurmctldTimeout=10
 SlurmdTimeout=10
@@ -647,13 +679,19 @@ def _write_private(file: Path, content: bytes) -> None:
     file.write_bytes(content)
 
 
+_GIVEN: set[int] = set()
+
+
 def _free_ports(count: int) -> list[int]:
     """Free ports below the range from which the kernel serves outgoing connections, so that none takes them."""
     found: list[int] = []
     for port in random.SystemRandom().sample(range(10_000, 32_000), 1000):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            found.append(port)
+            # Clusters that start at the same time must not find the same one.
+            if port not in _GIVEN:
+                found.append(port)
+                _GIVEN.add(port)
         if len(found) == count:
             return found
     raise ClusterError(f"{count} free ports were wanted, {len(found)} found between 10000 and 32000.")

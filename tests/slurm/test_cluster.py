@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster, ClusterError
 
+DETACHED = f"4{os.getpid()}.25"  # seconds; told apart from those of another session
 OWNER = """
 import sys, time
 sys.path.insert(0, {folder!r})
@@ -48,37 +49,41 @@ def states(cluster: Cluster, job: str) -> set[str]:
     return {row["State"] for row in cluster.sacct(f"--jobs={job}") if row["JobID"] == job}
 
 
-def test_starts_within_15_seconds_and_stop_leaves_neither_process_nor_file(make_slurm: Callable[..., Cluster]) -> None:
-    start = time.monotonic()
+def test_stop_leaves_neither_process_nor_file_and_another_cluster_of_the_machine_does_not_notice(
+    slurm: Cluster, make_slurm: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = slurm.submit("sleep 300")
+    slurm.wait_for(kept, "RUNNING")
+    # As on a machine whose users work on a cluster already.
+    monkeypatch.setenv("SLURM_CONF", str(slurm.folder / "slurm.conf"))
     cluster = make_slurm()
-    assert time.monotonic() - start < 15
     folder = cluster.folder
-    job = cluster.submit("env -i setsid sleep 4177.25 & wait")
-    assert wait_until(lambda: bool(processes_with("4177.25")), 20), cluster.logs()
+    job = cluster.submit(f"env -i setsid sleep {DETACHED} & wait")
+    assert wait_until(lambda: bool(processes_with(DETACHED)), 60), cluster.logs()
     cluster.wait_for(job, "RUNNING")
     assert len(processes_with(str(folder))) > 8
+    cluster.reset()
+    assert cluster.squeue() == {}
 
     cluster.stop()
     assert processes_with(str(folder)) == []
-    assert processes_with("4177.25") == []
+    assert processes_with(DETACHED) == []
     assert not folder.exists()
     cluster.stop()
+    assert slurm.squeue() == {kept: "RUNNING"}
 
 
-def test_the_owners_death_by_sigkill_leaves_neither_process_nor_file(slurm: Cluster) -> None:
-    marker = "4178.5"
-    script = OWNER.format(folder=str(Path(__file__).parent), marker=marker)
+def test_the_owners_death_by_sigkill_leaves_neither_process_nor_file() -> None:
+    script = OWNER.format(folder=str(Path(__file__).parent), marker=DETACHED)
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         folder = owner.stdout.readline().strip()
         assert folder
-        assert wait_until(lambda: bool(processes_with(marker)), 20)
+        assert wait_until(lambda: bool(processes_with(DETACHED)), 60)
         assert len(processes_with(folder)) > 8
         owner.send_signal(signal.SIGKILL)
-    assert wait_until(lambda: not Path(folder).exists() and not processes_with(folder), 15)
-    assert processes_with(marker) == []
-    # Another cluster of the machine does not notice.
-    slurm.wait_for(slurm.submit("true"), "COMPLETED")
+    assert wait_until(lambda: not Path(folder).exists() and not processes_with(folder), 60)
+    assert processes_with(DETACHED) == []
 
 
 def test_a_start_that_fails_says_why_and_leaves_nothing() -> None:
@@ -112,71 +117,11 @@ def test_two_jobs_of_one_gpu_share_a_node_but_no_gpu(slurm: Cluster) -> None:
 def test_sacct_knows_state_exit_code_and_gpus(slurm: Cluster) -> None:
     job = slurm.submit("exit 3", "--gpus-per-node=1")
     slurm.wait_for(job, "FAILED")
-    assert wait_until(lambda: "FAILED" in states(slurm, job), 10)
+    assert wait_until(lambda: "FAILED" in states(slurm, job), 60)
     row = slurm.sacct(f"--jobs={job}")[0]
     assert row["ExitCode"] == "3:0"
     assert "gres/gpu=1" in row["AllocTRES"]
     assert (slurm.job(job)["Account"], slurm.job(job)["QOS"]) == ("luab", "scavenge")
-
-
-def test_without_accounting_jobs_run_and_sacct_fails(slurm_without_accounting: Cluster) -> None:
-    cluster = slurm_without_accounting
-    job = cluster.submit("echo done", "--gpus-per-node=1")
-    cluster.wait_for(job, "COMPLETED")
-    assert cluster.output(job) == "done\n"
-    with pytest.raises(ClusterError, match="accounting storage is disabled"):
-        cluster.sacct()
-    with pytest.raises(ClusterError, match="accounting"):
-        cluster.limit_submissions(1)
-
-
-def test_a_requeued_array_element_starts_again_under_its_id(slurm: Cluster) -> None:
-    array = slurm.submit("echo start $SLURM_RESTART_COUNT; sleep 300", "--array=0-1")
-    slurm.wait_for_output(f"{array}_0", "start")
-    slurm.wait_for_output(f"{array}_1", "start")
-    slurm.scontrol("requeue", f"{array}_1")
-    slurm.wait_for_output(f"{array}_1", "start 1", timeout_s=45)
-    assert set(slurm.squeue()) == {f"{array}_0", f"{array}_1"}
-    assert "start 1" not in slurm.output(f"{array}_0")
-
-
-def test_a_killed_node_loses_its_jobs_to_the_other_and_comes_back(slurm: Cluster) -> None:
-    job = slurm.submit("echo start on $SLURMD_NODENAME; exec sleep 4179.5")
-    slurm.wait_for_output(job, "start")
-    lost = slurm.job(job)["NodeList"]
-    kept = {"n1": "n2", "n2": "n1"}[lost]
-    slurm.kill_node(lost)
-    assert processes_with("4179.5") == []
-    slurm.wait_for_output(job, f"start on {kept}", timeout_s=90)
-    assert wait_until(lambda: "NODE_FAIL" in states(slurm, job), 10)
-    slurm.revive_node(lost)
-    slurm.wait_for(slurm.submit("true", f"--nodelist={lost}"), "COMPLETED")
-
-
-TELLS_SIGNALS = "trap 'echo warned' USR2; trap 'exit 1' TERM; echo start; while true; do sleep 0.1; done"
-
-
-def test_the_urgent_partition_preempts_and_the_job_comes_back(make_slurm: Callable[..., Cluster]) -> None:
-    cluster = make_slurm(accounting=False, grace_s=3)
-    victim = cluster.submit(TELLS_SIGNALS, "--signal=B:USR2@60", "--exclusive", "--nodelist=n1")
-    cluster.wait_for_output(victim, "start")
-    urgent = cluster.submit("true", "--partition=urgent", "--exclusive", "--nodelist=n1")
-    cluster.wait_for(urgent, "COMPLETED", timeout_s=45)
-    assert "warned" in cluster.output(victim)
-    cluster.wait_for(victim, "RUNNING", timeout_s=45)
-    assert cluster.job(victim)["Restarts"] == "1"
-
-
-def test_the_urgent_qos_preempts_without_a_warning_where_the_cluster_sends_none(
-    make_slurm: Callable[..., Cluster],
-) -> None:
-    cluster = make_slurm(preemption="qos", preempt_signal=False, grace_s=3)
-    victim = cluster.submit(TELLS_SIGNALS, "--signal=B:USR2@60", "--exclusive", "--nodelist=n1")
-    cluster.wait_for_output(victim, "start")
-    urgent = cluster.submit("true", "--qos=urgent", "--exclusive", "--nodelist=n1")
-    cluster.wait_for(urgent, "COMPLETED", timeout_s=45)
-    assert "warned" not in cluster.output(victim)
-    assert cluster.job(victim)["Restarts"] == "1"
 
 
 def test_a_job_over_its_memory_is_killed_and_the_log_says_so(slurm: Cluster) -> None:
@@ -194,17 +139,6 @@ def test_a_full_queue_refuses_and_the_next_test_finds_it_free(slurm: Cluster) ->
     slurm.reset()
     assert slurm.squeue() == {}
     slurm.wait_for(slurm.submit("true"), "COMPLETED")
-
-
-def test_a_killed_controller_comes_back_with_its_jobs(slurm: Cluster) -> None:
-    job = slurm.submit("sleep 300")
-    slurm.wait_for(job, "RUNNING")
-    time.sleep(6)  # it saves its state every 5 s
-    slurm.kill("slurmctld")
-    with pytest.raises(ClusterError, match="Unable to contact slurm controller"):
-        slurm.squeue()
-    slurm.revive("slurmctld")
-    assert slurm.squeue() == {job: "RUNNING"}
 
 
 def test_wait_for_explains_a_job_that_ended_otherwise(slurm: Cluster) -> None:
@@ -229,7 +163,7 @@ def test_runs_as_an_ordinary_user(make_slurm: Callable[..., Cluster]) -> None:
     job = cluster.submit("id -un; echo $CUDA_VISIBLE_DEVICES", "--gpus-per-node=2")
     cluster.wait_for(job, "COMPLETED")
     assert cluster.output(job) == "nobody\n0,1\n"
-    assert wait_until(lambda: "COMPLETED" in states(cluster, job), 10)
+    assert wait_until(lambda: "COMPLETED" in states(cluster, job), 60)
     daemons = [
         name for name in ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd") if _runs_as_root(cluster, name)
     ]

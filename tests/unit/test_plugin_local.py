@@ -63,6 +63,7 @@ SAVES = (
     'python3 -c "import signal, sys, time; signal.signal(signal.SIGUSR2, lambda *_: sys.exit(75)); '
     "open('up', 'w'); time.sleep(60)\""
 )
+STARTING = SAVES.replace("signal.signal(", "open('up', 'w'); time.sleep(1); signal.signal(")
 IGNORES = "touch up; sleep 60; touch survived"
 
 
@@ -71,6 +72,7 @@ IGNORES = "touch up; sleep 60; touch survived"
     [
         (SAVES, 3600, "handled", "1 " + SAVES),  # preempted
         (SAVES, 10, "handled", "1 " + SAVES),  # at its limit, and it saved
+        (STARTING, 10, "handled", "1 " + STARTING),  # warned before it listens: told again
         (IGNORES, 3600, "handled", "1 " + IGNORES),  # preempted: started anew
         (IGNORES, 10, "handled", "no continuation"),  # at its limit: a second try would end the same
         (IGNORES, 10, "always", "1 " + IGNORES),

@@ -15,12 +15,13 @@ import pytest
 PLUGINS = Path(__file__).parents[2] / "luab" / "plugins"
 sys.path.insert(0, str(PLUGINS))
 
-from snakemake_executor_plugin_submitit import local  # noqa: E402
+from snakemake_executor_plugin_submitit import history, local  # noqa: E402
 from snakemake_executor_plugin_submitit.executor import Waiting  # noqa: E402
 from snakemake_executor_plugin_submitit.messages import explain, reason, tail  # noqa: E402
 from snakemake_executor_plugin_submitit.registry import Entry, Registry  # noqa: E402
 from snakemake_executor_plugin_submitit.resources import (  # noqa: E402
     ResourceError,
+    job_comment,
     job_name,
     local_parameters,
     slurm_parameters,
@@ -115,6 +116,12 @@ def test_a_name_says_the_rule_and_what_all_jobs_share() -> None:
     assert "/" not in job_name(["get"], [{"path": "a/b%j"}]) and len(job_name(["x" * 500], [{}])) <= 120
 
 
+def test_a_comment_lists_the_outputs_of_each_element() -> None:
+    assert job_comment([["a.pt", "a.csv"]]) == "a.pt a.csv"
+    assert job_comment([["a.pt"], ["b.pt"]]) == "0: a.pt 1: b.pt"
+    assert len(job_comment([["x" * 90]] * 20)) == 1000
+
+
 # --- what Slurm says
 
 
@@ -153,6 +160,16 @@ def test_an_unknown_job_is_gone_but_a_silent_slurm_is_an_error(tools: Path) -> N
     tool(tools, "squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(SlurmUnreachable, match="Unable to contact"):
         Slurm().queue(["7"])
+
+
+def test_jobs_whose_submission_was_never_answered_are_found_by_their_script(tools: Path) -> None:
+    tool(tools, "squeue", "echo '12|/w/one/.submission_file_1.sh'; echo '14|/w/two/.submission_file_2.sh'; echo '15|'")
+    slurm = Slurm()
+    assert slurm.strays(["/w/two", "/w/three"]) == {"/w/two": "14"}
+    assert slurm.calls == {"squeue": 1} and slurm.strays([]) == {} and slurm.calls == {"squeue": 1}
+    tool(tools, "squeue", "exit 1")
+    with pytest.raises(SlurmUnreachable):
+        slurm.strays(["/w/two"])
 
 
 def test_many_jobs_are_one_call_and_sacct_is_not_asked_again_without_accounting(tools: Path) -> None:
@@ -336,6 +353,46 @@ def test_a_controller_that_does_not_answer_kills_no_job(
         clock.now = now
         assert watch.poll([kept]) == []
     assert len(said) == 1
+
+
+def test_records_change_with_the_job_and_say_when_they_were_last_true(
+    watched: tuple[Watch, Clock, Entry, list[str]], tools: Path, tmp_path: Path
+) -> None:
+    watch, clock, kept, _ = watched
+    record, checked = tmp_path / "live" / f"{kept.key}.json", tmp_path / "live" / "checked"
+    times = []
+    for now, line in ((0, "7|PENDING|Priority||0:00"), (2, "7|PENDING|Priority||0:00"), (4, "7|RUNNING|None|n1|0:01")):
+        tool(tools, "squeue", f"echo '{line}'")
+        clock.now = now
+        os.utime(record, (now, now))
+        checked.unlink(missing_ok=True)
+        assert watch.poll([kept]) == [] and checked.exists()
+        times.append(record.stat().st_mtime)
+    assert times[1] == 2, "nothing changed, so nothing was written"
+    assert times[0] > 4 and times[2] > 4
+    assert json.loads(record.read_text()) | {"state": "RUNNING", "node": "n1"} == json.loads(record.read_text())
+    tool(tools, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    checked.unlink()
+    clock.now = 9
+    assert watch.poll([kept]) == [] and not checked.exists(), "an unanswered question is no check"
+
+
+def test_the_history_gets_a_line_for_each_job_that_ended(tmp_path: Path) -> None:
+    kept = entry(tmp_path, id="7", submitted=100.0)
+    kept.starts.write_text(
+        '{"restarts": 0, "node": "a", "slurm_node": "n1", "time": 105.5}\n'
+        '{"restarts": 1, "node": "b", "slurm_node": "n2", "time": 150.5}\n'
+    )
+    kept.result.touch()
+    os.utime(kept.result, (200, 200))
+    history.append(tmp_path, kept, "COMPLETED")
+    history.append(tmp_path, entry(tmp_path, id="8"), history.word(State("TIMEOUT")), "time limit reached")
+    first, second = map(json.loads, (tmp_path / "history.jsonl").read_text().splitlines())
+    assert (first["id"], first["outputs"], first["outcome"]) == ("7", ["out/a", "out/b"], "COMPLETED")
+    assert (first["submitted"], first["started"], first["ended"], first["elapsed_s"]) == (100, 105.5, 200, 94.5)
+    assert [start["slurm_node"] for start in first["starts"]] == ["n1", "n2"]
+    assert (second["outcome"], second["reason"], second["started"]) == ("TIMEOUT", "time limit reached", None)
+    assert history.word(None) == history.word(State("COMPLETED")) == "FAILED"
 
 
 def test_a_half_visible_result_is_read_later(watched: tuple[Watch, Clock, Entry, list[str]], tools: Path) -> None:

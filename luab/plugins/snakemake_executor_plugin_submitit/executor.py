@@ -1,5 +1,6 @@
 """The executor: Snakemake's jobs in, submissions, answers and one cancellation out."""
 
+import contextlib
 import json
 import shutil
 import threading
@@ -14,12 +15,12 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
-from . import local
+from . import history, local
 from .fingerprint import fingerprints, members, output_names
 from .messages import explain, reason, tail
 from .payload import JobCommand
 from .registry import CANCELLED, Entry, Registry
-from .resources import ResourceError, job_name, local_parameters, slurm_parameters
+from .resources import ResourceError, job_comment, job_name, local_parameters, slurm_parameters
 from .status import Slurm, SlurmUnreachable, base
 from .submission import Refusal, submit
 from .watch import Outcome, Pace, Watch, finished
@@ -54,6 +55,11 @@ class Batch:
         """What squeue shows."""
         return job_name(self.rules, [one.wildcards_dict for job in self.jobs for one in members(job)])
 
+    @property
+    def limit_s(self) -> float:
+        """Time limit of each job."""
+        return 60.0 * (self.parameters.get("time") or self.parameters["timeout_min"])
+
 
 class Executor(RemoteExecutor):
     """Runs Snakemake's jobs on Slurm through submitit."""
@@ -67,6 +73,7 @@ class Executor(RemoteExecutor):
         pace = Pace(self.settings.queue_seconds, self.settings.queue_seconds_max)
         self._watch = Watch(self._slurm, self._registry, pace, self.settings.result_grace, self.logger.warning)
         self._live: dict[str, Entry] = {}
+        self._unanswered: set[str] = set()
         self._waiting = Waiting(self.settings.retry_seconds, self.settings.retry_seconds_max)
         self._placing = threading.RLock()
         self._stopping = False
@@ -110,16 +117,24 @@ class Executor(RemoteExecutor):
             entries = list(self._live.values())
         for entry in entries:
             entry.id = entry.id or entry.recovered_id()
-        self._cancel([entry for entry in entries if entry.id])
-        for entry in entries:
+            if not entry.id:
+                self._registry.remove(entry)
+        with contextlib.suppress(SlurmUnreachable):
+            self._end_unanswered()
+        known = [entry for entry in entries if entry.id]
+        if not self._cancel(known):
+            return  # they may run on: the next Snakemake takes them over
+        for entry in known:
             entry.reason = CANCELLED
-            self._registry.write(entry) if entry.id else self._registry.remove(entry)
+            self._registry.write(entry)
+            history.append(self._folder, entry, "CANCELLED", "Snakemake was interrupted")
 
     # --- placing -------------------------------------------------------------------------------------------
 
     def _place(self, jobs: list[Any]) -> None:
         with self._placing:
             try:
+                self._end_unanswered()
                 fresh = self._attach_to_earlier(jobs)
             except SlurmUnreachable as problem:
                 self._postpone(jobs, Refusal(f"squeue: {problem}"), kind="busy")
@@ -138,6 +153,7 @@ class Executor(RemoteExecutor):
             return [(job, ()) for job in jobs]
         for entry in earlier:
             entry.id = entry.id or entry.recovered_id()
+        self._end_strays([entry for entry in earlier if entry.cluster == "slurm" and not entry.id])
         states = self._watch.states(earlier)
         alive = {entry.key for entry in earlier if entry.id in states and states[entry.id].alive}
         fresh, outdated = [], []
@@ -172,6 +188,35 @@ class Executor(RemoteExecutor):
         for entry in earlier:
             if entry.key not in self._live and (entry.key not in alive or entry in outdated):
                 self._registry.remove(entry)
+                self._remember_unseen(entry, entry in running)
+
+    def _remember_unseen(self, entry: Entry, outdated: bool) -> None:
+        """Notes the end of an earlier run's job; those that were cancelled are noted already."""
+        if not entry.id or entry.reason == CANCELLED:
+            return
+        if outdated:
+            history.append(self._folder, entry, "CANCELLED", "what decides its outputs changed")
+        elif ended := finished([entry]):
+            why = "" if ended[0].success else reason(None, ended[0].trace, tail(entry.log, _LOG_LINES_READ))
+            history.append(self._folder, entry, "COMPLETED" if ended[0].success else "FAILED", why)
+        else:
+            history.append(self._folder, entry, "UNKNOWN", "gone without a result while no Snakemake looked")
+
+    def _end_unanswered(self) -> None:
+        """Cancels what the scheduler took without saying so: those jobs have no pickle and would do nothing."""
+        ids = set(self._slurm.strays(self._unanswered).values())
+        if ids:
+            self.logger.warning(f"Cancelling {', '.join(sorted(ids))}: taken by a scheduler that did not answer.")
+            self._slurm.cancel(ids)
+
+    def _end_strays(self, entries: list[Entry]) -> None:
+        """The same for submissions that an earlier Snakemake did not live to see answered."""
+        found = self._slurm.strays(entry.folder for entry in entries)
+        lost = [entry for entry in entries if entry.folder in found]
+        ids = {found[one.folder] if one.size == 1 else f"{found[one.folder]}_{one.index}" for one in lost}
+        if ids:
+            self.logger.warning(f"Cancelling {', '.join(sorted(ids))}: submitted by a Snakemake that was killed then.")
+            self._slurm.cancel(ids)
 
     def _batches(self, fresh: list[tuple[Any, tuple[str, ...]]]) -> list[Batch]:
         """Equal jobs together, at most as many as one array may have."""
@@ -210,9 +255,11 @@ class Executor(RemoteExecutor):
         commands = [self._command(job, batch) for job in batch.jobs]
         try:
             ids = submit(
-                self.settings.cluster, folder, self._full(batch, entries[0]), commands, self.settings.max_timeouts
+                self.settings.cluster, folder, self._full(batch, entries), commands, self.settings.max_timeouts
             )
         except Refusal as refusal:
+            if refusal.kind == "busy" and self.settings.cluster == "slurm":
+                self._unanswered.add(str(folder))
             for entry in entries:
                 self._live.pop(entry.key)
                 self._registry.remove(entry)
@@ -234,29 +281,34 @@ class Executor(RemoteExecutor):
             name = job_name(map(str, job.rules), [one.wildcards_dict for one in members(job)])
             outputs = fingerprints(job, output_names(job))
             entry = Entry(outputs, str(folder), self.settings.cluster, name, index, len(batch.jobs), job.attempt)
+            entry.submitted = round(time.time(), 1)
             self._live[entry.key] = entry
             self._registry.write(entry)
             entries.append(entry)
         return entries
 
     def _command(self, job: Any, batch: Batch) -> JobCommand:
-        minutes = batch.parameters.get("time") or batch.parameters["timeout_min"]
         return JobCommand(
             self.format_job_exec(job),
             str(Path.cwd()),
-            limit_s=60.0 * minutes,
-            warning_s=self.settings.warning_seconds,
+            limit_s=batch.limit_s,
+            warning_s=self._warning_s(batch),
             requeue_timeouts=self.settings.requeue_timeouts,
         )
 
-    def _full(self, batch: Batch, first: Entry) -> dict[str, Any]:
+    def _warning_s(self, batch: Batch) -> int:
+        # A warning in the first half of a job would keep a short one from ever getting anywhere.
+        return min(self.settings.warning_seconds, int(batch.limit_s / 2))
+
+    def _full(self, batch: Batch, entries: list[Entry]) -> dict[str, Any]:
         """Parameters of a batch with those that all jobs share."""
-        common: dict[str, Any] = {"signal_delay_s": self.settings.warning_seconds, "stderr_to_stdout": True}
+        common: dict[str, Any] = {"signal_delay_s": self._warning_s(batch), "stderr_to_stdout": True}
         if self.settings.setup:
             common["setup"] = [self.settings.setup]
         if self.settings.cluster == "local":
             return {**batch.parameters, **common}
-        more = {"requeue": True, **batch.parameters.get("additional_parameters", {})}
+        comment = job_comment([list(entry.outputs) for entry in entries])
+        more = {"requeue": True, "comment": comment, **batch.parameters.get("additional_parameters", {})}
         if batch.after:
             told = [f"afterany:{':'.join(batch.after)}", str(more.get("dependency") or "")]
             more["dependency"] = ",".join(filter(None, told))
@@ -326,26 +378,30 @@ class Executor(RemoteExecutor):
         self._registry.remove(entry)
         self._live.pop(entry.key, None)
         if outcome.success:
+            history.append(self._folder, entry, "COMPLETED")
             entry.result.unlink(missing_ok=True)
             (Path(entry.folder) / f"{entry.id}_submitted.pkl").unlink(missing_ok=True)
             self.report_job_success(info)
             return
         why = reason(outcome.state, outcome.trace, tail(entry.log, _LOG_LINES_READ))
+        history.append(self._folder, entry, history.word(outcome.state), why)
         text = explain(entry, outcome.state, why, self.settings.tail_lines)
         if info.job.is_group():
             self.logger.error(text)
         self.report_job_error(info, msg=text)
 
-    def _cancel(self, entries: list[Entry]) -> None:
+    def _cancel(self, entries: list[Entry]) -> bool:
+        """Whether the cluster took it."""
         local.cancel(entry for entry in entries if entry.cluster == "local")
         remote = [entry for entry in entries if entry.cluster == "slurm"]
         ids = sorted({base(entry.id) if _whole_array(entry, remote) else entry.id for entry in remote})
         for tried in range(_CANCEL_TRIES):
             problem = self._slurm.cancel(ids)
             if not problem or "Invalid job id" in problem:
-                return
+                return True
             time.sleep(2**tried)
         self.logger.error(f"scancel failed ({problem}). These jobs may run on; stop them with: scancel {' '.join(ids)}")
+        return False
 
     def _need_commands(self) -> None:
         if self.settings.cluster != "slurm":

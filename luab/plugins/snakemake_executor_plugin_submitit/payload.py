@@ -91,6 +91,10 @@ class JobCommand:
 
         by_limit = self._near_limit()
         self._forward(signal.SIGUSR2)
+        early_s = self.limit_s - self.warning_s - (time.monotonic() - self._started)
+        if by_limit and early_s > 0 and not self._ended_within(early_s):
+            # It may have come before the command listened: in a short job that is soon after its start.
+            self._signal_group(signal.SIGUSR2)
         ended = self._ended_within(max(self.warning_s - 30, self.warning_s * 0.6))
         if ended and self._process is not None and self._process.returncode == 0:
             return DelayedSubmission(self._next("true"))  # it was finished anyway
@@ -170,7 +174,7 @@ def _note_start(restarts: int) -> None:
         return
     note = {"restarts": restarts, "node": os.uname().nodename, "slurm_node": os.environ.get("SLURMD_NODENAME", "")}
     with open(Path(folder) / STARTS_FILE.format(id=own_id()), "a") as file:
-        file.write(json.dumps({**note, "time": round(time.time())}) + "\n")
+        file.write(json.dumps({**note, "time": round(time.time(), 1)}) + "\n")
 
 
 def own_id() -> str:

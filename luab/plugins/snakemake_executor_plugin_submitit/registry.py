@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 CANCELLED = "cancelled by us"
+CHECKED = "checked"
 
 
 @dataclass
@@ -23,7 +24,8 @@ class Entry:
         size: Jobs of the submission.
         attempt: Snakemake's count of tries.
         id: Slurm's id, 12 or 12_3, or the number of a local process; empty while unknown.
-        state: Last known state; kept for those who watch.
+        submitted: When it was handed to the scheduler, seconds since 1970.
+        state: Last known state, for those who watch; empty until the cluster was first asked.
         reason: Why it waits.
         node: Where it runs.
         key: Name of the file that holds this entry.
@@ -37,6 +39,7 @@ class Entry:
     size: int = 1
     attempt: int = 1
     id: str = ""
+    submitted: float = 0.0
     state: str = ""
     reason: str = ""
     node: str = ""
@@ -103,6 +106,11 @@ class Registry:
         aside = self._folder / f".{entry.key}.part"
         aside.write_text(json.dumps(asdict(entry)))
         os.replace(aside, self._folder / f"{entry.key}.json")
+
+    def stamp(self) -> None:
+        """Notes by a file's time that all entries are now as the cluster says; those that changed were written."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / CHECKED).touch()
 
     def remove(self, entry: Entry) -> None:
         """Forgets an entry, known or not."""

@@ -1,13 +1,14 @@
 """Resources of a Snakemake job as parameters of a submission."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _NAMED = {"slurm_partition": "partition", "slurm_account": "account", "slurm_qos": "qos"}
 _NAMED |= {"slurm_constraint": "constraint"}
 _MEMORY_ELSEWHERE = ("slurm_mem", "slurm_mem_per_cpu", "slurm_mem_per_gpu")
 _NAME_LENGTH = 120
+_COMMENT_LENGTH = 1000
 
 
 class ResourceError(ValueError):
@@ -69,6 +70,17 @@ def job_name(rules: Iterable[str], wildcards: Iterable[Mapping[str, str]]) -> st
     parts = ["+".join(sorted(set(rules))), ",".join(f"{k}={v}" for k, v in (shared or {}).items())]
     plain = " ".join(filter(None, parts)).replace("/", "_").replace("%", "_")
     return plain[:_NAME_LENGTH]
+
+
+def job_comment(outputs: Sequence[Iterable[str]]) -> str:
+    """What `squeue --format=%k` shows: the outputs, of an array by element, `0: a.txt 1: b.txt`.
+
+    Args:
+        outputs: Names of the outputs of each job of the submission.
+    """
+    named = [" ".join(names) for names in outputs]
+    text = named[0] if len(named) == 1 else " ".join(f"{index}: {names}" for index, names in enumerate(named))
+    return text if len(text) <= _COMMENT_LENGTH else text[: _COMMENT_LENGTH - 4] + " ..."
 
 
 def _gpus(resources: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What Slurm says about jobs: one call for all of them, whatever their number."""
 
+import os
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -77,6 +78,27 @@ class Slurm:
         if done.returncode and "Invalid job id" not in done.stderr:
             raise SlurmUnreachable(_last_line(done.stderr) or f"squeue ended with status {done.returncode}")
         return {k: v for k, v in parse_squeue(done.stdout).items() if k in wanted}
+
+    def strays(self, folders: Iterable[str]) -> dict[str, str]:
+        """Own jobs that wait or run and whose batch script lies in one of the folders.
+
+        For submissions whose answer was lost: the scheduler timed out, or Snakemake was killed before it was read.
+
+        Returns:
+            Id by folder; of an array that of the whole.
+
+        Raises:
+            SlurmUnreachable: squeue failed.
+        """
+        wanted = set(folders)
+        if not wanted:
+            return {}
+        done = self._run(["squeue", "--noheader", f"--user={os.getuid()}", "--format=%F|%o"])
+        if done.returncode:
+            raise SlurmUnreachable(_last_line(done.stderr) or f"squeue ended with status {done.returncode}")
+        lines = (line.strip().partition("|") for line in done.stdout.splitlines())
+        found = {os.path.dirname(script): job_id for job_id, _, script in lines}
+        return {folder: job_id for folder, job_id in found.items() if folder in wanted}
 
     def accounts(self, ids: Iterable[str]) -> dict[str, State]:
         """States from the accounting, for jobs that the controller forgot; empty without accounting."""

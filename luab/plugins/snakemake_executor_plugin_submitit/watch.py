@@ -121,6 +121,7 @@ class Watch:
             return []
         for entry in entries:
             self._note(entry, found.get(entry.id))
+        self._registry.stamp()
         return self._verdicts([entry for entry in entries if entry.key in self._gone_since], found)
 
     def _note(self, entry: Entry, state: State | None) -> None:

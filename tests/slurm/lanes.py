@@ -1,0 +1,96 @@
+"""Scenarios that mostly wait, run beside the other tests: each lane is a thread with a cluster of its own.
+
+    @PLAIN.scenario
+    def test_something(project: Project) -> None: ...
+
+The lanes start with the first test of the session that uses Slurm; the decorated test waits for its scenario's end
+and passes or fails with it.
+"""
+
+import threading
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from cluster import Cluster
+from project import Project
+
+Scenario = Callable[[Project], None]
+
+
+class Lane:
+    """Runs scenarios one after another on one cluster.
+
+    Args:
+        options: Of the cluster.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+        self._scenarios: dict[str, Scenario] = {}
+        self._outcomes: dict[str, Future[None]] = {}
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._over = threading.Event()
+        self._folder = Path()
+        self._wanted: Collection[str] = ()
+
+    def scenario(self, function: Scenario) -> Callable[[Any], None]:
+        """Decorates a test that shall run in this lane; it gets a project on the lane's cluster."""
+        name = function.__name__
+        self._scenarios[name] = function
+
+        def test(lanes: None) -> None:
+            self._outcomes[name].result()
+
+        test.__name__ = name
+        test.__module__ = function.__module__
+        return test
+
+    def start(self, folder: Path, wanted: Collection[str]) -> None:
+        """Starts the wanted scenarios, if any.
+
+        Args:
+            folder: Each project gets a folder of its own in it.
+            wanted: Names of tests.
+        """
+        self._wanted = [name for name in self._scenarios if name in wanted]
+        self._outcomes = {name: Future() for name in self._wanted}
+        self._folder = folder
+        if self._wanted:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ends what still runs."""
+        self._over.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        cluster = None
+        for name in self._wanted:
+            try:
+                cluster = cluster or Cluster(**self._options).start()
+                self._run(name, cluster)
+                cluster.reset()
+            except BaseException as problem:
+                self._outcomes[name].set_exception(problem)
+                # It may be broken: the next scenario gets a new one.
+                if cluster:
+                    cluster.stop()
+                    cluster = None
+            else:
+                self._outcomes[name].set_result(None)
+        if cluster:
+            cluster.stop()
+
+    def _run(self, name: str, cluster: Cluster) -> None:
+        folder = self._folder / name
+        folder.mkdir()
+        self._scenarios[name](Project(folder, cluster, self._over))
+
+
+WARNED = Lane(grace_s=8)
+BY_QOS = Lane(preemption="qos", preempt_signal=False, grace_s=8)
+PLAIN = Lane(accounting=False, preempt_signal=False, grace_s=8)
+ALL = (WARNED, BY_QOS, PLAIN)

@@ -1,0 +1,284 @@
+"""The executor plugin on a real Slurm: what running jobs survive. Most of the time of these tests is Slurm's own."""
+
+import os
+import random
+import re
+import signal
+import time
+from pathlib import Path
+
+from lanes import BY_QOS, PLAIN, WARNED
+from project import Project
+
+
+def preempt(project: Project, option: str) -> None:
+    """Lets an urgent job have the whole node n1 for some seconds."""
+    urgent = project.cluster.submit("sleep 3", option, "--nodelist=n1", "--exclusive", "--mem=0")
+    project.cluster.wait_for(urgent, "COMPLETED")
+
+
+def continued(project: Project, output: str, starts: int) -> None:
+    """Checks that a training started so often, under one id, each time from where it had been saved, and is right."""
+    saved = [(int(step), int(restarts)) for name, step, restarts, _ in project.starts if name == output]
+    assert len(project.job_ids) == 1 and len(saved) == starts, project.starts
+    assert saved == sorted(saved) and saved[0] == (0, 0) and saved[-1][0] > 0 and saved[-1][1] == starts - 1
+    assert int((project.folder / output).read_text()) > saved[-1][0]
+    record = project.history[output]
+    assert record["outcome"] == "COMPLETED" and [one["restarts"] for one in record["starts"]] == list(range(starts))
+
+
+# --- warnings, preemption, limits
+
+
+@WARNED.scenario
+def test_a_preempted_job_and_a_requeued_element_continue(project: Project) -> None:
+    project.train(steps=10, resources="runtime=20, slurm_nodelist='n1'", count=2)
+    with project.running() as process:
+        project.until(lambda: (project.folder / "state.1").exists(), "the first checkpoint")
+        # Snakemake hands jobs over in any order.
+        [element] = [entry["id"] for entry in project.live if "out/1.txt" in entry["outputs"]]
+        project.cluster.scontrol("requeue", element)
+        project.until(lambda: len(project.starts) == 3, "the element starts again")
+        project.until(lambda: (project.folder / "state.0").exists(), "the other's checkpoint")
+        preempt(project, "--partition=urgent")
+        project.until(lambda: len(project.starts) == 5, "both start again")
+        project.go()
+        assert project.wait(process) == 0, project.screen
+    continued(project, "out/0.txt", starts=2)
+    continued(project, "out/1.txt", starts=3)
+
+
+@BY_QOS.scenario
+def test_preemption_by_qos_without_a_warning_is_survived(project: Project) -> None:
+    project.train(steps=10, resources="runtime=20, slurm_nodelist='n1'")
+    with project.running() as process:
+        project.until(lambda: (project.folder / "state.0").exists(), "the first checkpoint")
+        preempt(project, "--qos=urgent")
+        project.go()
+        assert project.wait(process) == 0, project.screen
+    continued(project, "out/0.txt", starts=2)
+
+
+@PLAIN.scenario
+def test_preemption_by_partition_without_a_warning_and_without_accounting_is_survived(project: Project) -> None:
+    project.train(steps=10, resources="runtime=20, slurm_nodelist='n1'")
+    with project.running() as process:
+        project.until(lambda: (project.folder / "state.0").exists(), "the first checkpoint")
+        preempt(project, "--partition=urgent")
+        project.go()
+        assert project.wait(process) == 0, project.screen
+    continued(project, "out/0.txt", starts=2)
+
+
+@PLAIN.scenario
+def test_a_short_limit_is_survived_though_the_usual_warning_is_longer(project: Project) -> None:
+    # Slurm warns up to half a minute earlier than asked, here soon after a start or 30 s later.
+    project.train(steps=70, resources="runtime=1")
+    project.go()
+    assert project.run("--submitit-max-timeouts", "10") == 0, project.screen
+    [submission] = (project.folder / ".snakemake/submitit").glob("*/*_submission.sh")
+    assert "--signal=USR2@30" in submission.read_text(), "not 90 s before the end of a minute"
+    assert len(project.starts) >= 2
+    continued(project, "out/0.txt", starts=len(project.starts))
+    assert (project.folder / "out/0.txt").read_text() == "70"
+
+
+# --- nodes
+
+
+@WARNED.scenario
+def test_the_job_of_a_killed_node_continues_elsewhere(project: Project) -> None:
+    project.train(steps=10, resources="runtime=5")
+    with project.running() as process:
+        project.until(lambda: (project.folder / "state.0").exists(), "the first checkpoint")
+        first = project.starts[0][3]
+        project.cluster.kill_node(first)
+        project.go()
+        assert project.wait(process) == 0, project.screen
+    assert project.starts[-1][3] != first and project.history["out/0.txt"]["starts"][-1]["slurm_node"] != first
+    continued(project, "out/0.txt", starts=2)
+    rows = project.cluster.ended(f"--jobs={project.job_ids[0]}", fields="JobID")
+    assert "NODE_FAIL" in {row["State"] for row in rows}
+    project.cluster.revive_node(first)
+    project.cluster.wait_for(project.cluster.submit("true", f"--nodelist={first}"), "COMPLETED")
+
+
+MEMBER = """
+    import os, signal, sys, time
+    from pathlib import Path
+    node = os.environ["SLURMD_NODENAME"]
+    told = []
+    signal.signal(signal.SIGUSR2, lambda *_: told.append(1))
+    with open("members.txt", "a") as file:
+        print(node, *(os.environ[name] for name in ("SLURM_PROCID", "SLURM_NTASKS", "CUDA_VISIBLE_DEVICES")), file=file)
+    while not Path("go").exists():
+        if told:
+            Path(f"told.{node}").touch()
+            sys.exit(75)
+        time.sleep(0.1)
+"""
+
+
+@WARNED.scenario
+def test_two_nodes_run_one_command_that_reaches_both(project: Project) -> None:
+    project.put("member.py", MEMBER)
+    project.write("""
+        rule both:
+            output: "out.txt"
+            resources: nodes=2, gpu=1, runtime=20, mem_mb=100
+            shell:
+                "echo $SLURMD_NODENAME $SUBMITIT_RESTARTS >> starts.txt; "
+                "srun --overlap --nodes=2 --ntasks=2 --ntasks-per-node=1 PYTHON member.py && touch {output}"
+    """)
+    members = project.folder / "members.txt"
+
+    def count() -> int:
+        return len(members.read_text().splitlines()) if members.exists() else 0
+
+    with project.running() as process:
+        project.until(lambda: count() == 2, "a process on each node")
+        assert project.starts == [["n1", "0"]], "the command itself runs once"
+        lines = sorted(line.split() for line in members.read_text().splitlines())
+        assert lines == [["n1", "0", "2", "0"], ["n2", "1", "2", "0"]]
+        # What Slurm sends before a limit and a preemption, now.
+        project.cluster.run("scancel", "--signal=USR2", project.job_ids[0])
+        project.until(lambda: count() == 4, "both again")
+        assert (project.folder / "told.n1").exists() and (project.folder / "told.n2").exists()
+        assert project.starts == [["n1", "0"], ["n1", "1"]]
+        process.send_signal(signal.SIGINT)
+        assert project.wait(process) == 1
+    project.until(lambda: not project.cluster.squeue(), "an empty queue")
+    project.until(lambda: not _processes_in(project.folder), "the end of every process of the job")
+    project.go()
+    assert project.run() == 0, project.screen
+    assert len(project.starts) == 3 and count() == 6
+
+
+def _processes_in(folder: Path) -> list[str]:
+    """Command lines of the processes whose working folder this is."""
+    found = []
+    for entry in filter(lambda path: path.name.isdigit(), Path("/proc").iterdir()):
+        try:
+            if (entry / "cwd").resolve(strict=True) == folder.resolve():
+                found.append((entry / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+# --- kills at any moment
+
+
+@BY_QOS.scenario
+def test_snakemake_killed_again_and_again_runs_every_job_once(project: Project) -> None:
+    """LUAB_KILLS sets how often, LUAB_KILLS_SEED when."""
+    rng = random.Random(int(os.environ.get("LUAB_KILLS_SEED", 0)))
+    kills = int(os.environ.get("LUAB_KILLS", 6))
+    count = 3 * max(1, kills // 6)
+    project.write(f"""
+        rule all:
+            input: expand("c/{{i}}.txt", i=range({count}))
+        rule a:
+            output: "a/{{i}}.txt"
+            resources: runtime=60, mem_mb=100
+            shell: "echo {{output}} >> starts.txt; sleep {{wildcards.i}}; touch {{output}}"
+        use rule a as b with:
+            input: "a/{{i}}.txt"
+            output: "b/{{i}}.txt"
+        rule c:
+            input: "b/{{i}}.txt"
+            output: "c/{{i}}.txt"
+            resources: runtime=60, mem_mb=100
+            shell: "echo {{output}} >> starts.txt; while [ ! -e go ]; do sleep 0.2; done; touch {{output}}"
+    """)
+    moments: list[float] = []
+    for _ in range(kills):
+        Path(project.folder / "screen.txt").write_text("")
+        with project.running() as process:
+            project.until(lambda: "Building DAG of jobs" in project.screen, "Snakemake begins")
+            moments.append(round(rng.uniform(0, 5), 2))
+            time.sleep(moments[-1])
+            assert process.poll() is None, project.screen
+        project.unlock()
+    project.go()
+    assert project.run() == 0, project.screen
+    made = [line[0] for line in project.starts]
+    assert len(made) == len(set(made)) == 3 * count, (moments, sorted(made))
+    rows = project.cluster.ended(fields="JobID,JobName")
+    states = [row["State"].split()[0] for row in rows if row["JobName"].split()[0] in ("a", "b", "c")]
+    assert states.count("COMPLETED") == 3 * count and set(states) <= {"COMPLETED", "CANCELLED"}, (moments, states)
+    assert {record["outcome"] for record in project.history.values()} == {"COMPLETED"}
+
+
+# --- a slow shared file system
+
+# Runs the job in a folder of its own and moves its result into the shared one SECONDS after Slurm called the job ended.
+LATE_RESULT = """
+    srun() {
+        shared="${@: -1}"
+        hidden="$shared/hidden-$SLURM_JOB_ID"
+        mkdir "$hidden"
+        while [ ! -e "$shared/${SLURM_JOB_ID}_submitted.pkl" ]; do sleep 0.1; done
+        cp "$shared/${SLURM_JOB_ID}_submitted.pkl" "$hidden"
+        command srun "${@:1:$#-1}" "$hidden"
+        seconds=$(cat late.$SLURM_JOB_NAME)
+        setsid bash -c "while squeue -h -t R -j $SLURM_JOB_ID | grep -q .; do sleep 0.1; done; sleep $seconds; \\
+            mv $hidden/*_result.pkl $shared" > /dev/null 2>&1 < /dev/null &
+    }
+"""
+
+
+@PLAIN.scenario
+def test_files_that_become_visible_late_are_waited_for_but_not_for_ever(project: Project) -> None:
+    project.put("late.sh", LATE_RESULT)
+    project.put("late.late", "3")
+    project.put("late.never", "3600")
+    project.write("""
+        rule all:
+            input: "late.txt", "never.txt"
+        rule late:
+            output: "late.txt"
+            resources: runtime=5, mem_mb=100
+            # The output appears after the command's end as well.
+            shell: "echo start >> starts.txt; (sleep 2; echo late > {output}.part; mv {output}.part {output}) &"
+        rule never:
+            output: "never.txt"
+            resources: runtime=5, mem_mb=100
+            shell: "touch {output}"
+    """)
+    setup = ["--submitit-setup", f"cd {project.folder}; source late.sh", "--submitit-result-grace", "20"]
+    assert project.run(*setup, "--keep-going", "--latency-wait", "60") == 1
+    assert re.search(r"\(never\).* failed: Slurm calls it completed, but it left no result", project.screen)
+    assert (project.folder / "late.txt").read_text() == "late\n" and len(project.starts) == 1
+    assert project.history["late.txt"]["outcome"] == "COMPLETED"
+    assert project.history["never.txt"]["outcome"] == "FAILED"
+
+
+# --- without accounting
+
+
+@PLAIN.scenario
+def test_without_accounting_ends_are_still_seen(project: Project) -> None:
+    project.write("""
+        rule all:
+            input: "good.txt", "bad.txt", "cancelled.txt"
+        rule good:
+            output: "good.txt"
+            resources: runtime=2, mem_mb=100
+            shell: "touch {output}"
+        rule bad:
+            output: "bad.txt"
+            resources: runtime=2, mem_mb=100
+            shell: "exit 42"
+        rule cancelled:
+            output: "cancelled.txt"
+            resources: runtime=2, mem_mb=100
+            shell: "echo started >> starts.txt; sleep 1000"
+    """)
+    with project.running("--keep-going") as process:
+        project.until(lambda: project.starts, "the job to cancel runs")
+        project.cluster.run("scancel", "--name=cancelled")
+        assert project.wait(process) == 1
+    assert "Finished jobid" in project.screen and "exit status 42" in project.screen
+    assert re.search(r"\(cancelled\).* failed: cancelled\.", project.screen)
+    assert project.history["cancelled.txt"]["outcome"] == "CANCELLED"
