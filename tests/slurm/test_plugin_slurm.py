@@ -126,6 +126,7 @@ def test_after_sigkill_pending_jobs_are_taken_over_and_ended_ones_are_done(proje
         )
         project.until(lambda: {entry["reason"] for entry in project.live} <= {"Resources", "Priority"}, "and why")
         checked = project.folder / ".snakemake/submitit/live/checked"
+        project.until(checked.exists, "the time of the answer is noted")
         before = checked.stat().st_mtime_ns
         project.until(lambda: checked.stat().st_mtime_ns > before, "the queue is asked again")
     project.unlock()
