@@ -78,11 +78,11 @@ class Lane:
                 self._cluster.reset()
             except BaseException as problem:
                 self._outcomes[name].set_exception(problem)
+                if self._over.is_set():
+                    return
                 # It may be broken: the next scenario gets a new one.
                 self._cluster.stop()
                 started = False
-                if self._over.is_set():
-                    return
             else:
                 self._outcomes[name].set_result(None)
         self._cluster.stop()
