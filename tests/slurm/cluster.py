@@ -122,9 +122,10 @@ class Cluster:
     def stop(self) -> None:
         """Kills every process of the cluster, jobs included, and removes its folder. Harmless when repeated."""
         sweeper = self._keepers.pop("sweeper", None)
-        for keeper in self._keepers.values():
+        keepers = list(self._keepers.values())
+        for keeper in keepers:
             keeper.terminate()
-        for keeper in self._keepers.values():
+        for keeper in keepers:
             keeper.wait()
         self._keepers.clear()
         if sweeper:

@@ -51,17 +51,34 @@ def _cluster() -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def _plain_cluster() -> Iterator[Cluster]:
+    with Cluster(accounting=False) as cluster:
+        yield cluster
+
+
+def _clean(cluster: Cluster) -> None:
+    try:
+        cluster.reset()
+    except ClusterError:
+        # The next test shall not fail for this one.
+        cluster.stop()
+        cluster.start()
+        raise
+
+
 @pytest.fixture
 def slurm(_cluster: Cluster) -> Iterator[Cluster]:
     """A cluster with accounting, partition preemption and its warning signal; shared, without jobs of other tests."""
     yield _cluster
-    try:
-        _cluster.reset()
-    except ClusterError:
-        # The next test shall not fail for this one.
-        _cluster.stop()
-        _cluster.start()
-        raise
+    _clean(_cluster)
+
+
+@pytest.fixture
+def slurm_without_accounting(_plain_cluster: Cluster) -> Iterator[Cluster]:
+    """The same without slurmdbd: sacct fails; shared, without jobs of other tests."""
+    yield _plain_cluster
+    _clean(_plain_cluster)
 
 
 @pytest.fixture

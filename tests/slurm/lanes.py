@@ -27,7 +27,7 @@ class Lane:
     """
 
     def __init__(self, **options: Any) -> None:
-        self._options = options
+        self._cluster = Cluster(**options)
         self._scenarios: dict[str, Scenario] = {}
         self._outcomes: dict[str, Future[None]] = {}
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -63,31 +63,34 @@ class Lane:
     def stop(self) -> None:
         """Ends what still runs."""
         self._over.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        if self._thread.is_alive():
+            self._cluster.stop()
+            self._thread.join(60)
 
     def _work(self) -> None:
-        cluster = None
+        started = False
         for name in self._wanted:
             try:
-                cluster = cluster or Cluster(**self._options).start()
-                self._run(name, cluster)
-                cluster.reset()
+                if not started:
+                    self._cluster.start()
+                    started = True
+                self._run(name)
+                self._cluster.reset()
             except BaseException as problem:
                 self._outcomes[name].set_exception(problem)
+                if self._over.is_set():
+                    return
                 # It may be broken: the next scenario gets a new one.
-                if cluster:
-                    cluster.stop()
-                    cluster = None
+                self._cluster.stop()
+                started = False
             else:
                 self._outcomes[name].set_result(None)
-        if cluster:
-            cluster.stop()
+        self._cluster.stop()
 
-    def _run(self, name: str, cluster: Cluster) -> None:
+    def _run(self, name: str) -> None:
         folder = self._folder / name
         folder.mkdir()
-        self._scenarios[name](Project(folder, cluster, self._over))
+        self._scenarios[name](Project(folder, self._cluster, self._over))
 
 
 WARNED = Lane(grace_s=8)

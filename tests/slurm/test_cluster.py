@@ -124,6 +124,17 @@ def test_sacct_knows_state_exit_code_and_gpus(slurm: Cluster) -> None:
     assert (slurm.job(job)["Account"], slurm.job(job)["QOS"]) == ("luab", "scavenge")
 
 
+def test_without_accounting_jobs_run_and_sacct_fails(slurm_without_accounting: Cluster) -> None:
+    cluster = slurm_without_accounting
+    job = cluster.submit("echo done", "--gpus-per-node=1")
+    cluster.wait_for(job, "COMPLETED")
+    assert cluster.output(job) == "done\n"
+    with pytest.raises(ClusterError, match="accounting storage is disabled"):
+        cluster.sacct()
+    with pytest.raises(ClusterError, match="accounting"):
+        cluster.limit_submissions(1)
+
+
 def test_a_job_over_its_memory_is_killed_and_the_log_says_so(slurm: Cluster) -> None:
     job = slurm.submit(f"{sys.executable} -c 'import time; x = bytearray(300_000_000); time.sleep(30)'", "--mem=100")
     slurm.wait_for(job, {"FAILED", "OUT_OF_MEMORY"})

@@ -124,8 +124,9 @@ def test_after_sigkill_pending_jobs_are_taken_over_and_ended_ones_are_done(proje
         project.until(
             lambda: [entry["state"] for entry in project.live] == ["PENDING"] * 3, "their records say they wait"
         )
-        assert all(entry["reason"] in ("Resources", "Priority") for entry in project.live)
+        project.until(lambda: {entry["reason"] for entry in project.live} <= {"Resources", "Priority"}, "and why")
         checked = project.folder / ".snakemake/submitit/live/checked"
+        project.until(checked.exists, "the time of the answer is noted")
         before = checked.stat().st_mtime_ns
         project.until(lambda: checked.stat().st_mtime_ns > before, "the queue is asked again")
     project.unlock()
@@ -142,16 +143,20 @@ def test_after_sigkill_pending_jobs_are_taken_over_and_ended_ones_are_done(proje
 
 
 def test_a_kill_between_sbatch_and_its_answer_leaves_no_second_job(project: Project) -> None:
+    blockers = project.cluster.fill()
     project.write(SLEEPER)
     project.wrap("sbatch", 'told=$(REAL "$@"); kill -9 $PPID; echo "$told"')
     with project.running() as process:
         assert project.wait(process) == -signal.SIGKILL
-    [lost] = {job.partition("_")[0] for job in project.cluster.squeue()}
+    [lost] = {job.partition("_")[0] for job in project.cluster.squeue()} - set(blockers)
     project.wrap("sbatch", 'exec REAL "$@"')
     project.unlock()
     project.go()
-    assert project.run() == 0, project.screen
-    assert f"Cancelling {lost}" in project.screen and len(project.job_ids) == 1 and len(project.starts) == 3
+    with project.running() as process:
+        project.until(lambda: f"Cancelling {lost}" in project.screen, "the lost array is found")
+        project.cluster.run("scancel", *blockers)
+        assert project.wait(process) == 0, project.screen
+    assert len(project.job_ids) == 1 and len(project.starts) == 3
     states = {row["State"] for row in project.cluster.ended(f"--jobs={lost}", fields="JobID")}
     assert all(state.startswith("CANCELLED") for state in states)
 

@@ -222,7 +222,7 @@ LATE_RESULT = """
         cp "$shared/${SLURM_JOB_ID}_submitted.pkl" "$hidden"
         command srun "${@:1:$#-1}" "$hidden"
         seconds=$(cat late.$SLURM_JOB_NAME)
-        setsid bash -c "while squeue -h -t R -j $SLURM_JOB_ID | grep -q .; do sleep 0.1; done; sleep $seconds; \\
+        setsid bash -c "while squeue -h -t R -j $SLURM_JOB_ID | grep -q .; do sleep 0.5; done; sleep $seconds; \\
             mv $hidden/*_result.pkl $shared" > /dev/null 2>&1 < /dev/null &
     }
 """
@@ -246,7 +246,7 @@ def test_files_that_become_visible_late_are_waited_for_but_not_for_ever(project:
             resources: runtime=5, mem_mb=100
             shell: "touch {output}"
     """)
-    setup = ["--submitit-setup", f"cd {project.folder}; source late.sh", "--submitit-result-grace", "20"]
+    setup = ["--submitit-setup", f"cd {project.folder}; source late.sh", "--submitit-result-grace", "30"]
     assert project.run(*setup, "--keep-going", "--latency-wait", "60") == 1
     assert re.search(r"\(never\).* failed: Slurm calls it completed, but it left no result", project.screen)
     assert (project.folder / "late.txt").read_text() == "late\n" and len(project.starts) == 1
