@@ -102,17 +102,29 @@ class Plan:
 
     @property
     def gpus(self) -> int:
-        """GPUs that a train or predict job asks for."""
+        """GPUs that a prediction asks for."""
         return 0 if self.study.compute.device == "cpu" else 1
 
     @property
+    def train_gpus(self) -> int:
+        """GPUs that a training asks for, per node."""
+        return self.gpus * self.study.compute.gpus
+
+    @property
     def job_mem_mb(self) -> int:
-        """Memory of a train or predict job: the process itself and its loader workers."""
+        """Memory of a prediction: the process itself and its loader workers."""
         return 6000 + 2500 * self.study.compute.workers
 
+    @property
+    def train_mem_mb(self) -> int:
+        """Memory of a training, per node: its processes and all their loader workers."""
+        compute = self.study.compute
+        return (6000 + 2500 * compute.workers_each) * compute.gpus if compute.gpus > 1 else self.job_mem_mb
+
     def train_minutes(self, run: Run) -> int:
-        """Time limit of a training: the estimate with half again as slack, one hour at least."""
-        return max(_SHORTEST_MINUTES, round(self.study.gpu_hours(run) * 60 * _SLACK))
+        """Time limit of a training: the estimate, shared by its GPUs, with half again as slack, one hour at least."""
+        hours = self.study.gpu_hours(run) / self.study.compute.processes
+        return max(_SHORTEST_MINUTES, round(hours * 60 * _SLACK))
 
     @property
     def archive_list(self) -> list[str]:
