@@ -188,15 +188,20 @@ def _fit(
     recipe, compute, processes = trainer.recipe, study.compute, trainer.processes
     saved = time.monotonic()
 
+    def wish() -> Asked:
+        due = processes.first and time.monotonic() - saved > _SECONDS_BETWEEN_STATES
+        return Asked(stop=bool(warning), save=due)
+
     def answer(asked: Asked) -> None:
         nonlocal saved
         if asked.stop or asked.save:
             keep()
             saved = time.monotonic()
         if asked.stop:
+            names = [name for heard in processes.gather(warning) for name in heard]
             raise Stopped(
-                f"{trainer.run.folder}: stopped by {warning[0] if warning else 'a signal to another process'} at "
-                f"epoch {trainer.epoch}, batch {trainer.batch}. The state is kept; the same command goes on from there."
+                f"{trainer.run.folder}: stopped by {names[0]} at epoch {trainer.epoch}, batch {trainer.batch}. "
+                "The state is kept; the same command goes on from there."
             )
 
     answer(Asked(stop=any(processes.gather(bool(warning)))))  # came while images and model were prepared
@@ -209,8 +214,7 @@ def _fit(
                 len(dataset), recipe.batch_size, trainer.run.seed, trainer.epoch, trainer.batch, share
             )
             for batch in training_loader(dataset, batches, compute.workers_each, trainer.device.type == "cuda"):
-                due = processes.first and time.monotonic() - saved > _SECONDS_BETWEEN_STATES
-                answer(trainer.step(batch, Asked(stop=bool(warning), save=due)))
+                answer(trainer.step(batch, wish))
                 advance(1)
                 heart.beat(trainer.epoch, trainer.done, trainer.mean_loss)
             answer(trainer.read())

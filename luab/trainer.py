@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -146,12 +147,12 @@ class Trainer:
             return self.sums["loss"] / count
         return self.log[-1][2] if self.log else None
 
-    def step(self, batch: list[torch.Tensor], asked: Asked) -> Asked:
+    def step(self, batch: list[torch.Tensor], wish: Callable[[], Asked]) -> Asked:
         """Trains on this process's share of one batch.
 
         Args:
             batch: uint8 images [share, 3, h, w], labels, points and weights, as the loader gives them.
-            asked: What this process wishes.
+            wish: Tells what this process wishes; asked when the step is under way.
 
         Returns:
             What any process wished in the step before, the same in all processes.
@@ -171,7 +172,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         parts = self._backward(images, labels, points, weights)
         self._update()
-        values = torch.cat([parts, torch.stack([survived, *(torch.full_like(survived, flag) for flag in asked)])])
+        values = torch.cat([parts, torch.stack([survived, *(torch.full_like(survived, flag) for flag in wish())])])
         before = self.read()
         self.unread = Unread(self.processes.add(values), (self.done, self.epoch, self.batch))
         self.batch += 1
