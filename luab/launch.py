@@ -98,7 +98,7 @@ def launch(study: Study, run: Run) -> None:
         environment = {**os.environ, _NOTES: str(notes), "LUAB_CONFIG": str(notes / "study.yaml")}
         environment.setdefault("OMP_NUM_THREADS", str(study.compute.threads_each))
         agent = subprocess.Popen(
-            [*_command(study.compute, notes), "-m", "luab", "train", run.folder],
+            [*_command(study.compute), "-m", "luab", "train", run.folder],
             env=environment,
             stdin=subprocess.DEVNULL,
             # Ignored is inherited: between here and its own first line nothing may end the agent.
@@ -148,7 +148,7 @@ def _torchrun(arguments: list[str]) -> int:
     return 0
 
 
-def _command(compute: Compute, notes: Path) -> list[str]:
+def _command(compute: Compute) -> list[str]:
     """The command that starts the agents, without what each rank shall run."""
     here = [sys.executable, "-m", "luab.launch", "--max-restarts", "0", "--nproc-per-node", str(compute.gpus)]
     if compute.nodes == 1:
