@@ -1,8 +1,11 @@
 """Weights as safetensors with a card, and the state that lets a training go on exactly where it stopped."""
 
+import contextlib
 import io
 import json
+import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from torch import nn
 
 from luab.errors import DataError
 from luab.files import replacing
+
+STATES = ("state.pt", "state-previous.pt")
 
 
 def save_model(path: Path, model: nn.Module, card: dict[str, Any]) -> None:
@@ -80,19 +85,65 @@ def load_model(path: Path, model: nn.Module, run: dict[str, Any]) -> None:
     model.load_state_dict(weights)
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Writes the state of an unfinished training: tensors, numbers, strings and containers of them."""
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Writes the state of an unfinished training: tensors, numbers, strings and containers of them.
+
+    The state before stays as state-previous.pt; there is at every moment at least one that is whole.
+    """
     content = io.BytesIO()
     torch.save(state, content)
-    with replacing(path) as aside:
-        aside.write_bytes(content.getbuffer())
+    newest, previous = (folder / name for name in STATES)
+    with replacing(newest) as aside:
+        with open(aside, "wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())  # before the one it replaces moves on
+        if newest.is_file():
+            os.replace(newest, previous)
+
+
+def load_newest_state(folder: Path, key: str, say: Callable[[str], object]) -> dict[str, Any] | None:
+    """Reads the last state of an unfinished training, or the one before where the last is damaged.
+
+    Args:
+        folder: Where `save_state` wrote.
+        key: Configuration that the state must belong to.
+        say: Told in one sentence why the last state is not used.
+
+    Returns:
+        The state, or None where there is none of this configuration.
+
+    Raises:
+        DataError: The last state is damaged and there is no other one to go on from.
+    """
+    newest, previous = (folder / name for name in STATES)
+    try:
+        state = load_state(newest, key)
+        if state is None and newest.is_file():
+            say(f"{newest}: of another recipe, data set or number of processes; this training starts anew.")
+        if state is not None or newest.is_file():
+            return state
+        return load_state(previous, key)
+    except DataError:
+        with contextlib.suppress(DataError):
+            state = load_state(previous, key) if newest.is_file() else None
+            if state is not None:
+                say(f"{newest}: damaged; going on from the one before, {previous.name}.")
+                return state
+        raise
+
+
+def remove_states(folder: Path) -> None:
+    """Removes what a finished training needs no more."""
+    for name in STATES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def load_state(path: Path, key: str) -> dict[str, Any] | None:
     """Reads the state of an unfinished training; nothing but tensors and plain values is unpickled.
 
     Args:
-        path: Written by `save_state`.
+        path: One of those that `save_state` wrote.
         key: Configuration that the state must belong to.
 
     Returns:

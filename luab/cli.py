@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from luab import launch
 from luab.config import Study, load_study
 from luab.errors import ConfigError, LuabError
 from luab.files import read_json
@@ -43,6 +44,8 @@ def main() -> None:
     try:
         app()
     except LuabError as error:
+        if launch.note(error, _way(error)):  # the process that launched this one says it, at the end of the log
+            sys.exit(1)
         if not sys.stderr.isatty():  # a log also tells where, a person at a terminal gets the reason alone
             print(f"raised by {_way(error)}\n", file=sys.stderr)
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -165,12 +168,16 @@ def targets(supervision: str, config: Config = None) -> None:
 
 @app.command()
 def train(run: RunName, config: Config = None) -> None:
-    """Train one run; taken up where it stopped if it was interrupted."""
+    """Train one run; taken up where it stopped if it was interrupted. Several processes are started as needed."""
     study, wanted = study_of(config), run_of(run)  # first: the imports below take seconds
+    if study.compute.processes > 1 and not launch.launched():
+        launch.launch(study, wanted)
+        return
+    launch.follow_launcher()
     from luab.provenance import provenance
     from luab.train import train as train_run
 
-    train_run(study, wanted, provenance())
+    train_run(study, wanted, provenance() if launch.first() else None, ready=launch.ready)
 
 
 @app.command()

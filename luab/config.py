@@ -7,13 +7,23 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from luab.errors import ConfigError
 from luab.paths import DATASET, Layout, Run
@@ -79,15 +89,57 @@ class Suite(_Closed):
 
 
 class Compute(_Closed):
-    """What a job may use; none of it changes a result on the CPU."""
+    """What a job may use.
+
+    Device, loader processes and the batch of a prediction change no result on the CPU. Another number of training
+    processes, or another split into accumulation steps, changes it within rounding; more where a backbone has
+    BatchNorm, whose statistics are those of one forward pass in one process unless the recipe says sync_batchnorm,
+    and where dropout or mixup draw, which each process does for itself.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")
-    workers: int = Field(8, ge=0, description="Loader processes of a train or predict job; 0 loads in the job.")
-    threads: int = Field(8, ge=1, description="CPU threads that a train or predict job asks for.")
+    gpus: int = Field(
+        1,
+        ge=1,
+        description="GPUs per node, and processes, of one training; on the CPU processes alone. Predictions take 1.",
+    )
+    nodes: int = Field(1, ge=1, description="Nodes of one training; more than 1 inside a Slurm job only.")
+    images_per_process: int | None = Field(
+        None,
+        ge=1,
+        description="Most images of one forward pass; a larger share of the batch is split into accumulation steps. "
+        "null: the whole share.",
+    )
+    workers: int = Field(
+        8,
+        ge=0,
+        description="Loader processes of a train or predict job on one node, divided among its processes, each of "
+        "which gets at least one; 0 loads in the job.",
+    )
+    threads: int = Field(
+        8,
+        ge=1,
+        description="CPU threads that a train or predict job asks for on one node, divided among its processes.",
+    )
     predict_batch: int = Field(256, ge=1, description="Images per forward pass in prediction.")
     longest_job_hours: Positive = Field(
         24, description="Longest time limit that a job asks for; a longer training goes on after it, in the same job."
     )
+
+    @property
+    def processes(self) -> int:
+        """Processes of one training, over all nodes."""
+        return self.gpus * self.nodes
+
+    @property
+    def workers_each(self) -> int:
+        """Loader processes of each process of a training."""
+        return max(1, self.workers // self.gpus) if self.workers else 0
+
+    @property
+    def threads_each(self) -> int:
+        """CPU threads of each process of a training."""
+        return max(1, self.threads // self.gpus)
 
 
 class Demo(_Closed):
@@ -127,6 +179,9 @@ class Recipe(_Closed):
     clip_grad: Positive | None = Field(None, description="Gradient norm; null is off.")
     amp: Literal["none", "bfloat16", "float16"] = Field("none", description="Mixed precision on a GPU.")
     channels_last: bool = Field(False, description="Memory format on a GPU.")
+    sync_batchnorm: bool = Field(
+        False, description="BatchNorm over the forward passes of all processes; on GPUs only, alike for one process."
+    )
     model_kwargs: dict[str, Any] = Field({}, description="Passed to timm.create_model.")
 
     @model_validator(mode="after")
@@ -140,6 +195,14 @@ class Recipe(_Closed):
             raise ValueError("mixup and cutmix pair images: batch_size must be even")
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A key that came later is not written at its default: results of a recipe that lacks it stay its results.
+        content: dict[str, Any] = whole(self)
+        if not self.sync_batchnorm:
+            del content["sync_batchnorm"]
+        return content
+
     @model_validator(mode="after")
     def _ranges_agree(self) -> "Recipe":
         smallest, largest = self.crop_scale
@@ -151,6 +214,37 @@ class Recipe(_Closed):
                 "learning rate would never be reached"
             )
         return self
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a total batch is made up.
+
+    Attributes:
+        processes: That share it equally.
+        images: Of one forward pass in one process.
+        steps: Forward passes of each process before the weights change.
+    """
+
+    processes: int
+    images: int
+    steps: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, compute: Compute) -> "Split":
+        """The split that a recipe and the means give, checked when the study was read."""
+        share = recipe.batch_size // compute.processes
+        images = min(share, compute.images_per_process or share)
+        return cls(compute.processes, images, share // images)
+
+    def __str__(self) -> str:
+        def count(n: int, noun: str, plural: str) -> str:
+            return f"{n} {noun if n == 1 else plural}"
+
+        return (
+            f"batch {self.processes * self.images * self.steps} = {count(self.processes, 'process', 'processes')} x "
+            f"{count(self.images, 'image', 'images')} x {count(self.steps, 'step', 'steps')}"
+        )
 
 
 class Study(_Closed):
@@ -197,6 +291,10 @@ class Study(_Closed):
     def recipe(self, backbone: str) -> Recipe:
         """The recipe of a backbone."""
         return self.recipes[self.backbone(backbone).recipe]
+
+    def split(self, backbone: str) -> Split:
+        """How the batches of a backbone's trainings are made up."""
+        return Split.of(self.recipe(backbone), self.compute)
 
     @property
     def backbone_names(self) -> list[str]:
@@ -347,8 +445,32 @@ def _disagreements(study: Study, recipes: Sequence[str]) -> Iterator[str]:
         twice = sorted({str(value) for value in values if values.count(value) > 1})
         if twice:
             yield f"{key}: {', '.join(twice)} stands there twice; once is enough."
+    for name, recipe in study.recipes.items():
+        yield from _splits_badly(name, recipe, study.compute)
     if "none" not in study.supervisions:
         yield "supervisions: 'none', the baseline, is missing; every difference is taken to it."
+
+
+def _splits_badly(name: str, recipe: Recipe, compute: Compute) -> Iterator[str]:
+    share, rest = divmod(recipe.batch_size, compute.processes)
+    by = f"compute.gpus {compute.gpus} x compute.nodes {compute.nodes}"
+    if rest:
+        yield f"recipes.{name}.batch_size: {recipe.batch_size} does not divide by {by} = {compute.processes} processes."
+    elif compute.images_per_process and share > compute.images_per_process and share % compute.images_per_process:
+        yield (
+            f"recipes.{name}.batch_size: {recipe.batch_size} gives each of {compute.processes} processes {share} "
+            f"images, which does not divide by compute.images_per_process {compute.images_per_process}."
+        )
+    elif (recipe.mixup or recipe.cutmix) and compute.processes > 1 and share % 2:
+        yield (
+            f"recipes.{name}.batch_size: mixup and cutmix pair images within a process, and {recipe.batch_size} "
+            f"gives each of {compute.processes} an odd number, {share}."
+        )
+    if recipe.sync_batchnorm and compute.device == "cpu" and compute.processes > 1:
+        yield (
+            f"recipes.{name}.sync_batchnorm: torch synchronises BatchNorm on GPUs only, and compute.device is 'cpu'; "
+            "set it to false or train with one process."
+        )
 
 
 def _describe(detail: Any) -> list[str]:

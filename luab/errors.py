@@ -18,3 +18,7 @@ class DataError(LuabError):
 
 class JobError(LuabError):
     """A job could not run or could not finish: no room, no device, lost process, NaN in the loss."""
+
+
+class LostProcess(JobError):
+    """Another process of the same training is gone; why, that one says itself, or its launcher does."""

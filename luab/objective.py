@@ -35,6 +35,7 @@ class LuabLoss(nn.Module):
         labels: torch.Tensor,
         points: torch.Tensor,
         point_weights: torch.Tensor,
+        denominator: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Named parts of the loss; optimise "loss".
 
@@ -44,6 +45,9 @@ class LuabLoss(nn.Module):
             labels: int64 [batch], or class distributions [batch, classes].
             points: [batch, 2] or [batch, k, 2]; ignored where the weight is 0.
             point_weights: [batch] or [batch, k]; 0 where no point survived, else 1 or the mixing weight.
+            denominator: [] what the sum over points is divided by; None: the sum of their weights. A part of a
+                larger batch passes its equal share of the larger batch's weights: then the mean over the parts is
+                the larger batch's loss, however unevenly its points are spread.
 
         Returns:
             "loss", "classification" and "byproduct"; byproduct is 0 when no point survived.
@@ -52,7 +56,7 @@ class LuabLoss(nn.Module):
         classification = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
         byproduct = logits.new_zeros(())
         if predicted is not None:
-            byproduct = point_loss(predicted, points, point_weights)
+            byproduct = point_loss(predicted, points, point_weights, denominator)
         return {
             "loss": classification + self.weight * byproduct,
             "classification": classification,
@@ -60,13 +64,16 @@ class LuabLoss(nn.Module):
         }
 
 
-def point_loss(predicted: Points, points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def point_loss(
+    predicted: Points, points: torch.Tensor, weights: torch.Tensor, denominator: torch.Tensor | None = None
+) -> torch.Tensor:
     """Weighted mean of the smooth-L1 distance over surviving points; 0 when there is none.
 
     Args:
         predicted: [batch, 2].
         points: [batch, 2] or [batch, k, 2] in the same frame.
         weights: [batch] or [batch, k].
+        denominator: [] in place of the sum of the weights.
     """
     if points.ndim == 2:
         points, weights = points.unsqueeze(1), weights.unsqueeze(1)
@@ -75,7 +82,8 @@ def point_loss(predicted: Points, points: torch.Tensor, weights: torch.Tensor) -
     ).mean(dim=-1)  # [batch, k, 2] -> [batch, k]
     # Absent points stand at (-1, -1): where() keeps them out also of the gradient.
     total = torch.where(weights > 0, weights * distance, 0).sum()
-    return total / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
+    count = weights.sum() if denominator is None else denominator
+    return total / count.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 class PointMixup:

@@ -103,20 +103,31 @@ class Plan:
 
     @property
     def gpus(self) -> int:
-        """GPUs that a train or predict job asks for."""
+        """GPUs that a prediction asks for."""
         return 0 if self.study.compute.device == "cpu" else 1
 
     @property
+    def train_gpus(self) -> int:
+        """GPUs that a training asks for, per node."""
+        return self.gpus * self.study.compute.gpus
+
+    @property
     def job_mem_mb(self) -> int:
-        """Memory of a train or predict job: the process itself and its loader workers."""
+        """Memory of a prediction: the process itself and its loader workers."""
         return 6000 + 2500 * self.study.compute.workers
 
-    def train_minutes(self, run: Run) -> int:
-        """Time limit of a training: the estimate with half again as slack, within an hour and the config's longest job.
+    @property
+    def train_mem_mb(self) -> int:
+        """Memory of a training, per node: its processes and all their loader workers."""
+        compute = self.study.compute
+        return (6000 + 2500 * compute.workers_each) * compute.gpus if compute.gpus > 1 else self.job_mem_mb
 
-        A training that needs more goes on in the same job after each time limit.
+    def train_minutes(self, run: Run) -> int:
+        """Time limit of a training: the estimate, shared by its GPUs, with half again as slack.
+
+        Within one hour and the longest job of the config; a training that needs more goes on after each limit.
         """
-        hours = training_hours(self.study, run, published_speeds(self.study)) * _SLACK
+        hours = training_hours(self.study, run, published_speeds(self.study)) / self.study.compute.processes * _SLACK
         longest = round(self.study.compute.longest_job_hours * 60)
         return min(max(_SHORTEST_MINUTES, round(hours * 60)), longest)
 

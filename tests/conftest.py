@@ -1,7 +1,14 @@
 """Fixtures that several tests share."""
 
+import dataclasses
+import json
+import os
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +16,7 @@ import numpy as np
 import pytest
 
 from luab.config import Study, parse_study
+from luab.paths import Run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -118,3 +126,65 @@ def _write_toy_targets(file: Path, points: dict[str, tuple[float, float]]) -> No
     file.parent.mkdir(parents=True)
     pq.write_table(pa.table({"image_id": ids, "x": xy[:, 0], "y": xy[:, 1]}, schema=SCHEMA), file)
     write_json(file.with_suffix(".json"), {"supervision": "click", "n": len(ids), "sha256": "toy", "notes": {}})
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How the processes of one training ended: exit codes (negative: signal, 124: hung) and messages, by rank."""
+
+    codes: list[int]
+    messages: list[str]
+    seconds: float
+
+    @property
+    def fine(self) -> bool:
+        """Whether all processes finished."""
+        return not any(self.codes)
+
+
+class Trainings:
+    """Trainings in processes of their own, through tests/trainings.py."""
+
+    def __init__(self, server: "subprocess.Popen[str]", log: Path) -> None:
+        self.server, self.log = server, log
+
+    def __call__(self, study: Study, run: Run, hurts: tuple[dict[str, Any], ...] = (), **settings: float) -> Trained:
+        """Trains a run with as many processes as the study says; see the server for `hurts` and settings."""
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            file.write(study.dump())
+            file.flush()
+            request = {
+                "study": file.name,
+                "run": dataclasses.astuple(run),
+                "processes": study.compute.processes,
+                "hurts": hurts,
+            }
+            assert self.server.stdin is not None and self.server.stdout is not None
+            self.server.stdin.write(json.dumps(request | settings) + "\n")
+            self.server.stdin.flush()
+            line = self.server.stdout.readline()
+        assert line, self.log.read_text()
+        trained = Trained(**json.loads(line))
+        assert 124 not in trained.codes, f"hung: {trained}\n{self.log.read_text()[-3000:]}"
+        return trained
+
+
+@pytest.fixture(scope="session")
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
+    """Trains in fresh processes, one or several, that can be killed."""
+    log = tmp_path_factory.mktemp("trainings") / "log.txt"
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+    with open(log, "w") as errors:
+        server = subprocess.Popen(
+            [sys.executable, str(REPOSITORY / "tests" / "trainings.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    try:
+        yield Trainings(server, log)
+    finally:
+        server.kill()
+        server.communicate()

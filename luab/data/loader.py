@@ -23,9 +23,12 @@ class EpochBatches(Sampler[list[int]]):
         seed: Of the order.
         epoch: Which pass.
         start: First batch to give; a resumed epoch sees exactly the remaining samples.
+        share: (r, n) gives the r-th of n equal parts of each batch; all parts in order are the batch.
     """
 
-    def __init__(self, images: int, batch_size: int, seed: int, epoch: int, start: int = 0) -> None:
+    def __init__(
+        self, images: int, batch_size: int, seed: int, epoch: int, start: int = 0, share: tuple[int, int] = (0, 1)
+    ) -> None:
         self.images, self.batch_size, self.seed, self.epoch, self.start = (
             images,
             batch_size,
@@ -33,14 +36,18 @@ class EpochBatches(Sampler[list[int]]):
             epoch,
             start,
         )
+        self.share = share
 
     def __len__(self) -> int:
         return self.images // self.batch_size - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.images)
+        part, parts = self.share
+        size = self.batch_size // parts
         for batch in range(self.start, self.images // self.batch_size):
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+            first = batch * self.batch_size + part * size
+            yield order[first : first + size].tolist()
 
 
 def training_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int, pinned: bool) -> DataLoader[Any]:

@@ -1,8 +1,6 @@
 """Trainings that are warned, killed or misled: they go on bit for bit, or end with one sentence."""
 
 import dataclasses
-import multiprocessing
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -11,63 +9,30 @@ import numpy as np
 import pytest
 
 import luab.train
+import luab.trainer
 from luab.errors import ConfigError, DataError, JobError
-from luab.files import file_sha256, read_json
+from luab.files import file_sha256
+from luab.heartbeat import ATTEMPTS, PROGRESS
 from luab.paths import Run
-
-pytestmark = pytest.mark.filterwarnings("default:This process:DeprecationWarning")  # fork beside threads
 
 VIT = Run("imagenet", "test_vit", "click", 1.0, 0)
 CNN = dataclasses.replace(VIT, backbone="test_resnet")
 VIT_RECIPE = {"drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "ema_decay": 0.9, "clip_grad": 1.0}
 
 
-def _in_a_process(study, run, hurt=None):
-    """Trains in a process group of its own; returns (exit code, message)."""
-
-    def body(pipe):
-        os.setsid()
-        if hurt is not None:
-            hurt()
-        try:
-            luab.train.train(study, run)
-            pipe.send("")
-        except Exception as error:
-            pipe.send(f"{type(error).__name__}: {error}")
-
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=body, args=(sender,))
-    process.start()
-    sender.close()
-    process.join(60)
-    try:
-        message = receiver.recv()
-    except EOFError:  # killed before it could say anything
-        message = ""
-    assert process.exitcode is not None
-    return process.exitcode, message
-
-
-def _signal_at(step, number):
-    """Before a step, sends a signal to the whole process group, loader processes included."""
-
-    def hurt():
-        whole = luab.train._step
-
-        def stepping(trainer, *rest):
-            if rest[-1] == step:
-                os.killpg(os.getpgrp(), number)
-            whole(trainer, *rest)
-
-        luab.train._step = stepping
-
-    return hurt
+def _everywhere(number, step):
+    """Before a step, a signal to the process and its loader processes."""
+    return ({"signal": number, "rank": None, "at_step": step},)
 
 
 def _products(study, run):
     folder = study.layout.run(run)
     return file_sha256(folder / "model.safetensors"), (folder / "log.csv").read_text()
+
+
+def _names(folder):
+    """What lies in a run's folder, but for what tells of its progress."""
+    return sorted(path.name for path in folder.iterdir() if path.name not in (PROGRESS, ATTEMPTS))
 
 
 @pytest.fixture(scope="module")
@@ -86,56 +51,76 @@ def unbroken():
         (CNN, 5, 0, signal.SIGTERM),  # the last batch of all
     ],
 )
-def test_a_warned_training_goes_on_bit_for_bit(toy_study, unbroken, run, step, workers, number, tmp_path):
+def test_a_warned_training_goes_on_bit_for_bit(toy_study, trainings, unbroken, run, step, workers, number, tmp_path):
     recipe = VIT_RECIPE if run is VIT else {}
     if run not in unbroken:
         whole = toy_study(run.backbone, recipe=recipe, paths={"results": str(tmp_path / "whole")})
-        assert _in_a_process(whole, run) == (0, "")
+        assert trainings(whole, run).fine
         unbroken[run] = _products(whole, run)
     study = toy_study(run.backbone, recipe=recipe, compute={"workers": workers})
     folder = study.layout.run(run)
-    code, message = _in_a_process(study, run, _signal_at(step, number))
-    assert (code, message.startswith("JobError:")) == (0, True), message
-    assert signal.Signals(number).name in message and "goes on from there" in message
-    assert [path.name for path in folder.iterdir()] == ["state.pt"]
-    assert _in_a_process(study, run) == (0, "")
+    warned = trainings(study, run, _everywhere(number, step))
+    assert warned.codes == [1] and warned.messages[0].startswith("Stopped:"), warned
+    assert signal.Signals(number).name in warned.messages[0] and "goes on from there" in warned.messages[0]
+    assert _names(folder) == ["state.pt"]
+    assert trainings(study, run).fine
     assert _products(study, run) == unbroken[run]
-    assert sorted(path.name for path in folder.iterdir()) == ["log.csv", "model.safetensors", "run.json"]
+    assert _names(folder) == ["log.csv", "model.safetensors", "run.json"]
 
 
-def test_a_killed_training_goes_on_from_its_last_state(toy_study, tmp_path):
-    whole = toy_study(paths={"results": str(tmp_path / "whole")})
-    assert _in_a_process(whole, CNN) == (0, "")
+@pytest.mark.parametrize("replaced", [1, 2, 3, 6, 7])
+def test_a_killed_training_goes_on_from_its_last_state(toy_study, trainings, unbroken, tmp_path, replaced):
+    """Also when it is killed between the two renames that put a state in place."""
+    if CNN not in unbroken:
+        whole = toy_study(paths={"results": str(tmp_path / "whole")})
+        assert trainings(whole, CNN).fine
+        unbroken[CNN] = _products(whole, CNN)
     study = toy_study()
     folder = study.layout.run(CNN)
-
-    def killed_while_saving():
-        luab.train._SECONDS_BETWEEN_STATES = -1.0
-        saved, replace = [], os.replace
-
-        def replacing(source, target):
-            saved.append(target)
-            if len(saved) == 4:
-                os.kill(os.getpid(), signal.SIGKILL)
-            replace(source, target)
-
-        os.replace = replacing
-
-    assert _in_a_process(study, CNN, killed_while_saving)[0] == -signal.SIGKILL
-    left = sorted(path.name for path in folder.iterdir())
-    assert len(left) == 2 and left[0].startswith(".state-") and left[1] == "state.pt"
-    assert _in_a_process(study, CNN) == (0, "")
-    assert _products(study, CNN) == _products(whole, CNN)
-    assert sorted(path.name for path in folder.iterdir()) == ["log.csv", "model.safetensors", "run.json"]
+    hurt = {"signal": signal.SIGKILL, "rank": 0, "at_replace": replaced}
+    assert trainings(study, CNN, (hurt,), states_s=-1.0).codes == [-signal.SIGKILL]
+    left = _names(folder)
+    assert left[0].startswith(".state-") and set(left[1:]) <= {"state.pt", "state-previous.pt"}
+    assert len(left) == min(replaced, 3) - (replaced > 2 and replaced % 2 == 1)
+    assert trainings(study, CNN).fine
+    assert _products(study, CNN) == unbroken[CNN]
+    assert _names(folder) == ["log.csv", "model.safetensors", "run.json"]
 
 
-def test_a_state_of_another_recipe_is_not_taken_up(toy_study):
+@pytest.mark.parametrize("other", [{"recipe": {"lr": 0.001}}, {"compute": {"images_per_process": 4}}])
+def test_a_state_of_another_configuration_is_not_taken_up(toy_study, trainings, other, capfd):
     study = toy_study()
-    _in_a_process(study, CNN, _signal_at(1, signal.SIGTERM))
-    other = toy_study(recipe={"lr": 0.001})
-    assert _in_a_process(other, CNN) == (0, "")
-    assert read_json(other.layout.run_json(CNN))["recipe"]["lr"] == 0.001
-    assert len((other.layout.run(CNN) / "log.csv").read_text().splitlines()) == 3
+    assert not trainings(study, CNN, _everywhere(signal.SIGTERM, 1)).fine
+    result = luab.train.train(toy_study(**other), CNN)
+    assert "of another recipe, data set or number of processes; this training starts anew" in capfd.readouterr().err
+    assert len((study.layout.run(CNN) / "log.csv").read_text().splitlines()) == 3
+    assert result["attempts"]["starts"] == 2
+
+
+def test_a_damaged_state_is_passed_over_for_the_one_before(toy_study, trainings, unbroken, tmp_path, capfd):
+    if CNN not in unbroken:
+        whole = toy_study(paths={"results": str(tmp_path / "whole")})
+        assert trainings(whole, CNN).fine
+        unbroken[CNN] = _products(whole, CNN)
+    study = toy_study()
+    folder = study.layout.run(CNN)
+    assert not trainings(study, CNN, _everywhere(signal.SIGTERM, 3), states_s=-1.0).fine
+    assert _names(folder) == ["state-previous.pt", "state.pt"]
+    state = folder / "state.pt"
+    state.write_bytes(state.read_bytes()[:-300])
+    luab.train.train(study, CNN)
+    assert "state.pt: damaged; going on from the one before, state-previous.pt" in capfd.readouterr().err
+    assert _products(study, CNN) == unbroken[CNN]
+
+
+def test_two_damaged_states_are_an_error(toy_study, trainings):
+    study = toy_study()
+    folder = study.layout.run(CNN)
+    assert not trainings(study, CNN, _everywhere(signal.SIGTERM, 3), states_s=-1.0).fine
+    for name in ("state.pt", "state-previous.pt"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-300])
+    with pytest.raises(DataError, match=r"state\.pt: .*is damaged.*Remove it"):
+        luab.train.train(study, CNN)
 
 
 def test_a_damaged_state_is_named(toy_study):
@@ -151,21 +136,22 @@ def test_a_loss_that_is_not_finite_names_quantity_and_step(toy_study):
     study = toy_study(recipe={"lr": 1e18, "optimizer": "sgd", "warmup_epochs": 0, "epochs": 4})
     with pytest.raises(JobError, match=r"(classification|byproduct) became (nan|inf) in step \d+ \(epoch \d"):
         luab.train.train(study, CNN)
-    assert not study.layout.run(CNN).exists()
+    assert _names(study.layout.run(CNN)) == []
 
 
 def test_weights_that_are_not_finite_are_never_written(toy_study, monkeypatch):
     study = toy_study(recipe={"epochs": 1, "warmup_epochs": 0})
-    whole = luab.train._step
+    update = luab.trainer.Trainer._update
 
-    def stepping(trainer, *rest):
-        whole(trainer, *rest)
-        trainer.model.byproduct.bias.data[0] = float("nan")  # what an infinite last gradient leaves
+    def updating(trainer):
+        update(trainer)
+        if trainer.done == 2:
+            trainer.model.byproduct.bias.data[0] = float("nan")  # what an infinite last gradient leaves
 
-    monkeypatch.setattr(luab.train, "_step", lambda *a: stepping(*a) if a[-1] == 2 else whole(*a))
+    monkeypatch.setattr(luab.trainer.Trainer, "_update", updating)
     with pytest.raises(JobError, match=r"byproduct\.bias holds NaN"):
         luab.train.train(study, CNN)
-    assert not study.layout.run(CNN).exists()
+    assert _names(study.layout.run(CNN)) == []
 
 
 @pytest.fixture
@@ -184,7 +170,7 @@ def test_a_corrupt_jpeg_is_named_with_its_row(toy_study, broken_world, workers):
     text = str(caught.value)
     assert text.startswith(f"{file} (row 13 of the training manifest): expected an image")
     assert "Traceback" not in text and len(text.splitlines()) == 1
-    assert not study.layout.run(CNN).exists()
+    assert _names(study.layout.run(CNN)) == []
 
 
 def test_missing_inputs_are_one_clear_error_each(toy_study, broken_world):
@@ -235,15 +221,15 @@ def test_a_full_disk_is_a_job_error_and_leaves_nothing(toy_study, monkeypatch):
     study = toy_study(recipe={"epochs": 1, "warmup_epochs": 0})
     with pytest.raises(JobError, match=r"model\.safetensors: could not be written \(No space left"):
         luab.train.train(study, CNN)
-    assert list(study.layout.run(CNN).iterdir()) == []
+    assert _names(study.layout.run(CNN)) == []
 
 
 def test_random_states_survive_the_round_trip():
     before = np.random.get_state()[1].copy()
-    state = luab.train._random_state(luab.train.torch.device("cpu"))
-    expected = np.random.rand(3), luab.train.torch.rand(3), luab.train.random.random()
-    luab.train._restore_random_state(state, luab.train.torch.device("cpu"))
+    state = luab.trainer.random_state(luab.train.torch.device("cpu"))
+    expected = np.random.rand(3), luab.train.torch.rand(3), luab.trainer.random.random()
+    luab.trainer.restore_random_state(state, luab.train.torch.device("cpu"))
     assert np.array_equal(np.random.get_state()[1], before)
-    again = np.random.rand(3), luab.train.torch.rand(3), luab.train.random.random()
+    again = np.random.rand(3), luab.train.torch.rand(3), luab.trainer.random.random()
     assert np.array_equal(again[0], expected[0]) and again[2] == expected[2]
     assert luab.train.torch.equal(again[1], expected[1])

@@ -7,13 +7,14 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "luab"
 STAGES = (
-    ("errors", "shapes", "paths", "config", "files", "progress"),
+    ("errors", "shapes", "paths", "config", "files", "progress", "heartbeat"),
     ("archives", "verifying", "transfer", "fetching", "unpacking", "byproducts"),
     ("sources", "data"),
     ("demo",),
     ("model",),
     ("objective", "cam"),
-    ("checkpoint",),
+    ("checkpoint", "distributed"),
+    ("trainer",),
     ("train",),
     ("predict",),
     ("metrics",),
@@ -28,6 +29,7 @@ STAGES = (
         "status",
         "headline",
         "doctor",
+        "launch",
         "reference",
         "cli",
         "__main__",

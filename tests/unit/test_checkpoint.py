@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from luab.checkpoint import load_model, load_state, read_card, save_model, save_state
+from luab.checkpoint import load_model, load_newest_state, load_state, read_card, remove_states, save_model, save_state
 from luab.errors import DataError
 
 RUN = {"backbone": "x", "lambda": 1.0, "seed": 0}
@@ -57,7 +57,7 @@ def test_a_damaged_model_is_refused(weights, damage):
 
 def test_a_state_reads_back_for_its_own_configuration(tmp_path):
     path = tmp_path / "state.pt"
-    save_state(path, {"key": "k", "tensor": torch.arange(3), "log": [[0, 1.5]], "ema": None})
+    save_state(tmp_path, {"key": "k", "tensor": torch.arange(3), "log": [[0, 1.5]], "ema": None})
     state = load_state(path, "k")
     assert state is not None and state["tensor"].tolist() == [0, 1, 2] and state["log"] == [[0, 1.5]]
     assert load_state(path, "other") is None and load_state(tmp_path / "none.pt", "k") is None
@@ -79,7 +79,7 @@ def test_a_state_that_is_not_ours_is_refused_unrun(tmp_path, damage):
     elif damage == "malicious zip":
         torch.save({"key": "k", "x": _Malicious(str(trap))}, path)
     elif damage == "truncated":
-        save_state(path, {"key": "k", "tensor": torch.arange(300)})
+        save_state(tmp_path, {"key": "k", "tensor": torch.arange(300)})
         path.write_bytes(path.read_bytes()[:-200])
     elif damage == "list":
         torch.save([1, 2], path)
@@ -92,9 +92,39 @@ def test_a_state_that_is_not_ours_is_refused_unrun(tmp_path, damage):
 
 def test_any_cut_of_a_state_is_a_data_error(tmp_path):
     path = tmp_path / "state.pt"
-    save_state(path, {"key": "k", "tensor": torch.arange(30), "words": ["a", 1, 2.5]})
+    save_state(tmp_path, {"key": "k", "tensor": torch.arange(30), "words": ["a", 1, 2.5]})
     whole = path.read_bytes()
     for cut in range(0, len(whole) - 1, 37):
         path.write_bytes(whole[:cut])
         with pytest.raises(DataError):
             load_state(path, "k")
+
+
+def test_the_last_two_states_are_kept(tmp_path):
+    said: list[str] = []
+    assert load_newest_state(tmp_path, "k", said.append) is None
+    for step in range(3):
+        save_state(tmp_path, {"key": "k", "step": step})
+    assert sorted(os.listdir(tmp_path)) == ["state-previous.pt", "state.pt"]
+    assert load_newest_state(tmp_path, "k", said.append)["step"] == 2 and said == []
+    assert load_newest_state(tmp_path, "other", said.append) is None and "starts anew" in said.pop()
+    newest, previous = tmp_path / "state.pt", tmp_path / "state-previous.pt"
+    whole = newest.read_bytes()
+    newest.write_bytes(whole[:-50])
+    assert load_newest_state(tmp_path, "k", said.append)["step"] == 1 and "state-previous.pt" in said.pop()
+    previous.write_bytes(whole[:-50])
+    with pytest.raises(DataError, match=r"state\.pt: .*damaged"):
+        load_newest_state(tmp_path, "k", said.append)
+    newest.unlink()  # killed between the two renames
+    previous.write_bytes(whole)
+    assert load_newest_state(tmp_path, "k", said.append)["step"] == 2 and said == []
+    remove_states(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_damaged_state_beside_one_of_another_configuration_is_an_error(tmp_path):
+    save_state(tmp_path, {"key": "other"})
+    save_state(tmp_path, {"key": "k"})
+    (tmp_path / "state.pt").write_bytes(b"PK")
+    with pytest.raises(DataError, match="Remove it"):
+        load_newest_state(tmp_path, "k", print)

@@ -134,6 +134,17 @@ def test_jobs_get_gpus_unless_the_study_is_for_the_cpu(planned: Any) -> None:
     assert planned().job_mem_mb > planned("config/demo.yaml").job_mem_mb
 
 
+def test_a_training_gets_what_its_processes_need_per_node(planned: Any, full: Study) -> None:
+    compute = full.compute.model_dump(mode="json")
+    alone, many = planned(), planned(compute=compute | {"gpus": 4, "nodes": 2, "workers": 16})
+    assert (alone.train_gpus, alone.train_mem_mb) == (1, alone.job_mem_mb)
+    assert (many.gpus, many.train_gpus) == (1, 4)
+    assert many.train_mem_mb == 4 * (6000 + 2500 * 4)
+    run = Run("imagenet", "vit_base_patch16_224", "none", 0.0, 0)
+    assert many.train_minutes(run) == round(alone.train_minutes(run) / 8)
+    assert planned("config/demo.yaml").train_gpus == 0
+
+
 def test_the_kept_configuration_is_named_by_content(full: Study, tmp_path: Path) -> None:
     kept = keep_config(full, tmp_path)
     assert keep_config(full, tmp_path) == kept and load_study([kept]) == full

@@ -15,8 +15,9 @@ rule train:
         "../envs/luab.yaml"
     threads: STUDY.compute.threads
     resources:
-        gpu=PLAN.gpus,
-        mem_mb=PLAN.job_mem_mb,
+        gpu=PLAN.train_gpus,
+        nodes=STUDY.compute.nodes,
+        mem_mb=PLAN.train_mem_mb,
         runtime=lambda wildcards: PLAN.train_minutes(run_of(wildcards)),
     params:
         recipe=recipe_of,
