@@ -1,7 +1,7 @@
 """`luab status --watch`: queue, node, epoch, loss and time left of every training, from any terminal of the checkout.
 
-Trainings say how far they are in a file beside their results, the executor plugin keeps a file for each live job, and
-Slurm is asked once for all jobs together.
+Trainings say how far they are in a file beside their results, and the executor plugin keeps a file for each live job.
+While a Snakemake runs these files hold, and nobody asks Slurm; otherwise one squeue asks for all jobs together.
 """
 
 import time
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -20,8 +21,13 @@ from luab.config import Study
 from luab.heartbeat import Progress, read_progress
 from luab.paths import Run
 
+if TYPE_CHECKING:
+    from snakemake_executor_plugin_submitit.status import State
+
 JOBS = Path(".snakemake") / "submitit" / "live"
 """The executor plugin's folder of live jobs, below the checkout."""
+CURRENT_S = 120.0
+"""So long after the last answer of squeue the plugin's records are taken for the truth; it asks once a minute at least."""
 SILENT_S = 300.0
 """After so long without a word a training that should run is called silent."""
 _STYLES = {"done": "green", "running": "cyan", "pending": "blue", "silent": "yellow", "stopped": "yellow"}
@@ -72,7 +78,7 @@ def watch(study: Study, interval_s: float) -> None:
 
     Args:
         study: Whose runs are shown.
-        interval_s: Seconds between two looks, each with one squeue call while jobs live.
+        interval_s: Seconds between two looks, each with one squeue at most.
     """
     console = Console()
     try:
@@ -98,15 +104,13 @@ def look(study: Study) -> tuple[list[Row], list[Job]]:
 
 
 def live_jobs(folder: Path) -> dict[str, Job]:
-    """Live jobs by each of their outputs; states from one squeue call, or as last noted where there is no Slurm."""
-    from snakemake_executor_plugin_submitit.registry import Registry
-    from snakemake_executor_plugin_submitit.status import Slurm, SlurmUnreachable
+    """Live jobs by each of their outputs."""
+    from snakemake_executor_plugin_submitit.registry import CHECKED, Registry
 
     entries = [entry for entry in Registry(folder) if entry.id]
-    try:
-        states = Slurm().queue([entry.id for entry in entries if entry.cluster == "slurm"])
-    except SlurmUnreachable:
-        states = {}
+    checked = folder / CHECKED
+    known = checked.is_file() and time.time() - checked.stat().st_mtime < CURRENT_S
+    states = {} if known else _asked([entry.id for entry in entries if entry.cluster == "slurm"])
     found = {}
     for entry in entries:
         now = states.get(entry.id)
@@ -116,6 +120,16 @@ def live_jobs(folder: Path) -> dict[str, Job]:
         job = Job(entry.id, state.lower(), reason, node, entry.attempt, entry.name.partition(" ")[0])
         found.update(dict.fromkeys(entry.outputs, job))
     return found
+
+
+def _asked(ids: list[str]) -> "dict[str, State]":
+    """What one squeue says; nothing where there is no Slurm that answers."""
+    from snakemake_executor_plugin_submitit.status import Slurm, SlurmUnreachable
+
+    try:
+        return Slurm().queue(ids)
+    except SlurmUnreachable:
+        return {}
 
 
 def _row(study: Study, run: Run, job: Job | None) -> Row:
