@@ -234,11 +234,17 @@ def plan(config: Config = None) -> None:
 
 
 @app.command()
-def status(config: Config = None) -> None:
-    """Show which runs, predictions and scores exist, are missing, or stem from older code."""
+def status(
+    config: Config = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the trainings until all are done.")] = False,
+    interval: Annotated[float, typer.Option(min=1, help="Seconds between two looks of --watch.")] = 15,
+) -> None:
+    """Show which runs, predictions and scores exist, are missing, or stem from older code; or follow the trainings."""
     from luab.status import print_status
+    from luab.watch import watch as follow
 
-    print_status(study_of(config))
+    study = study_of(config)
+    follow(study, interval) if watch else print_status(study)
 
 
 @app.command()
