@@ -54,7 +54,7 @@ def known_speeds(study: Study) -> dict[str, Speed]:
     for name in study.backbone_names:
         cards = [study.layout.run_json(run) for run in study.runs() if run.backbone == name]
         made = [read_json(card) for card in cards if card.is_file()]
-        if measured := [one["images_per_s"] / one["processes"] for one in made if "images_per_s" in one]:
+        if measured := [one["images_per_s"] / one["processes"] for one in made if one.get("images_per_s")]:
             speeds[name] = Speed(statistics.median(measured), f"measured, n={len(measured)}")
     return speeds
 

@@ -140,6 +140,11 @@ class Heartbeat:
         self._note({"event": "end", "outcome": outcome, "step": done})
         self._replace("finished" if outcome == "finished" else "stopped", epoch, done, loss)
 
+    def images_per_s(self, done: int) -> float:
+        """Images per second since this start, over all processes, when `done` steps are done; 0 before the first."""
+        elapsed, fresh = time.monotonic() - self._clock, done - (self._first or 0)
+        return fresh * self.images / elapsed if fresh and elapsed else 0.0
+
     def attempts(self) -> dict[str, float]:
         """Starts of this training and seconds over all of them, the running one included; for run.json."""
         starts, seconds, since = 0, 0.0, None
@@ -176,16 +181,15 @@ class Heartbeat:
     def _replace(self, state: str, epoch: int, done: int, loss: float | None) -> None:
         if not self.writes:
             return
-        elapsed, fresh = time.monotonic() - self._clock, done - (self._first or 0)
-        rate = fresh / elapsed if fresh and elapsed else 0.0
+        rate = self.images_per_s(done)
         content = {
             **self.fixed,
             "state": state,
             "epoch": epoch,
             "done": done,
             "loss": loss,
-            "images_per_s": round(rate * self.images, 3),
-            "seconds_left": round((self.total - done) / rate, 1) if rate else None,
+            "images_per_s": round(rate, 3),
+            "seconds_left": round((self.total - done) * self.images / rate, 1) if rate else None,
             "started": round(self.started, 3),
             "updated": round(time.time(), 3),
         }

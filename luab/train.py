@@ -98,6 +98,7 @@ def _train(
                 "images": len(dataset),
                 "points": int(np.isfinite(dataset.points[:, 0]).sum()),
                 "seconds": round(time.monotonic() - started, 1),
+                "images_per_s": round(heart.images_per_s(trainer.done), 1),
                 "attempts": heart.attempts(),
                 "device": str(device),
                 "processes": processes.count,

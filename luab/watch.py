@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 JOBS = Path(".snakemake") / "submitit" / "live"
 """The executor plugin's folder of live jobs, below the checkout."""
 CURRENT_S = 120.0
-"""So long after the last answer of squeue the plugin's records are taken for the truth; it asks once a minute at least."""
+"""So long after the last answer of squeue the plugin's records hold; it asks once a minute at least."""
 SILENT_S = 300.0
 """After so long without a word a training that should run is called silent."""
 _STYLES = {"done": "green", "running": "cyan", "pending": "blue", "silent": "yellow", "stopped": "yellow"}

@@ -140,8 +140,10 @@ def test_a_training_gets_what_its_processes_need_per_node(planned: Any, full: St
     assert (alone.train_gpus, alone.train_mem_mb) == (1, alone.job_mem_mb)
     assert (many.gpus, many.train_gpus) == (1, 4)
     assert many.train_mem_mb == 4 * (6000 + 2500 * 4)
-    run = Run("imagenet", "vit_base_patch16_224", "none", 0.0, 0)
-    assert many.train_minutes(run) == round(alone.train_minutes(run) / 8)
+    run = Run("imagenet", "resnet50", "none", 0.0, 0)
+    long = compute | {"longest_job_hours": 1000}
+    hours = planned(compute=long).train_minutes(run) / 60
+    assert planned(compute=long | {"gpus": 4, "nodes": 2}).train_minutes(run) / 60 == pytest.approx(hours / 8, abs=0.02)
     assert planned("config/demo.yaml").train_gpus == 0
 
 
