@@ -25,7 +25,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -98,7 +97,6 @@ class Cluster:
         self._keepers: dict[str, subprocess.Popen[bytes]] = {}
         self._ports: dict[str, int] = {}
         self._database_password = secrets.token_hex(16)
-        self._database_status = 0
         self.folder = Path()
 
     # Life
@@ -389,15 +387,11 @@ class Cluster:
             os.chown(path, entry.pw_uid, entry.pw_gid)
 
     def _start_daemons(self) -> None:
-        database = threading.Thread(target=self._create_database)
         if self.accounting:
-            database.start()
+            self._begin_database()
         self._start_munged()
         if self.accounting:
-            database.join()
-            if self._database_status:
-                said = (self.folder / "log" / "mysql_install_db.log").read_text(errors="replace")[:2000]
-                raise ClusterError(f"mysql_install_db ended with {self._database_status}:\n{said}")
+            self._await_database()
             self._start_mariadbd()
             self._start_slurmdbd()
             self._register()
@@ -424,19 +418,15 @@ class Cluster:
         self._daemon("munged", "munged", "--foreground", *options)
         self._await_daemon("munged", self._munge_socket().exists)
 
-    def _create_database(self) -> None:
+    def _begin_database(self) -> None:
         options = [f"--datadir={self.folder / 'db'}", "--no-defaults", "--skip-test-db"]
         options += ["--user=root"] if self.user == "root" else []
-        with (self.folder / "log" / "mysql_install_db.log").open("w") as log:
-            done = subprocess.run(
-                self.command("mysql_install_db", *options),
-                env=self.env() | {"TMPDIR": str(self.folder / "tmp")},
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        self._database_status = done.returncode
+        self._daemon("mysql_install_db", "env", f"TMPDIR={self.folder / 'tmp'}", "mysql_install_db", *options)
+
+    def _await_database(self) -> None:
+        if status := self._keepers["mysql_install_db"].wait():
+            said = (self.folder / "run" / "mysql_install_db.out").read_text(errors="replace")[:2000]
+            raise ClusterError(f"mysql_install_db ended with {status}:\n{said}")
 
     def _start_mariadbd(self) -> None:
         port = self._ports["database"]

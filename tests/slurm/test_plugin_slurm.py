@@ -4,7 +4,7 @@ import os
 import pwd
 import signal
 
-from lanes import BY_QOS, WARNED
+from lanes import BY_QOS, PLAIN, WARNED
 from project import SLEEPER, Project
 
 
@@ -97,6 +97,7 @@ def test_ctrl_c_cancels_everything_with_one_call_and_a_restart_begins_anew(proje
     assert all(row["Start"] >= ended for row in rows if row not in cancelled), "never two at one file"
 
 
+@PLAIN.scenario
 def test_after_sigkill_running_jobs_are_taken_over(project: Project) -> None:
     project.write(SLEEPER)
     with project.running():
@@ -223,6 +224,7 @@ def test_a_full_queue_is_waited_for_but_not_for_ever(project: Project) -> None:
 # --- failing
 
 
+@WARNED.scenario
 def test_out_of_memory_is_named_and_the_retry_asks_for_more(project: Project) -> None:
     project.write("""
         rule eat:
@@ -235,6 +237,7 @@ def test_out_of_memory_is_named_and_the_retry_asks_for_more(project: Project) ->
     assert {row["ReqMem"] for row in elements(project, "JobID", "ReqMem")} == {"500M", "1500M"}
 
 
+@WARNED.scenario
 def test_failures_say_why_and_show_the_log(project: Project) -> None:
     project.write("""
         rule all:

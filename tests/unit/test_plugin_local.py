@@ -46,9 +46,11 @@ HARNESS = """
 """
 
 
-def payload(folder: Path, command: str, *, limit_s: float = 3600, requeue: str = "handled") -> "subprocess.Popen[str]":
+def payload(
+    folder: Path, command: str, *, limit_s: float = 3600, requeue: str = "handled", cluster: str = "local"
+) -> "subprocess.Popen[str]":
     script = textwrap.dedent(HARNESS)
-    environ = environment(SUBMITIT_EXECUTOR="local", SUBMITIT_FOLDER=str(folder), SUBMITIT_LOCAL_JOB_ID="7")
+    environ = environment(SUBMITIT_EXECUTOR=cluster, SUBMITIT_FOLDER=str(folder), SUBMITIT_LOCAL_JOB_ID="7")
     return subprocess.Popen(
         [sys.executable, "-c", script, command, str(limit_s), requeue],
         cwd=folder,
@@ -89,6 +91,11 @@ def test_a_warned_job_goes_on_where_that_helps(
         job.send_signal(signal.SIGUSR2)
         assert job.communicate(timeout=20)[0].strip() == expected
     assert not (tmp_path / "survived").exists()
+
+
+def test_a_short_job_whose_warning_came_before_anybody_listened_warns_itself(tmp_path: Path) -> None:
+    with payload(tmp_path, SAVES, limit_s=12, cluster="slurm") as job:
+        assert job.communicate(timeout=60)[0].strip() == "1 " + SAVES
 
 
 def test_an_interrupted_payload_leaves_no_process_behind(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """One line for each job that ended: what became of it, when and where."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -37,8 +38,8 @@ def append(folder: Path, entry: Entry, outcome: str, reason: str = "") -> None:
         "starts": began,
         "folder": entry.folder,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / NAME, "a") as file:
+    # A full disk must not keep Snakemake from hearing how the job ended.
+    with contextlib.suppress(OSError), open(folder / NAME, "a") as file:
         file.write(json.dumps(line) + "\n")
 
 

@@ -53,6 +53,7 @@ class JobCommand:
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._told_to_end = False
+        self._warned = False
 
     def __call__(self) -> None:
         """Runs the command to its end.
@@ -89,6 +90,7 @@ class JobCommand:
         """
         from submitit.helpers import DelayedSubmission
 
+        self._warned = True
         by_limit = self._near_limit()
         self._forward(signal.SIGUSR2)
         early_s = self.limit_s - self.warning_s - (time.monotonic() - self._started)
@@ -126,9 +128,19 @@ class JobCommand:
 
     def _poll(self, process: "subprocess.Popen[bytes]") -> int:
         # Not wait(): a handler that waits for the same child would block until its time is over.
+        missed = self._near_limit() and os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
         while (code := process.poll()) is None:
+            if missed and not self._warned and time.monotonic() - self._started > self.limit_s - self.warning_s:
+                self._warn_late()
             time.sleep(_POLL_S)
         return code
+
+    def _warn_late(self) -> None:
+        """Does what the warning does: that of a short job can come before anybody listens."""
+        self._warned = True
+        if callable(signal.getsignal(signal.SIGUSR2)):
+            self._signal_group(signal.SIGUSR2)
+            os.kill(os.getpid(), signal.SIGUSR2)
 
     def _ended_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds

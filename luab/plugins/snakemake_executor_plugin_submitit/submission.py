@@ -3,6 +3,8 @@
 import io
 import os
 import re
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 
 from .payload import JobCommand
 
+# A warning that comes while Python starts would end the job: ignored until submitit listens.
+_PYTHON = f'bash -c \'trap "" USR2; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
 # The number of jobs is limited: later there is room.
 _FULL = re.compile(
     r"MaxSubmit|GrpSubmit|MaxJobCount|job submit limit|temporarily unable to accept|Resource temporarily", re.I
@@ -69,10 +73,13 @@ def submit(
     """
     from submitit import LocalExecutor, SlurmExecutor
 
-    executor_class = SlurmExecutor if cluster == "slurm" else LocalExecutor
     folder.mkdir(parents=True)
     try:
-        executor = executor_class(folder, max_num_timeout=max_timeouts)
+        executor: SlurmExecutor | LocalExecutor
+        if cluster == "slurm":
+            executor = SlurmExecutor(folder, max_num_timeout=max_timeouts, python=_PYTHON)
+        else:
+            executor = LocalExecutor(folder, max_num_timeout=max_timeouts)
         executor.update_parameters(**parameters)
         # submitit prints a refusal as well as raising it.
         with outside_of_job(), redirect_stderr(io.StringIO()):
