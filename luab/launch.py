@@ -230,6 +230,8 @@ def _reason(notes: Path, code: int, came: list[int], processes: int) -> LuabErro
         )
     if said:
         return JobError(said[0]["text"])
+    if came:  # on several nodes, srun kills its tasks when SIGTERM reaches it
+        return JobError(f"Ended after {signal.Signals(came[0]).name} before the state could be saved. {again}")
     return JobError(f"The processes of this training could not be started or were ended (status {code}). {again}")
 
 
