@@ -75,7 +75,7 @@ $(READY): requirements.lock pyproject.toml $(if $(filter-out x$(RECORDED_BACKEND
 	@$(call PICK,uv|setuptools,1) > .venv/first.txt
 	@PIP_USER=0 .venv/bin/python -m pip install --quiet --require-hashes -r .venv/first.txt
 	@$(call PICK,$(if $(TORCH_BACKEND),$(TORCH_FAMILY),none),0) > .venv/rest.txt
-	@$(UV_SETTINGS) $(UV) install $(QUIET) --python .venv/bin/python --no-deps --no-build-isolation \
+	@$(UV_SETTINGS) $(UV) install $(QUIET) $(COMPILE) --python .venv/bin/python --no-deps --no-build-isolation \
 		--require-hashes -r .venv/rest.txt
 	@$(if $(TORCH_BACKEND),$(UV_SETTINGS) $(UV) install $(QUIET) --python .venv/bin/python --torch-backend $(TORCH_BACKEND) \
 		--reinstall-package torch --reinstall-package torchvision "torch>=2.6" torchvision)
@@ -89,6 +89,8 @@ UV_SETTINGS = index=$$(.venv/bin/python -m pip config get :env:.index-url 2>/dev
 		|| .venv/bin/python -m pip config get global.index-url 2>/dev/null); \
 	if [ -n "$$index" ] && [ -z "$$UV_DEFAULT_INDEX$$UV_INDEX_URL$$UV_CONFIG_FILE" ]; then \
 		UV_DEFAULT_INDEX=$$index; export UV_DEFAULT_INDEX; fi;
+# Where Python may not keep what it compiles (images of containers say so), each process would compile torch anew.
+COMPILE = $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode)
 # A list of two hundred packages is for nobody's log.
 QUIET = $$(test -t 2 || echo --quiet)
 

@@ -48,7 +48,7 @@ def main() -> None:
             sys.exit(1)
         if not sys.stderr.isatty():  # a log also tells where, a person at a terminal gets the reason alone
             print(f"raised by {_way(error)}\n", file=sys.stderr)
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{error.kind}: {error}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -7,6 +7,12 @@ Each message is one paragraph: what was expected, what was found, where, and wha
 class LuabError(Exception):
     """Anything that a user, a file or a machine caused; its text is meant for a person."""
 
+    @property
+    def kind(self) -> str:
+        """ConfigError, DataError or JobError, also for errors that the program itself tells apart more finely."""
+        known = (ConfigError, DataError, JobError)
+        return next((kind.__name__ for kind in known if isinstance(self, kind)), type(self).__name__)
+
 
 class ConfigError(LuabError):
     """The configuration is wrong; the message lists every mistake at once."""

@@ -62,8 +62,7 @@ def note(error: LuabError, way: str) -> bool:
     if _NOTES not in os.environ:
         return False
     print(f"process {_rank() + 1}: raised by {way}", file=sys.stderr, flush=True)
-    kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-    _leave(f"error-{_rank()}", {"kind": kind, "text": str(error)})
+    _leave(f"error-{_rank()}", {"kind": error.kind, "lost": isinstance(error, LostProcess), "text": str(error)})
     return True
 
 
@@ -209,8 +208,8 @@ def _end(agent: "subprocess.Popen[bytes]", notes: Path) -> None:
 
 def _reason(notes: Path, code: int, came: list[int], processes: int) -> LuabError:
     # Who lost contact does not know why: another one, or its exit status, tells.
-    said = sorted(_read(notes, "error-*"), key=lambda found: (found["kind"] == LostProcess.__name__, found["time"]))
-    if said and said[0]["kind"] != LostProcess.__name__:
+    said = sorted(_read(notes, "error-*"), key=lambda found: (found["lost"], found["time"]))
+    if said and not said[0]["lost"]:
         kind: type[LuabError] = getattr(errors, said[0]["kind"])
         return kind(said[0]["text"])
     failures = sorted(_read(notes, "failure-*"), key=lambda found: found["time"])
@@ -230,6 +229,8 @@ def _reason(notes: Path, code: int, came: list[int], processes: int) -> LuabErro
         )
     if said:
         return JobError(said[0]["text"])
+    if came:  # on several nodes, srun kills its tasks when SIGTERM reaches it
+        return JobError(f"Ended after {signal.Signals(came[0]).name} before the state could be saved. {again}")
     return JobError(f"The processes of this training could not be started or were ended (status {code}). {again}")
 
 

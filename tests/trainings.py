@@ -4,7 +4,7 @@ It imports torch once (seconds), never computes anything itself, and forks each 
 state: a fork of pytest, whose libraries have threads by then, can hang. One request and one answer per line, in JSON:
 
     {"study": "<yaml file>", "run": ["imagenet", "test_vit", "click", 1.0, 0], "processes": 2, "states_s": 0.05,
-     "limit_s": 60, "hurts": [
+     "limit_s": 240, "hurts": [
         {"signal": 9, "rank": 1, "after_s": 0.3}            to one process, so long after all have begun to train
         {"signal": 15, "rank": null, "at_step": 4}          to every process and its loaders, before a step
         {"signal": 9, "rank": 0, "at_replace": 3}]}         before the n-th file is put in place
@@ -100,7 +100,7 @@ def _prepare(hurt: dict[str, Any]) -> None:
 
 def _wait(children: list[int], folder: Path, request: dict[str, Any]) -> list[int]:
     codes: dict[int, int] = {}
-    end = time.monotonic() + request.get("limit_s", 60)
+    end = time.monotonic() + request.get("limit_s", 240)
     pending = [hurt for hurt in request.get("hurts", []) if "after_s" in hurt]
     training: float | None = None
     while len(codes) < len(children):

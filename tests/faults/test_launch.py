@@ -127,7 +127,7 @@ def _left(notes, name, **content):
 
 
 def test_the_reason_is_the_one_who_knows(notes, monkeypatch, capsys):
-    _left(notes, "error-0", kind="LostProcess", text="lost contact", time=1.0)
+    _left(notes, "error-0", kind="JobError", lost=True, text="lost contact", time=1.0)
     assert "lost contact" in str(launch._reason(notes, 1, [], 2))
     _left(notes, "failure-1", rank=1, code=-9, time=2.0)
     assert "Process 2 of 2 of this training was ended by SIGKILL; mostly the memory" in str(

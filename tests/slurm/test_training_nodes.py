@@ -18,9 +18,8 @@ from luab.paths import Run
 RUN = Run("imagenet", "test_resnet", "click", 1.0, 0)
 LIMIT_S = 240
 # As the submitit plugin starts a rule's command in a job of several nodes.
-TRAPS = "trap '' USR2; trap 'exit 143' TERM"
-TRAIN = f"{sys.executable} -m luab train {RUN.folder}"
-SCRIPT = f"""srun --overlap --nodes=1 --ntasks=1 bash -c "{TRAPS}; {TRAIN}; exit \\$?\""""
+COMMAND = f"trap '' USR2; trap 'exit 143' TERM; {sys.executable} -m luab train {RUN.folder}; exit \\$?"
+SCRIPT = f'srun --overlap --nodes=1 --ntasks=1 bash -c "{COMMAND}"'
 
 
 def _submit(cluster: Cluster, study: Study, folder: Path) -> str:
