@@ -3,7 +3,9 @@
 import functools
 import hashlib
 import os
+import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +47,22 @@ def prepare_jobs(study: Study, checkout: Path) -> None:
     os.environ["LUAB_CONFIG"] = str(keep_config(study, Path(".snakemake") / "luab"))
     _prepend("PATH", Path(sys.executable).parent)
     _prepend("PYTHONPATH", checkout)
+
+
+def lock_hint(command: Sequence[str]) -> str:
+    """What to do about the lock that a killed Snakemake left in this folder; empty where there is none.
+
+    Args:
+        command: Of this Snakemake, program first.
+    """
+    if not any((Path(".snakemake") / "locks").glob("*.lock")) or {"-n", "--dry-run", "--unlock"} & set(command):
+        return ""
+    again = shlex.join([Path(command[0]).name, *command[1:]])
+    return (
+        "This folder is locked: a Snakemake runs in it, or one was killed. If none runs, remove the lock with\n"
+        f"    {again} --unlock\n"
+        "and give the same command again; jobs that live on the cluster are taken over."
+    )
 
 
 def _prepend(variable: str, folder: Path) -> None:

@@ -27,6 +27,7 @@ STAGES = (
         "stages",
         "provenance",
         "status",
+        "watch",
         "headline",
         "doctor",
         "launch",

@@ -10,7 +10,7 @@ import pytest
 from luab.config import Study, load_study, parse_study
 from luab.errors import ConfigError
 from luab.paths import Run
-from luab.plan import Plan, keep_config, prepare_jobs
+from luab.plan import Plan, keep_config, lock_hint, prepare_jobs
 from luab.render.registry import FIGURES, TABLES
 
 
@@ -167,3 +167,14 @@ def test_jobs_inherit_configuration_python_and_package(
     assert load_study([os.environ["LUAB_CONFIG"]]) == full
     assert os.environ["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "checkout")]
     assert os.environ["PATH"].split(os.pathsep).count(str(Path(sys.executable).parent)) >= 1
+
+
+def test_a_left_lock_is_answered_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["/venv/bin/snakemake", "--profile", "slurm", "--config", "label=two words"]
+    assert lock_hint(command) == ""
+    locks = tmp_path / ".snakemake" / "locks"
+    locks.mkdir(parents=True)
+    (locks / "0.output.lock").touch()
+    assert "    snakemake --profile slurm --config 'label=two words' --unlock\n" in lock_hint(command)
+    assert lock_hint([*command, "-n"]) == lock_hint([*command, "--unlock"]) == ""

@@ -1,4 +1,5 @@
 # What the rules ask: the checked study, its paths, and which file depends on which. No rules here.
+import sys
 from pathlib import Path
 
 import luab.config as luab_config
@@ -18,6 +19,8 @@ CODE = luab_provenance.code_digest
 
 if workflow.is_main_process:
     logger.info(luab_plan.summary(STUDY))
+    if hint := luab_plan.lock_hint(sys.argv):
+        logger.error(hint)
 luab_plan.prepare_jobs(STUDY, checkout=Path(workflow.basedir))
 
 
