@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from luab.byproducts.flat import Floats, Integers, entries, inner_entries, points
+
 # The longest recorded time is five hours, of a page left open: means are clipped here.
 CLIP_TIME_MS = 60_000
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 _Statistic = tuple[str, float, str, int]  # name, value, unit, how many it is over
@@ -44,12 +44,12 @@ def click_points(table: pa.Table) -> Clicks:
 
     Source: naver-ai/NeglectedFreeLunch, imagenet_dataloader.ipynb.
     """
-    selected, owner = _flat(table, "selected")
-    points, starts, lengths = _points(table, "click_xy")
+    selected, owner = entries(table["selected"])
+    xy, starts, lengths = points(table["click_xy"])
     chosen = selected.to_numpy(zero_copy_only=False).astype(bool)
     counted = chosen & (lengths > 0)
-    rows, xy = mean_by_row(owner[counted], points[starts[counted]], table.num_rows)
-    return Clicks(rows, xy, int((chosen & (lengths == 0)).sum()))
+    rows, means = mean_by_row(owner[counted], xy[starts[counted]], table.num_rows)
+    return Clicks(rows, means, int((chosen & (lengths == 0)).sum()))
 
 
 class Samples(NamedTuple):
@@ -73,11 +73,11 @@ def samples_of_traces(table: pa.Table) -> Samples:
     Args:
         table: The index with at least the columns selected, trace_xy and trace_time_ms.
     """
-    selected, owner = _flat(table, "selected")
-    times, annotations = _inner(table, "trace_time_ms")
-    points, _, _ = _points(table, "trace_xy")
+    selected, owner = entries(table["selected"])
+    times, annotations = inner_entries(table["trace_time_ms"])
+    xy, _, _ = points(table["trace_xy"])
     chosen = selected.to_numpy(zero_copy_only=False).astype(bool)
-    return Samples(owner[annotations], annotations, chosen[annotations], points, times.to_numpy())
+    return Samples(owner[annotations], annotations, chosen[annotations], xy, times.to_numpy())
 
 
 def mean_by_row(rows: Integers, xy: Floats, of: int, weights: Floats | None = None) -> tuple[Integers, Floats]:
@@ -147,7 +147,7 @@ def byproduct_statistics(table: pa.Table, card: dict[str, Any] | None = None) ->
 
 
 def _coverage(table: pa.Table) -> list[_Statistic]:
-    selected, owner = _flat(table, "selected")
+    selected, owner = entries(table["selected"])
     chosen = selected.to_numpy(zero_copy_only=False).astype(bool)
     timed = chosen & (_flat_integers(table, "estimate_time_ms") > 0)
     records = table.num_rows
@@ -170,7 +170,7 @@ def _aim(table: pa.Table) -> list[_Statistic]:
     distances = np.hypot(*(xy - 0.5).T)
     inside = inside_a_box(table, rows, xy)
     centre_inside = inside_a_box(table, rows, np.full_like(xy, 0.5))
-    all_points, _, _ = _points(table, "click_xy")
+    all_points, _, _ = points(table["click_xy"])
     return [
         ("images_with_click", len(rows), _COUNT, table.num_rows),
         ("selected_without_click", without, _COUNT, len(rows) + without),
@@ -193,7 +193,7 @@ def inside_a_box(table: pa.Table, rows: Integers, xy: Floats) -> Bools:
     Returns:
         [m] for the m of the n points whose image has a box and a size, in the order of rows.
     """
-    boxes, owner = _flat(table, "boxes")
+    boxes, owner = entries(table["boxes"])
     corners = boxes.flatten().to_numpy().reshape(-1, 4)
     sides = [table[name].to_numpy().astype(np.float64) for name in ("width", "height")]
     size = np.stack(sides, axis=1)[rows]  # [n, 2], NaN where unknown
@@ -220,7 +220,7 @@ def _times(table: pa.Table) -> list[_Statistic]:
 
 
 def _hovers(table: pa.Table) -> list[_Statistic]:
-    actions, _ = _inner(table, "hover_action")
+    actions, _ = inner_entries(table["hover_action"])
     enters = int(pc.sum(pc.equal(actions, "enter")).as_py() or 0)
     closed = int(_closed_hovers(table)[0].sum())
     durations = hover_times_ms(table)
@@ -232,18 +232,18 @@ def _hovers(table: pa.Table) -> list[_Statistic]:
 
 
 def _traces(table: pa.Table) -> list[_Statistic]:
-    points, _, lengths = _points(table, "trace_xy")
+    xy, _, lengths = points(table["trace_xy"])
     return [
         ("trace_points_mean", _mean(lengths), _COUNT, len(lengths)),
         ("trace_points_median", _quantile(lengths, 0.5), _COUNT, len(lengths)),
         ("trace_empty", _mean(lengths == 0), _SHARE, len(lengths)),
-        ("trace_out_of_range", _mean(_outside(points)), _SHARE, len(points)),
+        ("trace_out_of_range", _mean(_outside(xy)), _SHARE, len(xy)),
     ]
 
 
 def _workers(table: pa.Table) -> list[_Statistic]:
-    selected, _ = _flat(table, "selected")
-    workers, _ = _flat(table, "worker_id")
+    selected, _ = entries(table["selected"])
+    workers, _ = entries(table["worker_id"])
     timed = pa.array(_flat_integers(table, "estimate_time_ms") > 0)
     images = pc.value_counts(workers.filter(pc.and_(selected, timed)).drop_null()).field("counts").to_numpy()
     return [
@@ -255,45 +255,25 @@ def _workers(table: pa.Table) -> list[_Statistic]:
 
 
 def _selected_times_ms(table: pa.Table) -> Integers:
-    selected, _ = _flat(table, "selected")
+    selected, _ = entries(table["selected"])
     times = _flat_integers(table, "estimate_time_ms")
     return times[selected.to_numpy(zero_copy_only=False).astype(bool) & (times > 0)]
 
 
 def _closed_hovers(table: pa.Table) -> tuple[Bools, Integers]:
     """Which of the n-1 neighbouring pairs of actions are one closed hover, and the n times."""
-    actions, owner = _inner(table, "hover_action")
-    times, _ = _inner(table, "hover_time_ms")
+    actions, owner = inner_entries(table["hover_action"])
+    times, _ = inner_entries(table["hover_time_ms"])
     enters = pc.equal(actions, "enter").to_numpy(zero_copy_only=False).astype(bool)
     closed = enters[:-1] & ~enters[1:] & (owner[:-1] == owner[1:])
     return closed, times.to_numpy()
 
 
-# ---- the index's nested columns as flat arrays
-
-
-def _flat(table: pa.Table, column: str) -> tuple[pa.Array, Integers]:
-    """The entries of all rows' lists, and the row of each."""
-    lists = pa.concat_arrays(table[column].chunks or [pa.array([], table.schema.field(column).type)])
-    return pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
+# ---- numbers
 
 
 def _flat_integers(table: pa.Table, column: str) -> Integers:
-    return _flat(table, column)[0].fill_null(0).to_numpy()
-
-
-def _inner(table: pa.Table, column: str) -> tuple[pa.Array, Integers]:
-    """The same one level down: entries of all annotations' lists, and the annotation of each."""
-    lists, _ = _flat(table, column)
-    return pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
-
-
-def _points(table: pa.Table, column: str) -> tuple[Floats, Integers, Integers]:
-    """Points [n, 2] of all annotations; where each annotation's begin, and how many it has."""
-    lists, _ = _flat(table, column)
-    lengths = pc.list_value_length(lists).to_numpy().astype(np.int64)
-    points = pc.list_flatten(lists).flatten().to_numpy().reshape(-1, 2)
-    return points, np.cumsum(lengths) - lengths, lengths
+    return entries(table[column])[0].fill_null(0).to_numpy()
 
 
 def _outside(xy: Floats) -> Bools:

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from luab.byproducts import imagenet_ab
+from luab.byproducts.columns import batch_of_rows
 from luab.byproducts.digest import ContentDigest
-from luab.byproducts.imagenet_ab import KNOWN_COUNTS, RELEASED_SHA256, SCHEMA, Tally, read_index
+from luab.byproducts.imagenet_ab import KNOWN_COUNTS, RELEASED_SHA256, SCHEMA, read_index
 from luab.byproducts.records import PER_METADATA, BadRecord, parse_record
+from luab.byproducts.tally import Tally
 from luab.errors import ConfigError, DataError
 
 BOX = (
@@ -132,7 +134,7 @@ def test_absent_and_none_numbers_are_null_and_counted() -> None:
     row = parse_record(record(metadata(extra="<estimateTime>None</estimateTime>")))
     assert (row["estimate_time_ms"], row["page_idx"], row["worker_id"]) == ([None], [None], [None])
     tally = Tally()
-    tally.add(row | {"wnid": "n01440764"})
+    tally.add(batch_of_rows([row | {"image_id": "n01440764_1", "wnid": "n01440764"}]))
     assert tally.counts()["missing_values"] == 4 + 8 + 1  # texts, integers, position
 
 
