@@ -165,10 +165,10 @@ def _row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
     for batch in batches:
         held = pa.concat_tables([held, pa.Table.from_batches([batch])])
         while held.num_rows >= _GROUP_RECORDS:
-            yield held.slice(0, _GROUP_RECORDS)
+            yield held.slice(0, _GROUP_RECORDS).combine_chunks()
             held = held.slice(_GROUP_RECORDS)
     if held.num_rows:
-        yield held
+        yield held.combine_chunks()
 
 
 def _check_ids(parquet: Path, archive: Path) -> None:

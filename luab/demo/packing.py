@@ -79,7 +79,7 @@ def pack(archive: Archive, folder: Path) -> dict[str, Any]:
         elif archive.kind == "plain":
             aside.write_bytes(b"".join(content for _, content in members))
         else:
-            _write_tar(aside, members, compressed=archive.kind == "tar.gz")
+            write_tar(aside, members, compressed=archive.kind == "tar.gz")
     return {
         "dataset": archive.dataset,
         "urls": [f"file:{archive.file}"],
@@ -105,7 +105,8 @@ def write_archives_yaml(entries: dict[str, dict[str, Any]], path: Path) -> None:
         )
 
 
-def _write_tar(path: Path, members: Iterable[tuple[str, bytes]], compressed: bool) -> None:
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]], compressed: bool) -> None:
+    """Writes members in the order given; equal members give equal bytes."""
     with ExitStack() as stack:
         out: Any = stack.enter_context(open(path, "wb"))
         if compressed:
@@ -116,6 +117,7 @@ def _write_tar(path: Path, members: Iterable[tuple[str, bytes]], compressed: boo
             info = tarfile.TarInfo(name)
             info.size, info.mtime, info.mode = len(content), _EPOCH_S, 0o644
             tar.addfile(info, io.BytesIO(content))
+            tar.members.clear()  # type: ignore[attr-defined]  # an archive may have a million
 
 
 def _write_zip(path: Path, members: Iterable[tuple[str, bytes]]) -> None:

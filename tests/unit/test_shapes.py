@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luab.byproducts.columns import BlockReader, batch_of_rows
+from luab.byproducts.digest import ContentDigest
 from luab.byproducts.members import Block
 from luab.byproducts.records import INTEGERS, TEXTS, BadRecord, parse_record
 from luab.byproducts.schema import SCHEMA
@@ -37,6 +38,13 @@ def read(records: dict[str, bytes], reader: BlockReader | None = None) -> pa.Rec
 def strict(records: dict[str, bytes]) -> pa.RecordBatch:
     ids = [{"image_id": Path(name).stem, "wnid": Path(name).parent.name} for name in records]
     return batch_of_rows([one | parse_record(data) for one, data in zip(ids, records.values(), strict=True)])
+
+
+def digest(batch: pa.RecordBatch) -> str:
+    """Equal for equal bits only: -0.0 is not 0.0, and an absent position equals another."""
+    made = ContentDigest()
+    made.update(batch)
+    return made.hexdigest()
 
 
 # ---- an independent reading, with the standard library alone
@@ -81,14 +89,14 @@ def test_the_values_of_elementtree() -> None:
     rows = [element_tree_row(name, data) for name, data in records.items()]
     batch = read(records)
     assert batch.equals(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
-    assert batch.equals(strict(records))
+    assert digest(batch) == digest(strict(records))
 
 
 def test_real_records(samples: Path) -> None:
     folder = samples / "imagenet_ab"
     files = {str(path): path.read_bytes() for path in sorted(folder.rglob("n*.xml"))}
     twice = files | {name.replace(".xml", "1.xml"): data for name, data in files.items()}
-    assert read(twice).equals(strict(twice))
+    assert digest(read(twice)) == digest(strict(twice))
     shapes = Shapes()
     for data in files.values():
         shapes.learn(data)
@@ -143,7 +151,7 @@ def test_clicks_without_a_time_have_a_shape() -> None:
     records = {f"n01440764/n01440764_{n}.xml": re.sub(clicks, rb"\1", RECORD) for n in range(3)}
     assert known(records["n01440764/n01440764_1.xml"], of=records["n01440764/n01440764_0.xml"])
     batch = read(records)
-    assert batch.equals(strict(records))
+    assert digest(batch) == digest(strict(records))
     assert batch["click_time_ms"].to_pylist()[2][0] == [None] * RECORD.count(b"</selectedRecord>")
 
 
@@ -202,7 +210,13 @@ SNIPPETS = [
     *(b"<", b">", b"/", b"&", b"&amp;", b"&#48;", b"<!--x-->", b"<![CDATA[1]]>", b"<?p?>", b"]]>", b"\0", b"\xff"),
     *(b"None", b" ", b"\n", b"\r", b"\x0b", b"-", b"--1", b"+", b".", b"..", b"_", b"0", b"00", b"9" * 12, b"e5"),
     *(b"1e-05", b"nan", b"inf", b"True", b"False", b"enter", b"leave", b' a="b"', b"<x>0.5</x>", b"<time>5</time>"),
-    *(b"<mouseTracking>None</mouseTracking>", b"<selectedRecord/>", b"<metadata>", b"</metadata>", b"<object></object>"),
+    *(
+        b"<mouseTracking>None</mouseTracking>",
+        b"<selectedRecord/>",
+        b"<metadata>",
+        b"</metadata>",
+        b"<object></object>",
+    ),
 ]
 BASES = sorted(demo_records(60).values(), key=len)[::6]
 
@@ -242,5 +256,5 @@ def test_a_changed_record_is_read_as_the_strict_reader_does(record: bytes) -> No
     except BadRecord:
         expected = strict(USUAL)
     reader = reader_that_knows_all_shapes()
-    assert read(mixed, reader).equals(expected)
-    assert read({"n01440764/n01440764_x.xml": record}, reader).equals(expected.slice(len(USUAL)))
+    assert digest(read(mixed, reader)) == digest(expected)
+    assert digest(read({"n01440764/n01440764_x.xml": record}, reader)) == digest(expected.slice(len(USUAL)))
