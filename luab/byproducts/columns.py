@@ -36,7 +36,7 @@ _PLAIN = pyarrow.csv.ParseOptions(quote_char=False, double_quote=False)
 # Of a list's elements only the numbers stay, one per line; an <action> is made one before.
 _TO_LINES = bytes.maketrans(b">", b"\n")
 _NO_NUMBER = bytes(set(range(256)) - set(b"0123456789.->"))
-_ACTIONS = pa.array(["leave", "enter"])
+_ACTIONS = ["leave", "enter"]
 
 
 class Part(NamedTuple):
@@ -221,7 +221,7 @@ def _list_columns(name: str, tag: bytes, texts: list[bytes], order: list[str]) -
 
     none = np.zeros(0)
     if name == "hovers":
-        actions = _ACTIONS.take(pa.array(column.get("action", none).astype(np.int32)))
+        actions = pa.array(_ACTIONS).take(pa.array(column.get("action", none).astype(np.int32)))
         times = pa.array(column.get("time", none).astype(np.int64))
         return {"hover_action": nested(actions), "hover_time_ms": nested(times)}
     points = np.stack([column.get("x", none), column.get("y", none)], axis=1)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
 from itertools import chain, islice
 
 from luab.byproducts.columns import BlockReader, Part
@@ -59,6 +60,7 @@ def serve(skip_bad: bool) -> None:
     """What a child process does: reads blocks from standard input until it ends, answers on standard output."""
     inlet, outlet = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # for whatever a library prints
+    sys.meta_path.insert(0, _NoPandas())
     reader = BlockReader(skip_bad)
     try:
         while True:
@@ -66,6 +68,14 @@ def serve(skip_bad: bool) -> None:
             outlet.flush()
     except (EOFError, pickle.UnpicklingError, BrokenPipeError):
         os._exit(0)  # the parent has ended, or wants no more
+
+
+class _NoPandas(MetaPathFinder):
+    """Says that pandas is absent: pyarrow would import it, a second of work, to ask whether a list is a Series."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
 
 
 @contextmanager
