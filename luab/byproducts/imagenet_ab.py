@@ -46,6 +46,9 @@ KNOWN_COUNTS = {
     "workers_selected_with_time": 1_705,
 }
 
+# ImageNet's training images; 6,324 of them have no record.
+TRAIN_IMAGES = 1_281_167
+
 _GROUP_RECORDS = 16_384
 
 
@@ -56,6 +59,7 @@ def index(
     archive_sha256: str | None = None,
     on_bad: Literal["raise", "count"] = "raise",
     processes: int | None = None,
+    known: dict[str, int] | None = None,
 ) -> dict[str, Any]:
     """Streams every record of the archive into one Parquet file; nothing is unpacked.
 
@@ -66,22 +70,26 @@ def index(
         archive: imagenet_ab_v1_0.tar.gz, or a folder that holds its XML files.
         parquet: Where the table goes.
         card: Where its identity and counts go: rows, sha256 (`ContentDigest`), counts (`Tally`), known
-            (the release's counts, or null for any other archive), agrees (whether they are met, or null).
+            (`known`, or null where nothing is), agrees (whether they are met, or null).
         archive_sha256: Digest of the archive if it is known; tells whether it is the release.
         on_bad: "raise" stops at a broken record, "count" leaves it out and counts it as `bad_records`.
         processes: How many read records at once; None takes one per core, at most 4. The result is the same.
+        known: What it must count, by names of `Tally`; the release's own counts if the digest is the release's.
 
     Returns:
         The content of the card.
 
     Raises:
         DataError: The archive is absent, truncated or not a gzip; a record is broken, or occurs twice.
-        ConfigError: `on_bad` is neither of the two.
+        ConfigError: `on_bad` is neither of the two, or `known` has a name that nothing is counted under.
         JobError: A process was ended from outside, or there is no room to write.
     """
     if on_bad not in ("raise", "count"):
         raise ConfigError(f"on_bad: expected 'raise' or 'count', found {on_bad!r}.")
+    known = KNOWN_COUNTS if archive_sha256 == RELEASED_SHA256 else known
     tally, digest = Tally(), ContentDigest()
+    if no_count := sorted(set(known or {}) - set(tally.counts())):
+        raise ConfigError(f"known counts: expected {', '.join(tally.counts())}; found {', '.join(no_count)}.")
     with replacing(parquet) as aside:
         with (
             _blocks(archive) as (blocks, advance),
@@ -92,7 +100,7 @@ def index(
                 digest.update(group)
                 writer.write_table(group)
         _check_ids(aside, archive)
-    content = _card(tally.counts(), digest.hexdigest(), archive_sha256)
+    content = _card(tally.counts(), digest.hexdigest(), known)
     write_json(card, content)
     return content
 
@@ -104,6 +112,23 @@ def read_index(parquet: Path, columns: list[str] | None = None) -> pa.Table:
         DataError: The file is absent, is not Parquet, or has another schema than `SCHEMA`.
         KeyError: A column is asked for that the schema does not have.
     """
+    with _opened(parquet, columns) as file:
+        return file.read(columns)
+
+
+def read_index_pieces(parquet: Path, columns: list[str]) -> Iterator[pa.Table]:
+    """Reads some columns of the index, one row group after the other: the whole takes gigabytes of memory.
+
+    Raises:
+        DataError, KeyError: As `read_index`.
+    """
+    with _opened(parquet, columns) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, columns)
+
+
+@contextmanager
+def _opened(parquet: Path, columns: list[str] | None) -> Iterator[pq.ParquetFile]:
     for name in columns or []:
         SCHEMA.field(name)
     try:
@@ -111,7 +136,7 @@ def read_index(parquet: Path, columns: list[str] | None = None) -> pa.Table:
             found = file.schema_arrow
             if not found.equals(SCHEMA):
                 raise DataError(_schema_message(parquet, found))
-            return file.read(columns)
+            yield file
     except FileNotFoundError as error:
         raise DataError(f"{parquet}: expected the index of ImageNet-AB; run `luab index` first.") from error
     except (pa.ArrowInvalid, OSError) as error:
@@ -121,14 +146,38 @@ def read_index(parquet: Path, columns: list[str] | None = None) -> pa.Table:
         ) from error
 
 
-def _card(counts: dict[str, int], sha256: str, archive_sha256: str | None) -> dict[str, Any]:
-    released = archive_sha256 == RELEASED_SHA256
+def agreement(card: dict[str, Any]) -> str:
+    """Says in a sentence or two whether an index counted what is known of its archive.
+
+    A difference is no error. The archive was verified by its checksum, so it says that a published count, or
+    this reader, is wrong: worth knowing, and no reason to withhold the records.
+
+    Args:
+        card: As `index` returns it.
+    """
+    counts, known = card["counts"], card["known"]
+    what = f"{card['rows']:,} records"
+    if known is None:
+        return f"{what}; nothing is known to compare them with."
+    if known == KNOWN_COUNTS:
+        without = TRAIN_IMAGES - counts["records"]
+        what += f", {without:,} of ImageNet's {TRAIN_IMAGES:,} training images without one"
+    wrong = [f"{name} {n:,} instead of {known[name]:,}" for name in known if (n := counts[name]) != known[name]]
+    if wrong:
+        return (
+            f"{what}. WARNING: counted otherwise than is known of this archive: {', '.join(wrong)}. "
+            "The index was written all the same; its card holds both."
+        )
+    return f"{what}; all {len(known)} known counts agree ({', '.join(f'{name} {known[name]:,}' for name in known)})."
+
+
+def _card(counts: dict[str, int], sha256: str, known: dict[str, int] | None) -> dict[str, Any]:
     return {
         "rows": counts["records"],
         "sha256": sha256,
         "counts": counts,
-        "known": KNOWN_COUNTS if released else None,
-        "agrees": all(counts[name] == n for name, n in KNOWN_COUNTS.items()) if released else None,
+        "known": known,
+        "agrees": None if known is None else all(counts[name] == n for name, n in known.items()),
     }
 
 

@@ -35,6 +35,7 @@ class Archive:
         members: Path in the archive -> content.
         unpack: Folder under data/raw that it is unpacked to; False when it is read as it is.
         keep_order: Whether members stay in the order given, as in archives made from an unsorted folder.
+        counts: What an index of its records must count.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Archive:
     members: Members
     unpack: str | bool
     keep_order: bool = False
+    counts: dict[str, int] | None = None
 
 
 def jpeg_bytes(pixels: NDArray[np.uint8], quality: int = 90) -> bytes:
@@ -90,6 +92,7 @@ def pack(archive: Archive, folder: Path) -> dict[str, Any]:
         "checksum_source": "computed when the demo world was drawn",
         "licence": "drawn by luab itself; MIT",
         "unpack": archive.unpack,
+        **({"counts": archive.counts} if archive.counts else {}),
         "note": "demo world",
     }
 
