@@ -166,6 +166,23 @@ def byproduct_statistics(index: pa.Table | Iterable[pa.Table], card: dict[str, A
     return frame.astype({"value": "float64", "n": "int64"})
 
 
+WORKER_COLUMNS = ["worker_id", "estimate_time_ms", "selected"]
+
+
+def per_worker(index: pa.Table | Iterable[pa.Table]) -> tuple[Integers, Floats]:
+    """Images of each worker, and the mean of their times clipped at `CLIP_TIME_MS`, in ms; the order means nothing.
+
+    Counted are selected annotations with estimateTime > 0 whose worker is known.
+
+    Args:
+        index: As `byproduct_statistics` takes it, with at least `WORKER_COLUMNS`.
+    """
+    seen = _Seen()
+    for table in [index] if isinstance(index, pa.Table) else index:
+        seen.add_workers(table)
+    return seen.per_worker()
+
+
 class _Seen:
     """What one pass over the index keeps: counts, and numbers of which the quantiles are wanted."""
 
@@ -180,7 +197,7 @@ class _Seen:
         self._add_aim(table)
         self._add_hovers(table)
         self._add_traces(table)
-        self._add_workers(table)
+        self.add_workers(table)
 
     def numbers(self, name: str) -> NDArray[Any]:
         """All numbers kept under a name, in the index's order."""
@@ -223,7 +240,7 @@ class _Seen:
         self._keep("trace_lengths", lengths)
         self._keep("trace_times", trace_times_ms(table))
 
-    def _add_workers(self, table: pa.Table) -> None:
+    def add_workers(self, table: pa.Table) -> None:
         selected, _ = entries(table["selected"])
         times = entries(table["estimate_time_ms"])[0].fill_null(0)
         workers = entries(table["worker_id"])[0]
@@ -233,6 +250,12 @@ class _Seen:
         names = each["worker"].to_pylist()
         self.images_of.update(dict(zip(names, each["ms_count"].to_pylist(), strict=True)))
         self.time_of.update(dict(zip(names, each["ms_sum"].to_pylist(), strict=True)))
+
+    def per_worker(self) -> tuple[Integers, Floats]:
+        """As the function of that name."""
+        images = np.array(list(self.images_of.values()), np.int64)
+        times = np.array([self.time_of[worker] for worker in self.images_of], np.float64)
+        return images, times / images
 
 
 def _coverage(seen: _Seen) -> list[_Statistic]:
@@ -293,8 +316,7 @@ def _traces(seen: _Seen) -> list[_Statistic]:
 
 
 def _workers(seen: _Seen) -> list[_Statistic]:
-    images = np.array(list(seen.images_of.values()), np.int64)
-    means = np.array([seen.time_of[worker] / n for worker, n in seen.images_of.items()])
+    images, means = seen.per_worker()
     n = len(images)
     return [
         ("workers", n, _COUNT, int(images.sum())),

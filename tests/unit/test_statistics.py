@@ -12,11 +12,13 @@ import pytest
 from luab.byproducts.imagenet_ab import SCHEMA, index, read_index
 from luab.byproducts.statistics import (
     COLUMNS,
+    WORKER_COLUMNS,
     byproduct_statistics,
     click_points,
     hover_times_ms,
     inside_a_box,
     mean_by_row,
+    per_worker,
     samples_of_traces,
     trace_times_ms,
 )
@@ -168,6 +170,12 @@ def test_a_trace_lasts_from_its_first_sample_to_its_last() -> None:
         row("b", entry(trace=[[0.1, 0.2, 9], [0.3, 0.4, 5]]), entry(trace=[[0.1, 0.2, 9], [0.3, 0.4, 9]])),
     )
     assert trace_times_ms(some).tolist() == [6, 0]
+
+
+def test_images_and_mean_time_of_each_worker() -> None:
+    images, means_ms = per_worker(FOUR.slice(n, 1).select(WORKER_COLUMNS) for n in range(4))
+    assert sorted(zip(images.tolist(), means_ms.tolist(), strict=True)) == [(1, 300), (2, 30_050)]
+    assert [len(values) for values in per_worker([])] == [0, 0]
 
 
 def test_only_an_enter_directly_followed_by_its_leave_has_a_duration() -> None:
