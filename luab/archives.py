@@ -79,6 +79,7 @@ class Archive(BaseModel):
     licence: str | None = Field(None, description="None where it was not seen stated.")
     unpack: FileName | Literal[False] = Field(False, description="Folder under data/raw, or false.")
     manual: str | None = Field(None, description="What a person must do to get it.")
+    counts: dict[str, Count] | None = Field(None, description="What an index of the records must count.")
     note: str | None = Field(None, description="Anything worth knowing.")
 
     @property

@@ -139,13 +139,18 @@ def unpack(dataset: str, config: Config = None) -> None:
 
 @app.command()
 def index(config: Config = None) -> None:
-    """Turn the ImageNet-AB archive into one Parquet file."""
+    """Turn the ImageNet-AB archive into one Parquet file, and compare its counts with what is known."""
+    from luab.archives import load_archives
+    from luab.byproducts.imagenet_ab import agreement
     from luab.byproducts.imagenet_ab import index as index_archive
 
     study = study_of(config)
     layout = study.layout
     archive = read_json(layout.archive_card("imagenet_ab"))
-    index_archive(layout.archive_folder() / archive["file"], layout.index(), card(layout.index()), archive["sha256"])
+    path = layout.archive_folder() / archive["file"]
+    listed = load_archives(study.paths.archives).get("imagenet_ab")
+    known = listed.counts if listed and listed.sha256 == archive["sha256"] else None
+    typer.echo(agreement(index_archive(path, layout.index(), card(layout.index()), archive["sha256"], known=known)))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import hashlib
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -38,7 +39,7 @@ class ContentDigest:
             self._add(f"{path}/items", array.flatten())
         elif pa.types.is_string(array.type):
             self._feed(f"{path}/lengths", pc.binary_length(array).fill_null(0))
-            self._part(f"{path}/text").update("".join(array.fill_null("").to_pylist()).encode())
+            self._part(f"{path}/text").update(_text(array.fill_null("")))
         elif pa.types.is_boolean(array.type):
             self._feed(path, pc.cast(array, pa.uint8()).fill_null(0))
         else:
@@ -57,3 +58,12 @@ def _chunks(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
     if not isinstance(column, pa.ChunkedArray):
         return [column]
     return column.chunks or [pa.array([], column.type)]
+
+
+def _text(strings: pa.Array) -> memoryview:
+    """All strings, without nulls, one after another in UTF-8: as they lie in the array's buffer."""
+    _, offsets, data = strings.buffers()
+    if not len(strings) or data is None:
+        return memoryview(b"")
+    ends = np.frombuffer(offsets, np.int32)[strings.offset : strings.offset + len(strings) + 1]
+    return memoryview(data)[ends[0] : ends[-1]]

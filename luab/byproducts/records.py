@@ -11,19 +11,17 @@ from lxml import etree
 Row = dict[str, Any]
 _Size = tuple[int | None, int | None]
 
-LARGEST_RECORD_BYTES = 64 << 20
-
-_INT32, _INT64 = 2**31 - 1, 2**63 - 1
+INT32, _INT64 = 2**31 - 1, 2**63 - 1
 TEXTS = ("assignment_id", "hit_id", "imagenet_hit_id", "worker_id")
 INTEGERS = {  # column: (tag, largest value)
     "hit_submit_time_s": ("hit_submit_time", _INT64),
     "estimate_time_ms": ("estimateTime", _INT64),
-    "hovered_count": ("hoveredCount", _INT32),
-    "selected_count": ("selectedCount", _INT32),
-    "page_idx": ("page_idx", _INT32),
-    "image_idx": ("image_idx", _INT32),
-    "displayed_height": ("imageHeight", _INT32),
-    "displayed_width": ("imageWidth", _INT32),
+    "hovered_count": ("hoveredCount", INT32),
+    "selected_count": ("selectedCount", INT32),
+    "page_idx": ("page_idx", INT32),
+    "image_idx": ("image_idx", INT32),
+    "displayed_height": ("imageHeight", INT32),
+    "displayed_width": ("imageWidth", INT32),
 }
 LISTS = ("click_xy", "click_time_ms", "trace_xy", "trace_time_ms", "hover_action", "hover_time_ms")
 PER_METADATA = (*TEXTS, *INTEGERS, "selected", "position_xy", *LISTS)
@@ -53,7 +51,7 @@ def parse_record(data: bytes) -> Row:
     Raises:
         BadRecord: Not such a record; the text says why.
     """
-    root = _parse_xml(data)
+    root = parse_xml(data)
     boxes: list[list[int]] = []
     entries: list[Row] = []
     sizes: list[_Size] = []
@@ -72,7 +70,12 @@ def parse_record(data: bytes) -> Row:
     return row
 
 
-def _parse_xml(data: bytes) -> Any:
+def parse_xml(data: bytes) -> Any:
+    """The root element, <annotation>, of well-formed XML that declares no document type.
+
+    Raises:
+        BadRecord: It is something else.
+    """
     if not data:
         raise BadRecord("it is empty, no plain file, or larger than 64 MiB")
     if b"<!DOCTYPE" in data:
@@ -149,7 +152,7 @@ def _selected(text: str | None) -> bool:
     return text == "True"
 
 
-def _integer(text: str | None, tag: str, most: int = _INT32) -> int | None:
+def _integer(text: str | None, tag: str, most: int = INT32) -> int | None:
     if text is None or text == "None":
         return None
     try:

@@ -1,6 +1,7 @@
 """Numbers about the byproducts themselves, from the index of ImageNet-AB alone."""
 
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from luab.byproducts.flat import Floats, Integers, entries, inner_entries, points
+
 # The longest recorded time is five hours, of a page left open: means are clipped here.
 CLIP_TIME_MS = 60_000
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 _Statistic = tuple[str, float, str, int]  # name, value, unit, how many it is over
@@ -44,12 +45,11 @@ def click_points(table: pa.Table) -> Clicks:
 
     Source: naver-ai/NeglectedFreeLunch, imagenet_dataloader.ipynb.
     """
-    selected, owner = _flat(table, "selected")
-    points, starts, lengths = _points(table, "click_xy")
-    chosen = selected.to_numpy(zero_copy_only=False).astype(bool)
+    chosen, owner = _selected(table)
+    xy, starts, lengths = points(table["click_xy"])
     counted = chosen & (lengths > 0)
-    rows, xy = mean_by_row(owner[counted], points[starts[counted]], table.num_rows)
-    return Clicks(rows, xy, int((chosen & (lengths == 0)).sum()))
+    rows, means = mean_by_row(owner[counted], xy[starts[counted]], table.num_rows)
+    return Clicks(rows, means, int((chosen & (lengths == 0)).sum()))
 
 
 class Samples(NamedTuple):
@@ -73,11 +73,10 @@ def samples_of_traces(table: pa.Table) -> Samples:
     Args:
         table: The index with at least the columns selected, trace_xy and trace_time_ms.
     """
-    selected, owner = _flat(table, "selected")
-    times, annotations = _inner(table, "trace_time_ms")
-    points, _, _ = _points(table, "trace_xy")
-    chosen = selected.to_numpy(zero_copy_only=False).astype(bool)
-    return Samples(owner[annotations], annotations, chosen[annotations], points, times.to_numpy())
+    chosen, owner = _selected(table)
+    times, annotations = inner_entries(table["trace_time_ms"])
+    xy, _, _ = points(table["trace_xy"])
+    return Samples(owner[annotations], annotations, chosen[annotations], xy, times.to_numpy())
 
 
 def mean_by_row(rows: Integers, xy: Floats, of: int, weights: Floats | None = None) -> tuple[Integers, Floats]:
@@ -112,74 +111,227 @@ def hover_times_ms(table: pa.Table) -> Integers:
     return durations[durations >= 0]
 
 
-def byproduct_statistics(table: pa.Table, card: dict[str, Any] | None = None) -> pd.DataFrame:
+def trace_times_ms(table: pa.Table) -> Integers:
+    """How long each trace of two samples or more lasts, from its first sample to its last, in the table's order.
+
+    A negative one (the worker's clock was set back) is left out.
+
+    Args:
+        table: The index with at least the column trace_time_ms.
+    """
+    lists, _ = entries(table["trace_time_ms"])
+    times = pc.list_flatten(lists).to_numpy()
+    lengths = pc.list_value_length(lists).to_numpy().astype(np.int64)
+    ends = np.cumsum(lengths)[lengths > 1]
+    durations = times[ends - 1] - times[ends - lengths[lengths > 1]]
+    return durations[durations >= 0]
+
+
+# Columns that `byproduct_statistics` needs.
+COLUMNS = [
+    *("annotators", "has_box", "boxes", "width", "height", "worker_id", "estimate_time_ms", "selected"),
+    *("click_xy", "trace_xy", "trace_time_ms", "hover_action", "hover_time_ms"),
+]
+
+
+def byproduct_statistics(index: pa.Table | Iterable[pa.Table], card: dict[str, Any] | None = None) -> pd.DataFrame:
     """What the byproducts look like, as a tidy table.
 
     Clicks are those of `click_points`. A click is inside when the source pixel under it is inside any box
-    of the image, both ends inclusive; images without a box or size have no say, and the image's centre is
+    of the image, both ends included; images without a box or size have no say, and the image's centre is
     judged on the same images.
     ASSUME: a click is inside a box when its pixel is, ends included; the paper does not define its test.
 
     Times are those of selected annotations with estimateTime > 0; `estimate_time_mean_clipped` is the mean
-    after clipping at `CLIP_TIME_MS`, and workers are counted over the same annotations.
+    after clipping at `CLIP_TIME_MS`. Workers are counted over the same annotations; `worker_time_*` spreads over
+    the workers, each with the mean of their clipped times. A trace lasts from its first sample to its last.
 
     Args:
-        table: The whole index (`read_index`).
+        index: The whole index, or its pieces in order (`read_index_pieces`), so that one after the other is in
+            memory; at least `COLUMNS`.
         card: Its card; adds what the table cannot say: the skipped junk.
 
     Returns:
         Columns statistic, value, unit (share and fraction in [0, 1]; count, ms) and n, the number of
         records, annotations, points or workers that the value is over. A value over nothing is NaN.
     """
-    parts: list[Callable[[pa.Table], list[_Statistic]]] = [
-        _coverage,
-        _aim,
-        _times,
-        _hovers,
-        _traces,
-        _workers,
-    ]
-    found = [statistic for part in parts for statistic in part(table)]
+    seen = _Seen()
+    for table in [index] if isinstance(index, pa.Table) else index:
+        seen.add(table)
+    parts = [_coverage, _aim, _times, _hovers, _traces, _workers]
+    found = [statistic for part in parts for statistic in part(seen)]
     if card is not None:
         found.append(("junk_skipped", card["counts"]["junk_skipped"], _COUNT, card["rows"]))
     frame = pd.DataFrame(found, columns=["statistic", "value", "unit", "n"])
     return frame.astype({"value": "float64", "n": "int64"})
 
 
-def _coverage(table: pa.Table) -> list[_Statistic]:
-    selected, owner = _flat(table, "selected")
-    chosen = selected.to_numpy(zero_copy_only=False).astype(bool)
-    timed = chosen & (_flat_integers(table, "estimate_time_ms") > 0)
-    records = table.num_rows
+WORKER_COLUMNS = ["worker_id", "estimate_time_ms", "selected"]
 
-    def share(rows: Integers) -> float:
-        return _ratio(len(np.unique(rows)), records)
 
+def per_worker(index: pa.Table | Iterable[pa.Table]) -> tuple[Integers, Floats]:
+    """Images of each worker, and the mean of their times clipped at `CLIP_TIME_MS`, in ms; the order means nothing.
+
+    Counted are selected annotations with estimateTime > 0 whose worker is known.
+
+    Args:
+        index: As `byproduct_statistics` takes it, with at least `WORKER_COLUMNS`.
+    """
+    seen = _Seen()
+    for table in [index] if isinstance(index, pa.Table) else index:
+        seen.add_workers(table)
+    return seen.per_worker()
+
+
+class _Seen:
+    """What one pass over the index keeps: counts, and numbers of which the quantiles are wanted."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.images_of: Counter[str] = Counter()  # worker -> annotations
+        self.time_of: Counter[str] = Counter()  # worker -> sum of the clipped times
+        self._numbers: defaultdict[str, list[NDArray[Any]]] = defaultdict(list)
+
+    def add(self, table: pa.Table) -> None:
+        self._add_coverage(table)
+        self._add_aim(table)
+        self._add_hovers(table)
+        self._add_traces(table)
+        self.add_workers(table)
+
+    def numbers(self, name: str) -> NDArray[Any]:
+        """All numbers kept under a name, in the index's order."""
+        return np.concatenate(self._numbers[name] or [np.zeros(0)])
+
+    def _keep(self, name: str, numbers: NDArray[Any]) -> None:
+        self._numbers[name].append(numbers)
+
+    def _add_coverage(self, table: pa.Table) -> None:
+        chosen, owner = _selected(table)
+        times = entries(table["estimate_time_ms"])[0].fill_null(0).to_numpy()
+        timed = chosen & (times > 0)
+        self.counts["records"] += table.num_rows
+        for name, rows in (("metadata", owner), ("selected", owner[chosen]), ("selected_with_time", owner[timed])):
+            self.counts[name] += len(np.unique(rows))
+        self.counts["with_box"] += int(pc.sum(table["has_box"]).as_py() or 0)
+        self._keep("annotators", table["annotators"].to_numpy())
+        self._keep("times", times[timed])
+
+    def _add_aim(self, table: pa.Table) -> None:
+        rows, xy, without = click_points(table)
+        points_of_all, _, _ = points(table["click_xy"])
+        self.counts["selected_without_click"] += without
+        self.counts["clicks"] += len(points_of_all)
+        self.counts["clicks_outside"] += int(_outside(points_of_all).sum())
+        self._keep("to_centre", np.hypot(*(xy - 0.5).T))
+        self._keep("click_inside", inside_a_box(table, rows, xy))
+        self._keep("centre_inside", inside_a_box(table, rows, np.full_like(xy, 0.5)))
+
+    def _add_hovers(self, table: pa.Table) -> None:
+        actions, _ = inner_entries(table["hover_action"])
+        self.counts["enters"] += int(pc.sum(pc.equal(actions, "enter")).as_py() or 0)
+        self.counts["closed"] += int(_closed_hovers(table)[0].sum())
+        self._keep("hover_times", hover_times_ms(table))
+
+    def _add_traces(self, table: pa.Table) -> None:
+        xy, _, lengths = points(table["trace_xy"])
+        self.counts["samples"] += len(xy)
+        self.counts["samples_outside"] += int(_outside(xy).sum())
+        self._keep("trace_lengths", lengths)
+        self._keep("trace_times", trace_times_ms(table))
+
+    def add_workers(self, table: pa.Table) -> None:
+        selected, _ = entries(table["selected"])
+        times = entries(table["estimate_time_ms"])[0].fill_null(0)
+        workers = entries(table["worker_id"])[0]
+        annotations = pa.table({"worker": workers, "ms": pc.min_element_wise(times, CLIP_TIME_MS)})
+        annotations = annotations.filter(pc.and_(pc.and_(selected, pc.greater(times, 0)), workers.is_valid()))
+        each = annotations.group_by("worker", use_threads=False).aggregate([("ms", "count"), ("ms", "sum")])
+        names = each["worker"].to_pylist()
+        self.images_of.update(dict(zip(names, each["ms_count"].to_pylist(), strict=True)))
+        self.time_of.update(dict(zip(names, each["ms_sum"].to_pylist(), strict=True)))
+
+    def per_worker(self) -> tuple[Integers, Floats]:
+        """As the function of that name."""
+        images = np.array(list(self.images_of.values()), np.int64)
+        times = np.array([self.time_of[worker] for worker in self.images_of], np.float64)
+        return images, times / images
+
+
+def _coverage(seen: _Seen) -> list[_Statistic]:
+    count, records = seen.counts, seen.counts["records"]
     return [
         ("records", records, _COUNT, records),
-        ("with_metadata", share(owner), _SHARE, records),
-        ("selected", share(owner[chosen]), _SHARE, records),
-        ("selected_with_time", share(owner[timed]), _SHARE, records),
-        ("with_box", _mean(table["has_box"].to_numpy()), _SHARE, records),
-        ("annotations_per_record_max", _most(table["annotators"].to_numpy()), _COUNT, records),
+        ("with_metadata", _ratio(count["metadata"], records), _SHARE, records),
+        ("selected", _ratio(count["selected"], records), _SHARE, records),
+        ("selected_with_time", _ratio(count["selected_with_time"], records), _SHARE, records),
+        ("with_box", _ratio(count["with_box"], records), _SHARE, records),
+        ("annotations_per_record_max", _most(seen.numbers("annotators")), _COUNT, records),
     ]
 
 
-def _aim(table: pa.Table) -> list[_Statistic]:
-    rows, xy, without = click_points(table)
-    distances = np.hypot(*(xy - 0.5).T)
-    inside = inside_a_box(table, rows, xy)
-    centre_inside = inside_a_box(table, rows, np.full_like(xy, 0.5))
-    all_points, _, _ = _points(table, "click_xy")
+def _aim(seen: _Seen) -> list[_Statistic]:
+    distances, inside, centre_inside = map(seen.numbers, ("to_centre", "click_inside", "centre_inside"))
+    without, clicks = seen.counts["selected_without_click"], seen.counts["clicks"]
     return [
-        ("images_with_click", len(rows), _COUNT, table.num_rows),
-        ("selected_without_click", without, _COUNT, len(rows) + without),
+        ("images_with_click", len(distances), _COUNT, seen.counts["records"]),
+        ("selected_without_click", without, _COUNT, len(distances) + without),
         ("click_in_box", _mean(inside), _SHARE, len(inside)),
         ("centre_in_box", _mean(centre_inside), _SHARE, len(centre_inside)),
-        ("click_to_centre_mean", _mean(distances), "fraction", len(rows)),
-        ("click_to_centre_median", _quantile(distances, 0.5), "fraction", len(rows)),
-        ("clicks_out_of_range", _mean(_outside(all_points)), _SHARE, len(all_points)),
+        ("click_to_centre_mean", _mean(distances), "fraction", len(distances)),
+        ("click_to_centre_median", _quantile(distances, 0.5), "fraction", len(distances)),
+        ("clicks_out_of_range", _ratio(seen.counts["clicks_outside"], clicks), _SHARE, clicks),
     ]
+
+
+def _times(seen: _Seen) -> list[_Statistic]:
+    times = seen.numbers("times")
+    n = len(times)
+    return [
+        *_quartiles("estimate_time", times),
+        ("estimate_time_mean", _mean(times), _MS, n),
+        ("estimate_time_mean_clipped", _mean(np.minimum(times, CLIP_TIME_MS)), _MS, n),
+        ("estimate_time_max", _most(times), _MS, n),
+    ]
+
+
+def _hovers(seen: _Seen) -> list[_Statistic]:
+    enters, closed = seen.counts["enters"], seen.counts["closed"]
+    return [
+        ("hover_closed", closed, _COUNT, enters),
+        ("hover_unclosed", enters - closed, _COUNT, enters),
+        *_quartiles("hover_time", seen.numbers("hover_times")),
+    ]
+
+
+def _traces(seen: _Seen) -> list[_Statistic]:
+    lengths, samples = seen.numbers("trace_lengths"), seen.counts["samples"]
+    return [
+        ("trace_points_mean", _mean(lengths), _COUNT, len(lengths)),
+        ("trace_points_median", _quantile(lengths, 0.5), _COUNT, len(lengths)),
+        ("trace_empty", _mean(lengths == 0), _SHARE, len(lengths)),
+        ("trace_out_of_range", _ratio(seen.counts["samples_outside"], samples), _SHARE, samples),
+        *_quartiles("trace_time", seen.numbers("trace_times")),
+    ]
+
+
+def _workers(seen: _Seen) -> list[_Statistic]:
+    images, means = seen.per_worker()
+    n = len(images)
+    return [
+        ("workers", n, _COUNT, int(images.sum())),
+        ("images_per_worker_min", _least(images), _COUNT, n),
+        ("images_per_worker_median", _quantile(images, 0.5), _COUNT, n),
+        ("images_per_worker_max", _most(images), _COUNT, n),
+        ("worker_time_min", _least(means), _MS, n),
+        *_quartiles("worker_time", means),
+        ("worker_time_max", _most(means), _MS, n),
+    ]
+
+
+def _quartiles(name: str, times_ms: NDArray[Any]) -> list[_Statistic]:
+    parts = {"quartile_1": 0.25, "median": 0.5, "quartile_3": 0.75}
+    return [(f"{name}_{part}", _quantile(times_ms, share), _MS, len(times_ms)) for part, share in parts.items()]
 
 
 def inside_a_box(table: pa.Table, rows: Integers, xy: Floats) -> Bools:
@@ -193,7 +345,7 @@ def inside_a_box(table: pa.Table, rows: Integers, xy: Floats) -> Bools:
     Returns:
         [m] for the m of the n points whose image has a box and a size, in the order of rows.
     """
-    boxes, owner = _flat(table, "boxes")
+    boxes, owner = entries(table["boxes"])
     corners = boxes.flatten().to_numpy().reshape(-1, 4)
     sides = [table[name].to_numpy().astype(np.float64) for name in ("width", "height")]
     size = np.stack(sides, axis=1)[rows]  # [n, 2], NaN where unknown
@@ -206,94 +358,19 @@ def inside_a_box(table: pa.Table, rows: Integers, xy: Floats) -> Bools:
     return hits[rows][known] > 0
 
 
-def _times(table: pa.Table) -> list[_Statistic]:
-    times = _selected_times_ms(table)
-    n = len(times)
-    return [
-        ("estimate_time_quartile_1", _quantile(times, 0.25), _MS, n),
-        ("estimate_time_median", _quantile(times, 0.5), _MS, n),
-        ("estimate_time_quartile_3", _quantile(times, 0.75), _MS, n),
-        ("estimate_time_mean", _mean(times), _MS, n),
-        ("estimate_time_mean_clipped", _mean(np.minimum(times, CLIP_TIME_MS)), _MS, n),
-        ("estimate_time_max", _most(times), _MS, n),
-    ]
-
-
-def _hovers(table: pa.Table) -> list[_Statistic]:
-    actions, _ = _inner(table, "hover_action")
-    enters = int(pc.sum(pc.equal(actions, "enter")).as_py() or 0)
-    closed = int(_closed_hovers(table)[0].sum())
-    durations = hover_times_ms(table)
-    return [
-        ("hover_closed", closed, _COUNT, enters),
-        ("hover_unclosed", enters - closed, _COUNT, enters),
-        ("hover_time_median", _quantile(durations, 0.5), _MS, len(durations)),
-    ]
-
-
-def _traces(table: pa.Table) -> list[_Statistic]:
-    points, _, lengths = _points(table, "trace_xy")
-    return [
-        ("trace_points_mean", _mean(lengths), _COUNT, len(lengths)),
-        ("trace_points_median", _quantile(lengths, 0.5), _COUNT, len(lengths)),
-        ("trace_empty", _mean(lengths == 0), _SHARE, len(lengths)),
-        ("trace_out_of_range", _mean(_outside(points)), _SHARE, len(points)),
-    ]
-
-
-def _workers(table: pa.Table) -> list[_Statistic]:
-    selected, _ = _flat(table, "selected")
-    workers, _ = _flat(table, "worker_id")
-    timed = pa.array(_flat_integers(table, "estimate_time_ms") > 0)
-    images = pc.value_counts(workers.filter(pc.and_(selected, timed)).drop_null()).field("counts").to_numpy()
-    return [
-        ("workers", len(images), _COUNT, int(images.sum())),
-        ("images_per_worker_min", float(images.min()) if len(images) else np.nan, _COUNT, len(images)),
-        ("images_per_worker_median", _quantile(images, 0.5), _COUNT, len(images)),
-        ("images_per_worker_max", _most(images), _COUNT, len(images)),
-    ]
-
-
-def _selected_times_ms(table: pa.Table) -> Integers:
-    selected, _ = _flat(table, "selected")
-    times = _flat_integers(table, "estimate_time_ms")
-    return times[selected.to_numpy(zero_copy_only=False).astype(bool) & (times > 0)]
-
-
 def _closed_hovers(table: pa.Table) -> tuple[Bools, Integers]:
     """Which of the n-1 neighbouring pairs of actions are one closed hover, and the n times."""
-    actions, owner = _inner(table, "hover_action")
-    times, _ = _inner(table, "hover_time_ms")
+    actions, owner = inner_entries(table["hover_action"])
+    times, _ = inner_entries(table["hover_time_ms"])
     enters = pc.equal(actions, "enter").to_numpy(zero_copy_only=False).astype(bool)
     closed = enters[:-1] & ~enters[1:] & (owner[:-1] == owner[1:])
     return closed, times.to_numpy()
 
 
-# ---- the index's nested columns as flat arrays
-
-
-def _flat(table: pa.Table, column: str) -> tuple[pa.Array, Integers]:
-    """The entries of all rows' lists, and the row of each."""
-    lists = pa.concat_arrays(table[column].chunks or [pa.array([], table.schema.field(column).type)])
-    return pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
-
-
-def _flat_integers(table: pa.Table, column: str) -> Integers:
-    return _flat(table, column)[0].fill_null(0).to_numpy()
-
-
-def _inner(table: pa.Table, column: str) -> tuple[pa.Array, Integers]:
-    """The same one level down: entries of all annotations' lists, and the annotation of each."""
-    lists, _ = _flat(table, column)
-    return pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
-
-
-def _points(table: pa.Table, column: str) -> tuple[Floats, Integers, Integers]:
-    """Points [n, 2] of all annotations; where each annotation's begin, and how many it has."""
-    lists, _ = _flat(table, column)
-    lengths = pc.list_value_length(lists).to_numpy().astype(np.int64)
-    points = pc.list_flatten(lists).flatten().to_numpy().reshape(-1, 2)
-    return points, np.cumsum(lengths) - lengths, lengths
+def _selected(table: pa.Table) -> tuple[Bools, Integers]:
+    """The final state of each annotation, and its row."""
+    selected, owner = entries(table["selected"])
+    return selected.to_numpy(zero_copy_only=False).astype(bool), owner
 
 
 def _outside(xy: Floats) -> Bools:
@@ -310,6 +387,10 @@ def _mean(values: NDArray[Any]) -> float:
 
 def _quantile(values: NDArray[Any], share: float) -> float:
     return float(np.quantile(values, share)) if len(values) else np.nan
+
+
+def _least(values: NDArray[Any]) -> float:
+    return float(values.min()) if len(values) else np.nan
 
 
 def _most(values: NDArray[Any]) -> float:

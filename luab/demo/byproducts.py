@@ -1,5 +1,6 @@
 """Invented annotators click the demo's training images; their records, in the XML of ImageNet-AB."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -103,6 +104,27 @@ def image_ab_members(images: Sequence[TrainImage], seed: int) -> dict[str, bytes
     wnids = list(dict.fromkeys(image.wnid for image in images))
     rank = {wnids[int(k)]: n for n, k in enumerate(rng.permutation(len(wnids)))}
     return dict(sorted(members.items(), key=lambda item: rank[item[0].split("/")[1]]))
+
+
+def record_counts(images: Sequence[TrainImage], seed: int, members: dict[str, bytes]) -> dict[str, int]:
+    """What an index of the records must count, known from how they were drawn.
+
+    Args:
+        images: As `image_ab_members` took them.
+        seed: The same.
+        members: What it returned.
+    """
+    dealt = Counter(tell(images, seed).values())
+    records = len(images) - dealt[Story.NO_XML]
+    return {
+        "records": records,
+        "junk_skipped": len(members) - records,
+        "without_metadata": dealt[Story.NO_METADATA],
+        "with_metadata": records - dealt[Story.NO_METADATA],
+        "several_metadata": dealt[Story.SEVERAL],
+        "clicked_then_unselected": dealt[Story.UNCLICKED],
+        "wnids": len({image.wnid for image in images}),
+    }
 
 
 def tell(images: Sequence[TrainImage], seed: int) -> dict[str, Story]:

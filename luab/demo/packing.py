@@ -35,6 +35,7 @@ class Archive:
         members: Path in the archive -> content.
         unpack: Folder under data/raw that it is unpacked to; False when it is read as it is.
         keep_order: Whether members stay in the order given, as in archives made from an unsorted folder.
+        counts: What an index of its records must count.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Archive:
     members: Members
     unpack: str | bool
     keep_order: bool = False
+    counts: dict[str, int] | None = None
 
 
 def jpeg_bytes(pixels: NDArray[np.uint8], quality: int = 90) -> bytes:
@@ -79,7 +81,7 @@ def pack(archive: Archive, folder: Path) -> dict[str, Any]:
         elif archive.kind == "plain":
             aside.write_bytes(b"".join(content for _, content in members))
         else:
-            _write_tar(aside, members, compressed=archive.kind == "tar.gz")
+            write_tar(aside, members, compressed=archive.kind == "tar.gz")
     return {
         "dataset": archive.dataset,
         "urls": [f"file:{archive.file}"],
@@ -90,6 +92,7 @@ def pack(archive: Archive, folder: Path) -> dict[str, Any]:
         "checksum_source": "computed when the demo world was drawn",
         "licence": "drawn by luab itself; MIT",
         "unpack": archive.unpack,
+        **({"counts": archive.counts} if archive.counts else {}),
         "note": "demo world",
     }
 
@@ -105,7 +108,8 @@ def write_archives_yaml(entries: dict[str, dict[str, Any]], path: Path) -> None:
         )
 
 
-def _write_tar(path: Path, members: Iterable[tuple[str, bytes]], compressed: bool) -> None:
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]], compressed: bool) -> None:
+    """Writes members in the order given; equal members give equal bytes."""
     with ExitStack() as stack:
         out: Any = stack.enter_context(open(path, "wb"))
         if compressed:
@@ -116,6 +120,7 @@ def _write_tar(path: Path, members: Iterable[tuple[str, bytes]], compressed: boo
             info = tarfile.TarInfo(name)
             info.size, info.mtime, info.mode = len(content), _EPOCH_S, 0o644
             tar.addfile(info, io.BytesIO(content))
+            tar.members.clear()  # type: ignore[attr-defined]  # an archive may have a million
 
 
 def _write_zip(path: Path, members: Iterable[tuple[str, bytes]]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from luab.demo.backgrounds import in9_archive
-from luab.demo.byproducts import TrainImage, image_ab_members
+from luab.demo.byproducts import TrainImage, image_ab_members, record_counts
 from luab.demo.classes import CLASSES
 from luab.demo.packing import Archive, jpeg_bytes, pack, write_archives_yaml
 from luab.demo.photos import (
@@ -105,7 +105,8 @@ def archives(
     """Every archive of the demo's server, one after the other, so that only one is in memory."""
     records = image_ab_members(images, seed)
     file = "imagenet_ab_v1_0.tar.gz"
-    yield Archive("imagenet_ab", "imagenet_ab", file, "tar.gz", records, False, keep_order=True)
+    counts = record_counts(images, seed, records)
+    yield Archive("imagenet_ab", "imagenet_ab", file, "tar.gz", records, False, keep_order=True, counts=counts)
     yield real_archive(val)
     yield v2_archive(seed, size_px, sizes.v2)
     yield imagenet_a(seed, size_px, sizes.adversarial)

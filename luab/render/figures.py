@@ -95,6 +95,14 @@ def _draw_hover_time(name: str, inputs: Inputs, label: str) -> Figure:
     return byproducts.hover_time(_flat(table["estimate_time_ms"]), label)
 
 
+def _draw_worker_spread(name: str, inputs: Inputs, label: str) -> Figure:
+    from luab.byproducts.imagenet_ab import read_index_pieces
+    from luab.byproducts.statistics import WORKER_COLUMNS, per_worker
+
+    pieces = read_index_pieces(required(inputs.index, name, "index"), WORKER_COLUMNS)
+    return byproducts.worker_spread(*per_worker(pieces), label)
+
+
 def _draw_byproduct_samples(name: str, inputs: Inputs, label: str) -> Figure:
     columns = ["image_id", "boxes", "width", "height", "click_xy", "trace_xy", "trace_time_ms"]
     table = _read_index(required(inputs.index, name, "index"), columns)
@@ -242,6 +250,7 @@ FIGURES: dict[str, Callable[[str, Inputs, str], Figure]] = {
     "byproduct_samples": _draw_byproduct_samples,
     "click_density": _draw_click_density,
     "hover_time": _draw_hover_time,
+    "worker_spread": _draw_worker_spread,
     "lambda_sweep": _from_scores(figures_scores.lambda_sweep),
     "robustness_gain": _from_scores(figures_scores.robustness_gain),
     "background_gap": _from_scores(figures_scores.background_gap),

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from luab.errors import DataError
 from luab.render import style
@@ -202,6 +202,46 @@ def hover_time(times_ms: Array, label: str = "") -> Figure:
         f"n = {len(times_ms):,} records. Shown: {len(positive):,} above zero; exactly zero: "
         f"{style.percent(zero)} %; above {LONG_MS / 1000:g} s: {style.percent(long)} %. "
         "Grey: middle half of those shown."
+    )
+    return style.finish(figure, note, label)
+
+
+@style.styled
+def worker_spread(images: Array, means_ms: Array, label: str = "") -> Figure:
+    """How unequal the workers are: how many images each selected, and how long each took in the mean.
+
+    Args:
+        images: [w] images of each worker.
+        means_ms: [w] mean recorded time of each worker's images.
+        label: E.g. "demo world".
+
+    Raises:
+        DataError: There is no worker.
+    """
+    import seaborn
+
+    if not len(images):
+        raise DataError("worker spread: expected workers with a selected image, found none in the index. Index again.")
+    figure = style.new_figure(style.COLUMN_IN, 1.9)
+    left, right = figure.subplots(1, 2, sharey=True)
+    look = {"bins": 30, "log_scale": True, "color": style.COLOURS["click"], "alpha": 0.55, "linewidth": 0}
+    for axes, values, gid in ((left, images, "images"), (right, means_ms, "time")):
+        seaborn.histplot(x=values, ax=axes, **look)
+        axes.axvline(float(np.median(values)), color=style.COLOURS["random"], lw=1.2, gid=gid)
+        axes.xaxis.set_major_locator(
+            LogLocator(subs=(1.0, 3.0) if np.ptp(np.log10(values)) < 2 else (1.0,), numticks=6)
+        )
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlim(values.min() / 2, values.max() * 2)
+    left.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
+    right.xaxis.set_major_formatter(FuncFormatter(lambda ms, _: _duration(ms)))
+    left.set(xlabel="Images of a worker", ylabel="Workers")
+    right.set(xlabel="Mean time per image")
+    tenth = np.sort(images)[::-1][: -(-len(images) // 10)]
+    note = (
+        f"n = {len(images):,} workers, {int(images.sum()):,} selected images. Lines: medians, {np.median(images):,.0f} "
+        f"images and {np.median(means_ms):,.0f} ms. The busiest tenth of the workers gave "
+        f"{style.percent(tenth.sum() / images.sum())} % of the images. Single times count as 60 s at most."
     )
     return style.finish(figure, note, label)
 

@@ -18,6 +18,7 @@ FIGURES: dict[str, Needs] = {
     "byproduct_samples": "images",
     "click_density": "index",
     "hover_time": "index",
+    "worker_spread": "index",
     "lambda_sweep": "scores",
     "robustness_gain": "scores",
     "background_gap": "scores",

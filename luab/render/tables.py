@@ -162,10 +162,11 @@ def render_table(
     if name not in TABLES:
         raise ConfigError(f"There is no table {name!r}. Choose from: {', '.join(TABLES)}.")
     if registry.TABLES[name] == "index":
-        from luab.byproducts.imagenet_ab import read_index
+        from luab.byproducts.imagenet_ab import read_index_pieces
+        from luab.byproducts.statistics import COLUMNS
         from luab.byproducts.statistics import byproduct_statistics as statistics
 
-        table = TABLES[name](statistics(read_index(required(index, name, "index"))))
+        table = TABLES[name](statistics(read_index_pieces(required(index, name, "index"), COLUMNS)))
     else:
         from luab.collect import read_scores
 

@@ -16,6 +16,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from luab.archives import load_archives
+from luab.byproducts.imagenet_ab import agreement, index
 from luab.data.labels import IN9_FOLDERS, IN9_VARIANTS, in9_of_class, objectnet_folders, siscore_classes, subset
 from luab.demo.byproducts import TrainImage, image_ab_members
 from luab.demo.classes import CLASSES, FAMILIES, DemoClass
@@ -405,6 +407,14 @@ def records(world: Path) -> dict[str, ElementTree.Element]:
 
 def times(record: ElementTree.Element, tag: str) -> list[int]:
     return [int(entry.findtext("time")) for entry in record.iter(tag) if len(entry)]
+
+
+def test_an_index_of_the_records_counts_what_was_drawn(world: Path, tmp_path: Path) -> None:
+    entry = load_archives(world / "server" / "archives.yaml")["imagenet_ab"]
+    assert entry.counts
+    card = index(world / "server" / entry.file, tmp_path / "i.parquet", tmp_path / "i.json", known=entry.counts)
+    assert card["agrees"], agreement(card)
+    assert {"records", "junk_skipped", "without_metadata"} <= set(entry.counts)
 
 
 def test_records_have_every_documented_oddity(world: Path) -> None:

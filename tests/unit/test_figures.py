@@ -277,6 +277,7 @@ def record(image_id: str) -> dict[str, Any]:
         "boxes": [[5, 5, 30, 30]],
         "width": 50,
         "height": 40,
+        "worker_id": ["W"],
         "selected": [True],
         "estimate_time_ms": [400],
         "click_xy": [[[0.5, 0.5]]],
@@ -304,7 +305,7 @@ def prediction(image_id: str, has_point: bool) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", ["byproduct_samples", "click_density", "hover_time", "cam_examples"])
+@pytest.mark.parametrize("name", ["byproduct_samples", "click_density", "hover_time", "worker_spread", "cam_examples"])
 def test_figure_of_images_and_index_is_valid_and_repeats_itself(name: str, world: Path, tmp_path: Path) -> None:
     runs = [world / "none.parquet", world / "click.parquet"]
     for folder in ("a", "b"):
@@ -380,6 +381,16 @@ def test_hover_time_marks_the_median_and_tells_zeros() -> None:
     assert "exactly zero: 40.0 %" in note and "above 3 s: 20.0 %" in note
     with pytest.raises(DataError, match="above zero"):
         figures_byproducts.hover_time(np.array([0, 0]))
+
+
+def test_worker_spread_marks_the_medians_and_tells_the_busiest() -> None:
+    figure = figures_byproducts.worker_spread(np.array([1, 2, 97]), np.array([400.0, 800.0, 6000.0]))
+    assert list(artist(figure.axes[0], "images").get_xdata()) == [2, 2]
+    assert list(artist(figure.axes[1], "time").get_xdata()) == [800, 800]
+    note = " ".join(texts(figure)).replace("\n", " ").replace("\u00a0", " ")
+    assert "n = 3 workers, 100 selected images" in note and "97.0 % of the images" in note
+    with pytest.raises(DataError, match="workers"):
+        figures_byproducts.worker_spread(np.zeros(0), np.zeros(0))
 
 
 def test_percent_has_a_true_minus_and_one_decimal() -> None:

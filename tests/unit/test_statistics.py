@@ -11,12 +11,16 @@ import pytest
 
 from luab.byproducts.imagenet_ab import SCHEMA, index, read_index
 from luab.byproducts.statistics import (
+    COLUMNS,
+    WORKER_COLUMNS,
     byproduct_statistics,
     click_points,
     hover_times_ms,
     inside_a_box,
     mean_by_row,
+    per_worker,
     samples_of_traces,
+    trace_times_ms,
 )
 
 PER_METADATA = SCHEMA.names[7:]
@@ -106,15 +110,26 @@ def test_four_records_by_hand() -> None:
         "estimate_time_max": (100_000, 3),
         "hover_closed": (3, 5),
         "hover_unclosed": (2, 5),
+        "hover_time_quartile_1": (40, 2),
         "hover_time_median": (60, 2),
+        "hover_time_quartile_3": (80, 2),
         "trace_points_mean": (2 / 6, 6),
         "trace_points_median": (0, 6),
         "trace_empty": (5 / 6, 6),
         "trace_out_of_range": (1 / 2, 2),
+        "trace_time_quartile_1": (4, 1),
+        "trace_time_median": (4, 1),
+        "trace_time_quartile_3": (4, 1),
         "workers": (2, 3),
         "images_per_worker_min": (1, 2),
         "images_per_worker_median": (1.5, 2),
         "images_per_worker_max": (2, 2),
+        # V: 300 ms; W: 100 ms and, clipped, 60 s.
+        "worker_time_min": (300, 2),
+        "worker_time_quartile_1": (300 + 0.25 * 29_750, 2),
+        "worker_time_median": (300 + 0.5 * 29_750, 2),
+        "worker_time_quartile_3": (300 + 0.75 * 29_750, 2),
+        "worker_time_max": (30_050, 2),
         "click_to_centre_mean": ((math.hypot(0.2, 0.2) + math.hypot(0.5, 0.6)) / 2, 2),
         "click_to_centre_median": ((math.hypot(0.2, 0.2) + math.hypot(0.5, 0.6)) / 2, 2),
     }
@@ -141,6 +156,26 @@ def test_chunks_and_slices_change_nothing() -> None:
     assert byproduct_statistics(chunked).equals(byproduct_statistics(FOUR))
     assert click_points(FOUR.slice(2)).rows.tolist() == [1]
     assert hover_times_ms(FOUR.slice(1)).tolist() == []
+
+
+def test_pieces_say_what_the_whole_says() -> None:
+    pieces = (FOUR.slice(start, 1).select(COLUMNS) for start in range(4))
+    assert byproduct_statistics(pieces).equals(byproduct_statistics(FOUR))
+    assert byproduct_statistics([]).equals(byproduct_statistics(FOUR.slice(0, 0)))
+
+
+def test_a_trace_lasts_from_its_first_sample_to_its_last() -> None:
+    some = table(
+        row("a", entry(trace=[[0.1, 0.2, 3], [0.3, 0.4, 5], [0.3, 0.4, 9]]), entry(trace=[[0.1, 0.1, 7]])),
+        row("b", entry(trace=[[0.1, 0.2, 9], [0.3, 0.4, 5]]), entry(trace=[[0.1, 0.2, 9], [0.3, 0.4, 9]])),
+    )
+    assert trace_times_ms(some).tolist() == [6, 0]
+
+
+def test_images_and_mean_time_of_each_worker() -> None:
+    images, means_ms = per_worker(FOUR.slice(n, 1).select(WORKER_COLUMNS) for n in range(4))
+    assert sorted(zip(images.tolist(), means_ms.tolist(), strict=True)) == [(1, 300), (2, 30_050)]
+    assert [len(values) for values in per_worker([])] == [0, 0]
 
 
 def test_only_an_enter_directly_followed_by_its_leave_has_a_duration() -> None:

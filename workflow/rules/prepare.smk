@@ -11,6 +11,7 @@ rule index:
         "logs/index.log",
     conda:
         "../envs/luab.yaml"
+    threads: 4
     resources:
         mem_mb=2000,
         runtime=120,

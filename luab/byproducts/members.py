@@ -1,0 +1,306 @@
+"""The files of a tar.gz or of a folder, in order, in blocks of many: streamed, nothing unpacked.
+
+A million members at 40 us each is what `tarfile` costs, more than all the rest of the index. So headers are
+walked here, but only such as every tool writes for a plain file of a short name; from the first header on
+that is anything else (a link, a long name, a damaged one) the rest of the archive is `tarfile`'s.
+"""
+
+import gzip
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luab.errors import DataError
+
+LARGEST_RECORD_BYTES = 64 << 20
+
+# Large enough that work per block does not count, small enough that dozens fit into memory.
+BLOCK_BYTES = 4 << 20
+_SECTOR = 512
+_PLAIN, _FOLDER, _EXTENDED = b"05x"
+# Keys of an extended header that change what the member after it is called or how long it is.
+_TELLING = re.compile(rb"(?:path|linkpath|size|hdrcharset|GNU\.sparse\..*)")
+_NAME = slice(0, 100)
+# Offset and length of the numbers that tarfile reads besides size and checksum; the last two may be empty.
+_NUMBERS = ((100, 8), (108, 8), (116, 8), (136, 12), (329, 8), (337, 8))
+_SIZE, _CHECKSUM, _TYPE, _PREFIX = (124, 12), 148, 156, 345
+
+_DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError)
+
+_Bytes = NDArray[np.uint8]
+_Flags = NDArray[np.bool_]
+
+
+class Block(NamedTuple):
+    """Consecutive files.
+
+    names: path of each in the archive. sizes: bytes of each. data: their contents, one after another.
+    What is no plain file, or larger than `LARGEST_RECORD_BYTES`, is empty. consumed: how many bytes of
+    the archive (of the files, for a folder) were read for it.
+    """
+
+    names: list[str]
+    sizes: list[int]
+    data: bytes
+    consumed: int
+
+
+def archive_blocks(archive: Path) -> Iterator[Block]:
+    """The files of a tar.gz; folders are passed over.
+
+    Raises:
+        DataError: It is truncated, damaged, or not a tar.gz at all; blocks before the damage come first.
+    """
+    last = ""
+    seen = 0
+    try:
+        with open(archive, "rb") as raw, gzip.GzipFile(fileobj=raw) as stream:
+            for names, sizes, data in _files(stream):
+                last = names[-1] if names else last
+                now = raw.tell()
+                yield Block(names, sizes, data, now - seen)
+                seen = now
+            while stream.read(1 << 20):  # to the end, where the checksum of the whole is compared
+                pass
+    except _DAMAGE as error:
+        raise DataError(_damaged(archive, last, error)) from error
+
+
+def folder_blocks(folder: Path) -> Iterator[Block]:
+    """The files of a folder, in the order of their sorted paths."""
+    return (Block(names, sizes, data, len(data)) for names, sizes, data in _gathered(_files_below(folder)))
+
+
+class _Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+_Files = tuple[list[str], list[int], bytes]  # as in Block
+
+
+def _gathered(files: Iterable[tuple[str, bytes]]) -> Iterator[_Files]:
+    names: list[str] = []
+    contents: list[bytes] = []
+    held = 0
+    try:
+        for name, content in files:
+            names.append(name)
+            contents.append(content)
+            held += _SECTOR + len(content)
+            if held >= BLOCK_BYTES:
+                yield _joined(names, contents)
+                names, contents, held = [], [], 0
+    except _DAMAGE:
+        yield _joined(names, contents)
+        raise
+    yield _joined(names, contents)
+
+
+def _joined(names: list[str], contents: list[bytes]) -> _Files:
+    return names, [len(content) for content in contents], b"".join(contents)
+
+
+def _files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            path = Path(root, name)
+            data = b"" if path.stat().st_size > LARGEST_RECORD_BYTES else path.read_bytes()
+            yield path.relative_to(folder.parent).as_posix(), data
+
+
+# ---- a tar, header by header
+
+
+def _files(stream: _Stream) -> Iterator[_Files]:
+    """Files of a tar: walked while headers are plain, then by tarfile, which also judges what is damaged."""
+    data, more = b"", True
+    while more:
+        added = stream.read(BLOCK_BYTES)
+        more = bool(added)
+        data += added
+        headers, end = _walk(data)
+        plain = _plain_headers(data, headers)
+        if plain:
+            yield _cut(data, headers[:plain])
+        if plain < len(headers):
+            end, more = headers[plain], False
+        elif _is_end(data, end):
+            return
+        elif _is_odd(data, end):
+            more = False
+        data = data[end:]
+    yield from _gathered(_by_tarfile(_Rest(data, stream)))
+
+
+def _walk(data: bytes) -> tuple[list[int], int]:
+    """Where each header begins whose file is in `data` to its end, and where the first other one would."""
+    headers: list[int] = []
+    at, length = 0, len(data)
+    while at + _SECTOR <= length:
+        try:
+            size = int(data[at + 124 : at + 135], 8)
+        except ValueError:
+            break
+        after = at + _SECTOR + (size + _SECTOR - 1 & -_SECTOR)
+        if size < 0 or after > length:
+            break
+        headers.append(at)
+        at = after
+    if headers and data[headers[-1] + _TYPE] == _EXTENDED:  # to be looked at together with what it extends
+        at = headers.pop()
+    return headers, at
+
+
+def _plain_headers(data: bytes, headers: list[int]) -> int:
+    """How many of the headers are plain, up to the first that is not."""
+    if not headers:
+        return 0
+    view = np.frombuffer(data, np.uint8)
+    table = np.lib.stride_tricks.sliding_window_view(view, _SECTOR)[headers]  # [n, 512]
+    plain = _summed(table) & _named(table) & _typed(table) & _numbered(table)
+    count = len(headers) if plain.all() else int(plain.argmin())
+    extended = np.flatnonzero(table[:count, _TYPE] == _EXTENDED).tolist()
+    for place in extended:
+        # What it extends must follow, as a plain file, and must not be changed by it.
+        follows = place + 1 < count and table[place + 1, _TYPE] == _PLAIN
+        if not follows or not _harmless(_content(data, headers[place])):
+            return place
+    return count
+
+
+def _summed(table: _Bytes) -> _Flags:
+    """Whether the checksum is right: six octal digits, over the header with blanks in its place."""
+    field = table[:, _CHECKSUM : _CHECKSUM + 8]
+    total = table.sum(axis=1, dtype=np.int64) - field.sum(axis=1, dtype=np.int64) + 8 * ord(" ")
+    claimed = (field[:, :6].astype(np.int64) - ord("0")) @ (8 ** np.arange(5, -1, -1))
+    return _octal(field[:, :6]) & _blank(field[:, 6:]) & (claimed == total)
+
+
+def _named(table: _Bytes) -> _Flags:
+    """Whether the name is short, in ASCII and in one piece."""
+    name = table[:, _NAME]
+    return (name[:, 0] != 0) & (name == 0).any(axis=1) & (name < 128).all(axis=1) & (table[:, _PREFIX] == 0)
+
+
+def _typed(table: _Bytes) -> _Flags:
+    kind = table[:, _TYPE]
+    empty = (table[:, _SIZE[0] : _SIZE[0] + 11] == ord("0")).all(axis=1)
+    return (kind == _PLAIN) | (kind == _EXTENDED) | ((kind == _FOLDER) & empty)
+
+
+def _numbered(table: _Bytes) -> _Flags:
+    """Whether size, mode, owner, time and device are octal numbers that fill their fields, or, but for size, none."""
+    start, length = _SIZE
+    right = _octal(table[:, start : start + length - 1]) & _blank(table[:, start + length - 1 : start + length])
+    for start, length in _NUMBERS:
+        field = table[:, start : start + length]
+        # Tools end a number by a NUL, a blank, or both.
+        last = _octal(field[:, -2:-1]) | _blank(field[:, -2:-1])
+        right &= (_octal(field[:, :-2]) & last & _blank(field[:, -1:])) | (field[:, 0] == 0)
+    return right
+
+
+def _octal(field: _Bytes) -> _Flags:
+    return np.all((field >= ord("0")) & (field <= ord("7")), axis=1)
+
+
+def _blank(field: _Bytes) -> _Flags:
+    return np.all((field == 0) | (field == ord(" ")), axis=1)
+
+
+def _harmless(content: bytes) -> bool:
+    """Whether an extended header is whole and says nothing about the name, size or kind of the file after it."""
+    while content:
+        length = re.match(rb"([1-9]\d{0,5}) ([^=]+)=", content)
+        if not length or _TELLING.fullmatch(length[2]):
+            return False
+        size = int(length[1])
+        if not len(length[0]) < size <= len(content) or content[size - 1 : size] != b"\n":
+            return False
+        content = content[size:]
+    return True
+
+
+def _cut(data: bytes, headers: list[int]) -> _Files:
+    files = [at for at in headers if data[at + _TYPE] == _PLAIN]
+    names = [data[at : at + 100].split(b"\0", 1)[0].decode("ascii") for at in files]
+    contents = [_content(data, at) for at in files]
+    return _joined(names, contents)
+
+
+def _content(data: bytes, header: int) -> bytes:
+    start = header + _SECTOR
+    return data[start : start + int(data[header + 124 : header + 135], 8)]
+
+
+def _is_end(data: bytes, at: int) -> bool:
+    return data[at : at + _SECTOR] == bytes(_SECTOR)
+
+
+def _is_odd(data: bytes, at: int) -> bool:
+    """Whether a whole header is there that the walk stopped at, other than for lack of its content."""
+    header = data[at : at + _SECTOR]
+    if len(header) < _SECTOR:
+        return False
+    try:
+        return not 0 <= int(header[124:135], 8) <= BLOCK_BYTES
+    except ValueError:
+        return True
+
+
+class _Rest:
+    """A stream of which some was read already."""
+
+    def __init__(self, ahead: bytes, stream: _Stream) -> None:
+        self._ahead, self._stream = ahead, stream
+
+    def read(self, size: int) -> bytes:
+        if not self._ahead:
+            return self._stream.read(size)
+        some, self._ahead = self._ahead[:size], self._ahead[size:]
+        return some
+
+
+def _by_tarfile(rest: _Rest) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=rest, mode="r|", tarinfo=_StrictInfo) as tar:  # type: ignore[call-overload]
+        while (member := tar.next()) is not None:
+            # tarfile would keep a million of them.
+            tar.members.clear()
+            if not member.isdir():
+                yield member.name, _member_content(tar, member)
+
+
+def _member_content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if not member.isreg() or member.size > LARGEST_RECORD_BYTES:
+        return b""
+    file = tar.extractfile(member)
+    return file.read() if file else b""
+
+
+class _StrictInfo(tarfile.TarInfo):
+    """A header that is cut off or damaged is an error; tarfile would take it for the archive's end."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> "_StrictInfo":
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"no further header: {error}") from error
+
+
+def _damaged(archive: Path, name: str, error: Exception) -> str:
+    where = f"after {name}" if name else "at its start"
+    return (
+        f"{archive}: expected a whole tar.gz, found it damaged or cut off {where} ({error}). "
+        "Remove it and run `luab fetch` again."
+    )
