@@ -111,6 +111,11 @@ class Plan:
         """Memory of a train or predict job: the process itself and its loader workers."""
         return 6000 + 2500 * self.study.compute.workers
 
+    @property
+    def packing(self) -> str | None:
+        """How the training images are packed, as text; None where they are read from single files."""
+        return None if self.study.packing is None else self.study.packing.model_dump_json()
+
     def train_minutes(self, run: Run) -> int:
         """Time limit of a training: the estimate with half again as slack, within an hour and the config's longest job.
 
