@@ -7,6 +7,7 @@ Pillow's by 1 of 255, and 3 of a million by more. Everything else (progressive, 
 is left to Pillow.
 """
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _SEQUENTIAL = (0xC0, 0xC1)  # start of frame, baseline or extended, Huffman coded
 _OTHER_FRAMES = frozenset(range(0xC2, 0xD0)) - {0xC4, 0xC8, 0xCC}  # progressive, lossless, arithmetic
 _SCAN = 0xDA
+_OTHER_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")  # neither a stuffed byte of the scan's data nor a restart
 _GREY_OR_COLOUR = (1, 3)
 _SMALLEST_PX = 16  # a crop of an image of one or two pixels may be empty; Pillow fills it up
 # The last row's colour is interpolated with the row below it.
@@ -65,7 +67,8 @@ def plain_frame(data: bytes) -> Frame | None:
                 return None
             frame = Frame((width, height), at + 5)
         if marker == _SCAN:
-            return frame if data[at + 4] == components else None
+            whole = data[at + 4] == components and not _OTHER_MARKER.search(data, at + 2 + length, len(data) - 2)
+            return frame if whole else None
         at += 2 + length
     return None
 
