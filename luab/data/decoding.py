@@ -2,9 +2,9 @@
 
 The crop's place is drawn from the size in the header. A baseline JPEG is decoded down to the crop's last row:
 the height in its header is lowered, and the decoder stops there. Rows that are decoded equal Pillow's. The resize is
-torch's for uint8, with Pillow's filter: of 5.4 million values of real photographs, cropped to 224 px, 2.9 % differ from
-Pillow's by 1 of 255, and 3 of a million by more. Everything else (progressive, CMYK, PNG under a wrong name, damaged)
-is left to Pillow.
+torch's for uint8, with Pillow's filter. Of 81 million values of real photographs, cropped to 224 px, 3 % differ from
+Pillow's by 1 of 255, 1 of 8,000 by more, none by more than 17; processors may differ among each other as much.
+Everything else (progressive, CMYK, PNG under a wrong name, damaged) is left to Pillow.
 """
 
 import re

@@ -222,4 +222,4 @@ def test_real_photographs_stay_within_the_tolerance(samples):
     )
     exact, fast = (ImageNetAB(root, rows, decoding=decoding) for decoding in ("exact", "fast"))
     difference = torch.stack([(exact[i][0].int() - fast[i][0].int()).abs() for i in range(12)])
-    assert difference.float().mean() < 0.1 and (difference > 1).float().mean() < 0.001 and difference.max() <= 16
+    assert difference.float().mean() < 0.1 and (difference > 1).float().mean() < 0.001 and difference.max() <= 32
