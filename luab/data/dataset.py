@@ -99,7 +99,7 @@ class ImageNetAB(Dataset[Sample]):
     def _fast_view(self, i: int, point: Point | None) -> tuple[torch.Tensor, Point | None] | None:
         file, where = self._named(i)
         with readable(file, where):
-            data = _whole(file) if self.pack is None else self.pack.read(i)
+            data = file.read_bytes() if self.pack is None else self.pack.read(i)
         if (frame := plain_frame(data)) is None:
             return None
         with _own_randomness(self.seed, self.epoch, i, self.colour is not None):
@@ -163,11 +163,6 @@ def open_image(file: Path, where: str, data: bytes | None = None) -> Image.Image
     """
     with readable(file, where), Image.open(file if data is None else io.BytesIO(data)) as image:
         return image.convert("RGB")
-
-
-def _whole(file: Path) -> bytes:
-    with open(file, "rb", buffering=0) as raw:  # Path.read_bytes puts a buffer between: a fifth more time
-        return raw.readall()
 
 
 @contextlib.contextmanager
