@@ -1,6 +1,7 @@
 # The study as one graph. `snakemake -n` shows the plan; any file below results/ can be asked for alone.
 #
 #   config/*.yaml ─┬─ fetch ── unpack ── manifest ─┐
+#                  │                     └── pack ─┤   (pack: only where the config asks for it)
 #                  └─ fetch ── index ─── targets ──┴─ train ── predict ── score ── collect ─┬─ tables
 #                                                                                           └─ figures
 #   results/

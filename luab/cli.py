@@ -172,6 +172,14 @@ def targets(supervision: str, config: Config = None) -> None:
 
 
 @app.command()
+def pack(config: Config = None) -> None:
+    """Pack the training images into a few large files, as the config's `packing` says."""
+    from luab.stages import make_pack
+
+    make_pack(study_of(config))
+
+
+@app.command()
 def train(run: RunName, config: Config = None) -> None:
     """Train one run; taken up where it stopped if it was interrupted. Several processes are started as needed."""
     study, wanted = study_of(config), run_of(run)  # first: the imports below take seconds

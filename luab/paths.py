@@ -95,6 +95,10 @@ class Layout:
         """Manifest of one dataset."""
         return self.manifest_folder() / f"{dataset}.parquet"
 
+    def pack(self, dataset: str) -> Path:
+        """Index of one dataset's packed images; card and folder of shards have its name."""
+        return self.data / "packs" / f"{dataset}.parquet"
+
     def target(self, supervision: str) -> Path:
         """Training points of one supervision."""
         return self.data / "targets" / DATASET / f"{supervision}.parquet"

@@ -140,6 +140,11 @@ class Plan:
         compute = self.study.compute
         return (6000 + 2500 * compute.workers_each) * compute.gpus if compute.gpus > 1 else self.job_mem_mb
 
+    @property
+    def packing(self) -> str | None:
+        """How the training images are packed, as text; None where they are read from single files."""
+        return None if self.study.packing is None else self.study.packing.model_dump_json()
+
     def train_minutes(self, run: Run) -> int:
         """Time limit of a training: the estimate, shared by its GPUs, with half again as slack.
 

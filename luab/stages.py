@@ -1,6 +1,7 @@
 """Stages as the workflow calls them: paths and settings of one study, handed to functions that know of neither."""
 
 from luab.config import Study
+from luab.errors import ConfigError
 from luab.files import read_json
 from luab.paths import Run, card
 from luab.plan import Plan
@@ -20,6 +21,18 @@ def make_manifest(study: Study, dataset: str) -> None:
     if dataset.startswith("wsol_"):
         extra = {"lists": layout.archive_folder()}
     build_manifest(dataset, source_root(study, dataset), path, card(path), partial=study.paths.partial, **extra)
+
+
+def make_pack(study: Study) -> None:
+    """Packs the training images as the config says."""
+    if study.packing is None:
+        raise ConfigError(
+            "The configuration packs nothing: `packing` is null. See docs/full-study.md for when it pays."
+        )
+    from luab.data.build_pack import build_pack
+
+    name, layout = "imagenet_train", study.layout
+    build_pack(source_root(study, name), layout.manifest(name), study.packing, layout.pack(name), study.compute.workers)
 
 
 def score_suite(study: Study, run: Run, suite: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from luab.checkpoint import load_newest_state, remove_states, save_model, save_state
@@ -18,6 +19,7 @@ from luab.config import Recipe, Split, Study
 from luab.data.dataset import ImageNetAB, check_images
 from luab.data.loader import EpochBatches, plain_errors, training_loader
 from luab.data.manifest import read_manifest
+from luab.data.pack import Pack
 from luab.distributed import Processes, joined
 from luab.errors import ConfigError, DataError, JobError
 from luab.files import file_sha256, read_json, remove_leftovers, replacing, write_json
@@ -145,10 +147,19 @@ def training_set(study: Study, run: Run) -> tuple[ImageNetAB, dict[str, str]]:
     root = source_root(study, "imagenet_train")
     manifest = study.layout.manifest("imagenet_train")
     rows = read_manifest(manifest)
-    check_images(root, rows["path"].to_numpy())
     targets = None if run.supervision == "none" else study.layout.target(run.supervision)
-    dataset = ImageNetAB(root, rows, targets, study.recipe(run.backbone), run.seed)
+    pack = None
+    if study.packing is not None:
+        pack = Pack(study.layout.pack("imagenet_train"), study.packing, pa.array(rows["image_id"]))
+    else:
+        check_images(root, rows["path"].to_numpy())
+    dataset = ImageNetAB(root, rows, targets, study.recipe(run.backbone), run.seed, study.decoding, pack)
     inputs = {"imagenet_train": read_json(card(manifest))["ids_sha256"]}
+    # What is not the rule is named: files read exactly leave no mark in a model's card.
+    if pack is not None:
+        inputs["pack"] = pack.card["sha256"]
+    if study.decoding != "exact":
+        inputs["decoding"] = study.decoding
     if targets is not None:
         inputs[f"targets_{run.supervision}"] = read_json(card(targets))["sha256"]
     return dataset, inputs

@@ -1,21 +1,25 @@
 """Images with labels and points, for training and for evaluation."""
 
 import contextlib
+import io
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset, get_worker_info
 
-from luab.config import Recipe
+from luab.config import Decoding, Recipe
+from luab.data.decoding import cut_pixels, decode_rows, plain_frame
 from luab.data.manifest import read_manifest
+from luab.data.pack import Pack
 from luab.data.targets import read_targets
 from luab.data.testsets import TestSet
-from luab.data.transforms import CropFlip, colour_augmentation, evaluation_view, to_uint8
+from luab.data.transforms import CropFlip, Point, colour_augmentation, evaluation_view, scaled_crop, to_uint8
 from luab.errors import DataError
 
 Sample = tuple[torch.Tensor, int, torch.Tensor, float]
@@ -31,6 +35,10 @@ class ImageNetAB(Dataset[Sample]):
         recipe: Crop, interpolation and colour augmentation; None for the official loader's.
         seed: Augmentation of image i in epoch e depends on (seed, e, i) alone: not on the number of
             workers, the batch size or what was drawn before.
+        decoding: "exact" reads with Pillow, as the official loader does; "fast" gives the same crop, flip and point,
+            and pixels that seldom differ by more than 1 of 255 (`luab.data.decoding`).
+        pack: Where the images lie packed, in the manifest's order; None for single files. Crops are drawn for the
+            images' own sizes, so that a pack changes neither crop nor flip nor point.
 
     An item is (uint8 [3, side, side], label 0..999, point float32 [2] in crop fractions x, y, weight):
     weight is 1 where the point survived the crop, else 0 with the point at (-1, -1), as in the
@@ -47,14 +55,19 @@ class ImageNetAB(Dataset[Sample]):
         targets: Path | str | None = None,
         recipe: Recipe | None = None,
         seed: int = 0,
+        decoding: Decoding = "exact",
+        pack: Pack | None = None,
     ) -> None:
         rows = manifest if isinstance(manifest, pd.DataFrame) else read_manifest(Path(manifest))
         self.root = Path(root)
-        self.paths = rows["path"].to_numpy()
+        # One buffer of bytes: every Python string that a loader process looks at would cost it a page of memory.
+        self.paths = pa.array(rows["path"], pa.large_string())
         self.labels = np.array([labels[0] for labels in rows["labels"]], dtype=np.int64)
         self.points = points_of(rows["image_id"].to_numpy(), None if targets is None else Path(targets))
         self.seed = seed
         self.epoch = 0
+        self.decoding = decoding
+        self.pack = pack
         if recipe is None:
             self.crop, self.colour = CropFlip(), None
         else:
@@ -65,15 +78,47 @@ class ImageNetAB(Dataset[Sample]):
         return len(self.paths)
 
     def __getitem__(self, i: int) -> Sample:
-        image = open_image(self.root / self.paths[i], f"row {i} of the training manifest")
         known = not np.isnan(self.points[i, 0])
         point = (float(self.points[i, 0]), float(self.points[i, 1])) if known else None
-        with _own_randomness(self.seed, self.epoch, i):
-            image, moved = self.crop(image, point)
+        view = self._fast_view(i, point) if self.decoding == "fast" else None
+        pixels, moved = self._exact_view(i, point) if view is None else view
+        target = torch.tensor(moved if moved is not None else (-1.0, -1.0), dtype=torch.float32)
+        return pixels, int(self.labels[i]), target, float(moved is not None)
+
+    def _exact_view(self, i: int, point: Point | None) -> tuple[torch.Tensor, Point | None]:
+        file, where = self._named(i)
+        image = open_image(file, where, None if self.pack is None else self.pack.read(i))
+        with _own_randomness(self.seed, self.epoch, i, self.colour is not None):
+            drawn_wh = self._drawn_wh(i, image.size)
+            crop, flip, moved = self.crop.draw(drawn_wh, point)
+            image = self.crop.cut(image, scaled_crop(crop, drawn_wh, image.size), flip)
             if self.colour is not None:
                 image = self.colour(image)
-        target = torch.tensor(moved if moved is not None else (-1.0, -1.0), dtype=torch.float32)
-        return to_uint8(image), int(self.labels[i]), target, float(moved is not None)
+        return to_uint8(image), moved
+
+    def _fast_view(self, i: int, point: Point | None) -> tuple[torch.Tensor, Point | None] | None:
+        file, where = self._named(i)
+        with readable(file, where):
+            data = file.read_bytes() if self.pack is None else self.pack.read(i)
+        if (frame := plain_frame(data)) is None:
+            return None
+        with _own_randomness(self.seed, self.epoch, i, self.colour is not None):
+            drawn_wh = self._drawn_wh(i, frame.size_wh)
+            drawn, flip, moved = self.crop.draw(drawn_wh, point)
+            crop = scaled_crop(drawn, drawn_wh, frame.size_wh)
+            pixels = decode_rows(data, frame, crop[0] + crop[2])
+            if pixels is None:
+                return None
+            view = cut_pixels(pixels, crop, self.crop.input_px, self.crop.interpolation, flip)
+            if self.colour is not None:
+                view = np.asarray(self.colour(Image.fromarray(np.ascontiguousarray(view))))
+        return torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1))), moved
+
+    def _named(self, i: int) -> tuple[Path, str]:
+        return self.root / self.paths[i].as_py(), f"row {i} of the training manifest"
+
+    def _drawn_wh(self, i: int, size_wh: tuple[int, int]) -> tuple[int, int]:
+        return size_wh if self.pack is None else self.pack.size_wh(i)
 
 
 class EvaluationSet(Dataset[tuple[torch.Tensor, int]]):
@@ -105,19 +150,26 @@ def points_of(image_ids: np.ndarray, targets: Path | None) -> np.ndarray:
     return points
 
 
-def open_image(file: Path, where: str) -> Image.Image:
+def open_image(file: Path, where: str, data: bytes | None = None) -> Image.Image:
     """Decodes an image to RGB; EXIF orientation is left alone, as torchvision's loaders do.
 
     Args:
         file: The image.
         where: Which row of which list names it, for the message.
+        data: The file's bytes where they have been read already.
 
     Raises:
         DataError: The file is missing, empty or damaged.
     """
+    with readable(file, where), Image.open(file if data is None else io.BytesIO(data)) as image:
+        return image.convert("RGB")
+
+
+@contextlib.contextmanager
+def readable(file: Path, where: str) -> Iterator[None]:
+    """Around reading an image: what goes wrong becomes a DataError that names the file and its row."""
     try:
-        with Image.open(file) as image:
-            return image.convert("RGB")
+        yield
     except FileNotFoundError as error:
         raise DataError(
             f"{file} ({where}): expected an image, found no file. Put it back, or remake "
@@ -148,19 +200,23 @@ def check_images(root: Path, paths: np.ndarray, most: int = 20_000) -> None:
 
 
 @contextlib.contextmanager
-def _own_randomness(seed: int, epoch: int, i: int) -> Iterator[None]:
+def _own_randomness(seed: int, epoch: int, i: int, colours: bool) -> Iterator[None]:
+    # Crop and flip draw from `random` alone; what timm's colours draw from is timm's affair.
     # In the training process itself the generators also feed dropout and mixup: give them back as they were.
     own_process = get_worker_info() is None
-    kept = (random.getstate(), np.random.get_state(), torch.get_rng_state()) if own_process else None
+    kept = random.getstate() if own_process else None
+    kept_too = (np.random.get_state(), torch.get_rng_state()) if own_process and colours else None
     words = np.random.SeedSequence((seed, epoch, i)).generate_state(3)
     random.seed(int(words[0]))
-    np.random.seed(int(words[1]))
-    # Not torch.manual_seed: it would reseed the GPU's generator too, which nobody restores.
-    torch.default_generator.manual_seed(int(words[2]))
+    if colours:
+        np.random.seed(int(words[1]))
+        # Not torch.manual_seed: it would reseed the GPU's generator too, which nobody restores.
+        torch.default_generator.manual_seed(int(words[2]))
     try:
         yield
     finally:
         if kept is not None:
-            random.setstate(kept[0])
-            np.random.set_state(kept[1])
-            torch.set_rng_state(kept[2])
+            random.setstate(kept)
+        if kept_too is not None:
+            np.random.set_state(kept_too[0])
+            torch.set_rng_state(kept_too[1])

@@ -65,24 +65,46 @@ class CropFlip:
     ) -> None:
         self.input_px = input_px
         self.scale = scale
-        self.interpolation = _PIL[interpolation]
+        self.interpolation = interpolation
         self.flip = flip
 
     def __call__(self, image: Image.Image, point_xy: Point | None) -> tuple[Image.Image, Point | None]:
         """Draws one crop; the point comes back in the crop's frame, None when it was cut away."""
-        top, left, height, width = RandomResizedCropAndInterpolation.get_params(image, self.scale, RATIO)
+        crop, flip, moved = self.draw(image.size, point_xy)
+        return self.cut(image, crop, flip), moved
+
+    def draw(self, size_wh: tuple[int, int], point_xy: Point | None) -> tuple[Crop, bool, Point | None]:
+        """Crop, flip and where the point lies then, for an image of this size; its pixels are not needed."""
+        width, height = size_wh
+        sized = torch.empty((1, height, width), device="meta")  # timm asks an image for its size alone
+        top, left, height, width = RandomResizedCropAndInterpolation.get_params(sized, self.scale, RATIO)
         crop = (top, left, max(1, height), max(1, width))  # of an image of one or two pixels it may be empty
         flip = random.random() < self.flip
-        moved = None if point_xy is None else point_in_crop(point_xy, image.size, crop, flip)
-        return self._cut(image, crop, flip), moved
+        return crop, flip, None if point_xy is None else point_in_crop(point_xy, size_wh, crop, flip)
 
-    def _cut(self, image: Image.Image, crop: Crop, flip: bool) -> Image.Image:
+    def cut(self, image: Image.Image, crop: Crop, flip: bool) -> Image.Image:
+        """The drawn crop at the side of the network's input."""
         top, left, height, width = crop
         # Cropping first and then resizing is the official order; resizing with a box would let
         # pixels from outside the crop bleed into its border.
         cut = image.crop((left, top, left + width, top + height))
-        cut = cut.resize((self.input_px, self.input_px), self.interpolation)
+        cut = cut.resize((self.input_px, self.input_px), _PIL[self.interpolation])
         return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else cut
+
+
+def scaled_crop(crop: Crop, drawn_wh: tuple[int, int], size_wh: tuple[int, int]) -> Crop:
+    """A crop that was drawn for an image of one size, in whole pixels of the same image at another size.
+
+    Equal sizes leave it as it is; else each border moves by at most half a pixel of the other size.
+    """
+    if drawn_wh == size_wh:
+        return crop
+    top, left, height, width = crop
+    across, down = size_wh[0] / drawn_wh[0], size_wh[1] / drawn_wh[1]
+    x0, x1 = round(left * across), round((left + width) * across)
+    y0, y1 = round(top * down), round((top + height) * down)
+    x0, y0 = min(x0, size_wh[0] - 1), min(y0, size_wh[1] - 1)
+    return y0, x0, max(1, y1 - y0), max(1, x1 - x0)
 
 
 def colour_augmentation(

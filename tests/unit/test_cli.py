@@ -15,7 +15,7 @@ from luab.errors import ConfigError
 from luab.paths import Run
 
 COMMANDS = sorted(command.name or command.callback.__name__ for command in cli.app.registered_commands)  # type: ignore[union-attr]
-STAGES = {"fetch", "verify", "unpack", "index", "manifest", "targets", "train", "predict", "score", "collect"}
+STAGES = {"fetch", "verify", "unpack", "index", "manifest", "targets", "pack", "train", "predict", "score", "collect"}
 
 
 def luab(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:

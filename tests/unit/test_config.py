@@ -34,7 +34,7 @@ def test_runs_are_counted_by_hand(full, repository):
 
 def test_the_demo_overrides_sizes_and_sources_only(repository):
     keys = set(yaml.safe_load((repository / DEMO[1]).read_text()))
-    assert keys <= {"label", "backbones", "sweep", "suites", "compute", "paths", "demo"}
+    assert keys <= {"label", "backbones", "sweep", "suites", "compute", "decoding", "paths", "demo"}
     demo, full = load_study(DEMO, repository), load_study(FULL, repository)
     assert demo.benchmarks == full.benchmarks and demo.seeds == full.seeds
     assert demo.supervisions == full.supervisions and demo.luab_lambda == full.luab_lambda
@@ -135,3 +135,9 @@ def test_backbones_are_read_without_importing_timm():
     import timm
 
     assert known_backbones() == set(timm.list_models())
+
+
+def test_the_demo_reads_images_exactly_and_the_full_study_fast(full, repository):
+    demo = load_study(DEMO, repository)
+    assert (full.decoding, full.packing) == ("fast", None)
+    assert (demo.decoding, demo.packing) == ("exact", None)

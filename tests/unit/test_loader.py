@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from luab.data.dataset import ImageNetAB
 from luab.data.loader import EpochBatches, evaluation_loader, plain_errors, training_loader
@@ -50,6 +50,30 @@ def test_samples_are_equal_for_any_number_of_workers_and_any_start(toy_world, to
     assert len(found) == len(expected) == 5 - start
     for ours, theirs in zip(found, expected, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_batches_equal_torchs_own_collation(toy_world, toy_study):
+    recipe = toy_study().recipe("test_resnet")
+    ours = _batches(toy_world, 0, recipe=recipe)[0]
+    data = toy_world / "data"
+    dataset = ImageNetAB(
+        toy_world / "imagenet",
+        data / "manifests" / "imagenet_train.parquet",
+        data / "targets" / "imagenet" / "click.parquet",
+        recipe,
+        seed=5,
+    )
+    dataset.epoch = 1
+    order = next(iter(EpochBatches(30, 6, 5, 1)))
+    theirs = default_collate([dataset[i] for i in order])
+    assert [part.dtype for part in ours] == [torch.uint8, torch.int64, torch.float32, torch.float64]
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(("batch_size", "ahead"), [(32, 4), (256, 4), (512, 2), (1024, 1), (4096, 1)])
+def test_large_batches_are_not_read_far_ahead(batch_size, ahead):
+    loader = training_loader(_Faulty(None), EpochBatches(8192, batch_size, 0, 0), 2, pinned=False)
+    assert loader.prefetch_factor == ahead
 
 
 def test_loading_draws_nothing_from_the_process(toy_world):

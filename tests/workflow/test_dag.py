@@ -65,6 +65,13 @@ def test_one_table_or_figure_plans_what_it_needs(clean: Checkout, target: str, n
     assert rest == needs
 
 
+def test_trainings_wait_for_the_pack_where_there_is_one(clean: Checkout) -> None:
+    target = "results/runs/imagenet/resnet18/none-0/seed0/run.json"
+    assert clean.plan(target) == {"manifest": 1, "train": 1}
+    counts = clean.plan(target, "--config", "packing={shorter_side_px: 256, quality: 90, shard_mb: 500}")
+    assert counts == {"manifest": 1, "pack": 1, "train": 1}
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

@@ -37,19 +37,25 @@ def run_of(wildcards):
 
 
 def recipe_of(wildcards):
-    return STUDY.recipe(run_of(wildcards).backbone).model_dump_json()
+    recipe = STUDY.recipe(run_of(wildcards).backbone).model_dump_json()
+    return recipe if STUDY.decoding == "exact" else f"{recipe} {STUDY.decoding}"
 
 
 def training_inputs(wildcards):
     supervision = run_of(wildcards).supervision
     targets = [] if supervision == "none" else [f"{DATA}/targets/imagenet/{supervision}.json"]
-    return [f"{DATA}/manifests/imagenet_train.json", *targets]
+    return [*images_for_training(), *targets]
+
+
+def images_for_training():
+    packs = [f"{DATA}/packs/imagenet_train.json"] if STUDY.packing else []
+    return [f"{DATA}/manifests/imagenet_train.json", *packs]
 
 
 def all_prepared():
     manifests = [card for suite in STUDY.suites for card in PLAN.suite_manifests(suite.name)]
     targets = [f"{DATA}/targets/imagenet/{name}.json" for name in STUDY.supervisions if name != "none"]
-    return [f"{DATA}/manifests/imagenet_train.json", *dict.fromkeys(manifests), *targets]
+    return [*images_for_training(), *dict.fromkeys(manifests), *targets]
 
 
 def all_scores():

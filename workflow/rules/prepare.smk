@@ -57,3 +57,28 @@ rule targets:
         code=CODE("luab.data.targets"),
     shell:
         "python -m luab targets {wildcards.supervision} > {log} 2>&1"
+
+
+# Only where the config has a `packing` section. The shards lie beside the index and are no declared outputs, so that an
+# interrupted packing goes on.
+rule pack:
+    input:
+        f"{DATA}/manifests/{{dataset}}.json",
+    output:
+        card=f"{DATA}/packs/{{dataset}}.json",
+        index=f"{DATA}/packs/{{dataset}}.parquet",
+    log:
+        "logs/pack/{dataset}.log",
+    conda:
+        "../envs/luab.yaml"
+    wildcard_constraints:
+        dataset="imagenet_train",
+    threads: STUDY.compute.threads
+    resources:
+        mem_mb=PLAN.job_mem_mb,
+        runtime=24 * 60,
+    params:
+        packing=PLAN.packing,
+        images=str(STUDY.paths.imagenet),
+    shell:
+        "python -m luab pack > {log} 2>&1"
