@@ -69,10 +69,10 @@ rule pack:
         index=f"{DATA}/packs/{{dataset}}.parquet",
     log:
         "logs/pack/{dataset}.log",
-    conda:
-        "../envs/luab.yaml"
     wildcard_constraints:
         dataset="imagenet_train",
+    conda:
+        "../envs/luab.yaml"
     threads: STUDY.compute.threads
     resources:
         mem_mb=PLAN.job_mem_mb,
