@@ -253,14 +253,15 @@ def show(found: dict[str, Any]) -> None:
 
 def draw(found: dict[str, Any], pdf: Path) -> None:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     from luab.render import style
 
     @style.styled
     def bars() -> Figure:
         rows = summary(found)[::-1]
-        rates = [found["records"] / row["cpu_s"] / 1000 for row in rows]
-        spread = [[found["records"] / row["spread"][end] / 1000 for row in rows] for end in (1, 0)]
+        rates = [found["records"] / row["cpu_s"] for row in rows]
+        spread = [[found["records"] / row["spread"][end] for row in rows] for end in (1, 0)]
         errors = [
             [rate - low for rate, low in zip(rates, spread[0], strict=True)],
             [high - rate for rate, high in zip(rates, spread[1], strict=True)],
@@ -270,7 +271,8 @@ def draw(found: dict[str, Any], pdf: Path) -> None:
         axes = figure.subplots()
         axes.barh([row["name"] for row in rows], rates, xerr=errors, color=colours, error_kw={"lw": 0.7})
         axes.axvline(TARGET * rates[-1], color=style.INK, lw=0.7, ls=(0, (4, 3)))
-        axes.set(xlabel="Thousand records per second of processor time", xscale="log")
+        axes.set(xlabel="Records per second and core", xscale="log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:,.0f}"))
         axes.grid(axis="y", visible=False)
         note = (
             f"{found['records']:,} generated records. Bars: medians of {found['runs']} runs, whiskers: least and most. "

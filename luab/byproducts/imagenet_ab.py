@@ -73,7 +73,7 @@ def index(
             (`known`, or null where nothing is), agrees (whether they are met, or null).
         archive_sha256: Digest of the archive if it is known; tells whether it is the release.
         on_bad: "raise" stops at a broken record, "count" leaves it out and counts it as `bad_records`.
-        processes: How many read records at once; None takes one per core, at most 4. The result is the same.
+        processes: How many read records at once; None takes one per core, at most 3. The result is the same.
         known: What it must count, by names of `Tally`; the release's own counts if the digest is the release's.
 
     Returns:

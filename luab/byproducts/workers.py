@@ -21,14 +21,14 @@ from luab.byproducts.columns import BlockReader, Part
 from luab.byproducts.members import Block
 from luab.errors import DataError, JobError
 
-# One process unpacks, checks and writes, which takes a third of the time: more than these wait for it.
-_MOST_PROCESSES = 4
+# Besides, one process unpacks, checks and writes, 40 % of all work: more readers than these would wait for it.
+_MOST_PROCESSES = 3
 # Read before any process is started: what a small archive holds takes less time than a start.
 _FEW_BLOCKS = 4
 
 
 def default_processes() -> int:
-    """One process for each core that this one may use, at most 4."""
+    """One process for each core that this one may use, at most 3."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, _MOST_PROCESSES)
 
