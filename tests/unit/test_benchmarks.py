@@ -13,6 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def benchmark_of(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv("COLUMNS", "200")
     threads = torch.get_num_threads()
 
     def load(name):
