@@ -45,11 +45,14 @@ class EpochBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.images)
-        part, parts = self.share
-        size = self.batch_size // parts
         for batch in range(self.start, self.images // self.batch_size):
-            first = batch * self.batch_size + part * size
-            yield order[first : first + size].tolist()
+            first = batch * self.batch_size + self.share[0] * self.share_size
+            yield order[first : first + self.share_size].tolist()
+
+    @property
+    def share_size(self) -> int:
+        """Images of each batch that this share holds."""
+        return self.batch_size // self.share[1]
 
 
 class InPlace(Dataset[Any]):
@@ -78,7 +81,7 @@ def training_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int, 
     """One epoch's loader; items are (images, labels, points, weights) stacked."""
     how = _processes(workers)
     if workers:
-        how["prefetch_factor"] = min(4, max(1, _AHEAD // batches.batch_size))
+        how["prefetch_factor"] = min(4, max(1, _AHEAD // batches.share_size))
     return DataLoader(InPlace(dataset), batch_sampler=batches, collate_fn=_as_it_is, pin_memory=pinned, **how)
 
 
