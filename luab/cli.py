@@ -219,6 +219,29 @@ def render_figure(name: str, config: Config = None) -> None:
 
 
 @app.command()
+def compare(
+    first: RunName,
+    second: RunName,
+    benchmark: Annotated[
+        list[str] | None, typer.Option("--benchmark", "-b", help="Only this one, repeated.", show_default=False)
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the numbers to this file.")] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 10_000,
+    config: Config = None,
+) -> None:
+    """Compare two runs image by image: intervals, paired tests, corrected for the number of benchmarks."""
+    from luab.benchmarks import find_benchmark
+    from luab.paired import compare_runs, print_comparison, write_comparison
+
+    study, runs = study_of(config), (run_of(first), run_of(second))
+    names = [find_benchmark(name).name for name in benchmark or []]
+    rows = compare_runs(study, *runs, names, resamples)
+    if csv:
+        write_comparison(csv, rows, resamples)
+    print_comparison(study, *runs, rows, resamples)
+
+
+@app.command()
 def plan(config: Config = None) -> None:
     """List the trainings of the study with an estimate of their GPU hours."""
     from luab.status import print_plan

@@ -17,8 +17,8 @@ STAGES = (
     ("train",),
     ("predict",),
     ("metrics",),
-    ("predictions", "benchmarks", "score"),
-    ("collect", "compare"),
+    ("predictions", "outcomes", "benchmarks", "score"),
+    ("collect", "compare", "uncertainty"),
     ("render",),
     (
         "estimate",
@@ -27,6 +27,7 @@ STAGES = (
         "provenance",
         "status",
         "headline",
+        "paired",
         "doctor",
         "reference",
         "cli",

@@ -9,11 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from luab.benchmarks import BENCHMARKS, Benchmark, find_benchmark, test_sets_of
-from luab.data.labels import IN9_VARIANTS
+from luab import uncertainty
+from luab.benchmarks import BENCHMARKS, Benchmark, Inputs, find_benchmark, test_sets_of
+from luab.data.labels import EXTRA_CORRUPTIONS, IN9_VARIANTS
+from luab.data.testsets import TEST_SETS
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256
 from luab.metrics.corruption import ALEXNET_ERROR
+from luab.predictions import read_labels, read_predictions
 from luab.score import score
 
 RUN = {"dataset": "imagenet", "backbone": "resnet18", "supervision": "click", "lambda": 1.0, "seed": 0}
@@ -65,7 +68,8 @@ def written(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("study")
     folder = root / "predictions"
     folder.mkdir()
-    for name in ("imagenet_val", "imagenet_v2", "imagenet_sketch", "imagenet_cocc"):
+    occluded = [name for name in TEST_SETS if name.startswith("imagenet_cocc")]
+    for name in ("imagenet_val", "imagenet_v2", "imagenet_sketch", *occluded):
         write(folder, name, [[1], [2], [996], [3]], [1, 2, 4, 5])  # right, right, third of five, wrong
     write(folder, "imagenet_a", [[6], [11], [13], [6]], [0, 0, 0, 6], restricted_top1=[6, 6, 13, 11])
     write(folder, "imagenet_r", [[1], [2]], [1, 1])
@@ -74,7 +78,10 @@ def written(tmp_path_factory) -> Path:
     write(folder, "imagenet_o", [[1]] * 4, [1] * 4, group=kinds, restricted_confidence=confidence)
     groups = [f"{name}/{severity}" for name in (*ALEXNET_ERROR, "spatter") for severity in range(1, 6)] * 2
     right = [group.startswith("fog") for group in groups]
-    write(folder, "imagenet_c", [[1]] * len(groups), np.array(right, dtype=int), group=groups)
+    for name in ("imagenet_c", "imagenet_c_resize256"):
+        write(folder, name, [[1]] * len(groups), np.array(right, dtype=int), group=groups)
+    extra = [f"{name}/{severity}" for name in EXTRA_CORRUPTIONS for severity in range(1, 6)]
+    write(folder, "imagenet_c_extra", [[1]] * 20, [1] * 5 + [2] * 15, group=extra)  # speckle noise is right
     write(
         folder,
         "objectnet",
@@ -88,11 +95,14 @@ def written(tmp_path_factory) -> Path:
     answers = [DOG, DOG, BIRD, 859] * len(IN9_VARIANTS)
     answers[4:8] = [DOG, DOG, BIRD, BIRD]  # mixed_same: all four right
     write(folder, "in9", [[0], [0], [1], [1]] * len(IN9_VARIANTS), answers, group=variants)
+    nine = [0, 0, 1, 2] * len(IN9_VARIANTS)  # the last of each variant is wrong
+    write(folder, "in9_nine_class", [[0], [0], [1], [1]] * len(IN9_VARIANTS), nine, group=variants)
     challenge = {"image_id": ["a", "b", "c"], "group": ["original"] * 3, "labels": pa.array([[0]] * 3)}
     challenge |= {"vulnerable": [True, False, True], "backgrounds_tried": pa.array([3, 10, 1], pa.int32())}
     pq.write_table(pa.table(challenge), folder / "in9_challenge.parquet")
-    write_wsol(folder, "wsol_val", points=False)
-    write_wsol(folder, "wsol_test", points=True)
+    for way in ("", "_stride1", "_attention"):
+        write_wsol(folder, f"wsol_val{way}", points=False)
+        write_wsol(folder, f"wsol_test{way}", points=True)
     (root / "manifests").mkdir()
     real = {"image_id": [f"imagenet_val_{i:03d}" for i in (3, 1, 0, 2)]}  # another order than the predictions
     real["labels"] = pa.array([[7, 5], [], [8], [996]], pa.list_(pa.int16()))
@@ -142,6 +152,22 @@ EXPECTED = {
 }
 
 
+EXPECTED |= {name: EXPECTED["imagenet_cocc"] for name in BENCHMARKS if name.startswith("imagenet_cocc_")}
+EXPECTED |= {f"{name}_{way}": EXPECTED[name] for name in ("wsol_val", "wsol_test") for way in ("stride1", "attention")}
+EXPECTED |= {
+    # top five: 0, 0, 0, 6 against 6, 11, 13, 6; and 1, 1 against 1, 2
+    "imagenet_a_1000way": {"accuracy": 1 / 4},
+    "imagenet_r_1000way": {"accuracy": 1 / 2},
+    "objectnet_sublist": {"accuracy": 3 / 4},
+    "objectnet_max_projection": {"accuracy": 3 / 4},
+    "imagenet_c_mean": {"mean_accuracy": 5 / 75},
+    "imagenet_c_resize256": EXPECTED["imagenet_c"],
+    "imagenet_c_extra": {"mean_accuracy": 5 / 20},
+    "imagenet_c_all": {"mean_accuracy": 10 / 95},
+    "in9_nine_class": dict.fromkeys(IN9_VARIANTS, 3 / 4) | {"bg_gap": 0.0},
+}
+
+
 def test_every_benchmark_has_an_expectation():
     assert set(EXPECTED) == set(BENCHMARKS)
 
@@ -155,6 +181,17 @@ def test_metrics_of_each_benchmark(written, name):
     assert content["run"] == RUN
     assert BENCHMARKS[name].headline in content["metrics"]
     assert "\n" not in content["protocol"] and "{" not in content["protocol"]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_headline_is_the_sum_of_its_images(written, name):
+    benchmark = BENCHMARKS[name]
+    tables = {t: read_predictions(written / "predictions", t, benchmark.columns) for t in benchmark.test_sets}
+    manifests = {m: read_labels(written / "manifests", m) for m in benchmark.manifests}
+    scores = benchmark.compute(Inputs(tables, manifests, 4 if name.startswith("wsol") else 224))
+    images = scores.images()
+    assert uncertainty.headline(images) == pytest.approx(scores.metrics[benchmark.headline], abs=1e-12)
+    assert images.ids == sorted(set(images.ids))
 
 
 def test_n_and_digest_are_about_the_images_scored(written):
@@ -298,4 +335,4 @@ def test_every_entry_is_complete():
         assert isinstance(benchmark, Benchmark) and benchmark.name == name
         assert benchmark.test_sets and benchmark.title and benchmark.better in ("higher", "lower")
     lower = {name for name, benchmark in BENCHMARKS.items() if benchmark.better == "lower"}
-    assert lower == {"imagenet_c", "in9"}
+    assert lower == {"imagenet_c", "imagenet_c_resize256", "in9", "in9_nine_class"}
