@@ -15,10 +15,10 @@ _TAG = re.compile(r"\b(ASSUME|DEVIATES):")
 _ALTERNATIVES = (
     "## Other protocols",
     "",
-    "Off by default. Put a name into a suite of `config/config.yaml` to have it scored, collected and compared like the",
-    "rest; tables and figures show the protocols above. One that needs no predictions of its own is scored from what is",
-    "there and belongs into the suite of the benchmark whose place it takes. [protocol-notes.md](protocol-notes.md) says",
-    "more about score maps, PxAP, the cost of adversarial backgrounds and uncertainty.",
+    "Off by default. Put a name into a suite of `config/config.yaml` to have it scored, collected and compared like",
+    "the rest; tables and figures show the protocols above. One that needs no predictions of its own is scored from",
+    "what is there and belongs into the suite of the benchmark whose place it takes.",
+    "[protocol-notes.md](protocol-notes.md) says more: score maps, PxAP, cost of adversarial backgrounds, uncertainty.",
 )
 _SOURCES = ("luab/**/*.py", "config/*.yaml", "config/recipes/*.yaml")
 

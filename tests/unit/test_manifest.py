@@ -362,6 +362,15 @@ def test_corruptions_at_different_depths(root: Path) -> None:
     assert card["ignored"] == {"extra corruptions": 1}
 
 
+def test_the_extra_corruptions_have_a_manifest_of_their_own(root: Path) -> None:
+    name = "ILSVRC2012_val_00000293"
+    touch(root, [f"extra/spatter/1/{TENCH}/{name}.JPEG", f"fog/1/{GOLDFISH}/{name}.JPEG"])
+    rows, card = build(root, "imagenet_c_extra")
+    assert ids(rows) == [f"spatter/1/{TENCH}/{name}"] and card["ignored"] == {"corruptions of mCE": 1}
+    with pytest.raises(DataError, match=r"19 of the 20 sets: gaussian_blur/1"):
+        build(root, "imagenet_c_extra", partial=False)
+
+
 def test_missing_corruption_and_strange_severity(root: Path) -> None:
     touch(root, (f"{c}/{s}/{TENCH}/v.JPEG" for c in CORRUPTIONS for s in range(1, 6) if (c, s) != ("fog", 4)))
     with pytest.raises(DataError, match=r"1 of the 75 sets: fog/4"):
