@@ -37,11 +37,12 @@ class Detail(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What a benchmark computes from: checked tables by test set, manifests by dataset, side of the crop."""
+    """What a benchmark computes from: checked tables by test set, manifests by dataset, side of the crop, processes."""
 
     tables: Mapping[str, pa.Table]
     manifests: Mapping[str, pa.Table]
     input_px: int
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -277,7 +278,8 @@ def _in9_challenge(inputs: Inputs) -> Scores:
 def _wsol(inputs: Inputs) -> Scores:
     ((name, table),) = inputs.tables.items()
     boxes, size_wh = boxes_of(table), np.stack([numbers_of(table, "width"), numbers_of(table, "height")], axis=1)
-    found = box_accuracy(score_maps_of(name, table, boxes, size_wh), inputs.input_px)
+    maps = score_maps_of(name, table, boxes, size_wh)
+    found = box_accuracy(maps, inputs.input_px, processes=inputs.processes)
     metrics = {"max_box_acc": found.max_box_acc(), "max_box_acc_v2": found.max_box_acc_v2()}
     details = [
         Detail(f"iou_{pct}", "max_box_acc_v2", Count(found.found_at(pct), found.n).fraction, found.n) for pct in IOU_PCT

@@ -1,6 +1,7 @@
 """`luab compare`: two runs on the same images, every benchmark that both have predictions for."""
 
 import csv
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,7 +86,7 @@ def _scores(study: Study, run: Run, benchmark: Benchmark) -> Scores:
     layout, folder = study.layout, study.layout.prediction_folder(run)
     tables = {name: read_predictions(folder, name, benchmark.columns) for name in benchmark.test_sets}
     manifests = {name: read_labels(layout.manifest_folder(), name) for name in benchmark.manifests}
-    return benchmark.compute(Inputs(tables, manifests, study.recipe(run.backbone).input_px))
+    return benchmark.compute(Inputs(tables, manifests, study.recipe(run.backbone).input_px, os.cpu_count() or 1))
 
 
 def _row(study: Study, run: Run, benchmark: Benchmark, scores: list[Scores], resamples: int, seed: int) -> Row:

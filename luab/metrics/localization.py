@@ -113,15 +113,15 @@ def _found_parts(
     images: Iterable[LocalizationInput], side_px: int, cuts: Ints, processes: int
 ) -> Iterator[tuple[Ints, Bytes]]:
     """`_found` of a few hundred images at a time, in their order."""
-    parts = enumerate(_parts(images))
-    work = functools.partial(_found, side_px=side_px, cuts=cuts)
-    if processes == 1:
-        yield from map(work, parts)
+    parts, work = _parts(images), functools.partial(_found, side_px=side_px, cuts=cuts)
+    first = list(itertools.islice(parts, 2))
+    numbered = enumerate(itertools.chain(first, parts))
+    if processes == 1 or len(first) < 2:  # starting processes takes longer than a few hundred maps
+        yield from map(work, numbered)
         return
-    # Forked: a process that is started anew would import OpenCV first, which takes longer than many a test set.
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    with multiprocessing.get_context(method).Pool(processes) as pool:
-        yield from pool.imap(work, parts)
+    # Not forked: Arrow's threads are about, and a fork might copy a lock that one of them holds.
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap(work, numbered)
 
 
 def _parts(images: Iterable[LocalizationInput]) -> Iterator[list[LocalizationInput]]:
