@@ -1,7 +1,7 @@
 """A trained model on every test set of a suite: per-image predictions on disk, the last use of the GPU."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +49,8 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
     Raises:
         DataError: The model is missing or another run's, or images are missing or damaged.
     """
-    device = choose_device(study)
-    if device.type == "cpu":
-        torch.set_num_threads(study.compute.threads)
-        torch.use_deterministic_algorithms(True)
-    predictor = Predictor(study, run, device)
-    folder, files = study.layout.prediction_folder(run), {}
-    for name in test_sets:
-        table = predictor.predictions(TEST_SETS[name])
-        path = folder / f"{name}.parquet"
-        with replacing(path) as aside:
-            pq.write_table(table, aside, compression="zstd")
-        files[name] = {"rows": table.num_rows, "sha256": file_sha256(path)}
+    predictor = Predictor(study, study.recipe(run.backbone), functools.partial(_trained, study, run))
+    files = predictor.write(study.layout.prediction_folder(run), test_sets)
     content = {
         "run": run.identity(),
         "suite": suite,
@@ -73,21 +63,45 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
     return content
 
 
-class Predictor:
-    """One loaded model and the roots of the data that it is asked about."""
+def _trained(study: Study, run: Run, recipe: Recipe) -> LuabModel:
+    """A run's model, in the shape that a recipe gives it."""
+    model = build_model(run.backbone, recipe, byproducts=run.supervision != "none")
+    load_model(study.layout.run(run) / "model.safetensors", model, run.identity())
+    return model
 
-    def __init__(self, study: Study, run: Run, device: torch.device) -> None:
-        self.study, self.device = study, device
-        self.recipe: Recipe = study.recipe(run.backbone)
-        self.run = run
-        self.model = self._loaded(self.recipe)
-        self.normalise = Normalise().to(device)
+
+class Predictor:
+    """One loaded model and the roots of the data that it is asked about.
+
+    Args:
+        study: Where images and manifests lie, and what may be used.
+        recipe: How the model sees images.
+        load: Gives the model with its weights, built by a recipe.
+    """
+
+    def __init__(self, study: Study, recipe: Recipe, load: Callable[[Recipe], LuabModel]) -> None:
+        self.study, self.recipe, self.load = study, recipe, load
+        self.device = choose_device(study)
+        if self.device.type == "cpu":
+            torch.set_num_threads(study.compute.threads)
+            torch.use_deterministic_algorithms(True)
+        self.model = self._loaded(recipe)
+        self.normalise = Normalise().to(self.device)
+
+    def write(self, folder: Path, test_sets: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Writes <folder>/<test set>.parquet for each; returns rows and digest of each file."""
+        files = {}
+        for name in test_sets:
+            table = self.predictions(TEST_SETS[name])
+            path = folder / f"{name}.parquet"
+            with replacing(path) as aside:
+                pq.write_table(table, aside, compression="zstd")
+            files[name] = {"rows": table.num_rows, "sha256": file_sha256(path)}
+        return files
 
     def _loaded(self, recipe: Recipe) -> LuabModel:
-        run = self.run
-        model = build_model(run.backbone, recipe, byproducts=run.supervision != "none")
-        load_model(self.study.layout.run(run) / "model.safetensors", model, run.identity())
-        return model.to(self.device).eval().requires_grad_(False)  # class maps need gradients of features alone
+        # Class maps need gradients of features alone.
+        return self.load(recipe).to(self.device).eval().requires_grad_(False)
 
     @functools.cached_property
     def _finer(self) -> LuabModel:

@@ -28,6 +28,7 @@ STAGES = (
         "status",
         "headline",
         "paired",
+        "sanity",
         "doctor",
         "reference",
         "cli",

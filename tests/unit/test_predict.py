@@ -1,6 +1,7 @@
 """Predictions: the files' schema, restricted choices, the hole, the background challenge."""
 
 import dataclasses
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +21,7 @@ from luab.errors import ConfigError, DataError
 from luab.files import file_sha256
 from luab.model import build_model
 from luab.paths import Run
-from luab.predict import Predictor, _ranked, blank_centre, predict
+from luab.predict import Predictor, _ranked, _trained, blank_centre, predict
 
 CLICK = Run("imagenet", "test_resnet", "click", 1.0, 0)
 NAMES = ("image_id", "group", "labels", "top5", "confidence")
@@ -148,8 +149,12 @@ def test_hole_0_is_plain_accuracy_and_hole_224_gives_one_answer(study):
     assert top1 in (0.0, 1 / 3)  # 30 images of three classes, one answer
 
 
+def _predictor(study):
+    return Predictor(study, study.recipe(CLICK.backbone), functools.partial(_trained, study, CLICK))
+
+
 def test_black_is_zero_before_normalisation(study):
-    predictor = Predictor(study, CLICK, torch.device("cpu"))
+    predictor = _predictor(study)
     shown = predictor._black * predictor.normalise.std + predictor.normalise.mean
     assert torch.allclose(shown, torch.zeros(1, 3, 1, 1), atol=1e-5)
 
@@ -180,7 +185,7 @@ def test_a_vit_gets_maps_by_both_names(study):
 
 
 def test_a_model_with_other_outputs_is_refused(study):
-    predictor = Predictor(study, CLICK, torch.device("cpu"))
+    predictor = _predictor(study)
     with pytest.raises(ConfigError, match="in9_nine_class: expected a model with 9 classes, found 1000"):
         predictor._columns(TEST_SETS["in9_nine_class"], torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.tensor([0]))
 
