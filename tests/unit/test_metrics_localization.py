@@ -203,6 +203,29 @@ def test_hits_at_best_are_those_that_are_counted():
     assert found.hits_at_best().mean() == pytest.approx(found.max_box_acc_v2())
 
 
+def test_the_reference_s_own_unit_values():
+    """SOURCE: clovaai/wsolevaluation:evaluation_test.py; maps, boxes and results as they stand there."""
+    assert iou(np.array([[1, 2, 5, 6]]), np.array([[3, 1, 4, 5]]))[0, 0] == 8 / 27
+    assert (iou(np.array([[1, 1, 3, 3], [4, 4, 5, 5]]), np.array([[1, 1, 3, 3], [4, 4, 5, 5]])) == np.eye(2)).all()
+    assert (iou(np.zeros((3, 4), int), np.zeros((5, 4), int)) == 1).all()
+    assert scaled_boxes(np.array([[1, 2, 1, 2]]), (3, 3), (3, 3)).tolist() == [[1, 2, 1, 2]]
+    unimodal = [[0, 0, 0, 0, 0], [0, 0.4, 0.4, 0.4, 0.6], [0, 0.4, 1, 0.8, 0.6], [0, 0.4, 0.4, 0.4, 0.6]]
+    multimodal = [[0.4, 0, 0.2, 0.2, 0.2], [0.4, 0.4, 0, 0.4, 0], [0, 0, 0, 0.4, 0], [1, 0.6, 0.8, 0.2, 0.2]]
+    assert largest_boxes(unimodal) == [[1, 1, 4, 3], [1, 1, 4, 3], [2, 1, 4, 3], [2, 2, 4, 3], [2, 2, 3, 3]]
+    assert largest_boxes(multimodal) == [[0, 0, 4, 3], [0, 0, 2, 2], [0, 3, 3, 3], [2, 3, 3, 3], [0, 3, 1, 3]]
+    assert largest_boxes(np.zeros((3, 3))) == [[0, 0, 0, 0]] * 5
+
+
+def largest_boxes(score_map):
+    """Box of the largest contour at the thresholds 0, .2, ..., .8."""
+    map8 = (np.asarray(score_map, dtype=float) * 255).astype(np.uint8)
+    found = []
+    for threshold in np.arange(0, 1, 0.2):
+        boxes, largest = contour_boxes((map8 > int(threshold * map8.max())).astype(np.uint8))
+        found.append(boxes[largest].tolist())
+    return found
+
+
 def test_boxes_are_scaled_by_truncation():
     # 1 x 3.5 = 3.5, 2 x .5 = 1, 4 x 3.5 = 14, 3 x .5 = 1.5
     assert scaled_boxes(np.array([[1, 2, 4, 3]]), (10, 20), (35, 10)).tolist() == [[3, 1, 14, 1]]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from luab.benchmarks import BENCHMARKS, Inputs
@@ -22,6 +25,7 @@ from luab.files import file_sha256
 from luab.model import build_model
 from luab.paths import Run
 from luab.predict import Predictor, _ranked, _trained, blank_centre, predict
+from luab.score import score
 
 CLICK = Run("imagenet", "test_resnet", "click", 1.0, 0)
 NAMES = ("image_id", "group", "labels", "top5", "confidence")
@@ -105,6 +109,27 @@ def test_another_runs_weights_and_missing_images_are_refused(study, toy_world):
     with pytest.raises(DataError, match="30 of the 30 images looked at are missing"):
         predict(study.model_copy(update={"paths": moved}), CLICK, "all", ("imagenet_val",))
     assert not study.layout.prediction_card(CLICK, "all").exists()
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=st.integers(1, 31), workers=st.integers(1, 2))
+def test_no_batch_size_and_no_number_of_workers_changes_a_score(study, batch, workers):
+    """Workers change no byte. Batches change the last bits of floats, so no answer, but points by as little."""
+    found = []
+    for size, processes in ((256, 0), (batch, 0), (batch, workers)):
+        compute = study.compute.model_copy(update={"predict_batch": size, "workers": processes})
+        predict(study.model_copy(update={"compute": compute}), CLICK, "all", ("imagenet_val", "wsol_test"))
+        folders = (study.layout.prediction_folder(CLICK), study.layout.manifest_folder())
+        paths = score(["imagenet_val", "wsol_test"], *folders, CLICK.identity(), study.paths.results / "s", 32)
+        found.append([path.read_bytes() for path in paths])
+    at_once, in_batches, by_workers = found
+    assert by_workers == in_batches
+    assert in_batches[0] == at_once[0]
+    one, other = (json.loads(text[1])["metrics"] for text in (at_once, in_batches))
+    assert other["point_in_box"] == one["point_in_box"]
+    assert other["point_distance"] == pytest.approx(one["point_distance"], abs=1e-6)
+    # A pixel of an 8-bit map may fall to the next level, and with it one image of 30 in or out.
+    assert other["max_box_acc_v2"] == pytest.approx(one["max_box_acc_v2"], abs=1 / 30)
 
 
 def test_the_restricted_choice_by_hand():

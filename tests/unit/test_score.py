@@ -8,14 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from luab import uncertainty
 from luab.benchmarks import BENCHMARKS, Benchmark, Inputs, find_benchmark, test_sets_of
-from luab.data.labels import EXTRA_CORRUPTIONS, IN9_VARIANTS
+from luab.data.labels import EXTRA_CORRUPTIONS, IN9_VARIANTS, objectnet_folders, subset
 from luab.data.testsets import TEST_SETS
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256
 from luab.metrics.corruption import ALEXNET_ERROR
+from luab.outcomes import Outcomes
 from luab.predictions import read_labels, read_predictions
 from luab.score import score
 
@@ -234,6 +237,60 @@ def test_the_order_of_rows_does_not_matter(written, tmp_path):
         pq.write_table(table.take(rng.permutation(table.num_rows)), path)
     names = list(BENCHMARKS)
     assert scored(tmp_path / "study", *names) == scored(written, *names)
+
+
+@pytest.fixture(scope="module")
+def inputs(written) -> dict[str, Inputs]:
+    """What each benchmark computes from."""
+    folders = (written / "predictions", written / "manifests")
+    return {
+        name: Inputs(
+            {t: read_predictions(folders[0], t, benchmark.columns) for t in benchmark.test_sets},
+            {m: read_labels(folders[1], m) for m in benchmark.manifests},
+            4 if name.startswith("wsol") else 224,
+        )
+        for name, benchmark in BENCHMARKS.items()
+    }
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_no_order_of_images_changes_any_score(inputs, name, seed):
+    benchmark, plain, rng = BENCHMARKS[name], inputs[name], np.random.default_rng(seed)
+    tables = {t: table.take(rng.permutation(table.num_rows)) for t, table in plain.tables.items()}
+    manifests = {m: table.take(rng.permutation(table.num_rows)) for m, table in plain.manifests.items()}
+    first = benchmark.compute(plain)
+    other = benchmark.compute(plain._replace(tables=tables, manifests=manifests))
+    assert other.metrics == first.metrics and other.n == first.n and sorted(other.ids) == sorted(first.ids)
+    assert sorted(other.details) == sorted(first.details) and other.extra == first.extra
+    one, two = first.images(), other.images()
+    assert one.ids == two.ids
+    if isinstance(one, Outcomes):
+        assert one.values == pytest.approx(two.values) and (one.strata == two.strata).all()
+
+
+@pytest.mark.parametrize("name", ["imagenet_a", "imagenet_r", "objectnet"])
+def test_another_choice_of_classes_is_another_number_from_the_same_file(written, name):
+    other = "objectnet_sublist" if name == "objectnet" else f"{name}_1000way"
+    first, second = scored(written, name, other)
+    assert first["ids_sha256"] == second["ids_sha256"] and first["protocol"] != second["protocol"]
+    assert BENCHMARKS[other].test_sets == BENCHMARKS[name].test_sets
+
+
+def test_max_projection_is_right_for_the_images_of_the_sub_list():
+    """By the maxima of random logits, object by object."""
+    rng = np.random.default_rng(0)
+    folders = objectnet_folders()
+    logits = rng.normal(size=(300, 1000))
+    truth = rng.choice(sorted(folders), 300)
+    chosen = np.array(subset("objectnet"))
+    names = sorted(folders)
+    by_object = np.stack([logits[:, list(folders[f])].max(axis=1) for f in names], axis=1).argmax(axis=1)
+    by_class = chosen[logits[:, chosen].argmax(axis=1)]
+    assert [names[k] == t for k, t in zip(by_object, truth, strict=True)] == [
+        c in folders[t] for c, t in zip(by_class, truth, strict=True)
+    ]
 
 
 def test_repeats_are_byte_identical(written):
