@@ -239,6 +239,53 @@ def render_figure(name: str, config: Config = None) -> None:
 
 
 @app.command()
+def compare(
+    first: RunName,
+    second: RunName,
+    benchmark: Annotated[
+        list[str] | None, typer.Option("--benchmark", "-b", help="Only this one, repeated.", show_default=False)
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the numbers to this file.")] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 10_000,
+    config: Config = None,
+) -> None:
+    """Compare two runs image by image: intervals, paired tests, corrected for the number of benchmarks."""
+    from luab.benchmarks import find_benchmark
+    from luab.paired import compare_runs, print_comparison, write_comparison
+
+    study, runs = study_of(config), (run_of(first), run_of(second))
+    names = [find_benchmark(name).name for name in benchmark or []]
+    rows = compare_runs(study, *runs, names, resamples)
+    if csv:
+        write_comparison(csv, rows, resamples)
+    print_comparison(study, *runs, rows, resamples)
+
+
+@app.command()
+def sanity(
+    backbone: Annotated[str, typer.Option(help="Pretrained timm model with its tag, for example resnet50.tv_in1k.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Its safetensors file; by default from timm's collection.", show_default=False)
+    ] = None,
+    expected: Annotated[Path, typer.Option(help="Table of published numbers.")] = Path("config/expected.csv"),
+    benchmark: Annotated[
+        list[str] | None, typer.Option("--benchmark", "-b", help="Only this one, repeated.", show_default=False)
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Evaluate a pretrained model on your data beside its published numbers; exit code 1 where one differs."""
+    from luab.benchmarks import find_benchmark
+
+    study = study_of(config)
+    names = [find_benchmark(name).name for name in benchmark or []]
+    from luab.sanity import print_verdicts
+    from luab.sanity import sanity as evaluate
+
+    if not print_verdicts(evaluate(study, backbone, weights, expected, names), study.label):
+        raise typer.Exit(1)
+
+
+@app.command()
 def plan(config: Config = None) -> None:
     """List the trainings of the study with an estimate of their GPU hours."""
     from luab.status import print_plan

@@ -62,7 +62,7 @@ def build_model(backbone: str, recipe: Recipe, byproducts: bool) -> LuabModel:
     if recipe.drop_path:
         arguments["drop_path_rate"] = recipe.drop_path
     try:
-        network = timm.create_model(backbone, pretrained=False, num_classes=CLASSES, **arguments)
+        network = timm.create_model(backbone, pretrained=False, **{"num_classes": CLASSES, **arguments})
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(
             f"{backbone}: timm refused model_kwargs {arguments} ({error}). Correct the recipe's model_kwargs."

@@ -1,6 +1,7 @@
 """A trained model on every test set of a suite: per-image predictions on disk, the last use of the GPU."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from luab.cam import class_maps
+from luab.cam import attention_maps, class_maps
 from luab.checkpoint import load_model
 from luab.config import Recipe, Study
 from luab.data.dataset import EvaluationSet, check_images, open_image
@@ -20,9 +21,9 @@ from luab.data.loader import evaluation_loader, plain_errors, to_device
 from luab.data.manifest import read_manifest
 from luab.data.testsets import TEST_SETS, TestSet, test_set_rows
 from luab.data.transforms import evaluation_view, to_uint8
-from luab.errors import DataError
+from luab.errors import ConfigError, DataError
 from luab.files import file_sha256, replacing, write_json
-from luab.model import Normalise, build_model
+from luab.model import LuabModel, Normalise, build_model
 from luab.paths import Run
 from luab.progress import progress
 from luab.sources import source_root
@@ -48,18 +49,8 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
     Raises:
         DataError: The model is missing or another run's, or images are missing or damaged.
     """
-    device = choose_device(study)
-    if device.type == "cpu":
-        torch.set_num_threads(study.compute.threads)
-        torch.use_deterministic_algorithms(True)
-    predictor = Predictor(study, run, device)
-    folder, files = study.layout.prediction_folder(run), {}
-    for name in test_sets:
-        table = predictor.predictions(TEST_SETS[name])
-        path = folder / f"{name}.parquet"
-        with replacing(path) as aside:
-            pq.write_table(table, aside, compression="zstd")
-        files[name] = {"rows": table.num_rows, "sha256": file_sha256(path)}
+    predictor = Predictor(study, study.recipe(run.backbone), functools.partial(_trained, study, run))
+    files = predictor.write(study.layout.prediction_folder(run), test_sets)
     content = {
         "run": run.identity(),
         "suite": suite,
@@ -72,16 +63,53 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
     return content
 
 
-class Predictor:
-    """One loaded model and the roots of the data that it is asked about."""
+def _trained(study: Study, run: Run, recipe: Recipe) -> LuabModel:
+    """A run's model, in the shape that a recipe gives it."""
+    model = build_model(run.backbone, recipe, byproducts=run.supervision != "none")
+    load_model(study.layout.run(run) / "model.safetensors", model, run.identity())
+    return model
 
-    def __init__(self, study: Study, run: Run, device: torch.device) -> None:
-        self.study, self.device = study, device
-        self.recipe: Recipe = study.recipe(run.backbone)
-        self.model = build_model(run.backbone, self.recipe, byproducts=run.supervision != "none")
-        load_model(study.layout.run(run) / "model.safetensors", self.model, run.identity())
-        self.model.to(device).eval().requires_grad_(False)  # class maps need gradients of features alone
-        self.normalise = Normalise().to(device)
+
+class Predictor:
+    """One loaded model and the roots of the data that it is asked about.
+
+    Args:
+        study: Where images and manifests lie, and what may be used.
+        recipe: How the model sees images.
+        load: Gives the model with its weights, built by a recipe.
+    """
+
+    def __init__(self, study: Study, recipe: Recipe, load: Callable[[Recipe], LuabModel]) -> None:
+        self.study, self.recipe, self.load = study, recipe, load
+        self.device = choose_device(study)
+        if self.device.type == "cpu":
+            torch.set_num_threads(study.compute.threads)
+            torch.use_deterministic_algorithms(True)
+        self.model = self._loaded(recipe)
+        self.normalise = Normalise().to(self.device)
+
+    def write(self, folder: Path, test_sets: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Writes <folder>/<test set>.parquet for each; returns rows and digest of each file."""
+        files = {}
+        for name in test_sets:
+            table = self.predictions(TEST_SETS[name])
+            path = folder / f"{name}.parquet"
+            with replacing(path) as aside:
+                pq.write_table(table, aside, compression="zstd")
+            files[name] = {"rows": table.num_rows, "sha256": file_sha256(path)}
+        return files
+
+    def _loaded(self, recipe: Recipe) -> LuabModel:
+        # Class maps need gradients of features alone.
+        return self.load(recipe).to(self.device).eval().requires_grad_(False)
+
+    @functools.cached_property
+    def _finer(self) -> LuabModel:
+        """The same weights with the last stage at stride 1; a model that ends in tokens as it is."""
+        if hasattr(self.model.backbone, "blocks"):
+            return self.model
+        finer = self.recipe.model_copy(update={"model_kwargs": {**self.recipe.model_kwargs, "output_stride": 16}})
+        return self._loaded(finer)
 
     def predictions(self, test_set: TestSet) -> pa.Table:
         """All predictions for one test set; the schema stands in docs/data-formats.md."""
@@ -111,15 +139,30 @@ class Predictor:
     def _columns(self, test_set: TestSet, images: torch.Tensor, labels: torch.Tensor) -> dict[str, np.ndarray]:
         pixels = self.normalise(to_device(images, self.device))
         if test_set.hole:
-            blank_centre(pixels, test_set.hole)
+            blank_centre(pixels, test_set.hole, self._black if test_set.fill == "black" else 0.0)
         logits, points = self._forward(pixels)
+        if logits.shape[1] != test_set.outputs:
+            raise ConfigError(
+                f"{test_set.name}: expected a model with {test_set.outputs} classes, found {logits.shape[1]}. Take "
+                "its benchmarks out of `suites`, or predict with a model of that kind (recipe: model_kwargs)."
+            )
         columns = _ranked(logits, test_set)
         if points is not None:
             columns["point"] = points
         if test_set.cam:
-            maps = class_maps(self.model, pixels, labels.to(self.device))
+            maps = self._maps(test_set, pixels, labels.to(self.device))
             columns["cam"] = maps.cpu().numpy().astype(np.float16)
         return columns
+
+    def _maps(self, test_set: TestSet, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if test_set.cam_method == "attention":
+            return attention_maps(self.model, pixels, labels)
+        return class_maps(self._finer if test_set.cam_method == "stride1" else self.model, pixels, labels)
+
+    @property
+    def _black(self) -> torch.Tensor:
+        """Black as the network sees it: [1, 3, 1, 1]."""
+        return self.normalise(torch.zeros(1, 3, 1, 1, device=self.device))
 
     @torch.no_grad()
     def _forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, np.ndarray | None]:
@@ -195,19 +238,20 @@ class Predictor:
         return False, len(backgrounds)
 
 
-def blank_centre(pixels: torch.Tensor, hole: float) -> None:
-    """Sets a centred square of normalised images to zero, that is to the mean colour, in place.
+def blank_centre(pixels: torch.Tensor, hole: float, colour: float | torch.Tensor = 0.0) -> None:
+    """Sets a centred square of normalised images to one colour, in place.
 
     Args:
         pixels: [batch, 3, side, side], normalised.
         hole: Side of the square over the side of the image; 0 changes nothing, 1 blanks all.
+        colour: Normalised; 0 is the mean colour.
 
     ASSUME: the centre hole is zero after normalisation; 112 of 224 pixels are rows and columns 56 to 167.
     """
     side = pixels.shape[-1]
     size = round(hole * side)
     start = (side - size) // 2
-    pixels[:, :, start : start + size, start : start + size] = 0
+    pixels[:, :, start : start + size, start : start + size] = colour
 
 
 def _ranked(logits: torch.Tensor, test_set: TestSet) -> dict[str, np.ndarray]:

@@ -111,8 +111,9 @@ def numbers_of(table: pa.Table, column: str) -> npt.NDArray[Any]:
 
 
 def texts_of(table: pa.Table, column: str) -> npt.NDArray[np.object_]:
-    """[n] values of a column of text."""
-    return np.array(table[column].to_pylist(), dtype=object)
+    """[n] values of a column of text; equal ones are one object."""
+    encoded = table[column].dictionary_encode().combine_chunks()
+    return np.asarray(np.array(encoded.dictionary.to_pylist(), dtype=object)[encoded.indices.to_numpy()])
 
 
 def ids_of(table: pa.Table) -> list[str]:

@@ -6,12 +6,20 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-from luab.benchmarks import BENCHMARKS
+from luab.benchmarks import BENCHMARKS, Benchmark
 from luab.config import keys_table, load_study, schema_json
 from luab.estimate import markdown as gpu_hours
 from luab.files import replacing
 
 _TAG = re.compile(r"\b(ASSUME|DEVIATES):")
+_ALTERNATIVES = (
+    "## Other protocols",
+    "",
+    "Off by default. Put a name into a suite of `config/config.yaml` to have it scored, collected and compared like",
+    "the rest; tables and figures show the protocols above. One that needs no predictions of its own is scored from",
+    "what is there and belongs into the suite of the benchmark whose place it takes.",
+    "[protocol-notes.md](protocol-notes.md) says more: score maps, PxAP, cost of adversarial backgrounds, uncertainty.",
+)
 _SOURCES = ("luab/**/*.py", "config/*.yaml", "config/recipes/*.yaml")
 
 
@@ -36,9 +44,8 @@ def write_pages(root: Path) -> list[str]:
 
 def protocols() -> str:
     """docs/protocols.md: what each benchmark measures, from the registry that computes it."""
-    rows = [
-        f"| `{b.name}` | {b.title} | {b.headline} | {b.better} | {_plain(b.protocol)} |" for b in BENCHMARKS.values()
-    ]
+    own = [b for b in BENCHMARKS.values() if not b.instead_of]
+    others = sorted((b for b in BENCHMARKS.values() if b.instead_of), key=lambda b: b.instead_of)
     return "\n".join(
         [
             "# Benchmarks and their protocols",
@@ -48,10 +55,23 @@ def protocols() -> str:
             "",
             "| benchmark | name | headline metric | better | protocol |",
             "|---|---|---|---|---|",
-            *rows,
+            *(f"| `{b.name}` | {b.title} | {b.headline} | {b.better} | {_plain(b.protocol)} |" for b in own),
+            "",
+            *_ALTERNATIVES,
+            "",
+            "| benchmark | instead of | headline metric | better | needs its own predictions | protocol |",
+            "|---|---|---|---|---|---|",
+            *(_other_row(b) for b in others),
             "",
         ]
     )
+
+
+def _other_row(other: Benchmark) -> str:
+    usual = BENCHMARKS[other.instead_of]
+    more = [f"`{name}`" for name in other.test_sets if name not in usual.test_sets]
+    cells = (f"`{other.name}`", f"`{other.instead_of}`", other.headline, other.better, ", ".join(more) or "no")
+    return f"| {' | '.join(cells)} | {_plain(other.protocol)} |"
 
 
 def deviations(root: Path) -> str:

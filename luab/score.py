@@ -21,6 +21,7 @@ def score(
     scores_folder: Path | str,
     input_px: int = 224,
     crop_pct: float = 0.875,
+    processes: int = 1,
 ) -> list[Path]:
     """Writes <scores_folder>/<benchmark>.json for each benchmark.
 
@@ -32,6 +33,7 @@ def score(
         scores_folder: Made if need be; a file is written whole or not at all.
         input_px: Side of the crop that the network saw; score maps are resized to it too.
         crop_pct: Side of the centre crop over the resized shorter side; only told in the protocol.
+        processes: How many share the boxes of localisation, the one slow part; no number depends on it.
 
     Returns:
         The files, in the order of the names.
@@ -50,6 +52,7 @@ def score(
             {name: read_predictions(Path(predictions_folder), name, benchmark.columns) for name in benchmark.test_sets},
             {name: read_labels(Path(manifests_folder), name) for name in benchmark.manifests},
             input_px,
+            processes,
         )
         path = Path(scores_folder) / f"{benchmark.name}.json"
         scores = benchmark.compute(inputs)

@@ -7,6 +7,9 @@ from luab.paths import Run, card
 from luab.plan import Plan
 from luab.sources import source_root
 
+SCORE_PROCESSES = 4
+"""Most processes that scoring one suite uses; it is minutes of work at full size."""
+
 
 def make_manifest(study: Study, dataset: str) -> None:
     """Lists the images of one dataset."""
@@ -49,6 +52,7 @@ def score_suite(study: Study, run: Run, suite: str) -> None:
         layout.run(run) / "scores",
         recipe.input_px,
         recipe.crop_pct,
+        min(study.compute.threads, SCORE_PROCESSES),
     )
 
 

@@ -49,6 +49,7 @@ KNOWN: dict[str, dict[str, int | None]] = {
     "imagenet_sketch": {"n": 50_889, "classes": 1000},
     # SOURCE: hendrycks/robustness:README.md; 15 corruptions x 5 severities x 50,000.
     "imagenet_c": {"n": 3_750_000, "classes": 1000},
+    "imagenet_c_extra": {"n": 1_000_000, "classes": 1000},
     # SOURCE: mlfoundations/wise-ft mapping; no primary source gives the number of images in the overlap.
     "objectnet": {"n": None, "classes": 125},
     # SOURCE: tensorflow/datasets docs/catalog/siscore.md.
@@ -146,22 +147,24 @@ def _wnid_tree(tree: Tree) -> Iterator[Entry]:
 
 
 def _imagenet_c(tree: Tree) -> Iterator[Entry]:
-    """The 75 sets of ImageNet-C, at any depth; group and image_id begin with "<corruption>/<severity>".
+    """The 75 sets of ImageNet-C, or the 20 extra ones, at any depth; group and image_id begin with both names.
 
     gaussian_noise/3/n01440764/ILSVRC2012_val_00000293.JPEG
     blur/defocus_blur/1/n01440764/ILSVRC2012_val_00000293.JPEG
     jpeg_compression/5/n15075141/ILSVRC2012_val_00049174.JPEG
     """
-    found = tree.all_named({*CORRUPTIONS, *EXTRA_CORRUPTIONS})
-    kept = [at for at in found if _name(at) in CORRUPTIONS]
-    tree.ignored["extra corruptions"] += len(found) - len(kept)
+    extra = tree.dataset == "imagenet_c_extra"
+    chosen, others = (EXTRA_CORRUPTIONS, CORRUPTIONS) if extra else (CORRUPTIONS, EXTRA_CORRUPTIONS)
+    found = tree.all_named({*chosen, *others})
+    kept = [at for at in found if _name(at) in chosen]
+    tree.ignored["corruptions of mCE" if extra else "extra corruptions"] += len(found) - len(kept)
     sets = [(f"{_name(at)}/{severity}", f"{at}/{severity}") for at in kept for severity in tree.folders(at)]
     if not sets:
         raise tree.nothing()
-    wanted = {f"{corruption}/{severity}": severity for corruption in CORRUPTIONS for severity in range(1, 6)}
+    wanted = {f"{corruption}/{severity}": severity for corruption in chosen for severity in range(1, 6)}
     for group, at in sets:
         look_up(group, wanted, "a severity 1 to 5", str(tree.root / at))
-    tree.complete((group for group, _ in sets), wanted, "75 sets")
+    tree.complete((group for group, _ in sets), wanted, f"{len(wanted)} sets")
     for group, at in sets:
         yield from by_class(tree, at, _wnid_classes(), group)
 
@@ -272,6 +275,7 @@ LAYOUTS: dict[str, Callable[[Tree], Iterator[Entry]]] = {
     "imagenet_r": _wnid_tree,
     "imagenet_sketch": _wnid_tree,
     "imagenet_c": _imagenet_c,
+    "imagenet_c_extra": _imagenet_c,
     "objectnet": _objectnet,
     "siscore_size": _siscore,
     "siscore_location": _siscore,

@@ -22,8 +22,12 @@ class TestSet:
             or "squash" (both sides to the input's, no crop).
         border_px: Cut from every side of the file first.
         hole: Side of a blank square in the centre, as a share of the crop's side.
+        fill: What the square is filled with: the mean colour, which is zero after normalisation, or black.
         cam: Whether the score map of the true class is kept.
+        cam_method: Which map, see luab.cam: "plain", "stride1" (CNNs with the last stage at stride 1) or
+            "attention" (ViTs by their attention).
         challenge: Whether each foreground is tried on all backgrounds instead of predicted once.
+        outputs: Classes of the models that it is for.
         description: One line for people.
     """
 
@@ -33,8 +37,11 @@ class TestSet:
     resize: Literal["resize_crop", "identity", "squash"] = "resize_crop"
     border_px: int = 0
     hole: float = 0.0
+    fill: Literal["mean", "black"] = "mean"
     cam: bool = False
+    cam_method: Literal["plain", "stride1", "attention"] = "plain"
     challenge: bool = False
+    outputs: int = 1000
     description: str = ""
 
     __test__ = False  # a class of this name looks like a test to pytest
@@ -86,7 +93,32 @@ _ALL = (
     TestSet("wsol_test", ("wsol_test",), resize="squash", cam=True, description="Validation images with boxes"),
 )
 
-TEST_SETS: dict[str, TestSet] = {test_set.name: test_set for test_set in _ALL}
+
+def occluded(hole_px: int, fill: Literal["mean", "black"]) -> TestSet:
+    """Validation images with another centre hole; its side is that in a crop of 224 pixels, others in proportion."""
+    name = f"imagenet_cocc_{hole_px}_{fill}"
+    return TestSet(name, ("imagenet_val",), hole=hole_px / 224, fill=fill, description=f"Centre hole {hole_px} {fill}")
+
+
+def _localised(split: str, method: Literal["stride1", "attention"]) -> TestSet:
+    name = f"{split}_{method}"
+    return TestSet(name, (split,), resize="squash", cam=True, cam_method=method, description=f"{split}, {method} maps")
+
+
+# Views of other protocols; a suite that names none of their benchmarks predicts none of them.
+_ALTERNATIVES = (
+    # SOURCE: google-research/augmix:imagenet.py and modestyachts/imagenet-testbed resize the stored crops again.
+    TestSet("imagenet_c_resize256", ("imagenet_c",), description="ImageNet-C, resized and cropped once more"),
+    # SOURCE: hendrycks/robustness:README.md (held out; never part of mCE).
+    TestSet("imagenet_c_extra", ("imagenet_c_extra",), resize="identity", description="4 extra corruptions"),
+    *(occluded(px, "mean") for px in (0, 56, 168, 224)),
+    *(occluded(px, "black") for px in (56, 112, 168, 224)),
+    # SOURCE: MadryLab/backgrounds_challenge:in9_eval.py (models trained on ImageNet-9 itself).
+    TestSet("in9_nine_class", ("in9",), resize="identity", outputs=9, description="ImageNet-9 for nine outputs"),
+    *(_localised(split, method) for split in ("wsol_val", "wsol_test") for method in ("stride1", "attention")),
+)
+
+TEST_SETS: dict[str, TestSet] = {test_set.name: test_set for test_set in (*_ALL, *_ALTERNATIVES)}
 """Every test set by name."""
 
 

@@ -21,6 +21,7 @@ TREES = {
     "imagenet_r": "imagenet-r/<wnid>/*.jpg",
     "imagenet_sketch": "sketch/<wnid>/*.JPEG",
     "imagenet_c": "<corruption>/<1..5>/<wnid>/*.JPEG",
+    "imagenet_c_extra": "<extra corruption>/<1..5>/<wnid>/*.JPEG",
     "objectnet": "objectnet-1.0/images/<object>/*.png",
     "siscore_size": "area/<class>/<image id>.jpg and metadata.csv",
     "siscore_location": "location20_area02_min0pc/<class>/<image id>.jpg and metadata.csv",

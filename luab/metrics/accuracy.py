@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from luab.errors import DataError
 
@@ -146,7 +147,9 @@ def count_by_group(correct: Bools, groups: npt.ArrayLike) -> dict[str, Count]:
         correct: Booleans [n].
         groups: [n] names.
     """
-    names, index = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
+    # Encoded by hashing: sorting the names of ImageNet-C's 3.75 million rows would take longer than all the rest.
+    encoded = pa.array(np.asarray(groups, dtype=object), pa.string()).dictionary_encode()
+    names, index = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
     n = np.bincount(index, minlength=len(names))
     right = np.bincount(index[correct], minlength=len(names))
-    return {str(name): Count(int(r), int(m)) for name, r, m in zip(names, right, n, strict=True)}
+    return {name: Count(int(right[i]), int(n[i])) for name, i in sorted(zip(names, range(len(names)), strict=True))}

@@ -25,6 +25,23 @@ def in9_answers(top1: Ints, in9_of_class: Ints) -> Ints:
     return in9_of_class[top1]
 
 
+def nine_class_answers(top1: Ints) -> Ints:
+    """The answers of a model with nine outputs, in the order of the nine folders, as they are.
+
+    Raises:
+        DataError: An answer is above 8: the model has another set of classes.
+
+    Source:
+        MadryLab/backgrounds_challenge, in9_eval.py: no map for models trained on ImageNet-9 itself.
+    """
+    if top1.max(initial=0) > 8:
+        raise DataError(
+            f"ImageNet-9: expected answers 0 to 8 of a model with nine outputs, found {int(top1.max())}. "
+            "Score a model with 1000 classes by the benchmark in9, which maps them."
+        )
+    return top1
+
+
 def in9_counts(top1: Ints, labels: Ints, variants: npt.ArrayLike, in9_of_class: Ints) -> dict[str, Count]:
     """Right images and images of every variant that is there; an unmapped arg-max is always wrong.
 

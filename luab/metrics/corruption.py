@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from luab.data.labels import EXTRA_CORRUPTIONS
 from luab.errors import DataError
+from luab.metrics.accuracy import Count
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -26,8 +27,6 @@ ALEXNET_ERROR: dict[str, float] = {
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-
-# Published for tuning; they have no AlexNet error and never count.
 
 ErrorBySeverity = Mapping[str, Mapping[int, float]]
 
@@ -65,19 +64,38 @@ def mean_corruption_error(errors: ErrorBySeverity) -> float:
     Source:
         hendrycks/robustness, ImageNet-C/test.py. The normalisers are constants: AlexNet is not run again.
     """
-    _check_corruptions(errors)
+    _check_corruptions(errors, list(ALEXNET_ERROR))
     return _mean(corruption_error(name, errors[name]) for name in ALEXNET_ERROR)
 
 
-def mean_accuracy(errors: ErrorBySeverity) -> float:
-    """Mean accuracy over the 75 pairs of corruption and severity, higher is better; a fraction.
+def mean_accuracy(errors: ErrorBySeverity, corruptions: Iterable[str] = tuple(ALEXNET_ERROR)) -> float:
+    """Mean accuracy over all pairs of corruption and severity, higher is better; a fraction.
 
-    Args and errors are those of `mean_corruption_error`.
+    Args:
+        errors: As in `mean_corruption_error`.
+        corruptions: Which count: by default the 15 of mCE, that is 75 pairs.
+
+    Raises:
+        DataError: As `mean_corruption_error`.
     """
-    _check_corruptions(errors)
-    for name in ALEXNET_ERROR:
+    names = list(corruptions)
+    _check_corruptions(errors, names)
+    for name in names:
         _check_severities(name, errors[name])
-    return 1 - _mean(error for name in ALEXNET_ERROR for error in errors[name].values())
+    return 1 - _mean(error for name in names for error in errors[name].values())
+
+
+def errors_by_severity(counts: Mapping[str, Count]) -> dict[str, dict[int, float]]:
+    """Corruption -> severity -> error, from the right images of each group "gaussian_noise/3".
+
+    Raises:
+        DataError: A group is named otherwise.
+    """
+    errors: dict[str, dict[int, float]] = {}
+    for group, count in counts.items():
+        name, severity = split_group(group)
+        errors.setdefault(name, {})[severity] = (count.n - count.correct) / count.n
+    return errors
 
 
 def split_group(group: str) -> tuple[str, int]:
@@ -95,12 +113,12 @@ def split_group(group: str) -> tuple[str, int]:
     return name, int(severity)
 
 
-def _check_corruptions(errors: ErrorBySeverity) -> None:
-    missing = [name for name in ALEXNET_ERROR if name not in errors]
+def _check_corruptions(errors: ErrorBySeverity, wanted: list[str]) -> None:
+    missing = [name for name in wanted if name not in errors]
     unknown = sorted(set(errors) - set(ALEXNET_ERROR) - set(EXTRA_CORRUPTIONS))
     if missing or unknown:
         raise DataError(
-            "ImageNet-C: expected the 15 corruptions of mCE; "
+            f"ImageNet-C: expected {len(wanted)} corruptions; "
             + "; ".join(
                 f"{what}: {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names
             )

@@ -1,6 +1,9 @@
 """Where a model looks: boxes cut out of score maps (MaxBoxAcc) and predicted points, against drawn boxes."""
 
-from collections.abc import Iterable
+import functools
+import itertools
+import multiprocessing
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import cv2
@@ -16,6 +19,7 @@ Bytes = npt.NDArray[np.uint8]
 IOU_PCT = (30, 50, 70)
 STEP = 0.001
 _TOP = 255  # of an 8-bit map
+_PART = 256  # images that a process takes at a time
 
 
 class LocalizationInput(NamedTuple):
@@ -34,12 +38,14 @@ class BoxAccuracy(NamedTuple):
         any_contour: [3, thresholds] with the best of all contours' boxes (MaxBoxAccV2).
         thresholds: [thresholds] share of the map's maximum.
         n: Images.
+        hits: [n, 3, 32] whether any contour's box fits, a bit per level of the 8-bit map (np.packbits).
     """
 
     largest: Ints
     any_contour: Ints
     thresholds: Floats
     n: int
+    hits: Bytes
 
     def max_box_acc(self) -> float:
         """MaxBoxAcc: largest contour, IoU 0.5, best threshold; a fraction, higher is better."""
@@ -57,8 +63,15 @@ class BoxAccuracy(NamedTuple):
         """The lowest threshold with that many."""
         return float(self.thresholds[int(self.any_contour[IOU_PCT.index(iou_pct)].argmax())])
 
+    def hits_at_best(self) -> npt.NDArray[np.bool_]:
+        """[n, 3] whether each image is found at each IoU, at that IoU's best threshold."""
+        cuts = _cuts(self.thresholds)[self.any_contour.argmax(axis=1)]
+        return np.asarray(self.hits[:, np.arange(len(IOU_PCT)), cuts // 8] << (cuts % 8) & 128 > 0)
 
-def box_accuracy(images: Iterable[LocalizationInput], side_px: int, step: float = STEP) -> BoxAccuracy:
+
+def box_accuracy(
+    images: Iterable[LocalizationInput], side_px: int, step: float = STEP, processes: int = 1
+) -> BoxAccuracy:
     """Counts, for every threshold, the images whose box fits one of the drawn boxes.
 
     A map has 8 bits, so all thresholds between two of its levels give the same box: the work is done
@@ -69,6 +82,7 @@ def box_accuracy(images: Iterable[LocalizationInput], side_px: int, step: float 
             counts as all zeros and gives the box (0, 0, 0, 0).
         side_px: Maps are resized to this square; the images were squeezed to it without a crop.
         step: Thresholds are 0, step, 2 step, ... below 1.
+        processes: More than one share many images among them; the counts are the same.
 
     Returns:
         Integer counts.
@@ -80,24 +94,59 @@ def box_accuracy(images: Iterable[LocalizationInput], side_px: int, step: float 
         clovaai/wsolevaluation, evaluation.py and util.py; Choe et al., CVPR 2020.
     """
     thresholds = np.arange(0, 1, step)
-    cuts = (thresholds * _TOP).astype(int)
-    distinct, cut_of_threshold = np.unique(cuts, return_inverse=True)
+    cuts = _cuts(thresholds)
+    found = list(_found_parts(images, side_px, np.unique(cuts), processes))
+    if not found:
+        raise DataError("Localisation: expected images, found none. Index and predict the set again.")
+    largest = np.sum([part for part, _ in found], axis=0)
+    any_contour = np.sum([np.unpackbits(part, axis=2).sum(axis=0, dtype=np.int64) for _, part in found], axis=0)
+    hits = np.concatenate([part for _, part in found])
+    return BoxAccuracy(largest[:, cuts], any_contour[:, cuts], thresholds, len(hits), hits)
+
+
+def _cuts(thresholds: Floats) -> Ints:
+    """Level of the 8-bit map that each threshold cuts above."""
+    return np.asarray((thresholds * _TOP).astype(int))
+
+
+def _found_parts(
+    images: Iterable[LocalizationInput], side_px: int, cuts: Ints, processes: int
+) -> Iterator[tuple[Ints, Bytes]]:
+    """`_found` of a few hundred images at a time, in their order."""
+    parts, work = _parts(images), functools.partial(_found, side_px=side_px, cuts=cuts)
+    first = list(itertools.islice(parts, 2))
+    numbered = enumerate(itertools.chain(first, parts))
+    if processes == 1 or len(first) < 2:  # starting processes takes longer than a few hundred maps
+        yield from map(work, numbered)
+        return
+    # Not forked: Arrow's threads are about, and a fork might copy a lock that one of them holds.
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap(work, numbered)
+
+
+def _parts(images: Iterable[LocalizationInput]) -> Iterator[list[LocalizationInput]]:
+    remaining = iter(images)
+    while part := list(itertools.islice(remaining, _PART)):
+        yield part
+
+
+def _found(numbered: tuple[int, list[LocalizationInput]], side_px: int, cuts: Ints) -> tuple[Ints, Bytes]:
+    """[3, 256] images found at each level by the largest contour, and the bits of `BoxAccuracy.hits`."""
+    number, part = numbered
     wanted = np.array(IOU_PCT)[:, None] / 100
-    largest = np.zeros((len(IOU_PCT), len(distinct)), dtype=np.int64)
-    any_contour = np.zeros_like(largest)
-    n = 0
-    for score_map, boxes, size_wh in images:
+    largest = np.zeros((len(IOU_PCT), _TOP + 1), dtype=np.int64)
+    hits = np.zeros((len(part), len(IOU_PCT), _TOP + 1), dtype=bool)
+    for i, (score_map, boxes, size_wh) in enumerate(part):
         if not len(boxes):
             raise DataError(
-                f"Image {n} of the localisation set: expected at least one box, found none. Index it again."
+                f"Image {number * _PART + i} of the localisation set: expected at least one box, found none. "
+                "Index it again."
             )
-        overlap = _overlaps(eight_bits(score_map, side_px), scaled_boxes(boxes, size_wh, (side_px, side_px)), distinct)
-        largest += overlap[0] >= wanted
-        any_contour += overlap[1] >= wanted
-        n += 1
-    if not n:
-        raise DataError("Localisation: expected images, found none. Index and predict the set again.")
-    return BoxAccuracy(largest[:, cut_of_threshold], any_contour[:, cut_of_threshold], thresholds, n)
+        drawn = scaled_boxes(boxes, size_wh, (side_px, side_px))
+        of_largest, of_any = _overlaps(eight_bits(score_map, side_px), drawn, cuts)
+        largest[:, cuts] += of_largest >= wanted
+        hits[i][:, cuts] = of_any >= wanted
+    return largest, np.packbits(hits, axis=2)
 
 
 def eight_bits(score_map: Floats, side_px: int) -> Bytes:
@@ -115,6 +164,46 @@ def eight_bits(score_map: Floats, side_px: int) -> Bytes:
     if not np.isfinite(resized).all() or low == high:
         return np.zeros((side_px, side_px), dtype=np.uint8)
     return (((resized - low) / (high - low)) * _TOP).astype(np.uint8)
+
+
+def pixel_average_precision(
+    score_maps: Iterable[Floats], masks: Iterable[npt.NDArray[np.integer[Any]]], step: float = STEP
+) -> float:
+    """PxAP: area under the precision-recall curve of finding foreground pixels, all pixels of all images pooled.
+
+    Pixels are counted by score in bins [0, step), ..., [1 - step, 1), [1, 2): precision and recall are those of taking
+    a bin and all above it, and a bin adds precision x its step in recall. In the source a bin [2, 3) lies above
+    these; it never has a pixel, and its step is the one left out, so nothing is lost.
+
+    Args:
+        score_maps: [h, w] each, in [0, 1].
+        masks: [h, w] each: 1 foreground, 0 background, 255 ignored.
+        step: Width of a bin.
+
+    Returns:
+        A fraction, higher is better.
+
+    Raises:
+        DataError: A map and its mask differ in shape, a score lies outside of [0, 1], or no pixel is foreground.
+
+    Source:
+        clovaai/wsolevaluation, evaluation.py (MaskEvaluator). Made for OpenImages30k; ILSVRC has no masks.
+    """
+    edges = np.append(np.arange(0, 1, step), [1.0, 2.0])
+    counts = np.zeros((2, len(edges) - 1), dtype=np.int64)
+    for score_map, mask in zip(score_maps, masks, strict=True):
+        if score_map.shape != mask.shape or not ((score_map >= 0) & (score_map <= 1)).all():
+            raise DataError(
+                f"PxAP: expected a map in [0, 1] and a mask of the same shape, found {score_map.shape}, "
+                f"{mask.shape} and scores from {score_map.min()} to {score_map.max()}. Scale the map first."
+            )
+        for kind in (0, 1):
+            counts[kind] += np.histogram(score_map[mask == kind], bins=edges)[0]
+    if not counts[1].any():
+        raise DataError("PxAP: expected at least one foreground pixel, found none. Check the masks: foreground is 1.")
+    false, true = counts[:, ::-1].cumsum(axis=1)
+    steps = np.diff(true, prepend=0)
+    return float((steps * true / np.maximum(true + false, 1)).sum() / true[-1])
 
 
 def scaled_boxes(boxes: Ints, from_wh: tuple[int, int], to_wh: tuple[int, int]) -> Ints:
@@ -211,17 +300,48 @@ def point_distances(point_xy: Floats, boxes: Iterable[Ints], size_wh: Ints) -> F
 
 
 def _overlaps(map8: Bytes, boxes: Ints, cuts: Ints) -> tuple[Floats, Floats]:
-    """Best IoU with any drawn box at each cut: of the largest contour's box, and over all contours'."""
+    """Best IoU with any drawn box at each cut: of the largest contour's box, and over all contours'.
+
+    0 stands for every IoU below the smallest that is asked for, where that is plain without looking.
+    """
     levels = np.unique(map8)
     if levels[-1] == 0:  # every threshold value is int(t x 0) = 0, above which there is nothing
         cuts = np.zeros_like(cuts)
     # The pixels above a cut are those above the highest level that does not exceed it.
     used, index = np.unique(np.searchsorted(levels, cuts, side="right") - 1, return_inverse=True)
-    found = [contour_boxes((map8 > levels[i]).astype(np.uint8)) for i in used]
-    first = np.cumsum([0] + [len(candidates) for candidates, _ in found[:-1]])
-    best = iou(np.concatenate([candidates for candidates, _ in found]), boxes).max(axis=1)
-    of_largest = best[first + np.array([largest for _, largest in found])]
-    return of_largest[index], np.maximum.reduceat(best, first)[index]
+    of_largest, of_any = np.zeros(len(used)), np.zeros(len(used))
+    look = np.flatnonzero(_may_fit(map8, levels[used], boxes))
+    if len(look):
+        found = [contour_boxes((map8 > levels[used[i]]).view(np.uint8)) for i in look]
+        first = np.cumsum([0] + [len(candidates) for candidates, _ in found[:-1]])
+        best = iou(np.concatenate([candidates for candidates, _ in found]), boxes).max(axis=1)
+        of_largest[look] = best[first + np.array([largest for _, largest in found])]
+        of_any[look] = np.maximum.reduceat(best, first)
+    return of_largest[index], of_any[index]
+
+
+def _may_fit(map8: Bytes, levels: Bytes, boxes: Ints) -> npt.NDArray[np.bool_]:
+    """Whether a box around pixels above each level could have the smallest IoU that is asked for.
+
+    No such box reaches beyond the box around all of these pixels. What that one shares with a drawn box, as a part
+    of the drawn box, is the most that any IoU with it can be; high levels leave too little of it.
+    """
+    rows, columns = (map8.max(axis=axis) > levels[:, None] for axis in (1, 0))
+    height, width = map8.shape
+    around = np.stack(
+        [
+            columns.argmax(axis=1),
+            rows.argmax(axis=1),
+            np.minimum(width - columns[:, ::-1].argmax(axis=1), width - 1),
+            np.minimum(height - rows[:, ::-1].argmax(axis=1), height - 1),
+        ],
+        axis=1,
+    )
+    around[~rows.any(axis=1)] = 0  # nothing is above the level: the box (0, 0, 0, 0)
+    a, b = around[:, None, :], boxes[None, :, :]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1
+    part = np.clip(sides, 0, None).prod(axis=-1) / np.maximum(_area(b), 1)
+    return np.asarray((part >= IOU_PCT[0] / 100 - 1e-9).any(axis=1))
 
 
 def _area(boxes: Ints) -> Ints:

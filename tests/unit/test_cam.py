@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from luab.cam import class_maps
+from luab.cam import attention_maps, class_maps
 from luab.errors import ConfigError
 from luab.model import with_byproduct_head
 
@@ -46,6 +46,60 @@ def test_shapes_and_that_an_image_stands_alone(name, arguments, shape):
     assert torch.allclose(maps[1:2], alone, atol=1e-5)
     if name == "test_vit":
         assert maps.min() >= 0
+
+
+def _vit(**arguments):
+    torch.manual_seed(0)
+    return with_byproduct_head(timm.create_model("test_vit", num_classes=10, img_size=64, **arguments)).eval()
+
+
+def test_attention_of_one_block_by_the_formula():
+    # One block: relevance is 1 + A, so the class token's row over patches is A itself: positive gradient x attention.
+    model = _vit(depth=1)
+    backbone = model.backbone
+    attention = backbone.blocks[0].attn
+    with torch.no_grad():
+        entered = backbone.norm_pre(backbone.patch_drop(backbone._pos_embed(backbone.patch_embed(IMAGES))))
+        normed = backbone.blocks[0].norm1(entered)
+        n, tokens, _ = normed.shape
+        q, k, v = attention.qkv(normed).reshape(n, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+        weights = ((q * attention.scale) @ k.transpose(-2, -1)).softmax(dim=-1)
+    weights.requires_grad_()
+    mixed = attention.proj((weights @ v).transpose(1, 2).reshape(n, tokens, -1))
+    block = backbone.blocks[0]
+    after = entered + block.ls1(mixed)
+    after = after + block.ls2(block.mlp(block.norm2(after)))
+    logits, _ = model.heads(backbone.norm(after))
+    (gradient,) = torch.autograd.grad(logits.gather(1, CLASSES.view(-1, 1)).sum(), weights)
+    expected = (gradient * weights).clamp(min=0).mean(dim=1)[:, 0, 1:].detach().reshape(3, 4, 4)
+    model.requires_grad_(False)
+    found = attention_maps(model, IMAGES, CLASSES)
+    assert expected.max() > 0 and torch.allclose(found, expected, rtol=1e-3, atol=1e-8)
+
+
+def test_attention_maps_are_of_the_class_and_of_the_image():
+    model = _vit()
+    model.requires_grad_(False)
+    maps = attention_maps(model, IMAGES, CLASSES)
+    assert maps.shape == (3, 4, 4) and maps.min() >= 0 and maps.isfinite().all()
+    assert torch.allclose(maps[1:2], attention_maps(model, IMAGES[1:2], CLASSES[1:2]), rtol=1e-3, atol=1e-8)
+    assert not torch.allclose(maps, attention_maps(model, IMAGES, CLASSES.flip(0)), rtol=0.1)
+    many = attention_maps(model, IMAGES.repeat(15, 1, 1, 1), CLASSES.repeat(15))  # more than are kept at once
+    assert torch.allclose(many[:3], maps, rtol=1e-3, atol=1e-8) and len(many) == 45
+
+
+def test_the_model_is_left_as_it_was():
+    model = _vit()
+    before = [block.attn.fused_attn for block in model.backbone.blocks]
+    attention_maps(model, IMAGES, CLASSES)
+    assert [block.attn.fused_attn for block in model.backbone.blocks] == before
+    assert not any(block.attn.attn_drop._forward_hooks for block in model.backbone.blocks)
+
+
+def test_a_cnn_gets_its_plain_map_instead():
+    torch.manual_seed(0)
+    model = with_byproduct_head(timm.create_model("test_resnet", num_classes=10)).eval()
+    assert torch.equal(attention_maps(model, IMAGES, CLASSES), class_maps(model, IMAGES, CLASSES))
 
 
 def test_a_backbone_without_a_map_is_refused():

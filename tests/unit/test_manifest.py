@@ -59,7 +59,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_every_layout_has_counts_and_a_tree() -> None:
     assert set(LAYOUTS) == set(KNOWN) == set(TREES)
-    assert len(LAYOUTS) == 16
+    assert len(LAYOUTS) == 17
 
 
 def test_rows_are_sorted_paths_relative_and_card_complete(root: Path) -> None:
@@ -360,6 +360,15 @@ def test_corruptions_at_different_depths(root: Path) -> None:
     assert rows["group"].tolist() == ["fog/1", "gaussian_noise/3"]
     assert rows["path"].tolist()[1] == f"noise/{deeper}"
     assert card["ignored"] == {"extra corruptions": 1}
+
+
+def test_the_extra_corruptions_have_a_manifest_of_their_own(root: Path) -> None:
+    name = "ILSVRC2012_val_00000293"
+    touch(root, [f"extra/spatter/1/{TENCH}/{name}.JPEG", f"fog/1/{GOLDFISH}/{name}.JPEG"])
+    rows, card = build(root, "imagenet_c_extra")
+    assert ids(rows) == [f"spatter/1/{TENCH}/{name}"] and card["ignored"] == {"corruptions of mCE": 1}
+    with pytest.raises(DataError, match=r"19 of the 20 sets: gaussian_blur/1"):
+        build(root, "imagenet_c_extra", partial=False)
 
 
 def test_missing_corruption_and_strange_severity(root: Path) -> None:

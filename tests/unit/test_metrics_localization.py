@@ -14,6 +14,7 @@ from luab.metrics.localization import (
     contour_boxes,
     eight_bits,
     iou,
+    pixel_average_precision,
     point_distances,
     points_in_box,
     scaled_boxes,
@@ -150,6 +151,79 @@ def test_iou_counts_the_last_pixel():
     assert iou(np.array([[0, 0, 1, 1]]), np.array([[2, 0, 3, 1]]))[0, 0] == 0
     assert iou(np.array([[5, 5, 5, 5]]), np.array([[5, 5, 5, 5]]))[0, 0] == 1
     assert iou(np.array([[0, 0, -1, -1]]), np.array([[0, 0, -1, -1]]))[0, 0] == 0  # no pixels at all
+
+
+def test_pixel_average_precision_by_hand():
+    scores = np.array([[0.95, 0.75], [0.55, 0.35]])
+    mask = np.array([[1, 0], [1, 0]])
+    # From the top: right (1/1 at recall 1/2), wrong, right (2/3 at recall 1), wrong: 1/2 + 1/2 x 2/3.
+    assert pixel_average_precision([scores], [mask], 0.1) == pytest.approx(5 / 6)
+    # Ignored pixels are in neither count: without the wrong one at .75 the ranking is perfect.
+    assert pixel_average_precision([scores], [np.where(scores == 0.75, 255, mask)], 0.1) == 1.0
+    # Pooled over images, not averaged: one more wrong pixel on top makes it 1/2 and 2/4.
+    top = (np.array([[1.0]]), np.array([[0]]))
+    assert pixel_average_precision([scores, top[0]], [mask, top[1]], 0.1) == pytest.approx((1 / 2 + 2 / 4) / 2)
+
+
+def test_pixels_in_one_bin_enter_together():
+    scores, mask = np.array([[0.51, 0.59]]), np.array([[1, 0]])
+    assert pixel_average_precision([scores], [mask], 0.1) == 0.5
+    assert pixel_average_precision([1 - scores], [mask], 0.01) == 1.0  # .49 before .41
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_a_constant_map_gives_the_share_of_foreground(value):
+    mask = np.zeros((10, 10), dtype=np.uint8)
+    mask[:3] = 1
+    assert pixel_average_precision([np.full((10, 10), value)], [mask]) == 0.3
+    assert pixel_average_precision([mask.astype(float)], [mask]) == 1.0
+
+
+def test_pixel_average_precision_refuses():
+    with pytest.raises(DataError, match="found none"):
+        pixel_average_precision([np.zeros((2, 2))], [np.zeros((2, 2), int)])
+    with pytest.raises(DataError, match="same shape"):
+        pixel_average_precision([np.zeros((2, 2))], [np.ones((2, 3), int)])
+    with pytest.raises(DataError, match=r"\[0, 1\]"):
+        pixel_average_precision([np.full((2, 2), 1.5)], [np.ones((2, 2), int)])
+
+
+def test_more_processes_change_nothing():
+    images = random_images(600, seed=5)
+    one, two = (box_accuracy(images, 16, 0.01, processes=processes) for processes in (1, 2))
+    for field in ("largest", "any_contour", "hits"):
+        np.testing.assert_array_equal(getattr(one, field), getattr(two, field))
+    assert one.n == two.n == 600
+
+
+def test_hits_at_best_are_those_that_are_counted():
+    images = random_images(40, seed=6)
+    found = box_accuracy(images, 32)
+    assert found.hits_at_best().sum(axis=0).tolist() == [found.found_at(pct) for pct in (30, 50, 70)]
+    assert found.hits_at_best().mean() == pytest.approx(found.max_box_acc_v2())
+
+
+def test_the_reference_s_own_unit_values():
+    """SOURCE: clovaai/wsolevaluation:evaluation_test.py; maps, boxes and results as they stand there."""
+    assert iou(np.array([[1, 2, 5, 6]]), np.array([[3, 1, 4, 5]]))[0, 0] == 8 / 27
+    assert (iou(np.array([[1, 1, 3, 3], [4, 4, 5, 5]]), np.array([[1, 1, 3, 3], [4, 4, 5, 5]])) == np.eye(2)).all()
+    assert (iou(np.zeros((3, 4), int), np.zeros((5, 4), int)) == 1).all()
+    assert scaled_boxes(np.array([[1, 2, 1, 2]]), (3, 3), (3, 3)).tolist() == [[1, 2, 1, 2]]
+    unimodal = [[0, 0, 0, 0, 0], [0, 0.4, 0.4, 0.4, 0.6], [0, 0.4, 1, 0.8, 0.6], [0, 0.4, 0.4, 0.4, 0.6]]
+    multimodal = [[0.4, 0, 0.2, 0.2, 0.2], [0.4, 0.4, 0, 0.4, 0], [0, 0, 0, 0.4, 0], [1, 0.6, 0.8, 0.2, 0.2]]
+    assert largest_boxes(unimodal) == [[1, 1, 4, 3], [1, 1, 4, 3], [2, 1, 4, 3], [2, 2, 4, 3], [2, 2, 3, 3]]
+    assert largest_boxes(multimodal) == [[0, 0, 4, 3], [0, 0, 2, 2], [0, 3, 3, 3], [2, 3, 3, 3], [0, 3, 1, 3]]
+    assert largest_boxes(np.zeros((3, 3))) == [[0, 0, 0, 0]] * 5
+
+
+def largest_boxes(score_map):
+    """Box of the largest contour at the thresholds 0, .2, ..., .8."""
+    map8 = (np.asarray(score_map, dtype=float) * 255).astype(np.uint8)
+    found = []
+    for threshold in np.arange(0, 1, 0.2):
+        boxes, largest = contour_boxes((map8 > int(threshold * map8.max())).astype(np.uint8))
+        found.append(boxes[largest].tolist())
+    return found
 
 
 def test_boxes_are_scaled_by_truncation():

@@ -1,6 +1,8 @@
 """Predictions: the files' schema, restricted choices, the hole, the background challenge."""
 
 import dataclasses
+import functools
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,17 +11,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from luab.benchmarks import BENCHMARKS, Inputs
 from luab.checkpoint import save_model
 from luab.data.labels import in9_of_class, subset
 from luab.data.manifest import SCHEMA
 from luab.data.testsets import TEST_SETS
-from luab.errors import DataError
+from luab.errors import ConfigError, DataError
 from luab.files import file_sha256
 from luab.model import build_model
 from luab.paths import Run
-from luab.predict import Predictor, _ranked, blank_centre, predict
+from luab.predict import Predictor, _ranked, _trained, blank_centre, predict
+from luab.score import score
 
 CLICK = Run("imagenet", "test_resnet", "click", 1.0, 0)
 NAMES = ("image_id", "group", "labels", "top5", "confidence")
@@ -105,6 +111,27 @@ def test_another_runs_weights_and_missing_images_are_refused(study, toy_world):
     assert not study.layout.prediction_card(CLICK, "all").exists()
 
 
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=st.integers(1, 31), workers=st.integers(1, 2))
+def test_no_batch_size_and_no_number_of_workers_changes_a_score(study, batch, workers):
+    """Workers change no byte. Batches change the last bits of floats, so no answer, but points by as little."""
+    found = []
+    for size, processes in ((256, 0), (batch, 0), (batch, workers)):
+        compute = study.compute.model_copy(update={"predict_batch": size, "workers": processes})
+        predict(study.model_copy(update={"compute": compute}), CLICK, "all", ("imagenet_val", "wsol_test"))
+        folders = (study.layout.prediction_folder(CLICK), study.layout.manifest_folder())
+        paths = score(["imagenet_val", "wsol_test"], *folders, CLICK.identity(), study.paths.results / "s", 32)
+        found.append([path.read_bytes() for path in paths])
+    at_once, in_batches, by_workers = found
+    assert by_workers == in_batches
+    assert in_batches[0] == at_once[0]
+    one, other = (json.loads(text[1])["metrics"] for text in (at_once, in_batches))
+    assert other["point_in_box"] == one["point_in_box"]
+    assert other["point_distance"] == pytest.approx(one["point_distance"], abs=1e-6)
+    # A pixel of an 8-bit map may fall to the next level, and with it one image of 30 in or out.
+    assert other["max_box_acc_v2"] == pytest.approx(one["max_box_acc_v2"], abs=1 / 30)
+
+
 def test_the_restricted_choice_by_hand():
     chosen = subset("imagenet_a")
     inside, outside = chosen[3], next(i for i in range(1000) if i not in chosen)
@@ -129,6 +156,63 @@ def test_the_hole_is_half_of_the_side():
     assert (plain == 1).all()
     blank_centre(plain, 1.0)
     assert (plain == 0).all()
+
+
+def test_hole_0_is_plain_accuracy_and_hole_224_gives_one_answer(study):
+    """The free checks of Cocc, from files to scores."""
+    names = ("imagenet_val", "imagenet_cocc_0_mean", "imagenet_cocc_224_mean", "imagenet_cocc_224_black")
+    predict(study, CLICK, "all", names)
+    plain, none, mean, black = (_table(study, CLICK, name) for name in names)
+    assert none.equals(plain)
+    assert len(set(map(tuple, plain["top5"].to_pylist()))) > 1
+    for blank in (mean, black):
+        assert len(set(map(tuple, blank["top5"].to_pylist()))) == 1
+        assert len(set(blank["confidence"].to_pylist())) == 1
+    assert mean["confidence"][0] != black["confidence"][0]
+    inputs = Inputs({"imagenet_cocc_224_mean": mean}, {}, 32)
+    top1 = BENCHMARKS["imagenet_cocc_224_mean"].compute(inputs).metrics["top1"]
+    assert top1 in (0.0, 1 / 3)  # 30 images of three classes, one answer
+
+
+def _predictor(study):
+    return Predictor(study, study.recipe(CLICK.backbone), functools.partial(_trained, study, CLICK))
+
+
+def test_black_is_zero_before_normalisation(study):
+    predictor = _predictor(study)
+    shown = predictor._black * predictor.normalise.std + predictor.normalise.mean
+    assert torch.allclose(shown, torch.zeros(1, 3, 1, 1), atol=1e-5)
+
+
+def test_stride_1_gives_finer_maps_and_the_same_answers(study):
+    predict(study, CLICK, "all", ("wsol_test", "wsol_test_stride1", "wsol_test_attention"))
+    plain, finer, attention = (_table(study, CLICK, f"wsol_test{way}") for way in ("", "_stride1", "_attention"))
+    assert (plain["cam_h"][0].as_py(), finer["cam_h"][0].as_py()) == (1, 2)
+    assert finer.drop_columns(["cam", "cam_h", "cam_w"]).equals(plain.drop_columns(["cam", "cam_h", "cam_w"]))
+    assert attention.equals(plain)  # a CNN has no attention
+
+
+def test_a_vit_gets_maps_by_both_names(study):
+    vit = study.model_copy(
+        update={
+            "backbones": [study.backbones[0].model_copy(update={"name": "test_vit"})],
+            "recipes": {"toy": study.recipes["toy"].model_copy(update={"model_kwargs": {"img_size": 32}})},
+        }
+    )
+    run = dataclasses.replace(CLICK, backbone="test_vit")
+    torch.manual_seed(1)
+    model = build_model(run.backbone, vit.recipe(run.backbone), True)
+    save_model(vit.layout.run(run) / "model.safetensors", model, {"run": run.identity()})
+    predict(vit, run, "all", ("wsol_test", "wsol_test_stride1", "wsol_test_attention"))
+    plain, finer, attention = (_table(vit, run, f"wsol_test{way}") for way in ("", "_stride1", "_attention"))
+    assert finer.equals(plain)
+    assert attention["cam_h"].equals(plain["cam_h"]) and not attention["cam"].equals(plain["cam"])
+
+
+def test_a_model_with_other_outputs_is_refused(study):
+    predictor = _predictor(study)
+    with pytest.raises(ConfigError, match="in9_nine_class: expected a model with 9 classes, found 1000"):
+        predictor._columns(TEST_SETS["in9_nine_class"], torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.tensor([0]))
 
 
 class _Reader(torch.nn.Module):

@@ -8,12 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from luab.benchmarks import BENCHMARKS, Benchmark, find_benchmark, test_sets_of
-from luab.data.labels import IN9_VARIANTS
+from luab import uncertainty
+from luab.benchmarks import BENCHMARKS, Benchmark, Inputs, find_benchmark, test_sets_of
+from luab.data.labels import EXTRA_CORRUPTIONS, IN9_VARIANTS, objectnet_folders, subset
+from luab.data.testsets import TEST_SETS
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256
 from luab.metrics.corruption import ALEXNET_ERROR
+from luab.outcomes import Outcomes
+from luab.predictions import read_labels, read_predictions
 from luab.score import score
 
 RUN = {"dataset": "imagenet", "backbone": "resnet18", "supervision": "click", "lambda": 1.0, "seed": 0}
@@ -65,7 +71,8 @@ def written(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("study")
     folder = root / "predictions"
     folder.mkdir()
-    for name in ("imagenet_val", "imagenet_v2", "imagenet_sketch", "imagenet_cocc"):
+    occluded = [name for name in TEST_SETS if name.startswith("imagenet_cocc")]
+    for name in ("imagenet_val", "imagenet_v2", "imagenet_sketch", *occluded):
         write(folder, name, [[1], [2], [996], [3]], [1, 2, 4, 5])  # right, right, third of five, wrong
     write(folder, "imagenet_a", [[6], [11], [13], [6]], [0, 0, 0, 6], restricted_top1=[6, 6, 13, 11])
     write(folder, "imagenet_r", [[1], [2]], [1, 1])
@@ -74,7 +81,10 @@ def written(tmp_path_factory) -> Path:
     write(folder, "imagenet_o", [[1]] * 4, [1] * 4, group=kinds, restricted_confidence=confidence)
     groups = [f"{name}/{severity}" for name in (*ALEXNET_ERROR, "spatter") for severity in range(1, 6)] * 2
     right = [group.startswith("fog") for group in groups]
-    write(folder, "imagenet_c", [[1]] * len(groups), np.array(right, dtype=int), group=groups)
+    for name in ("imagenet_c", "imagenet_c_resize256"):
+        write(folder, name, [[1]] * len(groups), np.array(right, dtype=int), group=groups)
+    extra = [f"{name}/{severity}" for name in EXTRA_CORRUPTIONS for severity in range(1, 6)]
+    write(folder, "imagenet_c_extra", [[1]] * 20, [1] * 5 + [2] * 15, group=extra)  # speckle noise is right
     write(
         folder,
         "objectnet",
@@ -88,11 +98,14 @@ def written(tmp_path_factory) -> Path:
     answers = [DOG, DOG, BIRD, 859] * len(IN9_VARIANTS)
     answers[4:8] = [DOG, DOG, BIRD, BIRD]  # mixed_same: all four right
     write(folder, "in9", [[0], [0], [1], [1]] * len(IN9_VARIANTS), answers, group=variants)
+    nine = [0, 0, 1, 2] * len(IN9_VARIANTS)  # the last of each variant is wrong
+    write(folder, "in9_nine_class", [[0], [0], [1], [1]] * len(IN9_VARIANTS), nine, group=variants)
     challenge = {"image_id": ["a", "b", "c"], "group": ["original"] * 3, "labels": pa.array([[0]] * 3)}
     challenge |= {"vulnerable": [True, False, True], "backgrounds_tried": pa.array([3, 10, 1], pa.int32())}
     pq.write_table(pa.table(challenge), folder / "in9_challenge.parquet")
-    write_wsol(folder, "wsol_val", points=False)
-    write_wsol(folder, "wsol_test", points=True)
+    for way in ("", "_stride1", "_attention"):
+        write_wsol(folder, f"wsol_val{way}", points=False)
+        write_wsol(folder, f"wsol_test{way}", points=True)
     (root / "manifests").mkdir()
     real = {"image_id": [f"imagenet_val_{i:03d}" for i in (3, 1, 0, 2)]}  # another order than the predictions
     real["labels"] = pa.array([[7, 5], [], [8], [996]], pa.list_(pa.int16()))
@@ -142,6 +155,22 @@ EXPECTED = {
 }
 
 
+EXPECTED |= {name: EXPECTED["imagenet_cocc"] for name in BENCHMARKS if name.startswith("imagenet_cocc_")}
+EXPECTED |= {f"{name}_{way}": EXPECTED[name] for name in ("wsol_val", "wsol_test") for way in ("stride1", "attention")}
+EXPECTED |= {
+    # top five: 0, 0, 0, 6 against 6, 11, 13, 6; and 1, 1 against 1, 2
+    "imagenet_a_1000way": {"accuracy": 1 / 4},
+    "imagenet_r_1000way": {"accuracy": 1 / 2},
+    "objectnet_sublist": {"accuracy": 3 / 4},
+    "objectnet_max_projection": {"accuracy": 3 / 4},
+    "imagenet_c_mean": {"mean_accuracy": 5 / 75},
+    "imagenet_c_resize256": EXPECTED["imagenet_c"],
+    "imagenet_c_extra": {"mean_accuracy": 5 / 20},
+    "imagenet_c_all": {"mean_accuracy": 10 / 95},
+    "in9_nine_class": dict.fromkeys(IN9_VARIANTS, 3 / 4) | {"bg_gap": 0.0},
+}
+
+
 def test_every_benchmark_has_an_expectation():
     assert set(EXPECTED) == set(BENCHMARKS)
 
@@ -155,6 +184,17 @@ def test_metrics_of_each_benchmark(written, name):
     assert content["run"] == RUN
     assert BENCHMARKS[name].headline in content["metrics"]
     assert "\n" not in content["protocol"] and "{" not in content["protocol"]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_headline_is_the_sum_of_its_images(written, name):
+    benchmark = BENCHMARKS[name]
+    tables = {t: read_predictions(written / "predictions", t, benchmark.columns) for t in benchmark.test_sets}
+    manifests = {m: read_labels(written / "manifests", m) for m in benchmark.manifests}
+    scores = benchmark.compute(Inputs(tables, manifests, 4 if name.startswith("wsol") else 224))
+    images = scores.images()
+    assert uncertainty.headline(images) == pytest.approx(scores.metrics[benchmark.headline], abs=1e-12)
+    assert images.ids == sorted(set(images.ids))
 
 
 def test_n_and_digest_are_about_the_images_scored(written):
@@ -197,6 +237,60 @@ def test_the_order_of_rows_does_not_matter(written, tmp_path):
         pq.write_table(table.take(rng.permutation(table.num_rows)), path)
     names = list(BENCHMARKS)
     assert scored(tmp_path / "study", *names) == scored(written, *names)
+
+
+@pytest.fixture(scope="module")
+def inputs(written) -> dict[str, Inputs]:
+    """What each benchmark computes from."""
+    folders = (written / "predictions", written / "manifests")
+    return {
+        name: Inputs(
+            {t: read_predictions(folders[0], t, benchmark.columns) for t in benchmark.test_sets},
+            {m: read_labels(folders[1], m) for m in benchmark.manifests},
+            4 if name.startswith("wsol") else 224,
+        )
+        for name, benchmark in BENCHMARKS.items()
+    }
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_no_order_of_images_changes_any_score(inputs, name, seed):
+    benchmark, plain, rng = BENCHMARKS[name], inputs[name], np.random.default_rng(seed)
+    tables = {t: table.take(rng.permutation(table.num_rows)) for t, table in plain.tables.items()}
+    manifests = {m: table.take(rng.permutation(table.num_rows)) for m, table in plain.manifests.items()}
+    first = benchmark.compute(plain)
+    other = benchmark.compute(plain._replace(tables=tables, manifests=manifests))
+    assert other.metrics == first.metrics and other.n == first.n and sorted(other.ids) == sorted(first.ids)
+    assert sorted(other.details) == sorted(first.details) and other.extra == first.extra
+    one, two = first.images(), other.images()
+    assert one.ids == two.ids
+    if isinstance(one, Outcomes):
+        assert one.values == pytest.approx(two.values) and (one.strata == two.strata).all()
+
+
+@pytest.mark.parametrize("name", ["imagenet_a", "imagenet_r", "objectnet"])
+def test_another_choice_of_classes_is_another_number_from_the_same_file(written, name):
+    other = "objectnet_sublist" if name == "objectnet" else f"{name}_1000way"
+    first, second = scored(written, name, other)
+    assert first["ids_sha256"] == second["ids_sha256"] and first["protocol"] != second["protocol"]
+    assert BENCHMARKS[other].test_sets == BENCHMARKS[name].test_sets
+
+
+def test_max_projection_is_right_for_the_images_of_the_sub_list():
+    """By the maxima of random logits, object by object."""
+    rng = np.random.default_rng(0)
+    folders = objectnet_folders()
+    logits = rng.normal(size=(300, 1000))
+    truth = rng.choice(sorted(folders), 300)
+    chosen = np.array(subset("objectnet"))
+    names = sorted(folders)
+    by_object = np.stack([logits[:, list(folders[f])].max(axis=1) for f in names], axis=1).argmax(axis=1)
+    by_class = chosen[logits[:, chosen].argmax(axis=1)]
+    assert [names[k] == t for k, t in zip(by_object, truth, strict=True)] == [
+        c in folders[t] for c, t in zip(by_class, truth, strict=True)
+    ]
 
 
 def test_repeats_are_byte_identical(written):
@@ -298,4 +392,4 @@ def test_every_entry_is_complete():
         assert isinstance(benchmark, Benchmark) and benchmark.name == name
         assert benchmark.test_sets and benchmark.title and benchmark.better in ("higher", "lower")
     lower = {name for name, benchmark in BENCHMARKS.items() if benchmark.better == "lower"}
-    assert lower == {"imagenet_c", "in9"}
+    assert lower == {"imagenet_c", "imagenet_c_resize256", "in9", "in9_nine_class"}

@@ -15,6 +15,14 @@ NAMES = {
 }  # fmt: skip
 
 
+ALTERNATIVES = {
+    "imagenet_c_resize256", "imagenet_c_extra", "in9_nine_class",
+    "imagenet_cocc_0_mean", "imagenet_cocc_56_mean", "imagenet_cocc_168_mean", "imagenet_cocc_224_mean",
+    "imagenet_cocc_56_black", "imagenet_cocc_112_black", "imagenet_cocc_168_black", "imagenet_cocc_224_black",
+    "wsol_val_stride1", "wsol_val_attention", "wsol_test_stride1", "wsol_test_attention",
+}  # fmt: skip
+
+
 def manifest(*rows: tuple[str, list[int], str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["image_id", "labels", "group"])
     size = pd.array([None] * len(rows), dtype=pd.Int32Dtype())
@@ -26,7 +34,7 @@ def columns(rows: pd.DataFrame, *names: str) -> list[tuple[str, ...]]:
 
 
 def test_all_names_and_only_known_manifests_and_subsets() -> None:
-    assert set(TEST_SETS) == NAMES
+    assert set(TEST_SETS) == NAMES | ALTERNATIVES
     for name, test_set in TEST_SETS.items():
         assert test_set.name == name
         assert set(test_set.manifests) <= set(LAYOUTS)
@@ -35,7 +43,7 @@ def test_all_names_and_only_known_manifests_and_subsets() -> None:
 
 
 def having(field: str, value: object) -> set[str]:
-    return {name for name, test_set in TEST_SETS.items() if getattr(test_set, field) == value}
+    return {name for name in NAMES if getattr(TEST_SETS[name], field) == value}
 
 
 def test_views_follow_the_releasing_papers() -> None:
@@ -45,6 +53,14 @@ def test_views_follow_the_releasing_papers() -> None:
     assert having("hole", 0.5) == NAMES - having("hole", 0.0) == {"imagenet_cocc"}
     assert having("challenge", True) == {"in9_challenge"}
     assert NAMES - having("subset", None) == {"imagenet_a", "imagenet_o", "imagenet_r", "objectnet"}
+
+
+def test_alternatives_change_the_view_alone() -> None:
+    assert TEST_SETS["imagenet_c_resize256"].resize == "resize_crop"
+    assert TEST_SETS["imagenet_cocc_56_black"].hole == 0.25 and TEST_SETS["imagenet_cocc_56_black"].fill == "black"
+    assert TEST_SETS["imagenet_cocc_224_mean"].hole == 1.0 and TEST_SETS["imagenet_cocc_224_mean"].fill == "mean"
+    assert {n for n, t in TEST_SETS.items() if t.cam_method == "stride1"} == {"wsol_val_stride1", "wsol_test_stride1"}
+    assert {n for n, t in TEST_SETS.items() if t.outputs != 1000} == {"in9_nine_class"}
 
 
 def test_test_sets_cannot_be_changed() -> None:

@@ -1,6 +1,7 @@
 """The whole graph on a tiny study: what it makes, and what it makes again after each kind of change."""
 
 import contextlib
+import csv
 import re
 import shutil
 import zlib
@@ -87,6 +88,49 @@ def test_the_report_needs_no_other_file(tiny: Checkout) -> None:
     assert re.findall(r"<link[^>]*\shref=[\"'](?!data:)[^\"']*", text) == []
     for name in ("imagenet_main", "lambda_sweep"):
         assert name in text or name.replace("_", " ") in text
+
+
+OF_TINY = ("-c", CONFIGS[0], "-c", CONFIGS[1])
+
+
+def test_sanity_gives_the_study_s_own_numbers(tiny: Checkout) -> None:
+    """The demo's expected values are its scores: another way to the same numbers, from the weights alone."""
+    run = "imagenet/test_resnet/none-0/seed0"
+    with open(tiny.folder / "results" / "scores.csv", newline="") as file:
+        scores = [row for row in csv.DictReader(file) if row["backbone"] == "test_resnet" and row["group"] == ""]
+    chosen = [row for row in scores if (row["supervision"], row["seed"]) == ("none", "0")]
+    with open(tiny.folder / "expected.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("model", "benchmark", "metric", "value", "tolerance", "source"))
+        for row in chosen:
+            writer.writerow(
+                ("test_resnet", row["benchmark"], row["metric"], 100 * float(row["value"]), 0, "scores.csv")
+            )
+    weights = f"results/runs/{run}/model.safetensors"
+    options = ("--backbone", "test_resnet", "--weights", weights, "--expected", "expected.csv")
+    done = tiny.python("-m", "luab", "sanity", *options, *OF_TINY, COLUMNS="80")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("agrees") == len(chosen) > 20
+    shutil.rmtree(tiny.folder / "results" / "sanity")
+    (tiny.folder / "expected.csv").unlink()
+
+
+def test_two_runs_are_compared_image_by_image(tiny: Checkout) -> None:
+    runs = ("imagenet/test_resnet/none-0/seed0", "imagenet/test_resnet/none-0/seed1")
+    options = ("--resamples", "200", "--csv", "compared.csv")
+    done = tiny.python("-m", "luab", "compare", *runs, *options, *OF_TINY, COLUMNS="80")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with open(tiny.folder / "compared.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    (tiny.folder / "compared.csv").unlink()
+    with open(tiny.folder / "results" / "scores.csv", newline="") as file:
+        scores = {(r["supervision"], r["backbone"], r["seed"], r["benchmark"], r["metric"], r["group"]): r["value"]
+                  for r in csv.DictReader(file)}  # fmt: skip
+    assert len(rows) > 10
+    for row in rows:
+        for seed, column in (("0", "first"), ("1", "second")):
+            assert row[column] == scores["none", "test_resnet", seed, row["benchmark"], row["metric"], ""]
+            assert 0 <= float(row[f"{column}_low"]) <= float(row[f"{column}_high"]) or row["better"] == "lower"
 
 
 def test_nothing_is_left_to_do(tiny: Checkout) -> None:

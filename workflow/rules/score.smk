@@ -14,6 +14,7 @@ for suite in STUDY.suites:
             f"logs/score/{{run}}/{suite.name}.log",
         conda:
             "../envs/luab.yaml"
+        threads: min(STUDY.compute.threads, 4)
         resources:
             mem_mb=4000,
             runtime=30,

@@ -1,0 +1,229 @@
+"""`luab sanity`: a pretrained model on the user's own data, ours beside the published numbers.
+
+A number that agrees says that images, class order, preprocessing and formula are right; one that does not agree says so
+before weeks of training.
+"""
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from luab.benchmarks import find_benchmark, test_sets_of
+from luab.config import Recipe, Study
+from luab.data.labels import near_names
+from luab.data.testsets import TEST_SETS
+from luab.errors import ConfigError, DataError
+from luab.files import read_json
+from luab.model import LuabModel, build_model
+from luab.paths import DATASET
+from luab.predict import Predictor
+from luab.score import score
+
+EXPECTED = Path("config/expected.csv")
+COLUMNS = ("model", "benchmark", "metric", "value", "tolerance", "source")
+_HEADS = ("backbone.", "byproduct.")
+
+
+class Expected(NamedTuple):
+    """One published number, in percent, and how far from it ours may lie."""
+
+    model: str
+    benchmark: str
+    metric: str
+    value: float
+    tolerance: float
+    source: str
+
+
+class Verdict(NamedTuple):
+    """A published number with ours; None where the data for it are not at hand."""
+
+    expected: Expected
+    ours: float | None
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether ours lies within the tolerance."""
+        if self.ours is None:
+            return None
+        return abs(self.ours - self.expected.value) <= self.expected.tolerance + 1e-9
+
+
+def sanity(
+    study: Study, backbone: str, weights: Path | None = None, expected: Path = EXPECTED, only: Iterable[str] = ()
+) -> list[Verdict]:
+    """Predicts with a pretrained model whatever test sets have a manifest, and scores it like any run.
+
+    Predictions and scores are kept below results/sanity/<backbone>/.
+
+    Args:
+        study: Its data paths are used; its runs are not.
+        backbone: timm name with its tag, for example resnet50.tv_in1k, or a name from the study's backbones, which
+            then is seen by its recipe.
+        weights: A safetensors file; without it that of timm's collection on the Hugging Face hub, from the cache
+            where it is there. Nothing is ever unpickled.
+        expected: Table of published numbers, see COLUMNS.
+        only: Benchmarks; all that the table has for this model by default.
+
+    Returns:
+        A verdict for each number of the table for this model.
+
+    Raises:
+        ConfigError: The table has nothing for the model, or the model wants another view of images than luab gives.
+        DataError: The weights are not at hand or another model's, or no manifest is there at all.
+    """
+    table, chosen = read_expected(expected), set(only)
+    wanted = [row for row in table if row.model == backbone and (not chosen or row.benchmark in chosen)]
+    if not wanted:
+        near = near_names(backbone, {row.model for row in table})
+        raise ConfigError(f"{expected}: expected a number for {backbone!r}, found none. {near}")
+    there = [name for name in dict.fromkeys(row.benchmark for row in wanted) if _has_data(study, name)]
+    if not there:
+        names = ", ".join(dict.fromkeys(row.benchmark for row in wanted))
+        raise DataError(
+            f"{study.layout.manifest_folder()}: expected manifests for any of {names}, found none. Set "
+            "`paths.imagenet` and run `luab manifest imagenet_val`, then try again."
+        )
+    file = weights or download(backbone)
+    root = study.paths.results / "sanity" / backbone
+    recipe = view_of(study, backbone)
+    predictor = Predictor(study, recipe, lambda recipe: _pretrained(backbone, recipe, file))
+    predictor.write(root / "predictions", test_sets_of(there))
+    identity = {"dataset": DATASET, "backbone": backbone, "supervision": "pretrained", "lambda": 0.0, "seed": 0}
+    score(
+        there, root / "predictions", study.layout.manifest_folder(), identity, root / "scores",
+        recipe.input_px, recipe.crop_pct, study.compute.threads,
+    )  # fmt: skip
+    found = {name: read_json(root / "scores" / f"{name}.json")["metrics"] for name in there}
+    return [Verdict(row, 100 * found[row.benchmark][row.metric] if row.benchmark in found else None) for row in wanted]
+
+
+def read_expected(path: Path) -> list[Expected]:
+    """The table of published numbers.
+
+    Raises:
+        DataError: It is missing, has other columns, an unknown benchmark, or a cell that is no number.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise DataError(f"{path}: expected the columns {', '.join(COLUMNS)}, found {reader.fieldnames}.")
+            rows = [_expected(row) for row in reader]
+    except OSError as error:
+        raise DataError(f"{path}: expected a table of published numbers; {error.strerror}.") from error
+    except ValueError as error:
+        raise DataError(f"{path}: expected numbers in value and tolerance; {error}.") from error
+    for row in rows:
+        find_benchmark(row.benchmark)
+    return rows
+
+
+def _expected(row: dict[str, str]) -> Expected:
+    value, tolerance = float(row["value"]), float(row["tolerance"])
+    return Expected(row["model"], row["benchmark"], row["metric"], value, tolerance, row["source"])
+
+
+def view_of(study: Study, backbone: str) -> Recipe:
+    """How the model sees images: by the study's recipe if it is one of its backbones, else as timm says it was trained.
+
+    Raises:
+        ConfigError: timm does not know the model, or it wants another normalisation or interpolation than luab has.
+    """
+    if backbone in study.backbone_names:
+        return study.recipe(backbone)
+    try:
+        config = timm.get_pretrained_cfg(backbone)
+    except RuntimeError:  # of a model that it knows, and of one that it does not
+        config = None
+    if config is None:
+        raise ConfigError(f"{backbone!r}: timm {timm.__version__} knows no such weights. Try resnet50.tv_in1k.")
+    usual = (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD), "bilinear")
+    if (tuple(config.mean), tuple(config.std), config.interpolation) != usual:
+        raise ConfigError(
+            f"{backbone}: its images are resized by {config.interpolation} interpolation and normalised by mean "
+            f"{config.mean}, deviation {config.std}; luab evaluates by bilinear interpolation with ImageNet's mean and "
+            "deviation, so the published numbers would not come out. Take torchvision's weights (tv_in1k)."
+        )
+    return Recipe.model_construct(input_px=config.input_size[-1], crop_pct=config.crop_pct, model_kwargs={})
+
+
+def download(backbone: str) -> Path:
+    """The safetensors file of timm's collection, from the hub's cache where it is there.
+
+    Raises:
+        DataError: It cannot be had.
+    """
+    config = timm.get_pretrained_cfg(backbone)
+    name = config.hf_hub_id if config is not None else None
+    try:
+        if not name:
+            raise LocalEntryNotFoundError(f"timm names no weights for {backbone}")
+        return Path(hf_hub_download(name, "model.safetensors"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise DataError(
+            f"{backbone}: its weights are not in the hub's cache and could not be fetched ({type(error).__name__}). "
+            f"Copy model.safetensors of {name or 'the model'} here and pass it by --weights."
+        ) from error
+
+
+def _pretrained(backbone: str, recipe: Recipe, file: Path) -> LuabModel:
+    """The classifier with weights from a file of timm, or of luab, whose point head is left out."""
+    model = build_model(backbone, recipe, byproducts=False)
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{file}: expected a safetensors file, could not read it ({error}).") from error
+    if all(name.startswith(_HEADS) for name in tensors):
+        tensors = {n.removeprefix("backbone."): t for n, t in tensors.items() if n.startswith("backbone.")}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.backbone.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    # Counters of batches seen; files of old checkpoints lack them and evaluation never reads them.
+    wrong = sorted(
+        name for name in expected.keys() | found.keys()
+        if expected.get(name) != found.get(name) and not name.endswith("num_batches_tracked")
+    )  # fmt: skip
+    if wrong:
+        raise DataError(
+            f"{file}: expected the weights of {backbone}, found another model's: {len(wrong)} tensors differ, first "
+            f"{wrong[0]!r} (expected {expected.get(wrong[0], 'none')}, found {found.get(wrong[0], 'none')})."
+        )
+    with torch.no_grad():
+        model.backbone.load_state_dict(tensors, strict=False)
+    return model
+
+
+def _has_data(study: Study, benchmark: str) -> bool:
+    entry = find_benchmark(benchmark)
+    manifests = {name for test_set in entry.test_sets for name in TEST_SETS[test_set].manifests} | set(entry.manifests)
+    return all(study.layout.manifest(name).is_file() for name in manifests)
+
+
+def print_verdicts(verdicts: Sequence[Verdict], label: str = "") -> bool:
+    """The table for a terminal; whether every number that could be had agrees."""
+    title = f"{verdicts[0].expected.model}{f' ({label})' if label else ''}, %"
+    table = Table(title=title, box=box.HORIZONTALS, collapse_padding=True, pad_edge=False, show_edge=False)
+    for heading in ("benchmark", "metric", "published", "ours", "differs by", "verdict"):
+        table.add_column(heading, no_wrap=True, justify="right" if heading not in ("benchmark", "metric") else "left")
+    words = {True: "[green]agrees[/]", False: "[red]DIFFERS[/]", None: "[dim]no data[/]"}
+    for verdict in verdicts:
+        expected, ours = verdict
+        numbers = ("–", "–") if ours is None else (f"{ours:.2f}", f"{ours - expected.value:+.2f}")
+        published = f"{expected.value:.2f} ± {expected.tolerance:g}"
+        table.add_row(expected.benchmark, expected.metric, published, *numbers, words[verdict.agrees])
+    console = Console()
+    console.print(table)
+    console.print("Sources: " + "; ".join(dict.fromkeys(v.expected.source for v in verdicts)), style="dim")
+    return all(verdict.agrees is not False for verdict in verdicts)
