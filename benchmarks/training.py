@@ -5,8 +5,8 @@
 
 All three train the same backbone with the same optimiser, precision, mixing and normalisation on the same uint8 batch
 from memory, so that no loader is in the way; they take turns, and medians are shown. The plain loop keeps the
-conventions of timm's own train script: normalisation and mixing on the device, no waiting for the loss in a step. luab
-logs every step's loss parts, and so waits for them: that is part of its overhead. GPU figures are not measured yet.
+conventions of timm's own train script: normalisation and mixing on the device, no waiting for the loss in a step. The
+step of luab is that of `luab train`, which checks and logs every step's loss parts. GPU figures are not measured yet.
 """
 
 import argparse
@@ -28,11 +28,13 @@ from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from luab.config import Recipe
+from luab.config import Recipe, Split
+from luab.distributed import Processes
 from luab.files import write_json
-from luab.model import CLASSES, Normalise, build_model
-from luab.objective import LuabLoss, PointMixup
+from luab.model import CLASSES
+from luab.paths import Run
 from luab.provenance import hardware, versions
+from luab.trainer import Asked, Trainer
 
 OUT = Path(__file__).resolve().parent / "results"
 TIMM, BASELINE, LUAB = "timm, plain loop", "luab, baseline", "luab, click"
@@ -109,23 +111,15 @@ def plain_timm(parts: Parts, backbone: str) -> Step:
 
 
 def luab_loop(parts: Parts, backbone: str, weight: float) -> Step:
-    recipe, device = parts.recipe, parts.device
-    model, *rest = parts.prepared(build_model(backbone, recipe, byproducts=weight > 0))
-    normalise, criterion = Normalise().to(device), LuabLoss(weight, recipe.label_smoothing)
-    mixup = PointMixup(recipe) if recipe.mixup or recipe.cutmix else None
+    """luab's own training step, as `luab train` runs it."""
+    size = len(parts.labels)
+    recipe = parts.recipe.model_copy(update={"batch_size": size})
+    run = Run("imagenet", backbone, "click" if weight else "none", weight, 0)
+    trainer = Trainer.build(run, recipe, Split(1, size, 1), 1000, parts.device, Processes())
+    batch = [parts.images, parts.labels, parts.points, parts.weights]
 
     def step() -> None:
-        batch = (parts.images, parts.labels, parts.points, parts.weights)
-        images, labels, points, weights = (part.to(device, non_blocking=True) for part in batch)
-        images = parts.laid_out(normalise(images))
-        if mixup is not None:
-            images, labels, points, weights = mixup(images, labels, points, weights)
-        with parts.autocast():
-            logits, predicted = model(images)
-        losses = criterion(logits.float(), predicted, labels, points, weights)
-        parts.update(losses["loss"], model, *rest)
-        for part in losses.values():  # as training logs them
-            float(part.detach())
+        trainer.step(batch, Asked)
 
     return step
 
