@@ -23,15 +23,14 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from luab.byproducts.digest import ContentDigest
+from luab.byproducts.parquet import read_rows, write_rows
 from luab.byproducts.records import (
     INTEGERS,
     LARGEST_RECORD_BYTES,
@@ -60,9 +59,6 @@ KNOWN_COUNTS = {
 
 USABLE_TRACE_MS = 3000
 
-# Rows wait as Python objects in small batches, since the garbage collector walks all that are alive
-# (1024 instead of 4096: a quarter more records per second), and as Arrow until a row group is full.
-_BATCH_RECORDS, _GROUP_BATCHES = 1024, 16
 _WNID = re.compile(r"n\d{8}")
 
 
@@ -143,17 +139,12 @@ def index(
     """
     if on_bad not in ("raise", "count"):
         raise ConfigError(f"on_bad: expected 'raise' or 'count', found {on_bad!r}.")
-    tally, digest = Tally(), ContentDigest()
+    tally = Tally()
     with replacing(parquet) as aside:
-        with (
-            _members(archive) as members,
-            pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer,
-        ):
-            for group in _row_groups(_rows(members, archive, on_bad, tally)):
-                digest.update(group)
-                writer.write_table(group)
+        with _members(archive) as members:
+            sha256 = write_rows(_rows(members, archive, on_bad, tally), SCHEMA, aside)
         _check_ids(aside, archive)
-    content = _card(tally.counts(), digest.hexdigest(), archive_sha256)
+    content = _card(tally.counts(), sha256, archive_sha256)
     write_json(card, content)
     return content
 
@@ -165,21 +156,7 @@ def read_index(parquet: Path, columns: list[str] | None = None) -> pa.Table:
         DataError: The file is absent, is not Parquet, or has another schema than `SCHEMA`.
         KeyError: A column is asked for that the schema does not have.
     """
-    for name in columns or []:
-        SCHEMA.field(name)
-    try:
-        with pq.ParquetFile(parquet) as file:
-            found = file.schema_arrow
-            if not found.equals(SCHEMA):
-                raise DataError(_schema_message(parquet, found))
-            return file.read(columns)
-    except FileNotFoundError as error:
-        raise DataError(f"{parquet}: expected the index of ImageNet-AB; run `luab index` first.") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{parquet}: expected the index of ImageNet-AB as Parquet, found something unreadable ({error}). "
-            "Remove it and run `luab index` again."
-        ) from error
+    return read_rows(parquet, SCHEMA, columns, "ImageNet-AB", __name__)
 
 
 class Tally:
@@ -386,18 +363,6 @@ def _rows(
         yield row
 
 
-def _batches(rows: Iterator[Row]) -> Iterator[pa.RecordBatch]:
-    while some := list(islice(rows, _BATCH_RECORDS)):
-        columns = {name: [row[name] for row in some] for name in SCHEMA.names}
-        yield pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
-
-
-def _row_groups(rows: Iterator[Row]) -> Iterator[pa.Table]:
-    batches = _batches(rows)
-    while some := list(islice(batches, _GROUP_BATCHES)):
-        yield pa.Table.from_batches(some)
-
-
 def _is_junk(name: str) -> bool:
     base = name.rpartition("/")[2]
     return base.startswith("._") or base == ".DS_Store"
@@ -440,18 +405,4 @@ def _archive_message(archive: Path, name: str, error: Exception) -> str:
     return (
         f"{archive}: expected a whole tar.gz, found it damaged or cut off {where} ({error}). "
         "Remove it and run `luab fetch` again."
-    )
-
-
-def _schema_message(parquet: Path, found: pa.Schema) -> str:
-    wrong = [
-        field.name
-        for field in SCHEMA
-        if field.name not in found.names or not found.field(field.name).type.equals(field.type)
-    ]
-    more = [name for name in found.names if name not in SCHEMA.names]
-    return (
-        f"{parquet}: expected the columns of luab.byproducts.imagenet_ab.SCHEMA, found these absent or of "
-        f"another type: {wrong or 'none'}, and these besides: {more or 'none'}. Remove it and run "
-        "`luab index` again."
     )
