@@ -17,7 +17,7 @@ from luab.estimate import parts, published_speeds, training_hours
 from luab.files import replacing
 from luab.paths import Run, card
 from luab.render.registry import FIGURES, TABLES, Needs
-from luab.sources import FROM_IMAGENET
+from luab.sources import FROM_IMAGENET, tree_of
 
 _SLACK = 1.5
 _SHORTEST_MINUTES = 60
@@ -150,7 +150,7 @@ class Plan:
         if manifest in FROM_IMAGENET:
             world = [str(layout.data / "world" / "world.json")] if self.study.demo else []
             return [*world, *lists]
-        return [str(layout.raw_card(manifest)), *lists]
+        return [str(layout.raw_card(tree_of(manifest))), *lists]
 
     def lists(self, dataset: str) -> tuple[str, ...]:
         """Downloads of a dataset that are read as they are: label lists, box lists."""

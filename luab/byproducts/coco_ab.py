@@ -193,8 +193,8 @@ class Tally:
 
     def counts(self) -> dict[str, int]:
         """All counts, the distinct ones included."""
-        distinct = {"images": self._images, "workers": self._workers, "classes": self._classes}
-        return dict(self._counts) | {name: len(values) for name, values in distinct.items()}
+        distinct = {"images": len(self._images), "workers": len(self._workers), "classes": len(self._classes)}
+        return dict(self._counts) | distinct
 
     def _add_actions(self, row: Row) -> None:
         count, kinds, classes = self._counts, row["action_type"], row["action_class"]
