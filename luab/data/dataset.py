@@ -68,7 +68,7 @@ class ImageNetAB(Dataset[Sample]):
         image = open_image(self.root / self.paths[i], f"row {i} of the training manifest")
         known = not np.isnan(self.points[i, 0])
         point = (float(self.points[i, 0]), float(self.points[i, 1])) if known else None
-        with _own_randomness(self.seed, self.epoch, i):
+        with own_randomness(self.seed, self.epoch, i):
             image, moved = self.crop(image, point)
             if self.colour is not None:
                 image = self.colour(image)
@@ -148,7 +148,8 @@ def check_images(root: Path, paths: np.ndarray, most: int = 20_000) -> None:
 
 
 @contextlib.contextmanager
-def _own_randomness(seed: int, epoch: int, i: int) -> Iterator[None]:
+def own_randomness(seed: int, epoch: int, i: int) -> Iterator[None]:
+    """Random numbers that depend on (seed, epoch, i) alone, of Python, numpy and torch, while the block runs."""
     # In the training process itself the generators also feed dropout and mixup: give them back as they were.
     own_process = get_worker_info() is None
     kept = (random.getstate(), np.random.get_state(), torch.get_rng_state()) if own_process else None

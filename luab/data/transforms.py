@@ -70,13 +70,18 @@ class CropFlip:
 
     def __call__(self, image: Image.Image, point_xy: Point | None) -> tuple[Image.Image, Point | None]:
         """Draws one crop; the point comes back in the crop's frame, None when it was cut away."""
+        crop, flip = self.draw(image)
+        moved = None if point_xy is None else point_in_crop(point_xy, image.size, crop, flip)
+        return self.cut(image, crop, flip), moved
+
+    def draw(self, image: Image.Image) -> tuple[Crop, bool]:
+        """Draws a crop of an image, and whether it is mirrored."""
         top, left, height, width = RandomResizedCropAndInterpolation.get_params(image, self.scale, RATIO)
         crop = (top, left, max(1, height), max(1, width))  # of an image of one or two pixels it may be empty
-        flip = random.random() < self.flip
-        moved = None if point_xy is None else point_in_crop(point_xy, image.size, crop, flip)
-        return self._cut(image, crop, flip), moved
+        return crop, random.random() < self.flip
 
-    def _cut(self, image: Image.Image, crop: Crop, flip: bool) -> Image.Image:
+    def cut(self, image: Image.Image, crop: Crop, flip: bool) -> Image.Image:
+        """The crop of an image in the size that networks see."""
         top, left, height, width = crop
         # Cropping first and then resizing is the official order; resizing with a box would let
         # pixels from outside the crop bleed into its border.
