@@ -11,7 +11,7 @@ import typer
 from luab.config import Study, load_study
 from luab.errors import ConfigError, LuabError
 from luab.files import read_json
-from luab.paths import Run, card
+from luab.paths import DATASET, Run
 
 if TYPE_CHECKING:
     from luab.archives import Archive
@@ -135,14 +135,13 @@ def unpack(dataset: str, config: Config = None) -> None:
 
 
 @app.command()
-def index(config: Config = None) -> None:
-    """Turn the ImageNet-AB archive into one Parquet file."""
-    from luab.byproducts.imagenet_ab import index as index_archive
+def index(
+    byproducts: Annotated[str, typer.Argument(help="imagenet_ab or coco_ab")] = "imagenet_ab", config: Config = None
+) -> None:
+    """Turn the archive of ImageNet-AB or COCO-AB into one Parquet file."""
+    from luab.stages import make_index
 
-    study = study_of(config)
-    layout = study.layout
-    archive = read_json(layout.archive_card("imagenet_ab"))
-    index_archive(layout.archive_folder() / archive["file"], layout.index(), card(layout.index()), archive["sha256"])
+    typer.echo(make_index(study_of(config), byproducts))
 
 
 @app.command()
@@ -154,13 +153,15 @@ def manifest(dataset: str, config: Config = None) -> None:
 
 
 @app.command()
-def targets(supervision: str, config: Config = None) -> None:
+def targets(
+    supervision: str,
+    dataset: Annotated[str, typer.Option(help="imagenet or coco")] = DATASET,
+    config: Config = None,
+) -> None:
     """Write the training points of one supervision."""
-    from luab.data.targets import write_targets
+    from luab.stages import make_targets
 
-    study = study_of(config)
-    path = study.layout.target(supervision)
-    write_targets(study.layout.index(), supervision, study.random_points_seed, path, card(path))
+    make_targets(study_of(config), supervision, dataset)
 
 
 @app.command()

@@ -152,6 +152,15 @@ class Plan:
             return [*world, *lists]
         return [str(layout.raw_card(tree_of(manifest))), *lists]
 
+    def target_inputs(self, dataset: str) -> list[str]:
+        """Cards that the training points of a data set, imagenet or coco, wait for."""
+        index = str(card(self.study.layout.index(f"{dataset}_ab")))
+        return [index] if dataset == "imagenet" else [index, self._card("coco_train")]
+
+    def target_module(self, dataset: str) -> str:
+        """Module that makes them."""
+        return "luab.data.targets" if dataset == "imagenet" else "luab.data.coco_targets"
+
     def lists(self, dataset: str) -> tuple[str, ...]:
         """Downloads of a dataset that are read as they are: label lists, box lists."""
         if dataset in ("imagenet_train", "imagenet_val"):  # listed for people, who fetch them by hand

@@ -1,10 +1,51 @@
 """Stages as the workflow calls them: paths and settings of one study, handed to functions that know of neither."""
 
 from luab.config import Study
+from luab.errors import ConfigError
 from luab.files import read_json
 from luab.paths import Run, card
 from luab.plan import Plan
 from luab.sources import source_root
+
+
+def make_index(study: Study, byproducts: str) -> str:
+    """Indexes ImageNet-AB or COCO-AB; returns a sentence on how it compares with the known counts.
+
+    Raises:
+        ConfigError: There are no such byproducts.
+    """
+    if byproducts == "imagenet_ab":
+        from luab.byproducts.imagenet_ab import index
+    elif byproducts == "coco_ab":
+        from luab.byproducts.coco_ab import index
+    else:
+        raise ConfigError(f"index: expected imagenet_ab or coco_ab, found {byproducts!r}.")
+    from luab.byproducts.parquet import agreement
+
+    layout = study.layout
+    archive, path = read_json(layout.archive_card(byproducts)), layout.index(byproducts)
+    return agreement(index(layout.archive_folder() / archive["file"], path, card(path), archive["sha256"]))
+
+
+def make_targets(study: Study, supervision: str, dataset: str) -> None:
+    """Writes the training points of one supervision on one data set.
+
+    Raises:
+        ConfigError: There is no such data set or supervision.
+    """
+    layout, seed = study.layout, study.random_points_seed
+    path = layout.target(supervision, dataset)
+    if dataset == "imagenet":
+        from luab.data.targets import write_targets
+
+        write_targets(layout.index(), supervision, seed, path, card(path))
+    elif dataset == "coco":
+        from luab.data.coco_targets import write_coco_targets
+
+        index, manifest = layout.index("coco_ab"), layout.manifest("coco_train")
+        write_coco_targets(index, manifest, supervision, seed, path, card(path))
+    else:
+        raise ConfigError(f"targets: expected imagenet or coco as the data set, found {dataset!r}.")
 
 
 def make_manifest(study: Study, dataset: str) -> None:

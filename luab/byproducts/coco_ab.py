@@ -217,18 +217,6 @@ class Tally:
             count["trace_backward_times"] += time < before
 
 
-def agreement(card: dict[str, Any]) -> str:
-    """One line: whether the index of the release has its known counts, and which differ."""
-    if card["known"] is None:
-        return f"{card['rows']:,} records; not the released file, so there are no known counts to compare."
-    wrong = [
-        f"{name}: expected {n:,}, found {card['counts'][name]:,}"
-        for name, n in card["known"].items()
-        if card["counts"][name] != n
-    ]
-    return f"{card['rows']:,} records; " + ("; ".join(wrong) if wrong else "all known counts of the release are met.")
-
-
 def _card(counts: dict[str, int], sha256: str, archive_sha256: str | None) -> dict[str, Any]:
     released = archive_sha256 == RELEASED_SHA256
     return {

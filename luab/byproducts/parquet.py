@@ -62,6 +62,18 @@ def read_rows(parquet: Path, schema: pa.Schema, columns: list[str] | None, relea
         ) from error
 
 
+def agreement(card: dict[str, Any]) -> str:
+    """One line: whether the index of the release has its known counts, and which differ."""
+    if card["known"] is None:
+        return f"{card['rows']:,} records; not the released file, so there are no known counts to compare."
+    wrong = [
+        f"{name}: expected {n:,}, found {card['counts'][name]:,}"
+        for name, n in card["known"].items()
+        if card["counts"][name] != n
+    ]
+    return f"{card['rows']:,} records; " + ("; ".join(wrong) if wrong else "all known counts of the release are met.")
+
+
 def _row_groups(rows: Iterator[dict[str, Any]], schema: pa.Schema, group_records: int) -> Iterator[pa.Table]:
     batch_records = min(_BATCH_RECORDS, group_records)
     batches = _batches(rows, schema, batch_records)

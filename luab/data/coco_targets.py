@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from luab.byproducts.coco_ab import read_index
 from luab.byproducts.coco_classes import COCO_CLASSES
+from luab.byproducts.coco_tags import TAG_COLUMNS, added, last_records, left
 from luab.byproducts.digest import ContentDigest
 from luab.data.manifest import INSTANCES_SCHEMA, read_manifest_table
 from luab.errors import ConfigError, DataError
@@ -87,7 +88,7 @@ def click(sources: Sources) -> Found:
 
     Source: naver-ai/NeglectedFreeLunch, coco_dataloader.ipynb.
     """
-    return _tagged(sources.records, _added)
+    return _tagged(sources.records, added)
 
 
 @register
@@ -97,7 +98,7 @@ def replayed(sources: Sources) -> Found:
     DEVIATES: unlike the official loader's rule (`click`), moves and removals are replayed: a moved icon has its last
     place, a removed one has none.
     """
-    return _tagged(sources.records, _left)
+    return _tagged(sources.records, left)
 
 
 @register
@@ -214,12 +215,12 @@ def coco_image_id(number: int) -> str:
 
 def _tagged(index: Path, rule: Callable[[Mapping[str, Any]], dict[int, list[float]]]) -> Found:
     """Points of the last record of each image by a rule from record to points."""
-    names = ["image_id", "width", "height", "action_type", "action_class", "action_from_xy", "action_to_xy"]
-    table = read_index(index, names)
-    last = {number: row for row, number in enumerate(table["image_id"].to_pylist())}
-    notes = {"earlier_records": table.num_rows - len(last), "without_size": 0, "without_point": 0, "out_of_range": 0}
+    table = read_index(index, TAG_COLUMNS)
+    last = last_records(table)
+    earlier = table.num_rows - last.num_rows
+    notes = {"earlier_records": earlier, "without_size": 0, "without_point": 0, "out_of_range": 0}
     points: Points = {}
-    for record in table.take(pa.array(sorted(last.values()), pa.int64())).to_pylist():
+    for record in last.to_pylist():
         tags = rule(record)
         if not record["width"] or not record["height"]:
             notes["without_size"] += len(tags)
@@ -232,23 +233,6 @@ def _tagged(index: Path, rule: Callable[[Mapping[str, Any]], dict[int, list[floa
             else:
                 points[coco_image_id(record["image_id"]), label] = (x, y)
     return Found(points, notes)
-
-
-def _added(record: Mapping[str, Any]) -> dict[int, list[float]]:
-    """Class -> where it was added last."""
-    actions = zip(record["action_type"], record["action_class"], record["action_to_xy"], strict=True)
-    return {label: to for kind, label, to in actions if kind == "add"}
-
-
-def _left(record: Mapping[str, Any]) -> dict[int, list[float]]:
-    """Class -> where its icon was at the end; a class has one icon."""
-    icons: dict[int, list[float]] = {}
-    for kind, label, to in zip(record["action_type"], record["action_class"], record["action_to_xy"], strict=True):
-        if kind == "remove":
-            icons.pop(label, None)
-        else:
-            icons[label] = to
-    return icons
 
 
 def _hashed(seed: int, image_id: str, label: int) -> tuple[float, float]:

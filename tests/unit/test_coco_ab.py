@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from luab.byproducts import coco_ab
-from luab.byproducts.coco_ab import KNOWN_COUNTS, RELEASED_SHA256, SCHEMA, Tally, agreement, read_index
+from luab.byproducts.coco_ab import KNOWN_COUNTS, RELEASED_SHA256, SCHEMA, Tally, read_index
 from luab.byproducts.coco_classes import COCO_CLASSES, INDEX_OF_ID, INDEX_OF_NAME, PANES
 from luab.byproducts.coco_records import BadRecord, parse_record
+from luab.byproducts.parquet import agreement
 from luab.errors import ConfigError, DataError
 
 PERSON, DOG, CUP = INDEX_OF_NAME["person"], INDEX_OF_NAME["dog"], INDEX_OF_NAME["cup"]

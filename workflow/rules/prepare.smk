@@ -3,19 +3,19 @@
 
 rule index:
     input:
-        f"{DATA}/archives/imagenet_ab.json",
+        f"{DATA}/archives/{{byproducts}}.json",
     output:
-        card=f"{DATA}/byproducts/imagenet_ab.json",
-        index=f"{DATA}/byproducts/imagenet_ab.parquet",
+        card=f"{DATA}/byproducts/{{byproducts}}.json",
+        index=f"{DATA}/byproducts/{{byproducts}}.parquet",
     log:
-        "logs/index.log",
+        "logs/index/{byproducts}.log",
     conda:
         "../envs/luab.yaml"
     resources:
         mem_mb=2000,
         runtime=120,
     shell:
-        "python -m luab index > {log} 2>&1"
+        "python -m luab index {wildcards.byproducts} > {log} 2>&1"
 
 
 rule manifest:
@@ -40,12 +40,12 @@ rule manifest:
 
 rule targets:
     input:
-        f"{DATA}/byproducts/imagenet_ab.json",
+        lambda wildcards: PLAN.target_inputs(wildcards.taught),
     output:
-        card=f"{DATA}/targets/imagenet/{{supervision}}.json",
-        targets=f"{DATA}/targets/imagenet/{{supervision}}.parquet",
+        card=f"{DATA}/targets/{{taught}}/{{supervision}}.json",
+        targets=f"{DATA}/targets/{{taught}}/{{supervision}}.parquet",
     log:
-        "logs/targets/{supervision}.log",
+        "logs/targets/{taught}/{supervision}.log",
     conda:
         "../envs/luab.yaml"
     resources:
@@ -53,6 +53,6 @@ rule targets:
         runtime=60,
     params:
         seed=STUDY.random_points_seed,
-        code=CODE("luab.data.targets"),
+        code=lambda wildcards: CODE(PLAN.target_module(wildcards.taught)),
     shell:
-        "python -m luab targets {wildcards.supervision} > {log} 2>&1"
+        "python -m luab targets {wildcards.supervision} --dataset {wildcards.taught} > {log} 2>&1"
