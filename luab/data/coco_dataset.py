@@ -48,6 +48,7 @@ def crop_targets(
     pixels of the image first.
     DEVIATES: crops are the drawn ones, in whole pixels; the official loader divides them by the image's size and
     multiplies again, by which rounding shifts the border by a pixel now and then.
+    DEVIATES: with the option `keep_labels`, off by default, a class whose point was cut away stays positive.
 
     Args:
         classes: [n] indices of the classes that the image has by its annotations.
@@ -55,7 +56,7 @@ def crop_targets(
         size_wh: The whole image in pixels.
         crop: top, left, height, width in pixels of the whole image.
         flip: Whether the crop is mirrored left to right.
-        keep_labels: DEVIATES: a class whose point was cut away stays positive, where the official rule drops it.
+        keep_labels: Whether classes whose points were cut away stay positive.
 
     Source:
         naver-ai/NeglectedFreeLunch:coco_dataloader.ipynb

@@ -65,9 +65,9 @@ def _segmentation(item: Item, size: tuple[int, int], path: Path) -> list[Any]:
         return given
     if isinstance(given, dict) and given.get("size") == [size[1], size[0]]:
         counts = given.get("counts")
-        if isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts):
-            if sum(counts) == size[0] * size[1]:
-                return [given]
+        whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
+        if counts is not None and whole and sum(counts) == size[0] * size[1]:
+            return [given]
     raise _bad(item, path, "expected polygons or run lengths that fit the image as segmentation")
 
 

@@ -95,8 +95,8 @@ def click(sources: Sources) -> Found:
 def replayed(sources: Sources) -> Found:
     """Where each icon was when the page was submitted.
 
-    DEVIATES: unlike the official loader's rule (`click`), moves and removals are replayed: a moved icon has its last
-    place, a removed one has none.
+    DEVIATES: this supervision of COCO, an option beside the official rule (`click`), replays moves and removals: a
+    moved icon has its last place, a removed one has none.
     """
     return _tagged(sources.records, left)
 
