@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from luab.byproducts.coco_tags import added, last_records, left
+from luab.byproducts.coco_tags import TAG_COLUMNS, added, last_records, left, rows_of
 
 # A page was left open for more than two hours; means are clipped here.
 CLIP_TIME_MS = 600_000
+
+_COLUMNS = [*TAG_COLUMNS, "action_time_ms", "worker_id", "time_spent_ms"]
 
 _Statistic = tuple[str, float, str, int]  # name, value, unit, how many it is over
 _SHARE, _MS, _COUNT = "share", "ms", "count"
@@ -27,7 +30,7 @@ def coco_statistics(
     Of an image with several records the last counts; tags are those of the official loader (`added`).
 
     Args:
-        table: The whole index (`read_index`).
+        table: The index (`read_index`); positions in the trace are not read.
         classes_of: Official image number -> classes that the image has by its annotations; adds the share of them
             that were tagged (`classes_tagged`), of tags that are right (`tags_right`), and how workers differ in the
             first. Images that it lacks have no say.
@@ -38,8 +41,9 @@ def coco_statistics(
         Columns statistic, value, unit (share in [0, 1]; count, ms) and n, the number of records, tags or workers that
         the value is over. A value over nothing is NaN.
     """
-    records = last_records(table)
-    pages = [_Page(record, classes_of) for record in records.to_pylist()]
+    samples = pc.list_value_length(table["trace_time_ms"])
+    records = last_records(table.select(_COLUMNS).append_column("samples", samples))
+    pages = [_Page(record, classes_of) for record in rows_of(records)]
     found = [
         ("records", table.num_rows, _COUNT, table.num_rows),
         ("images", records.num_rows, _COUNT, table.num_rows),
@@ -72,7 +76,7 @@ class _Page:
         self.moves, self.removes = kinds.count("move"), kinds.count("remove")
         times = [time for kind, time in zip(kinds, record["action_time_ms"], strict=True) if kind == "add"]
         self.first_tag_ms = min(times, default=None)
-        self.samples = len(record["trace_time_ms"])
+        self.samples = record["samples"]
         self.classes = None if classes_of is None else classes_of.get(record["image_id"])
         self.present = set(self.classes or ())
         self.right = len(self.present & self.tags)

@@ -1,12 +1,21 @@
 """What an annotator of COCO-AB said of an image: a point for each class whose icon was put on it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 TAG_COLUMNS = ["image_id", "width", "height", "action_type", "action_class", "action_from_xy", "action_to_xy"]
 """Columns of the index that `added` and `left` read."""
+
+
+_BATCH_RECORDS = 4096
+
+
+def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a table one after the other; few are Python objects at a time."""
+    for batch in table.to_batches(max_chunksize=_BATCH_RECORDS):
+        yield from batch.to_pylist()
 
 
 def last_records(table: pa.Table) -> pa.Table:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from luab.byproducts.coco_ab import read_index
 from luab.byproducts.coco_classes import COCO_CLASSES
-from luab.byproducts.coco_tags import TAG_COLUMNS, added, last_records, left
+from luab.byproducts.coco_tags import TAG_COLUMNS, added, last_records, left, rows_of
 from luab.byproducts.digest import ContentDigest
 from luab.data.manifest import INSTANCES_SCHEMA, read_manifest_table
 from luab.errors import ConfigError, DataError
@@ -130,7 +130,7 @@ def box(sources: Sources) -> Found:
         raise DataError(f"{sources.manifest}: expected a manifest with several objects per image, found another.")
     names = ["image_id", "width", "height", "boxes", "box_labels", "box_crowd"]
     points: Points = {}
-    for row in table.select(names).to_pylist():
+    for row in rows_of(table.select(names)):
         best: dict[int, tuple[bool, int, list[int]]] = {}
         for corners, label, crowd in zip(row["boxes"], row["box_labels"], row["box_crowd"], strict=True):
             x0, y0, x1, y1 = corners
@@ -220,7 +220,7 @@ def _tagged(index: Path, rule: Callable[[Mapping[str, Any]], dict[int, list[floa
     earlier = table.num_rows - last.num_rows
     notes = {"earlier_records": earlier, "without_size": 0, "without_point": 0, "out_of_range": 0}
     points: Points = {}
-    for record in last.to_pylist():
+    for record in rows_of(last):
         tags = rule(record)
         if not record["width"] or not record["height"]:
             notes["without_size"] += len(tags)
