@@ -17,7 +17,7 @@ from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256, replacing, write_json
 from luab.progress import progress
 
-_CHUNK = 100_000
+_CHUNK = 10_000
 
 
 def build_manifest(
