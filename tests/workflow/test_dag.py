@@ -51,6 +51,7 @@ def test_the_demo_is_planned_through_its_profile(clean: Checkout) -> None:
     ("target", "needs"),
     [
         ("results/figures/click_density.pdf", {"fetch": 1, "index": 1, "figure_click_density": 1}),
+        ("data/targets/coco/click.json", {"fetch": 4, "index": 1, "targets": 1}),
         ("results/tables/byproduct_statistics.md", {"fetch": 1, "index": 1, "table_byproduct_statistics": 1}),
         (
             "results/figures/cam_examples.png",
