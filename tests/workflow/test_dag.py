@@ -44,7 +44,7 @@ def test_the_demo_is_planned_through_its_profile(clean: Checkout) -> None:
     counts = clean.plan(*DEMO)
     assert counts["demo_world"] == 1
     assert counts["train"] == counts["predict_all"] == counts["score_all"] > 1
-    assert len([name for name in counts if name.startswith(("table_", "figure_"))]) == 14
+    assert len([name for name in counts if name.startswith(("table_", "figure_"))]) == 15
 
 
 @pytest.mark.parametrize(
