@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ImageNetAB": "luab.data.dataset",
+    "CocoAB": "luab.data.coco_dataset",
     "CropFlip": "luab.data.transforms",
     "with_byproduct_head": "luab.model",
     "LuabModel": "luab.model",

@@ -12,7 +12,7 @@ from luab import launch
 from luab.config import Study, load_study
 from luab.errors import ConfigError, LuabError
 from luab.files import read_json
-from luab.paths import Run, card
+from luab.paths import DATASET, Run
 
 if TYPE_CHECKING:
     from luab.archives import Archive
@@ -138,19 +138,13 @@ def unpack(dataset: str, config: Config = None) -> None:
 
 
 @app.command()
-def index(config: Config = None) -> None:
-    """Turn the ImageNet-AB archive into one Parquet file, and compare its counts with what is known."""
-    from luab.archives import load_archives
-    from luab.byproducts.imagenet_ab import agreement
-    from luab.byproducts.imagenet_ab import index as index_archive
+def index(
+    byproducts: Annotated[str, typer.Argument(help="imagenet_ab or coco_ab")] = "imagenet_ab", config: Config = None
+) -> None:
+    """Turn the archive of ImageNet-AB or COCO-AB into one Parquet file, and compare its counts with what is known."""
+    from luab.stages import make_index
 
-    study = study_of(config)
-    layout = study.layout
-    archive = read_json(layout.archive_card("imagenet_ab"))
-    path = layout.archive_folder() / archive["file"]
-    listed = load_archives(study.paths.archives).get("imagenet_ab")
-    known = listed.counts if listed and listed.sha256 == archive["sha256"] else None
-    typer.echo(agreement(index_archive(path, layout.index(), card(layout.index()), archive["sha256"], known=known)))
+    typer.echo(make_index(study_of(config), byproducts))
 
 
 @app.command()
@@ -162,13 +156,15 @@ def manifest(dataset: str, config: Config = None) -> None:
 
 
 @app.command()
-def targets(supervision: str, config: Config = None) -> None:
+def targets(
+    supervision: str,
+    dataset: Annotated[str, typer.Option(help="imagenet or coco")] = DATASET,
+    config: Config = None,
+) -> None:
     """Write the training points of one supervision."""
-    from luab.data.targets import write_targets
+    from luab.stages import make_targets
 
-    study = study_of(config)
-    path = study.layout.target(supervision)
-    write_targets(study.layout.index(), supervision, study.random_points_seed, path, card(path))
+    make_targets(study_of(config), supervision, dataset)
 
 
 @app.command()

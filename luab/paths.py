@@ -83,9 +83,9 @@ class Layout:
         """Card of one unpacked dataset."""
         return self.data / "raw" / f"{dataset}.json"
 
-    def index(self) -> Path:
-        """Byproduct index of ImageNet-AB."""
-        return self.data / "byproducts" / "imagenet_ab.parquet"
+    def index(self, byproducts: str = "imagenet_ab") -> Path:
+        """Byproduct index of ImageNet-AB, or of COCO-AB ("coco_ab")."""
+        return self.data / "byproducts" / f"{byproducts}.parquet"
 
     def manifest_folder(self) -> Path:
         """All manifests."""
@@ -99,9 +99,9 @@ class Layout:
         """Index of one dataset's packed images; card and folder of shards have its name."""
         return self.data / "packs" / f"{dataset}.parquet"
 
-    def target(self, supervision: str) -> Path:
-        """Training points of one supervision."""
-        return self.data / "targets" / DATASET / f"{supervision}.parquet"
+    def target(self, supervision: str, dataset: str = DATASET) -> Path:
+        """Training points of one supervision; the data set is "imagenet" or "coco"."""
+        return self.data / "targets" / dataset / f"{supervision}.parquet"
 
     def run(self, run: Run) -> Path:
         """Folder of one run."""

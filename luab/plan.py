@@ -19,7 +19,7 @@ from luab.estimate import parts, published_speeds, training_hours
 from luab.files import replacing
 from luab.paths import Run, card
 from luab.render.registry import FIGURES, TABLES, Needs
-from luab.sources import FROM_IMAGENET
+from luab.sources import FROM_IMAGENET, tree_of
 
 _SLACK = 1.5
 _SHORTEST_MINUTES = 60
@@ -184,7 +184,16 @@ class Plan:
         if manifest in FROM_IMAGENET:
             world = [str(layout.data / "world" / "world.json")] if self.study.demo else []
             return [*world, *lists]
-        return [str(layout.raw_card(manifest)), *lists]
+        return [str(layout.raw_card(tree_of(manifest))), *lists]
+
+    def target_inputs(self, dataset: str) -> list[str]:
+        """Cards that the training points of a data set, imagenet or coco, wait for."""
+        index = str(card(self.study.layout.index(f"{dataset}_ab")))
+        return [index] if dataset == "imagenet" else [index, self._card("coco_train")]
+
+    def target_module(self, dataset: str) -> str:
+        """Module that makes them."""
+        return "luab.data.targets" if dataset == "imagenet" else "luab.data.coco_targets"
 
     def lists(self, dataset: str) -> tuple[str, ...]:
         """Downloads of a dataset that are read as they are: label lists, box lists."""

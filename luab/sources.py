@@ -9,6 +9,15 @@ FROM_IMAGENET = ("imagenet_train", "imagenet_val", "imagenet_real", "wsol_test")
 """Manifests over the user's licensed ImageNet."""
 
 
+FROM_COCO = ("coco_train", "coco_val")
+"""Manifests over the one tree that COCO 2014's archives unpack to."""
+
+
+def tree_of(manifest: str) -> str:
+    """The unpacked data set, below data/raw, that a manifest lists."""
+    return "coco" if manifest in FROM_COCO else manifest
+
+
 def source_root(study: Study, manifest: str) -> Path:
     """The tree that a manifest's paths start from.
 
@@ -18,7 +27,7 @@ def source_root(study: Study, manifest: str) -> Path:
     if manifest in study.paths.copies:
         return study.paths.copies[manifest]
     if manifest not in FROM_IMAGENET:
-        return study.layout.raw_folder(manifest)
+        return study.layout.raw_folder(tree_of(manifest))
     if study.paths.imagenet is None:
         raise DataError(
             "paths.imagenet is not set. ImageNet-1k (ILSVRC2012) needs a licence and is never downloaded "

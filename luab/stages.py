@@ -11,6 +11,48 @@ SCORE_PROCESSES = 4
 """Most processes that scoring one suite uses; it is minutes of work at full size."""
 
 
+def make_index(study: Study, byproducts: str) -> str:
+    """Indexes ImageNet-AB or COCO-AB; returns a sentence on how its counts compare with what is known.
+
+    Raises:
+        ConfigError: There are no such byproducts.
+    """
+    if byproducts not in ("imagenet_ab", "coco_ab"):
+        raise ConfigError(f"index: expected imagenet_ab or coco_ab, found {byproducts!r}.")
+    from luab.archives import load_archives
+    from luab.byproducts import cards, coco_ab, imagenet_ab
+
+    layout = study.layout
+    archive, parquet = read_json(layout.archive_card(byproducts)), layout.index(byproducts)
+    file, sha256 = layout.archive_folder() / archive["file"], archive["sha256"]
+    listed = load_archives(study.paths.archives).get(byproducts)
+    known = listed.counts if listed and listed.sha256 == sha256 else None
+    if byproducts == "imagenet_ab":
+        return imagenet_ab.agreement(imagenet_ab.index(file, parquet, card(parquet), sha256, known=known))
+    return cards.agreement(coco_ab.index(file, parquet, card(parquet), sha256, known=known))
+
+
+def make_targets(study: Study, supervision: str, dataset: str) -> None:
+    """Writes the training points of one supervision on one data set.
+
+    Raises:
+        ConfigError: There is no such data set or supervision.
+    """
+    layout, seed = study.layout, study.random_points_seed
+    path = layout.target(supervision, dataset)
+    if dataset == "imagenet":
+        from luab.data.targets import write_targets
+
+        write_targets(layout.index(), supervision, seed, path, card(path))
+    elif dataset == "coco":
+        from luab.data.coco_targets import write_coco_targets
+
+        index, manifest = layout.index("coco_ab"), layout.manifest("coco_train")
+        write_coco_targets(index, manifest, supervision, seed, path, card(path))
+    else:
+        raise ConfigError(f"targets: expected imagenet or coco as the data set, found {dataset!r}.")
+
+
 def make_manifest(study: Study, dataset: str) -> None:
     """Lists the images of one dataset."""
     from luab.data.build_manifest import build_manifest

@@ -15,7 +15,7 @@ One record (shortened; times of points are epoch milliseconds, the submission's 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from luab.byproducts import cards
 from luab.byproducts.columns import Part
-from luab.byproducts.digest import ContentDigest
 from luab.byproducts.members import Block, archive_blocks, folder_blocks
+from luab.byproducts.parquet import opened, write_batches
 from luab.byproducts.schema import SCHEMA
 from luab.byproducts.tally import Tally
 from luab.byproducts.workers import default_processes, read_blocks
@@ -87,20 +88,16 @@ def index(
     if on_bad not in ("raise", "count"):
         raise ConfigError(f"on_bad: expected 'raise' or 'count', found {on_bad!r}.")
     known = KNOWN_COUNTS if archive_sha256 == RELEASED_SHA256 else known
-    tally, digest = Tally(), ContentDigest()
-    if no_count := sorted(set(known or {}) - set(tally.counts())):
-        raise ConfigError(f"known counts: expected {', '.join(tally.counts())}; found {', '.join(no_count)}.")
+    tally = Tally()
+    cards.check_known(known, tally.counts())
     with replacing(parquet) as aside:
         with (
             _blocks(archive) as (blocks, advance),
             closing(read_blocks(blocks, processes or default_processes(), on_bad == "count")) as parts,
-            pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer,
         ):
-            for group in _row_groups(_batches(parts, archive, tally, advance)):
-                digest.update(group)
-                writer.write_table(group)
+            sha256 = write_batches(_batches(parts, archive, tally, advance), SCHEMA, aside, _GROUP_RECORDS)
         _check_ids(aside, archive)
-    content = _card(tally.counts(), digest.hexdigest(), known)
+    content = cards.index_card(tally.counts(), sha256, known)
     write_json(card, content)
     return content
 
@@ -127,58 +124,20 @@ def read_index_pieces(parquet: Path, columns: list[str]) -> Iterator[pa.Table]:
             yield file.read_row_group(number, columns)
 
 
-@contextmanager
-def _opened(parquet: Path, columns: list[str] | None) -> Iterator[pq.ParquetFile]:
-    for name in columns or []:
-        SCHEMA.field(name)
-    try:
-        with pq.ParquetFile(parquet) as file:
-            found = file.schema_arrow
-            if not found.equals(SCHEMA):
-                raise DataError(_schema_message(parquet, found))
-            yield file
-    except FileNotFoundError as error:
-        raise DataError(f"{parquet}: expected the index of ImageNet-AB; run `luab index` first.") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{parquet}: expected the index of ImageNet-AB as Parquet, found something unreadable ({error}). "
-            "Remove it and run `luab index` again."
-        ) from error
+def _opened(parquet: Path, columns: list[str] | None) -> AbstractContextManager[pq.ParquetFile]:
+    return opened(parquet, SCHEMA, columns, "ImageNet-AB", __name__)
 
 
 def agreement(card: dict[str, Any]) -> str:
-    """Says in a sentence or two whether an index counted what is known of its archive.
-
-    A difference is no error. The archive was verified by its checksum, so it says that a published count, or
-    this reader, is wrong: worth knowing, and no reason to withhold the records.
+    """Says whether an index counted what is known of its archive, and of the release how many images have no record.
 
     Args:
         card: As `index` returns it.
     """
-    counts, known = card["counts"], card["known"]
-    what = f"{card['rows']:,} records"
-    if known is None:
-        return f"{what}; nothing is known to compare them with."
-    if known == KNOWN_COUNTS:
-        without = TRAIN_IMAGES - counts["records"]
-        what += f", {without:,} of ImageNet's {TRAIN_IMAGES:,} training images without one"
-    wrong = [f"{name} {n:,} instead of {known[name]:,}" for name in known if (n := counts[name]) != known[name]]
-    if wrong:
-        return (
-            f"{what}. WARNING: counted otherwise than is known of this archive: {', '.join(wrong)}. "
-            "The index was written all the same; its card holds both."
-        )
-    return f"{what}; all {len(known)} known counts agree ({', '.join(f'{name} {known[name]:,}' for name in known)})."
-
-
-def _card(counts: dict[str, int], sha256: str, known: dict[str, int] | None) -> dict[str, Any]:
-    return {
-        "rows": counts["records"],
-        "sha256": sha256,
-        "counts": counts,
-        "known": known,
-        "agrees": None if known is None else all(counts[name] == n for name, n in known.items()),
-    }
+    if card["known"] != KNOWN_COUNTS:
+        return cards.agreement(card)
+    without = TRAIN_IMAGES - card["counts"]["records"]
+    return cards.agreement(card, f", {without:,} of ImageNet's {TRAIN_IMAGES:,} training images without one")
 
 
 # ---- blocks of an archive or a folder -> batches -> row groups
@@ -208,18 +167,6 @@ def _batches(
         yield part.batch
 
 
-def _row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Tables of equal length, but for the last, whatever the length of the batches."""
-    held = SCHEMA.empty_table()
-    for batch in batches:
-        held = pa.concat_tables([held, pa.Table.from_batches([batch])])
-        while held.num_rows >= _GROUP_RECORDS:
-            yield held.slice(0, _GROUP_RECORDS).combine_chunks()
-            held = held.slice(_GROUP_RECORDS)
-    if held.num_rows:
-        yield held.combine_chunks()
-
-
 def _check_ids(parquet: Path, archive: Path) -> None:
     ids = read_index(parquet, ["image_id"]).column("image_id")
     if len(ids) == 0:
@@ -242,18 +189,4 @@ def _record_message(archive: Path, name: str, fault: str) -> str:
         f"{archive}: expected records as in ImageNet-AB, found a broken one, {name}: {fault}. Fetch "
         "the archive again (its SHA-256 is in config/archives.yaml), or pass on_bad='count' to leave such "
         "records out."
-    )
-
-
-def _schema_message(parquet: Path, found: pa.Schema) -> str:
-    wrong = [
-        field.name
-        for field in SCHEMA
-        if field.name not in found.names or not found.field(field.name).type.equals(field.type)
-    ]
-    more = [name for name in found.names if name not in SCHEMA.names]
-    return (
-        f"{parquet}: expected the columns of luab.byproducts.imagenet_ab.SCHEMA, found these absent or of "
-        f"another type: {wrong or 'none'}, and these besides: {more or 'none'}. Remove it and run "
-        "`luab index` again."
     )

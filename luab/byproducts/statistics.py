@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from luab.byproducts.averages import mean, quantile, ratio
 from luab.byproducts.flat import Floats, Integers, entries, inner_entries, points
 
 # The longest recorded time is five hours, of a page left open: means are clipped here.
@@ -262,10 +263,10 @@ def _coverage(seen: _Seen) -> list[_Statistic]:
     count, records = seen.counts, seen.counts["records"]
     return [
         ("records", records, _COUNT, records),
-        ("with_metadata", _ratio(count["metadata"], records), _SHARE, records),
-        ("selected", _ratio(count["selected"], records), _SHARE, records),
-        ("selected_with_time", _ratio(count["selected_with_time"], records), _SHARE, records),
-        ("with_box", _ratio(count["with_box"], records), _SHARE, records),
+        ("with_metadata", ratio(count["metadata"], records), _SHARE, records),
+        ("selected", ratio(count["selected"], records), _SHARE, records),
+        ("selected_with_time", ratio(count["selected_with_time"], records), _SHARE, records),
+        ("with_box", ratio(count["with_box"], records), _SHARE, records),
         ("annotations_per_record_max", _most(seen.numbers("annotators")), _COUNT, records),
     ]
 
@@ -276,11 +277,11 @@ def _aim(seen: _Seen) -> list[_Statistic]:
     return [
         ("images_with_click", len(distances), _COUNT, seen.counts["records"]),
         ("selected_without_click", without, _COUNT, len(distances) + without),
-        ("click_in_box", _mean(inside), _SHARE, len(inside)),
-        ("centre_in_box", _mean(centre_inside), _SHARE, len(centre_inside)),
-        ("click_to_centre_mean", _mean(distances), "fraction", len(distances)),
-        ("click_to_centre_median", _quantile(distances, 0.5), "fraction", len(distances)),
-        ("clicks_out_of_range", _ratio(seen.counts["clicks_outside"], clicks), _SHARE, clicks),
+        ("click_in_box", mean(inside), _SHARE, len(inside)),
+        ("centre_in_box", mean(centre_inside), _SHARE, len(centre_inside)),
+        ("click_to_centre_mean", mean(distances), "fraction", len(distances)),
+        ("click_to_centre_median", quantile(distances, 0.5), "fraction", len(distances)),
+        ("clicks_out_of_range", ratio(seen.counts["clicks_outside"], clicks), _SHARE, clicks),
     ]
 
 
@@ -289,8 +290,8 @@ def _times(seen: _Seen) -> list[_Statistic]:
     n = len(times)
     return [
         *_quartiles("estimate_time", times),
-        ("estimate_time_mean", _mean(times), _MS, n),
-        ("estimate_time_mean_clipped", _mean(np.minimum(times, CLIP_TIME_MS)), _MS, n),
+        ("estimate_time_mean", mean(times), _MS, n),
+        ("estimate_time_mean_clipped", mean(np.minimum(times, CLIP_TIME_MS)), _MS, n),
         ("estimate_time_max", _most(times), _MS, n),
     ]
 
@@ -307,10 +308,10 @@ def _hovers(seen: _Seen) -> list[_Statistic]:
 def _traces(seen: _Seen) -> list[_Statistic]:
     lengths, samples = seen.numbers("trace_lengths"), seen.counts["samples"]
     return [
-        ("trace_points_mean", _mean(lengths), _COUNT, len(lengths)),
-        ("trace_points_median", _quantile(lengths, 0.5), _COUNT, len(lengths)),
-        ("trace_empty", _mean(lengths == 0), _SHARE, len(lengths)),
-        ("trace_out_of_range", _ratio(seen.counts["samples_outside"], samples), _SHARE, samples),
+        ("trace_points_mean", mean(lengths), _COUNT, len(lengths)),
+        ("trace_points_median", quantile(lengths, 0.5), _COUNT, len(lengths)),
+        ("trace_empty", mean(lengths == 0), _SHARE, len(lengths)),
+        ("trace_out_of_range", ratio(seen.counts["samples_outside"], samples), _SHARE, samples),
         *_quartiles("trace_time", seen.numbers("trace_times")),
     ]
 
@@ -321,7 +322,7 @@ def _workers(seen: _Seen) -> list[_Statistic]:
     return [
         ("workers", n, _COUNT, int(images.sum())),
         ("images_per_worker_min", _least(images), _COUNT, n),
-        ("images_per_worker_median", _quantile(images, 0.5), _COUNT, n),
+        ("images_per_worker_median", quantile(images, 0.5), _COUNT, n),
         ("images_per_worker_max", _most(images), _COUNT, n),
         ("worker_time_min", _least(means), _MS, n),
         *_quartiles("worker_time", means),
@@ -331,7 +332,7 @@ def _workers(seen: _Seen) -> list[_Statistic]:
 
 def _quartiles(name: str, times_ms: NDArray[Any]) -> list[_Statistic]:
     parts = {"quartile_1": 0.25, "median": 0.5, "quartile_3": 0.75}
-    return [(f"{name}_{part}", _quantile(times_ms, share), _MS, len(times_ms)) for part, share in parts.items()]
+    return [(f"{name}_{part}", quantile(times_ms, share), _MS, len(times_ms)) for part, share in parts.items()]
 
 
 def inside_a_box(table: pa.Table, rows: Integers, xy: Floats) -> Bools:
@@ -375,18 +376,6 @@ def _selected(table: pa.Table) -> tuple[Bools, Integers]:
 
 def _outside(xy: Floats) -> Bools:
     return np.any((xy < 0) | (xy > 1), axis=1)
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else np.nan
-
-
-def _mean(values: NDArray[Any]) -> float:
-    return float(values.mean()) if len(values) else np.nan
-
-
-def _quantile(values: NDArray[Any], share: float) -> float:
-    return float(np.quantile(values, share)) if len(values) else np.nan
 
 
 def _least(values: NDArray[Any]) -> float:

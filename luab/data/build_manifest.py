@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 
 from luab.data.labels import near_names
 from luab.data.layouts import KNOWN, LAYOUTS
-from luab.data.manifest import SCHEMA
+from luab.data.manifest import INSTANCES_SCHEMA, SCHEMA
 from luab.data.tree import LICENSED, Entry, Tree, no_imagenet
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256, replacing, write_json
 from luab.progress import progress
 
-_CHUNK = 100_000
+_CHUNK = 10_000
 
 
 def build_manifest(
@@ -61,8 +61,9 @@ def build_manifest(
         raise no_imagenet(tree)
     if dataset != "imagenet_real" and not tree.root.is_dir():
         raise tree.nothing()
+    schema = INSTANCES_SCHEMA if dataset.startswith("coco_") else SCHEMA
     with progress(f"manifest {dataset}", KNOWN[dataset]["n"], "images") as advance:
-        table = _table(LAYOUTS[dataset](tree), advance)
+        table = _table(LAYOUTS[dataset](tree), schema, advance)
     if table.num_rows == 0:
         raise tree.nothing()
     _check_unique(table, tree.root)
@@ -73,16 +74,18 @@ def build_manifest(
     return content
 
 
-def _table(entries: Iterator[Entry], advance: Callable[[float], None]) -> pa.Table:
-    """Entries as a sorted Arrow table, converted in chunks so that millions of tuples never pile up."""
+def _table(entries: Iterator[Entry], schema: pa.Schema, advance: Callable[[float], None]) -> pa.Table:
+    """Entries as a sorted Arrow table, converted in chunks so that millions of tuples never pile up.
+
+    The schema has the first of an entry's fields, or all.
+    """
     batches = []
     while chunk := list(islice(entries, _CHUNK)):
-        columns = [
-            pa.array(column, schema.type) for column, schema in zip(zip(*chunk, strict=True), SCHEMA, strict=True)
-        ]
-        batches.append(pa.record_batch(columns, schema=SCHEMA))
+        fields = zip(zip(*chunk, strict=True), schema, strict=False)
+        columns = [pa.array(column, field.type) for column, field in fields]
+        batches.append(pa.record_batch(columns, schema=schema))
         advance(len(chunk))
-    table = pa.Table.from_batches(batches, schema=SCHEMA).combine_chunks()
+    table = pa.Table.from_batches(batches, schema=schema).combine_chunks()
     return table.take(pc.sort_indices(table["image_id"])).combine_chunks()
 
 

@@ -88,7 +88,7 @@ class ImageNetAB(Dataset[Sample]):
     def _exact_view(self, i: int, point: Point | None) -> tuple[torch.Tensor, Point | None]:
         file, where = self._named(i)
         image = open_image(file, where, None if self.pack is None else self.pack.read(i))
-        with _own_randomness(self.seed, self.epoch, i, self.colour is not None):
+        with own_randomness(self.seed, self.epoch, i, self.colour is not None):
             drawn_wh = self._drawn_wh(i, image.size)
             crop, flip, moved = self.crop.draw(drawn_wh, point)
             image = self.crop.cut(image, scaled_crop(crop, drawn_wh, image.size), flip)
@@ -102,7 +102,7 @@ class ImageNetAB(Dataset[Sample]):
             data = file.read_bytes() if self.pack is None else self.pack.read(i)
         if (frame := plain_frame(data)) is None:
             return None
-        with _own_randomness(self.seed, self.epoch, i, self.colour is not None):
+        with own_randomness(self.seed, self.epoch, i, self.colour is not None):
             drawn_wh = self._drawn_wh(i, frame.size_wh)
             drawn, flip, moved = self.crop.draw(drawn_wh, point)
             crop = scaled_crop(drawn, drawn_wh, frame.size_wh)
@@ -200,8 +200,12 @@ def check_images(root: Path, paths: np.ndarray, most: int = 20_000) -> None:
 
 
 @contextlib.contextmanager
-def _own_randomness(seed: int, epoch: int, i: int, colours: bool) -> Iterator[None]:
-    # Crop and flip draw from `random` alone; what timm's colours draw from is timm's affair.
+def own_randomness(seed: int, epoch: int, i: int, colours: bool) -> Iterator[None]:
+    """Random numbers that depend on (seed, epoch, i) alone while the block runs.
+
+    Crop and flip draw from Python's `random` alone; with `colours` also numpy's and torch's generators are set, since
+    what colour augmentations draw from is their affair.
+    """
     # In the training process itself the generators also feed dropout and mixup: give them back as they were.
     own_process = get_worker_info() is None
     kept = random.getstate() if own_process else None

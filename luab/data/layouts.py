@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from luab.data.coco_instances import coco_entries
 from luab.data.devkit import flat_val, val_position
 from luab.data.labels import (
     EXTRA_CORRUPTIONS,
@@ -61,6 +62,9 @@ KNOWN: dict[str, dict[str, int | None]] = {
     # SOURCE: counted in clovaai/wsolevaluation:metadata/ILSVRC/{val,test}.
     "wsol_val": {"n": 10_000, "classes": 1000},
     "wsol_test": {"n": 50_000, "classes": 1000},
+    # SOURCE: tensorflow/datasets docs/catalog/coco.md.
+    "coco_train": {"n": 82_783, "classes": 80},
+    "coco_val": {"n": 40_504, "classes": 80},
 }
 """Published counts: images and distinct labels; None where no source gives one."""
 
@@ -283,6 +287,8 @@ LAYOUTS: dict[str, Callable[[Tree], Iterator[Entry]]] = {
     "in9": _in9,
     "wsol_val": _wsol_val,
     "wsol_test": _wsol_test,
+    "coco_train": coco_entries,
+    "coco_val": coco_entries,
 }
 """The reader of each dataset's layout."""
 

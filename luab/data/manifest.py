@@ -24,13 +24,23 @@ SCHEMA = pa.schema(
 )
 """Columns of a manifest. Boxes are x0 y0 x1 y1 in source pixels; sizes are null unless lists give them."""
 
+INSTANCES_SCHEMA = pa.schema(
+    [
+        *SCHEMA,
+        ("box_labels", pa.list_(pa.int16())),
+        ("box_crowd", pa.list_(pa.bool_())),
+        ("box_areas", pa.list_(pa.float64())),
+    ]
+)
+"""Columns of a manifest with several objects per image: class, crowd flag and area of the mask, px, for each box."""
+
 
 def read_manifest(parquet: Path | str) -> "pd.DataFrame":
     """Reads a manifest.
 
     Returns:
-        Columns of `SCHEMA` in the order of image_id as text; labels and boxes are arrays per row, width
-        and height are nullable Int32.
+        Columns of `SCHEMA`, for COCO of `INSTANCES_SCHEMA`, in the order of image_id as text; labels and boxes are
+        arrays per row, width and height are nullable Int32.
 
     Raises:
         DataError: The file is missing, damaged or has other columns.
@@ -49,7 +59,7 @@ def read_manifest_table(parquet: Path | str) -> pa.Table:
         raise DataError(f"{path}: expected this manifest; it is not there. Make it with `luab manifest`.") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: expected a manifest, found a damaged file ({error}). Make it again.") from error
-    if not table.schema.equals(SCHEMA):
+    if not (table.schema.equals(SCHEMA) or table.schema.equals(INSTANCES_SCHEMA)):
         raise DataError(
             f"{path}: expected the columns {_columns(SCHEMA)}, found {_columns(table.schema)}. Remove the file and "
             "make the manifest again."

@@ -29,6 +29,8 @@ TREES = {
     "in9": "bg_challenge/<variant>/val/<00_dog..08_fish>/*.JPEG and bg_challenge/fg_mask/val/<class>/*.npy",
     "wsol_val": "imagenetv2-threshold0.7-format-val/<0..999>/*.jpeg",
     "wsol_test": "val/<wnid>/ILSVRC2012_val_<8 digits>.JPEG, or val/*.JPEG",
+    "coco_train": "train2014/COCO_train2014_<12 digits>.jpg and annotations/instances_train2014.json",
+    "coco_val": "val2014/COCO_val2014_<12 digits>.jpg and annotations/instances_val2014.json",
 }
 """What a dataset's folder looks like, for messages. Folders above the first may be up to three levels deep."""
 
@@ -49,6 +51,9 @@ class Entry(NamedTuple):
     width: int | None = None
     height: int | None = None
     boxes: tuple[tuple[int, ...], ...] = ()
+    box_labels: tuple[int, ...] = ()
+    box_crowd: tuple[bool, ...] = ()
+    box_areas: tuple[float, ...] = ()
 
 
 @dataclass

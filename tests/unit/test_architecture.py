@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "luab"
 STAGES = (
-    ("errors", "shapes", "paths", "config", "files", "progress", "heartbeat"),
+    ("errors", "shapes", "paths", "config", "files", "progress", "heartbeat", "json_stream"),
     ("archives", "verifying", "transfer", "fetching", "unpacking", "byproducts"),
     ("sources", "data"),
     ("demo",),

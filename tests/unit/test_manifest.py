@@ -59,7 +59,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_every_layout_has_counts_and_a_tree() -> None:
     assert set(LAYOUTS) == set(KNOWN) == set(TREES)
-    assert len(LAYOUTS) == 17
+    assert len(LAYOUTS) == 19
 
 
 def test_rows_are_sorted_paths_relative_and_card_complete(root: Path) -> None:

@@ -44,13 +44,14 @@ def test_the_demo_is_planned_through_its_profile(clean: Checkout) -> None:
     counts = clean.plan(*DEMO)
     assert counts["demo_world"] == 1
     assert counts["train"] == counts["predict_all"] == counts["score_all"] > 1
-    assert len([name for name in counts if name.startswith(("table_", "figure_"))]) == 14
+    assert len([name for name in counts if name.startswith(("table_", "figure_"))]) == 15
 
 
 @pytest.mark.parametrize(
     ("target", "needs"),
     [
         ("results/figures/click_density.pdf", {"fetch": 1, "index": 1, "figure_click_density": 1}),
+        ("data/targets/coco/click.json", {"fetch": 4, "index": 1, "targets": 1}),
         ("results/tables/byproduct_statistics.md", {"fetch": 1, "index": 1, "table_byproduct_statistics": 1}),
         (
             "results/figures/cam_examples.png",

@@ -27,6 +27,8 @@ luab_plan.prepare_jobs(STUDY, checkout=Path(workflow.basedir))
 wildcard_constraints:
     run=r"imagenet/[^/]+/[a-z]+-[^/]+/seed\d+",
     dataset=r"\w+",
+    byproducts=r"imagenet_ab|coco_ab",
+    taught=r"imagenet|coco",
     archive=r"[\w.-]+",
     supervision=r"[a-z]+",
     name=r"\w+",

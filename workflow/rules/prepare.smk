@@ -3,20 +3,20 @@
 
 rule index:
     input:
-        f"{DATA}/archives/imagenet_ab.json",
+        f"{DATA}/archives/{{byproducts}}.json",
     output:
-        card=f"{DATA}/byproducts/imagenet_ab.json",
-        index=f"{DATA}/byproducts/imagenet_ab.parquet",
+        card=f"{DATA}/byproducts/{{byproducts}}.json",
+        index=f"{DATA}/byproducts/{{byproducts}}.parquet",
     log:
-        "logs/index.log",
+        "logs/index/{byproducts}.log",
     conda:
         "../envs/luab.yaml"
-    threads: 4
+    threads: lambda wildcards: 4 if wildcards.byproducts == "imagenet_ab" else 1
     resources:
         mem_mb=2000,
         runtime=120,
     shell:
-        "python -m luab index > {log} 2>&1"
+        "python -m luab index {wildcards.byproducts} > {log} 2>&1"
 
 
 rule manifest:
@@ -41,12 +41,12 @@ rule manifest:
 
 rule targets:
     input:
-        f"{DATA}/byproducts/imagenet_ab.json",
+        lambda wildcards: PLAN.target_inputs(wildcards.taught),
     output:
-        card=f"{DATA}/targets/imagenet/{{supervision}}.json",
-        targets=f"{DATA}/targets/imagenet/{{supervision}}.parquet",
+        card=f"{DATA}/targets/{{taught}}/{{supervision}}.json",
+        targets=f"{DATA}/targets/{{taught}}/{{supervision}}.parquet",
     log:
-        "logs/targets/{supervision}.log",
+        "logs/targets/{taught}/{supervision}.log",
     conda:
         "../envs/luab.yaml"
     resources:
@@ -54,9 +54,9 @@ rule targets:
         runtime=60,
     params:
         seed=STUDY.random_points_seed,
-        code=CODE("luab.data.targets"),
+        code=lambda wildcards: CODE(PLAN.target_module(wildcards.taught)),
     shell:
-        "python -m luab targets {wildcards.supervision} > {log} 2>&1"
+        "python -m luab targets {wildcards.supervision} --dataset {wildcards.taught} > {log} 2>&1"
 
 
 # Only where the config has a `packing` section. The shards lie beside the index and are no declared outputs, so that an

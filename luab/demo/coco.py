@@ -1,0 +1,269 @@
+"""The demo world's COCO 2014: several objects in each picture, their masks in the official JSON, and COCO-AB."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luab.byproducts.coco_classes import COCO_CLASSES, INDEX_OF_NAME
+from luab.demo.backdrops import BACKDROPS
+from luab.demo.classes import Colour
+from luab.demo.coco_records import Pictured, coco_ab_json
+from luab.demo.drawing import Look, Sprite, backdrop, mask_box, over, paint, palette, place, to_pixels
+from luab.demo.noise import stream
+from luab.demo.packing import Archive, Members, jpeg_bytes, pack, write_archives_yaml
+from luab.demo.parts import Part, ellipse, polygon, ring, stroke
+from luab.demo.photos import photo_size
+from luab.demo.silhouettes import SILHOUETTES
+from luab.files import replacing_folder, write_json
+
+Mask = NDArray[np.bool_]
+
+_LOOK = Look(turn_deg=18, cut_off=0.06)
+_ODD_BACKDROP = 0.15
+_SMALLEST_PX = 24
+_CROWD_SHARE, _EMPTY_EVERY = 0.3, 40
+
+
+def _person() -> list[Part]:
+    return [
+        *[stroke("dark", (x, 0.25), (x * 1.3, 0.95), start=0.12, end=0.09) for x in (-0.16, 0.16)],
+        *[stroke("skin", (x, -0.35), (x * 1.8, 0.3), start=0.08, end=0.06) for x in (-0.3, 0.3)],
+        polygon("body", (-0.34, -0.45), (0.34, -0.45), (0.28, 0.35), (-0.28, 0.35)),
+        ellipse("skin", 0.0, -0.7, 0.22, 0.25),
+        ellipse("dark", 0.0, -0.85, 0.22, 0.12),
+    ]
+
+
+def _frisbee() -> list[Part]:
+    return [ellipse("body", 0, 0, 0.95, 0.45), ellipse("light", 0, -0.05, 0.6, 0.25)]
+
+
+def _cup() -> list[Part]:
+    return [
+        ring("dark", 0.55, 0.05, 0.35, 0.12),
+        polygon("body", (-0.6, -0.7), (0.6, -0.7), (0.45, 0.8), (-0.45, 0.8)),
+        ellipse("light", 0, -0.7, 0.6, 0.18),
+    ]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How one class looks; its size as share of the picture's shorter side."""
+
+    shape: Callable[[], list[Part]]
+    hsv: Colour
+    span: tuple[float, float]
+
+
+_KINDS = {
+    "person": _Kind(_person, (0.58, 0.55, 0.75), (0.45, 0.8)),
+    "bicycle": _Kind(SILHOUETTES["bicycle-built-for-two"], (0.0, 0.75, 0.75), (0.4, 0.65)),
+    "truck": _Kind(SILHOUETTES["ambulance"], (0.13, 0.4, 0.92), (0.5, 0.8)),
+    "backpack": _Kind(SILHOUETTES["backpack"], (0.61, 0.66, 0.72), (0.25, 0.4)),
+    "dog": _Kind(SILHOUETTES["golden retriever"], (0.09, 0.62, 0.8), (0.35, 0.6)),
+    "frisbee": _Kind(_frisbee, (0.93, 0.75, 0.9), (0.18, 0.28)),
+    "bird": _Kind(SILHOUETTES["goose"], (0.60, 0.16, 0.62), (0.25, 0.45)),
+    "cup": _Kind(_cup, (0.49, 0.58, 0.76), (0.25, 0.4)),
+    "banana": _Kind(SILHOUETTES["banana"], (0.145, 0.78, 0.97), (0.3, 0.5)),
+    "vase": _Kind(SILHOUETTES["vase"], (0.80, 0.48, 0.66), (0.35, 0.6)),
+}
+# What is usually seen together, and before which backdrop: name -> share of the theme's pictures that show it.
+_THEMES: dict[str, dict[str, float]] = {
+    "road": {"person": 0.8, "bicycle": 0.6, "truck": 0.6, "backpack": 0.45},
+    "lawn": {"person": 0.6, "dog": 0.7, "frisbee": 0.5, "bird": 0.5},
+    "tiles": {"cup": 0.7, "banana": 0.65, "vase": 0.6, "person": 0.35},
+}
+
+
+@dataclass(frozen=True)
+class CocoSizes:
+    """How many pictures the demo's COCO has."""
+
+    train: int = 120
+    val: int = 60
+
+
+@dataclass(frozen=True)
+class CocoObject:
+    """One annotated object: official name, what is in sight of it [H, W], whether it stands for a crowd."""
+
+    name: str
+    mask: Mask
+    crowd: bool = False
+
+
+@dataclass(frozen=True)
+class CocoPicture:
+    """One drawn image with its official number."""
+
+    number: int
+    pixels: NDArray[np.uint8]
+    objects: list[CocoObject]
+
+
+def draw_coco(folder: Path, seed: int, size_px: int = 64, sizes: CocoSizes | None = None) -> None:
+    """Draws the demo's COCO into `folder`, which appears as a whole at the end and replaces an older one.
+
+    It holds `server/` with the archives and `archives.yaml` to fetch them by, and `coco.json`, which says what is in
+    them. The same arguments give the same bytes on one machine.
+
+    Raises:
+        JobError: The disk is full, or the folder cannot be written to.
+    """
+    sizes = sizes or CocoSizes()
+    with replacing_folder(folder) as aside:
+        server = aside / "server"
+        server.mkdir()
+        entries = {archive.name: pack(archive, server) for archive in coco_archives(seed, size_px, sizes)}
+        write_archives_yaml(entries, server / "archives.yaml")
+        archives = {name: entry["sha256"] for name, entry in entries.items()}
+        sizes_of = {"train": sizes.train, "val": sizes.val}
+        write_json(aside / "coco.json", {"seed": seed, "size_px": size_px, "sizes": sizes_of, "archives": archives})
+
+
+def coco_archives(seed: int, size_px: int, sizes: CocoSizes) -> Iterator[Archive]:
+    """The two halves' images, their annotations and COCO-AB, in files and entries named as in config/archives.yaml."""
+    annotations: Members = {}
+    for half, count in (("train2014", sizes.train), ("val2014", sizes.val)):
+        pictures = coco_pictures(seed, half, size_px, count)
+        members = {f"{half}/COCO_{half}_{one.number:012d}.jpg": jpeg_bytes(one.pixels) for one in pictures}
+        annotations[f"annotations/instances_{half}.json"] = instances_json(half, pictures)
+        name = f"coco_{half.removesuffix('2014')}"
+        yield Archive(name, "coco", f"{half}.zip", "zip", members, "coco")
+        if half == "train2014":
+            records = coco_ab_json([_pictured(one) for one in pictures], seed)
+    yield Archive("coco_annotations", "coco", "annotations_trainval2014.zip", "zip", annotations, "coco")
+    yield Archive("coco_ab", "coco_ab", "coco_ab_v1_0.json", "plain", {"coco_ab_v1_0.json": records}, False)
+
+
+def coco_pictures(seed: int, half: str, size_px: int, count: int) -> list[CocoPicture]:
+    """Draws one half; numbers are unique within it, their order is no order."""
+    numbers = stream(seed, "coco", half, "numbers").choice(np.arange(9, 581_930), count, replace=False)
+    return [
+        _picture(int(number), size_px, stream(seed, "coco", half, k), empty=k % _EMPTY_EVERY == _EMPTY_EVERY - 1)
+        for k, number in enumerate(numbers)
+    ]
+
+
+def _picture(number: int, size_px: int, rng: np.random.Generator, empty: bool) -> CocoPicture:
+    size = photo_size(size_px, rng)
+    themes = list(_THEMES)
+    theme = themes[int(rng.integers(len(themes)))]
+    kinds = list(BACKDROPS)
+    ground = backdrop(kinds[int(rng.integers(len(kinds)))] if rng.random() < _ODD_BACKDROP else theme, size, rng)
+    names = [] if empty else _cast(_THEMES[theme], rng)
+    sprites: list[tuple[str, Sprite]] = []
+    flock = np.zeros(size[::-1], dtype=bool)
+    if "bird" in names and rng.random() < _CROWD_SHARE:
+        for _ in range(4):
+            bird = _sprite("bird", size, rng, span=0.2)
+            ground = over(ground, bird, shadow=True)
+            flock |= bird.mask
+    for name in names:
+        sprite = _sprite(name, size, rng)
+        ground = over(ground, sprite, shadow=True)
+        flock &= ~sprite.mask
+        sprites.append((name, sprite))
+    objects = _in_sight(sprites, size)
+    if flock.sum() >= _SMALLEST_PX:
+        objects.append(CocoObject("bird", flock, crowd=True))
+    return CocoPicture(number, to_pixels(ground), objects)
+
+
+def _cast(theme: dict[str, float], rng: np.random.Generator) -> list[str]:
+    """Two to four objects of a theme, the large ones first, so that small ones stand before them."""
+    names = [name for name, share in theme.items() if rng.random() < share]
+    while len(names) < 2:  # a class may come twice
+        names.append(list(theme)[int(rng.integers(len(theme)))])
+    if len(names) < 4 and rng.random() < 0.2:
+        names.append(names[int(rng.integers(len(names)))])
+    return sorted(names, key=lambda name: -_KINDS[name].span[1])
+
+
+def _sprite(name: str, size: tuple[int, int], rng: np.random.Generator, span: float | None = None) -> Sprite:
+    kind = _KINDS[name]
+    look = replace(_LOOK, span=kind.span)
+    hue = (kind.hsv[0] + rng.uniform(-0.05, 0.05), *kind.hsv[1:])
+    return paint(place(kind.shape(), size, look, rng, span), palette(hue, (0.85, 0.35, 0.30)), size, rng)
+
+
+def _in_sight(sprites: list[tuple[str, Sprite]], size: tuple[int, int]) -> list[CocoObject]:
+    """What later sprites leave of each; too little is not annotated."""
+    hidden = np.zeros(size[::-1], dtype=bool)
+    objects = []
+    for name, sprite in reversed(sprites):
+        seen = sprite.mask & ~hidden
+        hidden |= sprite.mask
+        if seen.sum() >= _SMALLEST_PX:
+            objects.append(CocoObject(name, seen))
+    return objects[::-1]
+
+
+def _pictured(picture: CocoPicture) -> Pictured:
+    height, width = picture.pixels.shape[:2]
+    by_size = sorted(picture.objects, key=lambda one: int(one.mask.sum()))
+    masks = {INDEX_OF_NAME[item.name]: item.mask for item in by_size}  # the largest of a class comes last and stays
+    return Pictured(picture.number, width, height, masks)
+
+
+# ---- the instances file -------------------------------------------------------------------------------------
+
+
+def instances_json(half: str, pictures: list[CocoPicture]) -> bytes:
+    """instances_<half>.json: masks as polygons, those of crowds as run lengths, as in the release."""
+    annotations: list[dict[str, Any]] = []
+    for picture in pictures:
+        for item in picture.objects:
+            annotations.append(_annotation(picture.number, item, len(annotations) + 1))
+    content = {
+        "info": {"description": "demo world, drawn by luab", "version": "1.0", "year": 2014},
+        "images": [_image(half, picture) for picture in pictures],
+        "licenses": [{"id": 1, "name": "MIT", "url": "https://opensource.org/license/mit"}],
+        "annotations": annotations,
+        "categories": [{"supercategory": "demo", "id": item.category_id, "name": item.name} for item in COCO_CLASSES],
+    }
+    return json.dumps(content).encode()
+
+
+def _image(half: str, picture: CocoPicture) -> dict[str, Any]:
+    height, width = picture.pixels.shape[:2]
+    name = f"COCO_{half}_{picture.number:012d}.jpg"
+    return {"license": 1, "file_name": name, "height": height, "width": width, "id": picture.number}
+
+
+def _annotation(image: int, item: CocoObject, number: int) -> dict[str, Any]:
+    box = mask_box(item.mask)
+    assert box is not None, "an object in sight has a box"
+    x0, y0, x1, y1 = box
+    return {
+        "segmentation": run_lengths(item.mask) if item.crowd else polygons(item.mask),
+        "area": float(item.mask.sum()),
+        "iscrowd": int(item.crowd),
+        "image_id": image,
+        "bbox": [float(x0), float(y0), float(x1 - x0 + 1), float(y1 - y0 + 1)],
+        "category_id": COCO_CLASSES[INDEX_OF_NAME[item.name]].category_id,
+        "id": number,
+    }
+
+
+def run_lengths(mask: Mask) -> dict[str, Any]:
+    """A mask as COCO's uncompressed run lengths: down each column, outside first; size is height, width."""
+    flat = mask.T.ravel()
+    borders = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff(np.concatenate([[0], borders, [flat.size]])).tolist()
+    return {"counts": [0, *counts] if flat[0] else counts, "size": list(mask.shape)}
+
+
+def polygons(mask: Mask) -> list[list[float]]:
+    """Outlines of a mask's pieces, x y x y ... along the pixels' edges; holes are filled, as annotators do."""
+    import cv2
+
+    # Outlines run through the middles of pixels: on a finer grid these lie near the edges of the real ones.
+    fine = mask.astype(np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    outlines, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [((piece.reshape(-1, 2) + 0.5) / 4).round(3).ravel().tolist() for piece in outlines if len(piece) > 2]
