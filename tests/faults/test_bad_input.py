@@ -228,7 +228,8 @@ def test_a_record_without_clicks_is_counted(desk: Desk) -> None:
 def test_a_corrupt_jpeg_is_named_with_its_row(desk: Desk) -> None:
     image = desk.folder / "world/imagenet/train/n01443537/n01443537_3.JPEG"
     image.write_bytes(image.read_bytes()[:200])
-    said = desk.refusal("train", CNN.folder)
+    told = {f"results/runs/{CNN.folder}/{name}" for name in ("attempts.jsonl", "progress.json")}
+    said = desk.refusal("train", CNN.folder, new=told)
     assert f"{image} (row 13 of the training manifest): expected an image" in said
     assert "Fetch or copy this file again" in said
 
