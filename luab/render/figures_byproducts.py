@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from luab.errors import DataError
 from luab.render import style
@@ -224,7 +224,14 @@ def worker_spread(images: Array, means_ms: Array, label: str = "") -> Figure:
         raise DataError("worker spread: expected workers with a selected image, found none in the index. Index again.")
     figure = style.new_figure(style.COLUMN_IN, 1.9)
     left, right = figure.subplots(1, 2, sharey=True)
-    look = {"bins": 30, "log_scale": True, "color": style.COLOURS["click"], "alpha": 0.55, "linewidth": 0}
+    # As many bins as there are workers to fill them: 30 for the release's 1,705.
+    look = {
+        "bins": min(30, 4 + len(images) // 4),
+        "log_scale": True,
+        "color": style.COLOURS["click"],
+        "alpha": 0.55,
+        "linewidth": 0,
+    }
     for axes, values, gid in ((left, images, "images"), (right, means_ms, "time")):
         seaborn.histplot(x=values, ax=axes, **look)
         axes.axvline(float(np.median(values)), color=style.COLOURS["random"], lw=1.2, gid=gid)
@@ -235,6 +242,7 @@ def worker_spread(images: Array, means_ms: Array, label: str = "") -> Figure:
         axes.set_xlim(values.min() / 2, values.max() * 2)
     left.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
     right.xaxis.set_major_formatter(FuncFormatter(lambda ms, _: _duration(ms)))
+    left.yaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(xlabel="Images of a worker", ylabel="Workers")
     right.set(xlabel="Mean time per image")
     tenth = np.sort(images)[::-1][: -(-len(images) // 10)]
