@@ -15,16 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from luab.byproducts.coco_ab import read_index
 from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.byproducts.coco_tags import TAG_COLUMNS, added, last_records, left, rows_of
-from luab.byproducts.digest import ContentDigest
 from luab.data.manifest import INSTANCES_SCHEMA, read_manifest_table
+from luab.data.targets import ANEW, read_points, write_points
 from luab.errors import ConfigError, DataError
-from luab.files import replacing, write_json
 
 Tag = tuple[str, int]
 """image_id and class index."""
@@ -163,20 +161,9 @@ def write_coco_targets(
         known = ", ".join(["none", *COCO_TARGETS])
         raise ConfigError(f"supervision: expected one of {known}; found {supervision!r}.")
     found = Found({}, {}) if supervision == "none" else COCO_TARGETS[supervision](Sources(index, manifest, seed))
-    table = _table(found.points)
-    with replacing(parquet) as aside:
-        pq.write_table(table, aside, compression="zstd")
-    digest = ContentDigest()
-    digest.update(table)
-    content = {
-        "supervision": supervision,
-        "n": table.num_rows,
-        "images": len({image_id for image_id, _ in found.points}),
-        "sha256": digest.hexdigest(),
-        "notes": found.notes,
-    }
-    write_json(card, content)
-    return content
+    images = len({image_id for image_id, _ in found.points})
+    about = {"supervision": supervision, "images": images, "notes": found.notes}
+    return write_points(_table(found.points), parquet, card, about)
 
 
 def read_coco_targets(parquet: Path) -> dict[str, ClassPoints]:
@@ -186,21 +173,13 @@ def read_coco_targets(parquet: Path) -> dict[str, ClassPoints]:
         DataError: The file is absent, is not such a file, or holds a point outside [0, 1], a class beyond 79, or rows
             that are not sorted and unique.
     """
-    again = "Remove it and run `luab targets` again."
-    try:
-        table = pq.read_table(parquet)
-    except FileNotFoundError as error:
-        raise DataError(f"{parquet}: expected the points of a supervision; run `luab targets` first.") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{parquet}: expected points as Parquet, found something else ({error}). {again}") from error
-    if not table.schema.equals(SCHEMA):
-        raise DataError(f"{parquet}: expected the columns {SCHEMA.names} of COCO, found {table.schema.names}. {again}")
+    table = read_points(parquet, SCHEMA)
     image_ids, labels = table["image_id"].to_pylist(), table["class"].to_numpy()
     xy = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
     if not ((labels >= 0) & (labels < len(COCO_CLASSES))).all() or not ((xy >= 0) & (xy <= 1)).all():
-        raise DataError(f"{parquet}: expected classes 0 to 79 and x and y in [0, 1], found others. {again}")
+        raise DataError(f"{parquet}: expected classes 0 to 79 and x and y in [0, 1], found others. {ANEW}")
     if any(after <= before for before, after in pairwise(zip(image_ids, labels, strict=True))):
-        raise DataError(f"{parquet}: expected rows sorted by image and class and unique, found others. {again}")
+        raise DataError(f"{parquet}: expected rows sorted by image and class and unique, found others. {ANEW}")
     starts = [row for row, name in enumerate(image_ids) if row == 0 or name != image_ids[row - 1]]
     return {
         image_ids[start]: ClassPoints(labels[start:end], xy[start:end])

@@ -34,6 +34,7 @@ from luab.files import replacing, write_json
 
 # Spacing of a moving pointer's samples stays below this (mean 47 ms); longer is a rest or an absence.
 LONGEST_STEP_MS = 350
+ANEW = "Remove it and run `luab targets` again."
 
 SCHEMA = pa.schema(
     [
@@ -162,19 +163,7 @@ def write_targets(index_parquet: Path, supervision: str, seed: int, parquet: Pat
         known = ", ".join(["none", *TARGETS])
         raise ConfigError(f"supervision: expected one of {known}; found {supervision!r}.")
     points = _no_points() if supervision == "none" else TARGETS[supervision](index_parquet, seed)
-    table = _table(points)
-    with replacing(parquet) as aside:
-        pq.write_table(table, aside, compression="zstd")
-    digest = ContentDigest()
-    digest.update(table)
-    content = {
-        "supervision": supervision,
-        "n": table.num_rows,
-        "sha256": digest.hexdigest(),
-        "notes": points.notes,
-    }
-    write_json(card, content)
-    return content
+    return write_points(_table(points), parquet, card, {"supervision": supervision, "notes": points.notes})
 
 
 def read_targets(parquet: Path) -> tuple[list[str], NDArray[np.float32]]:
@@ -186,22 +175,42 @@ def read_targets(parquet: Path) -> tuple[list[str], NDArray[np.float32]]:
     Raises:
         DataError: The file is absent, is not such a file, or holds a point outside [0, 1] or an id twice.
     """
-    again = "Remove it and run `luab targets` again."
+    table = read_points(parquet, SCHEMA)
+    image_ids = table["image_id"].to_pylist()
+    if any(after <= before for before, after in pairwise(image_ids)):
+        raise DataError(f"{parquet}: expected image ids sorted and unique, found them otherwise. {ANEW}")
+    xy = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
+    if not ((xy >= 0) & (xy <= 1)).all():
+        raise DataError(f"{parquet}: expected x and y in [0, 1], found others. {ANEW}")
+    return image_ids, xy
+
+
+def write_points(table: pa.Table, parquet: Path, card: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Writes the points of a supervision, of any dataset, and a card with their number and digest beside `about`."""
+    with replacing(parquet) as aside:
+        pq.write_table(table, aside, compression="zstd")
+    digest = ContentDigest()
+    digest.update(table)
+    content = {"n": table.num_rows, "sha256": digest.hexdigest(), **about}
+    write_json(card, content)
+    return content
+
+
+def read_points(parquet: Path, schema: pa.Schema) -> pa.Table:
+    """Reads what `write_points` wrote.
+
+    Raises:
+        DataError: The file is absent, is not such a file, or has another schema.
+    """
     try:
         table = pq.read_table(parquet)
     except FileNotFoundError as error:
         raise DataError(f"{parquet}: expected the points of a supervision; run `luab targets` first.") from error
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{parquet}: expected points as Parquet, found something else ({error}). {again}") from error
-    if not table.schema.equals(SCHEMA):
-        raise DataError(f"{parquet}: expected the columns {_columns(SCHEMA)}, found {_columns(table.schema)}. {again}")
-    image_ids = table["image_id"].to_pylist()
-    if any(after <= before for before, after in pairwise(image_ids)):
-        raise DataError(f"{parquet}: expected image ids sorted and unique, found them otherwise. {again}")
-    xy = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
-    if not ((xy >= 0) & (xy <= 1)).all():
-        raise DataError(f"{parquet}: expected x and y in [0, 1], found others. {again}")
-    return image_ids, xy
+        raise DataError(f"{parquet}: expected points as Parquet, found something else ({error}). {ANEW}") from error
+    if not table.schema.equals(schema):
+        raise DataError(f"{parquet}: expected the columns {_columns(schema)}, found {_columns(table.schema)}. {ANEW}")
+    return table
 
 
 def _table(points: Points) -> pa.Table:

@@ -27,6 +27,17 @@ def continued(project: Project, output: str, starts: int) -> None:
     assert record["outcome"] == "COMPLETED" and [one["restarts"] for one in record["starts"]] == list(range(starts))
 
 
+def survives_preemption(project: Project, option: str) -> None:
+    """Lets a training be preempted by an urgent job after its first checkpoint, and checks that it went on."""
+    project.train(steps=10, resources="runtime=20, slurm_nodelist='n1'")
+    with project.running() as process:
+        project.until(lambda: (project.folder / "state.0").exists(), "the first checkpoint")
+        preempt(project, option)
+        project.go()
+        assert project.wait(process) == 0, project.screen
+    continued(project, "out/0.txt", starts=2)
+
+
 # --- warnings, preemption, limits
 
 
@@ -50,24 +61,12 @@ def test_a_preempted_job_and_a_requeued_element_continue(project: Project) -> No
 
 @BY_QOS.scenario
 def test_preemption_by_qos_without_a_warning_is_survived(project: Project) -> None:
-    project.train(steps=10, resources="runtime=20, slurm_nodelist='n1'")
-    with project.running() as process:
-        project.until(lambda: (project.folder / "state.0").exists(), "the first checkpoint")
-        preempt(project, "--qos=urgent")
-        project.go()
-        assert project.wait(process) == 0, project.screen
-    continued(project, "out/0.txt", starts=2)
+    survives_preemption(project, "--qos=urgent")
 
 
 @PLAIN.scenario
 def test_preemption_by_partition_without_a_warning_and_without_accounting_is_survived(project: Project) -> None:
-    project.train(steps=10, resources="runtime=20, slurm_nodelist='n1'")
-    with project.running() as process:
-        project.until(lambda: (project.folder / "state.0").exists(), "the first checkpoint")
-        preempt(project, "--partition=urgent")
-        project.go()
-        assert project.wait(process) == 0, project.screen
-    continued(project, "out/0.txt", starts=2)
+    survives_preemption(project, "--partition=urgent")
 
 
 @PLAIN.scenario

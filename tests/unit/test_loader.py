@@ -29,7 +29,7 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert list(EpochBatches(40, 8, 1, 2, start=5)) == []
 
 
-def _batches(toy_world, workers, start=0, recipe=None):
+def _dataset(toy_world, recipe):
     data = toy_world / "data"
     dataset = ImageNetAB(
         toy_world / "imagenet",
@@ -39,7 +39,11 @@ def _batches(toy_world, workers, start=0, recipe=None):
         seed=5,
     )
     dataset.epoch = 1
-    return list(training_loader(dataset, EpochBatches(30, 6, 5, 1, start), workers, pinned=False))
+    return dataset
+
+
+def _batches(toy_world, workers, start=0, recipe=None):
+    return list(training_loader(_dataset(toy_world, recipe), EpochBatches(30, 6, 5, 1, start), workers, pinned=False))
 
 
 @pytest.mark.parametrize(("workers", "start"), [(1, 0), (2, 0), (0, 3), (2, 3)])
@@ -55,15 +59,7 @@ def test_samples_are_equal_for_any_number_of_workers_and_any_start(toy_world, to
 def test_batches_equal_torchs_own_collation(toy_world, toy_study):
     recipe = toy_study().recipe("test_resnet")
     ours = _batches(toy_world, 0, recipe=recipe)[0]
-    data = toy_world / "data"
-    dataset = ImageNetAB(
-        toy_world / "imagenet",
-        data / "manifests" / "imagenet_train.parquet",
-        data / "targets" / "imagenet" / "click.parquet",
-        recipe,
-        seed=5,
-    )
-    dataset.epoch = 1
+    dataset = _dataset(toy_world, recipe)
     order = next(iter(EpochBatches(30, 6, 5, 1)))
     theirs = default_collate([dataset[i] for i in order])
     assert [part.dtype for part in ours] == [torch.uint8, torch.int64, torch.float32, torch.float64]
