@@ -59,7 +59,7 @@ class Parts:
         """The model on the device, its optimiser, gradient scaler and average."""
         recipe = self.recipe
         model = model.to(self.device).train()
-        if recipe.channels_last and self.on_gpu:
+        if recipe.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = create_optimizer_v2(
             model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
@@ -71,8 +71,7 @@ class Parts:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision is not None and self.on_gpu)
 
     def laid_out(self, images: torch.Tensor) -> torch.Tensor:
-        fits = self.recipe.channels_last and self.on_gpu
-        return images.contiguous(memory_format=torch.channels_last) if fits else images
+        return images.contiguous(memory_format=torch.channels_last) if self.recipe.channels_last else images
 
     def update(self, loss: torch.Tensor, model: Any, optimizer: Any, scaler: Any, ema: ModelEmaV3 | None) -> None:
         optimizer.zero_grad(set_to_none=True)

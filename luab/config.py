@@ -191,7 +191,7 @@ class Recipe(_Closed):
     ema_decay: Fraction | None = Field(None, description="Average of the weights; null is off.")
     clip_grad: Positive | None = Field(None, description="Gradient norm; null is off.")
     amp: Literal["none", "bfloat16", "float16"] = Field("none", description="Mixed precision on a GPU.")
-    channels_last: bool = Field(False, description="Memory format on a GPU.")
+    channels_last: bool = Field(False, description="Memory format; faster convolutions, on CPUs too.")
     sync_batchnorm: bool = Field(
         False, description="BatchNorm over the forward passes of all processes; on GPUs only, alike for one process."
     )

@@ -116,7 +116,7 @@ class Trainer:
         model: LuabModel = build_model(run.backbone, recipe, byproducts=run.supervision != "none").to(device)
         if recipe.sync_batchnorm and processes.count > 1:
             model = _synchronised(model, device)
-        if recipe.channels_last and device.type == "cuda":
+        if recipe.channels_last:
             model = model.to(memory_format=torch.channels_last)
         optimizer = _optimizer(model, recipe)
         scheduler = CosineLRScheduler(
@@ -163,7 +163,7 @@ class Trainer:
         images, labels, points, weights = (to_device(part, self.device) for part in batch)
         images, weights = self.normalise(images), weights.float()
         survived = weights.sum()
-        if self.recipe.channels_last and self.device.type == "cuda":
+        if self.recipe.channels_last:
             images = images.to(memory_format=torch.channels_last)
         if self.mixup is not None:
             images, labels, points, weights = self.mixup(images, labels, points, weights)

@@ -44,6 +44,7 @@ EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 _TABLES = Path(__file__).parent / "tables"
 
 
+@functools.cache
 def wnids() -> tuple[str, ...]:
     """The 1,000 wnids in order of the ImageNet index.
 
@@ -59,6 +60,7 @@ def wnid_index() -> Mapping[str, int]:
     return MappingProxyType({wnid: index for index, wnid in enumerate(wnids())})
 
 
+@functools.cache
 def class_names() -> tuple[str, ...]:
     """One short English name per class, in order of the ImageNet index; no two are alike.
 

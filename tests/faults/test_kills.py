@@ -23,6 +23,7 @@ MOST_S = 15.0  # per case, unless more is asked for
 VIT = Run("imagenet", "test_vit", "click", 1.0, 0)
 CNN = dataclasses.replace(VIT, backbone="test_resnet")
 NOISY = {"drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "ema_decay": 0.9, "clip_grad": 1.0}
+CLOSE = {"ema_decay": 0.9, "channels_last": True}
 
 
 def _products(study, run):
@@ -41,7 +42,7 @@ def _interruption(dice, processes, seconds):
     [
         pytest.param(VIT, {"workers": 2}, NOISY, id="one process, EMA, mixup, loaders"),
         pytest.param(VIT, {"workers": 2, "gpus": 2}, NOISY, id="two processes, EMA, mixup, loaders"),
-        pytest.param(CNN, {"gpus": 2, "images_per_process": 2}, {"ema_decay": 0.9}, id="two processes, two steps each"),
+        pytest.param(CNN, {"gpus": 2, "images_per_process": 2}, CLOSE, id="two processes, two steps each"),
     ],
 )
 def test_interrupted_trainings_end_with_the_same_bytes(toy_study, trainings, tmp_path, run, compute, recipe):
@@ -66,7 +67,8 @@ def test_interrupted_trainings_end_with_the_same_bytes(toy_study, trainings, tmp
             kills += 1
             said = " ".join(ended.messages)
             lost = "LostProcess" in said or -signal.SIGKILL in ended.codes
-            assert lost if hurts[-1]["signal"] == signal.SIGKILL else "Stopped: " in said, (hurts[-1], ended)
+            warned = "Stopped: " in said or ended.codes[0] == 0  # all was written, another process died on its way out
+            assert lost if hurts[-1]["signal"] == signal.SIGKILL else warned, (hurts[-1], ended)
         last = trainings(study, run, states_s=0.1) if not ended.fine else ended
         assert last.fine, (SEED, hurts, last)
         assert _products(study, run) == expected, (SEED, hurts)
