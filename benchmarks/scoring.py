@@ -36,7 +36,8 @@ from luab.benchmarks import BENCHMARKS, test_sets_of
 from luab.data.labels import IN9_VARIANTS
 from luab.data.layouts import CORRUPTIONS
 from luab.files import write_json
-from luab.metrics.localization import LocalizationInput, box_accuracy, eight_bits, iou, scaled_boxes
+from luab.metrics.contours import eight_bits
+from luab.metrics.localization import LocalizationInput, box_accuracy, iou, scaled_boxes
 from luab.provenance import _processor
 from luab.render.style import COLOURS, finish, new_figure, save, styled
 from luab.score import score

@@ -6,19 +6,14 @@ import multiprocessing
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from luab.errors import DataError
-
-Floats = npt.NDArray[np.floating[Any]]
-Ints = npt.NDArray[np.integer[Any]]
-Bytes = npt.NDArray[np.uint8]
+from luab.metrics.contours import TOP, Bytes, Floats, Ints, Levels
 
 IOU_PCT = (30, 50, 70)
 STEP = 0.001
-_TOP = 255  # of an 8-bit map
 _PART = 256  # images that a process takes at a time
 
 
@@ -106,7 +101,7 @@ def box_accuracy(
 
 def _cuts(thresholds: Floats) -> Ints:
     """Level of the 8-bit map that each threshold cuts above."""
-    return np.asarray((thresholds * _TOP).astype(int))
+    return np.asarray((thresholds * TOP).astype(int))
 
 
 def _found_parts(
@@ -134,8 +129,8 @@ def _found(numbered: tuple[int, list[LocalizationInput]], side_px: int, cuts: In
     """[3, 256] images found at each level by the largest contour, and the bits of `BoxAccuracy.hits`."""
     number, part = numbered
     wanted = np.array(IOU_PCT)[:, None] / 100
-    largest = np.zeros((len(IOU_PCT), _TOP + 1), dtype=np.int64)
-    hits = np.zeros((len(part), len(IOU_PCT), _TOP + 1), dtype=bool)
+    largest = np.zeros((len(IOU_PCT), TOP + 1), dtype=np.int64)
+    hits = np.zeros((len(part), len(IOU_PCT), TOP + 1), dtype=bool)
     for i, (score_map, boxes, size_wh) in enumerate(part):
         if not len(boxes):
             raise DataError(
@@ -143,27 +138,10 @@ def _found(numbered: tuple[int, list[LocalizationInput]], side_px: int, cuts: In
                 "Index it again."
             )
         drawn = scaled_boxes(boxes, size_wh, (side_px, side_px))
-        of_largest, of_any = _overlaps(eight_bits(score_map, side_px), drawn, cuts)
+        of_largest, of_any = _overlaps(Levels(score_map, side_px), drawn, cuts)
         largest[:, cuts] += of_largest >= wanted
         hits[i][:, cuts] = of_any >= wanted
     return largest, np.packbits(hits, axis=2)
-
-
-def eight_bits(score_map: Floats, side_px: int) -> Bytes:
-    """A score map as 8 bits: bicubic resize, min to 0, max to 255, truncated.
-
-    Args:
-        score_map: [h, w], any range.
-        side_px: Side of the square that comes out.
-
-    Returns:
-        [side_px, side_px]; zeros where the map is constant or not finite.
-    """
-    resized = cv2.resize(score_map.astype(np.float32), (side_px, side_px), interpolation=cv2.INTER_CUBIC)
-    low, high = resized.min(), resized.max()
-    if not np.isfinite(resized).all() or low == high:
-        return np.zeros((side_px, side_px), dtype=np.uint8)
-    return (((resized - low) / (high - low)) * _TOP).astype(np.uint8)
 
 
 def pixel_average_precision(
@@ -231,26 +209,6 @@ def iou(boxes_a: Ints, boxes_b: Ints) -> Floats:
     return np.where(union > 0, shared / np.where(union > 0, union, 1), 0.0)
 
 
-def contour_boxes(foreground: Bytes) -> tuple[Ints, int]:
-    """Boxes of all contours of a mask, holes included, and which belongs to the largest contour.
-
-    Args:
-        foreground: [h, w], not zero where the foreground is.
-
-    Returns:
-        [k, 4] x0y0x1y1 with x1 = x + width, clipped to the last pixel; one box (0, 0, 0, 0) for an empty
-        mask. The index of the contour with the largest area, the first of equals.
-    """
-    contours, _ = cv2.findContours(foreground, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
-    if not len(contours):
-        return np.zeros((1, 4), dtype=np.int64), 0
-    largest = int(np.argmax([cv2.contourArea(contour) for contour in contours])) if len(contours) > 1 else 0
-    corners = np.array([cv2.boundingRect(contour) for contour in contours], dtype=np.int64)
-    height, width = foreground.shape
-    corners[:, 2:] = np.minimum(corners[:, :2] + corners[:, 2:], (width - 1, height - 1))
-    return corners, largest
-
-
 def centre_gaussian(side_px: int, sigma: float = 0.25) -> Floats:
     """A score map that knows nothing but the centre: the baseline that WSOL methods must beat.
 
@@ -299,50 +257,36 @@ def point_distances(point_xy: Floats, boxes: Iterable[Ints], size_wh: Ints) -> F
     return np.asarray(distances / np.hypot(*np.asarray(size_wh, dtype=np.float64).T))
 
 
-def _overlaps(map8: Bytes, boxes: Ints, cuts: Ints) -> tuple[Floats, Floats]:
+def _area(boxes: Ints) -> Ints:
+    return np.asarray((boxes[..., 2:] - boxes[..., :2] + 1).prod(axis=-1))
+
+
+def _overlaps(levels: Levels, boxes: Ints, cuts: Ints) -> tuple[Floats, Floats]:
     """Best IoU with any drawn box at each cut: of the largest contour's box, and over all contours'.
 
     0 stands for every IoU below the smallest that is asked for, where that is plain without looking.
     """
-    levels = np.unique(map8)
-    if levels[-1] == 0:  # every threshold value is int(t x 0) = 0, above which there is nothing
+    if levels.values[-1] == 0:  # every threshold value is int(t x 0) = 0, above which there is nothing
         cuts = np.zeros_like(cuts)
-    # The pixels above a cut are those above the highest level that does not exceed it.
-    used, index = np.unique(np.searchsorted(levels, cuts, side="right") - 1, return_inverse=True)
+    # The pixels above a cut are those above the highest value that does not exceed it.
+    used, index = np.unique(np.searchsorted(levels.values, cuts, side="right") - 1, return_inverse=True)
     of_largest, of_any = np.zeros(len(used)), np.zeros(len(used))
-    look = np.flatnonzero(_may_fit(map8, levels[used], boxes))
+    look = np.flatnonzero(_may_fit(levels.extents[used], boxes))
     if len(look):
-        found = [contour_boxes((map8 > levels[used[i]]).view(np.uint8)) for i in look]
-        first = np.cumsum([0] + [len(candidates) for candidates, _ in found[:-1]])
-        best = iou(np.concatenate([candidates for candidates, _ in found]), boxes).max(axis=1)
-        of_largest[look] = best[first + np.array([largest for _, largest in found])]
-        of_any[look] = np.maximum.reduceat(best, first)
+        found, begins, largest = levels.boxes(used[look])
+        best = iou(found, boxes).max(axis=1)
+        of_largest[look] = best[largest]
+        of_any[look] = np.maximum.reduceat(best, begins[::-1])[::-1]
     return of_largest[index], of_any[index]
 
 
-def _may_fit(map8: Bytes, levels: Bytes, boxes: Ints) -> npt.NDArray[np.bool_]:
+def _may_fit(around: Ints, boxes: Ints) -> npt.NDArray[np.bool_]:
     """Whether a box around pixels above each level could have the smallest IoU that is asked for.
 
-    No such box reaches beyond the box around all of these pixels. What that one shares with a drawn box, as a part
-    of the drawn box, is the most that any IoU with it can be; high levels leave too little of it.
+    No such box reaches beyond the box around all of these pixels, `around` [levels, 4]. What that one shares with a
+    drawn box, as a part of the drawn box, is the most that any IoU with it can be; high levels leave too little of it.
     """
-    rows, columns = (map8.max(axis=axis) > levels[:, None] for axis in (1, 0))
-    height, width = map8.shape
-    around = np.stack(
-        [
-            columns.argmax(axis=1),
-            rows.argmax(axis=1),
-            np.minimum(width - columns[:, ::-1].argmax(axis=1), width - 1),
-            np.minimum(height - rows[:, ::-1].argmax(axis=1), height - 1),
-        ],
-        axis=1,
-    )
-    around[~rows.any(axis=1)] = 0  # nothing is above the level: the box (0, 0, 0, 0)
     a, b = around[:, None, :], boxes[None, :, :]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1
     part = np.clip(sides, 0, None).prod(axis=-1) / np.maximum(_area(b), 1)
     return np.asarray((part >= IOU_PCT[0] / 100 - 1e-9).any(axis=1))
-
-
-def _area(boxes: Ints) -> Ints:
-    return np.asarray((boxes[..., 2:] - boxes[..., :2] + 1).prod(axis=-1))

@@ -117,7 +117,7 @@ def cam_view(cam: Array, threshold: float, point_xy: tuple[float, float] | None,
         point_xy: Predicted point, fractions of the image.
         side_px: Side of the square on which the contour is found.
     """
-    from luab.metrics.localization import contour_boxes, eight_bits
+    from luab.metrics.contours import contour_boxes, eight_bits
 
     map8 = eight_bits(cam, side_px)
     boxes, largest = contour_boxes((map8 > int(threshold * map8.max())).astype(np.uint8))

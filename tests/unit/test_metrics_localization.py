@@ -7,12 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luab.errors import DataError
+from luab.metrics.contours import contour_boxes, eight_bits
 from luab.metrics.localization import (
     LocalizationInput,
     box_accuracy,
     centre_gaussian,
-    contour_boxes,
-    eight_bits,
     iou,
     pixel_average_precision,
     point_distances,
