@@ -12,7 +12,6 @@ from typing import NamedTuple
 import timm
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -168,15 +167,16 @@ def download(backbone: str) -> Path:
     """
     config = timm.get_pretrained_cfg(backbone)
     name = config.hf_hub_id if config is not None else None
-    try:
-        if not name:
-            raise LocalEntryNotFoundError(f"timm names no weights for {backbone}")
-        return Path(hf_hub_download(name, "model.safetensors"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise DataError(
-            f"{backbone}: its weights are not in the hub's cache and could not be fetched ({type(error).__name__}). "
-            f"Copy model.safetensors of {name or 'the model'} here and pass it by --weights."
-        ) from error
+    reason, cause = "timm names no weights for it", None
+    if name:
+        try:
+            return Path(hf_hub_download(name, "model.safetensors"))
+        except Exception as error:  # the hub's client lets those of its HTTP library through, another one by version
+            reason, cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", error
+    raise DataError(
+        f"{backbone}: its weights are not in the hub's cache and could not be fetched ({reason}). Copy "
+        f"model.safetensors of {name or 'the model'} here and pass it by --weights."
+    ) from cause
 
 
 def _pretrained(backbone: str, recipe: Recipe, file: Path) -> LuabModel:
