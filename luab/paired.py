@@ -60,7 +60,7 @@ def compare_runs(
         DataError: Predictions are missing or damaged, or the two runs scored other images; all that is
             wrong is listed.
     """
-    names = list(benchmarks) or study.benchmarks
+    names = list(benchmarks) or study.part(first.dataset).benchmarks
     rows, problems = [], []
     with progress("compare", len(names), "benchmarks") as advance:
         for name in names:
@@ -86,7 +86,9 @@ def _scores(study: Study, run: Run, benchmark: Benchmark) -> Scores:
     layout, folder = study.layout, study.layout.prediction_folder(run)
     tables = {name: read_predictions(folder, name, benchmark.columns) for name in benchmark.test_sets}
     manifests = {name: read_labels(layout.manifest_folder(), name) for name in benchmark.manifests}
-    return benchmark.compute(Inputs(tables, manifests, study.recipe(run.backbone).input_px, os.cpu_count() or 1))
+    return benchmark.compute(
+        Inputs(tables, manifests, study.recipe(run.backbone, run.dataset).input_px, os.cpu_count() or 1)
+    )
 
 
 def _row(study: Study, run: Run, benchmark: Benchmark, scores: list[Scores], resamples: int, seed: int) -> Row:
@@ -103,7 +105,7 @@ def _row(study: Study, run: Run, benchmark: Benchmark, scores: list[Scores], res
         interval(images, resamples, seed)._replace(value=value)
         for images, value in zip((first, second), values, strict=True)
     )
-    recipe = study.recipe(run.backbone)
+    recipe = study.recipe(run.backbone, run.dataset)
     protocol = benchmark.protocol.format(input_px=recipe.input_px, resized_px=int(recipe.input_px / recipe.crop_pct))
     return Row(benchmark, protocol, scores[0].n, one, other, test, np.nan)
 

@@ -84,8 +84,9 @@ def score_suite(study: Study, run: Run, suite: str) -> None:
     """Scores one suite's benchmarks of one run."""
     from luab.score import score
 
-    layout, recipe = study.layout, study.recipe(run.backbone)
-    benchmarks = next(s.benchmarks for s in study.suites if s.name == suite)
+    layout, recipe = study.layout, study.recipe(run.backbone, run.dataset)
+    _, part = study.part_of_suite(suite)
+    benchmarks = next(s.benchmarks for s in part.suites if s.name == suite)
     score(
         benchmarks,
         layout.prediction_folder(run),
@@ -103,8 +104,9 @@ def collect_scores(study: Study) -> None:
     from luab.collect import collect
 
     layout = study.layout
-    expected = [run.identity() | {"benchmark": name} for run in study.runs() for name in study.benchmarks]
-    folders = {tuple(run.identity().values()): layout.run(run) / "scores" for run in study.runs()}
+    runs = study.runs()
+    expected = [run.identity() | {"benchmark": name} for run in runs for name in study.part(run.dataset).benchmarks]
+    folders = {tuple(run.identity().values()): layout.run(run) / "scores" for run in runs}
     collect(expected, lambda cell: folders[tuple(cell.values())[:5]], layout.scores_csv())
 
 

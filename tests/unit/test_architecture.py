@@ -7,13 +7,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "luab"
 STAGES = (
-    ("errors", "shapes", "paths", "config", "files", "progress", "heartbeat", "json_stream"),
+    ("errors", "shapes", "paths", "recipes", "config", "files", "progress", "heartbeat", "json_stream"),
     ("archives", "verifying", "transfer", "fetching", "unpacking", "byproducts"),
     ("sources", "data"),
     ("demo",),
     ("model",),
     ("objective", "cam"),
-    ("checkpoint", "distributed"),
+    ("checkpoint", "distributed", "pretrained"),
     ("trainer",),
     ("train",),
     ("predict",),

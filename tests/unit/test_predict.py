@@ -45,7 +45,7 @@ def study(toy_world, toy_study, tmp_path):
     study = toy_study(paths={"data": str(data), "copies": {"imagenet_o": str(toy_world / "imagenet")}})
     for run in (CLICK, dataclasses.replace(CLICK, supervision="none", weight=0.0)):
         torch.manual_seed(1)
-        model = build_model(run.backbone, study.recipe(run.backbone), run.supervision != "none")
+        model = build_model(run.backbone, study.recipe(run.backbone), 0 if run.points is None else 2)
         save_model(study.layout.run(run) / "model.safetensors", model, {"run": run.identity()})
     return study
 
@@ -201,7 +201,7 @@ def test_a_vit_gets_maps_by_both_names(study):
     )
     run = dataclasses.replace(CLICK, backbone="test_vit")
     torch.manual_seed(1)
-    model = build_model(run.backbone, vit.recipe(run.backbone), True)
+    model = build_model(run.backbone, vit.recipe(run.backbone), 2)
     save_model(vit.layout.run(run) / "model.safetensors", model, {"run": run.identity()})
     predict(vit, run, "all", ("wsol_test", "wsol_test_stride1", "wsol_test_attention"))
     plain, finer, attention = (_table(vit, run, f"wsol_test{way}") for way in ("", "_stride1", "_attention"))
