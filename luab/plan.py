@@ -255,7 +255,8 @@ class Plan:
 
     def score_manifests(self, suite: str) -> list[str]:
         """Cards of the manifests that a suite's scores read beside the predictions."""
-        names = [manifest for name in self._suite(suite) for manifest in BENCHMARKS[name].manifests]
+        benchmarks = [BENCHMARKS[name] for name in self._suite(suite)]
+        names = [manifest for benchmark in benchmarks for manifest in (*benchmark.manifests, *benchmark.roots)]
         return [self._card(name) for name in dict.fromkeys(names)]
 
     def table_inputs(self, name: str) -> list[str]:

@@ -82,6 +82,7 @@ def make_pack(study: Study) -> None:
 
 def score_suite(study: Study, run: Run, suite: str) -> None:
     """Scores one suite's benchmarks of one run."""
+    from luab.benchmarks import find_benchmark
     from luab.score import score
 
     layout, recipe = study.layout, study.recipe(run.backbone, run.dataset)
@@ -96,6 +97,7 @@ def score_suite(study: Study, run: Run, suite: str) -> None:
         recipe.input_px,
         recipe.crop_pct,
         min(study.compute.threads, SCORE_PROCESSES),
+        {root: source_root(study, root) for name in benchmarks for root in find_benchmark(name).roots},
     )
 
 

@@ -19,7 +19,7 @@ from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256
 from luab.metrics.corruption import ALEXNET_ERROR
 from luab.outcomes import Outcomes
-from luab.predictions import read_labels, read_predictions
+from luab.predictions import read_listed, read_predictions
 from luab.score import score
 
 RUN = {"dataset": "imagenet", "backbone": "resnet18", "supervision": "click", "lambda": 1.0, "seed": 0}
@@ -190,7 +190,7 @@ def test_metrics_of_each_benchmark(written, name):
 def test_the_headline_is_the_sum_of_its_images(written, name):
     benchmark = BENCHMARKS[name]
     tables = {t: read_predictions(written / "predictions", t, benchmark.columns) for t in benchmark.test_sets}
-    manifests = {m: read_labels(written / "manifests", m) for m in benchmark.manifests}
+    manifests = {m: read_listed(written / "manifests", m) for m in benchmark.manifests}
     scores = benchmark.compute(Inputs(tables, manifests, 4 if name.startswith("wsol") else 224))
     images = scores.images()
     assert uncertainty.headline(images) == pytest.approx(scores.metrics[benchmark.headline], abs=1e-12)
@@ -246,7 +246,7 @@ def inputs(written) -> dict[str, Inputs]:
     return {
         name: Inputs(
             {t: read_predictions(folders[0], t, benchmark.columns) for t in benchmark.test_sets},
-            {m: read_labels(folders[1], m) for m in benchmark.manifests},
+            {m: read_listed(folders[1], m) for m in benchmark.manifests},
             4 if name.startswith("wsol") else 224,
         )
         for name, benchmark in BENCHMARKS.items()
