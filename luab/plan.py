@@ -18,7 +18,7 @@ from luab.errors import ConfigError
 from luab.estimate import parts, published_speeds, training_hours
 from luab.files import replacing
 from luab.paths import DATASET, Run, card
-from luab.render.registry import FIGURES, TABLES, Needs
+from luab.render.registry import FIGURES, TABLES, Needs, dataset_of
 from luab.sources import FROM_IMAGENET, tree_of
 
 _SLACK = 1.5
@@ -118,13 +118,17 @@ class Plan:
 
     @property
     def tables(self) -> list[str]:
-        """Names of all tables."""
-        return list(TABLES)
+        """Names of the tables of the study's data sets."""
+        return [name for name, needs in TABLES.items() if dataset_of(needs) in self.study.parts]
 
     @property
     def figures(self) -> list[str]:
-        """Names of all figures."""
-        return list(FIGURES)
+        """Names of the figures of the study's data sets."""
+        return [name for name, needs in FIGURES.items() if dataset_of(needs) in self.study.parts]
+
+    def headline_lambda(self, needs: Needs) -> float:
+        """Lambda of the main tables of the data set that a product shows."""
+        return self.study.part(dataset_of(needs)).luab_lambda
 
     @property
     def gpus(self) -> int:
@@ -278,7 +282,7 @@ class Plan:
 
     def _inputs(self, needs: Needs) -> list[str]:
         layout, index = self.study.layout, str(card(self.study.layout.index()))
-        if needs == "scores":
+        if needs in ("scores", "coco_scores"):
             return [str(layout.scores_csv())]
         if needs == "index":
             return [index]

@@ -52,7 +52,7 @@ def f1_scores(scores: Floats, positive: Bools) -> dict[str, float]:
     """CF1 and OF1 of the classes whose probability is at least one half.
 
     CF1 is the harmonic mean of precision and recall that are first averaged over classes, OF1 that of all decisions
-    together. A class that is never predicted has precision 0, one that never occurs has recall 0.
+    together. A class that is never predicted has precision 0; one that never occurs is left out of CF1.
 
     Args:
         scores: [images, classes] logits: 0 is a probability of one half.
@@ -64,7 +64,7 @@ def f1_scores(scores: Floats, positive: Bools) -> dict[str, float]:
     predicted = scores >= 0
     right = (predicted & positive).sum(axis=0)
     said, there = predicted.sum(axis=0), positive.sum(axis=0)
-    precision, recall = (right / np.maximum(of, 1) for of in (said, there))
+    precision, recall = ((right / np.maximum(of, 1))[there > 0] for of in (said, there))
     return {
         "cf1": _harmonic(float(precision.mean()), float(recall.mean())),
         "of1": _harmonic(right.sum() / max(said.sum(), 1), right.sum() / max(there.sum(), 1)),
