@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from luab.byproducts.coco_classes import COCO_CLASSES
-from luab.data.coco_masks import class_masks, pixels_of
 from luab.errors import DataError
 from luab.metrics.localization import STEP, hits_mask, pixel_counts, precision_of_pixels
 from luab.metrics.multilabel import (
@@ -142,6 +141,8 @@ def _localization(inputs: Inputs) -> Scores:
 
 
 def _pairs(table: pa.Table, inputs: Inputs) -> Iterator[_Pair]:
+    from luab.data.coco_masks import class_masks, pixels_of  # the workflow's start reads this module
+
     numbers = [int(image_id[-12:]) for image_id in ids_of(table)]
     sizes = list(zip(numbers_of(table, "width").tolist(), numbers_of(table, "height").tolist(), strict=True))
     masks = class_masks(

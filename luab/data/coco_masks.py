@@ -1,6 +1,7 @@
 """The masks of COCO's instances files, and whether points lie on them; needs pycocotools."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,7 +82,11 @@ def pixels_of(mask: dict[str, Any] | None, size_wh: tuple[int, int]) -> NDArray[
     """[height, width] the pixels of run lengths; all False for None."""
     from pycocotools import mask as masks
 
-    return np.zeros(size_wh[::-1], dtype=bool) if mask is None else np.asarray(masks.decode(mask).astype(bool))
+    if mask is None:
+        return np.zeros(size_wh[::-1], dtype=bool)
+    with warnings.catch_warnings():  # pycocotools has not followed numpy 2 in how arrays are copied
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return np.asarray(masks.decode(mask).astype(bool))
 
 
 def _tag(item: Item, path: Path) -> Tag:

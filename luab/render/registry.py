@@ -3,7 +3,7 @@
 from typing import Literal
 
 Needs = Literal["scores", "index", "images", "cams", "coco_scores"]
-"""scores: results/scores.csv, its rows of ImageNet; coco_scores: of COCO. index: the byproduct index. images: the index,
+"""scores: results/scores.csv, its rows of ImageNet; coco_scores: of COCO. index: the byproduct index. images: it,
 the manifest of imagenet_train and its images. cams: wsol_test predictions of the baseline and of LUAB, the manifest of
 wsol_test and its images."""
 
