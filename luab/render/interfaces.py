@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from luab.render import style
 
@@ -140,6 +141,7 @@ def interfaces(compared: pd.DataFrame, label: str = "") -> Figure:
     shares.set_yticks(range(len(SHARES)), SHARES)
     shares.set(xlim=(0, 130), ylim=(len(SHARES) - 0.5, -0.5), xlabel="Share (%)", xticks=range(0, 101, 25))
     times.set(xscale="log", ylim=(1.2, -0.2), yticks=[], xlabel="Time per point (s): median and quartiles")
+    times.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
     style.legend_above(figure, shares)
     note = (
         "Points: clicks of ImageNet-AB, tags of COCO-AB by the official rule. Time per point: hovering before the "
