@@ -16,7 +16,7 @@ NAMES = {
 
 
 ALTERNATIVES = {
-    "imagenet_c_resize256", "imagenet_c_extra", "in9_nine_class",
+    "imagenet_c_resize256", "imagenet_c_extra", "in9_nine_class", "in9_challenge_nine_class",
     "imagenet_cocc_0_mean", "imagenet_cocc_56_mean", "imagenet_cocc_168_mean", "imagenet_cocc_224_mean",
     "imagenet_cocc_56_black", "imagenet_cocc_112_black", "imagenet_cocc_168_black", "imagenet_cocc_224_black",
     "wsol_val_stride1", "wsol_val_attention", "wsol_test_stride1", "wsol_test_attention",
@@ -60,7 +60,8 @@ def test_alternatives_change_the_view_alone() -> None:
     assert TEST_SETS["imagenet_cocc_56_black"].hole == 0.25 and TEST_SETS["imagenet_cocc_56_black"].fill == "black"
     assert TEST_SETS["imagenet_cocc_224_mean"].hole == 1.0 and TEST_SETS["imagenet_cocc_224_mean"].fill == "mean"
     assert {n for n, t in TEST_SETS.items() if t.cam_method == "stride1"} == {"wsol_val_stride1", "wsol_test_stride1"}
-    assert {n for n, t in TEST_SETS.items() if t.outputs != 1000} == {"in9_nine_class"}
+    nine = {n for n, t in TEST_SETS.items() if t.outputs != 1000}
+    assert nine == {"in9_nine_class", "in9_challenge_nine_class"} and TEST_SETS["in9_challenge_nine_class"].challenge
 
 
 def test_test_sets_cannot_be_changed() -> None:
