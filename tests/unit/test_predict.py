@@ -16,15 +16,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from luab.benchmarks import BENCHMARKS, Inputs
+from luab.cam import class_maps
 from luab.checkpoint import save_model
+from luab.data.dataset import EvaluationSet
 from luab.data.labels import in9_of_class, subset
-from luab.data.manifest import SCHEMA
-from luab.data.testsets import TEST_SETS
+from luab.data.manifest import SCHEMA, read_manifest
+from luab.data.testsets import TEST_SETS, test_set_rows
 from luab.errors import ConfigError, DataError
 from luab.files import file_sha256
 from luab.model import Normalise, build_model
 from luab.paths import Run
-from luab.predict import Predictor, _ranked, _trained, blank_centre, predict
+from luab.predict import Predictor, _localisation_columns, _ranked, _trained, blank_centre, predict
 from luab.score import score
 
 CLICK = Run("imagenet", "test_resnet", "click", 1.0, 0)
@@ -71,8 +73,38 @@ def test_files_have_the_agreed_columns_and_types(study):
     assert wsol.schema.field("boxes").type == pa.list_(pa.list_(pa.int32(), 4))
     height, width = wsol["cam_h"][0].as_py(), wsol["cam_w"][0].as_py()
     assert {len(cam) for cam in wsol["cam"].to_pylist()} == {height * width}
+    assert set(wsol["width"].to_pylist()) == {50} and set(wsol["height"].to_pylist()) == {40}
+    assert wsol["boxes"].to_pylist() == [[[1, 2, 30, 20]]] * 30
     file = study.layout.prediction_folder(CLICK) / "wsol_test.parquet"
     assert card["files"]["wsol_test"] == {"rows": 30, "sha256": file_sha256(file)} and card["code"] == "digest"
+
+
+def test_score_maps_are_those_of_the_true_class_unrounded(study):
+    predictor = _predictor(study)
+    pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = predictor._columns(TEST_SETS["wsol_test"], pixels, torch.tensor([0, 1, 2]))["cam"]
+    maps = class_maps(predictor.model, predictor.normalise(pixels), torch.tensor([0, 1, 2]))
+    assert found.dtype == np.float32 and np.array_equal(found, maps.numpy())
+    predict(study, CLICK, "all", ("wsol_test",))
+    stored = _table(study, CLICK, "wsol_test").to_pydict()
+    dataset = EvaluationSet(
+        {"wsol_test": study.paths.imagenet},
+        test_set_rows(TEST_SETS["wsol_test"], {"wsol_test": read_manifest(study.layout.manifest("wsol_test"))}),
+        TEST_SETS["wsol_test"],
+        predictor.recipe,
+    )
+    for i in (0, 11, 29):  # of the classes 0, 1 and 2
+        label = torch.tensor(stored["labels"][i])
+        alone = class_maps(predictor.model, predictor.normalise(dataset[i][0][None]), label)
+        assert np.ravel(alone) == pytest.approx(stored["cam"][i], abs=1e-6)
+
+
+def test_maps_that_are_not_square_keep_their_rows():
+    maps = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    rows = pd.DataFrame({"width": [5, 5], "height": [4, 4], "boxes": [[[0, 0, 1, 1]]] * 2})
+    columns = {name: column.to_pylist() for name, column in _localisation_columns(rows, maps).items()}
+    assert (columns["cam_h"], columns["cam_w"]) == ([2, 2], [3, 3])
+    assert columns["cam"] == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
 
 
 def test_a_baseline_has_no_points(study):
