@@ -46,3 +46,11 @@ def test_the_trainings_benchmark_runs_in_tiny_form(benchmark_of, tmp_path, capsy
     assert report["overhead"]["timm, plain loop"] == 0
     if report["device"] == "cpu":
         assert "GPU figures are not measured yet" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_trainings_benchmark_runs_on_coco(benchmark_of, tmp_path):
+    recipe = ["--recipe", "config/recipes/coco_resnet.yaml", "--dataset", "coco"]
+    benchmark_of("training").main(["--tiny", "--runs", "1", *recipe, "--out", str(tmp_path)])
+    report = json.loads((tmp_path / "training.json").read_text())
+    assert report["dataset"] == "coco" and list(report["overhead"]) == ["luab, baseline", "luab, click"]
+    assert report["overhead"]["luab, baseline"] == 0
