@@ -11,14 +11,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from luab.benchmarks import BENCHMARKS, Benchmark, Inputs, Scores
+from luab.benchmarks import BENCHMARKS
 from luab.compare import holm
 from luab.config import Study
 from luab.errors import DataError
 from luab.files import lines_sha256, replacing
 from luab.paths import Run
-from luab.predictions import read_labels, read_predictions
+from luab.predictions import read_listed, read_predictions
 from luab.progress import progress
+from luab.protocol import Benchmark, Inputs, Scores
+from luab.sources import source_root
 from luab.uncertainty import RESAMPLES, SEED, Interval, Paired, interval, paired
 
 COLUMNS = (
@@ -85,10 +87,11 @@ def compare_runs(
 def _scores(study: Study, run: Run, benchmark: Benchmark) -> Scores:
     layout, folder = study.layout, study.layout.prediction_folder(run)
     tables = {name: read_predictions(folder, name, benchmark.columns) for name in benchmark.test_sets}
-    manifests = {name: read_labels(layout.manifest_folder(), name) for name in benchmark.manifests}
-    return benchmark.compute(
-        Inputs(tables, manifests, study.recipe(run.backbone, run.dataset).input_px, os.cpu_count() or 1)
-    )
+    columns, listed = benchmark.manifest_columns, layout.manifest_folder()
+    manifests = {name: read_listed(listed, name, columns) for name in benchmark.manifests}
+    roots = {name: source_root(study, name) for name in benchmark.roots}
+    input_px = study.recipe(run.backbone, run.dataset).input_px
+    return benchmark.compute(Inputs(tables, manifests, input_px, os.cpu_count() or 1, roots))
 
 
 def _row(study: Study, run: Run, benchmark: Benchmark, scores: list[Scores], resamples: int, seed: int) -> Row:

@@ -18,7 +18,7 @@ from luab.errors import ConfigError
 from luab.estimate import parts, published_speeds, training_hours
 from luab.files import replacing
 from luab.paths import DATASET, Run, card
-from luab.render.registry import FIGURES, TABLES, Needs
+from luab.render.registry import FIGURES, TABLES, Needs, dataset_of
 from luab.sources import FROM_IMAGENET, tree_of
 
 _SLACK = 1.5
@@ -118,13 +118,17 @@ class Plan:
 
     @property
     def tables(self) -> list[str]:
-        """Names of all tables."""
-        return list(TABLES)
+        """Names of the tables of the study's data sets."""
+        return [name for name, needs in TABLES.items() if dataset_of(needs) in self.study.parts]
 
     @property
     def figures(self) -> list[str]:
-        """Names of all figures."""
-        return list(FIGURES)
+        """Names of the figures of the study's data sets."""
+        return [name for name, needs in FIGURES.items() if dataset_of(needs) in self.study.parts]
+
+    def headline_lambda(self, needs: Needs) -> float:
+        """Lambda of the main tables of the data set that a product shows."""
+        return self.study.part(dataset_of(needs)).luab_lambda
 
     @property
     def gpus(self) -> int:
@@ -255,7 +259,8 @@ class Plan:
 
     def score_manifests(self, suite: str) -> list[str]:
         """Cards of the manifests that a suite's scores read beside the predictions."""
-        names = [manifest for name in self._suite(suite) for manifest in BENCHMARKS[name].manifests]
+        benchmarks = [BENCHMARKS[name] for name in self._suite(suite)]
+        names = [manifest for benchmark in benchmarks for manifest in (*benchmark.manifests, *benchmark.roots)]
         return [self._card(name) for name in dict.fromkeys(names)]
 
     def table_inputs(self, name: str) -> list[str]:
@@ -277,7 +282,7 @@ class Plan:
 
     def _inputs(self, needs: Needs) -> list[str]:
         layout, index = self.study.layout, str(card(self.study.layout.index()))
-        if needs == "scores":
+        if needs in ("scores", "coco_scores"):
             return [str(layout.scores_csv())]
         if needs == "index":
             return [index]

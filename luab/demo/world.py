@@ -1,7 +1,7 @@
 """Draws the whole demo world and packs it in the official formats, ready to be fetched by the study."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class WorldSizes:
     siscore: int = 2
     in9: int = 6
     wsol_val: int = 3
-    coco: CocoSizes = CocoSizes()
+    coco: CocoSizes = field(default_factory=CocoSizes)
 
 
 def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | None = None) -> None:

@@ -18,7 +18,7 @@ STAGES = (
     ("train",),
     ("predict",),
     ("metrics",),
-    ("predictions", "outcomes", "benchmarks", "score"),
+    ("predictions", "outcomes", "protocol", "benchmarks", "coco_benchmarks", "score"),
     ("collect", "compare", "uncertainty"),
     ("render",),
     (
