@@ -119,7 +119,7 @@ class ImageNetAB(Dataset[Sample]):
         return to_uint8(view), moved
 
     def _bytes(self, i: int) -> bytes:
-        try:
+        try:  # names and paths for a message are made where there is one: 15 us
             with open(os.path.join(self.root, self.paths[i].as_py()), "rb", buffering=0) as file:
                 return file.readall()
         except OSError:
