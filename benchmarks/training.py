@@ -14,7 +14,7 @@ luab's point heads stand beside the same multi-label model without them. GPU fig
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ OUT = Path(__file__).resolve().parent / "results"
 TIMM, BASELINE, LUAB = "timm, plain loop", "luab, baseline", "luab, click"
 _WITH_POINT = 0.7  # share of images whose click is known and survives the crop, about
 _LABELS = 2.9  # of an image of COCO, about
-Step = Callable[[], None]
+# One step on a batch, as luab's loader gives it, or images and labels; without one, on the batch in memory.
+Step = Callable[..., None]
 
 
 class Parts:
@@ -52,15 +53,15 @@ class Parts:
         torch.manual_seed(0)
         self.dataset = dataset
         self.recipe, self.device, self.on_gpu = recipe, device, device.type == "cuda"
-        self.images = torch.randint(0, 256, (batch_size, 3, recipe.input_px, recipe.input_px), dtype=torch.uint8)
+        images = torch.randint(0, 256, (batch_size, 3, recipe.input_px, recipe.input_px), dtype=torch.uint8)
+        self.images = images.pin_memory() if self.on_gpu else images
         self.labels = torch.randint(0, CLASSES, (batch_size,))
-        self.points, self.weights = torch.rand(batch_size, 2), (torch.rand(batch_size) < _WITH_POINT).float()
+        points, weights = torch.rand(batch_size, 2), (torch.rand(batch_size) < _WITH_POINT).float()
         if dataset == "coco":
             shown = torch.rand(batch_size, COCO_CLASSES) < _LABELS / COCO_CLASSES
-            self.labels, self.points = shown.float(), torch.rand(batch_size, COCO_CLASSES, 2)
-            self.weights = (shown & (torch.rand(shown.shape) < _WITH_POINT)).float()
-        if self.on_gpu:
-            self.images = self.images.pin_memory()
+            self.labels, points = shown.float(), torch.rand(batch_size, COCO_CLASSES, 2)
+            weights = (shown & (torch.rand(shown.shape) < _WITH_POINT)).float()
+        self.batch = [self.images, self.labels, points, weights]
         self.precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.amp)
 
     def prepared(self, model: nn.Module) -> tuple[Any, torch.optim.Optimizer, Any, ModelEmaV3 | None]:
@@ -105,9 +106,10 @@ def plain_timm(parts: Parts, backbone: str) -> Step:
     mixup: Any = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=CLASSES)
     criterion = SoftTargetCrossEntropy() if mixes else LabelSmoothingCrossEntropy(recipe.label_smoothing)
 
-    def step() -> None:
-        images = parts.images.to(device, non_blocking=True).float().sub_(mean).div_(std)
-        labels = parts.labels.to(device, non_blocking=True)
+    def step(batch: Sequence[torch.Tensor] = parts.batch) -> None:
+        images, labels = (part.to(device, non_blocking=True) for part in batch[:2])
+        if images.dtype == torch.uint8:  # else timm's loader has done it
+            images = images.float().sub_(mean).div_(std)
         if mixes:
             images, labels = mixup(images, labels)
         with parts.autocast():
@@ -123,9 +125,8 @@ def luab_loop(parts: Parts, backbone: str, weight: float) -> Step:
     recipe = parts.recipe.model_copy(update={"batch_size": size})
     run = Run(parts.dataset, backbone, "click" if weight else "none", weight, 0)
     trainer = Trainer.build(run, recipe, Split(1, size, 1), 1000, parts.device, Processes())
-    batch = [parts.images, parts.labels, parts.points, parts.weights]
 
-    def step() -> None:
+    def step(batch: list[torch.Tensor] = parts.batch) -> None:
         trainer.step(batch, Asked)
 
     return step
