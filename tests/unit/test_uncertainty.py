@@ -9,7 +9,7 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score
 
 from luab.errors import DataError
-from luab.outcomes import Outcomes, Ranking, grouped, share
+from luab.outcomes import Outcomes, Ranking, Rankings, grouped, rankings, share
 from luab.uncertainty import draws, headline, interval, mcnemar, paired, wilson
 
 
@@ -187,3 +187,45 @@ def test_the_order_of_images_does_not_matter(right, seed):
     assert plain.ids == shuffled.ids
     assert interval(plain, 100) == interval(shuffled, 100)
     assert (draws(plain, 50, 1) == draws(shuffled, 50, 1)).all()
+
+
+def several_labels(seed: int, gain: float = 0.0) -> Rankings:
+    """60 images, 4 classes of which the last has no positive; positives score higher by 1 + gain."""
+    rng = np.random.default_rng(seed)
+    positive = np.arange(60)[:, None] % 5 == np.arange(4)
+    positive[:, 3] = False
+    scores = np.random.default_rng(0).normal(size=(60, 4)) + positive * (1 + gain)
+    order = rng.permutation(60)
+    names = pa.chunked_array([[f"i{k:05d}" for k in order]])
+    return rankings(names, positive[order], scores[order].astype(np.float32), np.ones((60, 4), dtype=bool))
+
+
+def test_map_is_scored_anew_in_each_draw():
+    images = several_labels(1)
+    assert images.ids == sorted(images.ids) and images.scores.shape == (60, 3)
+    expected = [average_precision_score(images.positive[:, k], images.scores[:, k]) for k in range(3)]
+    assert headline(images) == pytest.approx(np.mean(expected))
+    again = several_labels(2)  # another order of rows
+    assert headline(again) == pytest.approx(headline(images)) and again.ids == images.ids
+    drawn = draws(images, 400, 0)
+    found = interval(images, 400)
+    assert found.low < found.value < found.high and 0.01 < drawn.std() < 0.2
+
+
+def test_two_rankings_of_several_labels_are_compared_image_by_image():
+    first, second = several_labels(1), several_labels(1, gain=2.0)
+    found = paired(first, second, 400)
+    assert found.method == "bootstrap" and found.difference > 0.1 and found.low > 0 and found.p < 0.02
+    assert paired(first, first, 400).p == 1.0
+    with pytest.raises(DataError, match="same images"):
+        paired(first, second._replace(positive=~second.positive), 400)
+    with pytest.raises(DataError, match="same images"):
+        paired(first, a_ranking(0), 400)
+
+
+def test_a_draw_without_a_class_s_positives_leaves_the_class_out():
+    positive = np.zeros((40, 2), dtype=bool)
+    positive[0, 0], positive[:20, 1] = True, True  # one positive alone: missing in a third of the draws
+    scores = np.where(positive, 1.0, 0.0).astype(np.float32)
+    images = rankings(ids(40), positive, scores, np.ones((40, 2), dtype=bool))
+    assert draws(images, 200, 0).tolist() == [1.0] * 200
