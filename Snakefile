@@ -30,7 +30,7 @@ include: "workflow/rules/render.smk"
 
 rule prepared:
     input:
-        all_prepared(),
+        PLAN.prepared(),
 
 
 rule all:

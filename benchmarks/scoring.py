@@ -9,6 +9,7 @@ in turn, several times; medians are shown. Rates per core count processor time, 
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -218,10 +219,27 @@ def side_by_side(maps: int, repeats: int, cells: int) -> dict[str, Any]:
 
 
 def whole_suite(root: Path, processes: int) -> dict[str, Any]:
-    """Scores every benchmark in a process of its own: seconds by benchmark, and peak memory of all its processes."""
+    """Scores every benchmark in a process of its own: seconds by benchmark, and peak memory of all its processes.
+
+    Memory is what all of them hold together, seen every 50 ms; pages that they share count more than once.
+    """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:  # not multiprocessing's: its workers may have no children
-        return pool.submit(_score_all, root, processes).result()
+        scoring = psutil.Process(pool.submit(os.getpid).result())
+        found, peak = pool.submit(_score_all, root, processes), 0
+        while not found.done():
+            peak = max(peak, _held(scoring))
+            time.sleep(0.05)
+        return found.result() | {"peak_memory_gib": peak / 2**30}
+
+
+def _held(process: psutil.Process) -> int:
+    """Bytes that a process and its helpers hold."""
+    held = 0
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            held += one.memory_info().rss
+    return held
 
 
 def _score_all(root: Path, processes: int) -> dict[str, Any]:
@@ -230,11 +248,8 @@ def _score_all(root: Path, processes: int) -> dict[str, Any]:
         wall, cpu = time.perf_counter(), _cpu_s()
         score([name], root / "predictions", root / "manifests", RUN, root / "scores", processes=processes)
         parts[name] = {"wall_s": time.perf_counter() - wall, "cpu_s": _cpu_s() - cpu}
-    own, child = (resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    # The helpers run at the very end, for localisation alone, beside what this process then holds.
-    together = psutil.Process().memory_info().rss / 2**30 + processes * child
     return {
-        "processes": processes, "parts": parts, "peak_memory_gib": max(own, together),
+        "processes": processes, "parts": parts,
         "wall_s": sum(p["wall_s"] for p in parts.values()), "cpu_s": sum(p["cpu_s"] for p in parts.values()),
     }  # fmt: skip
 
@@ -272,7 +287,7 @@ def show(found: dict[str, Any]) -> None:
     table.add_row("all", f"{suite['wall_s']:.1f}", f"{suite['cpu_s']:.1f}")
     console.print(table)
     console.print(
-        f"peak memory at most {suite['peak_memory_gib']:.2f} GiB; asked for: {LIMITS['suite_s']:g} s, "
+        f"peak memory {suite['peak_memory_gib']:.2f} GiB; asked for: {LIMITS['suite_s']:g} s, "
         f"{LIMITS['memory_gib']:g} GiB"
     )
 

@@ -2,14 +2,13 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from luab.coco_benchmarks import COCO_BENCHMARKS
 from luab.data.labels import EXTRA_CORRUPTIONS, IN9_VARIANTS, in9_of_class, near_names
 from luab.data.testsets import TEST_SETS, TestSet
 from luab.errors import ConfigError, DataError
@@ -17,8 +16,9 @@ from luab.metrics import background, corruption, ood
 from luab.metrics.accuracy import Bools, Count, Ints, count_by_group, has_label, is_correct, labelled_count
 from luab.metrics.localization import IOU_PCT, box_accuracy, point_distances, points_in_box
 from luab.metrics.synthetic import mean_over_values
-from luab.outcomes import Outcomes, Ranking, grouped, ranking, share
+from luab.outcomes import grouped, ranking, share
 from luab.predictions import boxes_of, ids_of, labels_of, numbers_of, points_of, score_maps_of, texts_of, top5_of
+from luab.protocol import Benchmark, Detail, Inputs, Scores
 
 _TOP5 = ("image_id", "labels", "top5")
 _GROUPED = (*_TOP5, "group")
@@ -26,74 +26,6 @@ _SUBSET = ("image_id", "labels", "restricted_top1")
 _CHALLENGE = ("image_id", "vulnerable", "backgrounds_tried")
 _CAM = ("image_id", "cam", "cam_h", "cam_w", "width", "height", "boxes", "point_x", "point_y")
 _CROP = "shorter side to {resized_px}, centre crop {input_px}"
-
-
-class Detail(NamedTuple):
-    """One number for a part of a benchmark's images."""
-
-    group: str
-    metric: str
-    value: float
-    n: int
-
-
-class Inputs(NamedTuple):
-    """What a benchmark computes from: checked tables by test set, manifests by dataset, side of the crop, processes."""
-
-    tables: Mapping[str, pa.Table]
-    manifests: Mapping[str, pa.Table]
-    input_px: int
-    processes: int = 1
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One benchmark's result for one run.
-
-    Attributes:
-        metrics: Name -> fraction.
-        n: Images that the metrics are about.
-        ids: Their image ids, in any order.
-        details: Numbers for parts of them.
-        extra: Anything else worth keeping; not collected.
-        images: What the headline is made of, image by image; made when asked for, since few ask.
-    """
-
-    metrics: dict[str, float]
-    n: int
-    ids: Iterable[str]
-    details: list[Detail] = field(default_factory=list)
-    extra: dict[str, Any] = field(default_factory=dict)
-    images: Callable[[], Outcomes | Ranking] | None = None
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """Which predictions a benchmark needs and what it makes of them.
-
-    Attributes:
-        name: Key in BENCHMARKS and stem of the score file.
-        title: For tables and figures.
-        test_sets: Predictions that it reads.
-        columns: Columns of each that it needs.
-        protocol: One line for captions; {input_px} and {resized_px} are filled in.
-        headline: The metric that stands for the benchmark.
-        better: Whether a higher or a lower headline is better.
-        compute: The numbers.
-        manifests: Manifests that it reads besides (image_id and labels).
-        instead_of: The benchmark whose images it scores by another protocol; "" for the releasing paper's own.
-    """
-
-    name: str
-    title: str
-    test_sets: tuple[str, ...]
-    columns: tuple[str, ...]
-    protocol: str
-    headline: str
-    better: Literal["higher", "lower"]
-    compute: Callable[[Inputs], Scores]
-    manifests: tuple[str, ...] = ()
-    instead_of: str = ""
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -457,7 +389,7 @@ def _localised(test_set: TestSet) -> Benchmark:
 _WHOLE = "stored images seen whole at {input_px}"
 _AGAIN = f"stored images once more resized and cropped: {_CROP}"
 
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _RELEASED}
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (*_RELEASED, *COCO_BENCHMARKS)}
 _ALTERNATIVES = (
     _other_choice("imagenet_a", "natural adversarial examples"),
     _other_choice("imagenet_r", "renditions"),

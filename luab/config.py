@@ -16,30 +16,25 @@ import pydantic
 import yaml
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from luab.errors import ConfigError
 from luab.paths import DATASET, Layout, Run
+from luab.recipes import Closed, Positive, Recipe
 
 Supervision = Literal["none", "random", "click", "trace", "centre", "box"]
+CocoSupervision = Literal["none", "random", "click", "click_shared", "replayed", "centre", "box"]
 Decoding = Literal["exact", "fast"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+LABELLING = "click"
+"""Supervision of COCO whose points decide which labels a crop keeps, for every run."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Paths(_Closed):
+class Paths(Closed):
     """Where things are read and written."""
 
     data: Path = Field(Path("data"), description="Archives, byproduct index, manifests, targets.")
@@ -56,7 +51,7 @@ class Paths(_Closed):
     partial: bool = Field(False, description="Accept trees that hold only some of the classes (demo world, samples).")
 
 
-class Backbone(_Closed):
+class Backbone(Closed):
     """One architecture of the study."""
 
     name: Name = Field(description="timm model name, e.g. resnet50.")
@@ -74,22 +69,22 @@ class Backbone(_Closed):
         return name
 
 
-class Sweep(_Closed):
+class Sweep(Closed):
     """The lambda grid: which supervisions are swept on which backbones."""
 
     backbones: list[Name] = Field(description="Names from `backbones` that get the whole grid.")
-    supervisions: list[Supervision] = Field(description="Swept supervisions; the rest use `luab_lambda`.")
+    supervisions: list[Name] = Field(description="Swept supervisions; the rest use `luab_lambda`.")
     lambdas: list[Positive] = Field(description="Weights of the byproduct loss; 0 is the baseline.")
 
 
-class Suite(_Closed):
+class Suite(Closed):
     """Benchmarks whose test sets one predict job covers."""
 
     name: Name = Field(description="Name of the predictions' card.")
     benchmarks: list[Name] = Field(min_length=1, description="Names from luab.benchmarks.BENCHMARKS.")
 
 
-class Compute(_Closed):
+class Compute(Closed):
     """What a job may use.
 
     Device, loader processes and the batch of a prediction change no result on the CPU. Another number of training
@@ -143,7 +138,7 @@ class Compute(_Closed):
         return max(1, self.threads // self.gpus)
 
 
-class Packing(_Closed):
+class Packing(Closed):
     """Training images once copied into a few large files, for file systems that are slow with many small ones."""
 
     shorter_side_px: int | None = Field(
@@ -155,78 +150,11 @@ class Packing(_Closed):
     shard_mb: int = Field(1000, ge=1, description="Size of one file, about.")
 
 
-class Demo(_Closed):
+class Demo(Closed):
     """The drawn world that stands in for the real data; absent in the full study."""
 
     seed: int = Field(0, ge=0, description="Seed of the drawing.")
     size_px: int = Field(64, ge=32, description="Side of a typical image.")
-
-
-class Recipe(_Closed):
-    """How one backbone family is trained; everything here changes the result."""
-
-    epochs: int = Field(ge=1, description="Passes over the training set.")
-    batch_size: int = Field(ge=1, description="Total over all GPUs and accumulation steps.")
-    input_px: int = Field(224, ge=16, description="Side of the crop that the network sees.")
-    crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.875, description="Evaluation: side of the crop over the resized shorter side."
-    )
-    crop_scale: tuple[Fraction, Fraction] = Field((0.08, 1.0), description="Training crop's share of the area.")
-    interpolation: Literal["bilinear", "bicubic"] = Field("bicubic", description="Of the training crop.")
-    optimizer: str = Field(description="timm optimiser name, e.g. sgd, adamw.")
-    lr: Positive = Field(description="Peak learning rate, for the batch size above.")
-    weight_decay: float = Field(ge=0, description="As timm applies it: not on biases and norms.")
-    momentum: Fraction = Field(0.9, description="Of SGD; ignored by others.")
-    warmup_epochs: float = Field(5, ge=0, description="Linear warm-up.")
-    min_lr: float = Field(0.0, ge=0, description="End of the cosine.")
-    label_smoothing: Fraction = Field(0.0, description="Of the cross-entropy.")
-    mixup: float = Field(0.0, ge=0, description="Alpha; 0 is off.")
-    cutmix: float = Field(0.0, ge=0, description="Alpha; 0 is off.")
-    auto_augment: str | None = Field(
-        None,
-        description="timm policy that keeps geometry, e.g. 3a; others would move the object off its click.",
-    )
-    color_jitter: float | None = Field(None, ge=0, description="Brightness, contrast, saturation.")
-    drop_path: Fraction = Field(0.0, description="Stochastic depth.")
-    ema_decay: Fraction | None = Field(None, description="Average of the weights; null is off.")
-    clip_grad: Positive | None = Field(None, description="Gradient norm; null is off.")
-    amp: Literal["none", "bfloat16", "float16"] = Field("none", description="Mixed precision on a GPU.")
-    channels_last: bool = Field(False, description="Memory format; faster convolutions, on CPUs too.")
-    sync_batchnorm: bool = Field(
-        False, description="BatchNorm over the forward passes of all processes; on GPUs only, alike for one process."
-    )
-    model_kwargs: dict[str, Any] = Field({}, description="Passed to timm.create_model.")
-
-    @model_validator(mode="after")
-    def _keeps_geometry(self) -> "Recipe":
-        if self.auto_augment and not re.fullmatch(r"3a(-mstd[0-9.]+)?", self.auto_augment):
-            raise ValueError(
-                f"auto_augment {self.auto_augment!r} shears, shifts or turns the image, and the click would "
-                "stay behind; use '3a' (colour only) or null"
-            )
-        if (self.mixup or self.cutmix) and self.batch_size % 2:
-            raise ValueError("mixup and cutmix pair images: batch_size must be even")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A key that came later is not written at its default: results of a recipe that lacks it stay its results.
-        content: dict[str, Any] = whole(self)
-        if not self.sync_batchnorm:
-            del content["sync_batchnorm"]
-        return content
-
-    @model_validator(mode="after")
-    def _ranges_agree(self) -> "Recipe":
-        smallest, largest = self.crop_scale
-        if not 0 < smallest <= largest:
-            raise ValueError(f"crop_scale {list(self.crop_scale)} is not [smallest, largest], both above 0")
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"warmup_epochs {self.warmup_epochs:g} leaves nothing of {self.epochs} epochs; the peak "
-                "learning rate would never be reached"
-            )
-        return self
 
 
 @dataclass(frozen=True)
@@ -260,41 +188,14 @@ class Split:
         )
 
 
-class Study(_Closed):
-    """Everything that decides what is run; built by `load_study` or `parse_study`."""
+class Part(Closed):
+    """What is trained and measured on one data set."""
 
-    label: str = Field("", description="Words printed on every table and figure; empty for the real study.")
     backbones: list[Backbone] = Field(min_length=1, description="Architectures, with recipe and speed.")
-    supervisions: list[Supervision] = Field(
-        min_length=1, description="none = baseline, random = control, click = LUAB."
-    )
+    supervisions: list[Any] = Field(min_length=1, description="none = baseline, random = control, click = LUAB.")
     luab_lambda: Positive = Field(1.0, description="Lambda of the main tables.")
     sweep: Sweep = Field(description="The lambda grid.")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="One training per seed.")
-    random_points_seed: int = Field(0, ge=0, description="Of the control's points, drawn once per image.")
     suites: list[Suite] = Field(min_length=1, description="Benchmarks, by predict job.")
-    decoding: Decoding = Field(
-        "exact",
-        description="Of training images: exact = Pillow, as the official loader; fast = twice the speed, the same "
-        "crops and points, pixels that seldom differ by more than 1 of 255. Evaluation is always exact.",
-    )
-    packing: Packing | None = Field(None, description="Pack the training images before training; null reads files.")
-    compute: Compute = Field(Compute.model_validate({}), description="What a job may use.")
-    paths: Paths = Field(Paths.model_validate({}), description="Where things are read and written.")
-    demo: Demo | None = Field(None, description="Draw the demo world instead of downloading.")
-    recipes: dict[str, Recipe] = Field({}, description="Read from `paths.recipes`; not written by hand.")
-
-    @model_validator(mode="after")
-    def _names_agree(self, info: ValidationInfo) -> "Study":
-        mistakes = list(_disagreements(self, (info.context or {}).get("recipes", [])))
-        if mistakes:
-            raise ValueError("\n".join(mistakes))
-        return self
-
-    @property
-    def layout(self) -> Layout:
-        """Paths of every artefact."""
-        return Layout(self.paths.data, self.paths.results)
 
     def backbone(self, name: str) -> Backbone:
         """The entry of a backbone by name.
@@ -306,14 +207,6 @@ class Study(_Closed):
             if backbone.name == name:
                 return backbone
         raise ConfigError(f"Backbone {name!r} is not in the study.{_did_you_mean(name, self.backbone_names)}")
-
-    def recipe(self, backbone: str) -> Recipe:
-        """The recipe of a backbone."""
-        return self.recipes[self.backbone(backbone).recipe]
-
-    def split(self, backbone: str) -> Split:
-        """How the batches of a backbone's trainings are made up."""
-        return Split.of(self.recipe(backbone), self.compute)
 
     @property
     def backbone_names(self) -> list[str]:
@@ -332,13 +225,100 @@ class Study(_Closed):
         swept = backbone in self.sweep.backbones and supervision in self.sweep.supervisions
         return sorted({self.luab_lambda, *(self.sweep.lambdas if swept else [])})
 
+
+class Coco(Part):
+    """COCO and COCO-AB: several labels per image and a point for each of them."""
+
+    supervisions: list[CocoSupervision] = Field(
+        min_length=1,
+        description="none = baseline, random = control, click = LUAB with a point head per class, click_shared = one "
+        "head for all classes; replayed: moves and removals of icons count.",
+    )
+    keep_labels: bool = Field(
+        False,
+        description="Classes whose tagged point was cut away stay positive; false: the official loader's rule.",
+    )
+
+
+class Study(Part):
+    """Everything that decides what is run; built by `load_study` or `parse_study`.
+
+    Its own backbones, supervisions, lambdas and suites are those of ImageNet.
+    """
+
+    label: str = Field("", description="Words printed on every table and figure; empty for the real study.")
+    supervisions: list[Supervision] = Field(
+        min_length=1, description="none = baseline, random = control, click = LUAB."
+    )
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="One training per seed.")
+    random_points_seed: int = Field(0, ge=0, description="Of the control's points, drawn once per image.")
+    coco: Coco | None = Field(None, description="The same for COCO; null leaves it out.")
+    decoding: Decoding = Field(
+        "exact",
+        description="Of ImageNet's training images: exact = Pillow, as the official loader; fast = twice the speed, "
+        "the same crops and points, pixels that seldom differ by more than 1 of 255. Evaluation is always exact.",
+    )
+    packing: Packing | None = Field(None, description="Pack ImageNet's training images; null reads files.")
+    compute: Compute = Field(Compute.model_validate({}), description="What a job may use.")
+    paths: Paths = Field(Paths.model_validate({}), description="Where things are read and written.")
+    demo: Demo | None = Field(None, description="Draw the demo world instead of downloading.")
+    recipes: dict[str, Recipe] = Field({}, description="Read from `paths.recipes`; not written by hand.")
+
+    @model_validator(mode="after")
+    def _names_agree(self, info: ValidationInfo) -> "Study":
+        mistakes = list(_disagreements(self, (info.context or {}).get("recipes", [])))
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
+
+    @property
+    def layout(self) -> Layout:
+        """Paths of every artefact."""
+        return Layout(self.paths.data, self.paths.results)
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """What is done on each data set, ImageNet first."""
+        return {DATASET: self} | ({"coco": self.coco} if self.coco else {})
+
+    def part(self, dataset: str) -> Part:
+        """What is done on one data set.
+
+        Raises:
+            ConfigError: The study leaves it out.
+        """
+        if dataset not in self.parts:
+            raise ConfigError(f"The study has no part {dataset!r}, it has {', '.join(self.parts)}: see `coco`.")
+        return self.parts[dataset]
+
+    def part_of_suite(self, suite: str) -> tuple[str, Part]:
+        """The data set and the part that a suite belongs to.
+
+        Raises:
+            ConfigError: There is no such suite.
+        """
+        for dataset, part in self.parts.items():
+            if suite in [one.name for one in part.suites]:
+                return dataset, part
+        names = [one.name for part in self.parts.values() for one in part.suites]
+        raise ConfigError(f"There is no suite {suite!r}.{_did_you_mean(suite, names)}")
+
+    def recipe(self, backbone: str, dataset: str = DATASET) -> Recipe:
+        """The recipe of a backbone on a data set."""
+        return self.recipes[self.part(dataset).backbone(backbone).recipe]
+
+    def split(self, backbone: str, dataset: str = DATASET) -> Split:
+        """How the batches of a backbone's trainings are made up."""
+        return Split.of(self.recipe(backbone, dataset), self.compute)
+
     def runs(self) -> list[Run]:
         """Every training of the study."""
         return [
-            Run(DATASET, backbone, supervision, weight, seed)
-            for backbone in self.backbone_names
-            for supervision in self.supervisions
-            for weight in self.weights(backbone, supervision)
+            Run(dataset, backbone, supervision, weight, seed)
+            for dataset, part in self.parts.items()
+            for backbone in part.backbone_names
+            for supervision in part.supervisions
+            for weight in part.weights(backbone, supervision)
             for seed in self.seeds
         ]
 
@@ -427,6 +407,7 @@ def _sections() -> list[tuple[str, type[BaseModel]]]:
         ("backbones[]", Backbone),
         ("sweep", Sweep),
         ("suites[]", Suite),
+        ("coco", Coco),
         ("compute", Compute),
         ("packing", Packing),
         ("demo", Demo),
@@ -435,40 +416,69 @@ def _sections() -> list[tuple[str, type[BaseModel]]]:
 
 
 def _disagreements(study: Study, recipes: Sequence[str]) -> Iterator[str]:
-    names = study.backbone_names
-    for i, backbone in enumerate(study.backbones):
+    for dataset, part in study.parts.items():
+        at = "" if dataset == DATASET else f"{dataset}."
+        yield from (f"{at}{mistake}" for mistake in _wrong_names(part, study, recipes))
+    suites = [suite.name for part in study.parts.values() for suite in part.suites]
+    for key, values in (("seeds", study.seeds), ("suites", suites)):
+        yield from _twice(key, values)
+    for name, recipe in study.recipes.items():
+        yield from _splits_badly(name, recipe, study.compute)
+    if study.coco:
+        yield from _unfit_for_coco(study, study.coco)
+
+
+def _wrong_names(part: Part, study: Study, recipes: Sequence[str]) -> Iterator[str]:
+    names = part.backbone_names
+    for i, backbone in enumerate(part.backbones):
         if backbone.recipe not in study.recipes:
             yield (
                 f"backbones[{i}].recipe: {study.paths.recipes}/{backbone.recipe}.yaml is not there."
                 f"{_did_you_mean(backbone.recipe, recipes)}"
             )
-    for i, name in enumerate(study.sweep.backbones):
+    for i, name in enumerate(part.sweep.backbones):
         if name not in names:
             yield f"sweep.backbones[{i}]: {name!r} is not in `backbones`.{_did_you_mean(name, names)}"
-    for i, supervision in enumerate(study.sweep.supervisions):
-        if supervision == "none" or supervision not in study.supervisions:
+    for i, supervision in enumerate(part.sweep.supervisions):
+        if supervision == "none" or supervision not in part.supervisions:
             yield (
                 f"sweep.supervisions[{i}]: {supervision!r} is not one of `supervisions` that has a lambda."
-                f"{_did_you_mean(supervision, [name for name in study.supervisions if name != 'none'])}"
+                f"{_did_you_mean(supervision, [name for name in part.supervisions if name != 'none'])}"
             )
-    for weight in [study.luab_lambda, *study.sweep.lambdas]:
+    for weight in [part.luab_lambda, *part.sweep.lambdas]:
         if float(f"{weight:g}") != weight:
             yield f"lambda {weight!r}: a run's folder holds six digits, {weight:g}; round it."
-    lists: list[tuple[str, Sequence[Any]]] = [
+    for key, values in (
         ("backbones", names),
-        ("supervisions", study.supervisions),
-        ("seeds", study.seeds),
-        ("suites", [suite.name for suite in study.suites]),
-        ("suites[].benchmarks", study.benchmarks),
-    ]
-    for key, values in lists:
-        twice = sorted({str(value) for value in values if values.count(value) > 1})
-        if twice:
-            yield f"{key}: {', '.join(twice)} stands there twice; once is enough."
-    for name, recipe in study.recipes.items():
-        yield from _splits_badly(name, recipe, study.compute)
-    if "none" not in study.supervisions:
+        ("supervisions", part.supervisions),
+        ("suites[].benchmarks", part.benchmarks),
+    ):
+        yield from _twice(key, values)
+    if "none" not in part.supervisions:
         yield "supervisions: 'none', the baseline, is missing; every difference is taken to it."
+
+
+def _twice(key: str, values: Sequence[Any]) -> Iterator[str]:
+    if twice := sorted({str(value) for value in values if values.count(value) > 1}):
+        yield f"{key}: {', '.join(twice)} stands there twice; once is enough."
+
+
+def _unfit_for_coco(study: Study, coco: Coco) -> Iterator[str]:
+    for i, backbone in enumerate(coco.backbones):
+        recipe = study.recipes.get(backbone.recipe)
+        if recipe is None:
+            continue
+        for key in ("mixup", "cutmix", "label_smoothing"):
+            if getattr(recipe, key):
+                yield f"recipes.{backbone.recipe}.{key}: of images with several labels there is none; set it to 0."
+        if recipe.initial == "imagenet" and backbone.name not in study.backbone_names:
+            yield (
+                f"coco.backbones[{i}]: {backbone.recipe} begins with ImageNet weights of {backbone.name}, which is not "
+                f"in `backbones`.{_did_you_mean(backbone.name, study.backbone_names)}"
+            )
+    for i, backbone in enumerate(study.backbones):
+        if (recipe := study.recipes.get(backbone.recipe)) and recipe.initial == "imagenet":
+            yield f"backbones[{i}]: {backbone.recipe} begins with ImageNet weights; that is for `coco` alone."
 
 
 def _splits_badly(name: str, recipe: Recipe, compute: Compute) -> Iterator[str]:
@@ -515,6 +525,8 @@ def _place(loc: Sequence[int | str]) -> str:
 def _siblings(loc: Sequence[int | str]) -> list[str]:
     if len(loc) == 1:
         return list(Study.model_fields)
+    if loc[0] == "coco" and len(loc) > 2:
+        return _siblings(loc[1:])
     by_name = {name.partition("[")[0].partition("/")[0]: model for name, model in _sections()}
     model = by_name.get(str(loc[0]))
     return list(model.model_fields) if model else []
@@ -541,8 +553,10 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 def _read_recipes(config: Mapping[str, Any], root: Path) -> dict[str, Any]:
     folder = _recipe_folder(config, root)
-    backbones = config.get("backbones")
-    named = [str(b.get("recipe")) for b in backbones if isinstance(b, dict)] if isinstance(backbones, list) else []
+    coco = config.get("coco")
+    lists = [config.get("backbones"), coco.get("backbones") if isinstance(coco, dict) else None]
+    backbones = [b for several in lists if isinstance(several, list) for b in several]
+    named = [str(b.get("recipe")) for b in backbones if isinstance(b, dict)]
     return {
         name: _read_yaml(folder / f"{name}.yaml")
         for name in dict.fromkeys(named)

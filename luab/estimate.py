@@ -9,7 +9,7 @@ from luab.config import Study
 from luab.data.layouts import KNOWN
 from luab.data.testsets import TEST_SETS
 from luab.files import read_json
-from luab.paths import Run
+from luab.paths import DATASET, Run
 
 _FORWARD_SHARE = 1 / 3  # a backward pass has about twice the arithmetic of a forward pass
 _SWEEP = "lambda sweep: the other lambdas"
@@ -28,6 +28,10 @@ class Speed:
     source: str
 
 
+Speeds = Mapping[tuple[str, str], Speed]
+"""By data set and backbone."""
+
+
 @dataclass
 class Part:
     """A part of the study.
@@ -43,29 +47,33 @@ class Part:
     gpu_hours: float = 0.0
 
 
-def published_speeds(study: Study) -> dict[str, Speed]:
-    """The speeds of the configuration, by backbone; the comment above them names their source."""
-    return {backbone.name: Speed(backbone.gpu_images_per_s, "config") for backbone in study.backbones}
+def published_speeds(study: Study) -> Speeds:
+    """The speeds of the configuration; the comment above them names their source."""
+    return {
+        (dataset, backbone.name): Speed(backbone.gpu_images_per_s, "config")
+        for dataset, part in study.parts.items()
+        for backbone in part.backbones
+    }
 
 
-def known_speeds(study: Study) -> dict[str, Speed]:
+def known_speeds(study: Study) -> Speeds:
     """Median speed of the finished trainings of each backbone; before there are any, the configuration's."""
-    speeds = published_speeds(study)
-    for name in study.backbone_names:
-        cards = [study.layout.run_json(run) for run in study.runs() if run.backbone == name]
+    speeds = dict(published_speeds(study))
+    for place in speeds:
+        cards = [study.layout.run_json(run) for run in study.runs() if _place(run) == place]
         made = [read_json(card) for card in cards if card.is_file()]
         if measured := [one["images_per_s"] / one["processes"] for one in made if one.get("images_per_s")]:
-            speeds[name] = Speed(statistics.median(measured), f"measured, n={len(measured)}")
+            speeds[place] = Speed(statistics.median(measured), f"measured, n={len(measured)}")
     return speeds
 
 
-def training_hours(study: Study, run: Run, speeds: Mapping[str, Speed]) -> float:
+def training_hours(study: Study, run: Run, speeds: Speeds) -> float:
     """GPU hours of one training: images x epochs / speed."""
-    images = (KNOWN["imagenet_train"]["n"] or 0) * study.recipe(run.backbone).epochs
-    return images / speeds[run.backbone].images_per_s / 3600
+    images = (KNOWN[f"{run.dataset}_train"]["n"] or 0) * study.recipe(run.backbone, run.dataset).epochs
+    return images / speeds[_place(run)].images_per_s / 3600
 
 
-def prediction_hours(run: Run, benchmarks: Iterable[str], speeds: Mapping[str, Speed]) -> float:
+def prediction_hours(run: Run, benchmarks: Iterable[str], speeds: Speeds) -> float:
     """GPU hours of one run's predictions for some benchmarks, a forward pass taken as a third of a training step.
 
     Sets of unknown size count as nothing, the Backgrounds Challenge as one pass over its images. Where loading is
@@ -73,10 +81,10 @@ def prediction_hours(run: Run, benchmarks: Iterable[str], speeds: Mapping[str, S
     """
     manifests = [name for test_set in test_sets_of(benchmarks) for name in TEST_SETS[test_set].manifests]
     images = sum(KNOWN[name]["n"] or 0 for name in manifests)
-    return images * _FORWARD_SHARE / speeds[run.backbone].images_per_s / 3600
+    return images * _FORWARD_SHARE / speeds[_place(run)].images_per_s / 3600
 
 
-def parts(study: Study, speeds: Mapping[str, Speed]) -> list[Part]:
+def parts(study: Study, speeds: Speeds) -> list[Part]:
     """The study in parts: trainings by supervision, the rest of the lambda sweep, predictions by suite."""
     found: dict[str, Part] = {}
     for run in study.runs():
@@ -84,11 +92,12 @@ def parts(study: Study, speeds: Mapping[str, Speed]) -> list[Part]:
         part = found.setdefault(name, Part(name))
         part.trainings += 1
         part.gpu_hours += training_hours(study, run, speeds)
-    if _SWEEP in found:
-        found[_SWEEP] = found.pop(_SWEEP)  # after what the main tables need
-    for suite in study.suites:
-        hours = sum(prediction_hours(run, suite.benchmarks, speeds) for run in study.runs())
-        found[suite.name] = Part(f"predictions: {suite.name}", 0, hours)
+    found = dict(sorted(found.items(), key=lambda item: item[0].endswith(_SWEEP)))  # after what the main tables need
+    for dataset, measured in study.parts.items():
+        runs = [run for run in study.runs() if run.dataset == dataset]
+        for suite in measured.suites:
+            hours = sum(prediction_hours(run, suite.benchmarks, speeds) for run in runs)
+            found[suite.name] = Part(f"predictions: {suite.name}", 0, hours)
     return list(found.values())
 
 
@@ -97,11 +106,11 @@ def markdown(study: Study) -> str:
     speeds = published_speeds(study)
     estimate = parts(study, speeds)
     rows = [f"| {part.name} | {part.trainings or ''} | {part.gpu_hours:,.0f} |" for part in estimate]
-    runs = {name: [run for run in study.runs() if run.backbone == name] for name in study.backbone_names}
+    runs = {place: [run for run in study.runs() if _place(run) == place] for place in speeds}
     per_backbone = [
-        f"| {name} | {speeds[name].images_per_s:,.0f} | {study.recipe(name).epochs} "
+        f"| {dataset} | {name} | {speeds[dataset, name].images_per_s:,.0f} | {study.recipe(name, dataset).epochs} "
         f"| {training_hours(study, own[0], speeds):.0f} | {len(own)} |"
-        for name, own in runs.items()
+        for (dataset, name), own in runs.items()
     ]
     total = sum(part.gpu_hours for part in estimate)
     return "\n".join(
@@ -120,8 +129,8 @@ def markdown(study: Study) -> str:
             *rows,
             f"| **all** | {len(study.runs())} | **{total:,.0f}** |",
             "",
-            "| backbone | images/s | epochs | GPU hours per training | trainings |",
-            "|---|---|---|---|---|",
+            "| data set | backbone | images/s | epochs | GPU hours per training | trainings |",
+            "|---|---|---|---|---|---|",
             *per_backbone,
             "",
             "Predictions: a forward pass is taken as a third of a training step; ObjectNet, whose size no source",
@@ -131,8 +140,12 @@ def markdown(study: Study) -> str:
     )
 
 
+def _place(run: Run) -> tuple[str, str]:
+    return run.dataset, run.backbone
+
+
 def _part_of(study: Study, run: Run) -> str:
-    if run.weight not in (0.0, study.luab_lambda):
-        return _SWEEP
     names = {"none": "baseline", "random": "random-points control", "click": "LUAB"}
-    return names.get(run.supervision, run.supervision)
+    swept = run.weight not in (0.0, study.part(run.dataset).luab_lambda)
+    name = _SWEEP if swept else names.get(run.supervision, run.supervision.replace("_", " "))
+    return name if run.dataset == DATASET else f"{run.dataset.upper()}: {name}"

@@ -10,9 +10,22 @@ from torch import nn
 
 from luab.config import Recipe
 from luab.errors import ConfigError
+from luab.paths import Run
 from luab.shapes import Images, Logits, Points
 
 CLASSES = 1000
+COCO_CLASSES = 80
+
+
+def outputs_of(run: Run) -> tuple[int, int]:
+    """Classes of a run's classifier, and numbers that its byproduct head gives.
+
+    One point (x, y) per image of ImageNet, one per class of COCO; a shared head gives one for all classes.
+    """
+    if run.dataset == "imagenet":
+        return CLASSES, 0 if run.points is None else 2
+    points = 0 if run.points is None else 1 if run.supervision.endswith("_shared") else COCO_CLASSES
+    return COCO_CLASSES, 2 * points
 
 
 class LuabModel(nn.Module):
@@ -20,8 +33,8 @@ class LuabModel(nn.Module):
 
     Args:
         backbone: Any timm classifier.
-        outputs: Numbers that the byproduct head gives: 2 for one point per image (x, y), 0 for no
-            head. ASSUME: the head is linear on the penultimate feature, without a sigmoid.
+        outputs: Numbers that the byproduct head gives: 2 for one point per image (x, y), 160 for one per class
+            of COCO, 0 for no head. ASSUME: the head is linear on the penultimate feature, without a sigmoid.
     """
 
     def __init__(self, backbone: nn.Module, outputs: int = 2) -> None:
@@ -47,8 +60,14 @@ def with_byproduct_head(backbone: nn.Module, outputs: int = 2) -> LuabModel:
     return LuabModel(backbone, outputs)
 
 
-def build_model(backbone: str, recipe: Recipe, byproducts: bool) -> LuabModel:
-    """The randomly initialised model of a run.
+def build_model(backbone: str, recipe: Recipe, outputs: int, classes: int = CLASSES) -> LuabModel:
+    """A randomly initialised model.
+
+    Args:
+        backbone: timm name.
+        recipe: Its size of images and arguments.
+        outputs: See `LuabModel`.
+        classes: Of the classifier, unless the recipe's model_kwargs say otherwise.
 
     Raises:
         ConfigError: timm does not know the backbone (near names are listed) or refuses its arguments.
@@ -62,12 +81,12 @@ def build_model(backbone: str, recipe: Recipe, byproducts: bool) -> LuabModel:
     if recipe.drop_path:
         arguments["drop_path_rate"] = recipe.drop_path
     try:
-        network = timm.create_model(backbone, pretrained=False, **{"num_classes": CLASSES, **arguments})
+        network = timm.create_model(backbone, pretrained=False, **{"num_classes": classes, **arguments})
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(
             f"{backbone}: timm refused model_kwargs {arguments} ({error}). Correct the recipe's model_kwargs."
         ) from error
-    model = LuabModel(network, outputs=2 if byproducts else 0)
+    model = LuabModel(network, outputs)
     _try(model, backbone, recipe.input_px)
     return model
 

@@ -14,19 +14,25 @@ from luab.shapes import Images, Logits, Points, Targets
 
 
 class LuabLoss(nn.Module):
-    """loss = cross-entropy + weight x smooth-L1 of the points that survived the crop.
+    """loss = classification + weight x smooth-L1 of the points that survived the crop.
+
+    Classification is the cross-entropy, or for images with several labels the binary cross-entropy of each class.
 
     Args:
         weight: lambda. 0 leaves plain classification.
         label_smoothing: Of hard labels; soft targets come smoothed.
+        multilabel: Whether images have several labels.
 
     ASSUME: the byproduct loss is smooth-L1 with beta 1, mean over x and y, then over the batch's surviving points.
+    ASSUME: with several labels, classification is the mean of the binary cross-entropy over images and classes, and
+    the points of all classes count alike.
     """
 
-    def __init__(self, weight: float, label_smoothing: float = 0.0) -> None:
+    def __init__(self, weight: float, label_smoothing: float = 0.0, multilabel: bool = False) -> None:
         super().__init__()
         self.weight = weight
         self.label_smoothing = label_smoothing
+        self.multilabel = multilabel
 
     def forward(
         self,
@@ -41,8 +47,8 @@ class LuabLoss(nn.Module):
 
         Args:
             logits: [batch, classes].
-            predicted: [batch, 2] crop fractions, or None for a model without a byproduct head.
-            labels: int64 [batch], or class distributions [batch, classes].
+            predicted: [batch, 2] or [batch, 2 k] crop fractions, or None for a model without a byproduct head.
+            labels: int64 [batch], or class distributions [batch, classes]; of several labels 0 or 1 [batch, classes].
             points: [batch, 2] or [batch, k, 2]; ignored where the weight is 0.
             point_weights: [batch] or [batch, k]; 0 where no point survived, else 1 or the mixing weight.
             denominator: [] what the sum over points is divided by; None: the sum of their weights. A part of a
@@ -52,8 +58,11 @@ class LuabLoss(nn.Module):
         Returns:
             "loss", "classification" and "byproduct"; byproduct is 0 when no point survived.
         """
-        smoothing = self.label_smoothing if labels.ndim == 1 else 0.0
-        classification = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        if self.multilabel:
+            classification = functional.binary_cross_entropy_with_logits(logits, labels)
+        else:
+            smoothing = self.label_smoothing if labels.ndim == 1 else 0.0
+            classification = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
         byproduct = logits.new_zeros(())
         if predicted is not None:
             byproduct = point_loss(predicted, points, point_weights, denominator)
@@ -70,7 +79,7 @@ def point_loss(
     """Weighted mean of the smooth-L1 distance over surviving points; 0 when there is none.
 
     Args:
-        predicted: [batch, 2].
+        predicted: [batch, 2], one point that all k points of an image are held against, or [batch, 2 k], one each.
         points: [batch, 2] or [batch, k, 2] in the same frame.
         weights: [batch] or [batch, k].
         denominator: [] in place of the sum of the weights.
@@ -78,7 +87,7 @@ def point_loss(
     if points.ndim == 2:
         points, weights = points.unsqueeze(1), weights.unsqueeze(1)
     distance = functional.smooth_l1_loss(
-        predicted.float().unsqueeze(1).expand_as(points), points, reduction="none"
+        predicted.float().view(len(points), -1, 2).expand_as(points), points, reduction="none"
     ).mean(dim=-1)  # [batch, k, 2] -> [batch, k]
     # Absent points stand at (-1, -1): where() keeps them out also of the gradient.
     total = torch.where(weights > 0, weights * distance, 0).sum()

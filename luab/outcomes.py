@@ -51,6 +51,29 @@ class Ranking(NamedTuple):
     confidence: Floats
 
 
+class Rankings(NamedTuple):
+    """Images with several labels, ranked for each class: the mean over classes of the average precision.
+
+    Attributes:
+        ids: Images, ascending as text.
+        positive: [images, classes].
+        scores: [images, classes].
+        kept: [images, classes] which images count for a class.
+    """
+
+    ids: list[str]
+    positive: Bools
+    scores: Floats
+    kept: Bools
+
+
+def rankings(ids: pa.ChunkedArray, positive: Bools, scores: npt.NDArray[np.float32], kept: Bools) -> Rankings:
+    """Images in order of their ids; classes without a positive that counts are left out."""
+    order, there = pc.sort_indices(ids).to_numpy(), (positive & kept).any(axis=0)
+    parts = (np.asarray(part)[order][:, there] for part in (positive, scores.astype(np.float64), kept))
+    return Rankings(_texts(ids.take(order)), *parts)
+
+
 def share(ids: pa.ChunkedArray, right: Bools | Floats) -> Outcomes:
     """The plain mean of what each image is worth: a share of right images where that is 0 or 1."""
     order = pc.sort_indices(ids).to_numpy()

@@ -11,14 +11,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from luab.benchmarks import BENCHMARKS, Benchmark, Inputs, Scores
+from luab.benchmarks import BENCHMARKS
 from luab.compare import holm
 from luab.config import Study
 from luab.errors import DataError
 from luab.files import lines_sha256, replacing
 from luab.paths import Run
-from luab.predictions import read_labels, read_predictions
+from luab.predictions import read_listed, read_predictions
 from luab.progress import progress
+from luab.protocol import Benchmark, Inputs, Scores
+from luab.sources import source_root
 from luab.uncertainty import RESAMPLES, SEED, Interval, Paired, interval, paired
 
 COLUMNS = (
@@ -60,7 +62,7 @@ def compare_runs(
         DataError: Predictions are missing or damaged, or the two runs scored other images; all that is
             wrong is listed.
     """
-    names = list(benchmarks) or study.benchmarks
+    names = list(benchmarks) or study.part(first.dataset).benchmarks
     rows, problems = [], []
     with progress("compare", len(names), "benchmarks") as advance:
         for name in names:
@@ -85,8 +87,11 @@ def compare_runs(
 def _scores(study: Study, run: Run, benchmark: Benchmark) -> Scores:
     layout, folder = study.layout, study.layout.prediction_folder(run)
     tables = {name: read_predictions(folder, name, benchmark.columns) for name in benchmark.test_sets}
-    manifests = {name: read_labels(layout.manifest_folder(), name) for name in benchmark.manifests}
-    return benchmark.compute(Inputs(tables, manifests, study.recipe(run.backbone).input_px, os.cpu_count() or 1))
+    columns, listed = benchmark.manifest_columns, layout.manifest_folder()
+    manifests = {name: read_listed(listed, name, columns) for name in benchmark.manifests}
+    roots = {name: source_root(study, name) for name in benchmark.roots}
+    input_px = study.recipe(run.backbone, run.dataset).input_px
+    return benchmark.compute(Inputs(tables, manifests, input_px, os.cpu_count() or 1, roots))
 
 
 def _row(
@@ -111,7 +116,7 @@ def _row(
 
 
 def _protocol(study: Study, run: Run, benchmark: Benchmark) -> str:
-    recipe = study.recipe(run.backbone)
+    recipe = study.recipe(run.backbone, run.dataset)
     return benchmark.protocol.format(input_px=recipe.input_px, resized_px=int(recipe.input_px / recipe.crop_pct))
 
 

@@ -12,9 +12,10 @@ class Run:
     """One training: what tells it from every other training of the study.
 
     Attributes:
-        dataset: "imagenet".
+        dataset: "imagenet" or "coco".
         backbone: timm name.
-        supervision: "none" (baseline), "random" (control) or "click" (LUAB); see luab.data.targets.
+        supervision: "none" (baseline), "random" (control) or "click" (LUAB); see luab.data.targets and
+            luab.data.coco_targets. With "_shared" behind, one point head serves all classes of COCO.
         weight: lambda, the weight of the byproduct loss; 0 for "none".
         seed: Of initialisation, sample order and augmentation.
     """
@@ -24,6 +25,16 @@ class Run:
     supervision: str
     weight: float
     seed: int
+
+    @property
+    def points(self) -> str | None:
+        """The supervision whose file of targets is regressed; None for a baseline."""
+        return None if self.supervision == "none" else self.supervision.removesuffix("_shared")
+
+    @property
+    def imagenet_baseline(self) -> "Run":
+        """The run on ImageNet without byproducts, of the same backbone and seed."""
+        return Run(DATASET, self.backbone, "none", 0.0, self.seed)
 
     @property
     def folder(self) -> str:

@@ -12,13 +12,13 @@ from pathlib import Path
 import yaml
 
 from luab.benchmarks import BENCHMARKS, test_sets_of
-from luab.config import Study
+from luab.config import LABELLING, Coco, Study
 from luab.data.testsets import TEST_SETS
 from luab.errors import ConfigError
 from luab.estimate import parts, published_speeds, training_hours
 from luab.files import replacing
-from luab.paths import Run, card
-from luab.render.registry import FIGURES, TABLES, Needs
+from luab.paths import DATASET, Run, card
+from luab.render.registry import FIGURES, TABLES, Needs, dataset_of
 from luab.sources import FROM_IMAGENET, tree_of
 
 _SLACK = 1.5
@@ -97,27 +97,38 @@ class Plan:
         """Checks that every benchmark exists and belongs to one suite, and reads the list of downloads.
 
         Raises:
-            ConfigError: An unknown benchmark, or a test set that two suites would predict twice.
+            ConfigError: An unknown benchmark, one of another data set, or a test set that two suites would predict
+                twice.
         """
-        owner: dict[str, str] = {}
-        for suite in study.suites:
-            for name in test_sets_of(suite.benchmarks):
-                if owner.setdefault(name, suite.name) != suite.name:
-                    raise ConfigError(
-                        f"suites: both {owner[name]} and {suite.name} need the test set {name}; it would be predicted "
-                        "twice into one file. Put their benchmarks into one suite."
-                    )
+        for dataset, part in study.parts.items():
+            owner: dict[str, str] = {}
+            for suite in part.suites:
+                for name in test_sets_of(suite.benchmarks):
+                    if owner.setdefault(name, suite.name) != suite.name:
+                        raise ConfigError(
+                            f"suites: both {owner[name]} and {suite.name} need the test set {name}; it would be "
+                            "predicted twice into one file. Put their benchmarks into one suite."
+                        )
+                    if TEST_SETS[name].dataset != dataset:
+                        raise ConfigError(
+                            f"suites: {suite.name} is for {dataset} and needs the test set {name}, which is for models "
+                            f"trained on {TEST_SETS[name].dataset}. Move its benchmarks to the other data set's suites."
+                        )
         return cls(study, _archives_by_dataset(Path("config/archives.yaml")))
 
     @property
     def tables(self) -> list[str]:
-        """Names of all tables."""
-        return list(TABLES)
+        """Names of the tables of the study's data sets."""
+        return [name for name, needs in TABLES.items() if dataset_of(needs) in self.study.parts]
 
     @property
     def figures(self) -> list[str]:
-        """Names of all figures."""
-        return list(FIGURES)
+        """Names of the figures of the study's data sets."""
+        return [name for name, needs in FIGURES.items() if dataset_of(needs) in self.study.parts]
+
+    def headline_lambda(self, needs: Needs) -> float:
+        """Lambda of the main tables of the data set that a product shows."""
+        return self.study.part(dataset_of(needs)).luab_lambda
 
     @property
     def gpus(self) -> int:
@@ -186,6 +197,38 @@ class Plan:
             return [*world, *lists]
         return [str(layout.raw_card(tree_of(manifest))), *lists]
 
+    def training_inputs(self, run: Run) -> list[str]:
+        """Cards that a training waits for: of its images and points, and of the run whose weights it begins with."""
+        layout, part = self.study.layout, self.study.part(run.dataset)
+        taught = [run.points] if run.points else []
+        if isinstance(part, Coco) and not part.keep_labels:
+            taught = list(dict.fromkeys([LABELLING, *taught]))
+        first = layout.run_json(run.imagenet_baseline)
+        begun = [str(first)] if self.study.recipe(run.backbone, run.dataset).initial == "imagenet" else []
+        targets = [str(card(layout.target(name, run.dataset))) for name in taught]
+        return [*self.training_images(run.dataset), *targets, *begun]
+
+    def training_images(self, dataset: str) -> list[str]:
+        """Cards of the training images of a data set, and of their packs where the config asks for these."""
+        packed = dataset == DATASET and self.study.packing is not None
+        packs = [str(card(self.study.layout.pack("imagenet_train")))] if packed else []
+        return [self._card(f"{dataset}_train"), *packs]
+
+    def prepared(self) -> list[str]:
+        """Cards of all that trainings and predictions read."""
+        suites = [suite.name for part in self.study.parts.values() for suite in part.suites]
+        trained = [name for run in self.study.runs() for name in self.training_inputs(run)]
+        runs = {str(self.study.layout.run_json(run)) for run in self.study.runs()}
+        wanted = dict.fromkeys([*trained, *(name for suite in suites for name in self.suite_manifests(suite))])
+        return [name for name in wanted if name not in runs]
+
+    def trained_with(self, run: Run) -> str:
+        """What a training's result depends on besides its inputs, as text."""
+        part, recipe = self.study.part(run.dataset), self.study.recipe(run.backbone, run.dataset).model_dump_json()
+        if isinstance(part, Coco):
+            return f"{recipe} keep_labels" if part.keep_labels else recipe
+        return recipe if self.study.decoding == "exact" else f"{recipe} {self.study.decoding}"
+
     def target_inputs(self, dataset: str) -> list[str]:
         """Cards that the training points of a data set, imagenet or coco, wait for."""
         index = str(card(self.study.layout.index(f"{dataset}_ab")))
@@ -216,7 +259,8 @@ class Plan:
 
     def score_manifests(self, suite: str) -> list[str]:
         """Cards of the manifests that a suite's scores read beside the predictions."""
-        names = [manifest for name in self._suite(suite) for manifest in BENCHMARKS[name].manifests]
+        benchmarks = [BENCHMARKS[name] for name in self._suite(suite)]
+        names = [manifest for benchmark in benchmarks for manifest in (*benchmark.manifests, *benchmark.roots)]
         return [self._card(name) for name in dict.fromkeys(names)]
 
     def table_inputs(self, name: str) -> list[str]:
@@ -229,7 +273,7 @@ class Plan:
 
     def example_runs(self) -> tuple[Run, Run]:
         """Baseline and LUAB of the first backbone and seed, shown side by side in cam_examples."""
-        runs = self.study.runs()
+        runs = [run for run in self.study.runs() if run.dataset == DATASET]
         baseline = next(run for run in runs if run.supervision == "none")
         luab = Run(baseline.dataset, baseline.backbone, "click", self.study.luab_lambda, baseline.seed)
         if luab not in runs:
@@ -238,7 +282,7 @@ class Plan:
 
     def _inputs(self, needs: Needs) -> list[str]:
         layout, index = self.study.layout, str(card(self.study.layout.index()))
-        if needs == "scores":
+        if needs in ("scores", "coco_scores"):
             return [str(layout.scores_csv())]
         if needs == "index":
             return [index]
@@ -248,7 +292,8 @@ class Plan:
         return [*(str(layout.prediction_card(run, suite)) for run in self.example_runs()), self._card("wsol_test")]
 
     def _suite(self, name: str) -> list[str]:
-        return next(suite.benchmarks for suite in self.study.suites if suite.name == name)
+        _, part = self.study.part_of_suite(name)
+        return next(suite.benchmarks for suite in part.suites if suite.name == name)
 
     def _card(self, manifest: str) -> str:
         return str(card(self.study.layout.manifest(manifest)))

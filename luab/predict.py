@@ -23,8 +23,8 @@ from luab.data.testsets import TEST_SETS, TestSet, test_set_rows
 from luab.data.transforms import evaluation_view, to_uint8
 from luab.errors import ConfigError, DataError
 from luab.files import file_sha256, replacing, write_json
-from luab.model import LuabModel, Normalise, build_model
-from luab.paths import Run
+from luab.model import LuabModel, Normalise, build_model, outputs_of
+from luab.paths import DATASET, Run
 from luab.progress import progress
 from luab.sources import source_root
 from luab.train import choose_device
@@ -49,7 +49,8 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
     Raises:
         DataError: The model is missing or another run's, or images are missing or damaged.
     """
-    predictor = Predictor(study, study.recipe(run.backbone), functools.partial(_trained, study, run))
+    recipe = study.recipe(run.backbone, run.dataset)
+    predictor = Predictor(study, recipe, functools.partial(_trained, study, run))
     files = predictor.write(study.layout.prediction_folder(run), test_sets)
     content = {
         "run": run.identity(),
@@ -65,7 +66,8 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
 
 def _trained(study: Study, run: Run, recipe: Recipe) -> LuabModel:
     """A run's model, in the shape that a recipe gives it."""
-    model = build_model(run.backbone, recipe, byproducts=run.supervision != "none")
+    classes, outputs = outputs_of(run)
+    model = build_model(run.backbone, recipe, outputs, classes)
     load_model(study.layout.run(run) / "model.safetensors", model, run.identity())
     return model
 
@@ -130,30 +132,46 @@ class Predictor:
         dataset = EvaluationSet(roots, rows, test_set, self.recipe)
         compute = self.study.compute
         loader = evaluation_loader(dataset, compute.predict_batch, compute.workers, self.device.type == "cuda")
-        labels = torch.tensor([int(labels[0]) if len(labels) else 0 for labels in rows["labels"]])
+        labels = rows["labels"].to_numpy()
         with plain_errors(), progress(test_set.name, len(dataset), "images") as advance:
             for images, index in loader:
-                yield self._columns(test_set, images, labels[index])
+                yield self._columns(test_set, images, labels[index.numpy()])
                 advance(len(images))
 
-    def _columns(self, test_set: TestSet, images: torch.Tensor, labels: torch.Tensor) -> dict[str, np.ndarray]:
+    def _columns(self, test_set: TestSet, images: torch.Tensor, labels: np.ndarray) -> dict[str, np.ndarray]:
         pixels = self.normalise(to_device(images, self.device))
         if test_set.hole:
             blank_centre(pixels, test_set.hole, self._black if test_set.fill == "black" else 0.0)
         logits, points = self._forward(pixels)
         _check_outputs(test_set, logits)
-        columns = _ranked(logits, test_set)
+        columns = _ranked(logits, test_set) if test_set.dataset == DATASET else {"scores": logits.numpy()}
         if points is not None:
             columns["point"] = points
         if test_set.cam:
-            maps = self._maps(test_set, pixels, labels.to(self.device))
-            columns["cam"] = maps.cpu().numpy()
+            columns["cam"] = self._maps(test_set, pixels, labels)
         return columns
 
-    def _maps(self, test_set: TestSet, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _maps(self, test_set: TestSet, pixels: torch.Tensor, labels: np.ndarray) -> np.ndarray:
+        """Score maps of the images' classes, [images] arrays [classes, h, w]; of class 0 where an image has none."""
+        if test_set.dataset == DATASET:
+            labels = np.array([list(classes[:1]) or [0] for classes in labels], dtype=object)
+        maps = np.empty(len(labels), dtype=object)
+        counts = np.array([len(classes) for classes in labels])
+        parts: list[list[np.ndarray]] = [[] for _ in labels]
+        for k in range(counts.max(initial=0)):  # the k-th class of all images that have so many
+            having = np.flatnonzero(counts > k)
+            classes = torch.tensor([int(labels[i][k]) for i in having], device=self.device)
+            found = self._maps_of(test_set, pixels[torch.from_numpy(having).to(self.device)], classes)
+            for i, score_map in zip(having, found.cpu().numpy(), strict=True):
+                parts[i].append(score_map)
+        for place, part in enumerate(parts):
+            maps[place] = np.array(part, dtype=np.float32)
+        return maps
+
+    def _maps_of(self, test_set: TestSet, pixels: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         if test_set.cam_method == "attention":
-            return attention_maps(self.model, pixels, labels)
-        return class_maps(self._finer if test_set.cam_method == "stride1" else self.model, pixels, labels)
+            return attention_maps(self.model, pixels, classes)
+        return class_maps(self._finer if test_set.cam_method == "stride1" else self.model, pixels, classes)
 
     @property
     def _black(self) -> torch.Tensor:
@@ -274,12 +292,24 @@ def _ranked(logits: torch.Tensor, test_set: TestSet) -> dict[str, np.ndarray]:
 
 
 def _table(rows: pd.DataFrame, columns: dict[str, np.ndarray], test_set: TestSet) -> pa.Table:
-    n = len(rows)
-    points = columns.get("point")
     arrays = {
         "image_id": pa.array(rows["image_id"], pa.string()),
         "group": pa.array(rows["group"], pa.string()),
         "labels": pa.array([[int(label) for label in labels] for labels in rows["labels"]], pa.list_(pa.int16())),
+    }
+    arrays |= _single_label(columns, len(rows)) if test_set.dataset == DATASET else _several_labels(columns, len(rows))
+    if test_set.cam:
+        arrays |= _score_maps(columns["cam"])
+        arrays |= {side: pa.array(rows[side].astype("int32"), pa.int32()) for side in ("width", "height")}
+        if test_set.dataset == DATASET:
+            boxes = [[[int(v) for v in box] for box in of_image] for of_image in rows["boxes"]]
+            arrays["boxes"] = pa.array(boxes, pa.list_(pa.list_(pa.int32(), 4)))
+    return pa.table(arrays)
+
+
+def _single_label(columns: dict[str, np.ndarray], n: int) -> dict[str, pa.Array]:
+    points = columns.get("point")
+    return {
         "top5": pa.FixedSizeListArray.from_arrays(pa.array(columns["top5"].reshape(-1)), 5),
         "confidence": pa.array(columns["confidence"], pa.float32()),
         "restricted_top1": pa.array(columns["restricted_top1"], pa.int16()),
@@ -287,21 +317,26 @@ def _table(rows: pd.DataFrame, columns: dict[str, np.ndarray], test_set: TestSet
         "point_x": pa.nulls(n, pa.float32()) if points is None else pa.array(points[:, 0]),
         "point_y": pa.nulls(n, pa.float32()) if points is None else pa.array(points[:, 1]),
     }
-    if test_set.cam:
-        arrays |= _localisation_columns(rows, columns["cam"])
-    return pa.table(arrays)
 
 
-def _localisation_columns(rows: pd.DataFrame, maps: np.ndarray) -> dict[str, pa.Array]:
-    n, height, width = maps.shape
-    boxes = [[[int(v) for v in box] for box in of_image] for of_image in rows["boxes"]]
+def _several_labels(columns: dict[str, np.ndarray], n: int) -> dict[str, pa.Array]:
+    scores, points = columns["scores"], columns.get("point")
+    classes = scores.shape[1]
+    if points is None:
+        taught = pa.nulls(n, pa.list_(pa.float32(), 2 * classes))
+    else:
+        one_each = np.tile(points, (1, 2 * classes // points.shape[1]))  # a shared head's point is that of every class
+        taught = pa.FixedSizeListArray.from_arrays(pa.array(one_each.reshape(-1)), 2 * classes)
+    return {"scores": pa.FixedSizeListArray.from_arrays(pa.array(scores.reshape(-1)), classes), "points": taught}
+
+
+def _score_maps(maps: np.ndarray) -> dict[str, pa.Array]:
+    """Maps of each image one after the other, and the height and width of one."""
+    height, width = next((one.shape[1:] for one in maps if len(one)), (0, 0))
     return {
-        "cam": pa.array(list(maps.reshape(n, -1)), pa.list_(pa.float32())),
-        "cam_h": pa.array(np.full(n, height, np.int16)),
-        "cam_w": pa.array(np.full(n, width, np.int16)),
-        "width": pa.array(rows["width"].astype("int32"), pa.int32()),
-        "height": pa.array(rows["height"].astype("int32"), pa.int32()),
-        "boxes": pa.array(boxes, pa.list_(pa.list_(pa.int32(), 4))),
+        "cam": pa.array([one.reshape(-1) for one in maps], pa.list_(pa.float32())),
+        "cam_h": pa.array(np.full(len(maps), height, np.int16)),
+        "cam_w": pa.array(np.full(len(maps), width, np.int16)),
     }
 
 

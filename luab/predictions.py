@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from luab.errors import DataError
-from luab.metrics.accuracy import Ints, padded
+from luab.metrics.accuracy import Bools, Ints, padded
 from luab.metrics.localization import LocalizationInput
 from luab.progress import progress
 
-_MAY_BE_NULL = ("point_x", "point_y")
+_MAY_BE_NULL = ("point_x", "point_y", "points")
 
 
 def read_predictions(folder: Path, test_set: str, columns: tuple[str, ...]) -> pa.Table:
@@ -42,13 +42,13 @@ def read_predictions(folder: Path, test_set: str, columns: tuple[str, ...]) -> p
     return table
 
 
-def read_labels(folder: Path, dataset: str) -> pa.Table:
-    """image_id and labels of the manifest <folder>/<dataset>.parquet.
+def read_listed(folder: Path, dataset: str, columns: tuple[str, ...] = ("image_id", "labels")) -> pa.Table:
+    """The named columns of the manifest <folder>/<dataset>.parquet.
 
     Raises:
         DataError: The file is missing or damaged, lacks these columns or rows, or repeats an image.
     """
-    return _read(folder / f"{dataset}.parquet", ("image_id", "labels"), "Run `luab index` or Snakemake again.")
+    return _read(folder / f"{dataset}.parquet", columns, "Run `luab manifest` or Snakemake again.")
 
 
 def _read(path: Path, columns: tuple[str, ...], remedy: str) -> pa.Table:
@@ -99,6 +99,30 @@ def top5_of(table: pa.Table) -> Ints:
 def labels_of(table: pa.Table) -> Ints:
     """[n, most] labels of each image, padded as `luab.metrics.accuracy.padded` does."""
     return padded(pc.list_flatten(table["labels"]).to_numpy(), _lengths(table, "labels"))
+
+
+def label_table(table: pa.Table, classes: int) -> Bools:
+    """[n, classes] whether an image has each label."""
+    shown = np.zeros((table.num_rows, classes), dtype=bool)
+    shown[np.repeat(np.arange(table.num_rows), _lengths(table, "labels")), pc.list_flatten(table["labels"])] = True
+    return shown
+
+
+def matrix_of(table: pa.Table, column: str, width: int) -> npt.NDArray[np.float32] | None:
+    """[n, width] values of a column of lists of that length; None where all are empty.
+
+    Raises:
+        DataError: Some are empty, or the lists have another length.
+    """
+    if table[column].null_count == table.num_rows:
+        return None
+    flat = pc.list_flatten(table[column]).to_numpy()
+    if len(flat) != width * table.num_rows:
+        raise DataError(
+            f"{column}: expected {width} values for each of {table.num_rows} images, found {len(flat)} in all. "
+            "Predict again."
+        )
+    return np.asarray(flat.reshape(-1, width), dtype=np.float32)
 
 
 def _lengths(table: pa.Table, column: str) -> Ints:

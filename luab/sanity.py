@@ -10,13 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import timm
-import torch
-from huggingface_hub import hf_hub_download
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from luab.benchmarks import find_benchmark, test_sets_of
@@ -28,11 +24,11 @@ from luab.files import read_json
 from luab.model import LuabModel, build_model
 from luab.paths import DATASET
 from luab.predict import Predictor
+from luab.pretrained import download, put_into, read_backbone
 from luab.score import score
 
 EXPECTED = Path("config/expected.csv")
 COLUMNS = ("model", "benchmark", "metric", "value", "tolerance", "source")
-_HEADS = ("backbone.", "byproduct.")
 
 
 class Expected(NamedTuple):
@@ -162,49 +158,10 @@ def view_of(study: Study, backbone: str) -> Recipe:
     return Recipe.model_construct(input_px=input_size[-1], crop_pct=crop_pct, model_kwargs={})
 
 
-def download(backbone: str) -> Path:
-    """The safetensors file of timm's collection, from the hub's cache where it is there.
-
-    Raises:
-        DataError: It cannot be had.
-    """
-    config = timm.get_pretrained_cfg(backbone)
-    name = config.hf_hub_id if config is not None else None
-    reason, cause = "timm names no weights for it", None
-    if name:
-        try:
-            return Path(hf_hub_download(name, "model.safetensors"))
-        except Exception as error:  # the hub's client lets those of its HTTP library through, another one by version
-            reason, cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", error
-    raise DataError(
-        f"{backbone}: its weights are not in the hub's cache and could not be fetched ({reason}). Copy "
-        f"model.safetensors of {name or 'the model'} here and pass it by --weights."
-    ) from cause
-
-
 def _pretrained(backbone: str, recipe: Recipe, file: Path) -> LuabModel:
     """The classifier with weights from a file of timm, or of luab, whose point head is left out."""
-    model = build_model(backbone, recipe, byproducts=False)
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{file}: expected a safetensors file, could not read it ({error}).") from error
-    if all(name.startswith(_HEADS) for name in tensors):
-        tensors = {n.removeprefix("backbone."): t for n, t in tensors.items() if n.startswith("backbone.")}
-    expected = {name: tuple(tensor.shape) for name, tensor in model.backbone.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    # Counters of batches seen; files of old checkpoints lack them and evaluation never reads them.
-    wrong = sorted(
-        name for name in expected.keys() | found.keys()
-        if expected.get(name) != found.get(name) and not name.endswith("num_batches_tracked")
-    )  # fmt: skip
-    if wrong:
-        raise DataError(
-            f"{file}: expected the weights of {backbone}, found another model's: {len(wrong)} tensors differ, first "
-            f"{wrong[0]!r} (expected {expected.get(wrong[0], 'none')}, found {found.get(wrong[0], 'none')})."
-        )
-    with torch.no_grad():
-        model.backbone.load_state_dict(tensors, strict=False)
+    model = build_model(backbone, recipe, outputs=0)
+    put_into(model.backbone, read_backbone(file), f"{file}: expected the weights of {backbone}")
     return model
 
 

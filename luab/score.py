@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from luab.benchmarks import Benchmark, Inputs, Scores, find_benchmark
+from luab.benchmarks import find_benchmark
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256, write_json
-from luab.predictions import read_labels, read_predictions
+from luab.predictions import read_listed, read_predictions
+from luab.protocol import Benchmark, Inputs, Scores
 
 RUN_KEYS = ("dataset", "backbone", "supervision", "lambda", "seed")
 
@@ -22,6 +23,7 @@ def score(
     input_px: int = 224,
     crop_pct: float = 0.875,
     processes: int = 1,
+    roots: Mapping[str, Path] | None = None,
 ) -> list[Path]:
     """Writes <scores_folder>/<benchmark>.json for each benchmark.
 
@@ -34,6 +36,7 @@ def score(
         input_px: Side of the crop that the network saw; score maps are resized to it too.
         crop_pct: Side of the centre crop over the resized shorter side; only told in the protocol.
         processes: How many share the boxes of localisation, the one slow part; no number depends on it.
+        roots: Tree of each manifest in whose files a benchmark looks (COCO's masks).
 
     Returns:
         The files, in the order of the names.
@@ -43,16 +46,19 @@ def score(
         DataError: Predictions or manifests are missing, lack columns, repeat an image or hold numbers that
             are not finite.
     """
-    benchmarks = [find_benchmark(name) for name in benchmark_names]
+    benchmarks, roots = [find_benchmark(name) for name in benchmark_names], roots or {}
+    if unknown := sorted({name for benchmark in benchmarks for name in benchmark.roots} - set(roots)):
+        raise ConfigError(f"score: expected the trees of {', '.join(unknown)}, found none. Pass them as `roots`.")
     if missing := [key for key in RUN_KEYS if key not in run]:
         raise ConfigError(f"A run is named by {', '.join(RUN_KEYS)}; {', '.join(missing)} missing in {dict(run)}.")
     written = []
     for benchmark in benchmarks:
         inputs = Inputs(
             {name: read_predictions(Path(predictions_folder), name, benchmark.columns) for name in benchmark.test_sets},
-            {name: read_labels(Path(manifests_folder), name) for name in benchmark.manifests},
+            {n: read_listed(Path(manifests_folder), n, benchmark.manifest_columns) for n in benchmark.manifests},
             input_px,
             processes,
+            {name: roots[name] for name in benchmark.roots},
         )
         path = Path(scores_folder) / f"{benchmark.name}.json"
         scores = benchmark.compute(inputs)

@@ -82,10 +82,12 @@ def make_pack(study: Study) -> None:
 
 def score_suite(study: Study, run: Run, suite: str) -> None:
     """Scores one suite's benchmarks of one run."""
+    from luab.benchmarks import find_benchmark
     from luab.score import score
 
-    layout, recipe = study.layout, study.recipe(run.backbone)
-    benchmarks = next(s.benchmarks for s in study.suites if s.name == suite)
+    layout, recipe = study.layout, study.recipe(run.backbone, run.dataset)
+    _, part = study.part_of_suite(suite)
+    benchmarks = next(s.benchmarks for s in part.suites if s.name == suite)
     score(
         benchmarks,
         layout.prediction_folder(run),
@@ -95,6 +97,7 @@ def score_suite(study: Study, run: Run, suite: str) -> None:
         recipe.input_px,
         recipe.crop_pct,
         min(study.compute.threads, SCORE_PROCESSES),
+        {root: source_root(study, root) for name in benchmarks for root in find_benchmark(name).roots},
     )
 
 
@@ -103,16 +106,18 @@ def collect_scores(study: Study) -> None:
     from luab.collect import collect
 
     layout = study.layout
-    expected = [run.identity() | {"benchmark": name} for run in study.runs() for name in study.benchmarks]
-    folders = {tuple(run.identity().values()): layout.run(run) / "scores" for run in study.runs()}
+    runs = study.runs()
+    expected = [run.identity() | {"benchmark": name} for run in runs for name in study.part(run.dataset).benchmarks]
+    folders = {tuple(run.identity().values()): layout.run(run) / "scores" for run in runs}
     collect(expected, lambda cell: folders[tuple(cell.values())[:5]], layout.scores_csv())
 
 
 def render_one_table(study: Study, name: str) -> None:
     """Renders one table in three formats."""
+    from luab.render.registry import TABLES
     from luab.render.tables import render_table
 
-    layout = study.layout
+    layout, needs = study.layout, TABLES.get(name, "scores")
     csv, md, tex = (layout.table(name, suffix) for suffix in ("csv", "md", "tex"))
     render_table(
         name,
@@ -123,7 +128,7 @@ def render_one_table(study: Study, name: str) -> None:
         index=layout.index(),
         published=study.paths.published,
         label=study.label,
-        headline_lambda=study.luab_lambda,
+        headline_lambda=Plan.of(study).headline_lambda(needs),
     )
 
 
@@ -133,7 +138,8 @@ def render_one_figure(study: Study, name: str) -> None:
     from luab.render.registry import FIGURES
 
     layout = study.layout
-    shown = "wsol_test" if FIGURES.get(name) == "cams" else "imagenet_train"
+    needs = FIGURES.get(name, "scores")
+    shown = "wsol_test" if needs == "cams" else "imagenet_train"
     render_figure(
         name,
         layout.figure(name, "pdf"),
@@ -143,5 +149,5 @@ def render_one_figure(study: Study, name: str) -> None:
         images_root=source_root(study, shown),
         runs=[layout.prediction_folder(run) / "wsol_test.parquet" for run in Plan.of(study).example_runs()],
         label=study.label,
-        headline_lambda=study.luab_lambda,
+        headline_lambda=Plan.of(study).headline_lambda(needs),
     )

@@ -25,12 +25,12 @@ def print_plan(study: Study) -> None:
 
 def _print_hours(study: Study, console: Console) -> None:
     speeds = known_speeds(study)
-    table = Table("backbone", "epochs", "trainings", "images/s", "from", "hours each", title="Planned trainings")
-    for name in study.backbone_names:
-        runs = [run for run in study.runs() if run.backbone == name]
-        speed, epochs = speeds[name], study.recipe(name).epochs
-        each = training_hours(study, runs[0], speeds)
-        table.add_row(name, str(epochs), str(len(runs)), f"{speed.images_per_s:,.0f}", speed.source, f"{each:.1f}")
+    table = Table("", "backbone", "epochs", "trainings", "images/s", "from", "hours each", title="Planned trainings")
+    for (dataset, name), speed in speeds.items():
+        runs = [run for run in study.runs() if (run.dataset, run.backbone) == (dataset, name)]
+        epochs, each = study.recipe(name, dataset).epochs, training_hours(study, runs[0], speeds)
+        numbers = (str(epochs), str(len(runs)), f"{speed.images_per_s:,.0f}", speed.source, f"{each:.1f}")
+        table.add_row(dataset, name, *numbers)
     console.print(table)
     table = Table("part", "trainings", "GPU hours", title="GPU hours by part: an ESTIMATE")
     for part in parts(study, speeds):
@@ -58,7 +58,7 @@ def _training(study: Study, run: Run) -> str:
 
 
 def _predictions(study: Study, run: Run) -> str:
-    cards = [study.layout.prediction_card(run, suite.name) for suite in study.suites]
+    cards = [study.layout.prediction_card(run, suite.name) for suite in study.part(run.dataset).suites]
     made_now = read_json(study.layout.run_json(run)) if study.layout.run_json(run).is_file() else {}
     return _state(
         cards,
@@ -67,7 +67,7 @@ def _predictions(study: Study, run: Run) -> str:
 
 
 def _scores(study: Study, run: Run) -> str:
-    return _state([study.layout.score(run, name) for name in study.benchmarks], lambda card: True)
+    return _state([study.layout.score(run, name) for name in study.part(run.dataset).benchmarks], lambda card: True)
 
 
 def _state(cards: list[Path], current: Callable[[dict[str, Any]], bool]) -> str:

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import pyarrow as pa
 import torch
+from torch import nn
 
-from luab.checkpoint import load_newest_state, remove_states, save_model, save_state
-from luab.config import Recipe, Split, Study
+from luab.checkpoint import load_newest_state, read_card, remove_states, save_model, save_state
+from luab.config import LABELLING, Coco, Recipe, Split, Study
+from luab.data.coco_dataset import CocoAB
 from luab.data.dataset import ImageNetAB, check_images
 from luab.data.loader import EpochBatches, plain_errors, training_loader
 from luab.data.manifest import read_manifest
@@ -24,7 +26,8 @@ from luab.distributed import Processes, joined
 from luab.errors import ConfigError, DataError, JobError
 from luab.files import file_sha256, read_json, remove_leftovers, replacing, write_json
 from luab.heartbeat import Heartbeat
-from luab.paths import Run, card
+from luab.paths import DATASET, Run, card
+from luab.pretrained import download, put_into, read_backbone
 from luab.progress import progress
 from luab.sources import source_root
 from luab.trainer import SUMS, Asked, Trainer, seed_everything
@@ -72,7 +75,8 @@ def train(
 def _train(
     study: Study, run: Run, provenance: dict[str, Any], device: torch.device, processes: Processes, warning: list[str]
 ) -> dict[str, Any]:
-    recipe, split, folder = study.recipe(run.backbone), study.split(run.backbone), study.layout.run(run)
+    recipe, split = study.recipe(run.backbone, run.dataset), study.split(run.backbone, run.dataset)
+    folder = study.layout.run(run)
     seed_everything(run.seed, device, study.compute.threads_each)
     dataset, inputs = training_set(study, run)
     steps = len(dataset) // recipe.batch_size
@@ -81,7 +85,8 @@ def _train(
             f"{run.folder}: a batch of {recipe.batch_size} is larger than the training set of "
             f"{len(dataset)} images. Lower batch_size in the recipe."
         )
-    trainer = Trainer.build(run, recipe, split, steps, device, processes)
+    begin = _beginning(study, run, recipe, inputs)
+    trainer = Trainer.build(run, recipe, split, steps, device, processes, begin)
     # Again, since the byproduct head drew numbers: baseline and LUAB go on with equal ones. Each process drops other
     # paths and mixes other pairs.
     seed_everything(run.seed + processes.rank, device, study.compute.threads_each)
@@ -98,7 +103,7 @@ def _train(
             result = {
                 **identity,
                 "images": len(dataset),
-                "points": int(np.isfinite(dataset.points[:, 0]).sum()),
+                "points": dataset.taught_points,
                 "seconds": round(time.monotonic() - started, 1),
                 "images_per_s": round(heart.images_per_s(trainer.done), 1),
                 "attempts": heart.attempts(),
@@ -138,31 +143,81 @@ def choose_device(study: Study, processes: Processes | None = None) -> torch.dev
     return torch.device("cuda", processes.local)
 
 
-def training_set(study: Study, run: Run) -> tuple[ImageNetAB, dict[str, str]]:
+def training_set(study: Study, run: Run) -> tuple[ImageNetAB | CocoAB, dict[str, str]]:
     """The images and points of a run, checked before the first step, and digests of what made them.
 
     Raises:
         DataError: Manifest, targets or images are missing.
     """
-    root = source_root(study, "imagenet_train")
-    manifest = study.layout.manifest("imagenet_train")
+    name = f"{run.dataset}_train"
+    root, manifest = source_root(study, name), study.layout.manifest(name)
     rows = read_manifest(manifest)
-    targets = None if run.supervision == "none" else study.layout.target(run.supervision)
+    targets = None if run.points is None else study.layout.target(run.points, run.dataset)
+    inputs = {name: read_json(card(manifest))["ids_sha256"]}
+    make = _imagenet_set if run.dataset == DATASET else _coco_set
+    dataset = make(study, run, root, rows, targets, inputs)
+    if targets is not None:
+        inputs[f"targets_{run.points}"] = read_json(card(targets))["sha256"]
+    return dataset, inputs
+
+
+def _imagenet_set(
+    study: Study, run: Run, root: Path, rows: pd.DataFrame, targets: Path | None, inputs: dict[str, str]
+) -> ImageNetAB:
     pack = None
     if study.packing is not None:
         pack = Pack(study.layout.pack("imagenet_train"), study.packing, pa.array(rows["image_id"]))
     else:
         check_images(root, rows["path"].to_numpy())
-    dataset = ImageNetAB(root, rows, targets, study.recipe(run.backbone), run.seed, study.decoding, pack)
-    inputs = {"imagenet_train": read_json(card(manifest))["ids_sha256"]}
     # What is not the rule is named: files read exactly leave no mark in a model's card.
     if pack is not None:
         inputs["pack"] = pack.card["sha256"]
     if study.decoding != "exact":
         inputs["decoding"] = study.decoding
-    if targets is not None:
-        inputs[f"targets_{run.supervision}"] = read_json(card(targets))["sha256"]
-    return dataset, inputs
+    return ImageNetAB(root, rows, targets, study.recipe(run.backbone), run.seed, study.decoding, pack)
+
+
+def _coco_set(
+    study: Study, run: Run, root: Path, rows: pd.DataFrame, targets: Path | None, inputs: dict[str, str]
+) -> CocoAB:
+    """ASSUME: which labels a crop of COCO keeps is decided by the clicks for every run, so that baseline, control and
+    LUAB see the same labels and differ in the regressed points alone; the official loader knows one kind of points.
+    """
+    check_images(root, rows["path"].to_numpy())
+    recipe, part = study.recipe(run.backbone, run.dataset), study.part(run.dataset)
+    labelling = None
+    if isinstance(part, Coco) and part.keep_labels:
+        inputs["labels"] = "as annotated"
+    else:
+        labelling = study.layout.target(LABELLING, run.dataset)
+        inputs[f"labels_{LABELLING}"] = read_json(card(labelling))["sha256"]
+    return CocoAB(root, rows, targets, recipe, run.seed, keep_labels=labelling is None, labelling=labelling)
+
+
+def _beginning(study: Study, run: Run, recipe: Recipe, inputs: dict[str, str]) -> Callable[[nn.Module], None]:
+    """Gives a backbone the weights that the recipe begins with; their digest goes to `inputs`.
+
+    Raises:
+        DataError: They are missing, damaged, another model's, or not those that the recipe names.
+    """
+    if recipe.initial == "random":
+        return lambda backbone: None
+    if recipe.initial == "imagenet":
+        baseline = run.imagenet_baseline
+        file, what = study.layout.run(baseline) / "model.safetensors", f"the weights of {baseline.folder}"
+        if read_card(file).get("run") != baseline.identity():
+            raise DataError(f"{file}: expected {what}, found another run's. Remove it and train that run again.")
+    else:
+        file, what = download(run.backbone), f"timm's weights of {run.backbone}"
+    inputs["initial"] = file_sha256(file)
+    if recipe.initial_sha256 not in (None, inputs["initial"]):
+        raise DataError(
+            f"{file}: expected {what} with the SHA-256 {recipe.initial_sha256} of the recipe, found "
+            f"{inputs['initial']}. They changed upstream or the file is damaged; correct "
+            "`initial_sha256` only if you mean these weights."
+        )
+    tensors = read_backbone(file)
+    return lambda backbone: put_into(backbone, tensors, f"{file}: expected {what}", new_classifier=True)
 
 
 def _go_on(trainer: Trainer, folder: Path, key: str) -> None:
@@ -191,7 +246,7 @@ def _say(text: str) -> None:
 
 def _fit(
     trainer: Trainer,
-    dataset: ImageNetAB,
+    dataset: ImageNetAB | CocoAB,
     study: Study,
     warning: list[str],
     heart: Heartbeat,

@@ -18,7 +18,7 @@ from luab.config import Recipe, Split
 from luab.data.loader import to_device
 from luab.distributed import Processes
 from luab.errors import ConfigError, JobError
-from luab.model import LuabModel, Normalise, build_model
+from luab.model import LuabModel, Normalise, build_model, outputs_of
 from luab.objective import LuabLoss, PointMixup
 from luab.paths import Run
 
@@ -92,13 +92,20 @@ class Trainer:
     unread: Unread | None = None
 
     def __post_init__(self) -> None:
-        self.loss = LuabLoss(self.run.weight, self.recipe.label_smoothing)
+        self.loss = LuabLoss(self.run.weight, self.recipe.label_smoothing, multilabel=self.run.dataset == "coco")
         self.mixup = PointMixup(self.recipe) if self.recipe.mixup or self.recipe.cutmix else None
         self.normalise = Normalise().to(self.device)
 
     @classmethod
     def build(
-        cls, run: Run, recipe: Recipe, split: Split, steps: int, device: torch.device, processes: Processes
+        cls,
+        run: Run,
+        recipe: Recipe,
+        split: Split,
+        steps: int,
+        device: torch.device,
+        processes: Processes,
+        begin: Callable[[nn.Module], object] = lambda backbone: None,
     ) -> "Trainer":
         """A training that has not begun; equal in all processes.
 
@@ -109,11 +116,15 @@ class Trainer:
             steps: Of one epoch.
             device: Of this process.
             processes: That train together.
+            begin: Gives the backbone other weights than random ones.
 
         Raises:
             ConfigError: timm knows no such backbone or optimiser, or refuses their settings.
         """
-        model: LuabModel = build_model(run.backbone, recipe, byproducts=run.supervision != "none").to(device)
+        classes, outputs = outputs_of(run)
+        model: LuabModel = build_model(run.backbone, recipe, outputs, classes)
+        begin(model.backbone)
+        model = model.to(device)
         if recipe.sync_batchnorm and processes.count > 1:
             model = _synchronised(model, device)
         if recipe.channels_last:
@@ -151,7 +162,8 @@ class Trainer:
         """Trains on this process's share of one batch.
 
         Args:
-            batch: uint8 images [share, 3, h, w], labels, points and weights, as the loader gives them.
+            batch: uint8 images [share, 3, h, w], labels, points and weights, as the loader gives them; labels, points
+                and weights have a row per class where images have several labels.
             wish: Tells what this process wishes; asked when the step is under way.
 
         Returns:

@@ -13,7 +13,8 @@ Images are drawn with replacement. Three choices hold everywhere:
 - Fixed thresholds. Localisation is scored at the threshold that is best for all images. Draws keep it; choosing it
   anew in each would add the luck of the choice to the number itself.
 
-AUPR is no mean over images: known and unknown ones are drawn, and the ranking is scored anew each time.
+AUPR is no mean over images: known and unknown ones are drawn, and the ranking is scored anew each time. So it is with
+mAP, class by class; a class without a positive in a draw is left out of that draw's mean.
 The spread over seeds is another question, and luab.compare answers it: these intervals are about the images.
 """
 
@@ -24,13 +25,14 @@ import numpy as np
 import numpy.typing as npt
 
 from luab.errors import DataError
-from luab.outcomes import Outcomes, Ranking
+from luab.outcomes import Outcomes, Ranking, Rankings
 
 RESAMPLES = 10_000
 SEED = 0
 CONFIDENCE = 0.95
 
 Floats = npt.NDArray[np.float64]
+Material = Outcomes | Ranking | Rankings
 
 _FEW = 64  # distinct worths below which counts of worths are drawn instead of images
 _CELLS = 4_000_000  # images times draws held at a time
@@ -55,7 +57,7 @@ class Paired(NamedTuple):
     method: str
 
 
-def interval(images: Outcomes | Ranking, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
+def interval(images: Material, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
     """The 95 % interval of one run's headline: Wilson's for a plain share, percentiles of draws for the rest."""
     value = headline(images)
     if isinstance(images, Outcomes) and images.is_share:
@@ -63,9 +65,7 @@ def interval(images: Outcomes | Ranking, resamples: int = RESAMPLES, seed: int =
     return Interval(value, *_percentiles(draws(images, resamples, seed)), "bootstrap")
 
 
-def paired(
-    first: Outcomes | Ranking, second: Outcomes | Ranking, resamples: int = RESAMPLES, seed: int = SEED
-) -> Paired:
+def paired(first: Material, second: Material, resamples: int = RESAMPLES, seed: int = SEED) -> Paired:
     """The second run's headline minus the first's, with a test of whether the two are alike.
 
     Where each image is right or wrong, the exact McNemar test; otherwise the paired bootstrap: the share of draws whose
@@ -87,14 +87,14 @@ def paired(
     return Paired(difference, low, high, (1 + np.count_nonzero(as_far)) / (1 + resamples), "bootstrap")
 
 
-def headline(images: Outcomes | Ranking) -> float:
+def headline(images: Material) -> float:
     """The number itself, from its images."""
     if isinstance(images, Outcomes):
         return images.headline
     return float(_average_precision(images)(np.ones((1, len(images.ids))))[0])
 
 
-def draws(images: Outcomes | Ranking, resamples: int, seed: int) -> Floats:
+def draws(images: Material, resamples: int, seed: int) -> Floats:
     """[resamples] the headline on images drawn anew; the same seed gives the same draws."""
     if isinstance(images, Outcomes):
         return images.offset + _sums(images, resamples, seed)
@@ -130,11 +130,11 @@ def mcnemar(gained: int, lost: int) -> float:
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
-def _difference_draws(first: Outcomes | Ranking, second: Outcomes | Ranking, resamples: int, seed: int) -> Floats:
+def _difference_draws(first: Material, second: Material, resamples: int, seed: int) -> Floats:
     if isinstance(first, Outcomes) and isinstance(second, Outcomes):
         change = second._replace(values=second.values - first.values, offset=second.offset - first.offset)
         return draws(change, resamples, seed)
-    assert isinstance(first, Ranking) and isinstance(second, Ranking), "checked by _check_same"
+    assert not isinstance(first, Outcomes) and not isinstance(second, Outcomes), "checked by _check_same"
     of_first, of_second = _average_precision(first), _average_precision(second)
     return np.concatenate([of_second(w) - of_first(w) for w in _weights(first, resamples, seed)])
 
@@ -156,10 +156,11 @@ def _sums(images: Outcomes, resamples: int, seed: int) -> Floats:
     return total
 
 
-def _weights(images: Ranking, resamples: int, seed: int) -> Iterator[Floats]:
+def _weights(images: Ranking | Rankings, resamples: int, seed: int) -> Iterator[Floats]:
     """How often each image is drawn, [draws, images] at a time; known and unknown ones keep their numbers."""
     rng = np.random.default_rng(seed)
-    kinds = [np.flatnonzero(images.is_out == kind) for kind in (False, True)]
+    strata = images.is_out if isinstance(images, Ranking) else np.zeros(len(images.ids), dtype=bool)
+    kinds = [places for kind in (False, True) if len(places := np.flatnonzero(strata == kind))]
     for start, stop in _chunks(resamples, len(images.ids)):
         weights = np.zeros((stop - start, len(images.ids)))
         for places in kinds:
@@ -170,29 +171,48 @@ def _weights(images: Ranking, resamples: int, seed: int) -> Iterator[Floats]:
         yield weights
 
 
-def _average_precision(images: Ranking) -> Callable[[Floats], Floats]:
-    """The step-wise AUPR of luab.metrics.ood as a function of how often each image counts, [draws, images]."""
-    order = np.argsort(images.confidence, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(images.confidence[order])), len(order) - 1)
-    is_out = images.is_out[order]
+def _average_precision(images: Ranking | Rankings) -> Callable[[Floats], Floats]:
+    """The step-wise average precision as a function of how often each image counts, [draws, images].
+
+    Of `Rankings` the mean over classes.
+    """
+    if isinstance(images, Ranking):
+        return _precision_of(images.confidence, images.is_out)
+    classes = zip(images.scores.T, images.positive.T, images.kept.T, strict=True)
+    parts = [(np.flatnonzero(kept), _precision_of(-s[kept], positive[kept])) for s, positive, kept in classes]
+    return lambda weights: np.nanmean([of_class(weights[:, kept]) for kept, of_class in parts], axis=0)
+
+
+def _precision_of(rising: Floats, positive: npt.NDArray[np.bool_]) -> Callable[[Floats], Floats]:
+    """Average precision of finding positives by low values, as a function of how often each image counts."""
+    order = np.argsort(rising, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(rising[order])), len(order) - 1)
+    found_here = positive[order]
 
     def precision(weights: Floats) -> Floats:
         counts = weights[:, order]
         above = np.cumsum(counts, axis=1)[:, last]
-        found = np.cumsum(counts * is_out, axis=1)[:, last]
+        found = np.cumsum(counts * found_here, axis=1)[:, last]
         steps = np.diff(found, axis=1, prepend=0.0)
-        return np.asarray((steps * found / np.maximum(above, 1)).sum(axis=1) / found[:, -1])
+        summed = (steps * found / np.maximum(above, 1)).sum(axis=1)
+        return np.divide(summed, found[:, -1], out=np.full(len(found), np.nan), where=found[:, -1] > 0)
 
     return precision
 
 
-def _check_same(first: Outcomes | Ranking, second: Outcomes | Ranking) -> None:
-    one, other = (np.asarray(x.strata if isinstance(x, Outcomes) else x.is_out) for x in (first, second))
-    if type(first) is not type(second) or first.ids != second.ids or not np.array_equal(one, other):
+def _check_same(first: Material, second: Material) -> None:
+    if type(first) is not type(second) or first.ids != second.ids or not np.array_equal(_kind(first), _kind(second)):
         raise DataError(
             f"A paired comparison needs the same images in the same groups; found {len(first.ids)} and "
             f"{len(second.ids)} images that are not the same. Predict both runs on the same manifests."
         )
+
+
+def _kind(images: Material) -> npt.NDArray[np.generic]:
+    """What each image is, which both runs must agree on."""
+    if isinstance(images, Outcomes):
+        return images.strata
+    return images.is_out if isinstance(images, Ranking) else images.positive
 
 
 def _chunks(resamples: int, images: int) -> Iterator[tuple[int, int]]:

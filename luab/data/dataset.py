@@ -77,6 +77,11 @@ class ImageNetAB(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def taught_points(self) -> int:
+        """Images that have a point."""
+        return int(np.isfinite(self.points[:, 0]).sum())
+
     def __getitem__(self, i: int) -> Sample:
         known = not np.isnan(self.points[i, 0])
         point = (float(self.points[i, 0]), float(self.points[i, 1])) if known else None

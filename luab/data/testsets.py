@@ -28,6 +28,7 @@ class TestSet:
             "attention" (ViTs by their attention).
         challenge: Whether each foreground is tried on all backgrounds instead of predicted once.
         outputs: Classes of the models that it is for.
+        dataset: Training set of the models that it is for.
         description: One line for people.
     """
 
@@ -42,6 +43,7 @@ class TestSet:
     cam_method: Literal["plain", "stride1", "attention"] = "plain"
     challenge: bool = False
     outputs: int = 1000
+    dataset: Literal["imagenet", "coco"] = "imagenet"
     description: str = ""
 
     __test__ = False  # a class of this name looks like a test to pytest
@@ -91,6 +93,17 @@ _ALL = (
     # SOURCE: clovaai/wsolevaluation:data_loaders.py (direct resize to 224 x 224, no crop).
     TestSet("wsol_val", ("wsol_val",), resize="squash", cam=True, description="ImageNet-V2 with boxes"),
     TestSet("wsol_test", ("wsol_test",), resize="squash", cam=True, description="Validation images with boxes"),
+    # ASSUME: COCO's validation images are squeezed to the input's side without a crop, as is usual for multi-label
+    # models; the official loader has no evaluation.
+    TestSet(
+        "coco_val",
+        ("coco_val",),
+        resize="squash",
+        cam=True,
+        outputs=80,
+        dataset="coco",
+        description="COCO 2014 validation images, with a score map of each class that they show",
+    ),
 )
 
 

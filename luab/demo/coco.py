@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,10 @@ from luab.demo.classes import Colour
 from luab.demo.coco_records import Pictured, coco_ab_json
 from luab.demo.drawing import Look, Sprite, backdrop, mask_box, over, paint, palette, place, to_pixels
 from luab.demo.noise import stream
-from luab.demo.packing import Archive, Members, jpeg_bytes, pack, write_archives_yaml
+from luab.demo.packing import Archive, Members, jpeg_bytes
 from luab.demo.parts import Part, ellipse, polygon, ring, stroke
 from luab.demo.photos import photo_size
 from luab.demo.silhouettes import SILHOUETTES
-from luab.files import replacing_folder, write_json
 
 Mask = NDArray[np.bool_]
 
@@ -84,8 +82,8 @@ _THEMES: dict[str, dict[str, float]] = {
 class CocoSizes:
     """How many pictures the demo's COCO has."""
 
-    train: int = 120
-    val: int = 60
+    train: int = 160
+    val: int = 80
 
 
 @dataclass(frozen=True)
@@ -104,26 +102,6 @@ class CocoPicture:
     number: int
     pixels: NDArray[np.uint8]
     objects: list[CocoObject]
-
-
-def draw_coco(folder: Path, seed: int, size_px: int = 64, sizes: CocoSizes | None = None) -> None:
-    """Draws the demo's COCO into `folder`, which appears as a whole at the end and replaces an older one.
-
-    It holds `server/` with the archives and `archives.yaml` to fetch them by, and `coco.json`, which says what is in
-    them. The same arguments give the same bytes on one machine.
-
-    Raises:
-        JobError: The disk is full, or the folder cannot be written to.
-    """
-    sizes = sizes or CocoSizes()
-    with replacing_folder(folder) as aside:
-        server = aside / "server"
-        server.mkdir()
-        entries = {archive.name: pack(archive, server) for archive in coco_archives(seed, size_px, sizes)}
-        write_archives_yaml(entries, server / "archives.yaml")
-        archives = {name: entry["sha256"] for name, entry in entries.items()}
-        sizes_of = {"train": sizes.train, "val": sizes.val}
-        write_json(aside / "coco.json", {"seed": seed, "size_px": size_px, "sizes": sizes_of, "archives": archives})
 
 
 def coco_archives(seed: int, size_px: int, sizes: CocoSizes) -> Iterator[Archive]:

@@ -1,13 +1,14 @@
 """Draws the whole demo world and packs it in the official formats, ready to be fetched by the study."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from luab.demo.backgrounds import in9_archive
 from luab.demo.byproducts import TrainImage, image_ab_members, record_counts
 from luab.demo.classes import CLASSES
+from luab.demo.coco import CocoSizes, coco_archives
 from luab.demo.packing import Archive, jpeg_bytes, pack, write_archives_yaml
 from luab.demo.photos import (
     ValImage,
@@ -50,6 +51,7 @@ class WorldSizes:
         siscore: Copies per class and factor value.
         in9: Foregrounds per ImageNet-9 class.
         wsol_val: ImageNet-V2 threshold-0.7, per class.
+        coco: COCO's two halves, in all.
     """
 
     train: int = 40
@@ -64,6 +66,7 @@ class WorldSizes:
     siscore: int = 2
     in9: int = 6
     wsol_val: int = 3
+    coco: CocoSizes = field(default_factory=CocoSizes)
 
 
 def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | None = None) -> None:
@@ -119,6 +122,7 @@ def archives(
     yield in9_archive(seed, size_px, sizes.in9)
     yield from wsol_val_archives(seed, size_px, sizes.wsol_val)
     yield from wsol_test_archives(val)
+    yield from coco_archives(seed, size_px, sizes.coco)
 
 
 def _write_train(

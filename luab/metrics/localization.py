@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -170,18 +171,64 @@ def pixel_average_precision(
     edges = np.append(np.arange(0, 1, step), [1.0, 2.0])
     counts = np.zeros((2, len(edges) - 1), dtype=np.int64)
     for score_map, mask in zip(score_maps, masks, strict=True):
-        if score_map.shape != mask.shape or not ((score_map >= 0) & (score_map <= 1)).all():
-            raise DataError(
-                f"PxAP: expected a map in [0, 1] and a mask of the same shape, found {score_map.shape}, "
-                f"{mask.shape} and scores from {score_map.min()} to {score_map.max()}. Scale the map first."
-            )
-        for kind in (0, 1):
-            counts[kind] += np.histogram(score_map[mask == kind], bins=edges)[0]
+        counts += pixel_counts(score_map, mask, edges)
+    return precision_of_pixels(counts)
+
+
+def pixel_counts(score_map: Floats, mask: npt.NDArray[np.integer[Any]], edges: Floats) -> Ints:
+    """[2, bins] pixels of the background and of the foreground by score; those marked 255 are left out.
+
+    Args:
+        score_map: [h, w] in [0, 1].
+        mask: [h, w]: 1 foreground, 0 background, 255 ignored.
+        edges: [bins + 1] ascending; a pixel on an edge belongs to the bin above it.
+
+    Raises:
+        DataError: Map and mask differ in shape, or a score lies outside of [0, 1].
+    """
+    if score_map.shape != mask.shape or not ((score_map >= 0) & (score_map <= 1)).all():
+        raise DataError(
+            f"PxAP: expected a map in [0, 1] and a mask of the same shape, found {score_map.shape}, "
+            f"{mask.shape} and scores from {score_map.min()} to {score_map.max()}. Scale the map first."
+        )
+    bins = len(edges) - 1
+    place = np.searchsorted(edges, score_map.ravel(), side="right") - 1
+    kind = mask.ravel().astype(np.int64)
+    seen = kind < 2
+    return np.bincount(place[seen] + bins * kind[seen], minlength=2 * bins).reshape(2, bins)
+
+
+def precision_of_pixels(counts: Ints) -> float:
+    """PxAP from the sums of `pixel_counts`.
+
+    Raises:
+        DataError: No pixel is foreground.
+    """
     if not counts[1].any():
         raise DataError("PxAP: expected at least one foreground pixel, found none. Check the masks: foreground is 1.")
     false, true = counts[:, ::-1].cumsum(axis=1)
     steps = np.diff(true, prepend=0)
     return float((steps * true / np.maximum(true + false, 1)).sum() / true[-1])
+
+
+def hits_mask(score_map: Floats, mask: npt.NDArray[np.bool_], tolerance_px: int) -> bool:
+    """The pointing game: whether the map's highest place lies on a mask, or at most so many pixels from it.
+
+    Args:
+        score_map: [h, w] resized bicubically to the mask's size; the first of equal maxima counts.
+        mask: [height, width] in source pixels.
+        tolerance_px: Radius in source pixels.
+
+    Source:
+        Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016, whose tolerance is 15 px.
+    """
+    height, width = mask.shape
+    scaled = cv2.resize(score_map.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    y, x = divmod(int(scaled.argmax()), width)
+    near = mask[max(0, y - tolerance_px) : y + tolerance_px + 1, max(0, x - tolerance_px) : x + tolerance_px + 1]
+    rows, columns = np.nonzero(near)
+    rows, columns = rows + max(0, y - tolerance_px) - y, columns + max(0, x - tolerance_px) - x
+    return bool((rows**2 + columns**2 <= tolerance_px**2).any())
 
 
 def scaled_boxes(boxes: Ints, from_wh: tuple[int, int], to_wh: tuple[int, int]) -> Ints:

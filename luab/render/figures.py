@@ -16,7 +16,7 @@ from luab.errors import ConfigError, DataError
 from luab.render import figures_byproducts as byproducts
 from luab.render import figures_factors as factors
 from luab.render import figures_localization as localization
-from luab.render import figures_scores, style
+from luab.render import figures_scores, registry, style
 from luab.render.tables import required
 
 Array = npt.NDArray[Any]
@@ -78,7 +78,9 @@ def _from_scores(draw: Callable[..., Figure]) -> Callable[[str, Inputs, str], Fi
     def from_file(name: str, inputs: Inputs, label: str) -> Figure:
         from luab.collect import read_scores
 
-        return draw(read_scores(required(inputs.scores, name, "scores")), inputs.headline_lambda, label)
+        every = read_scores(required(inputs.scores, name, "scores"))
+        shown = every[every["dataset"] == registry.dataset_of(registry.FIGURES[name])]
+        return draw(shown, inputs.headline_lambda, label)
 
     return from_file
 

@@ -91,6 +91,22 @@ LOCALIZATION = (
     Quantity("wsol_test", "point_in_box", "Point in box", needs_point=True),
     Quantity("wsol_test", "point_distance", "Point distance (% of diagonal)", lower=True, needs_point=True),
 )
+COCO_MAIN = (
+    Quantity("coco_val", "map", "mAP"),
+    Quantity("coco_val", "cf1", "CF1"),
+    Quantity("coco_val", "of1", "OF1"),
+    Quantity("coco_size", "map_small", "mAP small"),
+    Quantity("coco_size", "map_medium", "mAP medium"),
+    Quantity("coco_size", "map_large", "mAP large"),
+    Quantity("coco_context", "map_in_context", "mAP in context"),
+    Quantity("coco_context", "map_out_of_context", "mAP out of context"),
+    Quantity("coco_context", "context_gap", "Context gap", lower=True),
+)
+COCO_LOCALIZATION = (
+    Quantity("coco_localization", "pointing_game", "Pointing game"),
+    Quantity("coco_localization", "pxap", "PxAP"),
+    Quantity("coco_localization", "point_in_mask", "Point on mask", needs_point=True),
+)
 SWEPT = (VAL, MAIN[3], MAIN[4], BG_GAP, MAX_BOX_V2)
 GAINS = (*MAIN, MIXED_RAND, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2)
 

@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-Needs = Literal["scores", "index", "images", "cams"]
-"""scores: results/scores.csv. index: the byproduct index. images: the index, the manifest of imagenet_train and its
-images. cams: wsol_test predictions of the baseline and of LUAB, the manifest of wsol_test and its images."""
+Needs = Literal["scores", "index", "images", "cams", "coco_scores"]
+"""scores: results/scores.csv, its rows of ImageNet; coco_scores: of COCO. index: the byproduct index. images: it,
+the manifest of imagenet_train and its images. cams: wsol_test predictions of the baseline and of LUAB, the manifest of
+wsol_test and its images."""
 
 TABLES: dict[str, Needs] = {
     "byproduct_statistics": "index",
@@ -12,6 +13,8 @@ TABLES: dict[str, Needs] = {
     "background_robustness": "scores",
     "lambda_sweep": "scores",
     "localization": "scores",
+    "coco_main": "coco_scores",
+    "coco_localization": "coco_scores",
 }
 
 FIGURES: dict[str, Needs] = {
@@ -26,3 +29,8 @@ FIGURES: dict[str, Needs] = {
     "si_score_factors": "scores",
     "cam_examples": "cams",
 }
+
+
+def dataset_of(needs: Needs) -> str:
+    """The data set whose part of the study a product shows."""
+    return "coco" if needs.startswith("coco_") else "imagenet"

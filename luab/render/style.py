@@ -32,6 +32,8 @@ SUPERVISIONS = {
     "none": "Baseline",
     "random": "Random points",
     "click": "LUAB (clicks)",
+    "click_shared": "LUAB (shared head)",
+    "replayed": "LUAB (final places)",
     "trace": "LUAB (traces)",
     "centre": "Image centre",
     "box": "Box centre",

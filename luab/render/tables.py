@@ -106,6 +106,28 @@ def lambda_sweep(scores: pd.DataFrame, headline_lambda: float, published: pd.Dat
     return _by_backbone("lambda_sweep", "Weight of the byproduct loss (%)", chosen, q.present(chosen, q.SWEPT))
 
 
+def coco_main(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
+    """COCO: mean average precision, F1, and what is left of it for small objects and out of context.
+
+    Raises:
+        DataError: A cell is missing.
+    """
+    chosen = q.at_headline(scores, headline_lambda)
+    title = f"COCO 2014, multi-label classification (%), λ = {headline_lambda:g}"
+    return _by_backbone("coco_main", title, chosen, q.present(chosen, q.COCO_MAIN))
+
+
+def coco_localization(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
+    """COCO: where score maps and regressed points lie, by the masks.
+
+    Raises:
+        DataError: A cell is missing.
+    """
+    chosen = q.at_headline(scores, headline_lambda)
+    title = f"COCO 2014, localisation by class (%), λ = {headline_lambda:g}"
+    return _by_backbone("coco_localization", title, chosen, q.present(chosen, q.COCO_LOCALIZATION))
+
+
 def swept_backbones(scores: pd.DataFrame) -> list[str]:
     """Backbones with a supervision that was trained at several lambdas.
 
@@ -128,6 +150,8 @@ TABLES: dict[str, Callable[..., Table]] = {
     "background_robustness": background_robustness,
     "lambda_sweep": lambda_sweep,
     "localization": localization,
+    "coco_main": coco_main,
+    "coco_localization": coco_localization,
 }
 
 
@@ -171,7 +195,9 @@ def render_table(
         from luab.collect import read_scores
 
         known = read_published(published) if published else _NOTHING_PUBLISHED
-        table = TABLES[name](read_scores(required(scores, name, "scores")), headline_lambda, known)
+        every = read_scores(required(scores, name, "scores"))
+        shown = every[every["dataset"] == registry.dataset_of(registry.TABLES[name])]
+        table = TABLES[name](shown, headline_lambda, known)
     write_table(table, csv, md, tex, label)
 
 

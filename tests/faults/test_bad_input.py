@@ -251,7 +251,7 @@ def save_weights(desk: Desk, backbone: str, run: Run) -> Path:
     from luab.model import build_model
 
     path = desk.study.layout.run(CNN) / "model.safetensors"
-    model = build_model(backbone, desk.study.recipe(CNN.backbone), byproducts=True)
+    model = build_model(backbone, desk.study.recipe(CNN.backbone), outputs=2)
     save_model(path, model, {"run": run.identity()})
     return path
 

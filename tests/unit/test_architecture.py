@@ -7,18 +7,18 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "luab"
 STAGES = (
-    ("errors", "shapes", "paths", "config", "files", "progress", "heartbeat", "json_stream"),
+    ("errors", "shapes", "paths", "recipes", "config", "files", "progress", "heartbeat", "json_stream"),
     ("archives", "verifying", "transfer", "fetching", "unpacking", "byproducts"),
     ("sources", "data"),
     ("demo",),
     ("model",),
     ("objective", "cam"),
-    ("checkpoint", "distributed"),
+    ("checkpoint", "distributed", "pretrained"),
     ("trainer",),
     ("train",),
     ("predict",),
     ("metrics",),
-    ("predictions", "outcomes", "benchmarks", "score"),
+    ("predictions", "outcomes", "protocol", "benchmarks", "coco_benchmarks", "score"),
     ("collect", "compare", "uncertainty"),
     ("render",),
     (

@@ -176,4 +176,4 @@ def test_doctor_ends_with_1_where_something_is_missing(monkeypatch: pytest.Monke
 def test_plan_tells_trainings_and_an_estimate(repository: Path) -> None:
     done = luab("plan", cwd=repository, COLUMNS="160")
     assert done.returncode == 0
-    assert "105 trainings" in done.stdout and "ESTIMATE" in done.stdout
+    assert "141 trainings" in done.stdout and "ESTIMATE" in done.stdout

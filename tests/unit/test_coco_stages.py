@@ -11,7 +11,8 @@ import pytest
 from luab.config import Study
 from luab.data.coco_targets import read_coco_targets
 from luab.data.manifest import read_manifest
-from luab.demo.coco import CocoSizes, draw_coco
+from luab.demo.coco import CocoSizes, coco_archives
+from luab.demo.packing import pack
 from luab.errors import ConfigError, DataError
 from luab.files import file_sha256, write_json
 from luab.plan import Plan
@@ -22,9 +23,10 @@ from luab.unpacking import unpack_all
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("coco") / "world"
-    draw_coco(folder, 0, 32, CocoSizes(train=12, val=4))
-    return folder / "server"
+    folder = tmp_path_factory.mktemp("coco")
+    for archive in coco_archives(0, 32, CocoSizes(train=12, val=4)):
+        pack(archive, folder)
+    return folder
 
 
 @pytest.fixture

@@ -24,17 +24,20 @@ def _changed(repository, **changes):
 
 def test_runs_are_counted_by_hand(full, repository):
     # 9 backbones x (baseline, random, click) x 3 seeds, and 4 more lambdas of click on 2 backbones x 3 seeds
-    assert len(full.runs()) == 9 * 3 * 3 + 2 * 4 * 3 == 105
-    # 2 x 3 x 3 and 2 more lambdas on 1 backbone x 3 seeds
-    assert len(load_study(DEMO, repository).runs()) == 2 * 3 * 3 + 2 * 3 == 24
-    assert len(set(full.runs())) == 105
+    assert len([run for run in full.runs() if run.dataset == "imagenet"]) == 9 * 3 * 3 + 2 * 4 * 3 == 105
+    # COCO: 2 x 4 x 3, and 4 more lambdas on 1 backbone x 3 seeds
+    assert len([run for run in full.runs() if run.dataset == "coco"]) == 2 * 4 * 3 + 4 * 3 == 36
+    # 2 x 3 x 3 and 2 more lambdas on 1 backbone x 3 seeds; COCO: 1 x 3 x 3
+    assert len(load_study(DEMO, repository).runs()) == 2 * 3 * 3 + 2 * 3 + 3 * 3 == 33
+    assert len(set(full.runs())) == 141
+    assert len(full.model_copy(update={"coco": None}).runs()) == 105
     assert full.weights("resnet18", "click") == [0.1, 0.3, 1.0, 3.0, 10.0]
     assert full.weights("resnet50", "click") == [1.0] and full.weights("resnet18", "none") == [0.0]
 
 
 def test_the_demo_overrides_sizes_and_sources_only(repository):
     keys = set(yaml.safe_load((repository / DEMO[1]).read_text()))
-    assert keys <= {"label", "backbones", "sweep", "suites", "compute", "decoding", "paths", "demo"}
+    assert keys <= {"label", "backbones", "sweep", "suites", "compute", "decoding", "paths", "demo", "coco"}
     demo, full = load_study(DEMO, repository), load_study(FULL, repository)
     assert demo.benchmarks == full.benchmarks and demo.seeds == full.seeds
     assert demo.supervisions == full.supervisions and demo.luab_lambda == full.luab_lambda

@@ -11,7 +11,7 @@ import timm
 from huggingface_hub import constants
 from safetensors.torch import save
 
-from luab import sanity
+from luab import pretrained
 from luab.errors import DataError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -69,7 +69,7 @@ def ask(hub, tmp_path, monkeypatch):
     def download_from(port=None):
         files = f"http://127.0.0.1:{port or hub.server_port}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
-        return sanity.download(MODEL)
+        return pretrained.download(MODEL)
 
     return download_from
 

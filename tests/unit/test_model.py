@@ -36,9 +36,9 @@ def test_logits_are_the_backbones_own_and_points_come_beside(name, arguments):
 @pytest.mark.parametrize(("name", "recipe"), [("test_resnet", RECIPE), ("test_vit", VIT)])
 def test_baseline_and_luab_start_from_equal_weights(name, recipe):
     torch.manual_seed(7)
-    baseline = build_model(name, recipe, byproducts=False)
+    baseline = build_model(name, recipe, outputs=0)
     torch.manual_seed(7)
-    luab_model = build_model(name, recipe, byproducts=True)
+    luab_model = build_model(name, recipe, outputs=2)
     state = luab_model.backbone.state_dict()
     assert all(torch.equal(tensor, state[key]) for key, tensor in baseline.backbone.state_dict().items())
     assert baseline.byproduct is None and luab_model.byproduct.out_features == 2 and luab_model.training
@@ -72,9 +72,9 @@ def test_names_of_the_package_load_when_used():
 
 def test_unknown_backbones_and_arguments_are_refused():
     with pytest.raises(ConfigError, match="Did you mean resnet50"):
-        build_model("resnet50_", RECIPE, byproducts=True)
+        build_model("resnet50_", RECIPE, outputs=2)
     with pytest.raises(ConfigError, match="refused model_kwargs"):
-        build_model("test_vit", RECIPE.model_copy(update={"model_kwargs": {"dpth": 1}}), byproducts=True)
+        build_model("test_vit", RECIPE.model_copy(update={"model_kwargs": {"dpth": 1}}), outputs=2)
 
 
 def test_normalise_by_hand():

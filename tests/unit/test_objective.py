@@ -32,6 +32,22 @@ def test_a_far_point_counts_linearly():
     assert point_loss(torch.tensor([[3.0, 0.0]]), torch.zeros(1, 2), torch.ones(1)).item() == pytest.approx(1.25)
 
 
+def test_several_labels_and_a_point_for_each_by_hand():
+    logits, labels = torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 0.0]])
+    points, weights = torch.tensor([[[0.5, 0.5], [0.1, 0.2]]]), torch.tensor([[1.0, 1.0]])
+    predicted = torch.tensor([[0.7, 0.1, 0.1, 0.2]])  # the second is right
+    parts = LuabLoss(2.0, multilabel=True)(logits, predicted, labels, points, weights)
+    cross_entropy = (math.log(2) + math.log(1 + math.exp(2))) / 2
+    assert parts["classification"].item() == pytest.approx(cross_entropy)
+    assert parts["byproduct"].item() == pytest.approx((0.05 + 0) / 2)
+    assert parts["loss"].item() == pytest.approx(cross_entropy + 2 * 0.025)
+    shared = LuabLoss(2.0, multilabel=True)(logits, predicted[:, :2], labels, points, weights)
+    # one point held against both: (0.2^2 + 0.4^2) / 4 and (0.6^2 + 0.1^2) / 4
+    assert shared["byproduct"].item() == pytest.approx((0.05 + 0.0925) / 2)
+    gone = LuabLoss(2.0, multilabel=True)(logits, predicted, labels, points, torch.tensor([[0.0, 1.0]]))
+    assert gone["byproduct"].item() == 0
+
+
 def test_no_point_at_all_is_zero_with_a_zero_gradient():
     predicted = torch.full((2, 2), 5.0, requires_grad=True)
     parts = LuabLoss(1.0)(LOGITS, predicted, LABELS, -torch.ones(2, 2), torch.zeros(2))

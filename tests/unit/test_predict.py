@@ -26,7 +26,7 @@ from luab.errors import ConfigError, DataError
 from luab.files import file_sha256
 from luab.model import Normalise, build_model
 from luab.paths import Run
-from luab.predict import Predictor, _localisation_columns, _ranked, _trained, blank_centre, predict
+from luab.predict import Predictor, _ranked, _score_maps, _trained, blank_centre, predict
 from luab.score import score
 
 CLICK = Run("imagenet", "test_resnet", "click", 1.0, 0)
@@ -47,7 +47,7 @@ def study(toy_world, toy_study, tmp_path):
     study = toy_study(paths={"data": str(data), "copies": {"imagenet_o": str(toy_world / "imagenet")}})
     for run in (CLICK, dataclasses.replace(CLICK, supervision="none", weight=0.0)):
         torch.manual_seed(1)
-        model = build_model(run.backbone, study.recipe(run.backbone), run.supervision != "none")
+        model = build_model(run.backbone, study.recipe(run.backbone), 0 if run.points is None else 2)
         save_model(study.layout.run(run) / "model.safetensors", model, {"run": run.identity()})
     return study
 
@@ -82,7 +82,7 @@ def test_files_have_the_agreed_columns_and_types(study):
 def test_score_maps_are_those_of_the_true_class_unrounded(study):
     predictor = _predictor(study)
     pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    found = predictor._columns(TEST_SETS["wsol_test"], pixels, torch.tensor([0, 1, 2]))["cam"]
+    found = np.concatenate(predictor._columns(TEST_SETS["wsol_test"], pixels, np.array([[0], [1], [2]]))["cam"])
     maps = class_maps(predictor.model, predictor.normalise(pixels), torch.tensor([0, 1, 2]))
     assert found.dtype == np.float32 and np.array_equal(found, maps.numpy())
     predict(study, CLICK, "all", ("wsol_test",))
@@ -100,11 +100,11 @@ def test_score_maps_are_those_of_the_true_class_unrounded(study):
 
 
 def test_maps_that_are_not_square_keep_their_rows():
-    maps = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
-    rows = pd.DataFrame({"width": [5, 5], "height": [4, 4], "boxes": [[[0, 0, 1, 1]]] * 2})
-    columns = {name: column.to_pylist() for name, column in _localisation_columns(rows, maps).items()}
+    maps = np.empty(2, dtype=object)
+    maps[:] = [np.arange(6, dtype=np.float32).reshape(1, 2, 3), np.arange(12, dtype=np.float32).reshape(2, 2, 3)]
+    columns = {name: column.to_pylist() for name, column in _score_maps(maps).items()}
     assert (columns["cam_h"], columns["cam_w"]) == ([2, 2], [3, 3])
-    assert columns["cam"] == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+    assert columns["cam"] == [list(range(6)), list(range(12))]
 
 
 def test_a_baseline_has_no_points(study):
@@ -233,7 +233,7 @@ def test_a_vit_gets_maps_by_both_names(study):
     )
     run = dataclasses.replace(CLICK, backbone="test_vit")
     torch.manual_seed(1)
-    model = build_model(run.backbone, vit.recipe(run.backbone), True)
+    model = build_model(run.backbone, vit.recipe(run.backbone), 2)
     save_model(vit.layout.run(run) / "model.safetensors", model, {"run": run.identity()})
     predict(vit, run, "all", ("wsol_test", "wsol_test_stride1", "wsol_test_attention"))
     plain, finer, attention = (_table(vit, run, f"wsol_test{way}") for way in ("", "_stride1", "_attention"))

@@ -34,7 +34,7 @@ def study(toy_world, toy_study, tmp_path):
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), manifests / "imagenet_val.parquet")
     study = toy_study(paths={"data": str(tmp_path / "data")})
     torch.manual_seed(1)
-    model = build_model(RUN.backbone, study.recipe(RUN.backbone), True)
+    model = build_model(RUN.backbone, study.recipe(RUN.backbone), 2)
     with torch.no_grad():  # a seed's weights rarely answer 0, 1 or 2, the classes of the images: let them win
         model.backbone.get_classifier().bias[:3] += 1
     save_model(study.layout.run(RUN) / "model.safetensors", model, {"run": RUN.identity()})

@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luab import uncertainty
-from luab.benchmarks import BENCHMARKS, Benchmark, Inputs, find_benchmark, test_sets_of
+from luab.benchmarks import BENCHMARKS, find_benchmark, test_sets_of
 from luab.data.labels import EXTRA_CORRUPTIONS, IN9_VARIANTS, objectnet_folders, subset
 from luab.data.testsets import TEST_SETS
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256
 from luab.metrics.corruption import ALEXNET_ERROR
 from luab.outcomes import Outcomes
-from luab.predictions import read_labels, read_predictions
+from luab.predictions import read_listed, read_predictions
+from luab.protocol import Benchmark, Inputs
 from luab.score import score
 
 RUN = {"dataset": "imagenet", "backbone": "resnet18", "supervision": "click", "lambda": 1.0, "seed": 0}
@@ -63,6 +64,64 @@ def write_wsol(folder: Path, name: str, points: bool) -> None:
             "point_y": pa.array([0.5, 0.5], pa.float32()),
         }
     write(folder, name, [[1], [2]], [1, 1], **wsol)
+
+
+PERSON, BICYCLE, DOG_OF_COCO = 0, 1, 16
+LEFT, RIGHT = ([[x, 0, x + 32, 0, x + 32, 64, x, 64]] for x in (0, 32))
+
+
+def write_coco(root: Path) -> None:
+    """Four images of 64 x 64: A shows a person left and a bicycle right, B a person left, C many bicycles, D nothing.
+
+    C's are annotated as a crowd. Score maps are 2 x 2 and bright on the left.
+    """
+    names = [f"COCO_val2014_{number:012d}" for number in (1, 2, 3, 4)]
+    labels = [[PERSON, BICYCLE], [PERSON], [BICYCLE], []]
+    scores = np.full((4, 80), -9, dtype=np.float32)
+    scores[:, PERSON], scores[:, BICYCLE] = (2, -1, 1, -2), (1, 3, 2, -5)
+    points = np.full((4, 80, 2), 0.5, dtype=np.float32)
+    points[:2, PERSON] = (0.25, 0.5), (1.2, 0.5)  # A's on its person, B's outside of the image
+    points[0, BICYCLE] = (0.25, 0.5)  # not on the bicycle
+    left = [1, 0, 1, 0]
+    size = pa.array([64] * 4, pa.int32())
+    table = {
+        "image_id": names,
+        "group": [""] * 4,
+        "labels": pa.array(labels, pa.list_(pa.int16())),
+        "scores": pa.FixedSizeListArray.from_arrays(pa.array(scores.ravel()), 80),
+        "points": pa.FixedSizeListArray.from_arrays(pa.array(points.ravel()), 160),
+        "cam": pa.array([np.array(left * len(of), dtype=np.float32) for of in labels], pa.list_(pa.float32())),
+        "cam_h": pa.array([2] * 4, pa.int16()),
+        "cam_w": pa.array([2] * 4, pa.int16()),
+        "width": size,
+        "height": size,
+    }
+    pq.write_table(pa.table(table), root / "predictions" / "coco_val.parquet")
+    listed = {
+        "image_id": names,
+        "labels": table["labels"],
+        "box_labels": table["labels"],
+        "box_areas": pa.array([[100.0, 2000.0], [2000.0], [100.0], []]),
+        "box_crowd": pa.array([[False, False], [False], [True], []], pa.list_(pa.bool_())),
+    }
+    pq.write_table(pa.table(listed), root / "manifests" / "coco_val.parquet")
+    train = [[PERSON, BICYCLE]] * 2 + [[DOG_OF_COCO]] * 8
+    rows = {"image_id": [f"t{k}" for k in range(10)], "labels": pa.array(train, pa.list_(pa.int16()))}
+    pq.write_table(pa.table(rows), root / "manifests" / "coco_train.parquet")
+    whole = {"counts": [0, 64 * 64], "size": [64, 64]}
+    objects = [(1, 1, 0, LEFT), (1, 2, 0, RIGHT), (2, 1, 0, LEFT), (3, 2, 1, whole)]
+    annotations = [
+        {"image_id": image, "category_id": category, "iscrowd": crowd, "segmentation": segmentation}
+        for image, category, crowd, segmentation in objects
+    ]
+    (root / "coco" / "annotations").mkdir(parents=True)
+    content = json.dumps({"images": [], "annotations": annotations, "categories": []})
+    (root / "coco" / "annotations" / "instances_val2014.json").write_text(content)
+
+
+def px(name: str) -> int:
+    """Side at which the small score maps need no resizing, so that boxes and pixels can be told by hand."""
+    return 4 if name.startswith("wsol") else 2 if name == "coco_localization" else 224
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +170,12 @@ def written(tmp_path_factory) -> Path:
     real = {"image_id": [f"imagenet_val_{i:03d}" for i in (3, 1, 0, 2)]}  # another order than the predictions
     real["labels"] = pa.array([[7, 5], [], [8], [996]], pa.list_(pa.int16()))
     pq.write_table(pa.table(real), root / "manifests" / "imagenet_real.parquet")
+    write_coco(root)
     return root
 
 
 def scored(root: Path, *names: str, **options) -> list[dict]:
+    options = {"roots": {"coco_val": root / "coco"}} | options
     paths = score(names, root / "predictions", root / "manifests", RUN, root / "scores", **options)
     return [json.loads(path.read_text()) for path in paths]
 
@@ -170,6 +231,20 @@ EXPECTED |= {
     "imagenet_c_all": {"mean_accuracy": 10 / 95},
     "in9_nine_class": dict.fromkeys(IN9_VARIANTS, 3 / 4) | {"bg_gap": 0.0},
     "in9_challenge_nine_class": {"challenge_accuracy": 1 / 3},
+    # Persons rank A+ C B+ D, bicycles B C+ A+ D. At 0: A and C have a person (one of two right, one of two found), A, B
+    # and C a bicycle (two of three right, both found); in all 3 of 5 are right and 3 of 4 found.
+    "coco_val": {
+        "map": ((1 + 2 / 3) / 2 + (1 / 2 + 2 / 3) / 2) / 2,
+        "cf1": 2 * (7 / 12) * (3 / 4) / (7 / 12 + 3 / 4),
+        "of1": 2 * (3 / 5) * (3 / 4) / (3 / 5 + 3 / 4),
+    },
+    # Small: A's person above C and D, C's bicycles below B. Medium: B's person below C, A's bicycle below B.
+    "coco_size": {"map_small": (1 + 1 / 2) / 2, "map_medium": 1 / 2},
+    # In training images persons and bicycles always come together. A shows both; B and C show one.
+    "coco_context": {"map_in_context": (1 + 1 / 2) / 2, "map_out_of_context": 1 / 2, "context_gap": 1 / 4},
+    # Maps are bright on the left: right for both persons, wrong for A's bicycle; C's crowd does not count. Pixels of
+    # the bicycle come last of four.
+    "coco_localization": {"pointing_game": (1 + 0) / 2, "pxap": (1 + 2 / 4) / 2, "point_in_mask": (1 / 2 + 0) / 2},
 }
 
 
@@ -179,8 +254,7 @@ def test_every_benchmark_has_an_expectation():
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_metrics_of_each_benchmark(written, name):
-    # The score maps are 4 x 4; at that size they are not resized, and the boxes can be told by hand.
-    (content,) = scored(written, name, input_px=4 if name.startswith("wsol") else 224)
+    (content,) = scored(written, name, input_px=px(name))
     assert content["metrics"] == pytest.approx(EXPECTED[name], rel=1e-12)
     assert content["benchmark"] == name
     assert content["run"] == RUN
@@ -192,8 +266,8 @@ def test_metrics_of_each_benchmark(written, name):
 def test_the_headline_is_the_sum_of_its_images(written, name):
     benchmark = BENCHMARKS[name]
     tables = {t: read_predictions(written / "predictions", t, benchmark.columns) for t in benchmark.test_sets}
-    manifests = {m: read_labels(written / "manifests", m) for m in benchmark.manifests}
-    scores = benchmark.compute(Inputs(tables, manifests, 4 if name.startswith("wsol") else 224))
+    manifests = {m: read_listed(written / "manifests", m, benchmark.manifest_columns) for m in benchmark.manifests}
+    scores = benchmark.compute(Inputs(tables, manifests, px(name), roots={"coco_val": written / "coco"}))
     images = scores.images()
     assert uncertainty.headline(images) == pytest.approx(scores.metrics[benchmark.headline], abs=1e-12)
     assert images.ids == sorted(set(images.ids))
@@ -248,8 +322,9 @@ def inputs(written) -> dict[str, Inputs]:
     return {
         name: Inputs(
             {t: read_predictions(folders[0], t, benchmark.columns) for t in benchmark.test_sets},
-            {m: read_labels(folders[1], m) for m in benchmark.manifests},
-            4 if name.startswith("wsol") else 224,
+            {m: read_listed(folders[1], m, benchmark.manifest_columns) for m in benchmark.manifests},
+            px(name),
+            roots={"coco_val": written / "coco"},
         )
         for name, benchmark in BENCHMARKS.items()
     }
@@ -296,13 +371,14 @@ def test_max_projection_is_right_for_the_images_of_the_sub_list():
 
 
 def test_repeats_are_byte_identical(written):
-    first = {
-        p: p.read_bytes()
-        for p in score(BENCHMARKS, *(written / x for x in ("predictions", "manifests")), RUN, written / "s")
-    }
+    def files():
+        folders = (written / "predictions", written / "manifests")
+        paths = score(BENCHMARKS, *folders, RUN, written / "s", roots={"coco_val": written / "coco"})
+        return {path: path.read_bytes() for path in paths}
+
+    first = files()
     assert len(first) == len(BENCHMARKS)
-    score(BENCHMARKS, written / "predictions", written / "manifests", RUN, written / "s")
-    assert {p: p.read_bytes() for p in first} == first
+    assert files() == first
 
 
 def test_test_sets_in_order_of_first_need():
@@ -385,7 +461,7 @@ def test_missing_and_damaged_files(written, tmp_path):
 
 def test_a_missing_manifest_is_named(written, tmp_path):
     shutil.copytree(written / "predictions", tmp_path / "predictions")
-    with pytest.raises(DataError, match=r"imagenet_real.parquet: expected this file.*luab index"):
+    with pytest.raises(DataError, match=r"imagenet_real.parquet: expected this file.*luab manifest"):
         scored(tmp_path, "imagenet_real")
 
 

@@ -11,7 +11,7 @@ from luab.errors import ConfigError, DataError
 NAMES = {
     "imagenet_val", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_o", "imagenet_sketch",
     "imagenet_c", "imagenet_cocc", "objectnet", "siscore_size", "siscore_location", "siscore_rotation",
-    "in9", "in9_challenge", "wsol_val", "wsol_test",
+    "in9", "in9_challenge", "wsol_val", "wsol_test", "coco_val",
 }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def having(field: str, value: object) -> set[str]:
 
 def test_views_follow_the_releasing_papers() -> None:
     assert having("resize", "identity") == {"imagenet_c", "in9", "in9_challenge"}
-    assert having("resize", "squash") == having("cam", True) == {"wsol_val", "wsol_test"}
+    assert having("resize", "squash") == having("cam", True) == {"wsol_val", "wsol_test", "coco_val"}
     assert NAMES - having("border_px", 0) == {"objectnet"} and TEST_SETS["objectnet"].border_px == 2
     assert having("hole", 0.5) == NAMES - having("hole", 0.0) == {"imagenet_cocc"}
     assert having("challenge", True) == {"in9_challenge"}
@@ -72,8 +72,10 @@ def test_alternatives_change_the_view_alone() -> None:
     assert TEST_SETS["imagenet_cocc_56_black"].hole == 0.25 and TEST_SETS["imagenet_cocc_56_black"].fill == "black"
     assert TEST_SETS["imagenet_cocc_224_mean"].hole == 1.0 and TEST_SETS["imagenet_cocc_224_mean"].fill == "mean"
     assert {n for n, t in TEST_SETS.items() if t.cam_method == "stride1"} == {"wsol_val_stride1", "wsol_test_stride1"}
-    nine = {n for n, t in TEST_SETS.items() if t.outputs != 1000}
-    assert nine == {"in9_nine_class", "in9_challenge_nine_class"} and TEST_SETS["in9_challenge_nine_class"].challenge
+    nine = {"in9_nine_class", "in9_challenge_nine_class"}
+    assert {n for n, t in TEST_SETS.items() if t.outputs != 1000} == {*nine, "coco_val"}
+    assert TEST_SETS["in9_challenge_nine_class"].challenge
+    assert having("dataset", "coco") == having("outputs", 80) == {"coco_val"}
 
 
 def test_test_sets_cannot_be_changed() -> None:

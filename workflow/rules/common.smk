@@ -24,13 +24,16 @@ if workflow.is_main_process:
 luab_plan.prepare_jobs(STUDY, checkout=Path(workflow.basedir))
 
 
+BELOW_DATASET = r"/[^/]+/[a-z_]+-[^/]+/seed\d+"
+
+
 wildcard_constraints:
-    run=r"imagenet/[^/]+/[a-z]+-[^/]+/seed\d+",
+    run=f"(imagenet|coco){BELOW_DATASET}",
     dataset=r"\w+",
     byproducts=r"imagenet_ab|coco_ab",
     taught=r"imagenet|coco",
     archive=r"[\w.-]+",
-    supervision=r"[a-z]+",
+    supervision=r"[a-z_]+",
     name=r"\w+",
 
 
@@ -38,30 +41,16 @@ def run_of(wildcards):
     return luab_paths.Run.parse(wildcards.run)
 
 
-def recipe_of(wildcards):
-    recipe = STUDY.recipe(run_of(wildcards).backbone).model_dump_json()
-    return recipe if STUDY.decoding == "exact" else f"{recipe} {STUDY.decoding}"
-
-
-def training_inputs(wildcards):
-    supervision = run_of(wildcards).supervision
-    targets = [] if supervision == "none" else [f"{DATA}/targets/imagenet/{supervision}.json"]
-    return [*images_for_training(), *targets]
-
-
-def images_for_training():
-    packs = [f"{DATA}/packs/imagenet_train.json"] if STUDY.packing else []
-    return [f"{DATA}/manifests/imagenet_train.json", *packs]
-
-
-def all_prepared():
-    manifests = [card for suite in STUDY.suites for card in PLAN.suite_manifests(suite.name)]
-    targets = [f"{DATA}/targets/imagenet/{name}.json" for name in STUDY.supervisions if name != "none"]
-    return [*images_for_training(), *dict.fromkeys(manifests), *targets]
+def images_of(run):
+    return str(STUDY.paths.imagenet) if run.dataset == "imagenet" else PLAN.own_copy(f"{run.dataset}_train")
 
 
 def all_scores():
-    return [f"{RESULTS}/runs/{run.folder}/scores/{name}.json" for run in STUDY.runs() for name in STUDY.benchmarks]
+    return [
+        f"{RESULTS}/runs/{run.folder}/scores/{name}.json"
+        for run in STUDY.runs()
+        for name in STUDY.part(run.dataset).benchmarks
+    ]
 
 
 def all_tables():

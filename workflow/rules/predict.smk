@@ -1,6 +1,6 @@
 # One job per run and suite of test sets: the last use of the GPU.
 
-for suite in STUDY.suites:
+for dataset, suite in [(name, suite) for name, part in STUDY.parts.items() for suite in part.suites]:
 
     rule:
         name:
@@ -13,6 +13,8 @@ for suite in STUDY.suites:
             tables=[f"{RESULTS}/runs/{{run}}/predictions/{name}.parquet" for name in PLAN.test_sets(suite.name)],
         log:
             f"logs/predict/{{run}}/{suite.name}.log",
+        wildcard_constraints:
+            run=f"{dataset}{BELOW_DATASET}",
         conda:
             "../envs/luab.yaml"
         threads: STUDY.compute.threads

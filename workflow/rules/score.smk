@@ -1,6 +1,6 @@
 # From predictions to numbers: cheap, so changed code reruns it.
 
-for suite in STUDY.suites:
+for dataset, suite in [(name, suite) for name, part in STUDY.parts.items() for suite in part.suites]:
 
     rule:
         name:
@@ -12,6 +12,8 @@ for suite in STUDY.suites:
             scores=[f"{RESULTS}/runs/{{run}}/scores/{name}.json" for name in suite.benchmarks],
         log:
             f"logs/score/{{run}}/{suite.name}.log",
+        wildcard_constraints:
+            run=f"{dataset}{BELOW_DATASET}",
         conda:
             "../envs/luab.yaml"
         threads: min(STUDY.compute.threads, 4)

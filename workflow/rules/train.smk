@@ -4,7 +4,7 @@
 
 rule train:
     input:
-        training_inputs,
+        lambda wildcards: PLAN.training_inputs(run_of(wildcards)),
     output:
         card=f"{RESULTS}/runs/{{run}}/run.json",
         model=f"{RESULTS}/runs/{{run}}/model.safetensors",
@@ -20,7 +20,7 @@ rule train:
         mem_mb=PLAN.train_mem_mb,
         runtime=lambda wildcards: PLAN.train_minutes(run_of(wildcards)),
     params:
-        recipe=recipe_of,
-        images=str(STUDY.paths.imagenet),
+        recipe=lambda wildcards: PLAN.trained_with(run_of(wildcards)),
+        images=lambda wildcards: images_of(run_of(wildcards)),
     shell:
         "python -m luab train {wildcards.run} > {log} 2>&1"
