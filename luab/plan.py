@@ -288,6 +288,9 @@ class Plan:
             return [index]
         if needs == "images":
             return [index, self._card("imagenet_train")]
+        if needs in ("coco_index", "coco_images", "coco_interfaces"):
+            both = [index] if needs == "coco_interfaces" else []
+            return [*both, str(card(layout.index("coco_ab"))), self._card("coco_train")]
         suite = next(s.name for s in self.study.suites if "wsol_test" in self.test_sets(s.name))
         return [*(str(layout.prediction_card(run, suite)) for run in self.example_runs()), self._card("wsol_test")]
 

@@ -1,5 +1,7 @@
 """Stages as the workflow calls them: paths and settings of one study, handed to functions that know of neither."""
 
+from pathlib import Path
+
 from luab.config import Study
 from luab.errors import ConfigError
 from luab.files import read_json
@@ -129,6 +131,7 @@ def render_one_table(study: Study, name: str) -> None:
         published=study.paths.published,
         label=study.label,
         headline_lambda=Plan.of(study).headline_lambda(needs),
+        **_coco_sources(study, needs),
     )
 
 
@@ -145,9 +148,20 @@ def render_one_figure(study: Study, name: str) -> None:
         layout.figure(name, "pdf"),
         scores=layout.scores_csv(),
         index=layout.index(),
-        manifest=layout.manifest(shown),
-        images_root=source_root(study, shown),
+        **(
+            {"manifest": layout.manifest(shown), "images_root": source_root(study, shown)} | _coco_sources(study, needs)
+        ),
         runs=[layout.prediction_folder(run) / "wsol_test.parquet" for run in Plan.of(study).example_runs()],
         label=study.label,
         headline_lambda=Plan.of(study).headline_lambda(needs),
     )
+
+
+def _coco_sources(study: Study, needs: str) -> dict[str, Path]:
+    """Index of COCO-AB, manifest, images and masks of coco_train, for what is made from them."""
+    if needs not in ("coco_index", "coco_images", "coco_interfaces"):
+        return {}
+    root = source_root(study, "coco_train")
+    sources = {"coco_index": study.layout.index("coco_ab"), "manifest": study.layout.manifest("coco_train")}
+    sources["instances"] = root / "annotations" / "instances_train2014.json"
+    return sources | ({"images_root": root} if needs == "coco_images" else {})

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 
 from luab.errors import ConfigError, DataError
 from luab.render import figures_byproducts as byproducts
+from luab.render import figures_coco as coco
 from luab.render import figures_factors as factors
 from luab.render import figures_localization as localization
-from luab.render import figures_scores, registry, style
+from luab.render import figures_scores, interfaces, registry, style
 from luab.render.tables import required
 
 Array = npt.NDArray[Any]
@@ -37,6 +38,8 @@ class Inputs:
     images_root: Path | None = None
     runs: tuple[Path, ...] = ()
     headline_lambda: float = 1.0
+    coco_index: Path | None = None
+    instances: Path | None = None
 
 
 def render_figure(
@@ -50,6 +53,8 @@ def render_figure(
     runs: Sequence[Path] = (),
     label: str = "",
     headline_lambda: float = 1.0,
+    coco_index: Path | None = None,
+    instances: Path | None = None,
 ) -> None:
     """Draws one figure and writes `output_pdf` and the PNG beside it.
 
@@ -63,6 +68,8 @@ def render_figure(
         runs: predictions/wsol_test.parquet of the baseline, then of LUAB.
         label: Words at the bottom right, e.g. "demo world".
         headline_lambda: Lambda of the main results.
+        coco_index: data/byproducts/coco_ab.parquet.
+        instances: instances_train2014.json.
 
     Raises:
         ConfigError: There is no such figure, or an input it needs was not given.
@@ -70,7 +77,7 @@ def render_figure(
     """
     if name not in FIGURES:
         raise ConfigError(f"There is no figure {name!r}. Choose from: {', '.join(FIGURES)}.")
-    inputs = Inputs(scores, index, manifest, images_root, tuple(runs), headline_lambda)
+    inputs = Inputs(scores, index, manifest, images_root, tuple(runs), headline_lambda, coco_index, instances)
     style.save(FIGURES[name](name, inputs, label), output_pdf)
 
 
@@ -158,6 +165,52 @@ def _draw_cam_examples(name: str, inputs: Inputs, label: str) -> Figure:
         f"{thresholds[1]:.2f} for LUAB)."
     )
     return localization.cam_examples(examples, ["Baseline", style.SUPERVISIONS["click"]], note, label)
+
+
+def _draw_coco_samples(name: str, inputs: Inputs, label: str) -> Figure:
+    from luab.byproducts.coco_ab import read_index
+    from luab.byproducts.coco_tags import last_records
+    from luab.data.coco_targets import coco_image_id
+
+    columns = ["image_id", "width", "height", "action_type", "action_class", "action_to_xy", "trace_xy"]
+    table = last_records(read_index(required(inputs.coco_index, name, "coco-index"), columns))
+    tagged = pa.compute.greater(pa.compute.list_value_length(table["action_type"]), 1)
+    sized = pa.compute.greater(table["width"], 0)
+    paths = _paths(required(inputs.manifest, name, "manifest"))
+    root = required(inputs.images_root, name, "images-root")
+    rows = _spread_rows(table.filter(pa.compute.and_(tagged, sized)), 16 * SAMPLES)
+    usable = [row for row in rows if coco_image_id(row["image_id"]) in paths and len(row["trace_xy"]) >= _MIN_TRACE]
+    chosen = [usable[place] for place in _places(len(usable), SAMPLES)]
+    samples = [_tag_sample(row, root / paths[coco_image_id(row["image_id"])]) for row in chosen]
+    return coco.coco_samples(samples, label)
+
+
+def _tag_sample(row: dict[str, Any], path: Path) -> coco.TagSample:
+    """DEVIATES: the figure shows moves and removals, which the official rule leaves out."""
+    from luab.byproducts.coco_classes import COCO_CLASSES
+
+    places: dict[int, list[tuple[float, float]]] = {}
+    removed: set[int] = set()
+    for kind, label, to in zip(row["action_type"], row["action_class"], row["action_to_xy"], strict=True):
+        if kind == "remove":
+            removed.add(label)
+        elif not np.isnan(to).any():
+            places[label] = [*(places.get(label, []) if kind == "move" else []), tuple(to)]
+            removed.discard(label)
+    icons = [coco.Icon(COCO_CLASSES[label].name, points, label in removed) for label, points in places.items()]
+    return coco.TagSample(str(row["image_id"]), _image(path), np.array(row["trace_xy"], dtype=float), icons)
+
+
+def _draw_interfaces(name: str, inputs: Inputs, label: str) -> Figure:
+    return interfaces.interfaces(
+        interfaces.comparison(
+            required(inputs.index, name, "index"),
+            required(inputs.coco_index, name, "coco-index"),
+            required(inputs.manifest, name, "manifest"),
+            required(inputs.instances, name, "instances"),
+        ),
+        label,
+    )
 
 
 def _example(path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[float]) -> localization.CamExample:
@@ -259,4 +312,7 @@ FIGURES: dict[str, Callable[[str, Inputs, str], Figure]] = {
     "corruption_severity": _from_scores(factors.corruption_severity),
     "si_score_factors": _from_scores(factors.si_score_factors),
     "cam_examples": _draw_cam_examples,
+    "coco_samples": _draw_coco_samples,
+    "coco_gain_by_size": _from_scores(coco.coco_gain_by_size),
+    "interfaces": _draw_interfaces,
 }

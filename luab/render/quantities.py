@@ -107,6 +107,7 @@ COCO_LOCALIZATION = (
     Quantity("coco_localization", "pxap", "PxAP"),
     Quantity("coco_localization", "point_in_mask", "Point on mask", needs_point=True),
 )
+COCO_GAINS = (COCO_MAIN[0], *COCO_MAIN[3:], *COCO_LOCALIZATION[:2])
 SWEPT = (VAL, MAIN[3], MAIN[4], BG_GAP, MAX_BOX_V2)
 GAINS = (*MAIN, MIXED_RAND, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2)
 

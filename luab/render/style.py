@@ -26,8 +26,19 @@ COLOURS = {
     "trace": "#009E73",
     "centre": "#CC79A7",
     "box": "#8C510A",
+    "click_shared": "#56B4E9",
+    "replayed": "#44AA99",
 }
-MARKERS = {"none": "s", "random": "^", "click": "o", "trace": "D", "centre": "v", "box": "P"}
+MARKERS = {
+    "none": "s",
+    "random": "^",
+    "click": "o",
+    "trace": "D",
+    "centre": "v",
+    "box": "P",
+    "click_shared": "X",
+    "replayed": "h",
+}
 SUPERVISIONS = {
     "none": "Baseline",
     "random": "Random points",

@@ -9,6 +9,7 @@ import pandas as pd
 from luab.errors import ConfigError, DataError
 from luab.render import quantities as q
 from luab.render import registry, style
+from luab.render.interfaces import NOTES, comparison, tagging_statistics
 from luab.render.table_text import write_table
 
 BOLD = "\u0001"  # marks a bold cell until a format is chosen; a control character stands in no name
@@ -60,6 +61,39 @@ def byproduct_statistics(statistics: pd.DataFrame) -> Table:
     )
     notes = ["n: records or clicks behind each value."]
     return Table("byproduct_statistics", "Annotation byproducts of ImageNet", cells, statistics, notes)
+
+
+def coco_statistics(statistics: pd.DataFrame) -> Table:
+    """Statistics of COCO-AB.
+
+    Args:
+        statistics: As for `byproduct_statistics`, from luab.render.interfaces.tagging_statistics.
+    """
+    table = byproduct_statistics(statistics)
+    notes = ["n: records, tags or workers behind each value; tags by the official rule (the last add of each class)."]
+    return dataclasses.replace(table, name="coco_statistics", title="Annotation byproducts of COCO", notes=notes)
+
+
+def interfaces(compared: pd.DataFrame) -> Table:
+    """Browsing and tagging side by side.
+
+    Args:
+        compared: From luab.render.interfaces.compare_interfaces.
+    """
+    sides = list(dict.fromkeys(compared["interface"]))
+    keyed = compared.set_index(["what", "interface"])
+    rows = [
+        [
+            what,
+            *(
+                _value(*keyed.loc[(what, side), ["value", "unit", "n"]]) if (what, side) in keyed.index else "–"
+                for side in sides
+            ),
+        ]
+        for what in dict.fromkeys(compared["what"])
+    ]
+    cells = pd.DataFrame(rows, columns=["", *sides])
+    return Table("interfaces", "What two annotation interfaces leave behind", cells, compared, list(NOTES))
 
 
 def imagenet_main(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
@@ -152,6 +186,8 @@ TABLES: dict[str, Callable[..., Table]] = {
     "localization": localization,
     "coco_main": coco_main,
     "coco_localization": coco_localization,
+    "coco_statistics": coco_statistics,
+    "interfaces": interfaces,
 }
 
 
@@ -165,6 +201,9 @@ def render_table(
     published: Path | None = None,
     label: str = "",
     headline_lambda: float = 1.0,
+    coco_index: Path | None = None,
+    manifest: Path | None = None,
+    instances: Path | None = None,
 ) -> None:
     """Makes one table and writes it in three formats.
 
@@ -178,6 +217,9 @@ def render_table(
         published: config/published.csv; without it no published value is shown.
         label: Words in the caption, e.g. "demo world".
         headline_lambda: Lambda of the main tables.
+        coco_index: coco_ab.parquet.
+        manifest: Manifest of coco_train.
+        instances: instances_train2014.json.
 
     Raises:
         ConfigError: There is no such table.
@@ -185,7 +227,17 @@ def render_table(
     """
     if name not in TABLES:
         raise ConfigError(f"There is no table {name!r}. Choose from: {', '.join(TABLES)}.")
-    if registry.TABLES[name] == "index":
+    needs = registry.TABLES[name]
+    if needs in ("coco_index", "coco_interfaces"):
+        of_coco = [
+            required(p, name, w)
+            for p, w in ((coco_index, "coco-index"), (manifest, "manifest"), (instances, "instances"))
+        ]
+        both = needs == "coco_interfaces"
+        table = TABLES[name](
+            comparison(required(index, name, "index"), *of_coco) if both else tagging_statistics(*of_coco)
+        )
+    elif needs == "index":
         from luab.byproducts.imagenet_ab import read_index_pieces
         from luab.byproducts.statistics import COLUMNS
         from luab.byproducts.statistics import byproduct_statistics as statistics

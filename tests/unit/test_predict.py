@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from luab.benchmarks import BENCHMARKS, Inputs
+from luab.benchmarks import BENCHMARKS
 from luab.cam import class_maps
 from luab.checkpoint import save_model
 from luab.data.dataset import EvaluationSet
@@ -27,6 +27,7 @@ from luab.files import file_sha256
 from luab.model import Normalise, build_model
 from luab.paths import Run
 from luab.predict import Predictor, _ranked, _score_maps, _trained, blank_centre, predict
+from luab.protocol import Inputs
 from luab.score import score
 
 CLICK = Run("imagenet", "test_resnet", "click", 1.0, 0)
@@ -82,9 +83,10 @@ def test_files_have_the_agreed_columns_and_types(study):
 def test_score_maps_are_those_of_the_true_class_unrounded(study):
     predictor = _predictor(study)
     pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    found = np.concatenate(predictor._columns(TEST_SETS["wsol_test"], pixels, np.array([[0], [1], [2]]))["cam"])
+    found = predictor._columns(TEST_SETS["wsol_test"], pixels, np.array([[0], [1], [2]]))["cam"]
     maps = class_maps(predictor.model, predictor.normalise(pixels), torch.tensor([0, 1, 2]))
-    assert found.dtype == np.float32 and np.array_equal(found, maps.numpy())
+    assert all(np.array_equal(mine, one[None].numpy()) for mine, one in zip(found, maps, strict=True))
+    assert found[0].dtype == np.float32
     predict(study, CLICK, "all", ("wsol_test",))
     stored = _table(study, CLICK, "wsol_test").to_pydict()
     dataset = EvaluationSet(
@@ -100,11 +102,12 @@ def test_score_maps_are_those_of_the_true_class_unrounded(study):
 
 
 def test_maps_that_are_not_square_keep_their_rows():
-    maps = np.empty(2, dtype=object)
-    maps[:] = [np.arange(6, dtype=np.float32).reshape(1, 2, 3), np.arange(12, dtype=np.float32).reshape(2, 2, 3)]
+    maps = np.empty(3, dtype=object)
+    maps[0] = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
+    maps[1], maps[2] = np.zeros((0,), np.float32), np.concatenate([maps[0] + 6, maps[0]])
     columns = {name: column.to_pylist() for name, column in _score_maps(maps).items()}
-    assert (columns["cam_h"], columns["cam_w"]) == ([2, 2], [3, 3])
-    assert columns["cam"] == [list(range(6)), list(range(12))]
+    assert (columns["cam_h"], columns["cam_w"]) == ([2] * 3, [3] * 3)
+    assert columns["cam"] == [[0, 1, 2, 3, 4, 5], [], [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5]]
 
 
 def test_a_baseline_has_no_points(study):
