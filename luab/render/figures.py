@@ -114,14 +114,25 @@ def _draw_worker_spread(name: str, inputs: Inputs, label: str) -> Figure:
 
 def _draw_byproduct_samples(name: str, inputs: Inputs, label: str) -> Figure:
     columns = ["image_id", "boxes", "width", "height", "click_xy", "trace_xy", "trace_time_ms"]
-    table = _read_index(required(inputs.index, name, "index"), columns)
+    index = required(inputs.index, name, "index")
     paths = _paths(required(inputs.manifest, name, "manifest"))
     root = required(inputs.images_root, name, "images-root")
-    clicked = pa.compute.list_value_length(table["click_xy"])
-    table = table.filter(pa.compute.greater(clicked, 0))
-    usable = [row for row in _spread_rows(table, 64 * SAMPLES) if row["image_id"] in paths and _traced(row)]
+    table = _read_index(index, ["image_id", "annotators"])
+    annotated = table.filter(pa.compute.greater(table["annotators"], 0))
+    rows = _rows_of(index, columns, [row["image_id"] for row in _spread_rows(annotated, 64 * SAMPLES)])
+    usable = [row for row in rows if row["image_id"] in paths and _traced(row)]
     chosen = [usable[place] for place in _places(len(usable), SAMPLES)]
     return byproducts.byproduct_samples([_sample(row, root / paths[row["image_id"]]) for row in chosen], label)
+
+
+def _rows_of(index: Path, columns: list[str], image_ids: list[str]) -> list[dict[str, Any]]:
+    """The rows of some images, by image_id, from an index that does not fit into memory as a whole."""
+    from luab.byproducts.imagenet_ab import read_index_pieces
+
+    wanted = pa.array(image_ids, pa.string())
+    pieces = read_index_pieces(index, columns)
+    found = [piece.filter(pa.compute.is_in(piece["image_id"], wanted)) for piece in pieces]
+    return list(pa.concat_tables(found).sort_by("image_id").to_pylist())
 
 
 def _traced(row: dict[str, Any]) -> bool:
