@@ -345,6 +345,24 @@ def test_v2_folder_10_is_class_10(root: Path) -> None:
     assert labels_of(rows) == {f"{k}/ab12": [int(k)] for k in folders}
 
 
+@pytest.mark.parametrize(
+    ("dataset", "folder"),
+    [
+        ("imagenet_v2", "imagenetv2-threshold0.7-format-val"),
+        ("imagenet_v2", "imagenetv2-top-images-format-val"),
+        ("imagenet_v2", "imagenetv2-topimages"),
+        ("wsol_val", "imagenetv2-matched-frequency-format-val"),
+    ],
+)
+def test_another_variant_of_v2_is_refused(root: Path, dataset: str, folder: str) -> None:
+    """Same counts, same folders: nothing else would tell."""
+    lists = write_lists(root.parent / "lists", "val")
+    touch(root, [f"{folder}/0/0.jpeg", f"{folder}/10/1.jpeg", f"{folder}/10/2.jpeg"])
+    for place in (root, root / folder):
+        with pytest.raises(DataError, match=rf"{folder}: expected the variant .*copies\.{dataset}"):
+            build(place, dataset, lists=lists)
+
+
 @pytest.mark.parametrize("folder", ["1000", "010", "n01440764"])
 def test_v2_refuses_other_folders(root: Path, folder: str) -> None:
     touch(root, ["0/a.jpeg", f"{folder}/a.jpeg"])

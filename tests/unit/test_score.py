@@ -90,7 +90,7 @@ def write_coco(root: Path) -> None:
         "labels": pa.array(labels, pa.list_(pa.int16())),
         "scores": pa.FixedSizeListArray.from_arrays(pa.array(scores.ravel()), 80),
         "points": pa.FixedSizeListArray.from_arrays(pa.array(points.ravel()), 160),
-        "cam": pa.array([np.array(left * len(of), dtype=np.float16) for of in labels], pa.list_(pa.float16())),
+        "cam": pa.array([np.array(left * len(of), dtype=np.float32) for of in labels], pa.list_(pa.float32())),
         "cam_h": pa.array([2] * 4, pa.int16()),
         "cam_w": pa.array([2] * 4, pa.int16()),
         "width": size,
@@ -303,6 +303,49 @@ def test_the_protocol_tells_the_size_that_was_used(written):
     full, demo = (scored(written, "imagenet_a", input_px=px)[0]["protocol"] for px in (224, 64))
     assert full == "arg-max over the 200 ImageNet-A classes, shorter side to 256, centre crop 224"
     assert demo == "arg-max over the 200 ImageNet-A classes, shorter side to 73, centre crop 64"
+    (wide,) = scored(written, "imagenet_a", crop_pct=0.9)
+    assert wide["protocol"].endswith("shorter side to 248, centre crop 224")  # 248.9 rounded down, as it is resized
+
+
+def test_what_is_kept_beside_the_metrics(written, inputs):
+    chance = inputs["imagenet_o"]
+    one_of_three = chance._replace(tables={"imagenet_o": chance.tables["imagenet_o"].slice(1)})
+    assert BENCHMARKS["imagenet_o"].compute(one_of_three).extra == {"chance_aupr": 1 / 3}
+    (content,) = scored(written, "in9_challenge")
+    assert content["extra"] == {"backgrounds_tried": 3 + 10 + 1}
+
+
+def wsol_inputs(score_map, box, side):
+    size = pa.array([side], pa.int32())
+    columns = {
+        "image_id": ["a"],
+        "cam": pa.array([score_map.astype(np.float32).ravel()], pa.list_(pa.float32())),
+        "cam_h": pa.array([score_map.shape[0]], pa.int16()),
+        "cam_w": pa.array([score_map.shape[1]], pa.int16()),
+        "width": size,
+        "height": size,
+        "boxes": pa.array([[box]], pa.list_(pa.list_(pa.int32(), 4))),
+        "point_x": pa.nulls(1, pa.float32()),
+        "point_y": pa.nulls(1, pa.float32()),
+    }
+    return Inputs({"wsol_test": pa.table(columns)}, {}, side)
+
+
+def test_each_iou_s_best_threshold_is_kept():
+    # A bright block in a dim one: low cuts give (8, 8, 16, 16), 81 pixels, which shares 25 with the drawn box: .31.
+    layered = np.zeros((32, 32))
+    layered[8:16, 8:16] = 0.5
+    layered[10:14, 10:14] = 1
+    found = BENCHMARKS["wsol_test"].compute(wsol_inputs(layered, [10, 10, 14, 14], 32))
+    inner = pytest.approx(0.499, abs=0.005)  # .5 x 255 truncated is 127
+    assert found.extra == {"best_threshold": {"iou_30": 0.0, "iou_50": inner, "iou_70": inner}}
+    assert found.metrics == {"max_box_acc": 1.0, "max_box_acc_v2": 1.0}
+
+
+def test_maps_need_not_be_square():
+    right_half = np.array([[0, 0, 1, 1], [0, 0, 1, 1]])
+    found = BENCHMARKS["wsol_test"].compute(wsol_inputs(right_half, [2, 0, 3, 3], 4))
+    assert found.metrics == {"max_box_acc": 1.0, "max_box_acc_v2": 1.0}
 
 
 def test_the_order_of_rows_does_not_matter(written, tmp_path):

@@ -44,6 +44,13 @@ def test_a_plain_share_gets_wilson_and_the_bootstrap_agrees():
     assert drawn == pytest.approx([found.low, found.high], abs=0.002)
 
 
+@pytest.mark.parametrize("n", [49, 321])
+def test_a_share_counts_whole_images(n):
+    # 1/49 added up k times is not always k/49; the count behind it is k all the same.
+    for k in range(n + 1):
+        assert interval(coin(n, k))[1:] == (*wilson(k, n), "Wilson")
+
+
 def test_draws_have_the_binomial_spread_and_come_again_with_the_seed():
     images = coin(500, 100)
     first = draws(images, 10_000, 3)
