@@ -15,8 +15,8 @@ from luab.data.manifest import read_manifest_table
 def aim_of_tags(index: Path, manifest: Path, instances: Path) -> dict[str, NDArray[Any]]:
     """How well the points of `luab.data.coco_targets.click` hit the objects of their class.
 
-    Judged are tags of a class that the image has. Boxes and masks of crowds count like others, as an icon on a crowd
-    is right. The image's middle is judged on the same tags.
+    Judged are tags of a class that the image has; the image's middle is judged on the same tags.
+    ASSUME: an icon on a crowd is right, so boxes and masks of crowds count like others.
 
     Args:
         index: The index of COCO-AB.
