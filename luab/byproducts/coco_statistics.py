@@ -110,7 +110,9 @@ def _times(pages: list[_Page]) -> list[_Statistic]:
         ("time_spent_quartile_3", quantile(spent, 0.75), _MS, len(spent)),
         ("time_spent_mean_clipped", mean(np.minimum(spent, CLIP_TIME_MS)), _MS, len(spent)),
         ("time_spent_max", float(spent.max()) if len(spent) else np.nan, _MS, len(spent)),
+        ("time_per_tag_quartile_1", quantile(each, 0.25), _MS, len(each)),
         ("time_per_tag_median", quantile(each, 0.5), _MS, len(each)),
+        ("time_per_tag_quartile_3", quantile(each, 0.75), _MS, len(each)),
         ("first_tag_time_median", quantile(first, 0.5), _MS, len(first)),
     ]
 

@@ -22,20 +22,23 @@ _USUAL_NAME = re.compile(r"(?:[\w.-]+/)*?(n[0-9]{8})/([0-9A-Za-z_]+)\.xml", re.A
 _BOX = re.compile(rb"<xmin>(\d+)</xmin>\s*<ymin>(\d+)</ymin>\s*<xmax>(\d+)</xmax>\s*<ymax>(\d+)</ymax>")
 
 _INT32, _INT64 = pa.int32(), pa.int64()
-_ANY_NUMBER = "number"
 _TYPES: dict[str, pa.DataType] = dict.fromkeys(VALUES, _INT32) | {
     **dict.fromkeys(TEXTS, pa.string()),
     **{name: SCHEMA.field(name).type.value_type for name in INTEGERS},
     "selected": pa.bool_(),
     "position_x": pa.float64(),
     "position_y": pa.float64(),
-    _ANY_NUMBER: pa.float64(),
 }
-_READ = pyarrow.csv.ConvertOptions(column_types=_TYPES, null_values=[""], strings_can_be_null=False)
 _PLAIN = pyarrow.csv.ParseOptions(quote_char=False, double_quote=False)
-# Of a list's elements only the numbers stay, one per line; an <action> is made one before.
-_TO_LINES = bytes.maketrans(b">", b"\n")
-_NO_NUMBER = bytes(set(range(256)) - set(b"0123456789.->"))
+
+# Of an element's entries only the numbers stay, one entry per line and a comma at each end of a tag; an <action> is
+# made a number before. LETTERS stand in both tags of an entry, hoveredRecord, mouseTracking, selectedRecord, and
+# nowhere else in it.
+_LETTERS = {"hovers": b"R", "trace": b"T", "clicks": b"R"}
+_TO_LINES = bytes.maketrans(b"/RT", b",\n\n")
+_NO_NUMBER = bytes(set(range(256)) - set(b"0123456789.-/RT"))
+_LEAVES = {"action": pa.int8(), "time": _INT64, "x": pa.float64(), "y": pa.float64()}
+_ENDS = ["end_of_entry", "end_of_line"]  # fields that the last two commas make
 _ACTIONS = ["leave", "enter"]
 
 
@@ -68,11 +71,11 @@ class BlockReader:
         end = 0
         for name, size in zip(block.names, block.sizes, strict=True):
             start, end = end, end + size
-            if _is_junk(name):
-                tally.skip("junk_skipped")
-                continue
             try:
-                self._read_record(name, block.data[start:end], rows)
+                if (ids := _ids(name)) is None:
+                    tally.skip("junk_skipped")
+                else:
+                    self._read_record(*ids, block.data[start:end], rows)
             except BadRecord as error:
                 if not self._skip_bad:
                     bad = (name, str(error))
@@ -83,8 +86,7 @@ class BlockReader:
         self._shapes.settle()
         return Part(batch, tally, bad)
 
-    def _read_record(self, name: str, record: bytes, rows: "_Rows") -> None:
-        image_id, wnid = _ids(name)
+    def _read_record(self, image_id: str, wnid: str, record: bytes, rows: "_Rows") -> None:
         fields = self._shapes.read(record)
         if fields is None:
             row = parse_record(record)
@@ -98,31 +100,57 @@ class _Rows:
     """Records of a block in the two forms they come in, and the place of each."""
 
     def __init__(self) -> None:
-        self._ids: list[tuple[str, str]] = []
-        self._fields: list[Fields] = []
+        self._image_ids: list[str] = []
+        self._wnids: list[str] = []
+        self._lines: list[bytes] = []
+        self._lists: list[tuple[bytes, ...]] = []
         self._field_places: list[int] = []
         self._rows: list[Row] = []
         self._row_places: list[int] = []
 
     def add_fields(self, image_id: str, wnid: str, fields: Fields) -> None:
-        self._field_places.append(len(self._fields) + len(self._rows))
-        self._ids.append((image_id, wnid))
-        self._fields.append(fields)
+        values, lists = fields
+        self._field_places.append(len(self._lines) + len(self._rows))
+        self._image_ids.append(image_id)
+        self._wnids.append(wnid)
+        self._lines.append(b",".join(values))
+        self._lists.append(lists)
 
     def add_row(self, row: Row) -> None:
-        self._row_places.append(len(self._fields) + len(self._rows))
+        self._row_places.append(len(self._lines) + len(self._rows))
         self._rows.append(row)
 
     def batch(self, orders: dict[str, list[str]]) -> pa.RecordBatch:
-        if not self._fields:
+        if not self._lines:
             return batch_of_rows(self._rows)
-        usual = _batch_of_fields(self._ids, self._fields, orders)
+        usual = self._batch_of_fields(orders)
         if not self._rows:
             return usual
         both = pa.Table.from_batches([usual, batch_of_rows(self._rows)]).combine_chunks()
         places = np.argsort(np.array(self._field_places + self._row_places))
         (batch,) = both.take(pa.array(places)).combine_chunks().to_batches()
         return batch
+
+    def _batch_of_fields(self, orders: dict[str, list[str]]) -> pa.RecordBatch:
+        values = _values(self._lines)
+        objects, *entries = zip(*self._lists, strict=True)
+        boxes, box_counts = _boxes(objects)
+        width, height = _size(values)
+        columns: dict[str, pa.Array] = {
+            "image_id": pa.array(self._image_ids, pa.string()),
+            "wnid": pa.array(self._wnids, pa.string()),
+            "annotators": pa.array(np.ones(len(self._lines), np.int16)),
+            "has_box": pa.array(box_counts > 0),
+            "boxes": _lists(boxes, box_counts),
+            "width": width,
+            "height": height,
+        }
+        columns |= {name: _one_each(values[name]) for name in (*TEXTS, *INTEGERS, "selected")}
+        position = np.stack([values["position_x"].to_numpy(), values["position_y"].to_numpy()], axis=1)
+        columns["position_xy"] = _one_each(_pairs(position.astype(np.float32)))
+        for name, texts in zip(LISTS[1:], entries, strict=True):
+            columns |= _list_columns(name, texts, orders.get(name, []))
+        return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
 def batch_of_rows(rows: Sequence[Row]) -> pa.RecordBatch:
@@ -131,16 +159,14 @@ def batch_of_rows(rows: Sequence[Row]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
 
 
-def _is_junk(name: str) -> bool:
-    base = name.rpartition("/")[2]
-    return base.startswith("._") or base == ".DS_Store"
-
-
-def _ids(name: str) -> tuple[str, str]:
+def _ids(name: str) -> tuple[str, str] | None:
+    """Image and class of a record's path, None for macOS junk."""
     usual = _USUAL_NAME.fullmatch(name)
     if usual:
         return usual[2], usual[1]
     path = PurePosixPath(name)
+    if path.name.startswith("._") or path.name == ".DS_Store":
+        return None
     if path.suffix != ".xml" or not _WNID.fullmatch(path.parent.name):
         raise BadRecord("expected a file <wnid>/<wnid>_<number>.xml")
     return path.stem, path.parent.name
@@ -149,43 +175,23 @@ def _ids(name: str) -> tuple[str, str]:
 # ---- texts of many records at once
 
 
-def _batch_of_fields(ids: list[tuple[str, str]], fields: list[Fields], orders: dict[str, list[str]]) -> pa.RecordBatch:
-    values = _values(fields)
-    image_ids, wnids = zip(*ids, strict=True)
-    boxes, box_counts = _boxes([record[-len(LISTS)] for record in fields])
-    width, height = _size(values)
-    columns: dict[str, pa.Array] = {
-        "image_id": pa.array(image_ids, pa.string()),
-        "wnid": pa.array(wnids, pa.string()),
-        "annotators": pa.array(np.ones(len(fields), np.int16)),
-        "has_box": pa.array(box_counts > 0),
-        "boxes": _lists(boxes, box_counts),
-        "width": width,
-        "height": height,
-    }
-    columns |= {name: _one_each(values[name]) for name in (*TEXTS, *INTEGERS, "selected")}
-    position = np.stack([values["position_x"].to_numpy(), values["position_y"].to_numpy()], axis=1)
-    columns["position_xy"] = _one_each(_pairs(position.astype(np.float32)))
-    for number, (name, tag) in enumerate(_TAGS.items(), start=len(fields[0]) - len(_TAGS)):
-        columns |= _list_columns(name, tag, [record[number] for record in fields], orders.get(name, []))
-    return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
-
-
 _SIZES = ("original", "box")
-_TAGS = {"hovers": b"</hoveredRecord>", "trace": b"</mouseTracking>", "clicks": b"</selectedRecord>"}
 
 
-def _values(fields: list[Fields]) -> dict[str, pa.Array]:
+def _values(lines: list[bytes]) -> dict[str, pa.Array]:
     """The texts that occur once per record, as columns by their group's name."""
-    lines = b"\n".join([b",".join(record[: len(VALUES)]) for record in fields])
-    table = _csv(lines, VALUES).combine_chunks()
-    return {name: table[name].chunk(0) for name in VALUES}
+    return _csv(b"\n".join(lines), VALUES, _TYPES)
 
 
-def _csv(lines: bytes, names: Sequence[str]) -> pa.Table:
+def _csv(lines: bytes, names: Sequence[str], types: dict[str, pa.DataType]) -> dict[str, pa.Array]:
+    """The columns that have a type."""
     # One block, read by this thread: the processes around share the cores out.
-    options = pyarrow.csv.ReadOptions(column_names=list(names), use_threads=False, block_size=len(lines) + 1)
-    return pyarrow.csv.read_csv(pa.BufferReader(lines), options, _PLAIN, _READ)
+    how = pyarrow.csv.ReadOptions(column_names=list(names), use_threads=False, block_size=len(lines) + 1)
+    read = pyarrow.csv.ConvertOptions(
+        column_types=types, include_columns=list(types), null_values=[""], strings_can_be_null=False
+    )
+    table = pyarrow.csv.read_csv(pa.BufferReader(lines), how, _PLAIN, read).combine_chunks()
+    return {name: table[name].chunk(0) for name in types}
 
 
 def _size(values: dict[str, pa.Array]) -> tuple[pa.Array, pa.Array]:
@@ -199,7 +205,7 @@ def _size(values: dict[str, pa.Array]) -> tuple[pa.Array, pa.Array]:
     return width, height
 
 
-def _boxes(objects: list[bytes]) -> tuple[pa.Array, NDArray[np.int64]]:
+def _boxes(objects: Sequence[bytes]) -> tuple[pa.Array, NDArray[np.int64]]:
     """The boxes of all records, and how many each has."""
     counts = np.array([text.count(b"<bndbox>") for text in objects])
     corners = [corner for box in _BOX.findall(b"".join(objects)) for corner in box]
@@ -207,38 +213,36 @@ def _boxes(objects: list[bytes]) -> tuple[pa.Array, NDArray[np.int64]]:
     return pa.FixedSizeListArray.from_arrays(flat, type=SCHEMA.field("boxes").type.value_type), counts
 
 
-def _list_columns(name: str, tag: bytes, texts: list[bytes], order: list[str]) -> dict[str, pa.Array]:
+def _list_columns(name: str, texts: Sequence[bytes], order: list[str]) -> dict[str, pa.Array]:
     """The columns of one repeated element of metadata, a list for each record's single metadata."""
-    counts = np.array([text.count(tag) for text in texts])
+    letter = _LETTERS[name]
+    counts = np.array([text.count(letter) for text in texts]) // 2
     text = b"".join(texts)
-    if "action" in order:
+    if name == "hovers":
         text = text.replace(b"enter", b"1").replace(b"leave", b"0")
-    numbers = _numbers(text, len(order))
-    column = {leaf: numbers[:, order.index(leaf)] for leaf in order}
+    leaves = _leaves(text, order)
 
     def nested(values: pa.Array) -> pa.Array:
         return _one_each(_lists(values, counts))
 
-    none = np.zeros(0)
     if name == "hovers":
-        actions = pa.array(_ACTIONS).take(pa.array(column.get("action", none).astype(np.int32)))
-        times = pa.array(column.get("time", none).astype(np.int64))
-        return {"hover_action": nested(actions), "hover_time_ms": nested(times)}
-    points = np.stack([column.get("x", none), column.get("y", none)], axis=1)
-    if "time" in column:
-        times = pa.array(column["time"].astype(np.int64))
-    else:
-        times = pa.nulls(len(points), _INT64)
+        return {
+            "hover_action": nested(pa.array(_ACTIONS).take(leaves["action"])),
+            "hover_time_ms": nested(leaves["time"]),
+        }
+    points = np.stack([leaves["x"].to_numpy(), leaves["y"].to_numpy()], axis=1)
     kind = "trace" if name == "trace" else "click"
-    return {f"{kind}_xy": nested(_pairs(points)), f"{kind}_time_ms": nested(times)}
+    return {f"{kind}_xy": nested(_pairs(points)), f"{kind}_time_ms": nested(leaves["time"])}
 
 
-def _numbers(text: bytes, columns: int) -> NDArray[np.float64]:
-    """All numbers of elements that hold nothing else, [n, columns]."""
+def _leaves(text: bytes, order: list[str]) -> dict[str, pa.Array]:
+    """The leaves of all entries, each a column; those that are not in `order` are null throughout."""
     if not text:
-        return np.zeros((0, columns))
+        return {leaf: pa.array([], kind) for leaf, kind in _LEAVES.items()}
     lines = text.translate(_TO_LINES, _NO_NUMBER)
-    return _csv(lines, [_ANY_NUMBER])[_ANY_NUMBER].to_numpy().reshape(-1, columns)
+    found = _csv(lines, [*order, *_ENDS], {leaf: _LEAVES[leaf] for leaf in order})
+    entries = len(found[order[0]])
+    return {leaf: pa.nulls(entries, kind) for leaf, kind in _LEAVES.items()} | found
 
 
 def _pairs(xy: NDArray[Any]) -> pa.Array:

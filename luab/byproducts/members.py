@@ -5,16 +5,15 @@ walked here, but only such as every tool writes for a plain file of a short name
 that is anything else (a link, a long name, a damaged one) the rest of the archive is `tarfile`'s.
 """
 
-import gzip
 import os
 import re
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
 from luab.errors import DataError
@@ -32,7 +31,11 @@ _NAME = slice(0, 100)
 _NUMBERS = ((100, 8), (108, 8), (116, 8), (136, 12), (329, 8), (337, 8))
 _SIZE, _CHECKSUM, _TYPE, _PREFIX = (124, 12), 148, 156, 345
 
-_DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError)
+# isal's stub takes its class of errors for an error.
+_DAMAGE: tuple[type[Exception], ...] = (
+    *(EOFError, igzip.BadGzipFile, tarfile.TarError),
+    isal_zlib.error,  # type: ignore[assignment]
+)
 
 _Bytes = NDArray[np.uint8]
 _Flags = NDArray[np.bool_]
@@ -61,7 +64,7 @@ def archive_blocks(archive: Path) -> Iterator[Block]:
     last = ""
     seen = 0
     try:
-        with open(archive, "rb") as raw, gzip.GzipFile(fileobj=raw) as stream:
+        with open(archive, "rb") as raw, igzip.IGzipFile(fileobj=raw) as stream:
             for names, sizes, data in _files(stream):
                 last = names[-1] if names else last
                 now = raw.tell()

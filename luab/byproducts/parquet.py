@@ -1,6 +1,6 @@
 """Tables of byproducts to Parquet and back: written group by group, read back only with the expected columns."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,13 +11,27 @@ from luab.byproducts.digest import ContentDigest
 from luab.errors import DataError
 
 
-def write_batches(batches: Iterator[pa.RecordBatch], schema: pa.Schema, parquet: Path, group_records: int) -> str:
+def write_batches(
+    batches: Iterator[pa.RecordBatch],
+    schema: pa.Schema,
+    parquet: Path,
+    group_records: int,
+    seldom_repeated: Collection[str] = (),
+) -> str:
     """Writes batches in row groups of one length; returns the digest of their content (`ContentDigest`).
 
     Neither file nor digest depends on the length of the batches. Rows of one group wait in memory until it is full.
+
+    Args:
+        batches: Of `schema`.
+        schema: Columns.
+        parquet: Where they go.
+        group_records: Rows of a row group; the last may be shorter.
+        seldom_repeated: Columns written without a dictionary of their values, which would cost time and room.
     """
     digest = ContentDigest()
-    with pq.ParquetWriter(parquet, schema, compression="zstd") as writer:
+    repeated = [_leaf_path(field) for field in schema if field.name not in seldom_repeated]
+    with pq.ParquetWriter(parquet, schema, compression="zstd", use_dictionary=repeated) as writer:
         for group in _row_groups(batches, schema, group_records):
             digest.update(group)
             writer.write_table(group)
@@ -56,6 +70,14 @@ def opened(
             f"{parquet}: expected the index of {release} as Parquet, found something unreadable ({error}). "
             "Remove it and run `luab index` again."
         ) from error
+
+
+def _leaf_path(field: pa.Field) -> str:
+    """What Parquet calls the column of a field that is a value, or lists of lists of values."""
+    path, kind = field.name, field.type
+    while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        path, kind = f"{path}.list.element", kind.value_type
+    return path
 
 
 def _row_groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema, group_records: int) -> Iterator[pa.Table]:

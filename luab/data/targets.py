@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from luab.byproducts.digest import ContentDigest
-from luab.byproducts.imagenet_ab import read_index
+from luab.byproducts.imagenet_ab import read_index, read_index_pieces
 from luab.byproducts.statistics import click_points, mean_by_row, samples_of_traces
 from luab.errors import ConfigError, DataError
 from luab.files import replacing, write_json
@@ -131,18 +131,26 @@ def trace(index: Path, seed: int) -> Points:
     Samples outside [0, 1] are dropped and counted. Only selected annotations count.
     ASSUME: a trace's point is its time-weighted mean; the paper trains on clicks alone.
     """
-    table = read_index(index, ["image_id", "selected", "click_xy", "trace_xy", "trace_time_ms"])
+    columns = ["image_id", "selected", "click_xy", "trace_xy", "trace_time_ms"]
+    # Piece by piece: the traces of the whole release are gigabytes.
+    pieces = [_mean_traces_of(piece) for piece in read_index_pieces(index, columns)]
+    notes = {name: sum(piece.notes[name] for piece in pieces) for name in _TRACE_NOTES}
+    image_ids = pa.chunked_array([piece.image_ids for piece in pieces], pa.string())
+    return Points(image_ids, np.concatenate([np.empty((0, 2)), *(piece.xy for piece in pieces)]), notes)
+
+
+_TRACE_NOTES = ("clicked_without_trace", "samples_out_of_range")
+
+
+def _mean_traces_of(table: pa.Table) -> Points:
     clicked = np.zeros(table.num_rows, dtype=bool)
     clicked[click_points(table).rows] = True
     samples = samples_of_traces(table)
     inside = ((samples.xy >= 0) & (samples.xy <= 1)).all(axis=1)
     used = inside & samples.selected & clicked[samples.rows]
     rows, xy = _mean_traces(samples.rows[used], samples.annotations[used], samples.xy[used], samples.times_ms[used])
-    notes = {
-        "clicked_without_trace": int(clicked.sum()) - len(rows),
-        "samples_out_of_range": int((~inside).sum()),
-    }
-    return Points(table["image_id"].take(pa.array(rows)), xy, notes)
+    notes = dict(zip(_TRACE_NOTES, (int(clicked.sum()) - len(rows), int((~inside).sum())), strict=True))
+    return Points(table["image_id"].combine_chunks().take(pa.array(rows)), xy, notes)
 
 
 def write_targets(index_parquet: Path, supervision: str, seed: int, parquet: Path, card: Path) -> dict[str, Any]:

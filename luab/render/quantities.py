@@ -96,13 +96,16 @@ COCO_SIZES = (
     Quantity("coco_size", "map_medium", "mAP medium"),
     Quantity("coco_size", "map_large", "mAP large"),
 )
+COCO_CONTEXTS = (
+    Quantity("coco_context", "map_in_context", "mAP in context"),
+    Quantity("coco_context", "map_out_of_context", "mAP out of context"),
+)
 COCO_MAIN = (
     Quantity("coco_val", "map", "mAP"),
     Quantity("coco_val", "cf1", "CF1"),
     Quantity("coco_val", "of1", "OF1"),
     *COCO_SIZES,
-    Quantity("coco_context", "map_in_context", "mAP in context"),
-    Quantity("coco_context", "map_out_of_context", "mAP out of context"),
+    *COCO_CONTEXTS,
     Quantity("coco_context", "context_gap", "Context gap", lower=True),
 )
 COCO_LOCALIZATION = (
@@ -126,7 +129,9 @@ _BOTH = (  # title, statistic of browsing, of tagging; None where the interface 
     ("Time per image, first quartile", "estimate_time_quartile_1", "time_spent_quartile_1"),
     ("Time per image, median", "estimate_time_median", "time_spent_median"),
     ("Time per image, third quartile", "estimate_time_quartile_3", "time_spent_quartile_3"),
+    ("Time per point, first quartile", "estimate_time_quartile_1", "time_per_tag_quartile_1"),
     ("Time per point, median", "estimate_time_median", "time_per_tag_median"),
+    ("Time per point, third quartile", "estimate_time_quartile_3", "time_per_tag_quartile_3"),
     ("Samples of a trace, mean", "trace_points_mean", "trace_points_mean"),
     ("Traces without a sample", "trace_empty", "trace_empty"),
     ("Points taken back", None, "tags_taken_back"),

@@ -48,6 +48,7 @@ def test_tags_times_and_workers_by_hand() -> None:
     assert found["time_spent_median"] == (40_000, 3) and found["time_spent_max"] == (9_000_000, 3)
     assert found["time_spent_mean_clipped"] == (220_000, 3)  # (20 + 40 + 600) s / 3
     assert found["time_per_tag_median"] == (25_000, 2)  # 20 s / 2 tags, 40 s / 1; image 34 has no time, 30 no tag
+    assert [found[f"time_per_tag_quartile_{k}"][0] for k in (1, 3)] == [17_500, 32_500]
     assert found["first_tag_time_median"] == (8000, 3)
     assert found["workers"] == (2, 3)
     assert found["images_per_worker_median"] == (1.5, 2)

@@ -73,6 +73,17 @@ def test_gain_by_size_worked_by_hand() -> None:
     assert "n = 3 seeds" in texts(figure) and "95 % intervals" in texts(figure)
 
 
+def test_contexts_stand_beside_sizes_where_there_are_any() -> None:
+    contexts = size_scores(sizes=("in_context", "out_of_context")).assign(benchmark="coco_context")
+    figure = figures_coco.coco_gain_by_size(pd.concat([size_scores(), contexts], ignore_index=True), 1.0)
+    gains = figure.axes[1]
+    assert [label.get_text() for label in gains.get_xticklabels()][3:] == [
+        *("in\ncontext\nn = 100", "out of\ncontext\nn = 200"),
+    ]
+    assert [len(line.get_xdata()) for line in lines(gains, "click")] == [3, 2]  # no line joins a size and a context
+    assert "usual companions" in texts(figure)
+
+
 def test_one_seed_and_two_sizes_are_drawn_and_said() -> None:
     figure = figures_coco.coco_gain_by_size(size_scores(1, ("small", "medium")), 1.0)
     assert len(figure.axes[1].get_xticks()) == 2

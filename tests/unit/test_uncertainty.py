@@ -52,6 +52,25 @@ def test_draws_have_the_binomial_spread_and_come_again_with_the_seed():
     assert (draws(images, 10_000, 4) != first).any()
 
 
+def test_the_bootstrap_interval_holds_95_per_cent():
+    images = share(ids(400), np.random.default_rng(0).random(400))
+    found = interval(images, 20_000)
+    half = norm.ppf(0.975) * images.values.std() * np.sqrt(400)  # of a sum of 400
+    assert found.method == "bootstrap"
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), abs=0.03 * half)
+    change = paired(images, images._replace(values=images.values[::-1]), 20_000)
+    half = norm.ppf(0.975) * (images.values[::-1] - images.values).std() * np.sqrt(400)
+    assert (change.low, change.high) == pytest.approx((-half, half), abs=0.03 * half)
+
+
+def test_equal_groups_are_drawn_apart_too():
+    # Each image adds 1/n or nothing, as in a plain share, but a draw has two images of either size.
+    table = pa.table({"image_id": ["1", "2", "3", "4"], "group": ["a", "a", "b", "b"]})
+    images = grouped(table, np.array([True, True, False, False]), {"a": 0.5, "b": 0.5})
+    assert images.values.tolist() == [0.25, 0.25, 0, 0] and not images.is_share
+    assert interval(images, 100) == (0.5, 0.5, 0.5, "bootstrap")
+
+
 def test_many_worths_are_drawn_like_few():
     # 100 distinct worths take the other way through the code; the spread is that of a mean.
     values = np.random.default_rng(0).random(400)

@@ -24,7 +24,7 @@ FROM_SCORES = {
     f"{kind}_{name}"
     for kind, names in (("table", TABLES), ("figure", FIGURES))
     for name, needs in names.items()
-    if needs == "scores"
+    if needs in ("scores", "coco_scores")
 }
 RENDERED = {f"table_{name}" for name in TABLES} | {f"figure_{name}" for name in FIGURES}
 
