@@ -18,7 +18,7 @@ from luab.errors import ConfigError
 from luab.estimate import parts, published_speeds, training_hours
 from luab.files import replacing
 from luab.paths import DATASET, Run, card
-from luab.render.registry import FIGURES, TABLES, Needs, dataset_of
+from luab.render.registry import FIGURES, STATISTICS, TABLES, Needs, dataset_of
 from luab.sources import FROM_IMAGENET, tree_of
 
 _SLACK = 1.5
@@ -284,13 +284,16 @@ class Plan:
         layout, index = self.study.layout, str(card(self.study.layout.index()))
         if needs in ("scores", "coco_scores"):
             return [str(layout.scores_csv())]
+        tags = str(card(layout.index("coco_ab")))
+        statistics = [str(layout.table(name, "csv")) for name in STATISTICS]
+        if needs == "coco_tags":
+            return [tags, self._card("coco_train")]
+        if needs in ("coco_statistics", "coco_both"):
+            return statistics if needs == "coco_statistics" else [*statistics, index, tags]
         if needs == "index":
             return [index]
         if needs == "images":
             return [index, self._card("imagenet_train")]
-        if needs in ("coco_index", "coco_images", "coco_interfaces"):
-            both = [index] if needs == "coco_interfaces" else []
-            return [*both, str(card(layout.index("coco_ab"))), self._card("coco_train")]
         suite = next(s.name for s in self.study.suites if "wsol_test" in self.test_sets(s.name))
         return [*(str(layout.prediction_card(run, suite)) for run in self.example_runs()), self._card("wsol_test")]
 

@@ -1,7 +1,5 @@
 """Stages as the workflow calls them: paths and settings of one study, handed to functions that know of neither."""
 
-from pathlib import Path
-
 from luab.config import Study
 from luab.errors import ConfigError
 from luab.files import read_json
@@ -116,10 +114,11 @@ def collect_scores(study: Study) -> None:
 
 def render_one_table(study: Study, name: str) -> None:
     """Renders one table in three formats."""
-    from luab.render.registry import TABLES
+    from luab.render.registry import STATISTICS, TABLES
     from luab.render.tables import render_table
 
     layout, needs = study.layout, TABLES.get(name, "scores")
+    byproducts = "coco_ab" if needs == "coco_tags" else "imagenet_ab"
     csv, md, tex = (layout.table(name, suffix) for suffix in ("csv", "md", "tex"))
     render_table(
         name,
@@ -127,41 +126,34 @@ def render_one_table(study: Study, name: str) -> None:
         md,
         tex,
         scores=layout.scores_csv(),
-        index=layout.index(),
+        index=layout.index(byproducts),
+        manifest=layout.manifest("coco_train"),
+        images_root=source_root(study, "coco_train"),
+        statistics=[layout.table(other, "csv") for other in STATISTICS],
         published=study.paths.published,
         label=study.label,
         headline_lambda=Plan.of(study).headline_lambda(needs),
-        **_coco_sources(study, needs),
     )
 
 
 def render_one_figure(study: Study, name: str) -> None:
     """Renders one figure as PDF and PNG."""
     from luab.render.figures import render_figure
-    from luab.render.registry import FIGURES
+    from luab.render.registry import FIGURES, STATISTICS
 
     layout = study.layout
     needs = FIGURES.get(name, "scores")
-    shown = "wsol_test" if needs == "cams" else "imagenet_train"
+    shown = {"cams": "wsol_test", "coco_tags": "coco_train"}.get(needs, "imagenet_train")
     render_figure(
         name,
         layout.figure(name, "pdf"),
         scores=layout.scores_csv(),
         index=layout.index(),
-        **(
-            {"manifest": layout.manifest(shown), "images_root": source_root(study, shown)} | _coco_sources(study, needs)
-        ),
+        manifest=layout.manifest(shown),
+        images_root=source_root(study, shown),
         runs=[layout.prediction_folder(run) / "wsol_test.parquet" for run in Plan.of(study).example_runs()],
+        tags=layout.index("coco_ab"),
+        statistics=[layout.table(other, "csv") for other in STATISTICS],
         label=study.label,
         headline_lambda=Plan.of(study).headline_lambda(needs),
     )
-
-
-def _coco_sources(study: Study, needs: str) -> dict[str, Path]:
-    """Index of COCO-AB, manifest, images and masks of coco_train, for what is made from them."""
-    if needs not in ("coco_index", "coco_images", "coco_interfaces"):
-        return {}
-    root = source_root(study, "coco_train")
-    sources = {"coco_index": study.layout.index("coco_ab"), "manifest": study.layout.manifest("coco_train")}
-    sources["instances"] = root / "annotations" / "instances_train2014.json"
-    return sources | ({"images_root": root} if needs == "coco_images" else {})

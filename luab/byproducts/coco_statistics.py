@@ -16,6 +16,8 @@ from luab.byproducts.coco_tags import TAG_COLUMNS, added, last_records, left, ro
 CLIP_TIME_MS = 600_000
 
 _COLUMNS = [*TAG_COLUMNS, "action_time_ms", "worker_id", "time_spent_ms"]
+# Columns that `coco_statistics` needs.
+COLUMNS = [*_COLUMNS, "trace_time_ms"]
 
 _Statistic = tuple[str, float, str, int]  # name, value, unit, how many it is over
 _SHARE, _MS, _COUNT = "share", "ms", "count"
@@ -24,7 +26,7 @@ _SHARE, _MS, _COUNT = "share", "ms", "count"
 def coco_statistics(
     table: pa.Table,
     classes_of: Mapping[int, Collection[int]] | None = None,
-    in_mask: Iterable[bool] | None = None,
+    aim: Mapping[str, NDArray[Any]] | None = None,
 ) -> pd.DataFrame:
     """What the byproducts of COCO look like, as a tidy table, in one pass over the records.
 
@@ -35,12 +37,12 @@ def coco_statistics(
         classes_of: Official image number -> classes that the image has by its annotations; adds the share of them
             that were tagged (`classes_tagged`), of tags that are right (`tags_right`), and how workers differ in the
             first. Images that it lacks have no say.
-        in_mask: For each tag of a class that the image has, whether its point lies on a mask of the class
-            (`luab.data.coco_masks.points_in_masks`); adds `tags_in_mask`.
+        aim: By name of a statistic, for each tag of a class that the image has, whether its point lies in a box or on
+            a mask of the class, or how far it is from the middle (`luab.data.coco_aim.aim_of_tags`); adds their means.
 
     Returns:
-        Columns statistic, value, unit (share in [0, 1]; count, ms) and n, the number of records, tags or workers that
-        the value is over. A value over nothing is NaN.
+        Columns statistic, value, unit (share and fraction in [0, 1]; count, ms) and n, the number of records,
+        tags or workers that the value is over. A value over nothing is NaN.
     """
     samples = pc.list_value_length(table["trace_time_ms"])
     records = last_records(table.select(_COLUMNS).append_column("samples", samples))
@@ -60,9 +62,8 @@ def coco_statistics(
             ("classes_tagged", ratio(right, present), _SHARE, present),
             ("tags_right", ratio(right, tags), _SHARE, tags),
         ]
-    if in_mask is not None:
-        hits = np.fromiter(in_mask, dtype=bool)
-        found.append(("tags_in_mask", mean(hits), _SHARE, len(hits)))
+    for name, values in (aim or {}).items():
+        found.append((name, mean(values), _SHARE if values.dtype == bool else "fraction", len(values)))
     frame = pd.DataFrame(found, columns=["statistic", "value", "unit", "n"])
     return frame.astype({"value": "float64", "n": "int64"})
 
@@ -90,7 +91,7 @@ def _tags(pages: list[_Page]) -> list[_Statistic]:
     return [
         ("tags", tags, _COUNT, n),
         ("tags_per_image_mean", mean(counts), _COUNT, n),
-        ("images_without_tags", mean(counts == 0), _SHARE, n),
+        ("images_with_tags", mean(counts > 0), _SHARE, n),
         ("tags_taken_back", ratio(sum(len(page.tags - page.kept) for page in pages), tags), _SHARE, tags),
         ("moves_per_tag", ratio(sum(page.moves for page in pages), tags), _COUNT, tags),
         ("removals_per_tag", ratio(sum(page.removes for page in pages), tags), _COUNT, tags),
@@ -101,6 +102,7 @@ def _tags(pages: list[_Page]) -> list[_Statistic]:
 
 def _times(pages: list[_Page]) -> list[_Statistic]:
     spent = _array(page.spent_ms for page in pages if page.spent_ms is not None)
+    each = _array(page.spent_ms / len(page.tags) for page in pages if page.spent_ms is not None and page.tags)
     first = _array(page.first_tag_ms for page in pages if page.first_tag_ms is not None)
     return [
         ("time_spent_quartile_1", quantile(spent, 0.25), _MS, len(spent)),
@@ -108,6 +110,9 @@ def _times(pages: list[_Page]) -> list[_Statistic]:
         ("time_spent_quartile_3", quantile(spent, 0.75), _MS, len(spent)),
         ("time_spent_mean_clipped", mean(np.minimum(spent, CLIP_TIME_MS)), _MS, len(spent)),
         ("time_spent_max", float(spent.max()) if len(spent) else np.nan, _MS, len(spent)),
+        ("time_per_tag_quartile_1", quantile(each, 0.25), _MS, len(each)),
+        ("time_per_tag_median", quantile(each, 0.5), _MS, len(each)),
+        ("time_per_tag_quartile_3", quantile(each, 0.75), _MS, len(each)),
         ("first_tag_time_median", quantile(first, 0.5), _MS, len(first)),
     ]
 

@@ -1,7 +1,7 @@
 """What an annotator of COCO-AB said of an image: a point for each class whose icon was put on it."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -45,3 +45,25 @@ def left(record: Mapping[str, Any]) -> dict[int, list[float]]:
         else:
             icons[label] = to
     return icons
+
+
+class IconPath(NamedTuple):
+    """Where one icon was: its last add, then the places that it was dragged to; and whether it was removed in the end.
+
+    places: x right, y down, fractions of the image; NaN where the release has no point.
+    """
+
+    places: list[list[float]]
+    removed: bool
+
+
+def icon_paths(record: Mapping[str, Any]) -> dict[int, IconPath]:
+    """Class -> the way of its icon since it was added last; what was done with an icon never added has no way."""
+    found: dict[int, IconPath] = {}
+    for kind, label, to in zip(record["action_type"], record["action_class"], record["action_to_xy"], strict=True):
+        if kind == "add":
+            found[label] = IconPath([to], removed=False)
+        elif label in found:
+            places = found[label].places
+            found[label] = IconPath(places, True) if kind == "remove" else IconPath([*places, to], False)
+    return found

@@ -112,6 +112,15 @@ def hover_times_ms(table: pa.Table) -> Integers:
     return durations[durations >= 0]
 
 
+def selected_times_ms(table: pa.Table) -> Integers:
+    """The recorded times (estimateTime) of selected annotations, those above zero, in the table's order.
+
+    Args:
+        table: The index with at least the columns selected and estimate_time_ms.
+    """
+    return _timed(table)[0]
+
+
 def trace_times_ms(table: pa.Table) -> Integers:
     """How long each trace of two samples or more lasts, from its first sample to its last, in the table's order.
 
@@ -209,14 +218,13 @@ class _Seen:
 
     def _add_coverage(self, table: pa.Table) -> None:
         chosen, owner = _selected(table)
-        times = entries(table["estimate_time_ms"])[0].fill_null(0).to_numpy()
-        timed = chosen & (times > 0)
+        times, timed_owner = _timed(table)
         self.counts["records"] += table.num_rows
-        for name, rows in (("metadata", owner), ("selected", owner[chosen]), ("selected_with_time", owner[timed])):
+        for name, rows in (("metadata", owner), ("selected", owner[chosen]), ("selected_with_time", timed_owner)):
             self.counts[name] += len(np.unique(rows))
         self.counts["with_box"] += int(pc.sum(table["has_box"]).as_py() or 0)
         self._keep("annotators", table["annotators"].to_numpy())
-        self._keep("times", times[timed])
+        self._keep("times", times)
 
     def _add_aim(self, table: pa.Table) -> None:
         rows, xy, without = click_points(table)
@@ -276,6 +284,7 @@ def _aim(seen: _Seen) -> list[_Statistic]:
     without, clicks = seen.counts["selected_without_click"], seen.counts["clicks"]
     return [
         ("images_with_click", len(distances), _COUNT, seen.counts["records"]),
+        ("with_click", ratio(len(distances), seen.counts["records"]), _SHARE, seen.counts["records"]),
         ("selected_without_click", without, _COUNT, len(distances) + without),
         ("click_in_box", mean(inside), _SHARE, len(inside)),
         ("centre_in_box", mean(centre_inside), _SHARE, len(centre_inside)),
@@ -372,6 +381,14 @@ def _selected(table: pa.Table) -> tuple[Bools, Integers]:
     """The final state of each annotation, and its row."""
     selected, owner = entries(table["selected"])
     return selected.to_numpy(zero_copy_only=False).astype(bool), owner
+
+
+def _timed(table: pa.Table) -> tuple[Integers, Integers]:
+    """Times above zero of selected annotations, and their rows."""
+    chosen, owner = _selected(table)
+    times = entries(table["estimate_time_ms"])[0].fill_null(0).to_numpy()
+    timed = chosen & (times > 0)
+    return times[timed], owner[timed]
 
 
 def _outside(xy: Floats) -> Bools:

@@ -17,8 +17,8 @@ from luab.render import figures_byproducts as byproducts
 from luab.render import figures_coco as coco
 from luab.render import figures_factors as factors
 from luab.render import figures_localization as localization
-from luab.render import figures_scores, interfaces, registry, style
-from luab.render.tables import required
+from luab.render import figures_scores, quantities, registry, style
+from luab.render.tables import read_statistics, required
 
 Array = npt.NDArray[Any]
 SAMPLES = 8  # images in the figure of byproducts
@@ -37,9 +37,9 @@ class Inputs:
     manifest: Path | None = None
     images_root: Path | None = None
     runs: tuple[Path, ...] = ()
+    tags: Path | None = None
+    statistics: tuple[Path, ...] = ()
     headline_lambda: float = 1.0
-    coco_index: Path | None = None
-    instances: Path | None = None
 
 
 def render_figure(
@@ -51,10 +51,10 @@ def render_figure(
     manifest: Path | None = None,
     images_root: Path | None = None,
     runs: Sequence[Path] = (),
+    tags: Path | None = None,
+    statistics: Sequence[Path] = (),
     label: str = "",
     headline_lambda: float = 1.0,
-    coco_index: Path | None = None,
-    instances: Path | None = None,
 ) -> None:
     """Draws one figure and writes `output_pdf` and the PNG beside it.
 
@@ -66,10 +66,10 @@ def render_figure(
         manifest: Manifest (Parquet) that gives an image's path.
         images_root: What the manifest's paths are relative to.
         runs: predictions/wsol_test.parquet of the baseline, then of LUAB.
+        tags: data/byproducts/coco_ab.parquet.
+        statistics: CSV files of registry.STATISTICS.
         label: Words at the bottom right, e.g. "demo world".
         headline_lambda: Lambda of the main results.
-        coco_index: data/byproducts/coco_ab.parquet.
-        instances: instances_train2014.json.
 
     Raises:
         ConfigError: There is no such figure, or an input it needs was not given.
@@ -77,7 +77,7 @@ def render_figure(
     """
     if name not in FIGURES:
         raise ConfigError(f"There is no figure {name!r}. Choose from: {', '.join(FIGURES)}.")
-    inputs = Inputs(scores, index, manifest, images_root, tuple(runs), headline_lambda, coco_index, instances)
+    inputs = Inputs(scores, index, manifest, images_root, tuple(runs), tags, tuple(statistics), headline_lambda)
     style.save(FIGURES[name](name, inputs, label), output_pdf)
 
 
@@ -156,6 +156,70 @@ def _sample(row: dict[str, Any], path: Path) -> byproducts.ByproductSample:
     )
 
 
+def _draw_coco_samples(name: str, inputs: Inputs, label: str) -> Figure:
+    from luab.byproducts.coco_ab import read_index
+    from luab.byproducts.coco_tags import TAG_COLUMNS, last_records
+
+    columns = [*TAG_COLUMNS, "trace_xy", "trace_time_ms"]
+    table = last_records(read_index(required(inputs.tags, name, "tags"), columns))
+    paths = _paths(required(inputs.manifest, name, "manifest"))
+    root = required(inputs.images_root, name, "images-root")
+    traced = pa.compute.greater_equal(pa.compute.list_value_length(table["trace_time_ms"]), _MIN_TRACE)
+    loaded = pa.compute.greater(table["width"], 0)
+    dragged = pa.array(_dragged(table.select(TAG_COLUMNS), paths), pa.bool_())
+    usable = table.filter(pa.compute.and_(pa.compute.and_(traced, loaded), dragged))
+    samples = [_tag_sample(row, root, paths) for row in _spread_rows(usable, SAMPLES)]
+    return coco.coco_samples(samples, usable.num_rows, table.num_rows, label)
+
+
+def _dragged(table: pa.Table, paths: dict[str, str]) -> list[bool]:
+    """Whether each record's image is there and has two icons or more, one of which was moved."""
+    from luab.byproducts.coco_tags import icon_paths, rows_of
+    from luab.data.coco_targets import coco_image_id
+
+    found = []
+    for record in rows_of(table):
+        icons = icon_paths(record).values()
+        moved = any(len(icon.places) > 1 for icon in icons)
+        found.append(len(icons) > 1 and moved and coco_image_id(record["image_id"]) in paths)
+    return found
+
+
+def _tag_sample(record: dict[str, Any], root: Path, paths: dict[str, str]) -> coco.TagSample:
+    from luab.byproducts.coco_classes import COCO_CLASSES
+    from luab.byproducts.coco_tags import icon_paths
+    from luab.data.coco_targets import coco_image_id
+
+    icons = [(COCO_CLASSES[label].name, icon) for label, icon in icon_paths(record).items()]
+    # The release lacks some points; an icon without any cannot be drawn.
+    known = [(name, [place for place in icon.places if not np.isnan(place).any()], icon) for name, icon in icons]
+    return coco.TagSample(
+        title=f"train2014, {record['image_id']}",
+        image=_image(root / paths[coco_image_id(record["image_id"])]),
+        trace_xy=np.array(record["trace_xy"], dtype=float),
+        trace_ms=np.array(record["trace_time_ms"], dtype=float),
+        icons=[(name, icon._replace(places=places)) for name, places, icon in known if places],
+    )
+
+
+def _draw_interfaces(name: str, inputs: Inputs, label: str) -> Figure:
+    from luab.byproducts.coco_ab import read_index
+    from luab.byproducts.coco_tags import last_records
+    from luab.byproducts.statistics import click_points, selected_times_ms
+    from luab.data.coco_targets import Sources, click
+
+    numbers = quantities.interface_numbers(*read_statistics(name, inputs.statistics))
+    tags = required(inputs.tags, name, "tags")
+    clicks = _read_index(required(inputs.index, name, "index"), ["selected", "click_xy", "estimate_time_ms"])
+    pages = last_records(read_index(tags, ["image_id", "time_spent_ms"]))["time_spent_ms"].drop_null().to_numpy()
+    points = list(click(Sources(tags, tags, seed=0)).points.values())
+    samples = {
+        "browsing": coco.InterfaceSample(selected_times_ms(clicks), click_points(clicks).xy),
+        "tagging": coco.InterfaceSample(pages[pages > 0], np.array(points, dtype=float).reshape(-1, 2)),
+    }
+    return coco.interfaces(numbers, samples, label)
+
+
 def _draw_cam_examples(name: str, inputs: Inputs, label: str) -> Figure:
     if len(inputs.runs) != 2:
         raise ConfigError(
@@ -176,52 +240,6 @@ def _draw_cam_examples(name: str, inputs: Inputs, label: str) -> Figure:
         f"{thresholds[1]:.2f} for LUAB)."
     )
     return localization.cam_examples(examples, ["Baseline", style.SUPERVISIONS["click"]], note, label)
-
-
-def _draw_coco_samples(name: str, inputs: Inputs, label: str) -> Figure:
-    from luab.byproducts.coco_ab import read_index
-    from luab.byproducts.coco_tags import last_records
-    from luab.data.coco_targets import coco_image_id
-
-    columns = ["image_id", "width", "height", "action_type", "action_class", "action_to_xy", "trace_xy"]
-    table = last_records(read_index(required(inputs.coco_index, name, "coco-index"), columns))
-    tagged = pa.compute.greater(pa.compute.list_value_length(table["action_type"]), 1)
-    sized = pa.compute.greater(table["width"], 0)
-    paths = _paths(required(inputs.manifest, name, "manifest"))
-    root = required(inputs.images_root, name, "images-root")
-    rows = _spread_rows(table.filter(pa.compute.and_(tagged, sized)), 16 * SAMPLES)
-    usable = [row for row in rows if coco_image_id(row["image_id"]) in paths and len(row["trace_xy"]) >= _MIN_TRACE]
-    chosen = [usable[place] for place in _places(len(usable), SAMPLES)]
-    samples = [_tag_sample(row, root / paths[coco_image_id(row["image_id"])]) for row in chosen]
-    return coco.coco_samples(samples, label)
-
-
-def _tag_sample(row: dict[str, Any], path: Path) -> coco.TagSample:
-    """DEVIATES: the figure shows moves and removals, which the official rule leaves out."""
-    from luab.byproducts.coco_classes import COCO_CLASSES
-
-    places: dict[int, list[tuple[float, float]]] = {}
-    removed: set[int] = set()
-    for kind, label, to in zip(row["action_type"], row["action_class"], row["action_to_xy"], strict=True):
-        if kind == "remove":
-            removed.add(label)
-        elif not np.isnan(to).any():
-            places[label] = [*(places.get(label, []) if kind == "move" else []), tuple(to)]
-            removed.discard(label)
-    icons = [coco.Icon(COCO_CLASSES[label].name, points, label in removed) for label, points in places.items()]
-    return coco.TagSample(str(row["image_id"]), _image(path), np.array(row["trace_xy"], dtype=float), icons)
-
-
-def _draw_interfaces(name: str, inputs: Inputs, label: str) -> Figure:
-    return interfaces.interfaces(
-        interfaces.comparison(
-            required(inputs.index, name, "index"),
-            required(inputs.coco_index, name, "coco-index"),
-            required(inputs.manifest, name, "manifest"),
-            required(inputs.instances, name, "instances"),
-        ),
-        label,
-    )
 
 
 def _example(path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[float]) -> localization.CamExample:
@@ -324,6 +342,6 @@ FIGURES: dict[str, Callable[[str, Inputs, str], Figure]] = {
     "si_score_factors": _from_scores(factors.si_score_factors),
     "cam_examples": _draw_cam_examples,
     "coco_samples": _draw_coco_samples,
-    "coco_gain_by_size": _from_scores(coco.coco_gain_by_size),
     "interfaces": _draw_interfaces,
+    "coco_gain_by_size": _from_scores(coco.coco_gain_by_size),
 }

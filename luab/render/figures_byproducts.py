@@ -181,7 +181,7 @@ def hover_time(times_ms: Array, label: str = "") -> Figure:
     look = {"color": style.COLOURS["click"], "alpha": 0.55, "linewidth": 0}
     seaborn.histplot(x=positive, bins=60, stat="percent", log_scale=True, ax=axes, **look)
     axes.xaxis.set_major_locator(LogLocator(numticks=6))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda ms, _: _duration(ms)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda ms, _: duration(ms)))
     median = float(np.median(positive))
     lower, upper = np.percentile(positive, [25, 75])
     axes.axvspan(lower, upper, color=style.FAINT, alpha=0.6, lw=0, zorder=0)
@@ -241,7 +241,7 @@ def worker_spread(images: Array, means_ms: Array, label: str = "") -> Figure:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlim(values.min() / 2, values.max() * 2)
     left.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
-    right.xaxis.set_major_formatter(FuncFormatter(lambda ms, _: _duration(ms)))
+    right.xaxis.set_major_formatter(FuncFormatter(lambda ms, _: duration(ms)))
     left.yaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(xlabel="Images of a worker", ylabel="Workers")
     right.set(xlabel="Mean time per image")
@@ -254,7 +254,8 @@ def worker_spread(images: Array, means_ms: Array, label: str = "") -> Figure:
     return style.finish(figure, note, label)
 
 
-def _duration(ms: float) -> str:
+def duration(ms: float) -> str:
+    """A time for people: "250 ms", "3.2 s", "1,200 s"."""
     if ms < 1000:
         return f"{ms:g} ms"
     if ms < 60_000:

@@ -65,24 +65,15 @@ def _sweep_panel(axes: Axes, rows: pd.DataFrame) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(4))
 
 
+@style.styled
 def robustness_gain(scores: pd.DataFrame, headline_lambda: float, label: str = "") -> Figure:
     """Gain over the baseline per benchmark with its 95 % interval, one panel per backbone.
 
     Raises:
         DataError: A cell is missing.
     """
-    return gains(scores, headline_lambda, q.GAINS, label)
-
-
-@style.styled
-def gains(scores: pd.DataFrame, headline_lambda: float, wanted: Sequence[q.Quantity], label: str = "") -> Figure:
-    """Gain over the baseline in several quantities with its 95 % interval, one panel per backbone.
-
-    Raises:
-        DataError: A cell is missing.
-    """
     chosen = q.at_headline(scores, headline_lambda)
-    shown = q.present(chosen, wanted)
+    shown = q.present(chosen, q.GAINS)
     summary = q.summarise(chosen, shown)
     backbones = style.backbone_order(list(summary["backbone"]))
     columns = min(5, len(backbones))

@@ -91,15 +91,21 @@ LOCALIZATION = (
     Quantity("wsol_test", "point_in_box", "Point in box", needs_point=True),
     Quantity("wsol_test", "point_distance", "Point distance (% of diagonal)", lower=True, needs_point=True),
 )
+COCO_SIZES = (
+    Quantity("coco_size", "map_small", "mAP small"),
+    Quantity("coco_size", "map_medium", "mAP medium"),
+    Quantity("coco_size", "map_large", "mAP large"),
+)
+COCO_CONTEXTS = (
+    Quantity("coco_context", "map_in_context", "mAP in context"),
+    Quantity("coco_context", "map_out_of_context", "mAP out of context"),
+)
 COCO_MAIN = (
     Quantity("coco_val", "map", "mAP"),
     Quantity("coco_val", "cf1", "CF1"),
     Quantity("coco_val", "of1", "OF1"),
-    Quantity("coco_size", "map_small", "mAP small"),
-    Quantity("coco_size", "map_medium", "mAP medium"),
-    Quantity("coco_size", "map_large", "mAP large"),
-    Quantity("coco_context", "map_in_context", "mAP in context"),
-    Quantity("coco_context", "map_out_of_context", "mAP out of context"),
+    *COCO_SIZES,
+    *COCO_CONTEXTS,
     Quantity("coco_context", "context_gap", "Context gap", lower=True),
 )
 COCO_LOCALIZATION = (
@@ -107,9 +113,58 @@ COCO_LOCALIZATION = (
     Quantity("coco_localization", "pxap", "PxAP"),
     Quantity("coco_localization", "point_in_mask", "Point on mask", needs_point=True),
 )
-COCO_GAINS = (COCO_MAIN[0], *COCO_MAIN[3:], *COCO_LOCALIZATION[:2])
 SWEPT = (VAL, MAIN[3], MAIN[4], BG_GAP, MAX_BOX_V2)
 GAINS = (*MAIN, MIXED_RAND, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2)
+
+
+INTERFACES = {"browsing": "Browsing (ImageNet-AB)", "tagging": "Tagging (COCO-AB)"}
+_BOTH = (  # title, statistic of browsing, of tagging; None where the interface has none
+    ("Images with a point", "with_click", "images_with_tags"),
+    ("Labels with a point", "with_click", "classes_tagged"),
+    ("Points of a label that the image has", None, "tags_right"),
+    ("Points in a box of their class", "click_in_box", "tags_in_box"),
+    ("Middle of the image in such a box", "centre_in_box", "centre_in_box"),
+    ("Points on a mask of their class", None, "tags_in_mask"),
+    ("Distance to the middle, mean", "click_to_centre_mean", "tag_to_centre_mean"),
+    ("Time per image, first quartile", "estimate_time_quartile_1", "time_spent_quartile_1"),
+    ("Time per image, median", "estimate_time_median", "time_spent_median"),
+    ("Time per image, third quartile", "estimate_time_quartile_3", "time_spent_quartile_3"),
+    ("Time per point, first quartile", "estimate_time_quartile_1", "time_per_tag_quartile_1"),
+    ("Time per point, median", "estimate_time_median", "time_per_tag_median"),
+    ("Time per point, third quartile", "estimate_time_quartile_3", "time_per_tag_quartile_3"),
+    ("Samples of a trace, mean", "trace_points_mean", "trace_points_mean"),
+    ("Traces without a sample", "trace_empty", "trace_empty"),
+    ("Points taken back", None, "tags_taken_back"),
+    ("Workers", "workers", "workers"),
+    ("Images of a worker, median", "images_per_worker_median", "images_per_worker_median"),
+)
+
+
+def interface_numbers(browsing: pd.DataFrame, tagging: pd.DataFrame) -> pd.DataFrame:
+    """The statistics that both interfaces are compared by.
+
+    Args:
+        browsing: statistic, value, unit, n of ImageNet-AB (luab.byproducts.statistics).
+        tagging: The same of COCO-AB (luab.byproducts.coco_statistics).
+
+    Returns:
+        Columns title, interface, statistic, value, unit, n; two rows for each title, browsing first; NaN and no name
+        where an interface has no such number.
+
+    Raises:
+        DataError: A statistic is missing.
+    """
+    tables = {"browsing": browsing.set_index("statistic"), "tagging": tagging.set_index("statistic")}
+    rows: list[tuple[str, str, str, float, str, float]] = []
+    for title, *names in _BOTH:
+        for (interface, table), name in zip(tables.items(), names, strict=True):
+            if name is None:
+                rows.append((title, interface, "", float("nan"), "", float("nan")))
+            elif name in table.index:
+                rows.append((title, interface, name, *table.loc[name, ["value", "unit", "n"]]))
+            else:
+                raise DataError(f"{interface}: expected the statistic {name}, found none. Render its table again.")
+    return pd.DataFrame(rows, columns=["title", "interface", "statistic", "value", "unit", "n"])
 
 
 def present(scores: pd.DataFrame, quantities: Sequence[Quantity]) -> list[Quantity]:

@@ -2,14 +2,11 @@
 
 from typing import Literal
 
-Needs = Literal["scores", "index", "images", "cams", "coco_scores", "coco_images", "coco_index", "coco_interfaces"]
-"""What a product is made from.
-
-scores, coco_scores: results/scores.csv, its rows of ImageNet or of COCO. index: the index of ImageNet-AB. images: it,
+Needs = Literal["scores", "index", "images", "cams", "coco_scores", "coco_tags", "coco_statistics", "coco_both"]
+"""scores: results/scores.csv, its rows of ImageNet; coco_scores: of COCO. index: the byproduct index. images: it,
 the manifest of imagenet_train and its images. cams: wsol_test predictions of the baseline and of LUAB, the manifest of
-wsol_test and its images. coco_index: the index of COCO-AB, the manifest of coco_train and its masks. coco_images: that
-index, the manifest and its images. coco_interfaces: both indices and the rest of coco_index.
-"""
+wsol_test and its images. coco_tags: the index of COCO-AB, the manifest of coco_train, its images and instances file.
+coco_statistics: the CSV files of the tables of byproducts of both data sets. coco_both: these, and both indexes."""
 
 TABLES: dict[str, Needs] = {
     "byproduct_statistics": "index",
@@ -17,11 +14,14 @@ TABLES: dict[str, Needs] = {
     "background_robustness": "scores",
     "lambda_sweep": "scores",
     "localization": "scores",
+    "coco_statistics": "coco_tags",
+    "interfaces": "coco_statistics",
     "coco_main": "coco_scores",
     "coco_localization": "coco_scores",
-    "coco_statistics": "coco_index",
-    "interfaces": "coco_interfaces",
 }
+
+STATISTICS = ("byproduct_statistics", "coco_statistics")
+"""Tables of the byproducts, of ImageNet and of COCO, that the comparison of both interfaces reads."""
 
 FIGURES: dict[str, Needs] = {
     "byproduct_samples": "images",
@@ -34,9 +34,9 @@ FIGURES: dict[str, Needs] = {
     "corruption_severity": "scores",
     "si_score_factors": "scores",
     "cam_examples": "cams",
-    "coco_samples": "coco_images",
+    "coco_samples": "coco_tags",
+    "interfaces": "coco_both",
     "coco_gain_by_size": "coco_scores",
-    "interfaces": "coco_interfaces",
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any, ParamSpec
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 from matplotlib.transforms import Bbox
@@ -27,7 +27,7 @@ COLOURS = {
     "centre": "#CC79A7",
     "box": "#8C510A",
     "click_shared": "#56B4E9",
-    "replayed": "#44AA99",
+    "replayed": "#A3225F",
 }
 MARKERS = {
     "none": "s",
@@ -37,7 +37,7 @@ MARKERS = {
     "centre": "v",
     "box": "P",
     "click_shared": "X",
-    "replayed": "h",
+    "replayed": "<",
 }
 SUPERVISIONS = {
     "none": "Baseline",
@@ -231,7 +231,7 @@ def better(lower: bool) -> str:
     return "↓" if lower else "↑"
 
 
-def legend_above(figure: Figure, axes: Axes, columns: int = 6) -> None:
+def legend_above(figure: Figure | SubFigure, axes: Axes, columns: int = 6) -> None:
     """One legend for the whole figure, above the panels, without repeated entries."""
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))

@@ -9,7 +9,6 @@ import pandas as pd
 from luab.errors import ConfigError, DataError
 from luab.render import quantities as q
 from luab.render import registry, style
-from luab.render.interfaces import NOTES, comparison, tagging_statistics
 from luab.render.table_text import write_table
 
 BOLD = "\u0001"  # marks a bold cell until a format is chosen; a control character stands in no name
@@ -51,49 +50,76 @@ def byproduct_statistics(statistics: pd.DataFrame) -> Table:
     Raises:
         DataError: It is empty.
     """
+    notes = ["n: records or clicks behind each value."]
+    return _statistics("byproduct_statistics", "Annotation byproducts of ImageNet", statistics, notes)
+
+
+def coco_statistics(statistics: pd.DataFrame) -> Table:
+    """Statistics of the byproducts of COCO, as luab.byproducts.coco_statistics gives them.
+
+    Raises:
+        DataError: It is empty.
+    """
+    notes = [
+        "n: records, tags, classes of images or workers behind each value. Of an image with several records the last "
+        "counts.",
+        "Tags are those of the official loader: added icons, the last place counts, moves and removals have no say.",
+        "Tags are right, in a box and on a mask by the annotations of their class, crowds included; in a box and on a "
+        "mask are shares of right tags of records with an image size. The image's middle is judged on the same tags.",
+        "Times: as long as the page was open; the mean after clipping at ten minutes.",
+    ]
+    return _statistics("coco_statistics", "Annotation byproducts of COCO", statistics, notes)
+
+
+def interfaces(browsing: pd.DataFrame, tagging: pd.DataFrame) -> Table:
+    """What the two interfaces leave behind, side by side.
+
+    Args:
+        browsing: Raw numbers of `byproduct_statistics`.
+        tagging: Raw numbers of `coco_statistics`.
+
+    Raises:
+        DataError: A statistic is missing.
+    """
+    both = q.interface_numbers(browsing, tagging)
+    cells = pd.DataFrame(
+        {
+            "Byproducts": list(dict.fromkeys(both["title"])),
+            **{
+                heading: [
+                    "–" if pd.isna(n) else _value(value, unit, n)
+                    for value, unit, n in both.loc[both["interface"] == name, ["value", "unit", "n"]].itertuples(
+                        index=False
+                    )
+                ]
+                for name, heading in q.INTERFACES.items()
+            },
+        }
+    )
+    notes = [
+        "Browsing: images of one class are chosen from a grid by a click each. Tagging: icons of all classes are "
+        "dragged onto one image. –: the interface has no such number.",
+        "Labels: of ImageNet one for each image, of COCO each class that the annotations give an image.",
+        "In a box, on a mask: of the point's own class; images without a box, and wrong tags, have no say. The middle "
+        "of the image is judged on the same images or tags.",
+        "Time: browsing, as recorded while the pointer was on the image; tagging, as long as the page of the image was "
+        "open. They are not the same quantity. Of browsing, an image has one point, so both of its times are one.",
+        "Other images, classes and workers: differences are not of the interface alone. No seeds, so no spread over "
+        "them; n: what each value is over.",
+    ]
+    return Table("interfaces", "Byproducts of browsing and of tagging", cells, both, notes)
+
+
+def _statistics(name: str, title: str, statistics: pd.DataFrame, notes: list[str]) -> Table:
     if statistics.empty:
-        raise DataError("byproduct statistics: expected at least one, found none. Index the byproducts again.")
+        raise DataError(f"{name.replace('_', ' ')}: expected at least one, found none. Index the byproducts again.")
     cells = pd.DataFrame(
         {
             "Statistic": [str(name).replace("_", " ") for name in statistics["statistic"]],
             "Value": [_value(v, u, n) for v, u, n in statistics[["value", "unit", "n"]].itertuples(index=False)],
         }
     )
-    notes = ["n: records or clicks behind each value."]
-    return Table("byproduct_statistics", "Annotation byproducts of ImageNet", cells, statistics, notes)
-
-
-def coco_statistics(statistics: pd.DataFrame) -> Table:
-    """Statistics of COCO-AB.
-
-    Args:
-        statistics: As for `byproduct_statistics`, from luab.render.interfaces.tagging_statistics.
-    """
-    table = byproduct_statistics(statistics)
-    notes = ["n: records, tags or workers behind each value; tags by the official rule (the last add of each class)."]
-    return dataclasses.replace(table, name="coco_statistics", title="Annotation byproducts of COCO", notes=notes)
-
-
-def interfaces(compared: pd.DataFrame) -> Table:
-    """Browsing and tagging side by side.
-
-    Args:
-        compared: From luab.render.interfaces.compare_interfaces.
-    """
-    sides = list(dict.fromkeys(compared["interface"]))
-    keyed = compared.set_index(["what", "interface"])
-    rows = [
-        [
-            what,
-            *(
-                _value(*keyed.loc[(what, side), ["value", "unit", "n"]]) if (what, side) in keyed.index else "–"
-                for side in sides
-            ),
-        ]
-        for what in dict.fromkeys(compared["what"])
-    ]
-    cells = pd.DataFrame(rows, columns=["", *sides])
-    return Table("interfaces", "What two annotation interfaces leave behind", cells, compared, list(NOTES))
+    return Table(name, title, cells, statistics, notes)
 
 
 def imagenet_main(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
@@ -184,10 +210,10 @@ TABLES: dict[str, Callable[..., Table]] = {
     "background_robustness": background_robustness,
     "lambda_sweep": lambda_sweep,
     "localization": localization,
-    "coco_main": coco_main,
-    "coco_localization": coco_localization,
     "coco_statistics": coco_statistics,
     "interfaces": interfaces,
+    "coco_main": coco_main,
+    "coco_localization": coco_localization,
 }
 
 
@@ -198,12 +224,12 @@ def render_table(
     tex: Path | str,
     scores: Path | None = None,
     index: Path | None = None,
+    manifest: Path | None = None,
+    images_root: Path | None = None,
+    statistics: Sequence[Path] = (),
     published: Path | None = None,
     label: str = "",
     headline_lambda: float = 1.0,
-    coco_index: Path | None = None,
-    manifest: Path | None = None,
-    instances: Path | None = None,
 ) -> None:
     """Makes one table and writes it in three formats.
 
@@ -213,13 +239,13 @@ def render_table(
         md: For people.
         tex: LaTeX; needs booktabs, threeparttable and graphicx.
         scores: results/scores.csv, for tables that need "scores".
-        index: imagenet_ab.parquet, for tables that need "index".
+        index: imagenet_ab.parquet, for tables that need "index"; coco_ab.parquet for those that need "coco_tags".
+        manifest: Manifest of coco_train, for tables that need "coco_tags".
+        images_root: The tree of COCO, which holds its instances files, for the same.
+        statistics: CSV files of registry.STATISTICS, for tables that need "coco_statistics".
         published: config/published.csv; without it no published value is shown.
         label: Words in the caption, e.g. "demo world".
         headline_lambda: Lambda of the main tables.
-        coco_index: coco_ab.parquet.
-        manifest: Manifest of coco_train.
-        instances: instances_train2014.json.
 
     Raises:
         ConfigError: There is no such table.
@@ -228,27 +254,27 @@ def render_table(
     if name not in TABLES:
         raise ConfigError(f"There is no table {name!r}. Choose from: {', '.join(TABLES)}.")
     needs = registry.TABLES[name]
-    if needs in ("coco_index", "coco_interfaces"):
-        of_coco = [
-            required(p, name, w)
-            for p, w in ((coco_index, "coco-index"), (manifest, "manifest"), (instances, "instances"))
-        ]
-        both = needs == "coco_interfaces"
-        table = TABLES[name](
-            comparison(required(index, name, "index"), *of_coco) if both else tagging_statistics(*of_coco)
-        )
-    elif needs == "index":
+    if needs == "index":
         from luab.byproducts.imagenet_ab import read_index_pieces
         from luab.byproducts.statistics import COLUMNS
-        from luab.byproducts.statistics import byproduct_statistics as statistics
+        from luab.byproducts.statistics import byproduct_statistics as byproduct_numbers
 
-        table = TABLES[name](statistics(read_index_pieces(required(index, name, "index"), COLUMNS)))
+        numbers = byproduct_numbers(read_index_pieces(required(index, name, "index"), COLUMNS))
+        table = TABLES[name](numbers)
+    elif needs == "coco_tags":
+        index, manifest, root = (
+            required(path, name, what)
+            for path, what in ((index, "index"), (manifest, "manifest"), (images_root, "images-root"))
+        )
+        table = TABLES[name](_tagging_numbers(index, manifest, root))
+    elif needs == "coco_statistics":
+        table = TABLES[name](*read_statistics(name, statistics))
     else:
         from luab.collect import read_scores
 
         known = read_published(published) if published else _NOTHING_PUBLISHED
         every = read_scores(required(scores, name, "scores"))
-        shown = every[every["dataset"] == registry.dataset_of(registry.TABLES[name])]
+        shown = every[every["dataset"] == registry.dataset_of(needs)]
         table = TABLES[name](shown, headline_lambda, known)
     write_table(table, csv, md, tex, label)
 
@@ -262,6 +288,46 @@ def required(path: Path | None, name: str, what: str) -> Path:
     if path is None:
         raise ConfigError(f"{name}: expected the input `{what}`, found none. Pass --{what} with its path.")
     return path
+
+
+def read_statistics(name: str, paths: Sequence[Path]) -> list[pd.DataFrame]:
+    """The raw numbers of both tables of byproducts, of ImageNet and of COCO.
+
+    Raises:
+        ConfigError: Not both were given.
+        DataError: A file is missing or has other columns.
+    """
+    if len(paths) != len(registry.STATISTICS):
+        raise ConfigError(
+            f"{name}: expected the CSV files of the tables {' and '.join(registry.STATISTICS)}, found {len(paths)}."
+        )
+    return [_read_statistics(path) for path in paths]
+
+
+def _read_statistics(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected statistics of byproducts; {error}. Render this table again.") from error
+    if list(table.columns) != ["statistic", "value", "unit", "n"]:
+        raise DataError(
+            f"{path}: expected the columns statistic, value, unit, n, found {', '.join(table.columns)}. Render this "
+            "table again."
+        )
+    return table
+
+
+def _tagging_numbers(index: Path, manifest: Path, root: Path) -> pd.DataFrame:
+    from luab.byproducts.coco_ab import read_index
+    from luab.byproducts.coco_statistics import COLUMNS
+    from luab.byproducts.coco_statistics import coco_statistics as numbers
+    from luab.data.coco_aim import aim_of_tags
+    from luab.data.manifest import read_manifest_table
+
+    images = read_manifest_table(manifest).select(["image_id", "labels"]).to_pylist()
+    classes_of = {int(image["image_id"][-12:]): image["labels"] for image in images}
+    aim = aim_of_tags(index, manifest, root / "annotations" / "instances_train2014.json")
+    return numbers(read_index(index, COLUMNS), classes_of, aim)
 
 
 _NOTHING_PUBLISHED = pd.DataFrame(

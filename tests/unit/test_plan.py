@@ -101,12 +101,26 @@ def test_figures_and_tables_know_their_inputs(planned: Any) -> None:
             assert inputs == ["results/scores.csv"]
         if needs == "index":
             assert inputs == ["data/byproducts/imagenet_ab.json"]
+    statistics = ["results/tables/byproduct_statistics.csv", "results/tables/coco_statistics.csv"]
+    indexes = ["data/byproducts/imagenet_ab.json", "data/byproducts/coco_ab.json"]
+    tagged = ["data/byproducts/coco_ab.json", "data/manifests/coco_train.json"]
+    assert plan.table_inputs("coco_statistics") == plan.figure_inputs("coco_samples") == tagged
+    assert plan.table_inputs("interfaces") == statistics
+    assert plan.figure_inputs("interfaces") == [*statistics, *indexes]
+    assert plan.figure_inputs("coco_gain_by_size") == ["results/scores.csv"]
     cams = plan.figure_inputs("cam_examples")
     assert cams == [
         "results/runs/imagenet/resnet18/none-0/seed0/predictions/localization.json",
         "results/runs/imagenet/resnet18/click-1/seed0/predictions/localization.json",
         "data/manifests/wsol_test.json",
     ]
+
+
+def test_without_coco_nothing_of_it_is_shown(planned: Any) -> None:
+    plan = planned(coco=None)
+    shown = {*plan.tables, *plan.figures}
+    assert not {"coco_statistics", "coco_samples", "coco_gain_by_size", "interfaces", "coco_main"} & shown
+    assert {"byproduct_statistics", "byproduct_samples", "robustness_gain"} <= shown
 
 
 def test_examples_need_the_method_beside_the_baseline(planned: Any, full: Study) -> None:

@@ -97,6 +97,7 @@ def test_four_records_by_hand() -> None:
         "with_box": (3 / 4, 4),
         "annotations_per_record_max": (3, 4),
         "images_with_click": (2, 4),
+        "with_click": (2 / 4, 4),
         "selected_without_click": (1, 3),
         # a: pixel (30, 35) is in the second box; d: x = 1 is the last pixel, 99, but y is above the image.
         "click_in_box": (1 / 2, 2),

@@ -205,3 +205,60 @@ def test_directions_and_names_agree_with_the_benchmarks() -> None:
         if quantity.metric == benchmark.headline:
             assert quantity.lower == (benchmark.better == "lower"), quantity
     assert list(tables.TABLES) == list(registry.TABLES)
+
+
+def interface_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Statistics of both interfaces: the k-th has the value k / 100 over 10 k; of tagging 100 more of n."""
+    tables = []
+    for column, more in ((1, 0), (2, 100)):
+        names = list(dict.fromkeys(line[column] for line in quantities._BOTH if line[column]))
+        rows = [(name, k / 100, "ms" if "time" in name else "share", 10 * k + more) for k, name in enumerate(names)]
+        tables.append(pd.DataFrame(rows, columns=["statistic", "value", "unit", "n"]))
+    return tables[0], tables[1]
+
+
+def test_interfaces_stand_side_by_side() -> None:
+    table = tables.interfaces(*interface_tables())
+    assert list(table.cells.columns) == ["Byproducts", "Browsing (ImageNet-AB)", "Tagging (COCO-AB)"]
+    cells = table.cells.set_index("Byproducts")
+    assert list(cells.loc["Labels with a point"]) == ["0.0 % (n = 0)", "1.0 % (n = 110)"]
+    assert list(cells.loc["Points in a box of their class"]) == ["1.0 % (n = 10)", "3.0 % (n = 130)"]
+    assert list(cells.loc["Points on a mask of their class"]) == ["–", "5.0 % (n = 150)"]
+    # The time of an image is that of its one point where people browse.
+    per_image, per_point = cells.loc["Time per image, median"], cells.loc["Time per point, median"]
+    assert per_image.iloc[0] == per_point.iloc[0] and per_image.iloc[1] != per_point.iloc[1]
+    raw = table.raw.set_index(["title", "interface"])
+    assert raw.loc[("Points on a mask of their class", "tagging"), "value"] == 0.05
+    assert pd.isna(raw.loc[("Points on a mask of their class", "browsing"), "value"])
+
+
+def test_interfaces_refuse_a_statistic_that_is_not_there() -> None:
+    browsing, tagging = interface_tables()
+    with pytest.raises(DataError, match="tagging: expected the statistic tags_in_mask"):
+        tables.interfaces(browsing, tagging[tagging["statistic"] != "tags_in_mask"])
+
+
+def test_interfaces_are_made_from_the_files_of_both_tables(tmp_path: Path) -> None:
+    paths = [tmp_path / "browsing.csv", tmp_path / "tagging.csv"]
+    for path, table in zip(paths, interface_tables(), strict=True):
+        table.to_csv(path, index=False)
+    out = [tmp_path / f"interfaces.{suffix}" for suffix in ("csv", "md", "tex")]
+    tables.render_table("interfaces", *out, statistics=paths, label="demo world")
+    assert "| Points on a mask of their class | – | 5.0 % (n = 150) |" in out[1].read_text()
+    assert out[1].read_text().startswith("**Byproducts of browsing and of tagging (demo world)**")
+    with pytest.raises(ConfigError, match="byproduct_statistics and coco_statistics, found 1"):
+        tables.render_table("interfaces", *out, statistics=paths[:1])
+    paths[1].write_text("statistic,value\n")
+    with pytest.raises(DataError, match=r"tagging\.csv: expected the columns statistic, value, unit, n"):
+        tables.render_table("interfaces", *out, statistics=paths)
+    paths[1].unlink()
+    with pytest.raises(DataError, match=r"tagging\.csv: expected statistics"):
+        tables.render_table("interfaces", *out, statistics=paths)
+
+
+def test_statistics_of_coco_need_index_manifest_and_tree(tmp_path: Path) -> None:
+    out = [tmp_path / f"t.{suffix}" for suffix in ("csv", "md", "tex")]
+    with pytest.raises(ConfigError, match="--manifest"):
+        tables.render_table("coco_statistics", *out, index=tmp_path / "coco_ab.parquet")
+    with pytest.raises(DataError, match="coco statistics: expected at least one"):
+        tables.coco_statistics(pd.DataFrame(columns=["statistic", "value", "unit", "n"]))

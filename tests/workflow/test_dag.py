@@ -58,6 +58,17 @@ def test_the_demo_is_planned_through_its_profile(clean: Checkout) -> None:
         ("data/targets/coco/click.json", {"fetch": 4, "index": 1, "targets": 1}),
         ("results/tables/byproduct_statistics.md", {"fetch": 1, "index": 1, "table_byproduct_statistics": 1}),
         (
+            "results/tables/interfaces.md",
+            {
+                "fetch": 5,
+                "index": 2,
+                "table_byproduct_statistics": 1,
+                "table_coco_statistics": 1,
+                "table_interfaces": 1,
+            },
+        ),
+        ("results/figures/coco_samples.png", {"fetch": 4, "index": 1, "figure_coco_samples": 1}),
+        (
             "results/figures/cam_examples.png",
             {"train": 2, "predict_localization": 2, "figure_cam_examples": 1, "fetch": 10, "index": 1, "targets": 1},
         ),
