@@ -97,8 +97,9 @@ def test_sanity_gives_the_study_s_own_numbers(tiny: Checkout) -> None:
     """The demo's expected values are its scores: another way to the same numbers, from the weights alone."""
     run = "imagenet/test_resnet/none-0/seed0"
     with open(tiny.folder / "results" / "scores.csv", newline="") as file:
-        scores = [row for row in csv.DictReader(file) if row["backbone"] == "test_resnet" and row["group"] == ""]
-    chosen = [row for row in scores if (row["supervision"], row["seed"]) == ("none", "0")]
+        scores = [row for row in csv.DictReader(file) if row["group"] == ""]
+    of_run = {"dataset": "imagenet", "backbone": "test_resnet", "supervision": "none", "seed": "0"}
+    chosen = [row for row in scores if of_run.items() <= row.items()]
     with open(tiny.folder / "expected.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("model", "benchmark", "metric", "value", "tolerance", "source"))
