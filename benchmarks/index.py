@@ -349,7 +349,7 @@ def draw(found: dict[str, Any], pdf: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=100_000)
-    parser.add_argument("--official-records", type=int, default=10_000)
+    parser.add_argument("--official-records", type=int, default=6_000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--out", type=Path, default=OUT, help="folder of index.json, index.pdf and index.png")
     parser.add_argument("--step", nargs=3, help=argparse.SUPPRESS)
