@@ -2,15 +2,24 @@
 
     python benchmarks/training.py --recipe config/recipes/resnet.yaml --backbone resnet50 --batch-size 256
     python benchmarks/training.py --tiny                               # shows on a CPU that it works
+    python benchmarks/training.py --timm-script pytorch-image-models/train.py --images <some ImageNet classes>
 
 All three train the same backbone with the same optimiser, precision, mixing and normalisation on the same uint8 batch
 from memory, so that no loader is in the way; they take turns, and medians are shown. The plain loop keeps the
 conventions of timm's own train script: normalisation and mixing on the device, no waiting for the loss in a step. The
 step of luab is that of `luab train`, which checks and logs every step's loss parts. GPU figures are not measured yet.
+
+`--timm-script` (train.py of a checkout of pytorch-image-models, tried with 1.0.31) runs timm's own script besides, on a
+folder of classes with JPEGs as it lies, and on a copy in /dev/shm: with its loader, from disk and from memory.
 """
 
 import argparse
+import re
+import shutil
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
@@ -147,6 +156,51 @@ def _now(parts: Parts) -> float:
     return time.perf_counter()
 
 
+# ---- timm's own script, with its own loader
+
+
+# "Time: 0.123s,  2081.30/s  (0.130s,  1969.23/s)"; the first is of the step alone.
+_RATE = re.compile(r"Time: [\d.]+s, +([\d.]+)/s")
+_MEMORY = Path("/dev/shm")
+
+
+def timm_script(script: Path, images: Path, backbone: str, recipe: Recipe, parts: Parts, workers: int) -> list[float]:
+    """Images per second that timm's train.py logs, step by step, over one epoch; its first tenth is not counted."""
+    precision = ["--amp", "--amp-dtype", recipe.amp] if parts.precision is not None and parts.on_gpu else []
+    with tempfile.TemporaryDirectory() as out:
+        given = {
+            "--data-dir": images,
+            "--train-split": "",
+            "--val-split": "",
+            "--model": backbone,
+            "--num-classes": CLASSES,
+            "--batch-size": len(parts.labels),
+            "--img-size": recipe.input_px,
+            "--epochs": 1,
+            "--warmup-epochs": 0,
+            "--workers": workers,
+            "--device": parts.device.type,
+            "--log-interval": 1,
+            "--output": out,
+        }
+        command = [sys.executable, script, *precision, *(text for pair in given.items() for text in pair)]
+        command += ["--channels-last"] if recipe.channels_last else []
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    rates = [float(rate) for rate in _RATE.findall(done.stdout + done.stderr)]
+    if done.returncode or not rates:
+        raise SystemExit(f"{script}: expected a line with images per second, found none.\n{done.stderr[-2000:]}")
+    return rates[len(rates) // 10 + 1 :] or rates
+
+
+def timm_from_disk_and_memory(script: Path, images: Path, *given: Any) -> dict[str, list[float]]:
+    rates = {"timm, train.py from disk": timm_script(script, images, *given)}
+    if _MEMORY.is_dir():
+        with tempfile.TemporaryDirectory(dir=_MEMORY) as copy:
+            shutil.copytree(images, copy, dirs_exist_ok=True)
+            rates["timm, train.py from memory"] = timm_script(script, Path(copy), *given)
+    return rates
+
+
 def overheads(rates: dict[str, list[float]]) -> dict[str, float]:
     """By how much longer than timm's a step takes, as a fraction: medians of the runs' ratios."""
     return {
@@ -161,6 +215,9 @@ def show(report: dict[str, Any]) -> None:
     for name, values in report["images_per_s"].items():
         spread = f"{min(values):,.1f} .. {max(values):,.1f}"
         table.add_row(name, f"{statistics.median(values):,.1f}", spread, f"{report['overhead'][name]:+.1%}")
+    for name, values in report["timm_script_images_per_s"].items():
+        spread = f"{min(values):,.1f} .. {max(values):,.1f}"
+        table.add_row(name, f"{statistics.median(values):,.1f}", spread, "")
     console = Console()
     console.print(table)
     if report["device"] == "cpu":
@@ -175,8 +232,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=50, help="per run")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--tiny", action="store_true", help="test_resnet, 8 images of 32 px, 3 steps")
+    parser.add_argument("--timm-script", type=Path, help="train.py of pytorch-image-models; needs --images")
+    parser.add_argument("--images", type=Path, help="folder of classes with JPEGs, small enough for /dev/shm")
+    parser.add_argument("--workers", type=int, default=8, help="of timm's loader")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for training.json")
     options = parser.parse_args(arguments)
+    if options.timm_script and not options.images:
+        parser.error("--timm-script needs --images")
     recipe = Recipe.model_validate(yaml.safe_load(options.recipe.read_text()))
     if options.tiny:
         options.backbone, options.batch_size, options.steps = "test_resnet", 8, 3
@@ -184,7 +246,9 @@ def main(arguments: list[str] | None = None) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
-    rates = measure(Parts(recipe, options.batch_size, device), options.backbone, options.steps, options.runs)
+    parts = Parts(recipe, options.batch_size, device)
+    rates = measure(parts, options.backbone, options.steps, options.runs)
+    given = (options.timm_script, options.images, options.backbone, recipe, parts, options.workers)
     report = {
         "date": date.today().isoformat(),
         "backbone": options.backbone,
@@ -195,6 +259,7 @@ def main(arguments: list[str] | None = None) -> None:
         "device": str(device),
         "images_per_s": rates,
         "overhead": overheads(rates),
+        "timm_script_images_per_s": timm_from_disk_and_memory(*given) if options.timm_script else {},
         "versions": versions(),
         "hardware": hardware(),
     }
