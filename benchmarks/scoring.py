@@ -123,9 +123,9 @@ def rows(name: str, group: str, n: int, rng: np.random.Generator, cells: int) ->
 
 def _wsol_columns(n: int, rng: np.random.Generator, cells: int) -> dict[str, Any]:
     size = rng.integers(300, 600, (n, 2))
-    maps = score_maps(n, rng, cells).astype(np.float16).reshape(n, -1)
+    maps = score_maps(n, rng, cells).astype(np.float32).reshape(n, -1)
     return {
-        "cam": pa.FixedSizeListArray.from_arrays(pa.array(maps.reshape(-1)), cells**2).cast(pa.list_(pa.float16())),
+        "cam": pa.FixedSizeListArray.from_arrays(pa.array(maps.reshape(-1)), cells**2).cast(pa.list_(pa.float32())),
         "cam_h": np.full(n, cells, np.int16),
         "cam_w": np.full(n, cells, np.int16),
         "width": size[:, 0].astype(np.int32),

@@ -1,27 +1,20 @@
 """Training steps, side by side: a plain timm loop, luab's baseline and luab with the byproduct head and loss.
 
     python benchmarks/training.py --recipe config/recipes/resnet.yaml --backbone resnet50 --batch-size 256
+    python benchmarks/training.py --recipe config/recipes/coco_resnet.yaml --dataset coco --batch-size 128
     python benchmarks/training.py --tiny                               # shows on a CPU that it works
-    python benchmarks/training.py --timm-script pytorch-image-models/train.py --images <some ImageNet classes>
 
 All three train the same backbone with the same optimiser, precision, mixing and normalisation on the same uint8 batch
 from memory, so that no loader is in the way; they take turns, and medians are shown. The plain loop keeps the
 conventions of timm's own train script: normalisation and mixing on the device, no waiting for the loss in a step. The
-step of luab is that of `luab train`, which checks and logs every step's loss parts. GPU figures are not measured yet.
-
-`--timm-script` (train.py of a checkout of pytorch-image-models, tried with 1.0.31) runs timm's own script besides, on a
-folder of classes with JPEGs as it lies, and on a copy in /dev/shm: with its loader, from disk and from memory.
+step of luab is that of `luab train`, which checks and logs every step's loss parts. On COCO, where timm has no script,
+luab's point heads stand beside the same multi-label model without them. GPU figures are not measured yet.
 """
 
 import argparse
-import re
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -40,7 +33,7 @@ from torch import nn
 from luab.config import Recipe, Split
 from luab.distributed import Processes
 from luab.files import write_json
-from luab.model import CLASSES
+from luab.model import CLASSES, COCO_CLASSES
 from luab.paths import Run
 from luab.provenance import hardware, versions
 from luab.trainer import Asked, Trainer
@@ -48,20 +41,27 @@ from luab.trainer import Asked, Trainer
 OUT = Path(__file__).resolve().parent / "results"
 TIMM, BASELINE, LUAB = "timm, plain loop", "luab, baseline", "luab, click"
 _WITH_POINT = 0.7  # share of images whose click is known and survives the crop, about
-Step = Callable[[], None]
+_LABELS = 2.9  # of an image of COCO, about
+# One step on a batch, as luab's loader gives it, or images and labels; without one, on the batch in memory.
+Step = Callable[..., None]
 
 
 class Parts:
     """What the three loops share: one batch on the host, the optimiser, the precision."""
 
-    def __init__(self, recipe: Recipe, batch_size: int, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, batch_size: int, device: torch.device, dataset: str = "imagenet") -> None:
         torch.manual_seed(0)
+        self.dataset = dataset
         self.recipe, self.device, self.on_gpu = recipe, device, device.type == "cuda"
-        self.images = torch.randint(0, 256, (batch_size, 3, recipe.input_px, recipe.input_px), dtype=torch.uint8)
+        images = torch.randint(0, 256, (batch_size, 3, recipe.input_px, recipe.input_px), dtype=torch.uint8)
+        self.images = images.pin_memory() if self.on_gpu else images
         self.labels = torch.randint(0, CLASSES, (batch_size,))
-        self.points, self.weights = torch.rand(batch_size, 2), (torch.rand(batch_size) < _WITH_POINT).float()
-        if self.on_gpu:
-            self.images = self.images.pin_memory()
+        points, weights = torch.rand(batch_size, 2), (torch.rand(batch_size) < _WITH_POINT).float()
+        if dataset == "coco":
+            shown = torch.rand(batch_size, COCO_CLASSES) < _LABELS / COCO_CLASSES
+            self.labels, points = shown.float(), torch.rand(batch_size, COCO_CLASSES, 2)
+            weights = (shown & (torch.rand(shown.shape) < _WITH_POINT)).float()
+        self.batch = [self.images, self.labels, points, weights]
         self.precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.amp)
 
     def prepared(self, model: nn.Module) -> tuple[Any, torch.optim.Optimizer, Any, ModelEmaV3 | None]:
@@ -106,9 +106,10 @@ def plain_timm(parts: Parts, backbone: str) -> Step:
     mixup: Any = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=CLASSES)
     criterion = SoftTargetCrossEntropy() if mixes else LabelSmoothingCrossEntropy(recipe.label_smoothing)
 
-    def step() -> None:
-        images = parts.images.to(device, non_blocking=True).float().sub_(mean).div_(std)
-        labels = parts.labels.to(device, non_blocking=True)
+    def step(batch: Sequence[torch.Tensor] = parts.batch) -> None:
+        images, labels = (part.to(device, non_blocking=True) for part in batch[:2])
+        if images.dtype == torch.uint8:  # else timm's loader has done it
+            images = images.float().sub_(mean).div_(std)
         if mixes:
             images, labels = mixup(images, labels)
         with parts.autocast():
@@ -122,11 +123,10 @@ def luab_loop(parts: Parts, backbone: str, weight: float) -> Step:
     """luab's own training step, as `luab train` runs it."""
     size = len(parts.labels)
     recipe = parts.recipe.model_copy(update={"batch_size": size})
-    run = Run("imagenet", backbone, "click" if weight else "none", weight, 0)
+    run = Run(parts.dataset, backbone, "click" if weight else "none", weight, 0)
     trainer = Trainer.build(run, recipe, Split(1, size, 1), 1000, parts.device, Processes())
-    batch = [parts.images, parts.labels, parts.points, parts.weights]
 
-    def step() -> None:
+    def step(batch: list[torch.Tensor] = parts.batch) -> None:
         trainer.step(batch, Asked)
 
     return step
@@ -134,11 +134,8 @@ def luab_loop(parts: Parts, backbone: str, weight: float) -> Step:
 
 def measure(parts: Parts, backbone: str, steps: int, runs: int) -> dict[str, list[float]]:
     """Images per second by loop and run; on a CPU of processor time. One run more goes first and is not counted."""
-    loops = {
-        TIMM: plain_timm(parts, backbone),
-        BASELINE: luab_loop(parts, backbone, 0.0),
-        LUAB: luab_loop(parts, backbone, 1.0),
-    }
+    plain = {TIMM: plain_timm(parts, backbone)} if parts.dataset == "imagenet" else {}
+    loops = plain | {BASELINE: luab_loop(parts, backbone, 0.0), LUAB: luab_loop(parts, backbone, 1.0)}
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(runs + 1):
         for name, step in loops.items():
@@ -156,68 +153,21 @@ def _now(parts: Parts) -> float:
     return time.perf_counter()
 
 
-# ---- timm's own script, with its own loader
-
-
-# "Time: 0.123s,  2081.30/s  (0.130s,  1969.23/s)"; the first is of the step alone.
-_RATE = re.compile(r"Time: [\d.]+s, +([\d.]+)/s")
-_MEMORY = Path("/dev/shm")
-
-
-def timm_script(script: Path, images: Path, backbone: str, recipe: Recipe, parts: Parts, workers: int) -> list[float]:
-    """Images per second that timm's train.py logs, step by step, over one epoch; its first tenth is not counted."""
-    precision = ["--amp", "--amp-dtype", recipe.amp] if parts.precision is not None and parts.on_gpu else []
-    with tempfile.TemporaryDirectory() as out:
-        given = {
-            "--data-dir": images,
-            "--train-split": "",
-            "--val-split": "",
-            "--model": backbone,
-            "--num-classes": CLASSES,
-            "--batch-size": len(parts.labels),
-            "--img-size": recipe.input_px,
-            "--epochs": 1,
-            "--warmup-epochs": 0,
-            "--workers": workers,
-            "--device": parts.device.type,
-            "--log-interval": 1,
-            "--output": out,
-        }
-        command = [sys.executable, script, *precision, *(text for pair in given.items() for text in pair)]
-        command += ["--channels-last"] if recipe.channels_last else []
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
-    rates = [float(rate) for rate in _RATE.findall(done.stdout + done.stderr)]
-    if done.returncode or not rates:
-        raise SystemExit(f"{script}: expected a line with images per second, found none.\n{done.stderr[-2000:]}")
-    return rates[len(rates) // 10 + 1 :] or rates
-
-
-def timm_from_disk_and_memory(script: Path, images: Path, *given: Any) -> dict[str, list[float]]:
-    rates = {"timm, train.py from disk": timm_script(script, images, *given)}
-    if _MEMORY.is_dir():
-        with tempfile.TemporaryDirectory(dir=_MEMORY) as copy:
-            shutil.copytree(images, copy, dirs_exist_ok=True)
-            rates["timm, train.py from memory"] = timm_script(script, Path(copy), *given)
-    return rates
-
-
 def overheads(rates: dict[str, list[float]]) -> dict[str, float]:
-    """By how much longer than timm's a step takes, as a fraction: medians of the runs' ratios."""
+    """By how much longer than the first loop's a step takes, as a fraction: medians of the runs' ratios."""
+    first = next(iter(rates.values()))
     return {
-        name: statistics.median(a / b for a, b in zip(rates[TIMM], values, strict=True)) - 1
-        for name, values in rates.items()
+        name: statistics.median(a / b for a, b in zip(first, values, strict=True)) - 1 for name, values in rates.items()
     }
 
 
 def show(report: dict[str, Any]) -> None:
-    title = f"{report['backbone']}, {report['input_px']} px, batches of {report['batch_size']}, {report['device']}"
+    what = f"{report['dataset']}, {report['backbone']}"
+    title = f"{what}, {report['input_px']} px, batches of {report['batch_size']}, {report['device']}"
     table = Table("loop", "images/s", "lowest .. highest", "overhead", title=title)
     for name, values in report["images_per_s"].items():
         spread = f"{min(values):,.1f} .. {max(values):,.1f}"
         table.add_row(name, f"{statistics.median(values):,.1f}", spread, f"{report['overhead'][name]:+.1%}")
-    for name, values in report["timm_script_images_per_s"].items():
-        spread = f"{min(values):,.1f} .. {max(values):,.1f}"
-        table.add_row(name, f"{statistics.median(values):,.1f}", spread, "")
     console = Console()
     console.print(table)
     if report["device"] == "cpu":
@@ -227,18 +177,14 @@ def show(report: dict[str, Any]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=Path("config/recipes/resnet.yaml"))
+    parser.add_argument("--dataset", choices=["imagenet", "coco"], default="imagenet")
     parser.add_argument("--backbone", default="resnet50", help="timm name")
     parser.add_argument("--batch-size", type=int, default=256, help="images per step on this device")
     parser.add_argument("--steps", type=int, default=50, help="per run")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--tiny", action="store_true", help="test_resnet, 8 images of 32 px, 3 steps")
-    parser.add_argument("--timm-script", type=Path, help="train.py of pytorch-image-models; needs --images")
-    parser.add_argument("--images", type=Path, help="folder of classes with JPEGs, small enough for /dev/shm")
-    parser.add_argument("--workers", type=int, default=8, help="of timm's loader")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for training.json")
     options = parser.parse_args(arguments)
-    if options.timm_script and not options.images:
-        parser.error("--timm-script needs --images")
     recipe = Recipe.model_validate(yaml.safe_load(options.recipe.read_text()))
     if options.tiny:
         options.backbone, options.batch_size, options.steps = "test_resnet", 8, 3
@@ -246,11 +192,11 @@ def main(arguments: list[str] | None = None) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
-    parts = Parts(recipe, options.batch_size, device)
+    parts = Parts(recipe, options.batch_size, device, options.dataset)
     rates = measure(parts, options.backbone, options.steps, options.runs)
-    given = (options.timm_script, options.images, options.backbone, recipe, parts, options.workers)
     report = {
         "date": date.today().isoformat(),
+        "dataset": options.dataset,
         "backbone": options.backbone,
         "input_px": recipe.input_px,
         "batch_size": options.batch_size,
@@ -259,7 +205,6 @@ def main(arguments: list[str] | None = None) -> None:
         "device": str(device),
         "images_per_s": rates,
         "overhead": overheads(rates),
-        "timm_script_images_per_s": timm_from_disk_and_memory(*given) if options.timm_script else {},
         "versions": versions(),
         "hardware": hardware(),
     }

@@ -1,4 +1,4 @@
-"""`luab compare`: two runs on the same images, every benchmark that both have predictions for."""
+"""`luab compare`: two runs on the same images, benchmark by benchmark."""
 
 import csv
 import os
@@ -72,7 +72,7 @@ def compare_runs(
             if digests[0] != digests[1]:
                 problems.append(_differ(name, scores, digests))
             else:
-                rows.append(_row(study, first, benchmark, scores, resamples, seed))
+                rows.append(_row(study, (first, second), benchmark, scores, resamples, seed))
             advance(1)
     if problems:
         raise DataError(
@@ -94,7 +94,9 @@ def _scores(study: Study, run: Run, benchmark: Benchmark) -> Scores:
     return benchmark.compute(Inputs(tables, manifests, input_px, os.cpu_count() or 1, roots))
 
 
-def _row(study: Study, run: Run, benchmark: Benchmark, scores: list[Scores], resamples: int, seed: int) -> Row:
+def _row(
+    study: Study, runs: tuple[Run, Run], benchmark: Benchmark, scores: list[Scores], resamples: int, seed: int
+) -> Row:
     if any(s.images is None for s in scores):
         raise DataError(
             f"{benchmark.name}: expected its numbers image by image, found none. Give Scores.images in "
@@ -108,9 +110,14 @@ def _row(study: Study, run: Run, benchmark: Benchmark, scores: list[Scores], res
         interval(images, resamples, seed)._replace(value=value)
         for images, value in zip((first, second), values, strict=True)
     )
+    # Backbones may see images differently: then both views are told.
+    protocols = dict.fromkeys(_protocol(study, run, benchmark) for run in runs)
+    return Row(benchmark, "; second run: ".join(protocols), scores[0].n, one, other, test, np.nan)
+
+
+def _protocol(study: Study, run: Run, benchmark: Benchmark) -> str:
     recipe = study.recipe(run.backbone, run.dataset)
-    protocol = benchmark.protocol.format(input_px=recipe.input_px, resized_px=int(recipe.input_px / recipe.crop_pct))
-    return Row(benchmark, protocol, scores[0].n, one, other, test, np.nan)
+    return benchmark.protocol.format(input_px=recipe.input_px, resized_px=int(recipe.input_px / recipe.crop_pct))
 
 
 def _differ(name: str, scores: list[Scores], digests: list[str]) -> str:

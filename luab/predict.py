@@ -121,7 +121,7 @@ class Predictor:
         for name, root in roots.items():
             check_images(root, rows.loc[rows["manifest"] == name, "path"].to_numpy())
         if test_set.challenge:
-            return self._challenge(rows, roots)
+            return self._challenge(test_set, rows, roots)
         columns = list(self._batches(test_set, rows, roots))
         merged = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
         return _table(rows, merged, test_set)
@@ -143,11 +143,7 @@ class Predictor:
         if test_set.hole:
             blank_centre(pixels, test_set.hole, self._black if test_set.fill == "black" else 0.0)
         logits, points = self._forward(pixels)
-        if logits.shape[1] != test_set.outputs:
-            raise ConfigError(
-                f"{test_set.name}: expected a model with {test_set.outputs} classes, found {logits.shape[1]}. Take "
-                "its benchmarks out of `suites`, or predict with a model of that kind (recipe: model_kwargs)."
-            )
+        _check_outputs(test_set, logits)
         columns = _ranked(logits, test_set) if test_set.dataset == DATASET else {"scores": logits.numpy()}
         if points is not None:
             columns["point"] = points
@@ -166,10 +162,10 @@ class Predictor:
             having = np.flatnonzero(counts > k)
             classes = torch.tensor([int(labels[i][k]) for i in having], device=self.device)
             found = self._maps_of(test_set, pixels[torch.from_numpy(having).to(self.device)], classes)
-            for i, score_map in zip(having, found.cpu().numpy().astype(np.float16), strict=True):
+            for i, score_map in zip(having, found.cpu().numpy(), strict=True):
                 parts[i].append(score_map)
         for place, part in enumerate(parts):
-            maps[place] = np.array(part, dtype=np.float16)
+            maps[place] = np.array(part, dtype=np.float32)
         return maps
 
     def _maps_of(self, test_set: TestSet, pixels: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
@@ -187,11 +183,12 @@ class Predictor:
         logits, points = self.model(pixels)
         return logits.float().cpu(), None if points is None else points.float().cpu().numpy()
 
-    def _challenge(self, rows: pd.DataFrame, roots: dict[str, Path]) -> pa.Table:
+    def _challenge(self, test_set: TestSet, rows: pd.DataFrame, roots: dict[str, Path]) -> pa.Table:
         """Whether any background at all makes the model miss a foreground's class.
 
         Every original image, cut out by its mask, is pasted on every image of only_bg_t until one fools
-        the model.
+        the model. Answers of 1000 classes are mapped to the nine, and one that is in none of them is a miss; nine
+        outputs are the nine classes.
 
         Source: MadryLab/backgrounds_challenge:challenge_eval.py
         """
@@ -199,10 +196,10 @@ class Predictor:
         originals = rows[rows["group"] == "original"].reset_index(drop=True)
         backgrounds = self._backgrounds(root, rows)
         tried, vulnerable = [], []
-        with progress("in9_challenge", len(originals), "foregrounds") as advance:
+        with progress(test_set.name, len(originals), "foregrounds") as advance:
             for path, labels in zip(originals["path"], originals["labels"], strict=True):
                 image, mask = self._foreground(root, path)
-                fooled, count = self._fooled(image, mask, int(labels[0]), backgrounds)
+                fooled, count = self._fooled(test_set, image, mask, int(labels[0]), backgrounds)
                 vulnerable.append(fooled)
                 tried.append(count)
                 advance(1)
@@ -242,14 +239,15 @@ class Predictor:
         return image.to(self.device), torch.from_numpy(mask.astype(bool)).to(self.device)
 
     def _fooled(
-        self, image: torch.Tensor, mask: torch.Tensor, label: int, backgrounds: torch.Tensor
+        self, test_set: TestSet, image: torch.Tensor, mask: torch.Tensor, label: int, backgrounds: torch.Tensor
     ) -> tuple[bool, int]:
-        classes = torch.from_numpy(in9_of_class().astype(np.int64))
+        nine = torch.from_numpy(in9_of_class().astype(np.int64)) if test_set.outputs == 1000 else torch.arange(9)
         start, size = 0, _FIRST_BACKGROUNDS
         while start < len(backgrounds):
             pasted = torch.where(mask, image, backgrounds[start : start + size])
             logits, _ = self._forward(self.normalise(pasted))
-            wrong = (classes[logits.argmax(dim=1)] != label).nonzero()
+            _check_outputs(test_set, logits)
+            wrong = (nine[logits.argmax(dim=1)] != label).nonzero()
             if len(wrong):
                 return True, start + int(wrong[0]) + 1
             start, size = start + len(pasted), self.study.compute.predict_batch
@@ -270,6 +268,14 @@ def blank_centre(pixels: torch.Tensor, hole: float, colour: float | torch.Tensor
     size = round(hole * side)
     start = (side - size) // 2
     pixels[:, :, start : start + size, start : start + size] = colour
+
+
+def _check_outputs(test_set: TestSet, logits: torch.Tensor) -> None:
+    if logits.shape[1] != test_set.outputs:
+        raise ConfigError(
+            f"{test_set.name}: expected a model with {test_set.outputs} classes, found {logits.shape[1]}. Take "
+            "its benchmarks out of `suites`, or predict with a model of that kind (recipe: model_kwargs)."
+        )
 
 
 def _ranked(logits: torch.Tensor, test_set: TestSet) -> dict[str, np.ndarray]:
@@ -328,7 +334,7 @@ def _score_maps(maps: np.ndarray) -> dict[str, pa.Array]:
     """Maps of each image one after the other, and the height and width of one."""
     height, width = next((one.shape[1:] for one in maps if len(one)), (0, 0))
     return {
-        "cam": pa.array([one.reshape(-1) for one in maps], pa.list_(pa.float16())),
+        "cam": pa.array([one.reshape(-1) for one in maps], pa.list_(pa.float32())),
         "cam_h": pa.array(np.full(len(maps), height, np.int16)),
         "cam_w": pa.array(np.full(len(maps), width, np.int16)),
     }

@@ -132,7 +132,9 @@ def _expected(row: dict[str, str]) -> Expected:
 
 
 def view_of(study: Study, backbone: str) -> Recipe:
-    """How the model sees images: by the study's recipe if it is one of its backbones, else as timm says it was trained.
+    """How the model sees images: by the study's recipe if it is one of its backbones, else as timm evaluates it.
+
+    That is at its test size where it has one: torchvision's second weights were trained at 176 px and judged at 224.
 
     Raises:
         ConfigError: timm does not know the model, or it wants another normalisation or interpolation than luab has.
@@ -145,6 +147,7 @@ def view_of(study: Study, backbone: str) -> Recipe:
         config = None
     if config is None:
         raise ConfigError(f"{backbone!r}: timm {timm.__version__} knows no such weights. Try resnet50.tv_in1k.")
+    input_size, crop_pct = config.test_input_size or config.input_size, config.test_crop_pct or config.crop_pct
     usual = (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD), "bilinear")
     if (tuple(config.mean), tuple(config.std), config.interpolation) != usual:
         raise ConfigError(
@@ -152,7 +155,7 @@ def view_of(study: Study, backbone: str) -> Recipe:
             f"{config.mean}, deviation {config.std}; luab evaluates by bilinear interpolation with ImageNet's mean and "
             "deviation, so the published numbers would not come out. Take torchvision's weights (tv_in1k)."
         )
-    return Recipe.model_construct(input_px=config.input_size[-1], crop_pct=config.crop_pct, model_kwargs={})
+    return Recipe.model_construct(input_px=input_size[-1], crop_pct=crop_pct, model_kwargs={})
 
 
 def _pretrained(backbone: str, recipe: Recipe, file: Path) -> LuabModel:

@@ -20,7 +20,7 @@ from luab.data.labels import (
     wnids,
 )
 from luab.data.manifest import read_manifest_table
-from luab.data.tree import IMAGE_SUFFIX, Entry, Tree, by_class, join, no_imagenet
+from luab.data.tree import IMAGE_SUFFIX, TREES, Entry, Tree, by_class, join, no_imagenet
 from luab.data.wsol_lists import list_rows, listed_entries, lists_folder
 from luab.errors import DataError
 from luab.files import read_json
@@ -130,7 +130,7 @@ def _imagenet_v2(tree: Tree) -> Iterator[Entry]:
     imagenetv2-matched-frequency-format-val/999/8e1374a4e20d7af22665b7749158b7eb9fa3826e.jpeg
     """
     classes = {str(index): (index,) for index in range(len(wnids()))}
-    return by_class(tree, tree.parent_of(str.isdecimal), classes)
+    return by_class(tree, _v2_folder(tree, "matched-frequency"), classes)
 
 
 def _wnid_tree(tree: Tree) -> Iterator[Entry]:
@@ -237,7 +237,7 @@ def _wsol_val(tree: Tree) -> Iterator[Entry]:
     (clovaai/wsolevaluation issue 42). An optional image_names.txt beside the lists
     (val2/995/0.jpeg,995/<hash>.jpeg) says which is which.
     """
-    at = tree.parent_of(str.isdecimal)
+    at = _v2_folder(tree, "threshold")
     folder, prefix = lists_folder(tree, "val")
     names_file = folder / f"{prefix}image_names.txt"
     names = {row[0]: row[1] for row in list_rows(names_file, 2)} if names_file.is_file() else {}
@@ -294,6 +294,23 @@ LAYOUTS: dict[str, Callable[[Tree], Iterator[Entry]]] = {
 
 
 # ---- what they need besides the tree ------------------------------------------------------------------------
+
+
+def _v2_folder(tree: Tree, variant: str) -> str:
+    """The folder of the class folders of ImageNet-V2; one that by its name holds another of the three is refused.
+
+    All have 10 images in each of 1000 folders, so that nothing else would tell.
+    """
+    at = tree.parent_of(str.isdecimal)
+    name = _name(at) or tree.root.name
+    released = re.match(r"imagenetv2-(matched-frequency|threshold|top)", name)
+    if released and released[1] != variant:
+        raise DataError(
+            f"{tree.root / at}: expected the variant of ImageNet-V2 that {tree.dataset} is about, "
+            f"{TREES[tree.dataset]}, found another one. Point `paths.copies.{tree.dataset}` to the folder that holds "
+            "this variant alone."
+        )
+    return at
 
 
 def _real_lists(tree: Tree) -> list[list[int]]:

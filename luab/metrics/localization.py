@@ -313,9 +313,8 @@ def _overlaps(levels: Levels, boxes: Ints, cuts: Ints) -> tuple[Floats, Floats]:
 
     0 stands for every IoU below the smallest that is asked for, where that is plain without looking.
     """
-    if levels.values[-1] == 0:  # every threshold value is int(t x 0) = 0, above which there is nothing
-        cuts = np.zeros_like(cuts)
-    # The pixels above a cut are those above the highest value that does not exceed it.
+    # The pixels above a cut are those above the highest value that does not exceed it; a useless map has the value 0
+    # alone, with none above.
     used, index = np.unique(np.searchsorted(levels.values, cuts, side="right") - 1, return_inverse=True)
     of_largest, of_any = np.zeros(len(used)), np.zeros(len(used))
     look = np.flatnonzero(_may_fit(levels.extents[used], boxes))

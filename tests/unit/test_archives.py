@@ -66,6 +66,44 @@ PUBLISHED = [
         "e80562d7f6c3f8834afb1ecf27252745",
     ),
 ]
+# The same for the others, each checked against the statement that the list names as its source: name, bytes, checksum.
+STATED = [
+    ("coco_train", 13_510_573_713, "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775"),
+    ("coco_train", 13_510_573_713, "0da8c0bd3d6becc4dcb32757491aca88"),
+    ("coco_val", 6_645_013_297, "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0"),
+    ("coco_val", 6_645_013_297, "a3d79f5ed8d289b7a7554ce06a5782b3"),
+    ("coco_annotations", 252_872_794, "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009"),
+    ("coco_annotations", 252_872_794, "0a379cfc70b0e71301e0f377548639bd"),
+    ("imagenet_train", 147_897_477_120, "b08200a27a8e34218a0e58fde36b0fe8f73bc377f4acea2d91602057c3ca45bb"),
+    ("imagenet_train", 147_897_477_120, "1d675b47d978889d74fa0da5fadfb00e"),
+    ("imagenet_val", 6_744_924_160, "c7e06a6c0baccf06d8dbeb6577d71efff84673a5dbdd50633ab44f8ea0456ae0"),
+    ("imagenet_val", 6_744_924_160, "29b22e2961454d5413ddabcf34fc5622"),
+    ("imagenet_devkit", None, "fa75699e90414af021442c21a62c3abf"),
+    ("imagenet_v2_threshold07", 1_249_906_176, "32142bfe998f9cfa4141be691f6a80eeb1e27b24bd532a668eb08c26d98897a2"),
+    ("imagenet_v2_threshold07", 605_399_040, "bf2e2d9b625ae29c6e44982928f36220af62359b74602a995518a06840d0d76e"),
+    ("imagenet_real", 388_478, "d83e9bff374c631aae8439eb064c7019acc56e1b3bc3f56b8380c2a710b0220b"),
+    ("imagenet_real", 388_478, "c03b536b209b127cb61430fd1ce950d5"),
+    ("imagenet_a", 687_552_512, "c3e55429088dc681f30d81f4726b6595"),
+    ("imagenet_o", 177_617_920, "0015fa5d33941be8e1187964e6dd494d1f5fe5fbb1b9dd53ff7463408a48acfb"),
+    ("imagenet_o", 177_617_920, "86bd7a50c1c4074fb18fc5f219d6d50b"),
+    ("imagenet_r", 2_191_079_936, "18c6bf493b39a0d975d48e587437f562caab9c52ae6327dcfa9dd8eb54aa1b52"),
+    ("imagenet_r", 2_191_079_936, "a61312130a589d0ca1a8fca1f2bd3337"),
+    ("imagenet_c_blur", None, "2d8e81fdd8e07fef67b9334fa635e45c"),
+    ("imagenet_c_weather", None, "33ffea4db4d93fe4a428c40a6ce0c25d"),
+    ("imagenet_c_digital", None, "89157860d7b10d5797849337ca2e5c03"),
+    ("imagenet_c_extra", None, "d492dfba5fc162d8ec2c3cd8ee672984"),
+    ("objectnet", None, "522aa986a604c41ea641411c1d0a292e"),
+    ("siscore_size", 3_488_115_773, "a9d9d7b5ae6fe005e7390bb6191de10f7b732021fb5cd41a694656274b1b8aa6"),
+    ("siscore_rotation", 1_500_323_931, "767c5039d3cde5c82c009db26bee0a38ed6216ab9f69bd39ba16a97921aca041"),
+    ("wsol_val_image_ids", 158_899, "bcd13383b7fdaa8aa9cfd02228b398802cf64b20f6efe13aa4b0696b9431d993"),
+    ("wsol_val_class_labels", 197_799, "316209e92831b0dd910432afe74c55f2fb33ed72ade1378d3d0954df325ea51e"),
+    ("wsol_val_image_sizes", 238_898, "4c82c4c1e14bc7f6a1a8a1fe7ab91df2ec369318b39a8b70618d6bd041cc7410"),
+    ("wsol_val_localization", 566_431, "4d01d6e9eab27ec860092a43f5b7480f10aadbf21234bd01ae419e9c8181ea3f"),
+    ("wsol_test_image_ids", 1_649_999, "68bed6c35194a126dba32ad15f2f19596a5f1a3923ffc4ac301402d93e045583"),
+    ("wsol_test_class_labels", 1_844_499, "a226044e3e00900291053ecb8e68640385a196c5521c793d242df9e084e898b6"),
+    ("wsol_test_image_sizes", 2_051_318, "dde3957c4bf3bdab41ec759386c6ebaa8bed2c1790891ec3465e3a235ed63f3e"),
+    ("wsol_test_localization", 3_829_081, "c4a9929837b61e9c2a03524f5b963945782ddc9930c4f8ea764cc10004c5ee62"),
+]  # fmt: skip
 ONE = {"dataset": "a", "urls": ["file:a.bin"], "file": "a.bin", "checksum_source": "none published"}
 
 
@@ -87,6 +125,19 @@ def test_the_list_says_what_was_published(
     source = next(source for source in archives[name].sources if source.url == url)
     assert source.bytes == size
     assert checksum in (source.sha256, source.md5)
+
+
+def test_no_digit_of_a_checksum_or_size_has_changed(archives: dict[str, Archive]) -> None:
+    listed = {
+        (name, source.bytes, checksum)
+        for name, archive in archives.items()
+        for source in archive.sources
+        for checksum in (source.sha256, source.md5)
+        if checksum
+    }
+    # Without addresses a file is fetched by hand; what it must be stands in the entry itself.
+    by_hand = {(n, a.bytes, c) for n, a in archives.items() if not a.sources for c in (a.sha256, a.md5) if c}
+    assert set(STATED) <= listed | by_hand
 
 
 def test_every_checksum_in_the_file_is_whole(repository: Path) -> None:

@@ -77,6 +77,41 @@ def test_attention_of_one_block_by_the_formula():
     assert expected.max() > 0 and torch.allclose(found, expected, rtol=1e-3, atol=1e-8)
 
 
+@pytest.mark.parametrize("arguments", [{}, {"class_token": False, "global_pool": "avg"}])
+def test_attention_of_two_blocks_is_the_product(arguments):
+    """(1 + second)(1 + first): what flows through the first block is spread by the second."""
+    model = _vit(depth=2, **arguments)
+    caught = []
+    for block in model.backbone.blocks:
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_hook(lambda _, inputs, output: caught.append(output))
+    logits, _ = model(IMAGES)
+    gradients = torch.autograd.grad(logits.gather(1, CLASSES.view(-1, 1)).sum(), caught)
+    first, second = ((g * a).clamp(min=0).mean(dim=1).detach() for g, a in zip(gradients, caught, strict=True))
+    product = (torch.eye(first.shape[-1]) + second) @ (torch.eye(first.shape[-1]) + first)
+    prefix = model.backbone.num_prefix_tokens
+    row = product[:, 0] if prefix else product.mean(dim=1)
+    found = attention_maps(model, IMAGES, CLASSES)
+    expected = row[:, prefix:].reshape(3, 4, 4)
+    assert prefix == (0 if arguments else 1)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-10)
+    swapped = (torch.eye(first.shape[-1]) + first) @ (torch.eye(first.shape[-1]) + second)
+    assert not torch.allclose(product, swapped, rtol=1e-4, atol=1e-10)
+
+
+def test_token_maps_by_the_formula():
+    """Patch tokens that enter the last block, times their mean gradient, summed over channels, cut at 0."""
+    model = _vit()
+    entered = []
+    model.backbone.blocks[-1].register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
+    logits, _ = model(IMAGES)
+    (gradient,) = torch.autograd.grad(logits.gather(1, CLASSES.view(-1, 1)).sum(), entered)
+    tokens, gradient = entered[0][:, 1:], gradient[:, 1:]
+    expected = torch.einsum("nc,ntc->nt", gradient.mean(dim=1), tokens).clamp(min=0).reshape(3, 4, 4)
+    found = class_maps(model, IMAGES, CLASSES)
+    assert expected.max() > 0 and torch.allclose(found, expected, rtol=1e-4, atol=1e-8)
+
+
 def test_attention_maps_are_of_the_class_and_of_the_image():
     model = _vit()
     model.requires_grad_(False)

@@ -61,8 +61,8 @@ def world(toy_world, tmp_path_factory):
 def study(world, tmp_path):
     """Builds a study of both data sets; keyword arguments change COCO's recipe."""
 
-    def build(keep_labels=False, results="results", **recipe):
-        backbone = {"name": "test_resnet", "gpu_images_per_s": 100}
+    def build(keep_labels=False, results="results", backbone="test_resnet", gpus=1, **recipe):
+        backbone = {"name": backbone, "gpu_images_per_s": 100}
         sweep = {"backbones": [], "supervisions": [], "lambdas": []}
         coco = {
             "backbones": [backbone | {"recipe": "coco"}],
@@ -79,7 +79,7 @@ def study(world, tmp_path):
                 "seeds": [0],
                 "suites": [{"name": "all", "benchmarks": ["imagenet_val"]}],
                 "coco": coco,
-                "compute": {"device": "cpu", "workers": 0, "threads": 1},
+                "compute": {"device": "cpu", "workers": 0, "threads": 1, "gpus": gpus},
                 "paths": {
                     "data": str(world / "data"),
                     "results": str(tmp_path / results),
@@ -208,6 +208,16 @@ def test_a_warned_training_goes_on_bit_for_bit(study, trainings, step):
     assert file_sha256(parted.layout.run(CLICK) / "model.safetensors") == file_sha256(
         whole.layout.run(CLICK) / "model.safetensors"
     )
+
+
+def test_two_processes_train_like_one(study, trainings):
+    """Points are spread unevenly over the shares of a batch; the loss is over all of them."""
+    run = dataclasses.replace(CLICK, backbone="test_vit")
+    kwargs = {"backbone": "test_vit", "model_kwargs": {"img_size": 32}}
+    one, two = study(results="one", **kwargs), study(results="two", gpus=2, **kwargs)
+    assert trainings(one, run).fine and trainings(two, run).fine
+    for name, tensor in weights(one, run).items():
+        assert torch.allclose(tensor, weights(two, run)[name], atol=2e-4), name
 
 
 @pytest.mark.parametrize("run", [NONE, CLICK, SHARED])

@@ -12,7 +12,7 @@ from PIL import Image
 from luab.config import Recipe
 from luab.data.dataset import EvaluationSet, ImageNetAB, check_images, open_image, points_of
 from luab.data.manifest import read_manifest
-from luab.data.testsets import TestSet
+from luab.data.testsets import TEST_SETS, TestSet
 from luab.errors import DataError
 
 RECIPE = Recipe(epochs=1, batch_size=2, input_px=32, optimizer="sgd", lr=1, weight_decay=0, warmup_epochs=0)
@@ -103,6 +103,25 @@ def test_evaluation_items_carry_their_row(toy_world):
     view = EvaluationSet({"imagenet_train": toy_world / "imagenet"}, rows, TestSet("toy", ("imagenet_train",)), RECIPE)
     pixels, row = view[7]
     assert pixels.shape == (3, 32, 32) and row == 7 and len(view) == 30
+
+
+@pytest.mark.parametrize("name", TEST_SETS)
+def test_each_test_set_is_seen_by_its_own_view(tmp_path, name):
+    """A frame of 2 px is seen but in ObjectNet, the sides unless cropped, and stored crops pixel by pixel."""
+    framed = np.full((32, 64, 3), 90, dtype=np.uint8)
+    framed[:, :12] = framed[:, -12:] = 170
+    framed[:2] = framed[-2:] = 255
+    stored = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    rows = pd.DataFrame({"path": ["framed.png", "stored.png"], "manifest": "m"})
+    for path, array in zip(rows["path"], (framed, stored), strict=True):
+        Image.fromarray(array).save(tmp_path / path)
+    whole = RECIPE.model_copy(update={"crop_pct": 1.0})  # the centre crop then cuts nothing above or below
+    view, cropped = (EvaluationSet({"m": tmp_path}, rows, TEST_SETS[name], recipe) for recipe in (whole, RECIPE))
+    seen = view[0][0][0]
+    is_cropped = TEST_SETS[name].resize == "resize_crop"
+    assert (seen.max() < 200) == (name == "objectnet")
+    assert (seen[16, 0] < 100) == is_cropped
+    assert torch.equal(cropped[1][0], torch.from_numpy(stored).permute(2, 0, 1)) == (not is_cropped)
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "1"])

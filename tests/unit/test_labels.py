@@ -85,6 +85,10 @@ def test_objectnet_folders_with_several_indices() -> None:
 def test_siscore_has_61_classes_with_the_bird_kite() -> None:
     classes = labels.siscore_classes()
     assert (len(classes), len(set(classes.values()))) == (61, 61)
+    # Typed from label_str_to_imagenet_classes.py of google-research/si-score, apart from the table.
+    assert sum(classes.values()) == 38708
+    text = json.dumps(dict(classes), sort_keys=True)
+    assert sha256(text) == "426054a80c571965dfc3e6dcc353271b1fda6ba9fb682e5dbf6a9024ae6ede88"
     assert (classes["kite"], classes["orange"], classes["torch"]) == (21, 950, 862)
     assert all(labels.class_names()[classes[name]] == name for name in ("ostrich", "toaster", "wok", "pizza"))
 

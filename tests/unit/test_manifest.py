@@ -13,6 +13,7 @@ import pytest
 
 from luab.data import labels
 from luab.data.build_manifest import build_manifest
+from luab.data.labels import EXTRA_CORRUPTIONS
 from luab.data.layouts import CORRUPTIONS, IN9_VARIANTS, KNOWN, LAYOUTS
 from luab.data.manifest import SCHEMA, read_manifest
 from luab.data.tree import TREES
@@ -60,6 +61,22 @@ def root(tmp_path: Path) -> Path:
 def test_every_layout_has_counts_and_a_tree() -> None:
     assert set(LAYOUTS) == set(KNOWN) == set(TREES)
     assert len(LAYOUTS) == 19
+
+
+def test_counts_follow_from_how_each_set_was_made() -> None:
+    n = {dataset: known["n"] for dataset, known in KNOWN.items()}
+    assert n["imagenet_val"] == n["imagenet_real"] == n["wsol_test"] == 50 * 1000
+    assert n["imagenet_v2"] == n["wsol_val"] == 10 * 1000
+    assert n["imagenet_c"] == len(CORRUPTIONS) * 5 * 50_000 == 75 * 50_000
+    assert n["imagenet_c_extra"] == len(EXTRA_CORRUPTIONS) * 5 * 50_000
+    assert n["in9"] == len(IN9_VARIANTS) * 9 * 450
+    assert n["siscore_location"] == 21 * 21 * 1228
+    # AlexNet's published 10.71940899 % of ImageNet-Sketch is a whole number of images for this count alone.
+    assert n["imagenet_sketch"] is not None
+    assert 0.1071940899 * n["imagenet_sketch"] == pytest.approx(5455, abs=1e-4)
+    assert (n["imagenet_train"], n["imagenet_a"], n["imagenet_o"], n["imagenet_r"]) == (1_281_167, 7_500, 2_000, 30_000)
+    assert (n["siscore_size"], n["siscore_rotation"]) == (92_884, 39_540)
+    assert (n["coco_train"], n["coco_val"]) == (82_783, 40_504)
 
 
 def test_rows_are_sorted_paths_relative_and_card_complete(root: Path) -> None:
@@ -326,6 +343,24 @@ def test_v2_folder_10_is_class_10(root: Path) -> None:
     touch(root, [f"imagenetv2-matched-frequency-format-val/{k}/ab12.jpeg" for k in folders])
     rows, _ = build(root, "imagenet_v2")
     assert labels_of(rows) == {f"{k}/ab12": [int(k)] for k in folders}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "folder"),
+    [
+        ("imagenet_v2", "imagenetv2-threshold0.7-format-val"),
+        ("imagenet_v2", "imagenetv2-top-images-format-val"),
+        ("imagenet_v2", "imagenetv2-topimages"),
+        ("wsol_val", "imagenetv2-matched-frequency-format-val"),
+    ],
+)
+def test_another_variant_of_v2_is_refused(root: Path, dataset: str, folder: str) -> None:
+    """Same counts, same folders: nothing else would tell."""
+    lists = write_lists(root.parent / "lists", "val")
+    touch(root, [f"{folder}/0/0.jpeg", f"{folder}/10/1.jpeg", f"{folder}/10/2.jpeg"])
+    for place in (root, root / folder):
+        with pytest.raises(DataError, match=rf"{folder}: expected the variant .*copies\.{dataset}"):
+            build(place, dataset, lists=lists)
 
 
 @pytest.mark.parametrize("folder", ["1000", "010", "n01440764"])

@@ -112,6 +112,26 @@ def test_v1_and_v2_by_hand():
     assert [found.found_at(pct) for pct in (30, 50, 70)] == [2, 2, 1]
 
 
+@pytest.mark.parametrize(
+    ("drawn", "iou_of_block", "hits"),
+    [
+        ((8, 8, 16, 25), 81 / 162, (1, 1, 0)),  # one half exactly is enough
+        ((8, 8, 16, 26), 81 / 171, (1, 0, 0)),
+        ((8, 8, 16, 37), 81 / 270, (1, 0, 0)),  # and so is .3
+        ((8, 8, 16, 38), 81 / 279, (0, 0, 0)),
+    ],
+)
+def test_an_iou_as_large_as_asked_is_a_hit(drawn, iou_of_block, hits):
+    # A bright block in columns and rows 8 to 15 has the box (8, 8, 16, 16): 9 x 9 pixels, at every threshold.
+    bright = np.zeros((40, 40))
+    bright[8:16, 8:16] = 1
+    image = LocalizationInput(bright, np.array([drawn]), (40, 40))
+    assert iou(np.array([[8, 8, 16, 16]]), np.array([drawn]))[0, 0] == pytest.approx(iou_of_block)
+    found = box_accuracy([image], 40)
+    assert found.largest.max(axis=1).tolist() == found.any_contour.max(axis=1).tolist() == list(hits)
+    assert found.max_box_acc() == hits[1] and found.max_box_acc_v2() == sum(hits) / 3
+
+
 def test_each_iou_takes_its_own_best_threshold():
     # A bright block in a dim one in the dark: low cuts give the outer box, high cuts the inner one.
     layered = np.zeros((32, 32))
@@ -273,6 +293,15 @@ def test_points_in_any_box():
         np.array([[0, 0, 1, 1], [80, 40, 99, 49]]),
     ]
     assert points_in_box(points, boxes, np.tile([100, 50], (4, 1))) == 2
+
+
+def test_borders_of_a_box_are_inside_and_nothing_beyond():
+    # Box 10..19 x 20..29 of an image of 100 x 100 reaches from 10 to 20 and from 20 to 30.
+    box, size = [np.array([[10, 20, 19, 29]])], np.array([[100, 100]])
+    inside = [(10, 25), (20, 25), (15, 20), (15, 30), (10, 20), (20, 30)]
+    outside = [(9.99, 25), (20.01, 25), (15, 19.99), (15, 30.01)]
+    found = [points_in_box(np.array([point]) / 100, box, size) for point in (*inside, *outside)]
+    assert found == [1] * 6 + [0] * 4
 
 
 def test_distance_to_the_nearest_centre_over_the_diagonal():

@@ -19,12 +19,13 @@ SECOND = dataclasses.replace(FIRST, supervision="click", weight=1.0)
 N = 40
 
 
-def write(study, run, test_set, right, ids=None):
+def write(study, run, test_set, right, ids=None, group=None):
     top5 = np.tile(np.array([7, 1, 2, 3, 4], np.int16), (N, 1))
     top5[~right, 0] = 9
     table = pa.table(
         {
             "image_id": ids or [f"i{k:02d}" for k in range(N)],
+            "group": group or [""] * N,
             "labels": pa.array([[7]] * N, pa.list_(pa.int16())),
             "top5": pa.FixedSizeListArray.from_arrays(pa.array(top5.reshape(-1)), 5),
         }
@@ -79,6 +80,33 @@ def test_other_images_are_refused_and_all_are_named(study):
         write(study, SECOND, name, np.arange(N) < 5, ids=[f"j{k:02d}" for k in range(N)])
     with pytest.raises(DataError, match=r"(?s)imagenet_val: 40 images, digest \w{12} against.*imagenet_v2: 40"):
         compare_runs(study, FIRST, SECOND, ["imagenet_val", "imagenet_v2"])
+
+
+def test_one_image_less_and_another_factor_are_refused(study):
+    """Equal numbers of right images would hide either."""
+    names, right = [f"i{k:02d}" for k in range(N)], np.arange(N) < 10
+    write(study, SECOND, "imagenet_val", right, ids=[*names[:-1], "i99"])
+    with pytest.raises(DataError, match="imagenet_val: 40 images, digest"):
+        compare_runs(study, FIRST, SECOND, ["imagenet_val"])
+    for run, sizes in ((FIRST, ["0.1", "0.2"]), (SECOND, ["0.2", "0.1"])):  # the images' sizes changed places
+        write(study, run, "siscore_size", right, group=np.repeat(sizes, N // 2).tolist())
+    with pytest.raises(DataError, match="the same images in the same groups"):
+        compare_runs(study, FIRST, SECOND, ["siscore_size"], resamples=10)
+
+
+def test_views_that_differ_are_both_told(study):
+    other = study.backbones[0].model_copy(update={"name": "test_vit", "recipe": "larger"})
+    recipes = study.recipes | {"larger": study.recipes["toy"].model_copy(update={"input_px": 64, "crop_pct": 1.0})}
+    both = study.model_copy(update={"backbones": [*study.backbones, other], "recipes": recipes})
+    vit = dataclasses.replace(FIRST, backbone="test_vit")
+    write(both, vit, "imagenet_val", np.arange(N) < 11)
+    (row,) = compare_runs(both, FIRST, vit, ["imagenet_val"], resamples=10)
+    assert row.protocol.endswith(
+        "shorter side to 36, centre crop 32; second run: ImageNet validation set, arg-max over 1000 classes, "
+        "shorter side to 64, centre crop 64"
+    )
+    (row,) = compare_runs(both, FIRST, SECOND, ["imagenet_val"], resamples=10)
+    assert "second run" not in row.protocol
 
 
 def test_the_command(study, tmp_path, monkeypatch):

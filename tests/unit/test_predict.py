@@ -15,16 +15,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from luab.benchmarks import BENCHMARKS, Inputs
+from luab.benchmarks import BENCHMARKS
+from luab.cam import class_maps
 from luab.checkpoint import save_model
+from luab.data.dataset import EvaluationSet
 from luab.data.labels import in9_of_class, subset
-from luab.data.manifest import SCHEMA
-from luab.data.testsets import TEST_SETS
+from luab.data.manifest import SCHEMA, read_manifest
+from luab.data.testsets import TEST_SETS, test_set_rows
 from luab.errors import ConfigError, DataError
 from luab.files import file_sha256
-from luab.model import build_model
+from luab.model import Normalise, build_model
 from luab.paths import Run
-from luab.predict import Predictor, _ranked, _trained, blank_centre, predict
+from luab.predict import Predictor, _ranked, _score_maps, _trained, blank_centre, predict
+from luab.protocol import Inputs
 from luab.score import score
 
 CLICK = Run("imagenet", "test_resnet", "click", 1.0, 0)
@@ -67,12 +70,44 @@ def test_files_have_the_agreed_columns_and_types(study):
     assert table["confidence"].equals(table["restricted_confidence"])
     wsol = _table(study, CLICK, "wsol_test")
     assert tuple(wsol.column_names) == (*NAMES, "cam", "cam_h", "cam_w", "width", "height", "boxes")
-    assert wsol.schema.field("cam").type == pa.list_(pa.float16())
+    assert wsol.schema.field("cam").type == pa.list_(pa.float32())
     assert wsol.schema.field("boxes").type == pa.list_(pa.list_(pa.int32(), 4))
     height, width = wsol["cam_h"][0].as_py(), wsol["cam_w"][0].as_py()
     assert {len(cam) for cam in wsol["cam"].to_pylist()} == {height * width}
+    assert set(wsol["width"].to_pylist()) == {50} and set(wsol["height"].to_pylist()) == {40}
+    assert wsol["boxes"].to_pylist() == [[[1, 2, 30, 20]]] * 30
     file = study.layout.prediction_folder(CLICK) / "wsol_test.parquet"
     assert card["files"]["wsol_test"] == {"rows": 30, "sha256": file_sha256(file)} and card["code"] == "digest"
+
+
+def test_score_maps_are_those_of_the_true_class_unrounded(study):
+    predictor = _predictor(study)
+    pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = predictor._columns(TEST_SETS["wsol_test"], pixels, np.array([[0], [1], [2]]))["cam"]
+    maps = class_maps(predictor.model, predictor.normalise(pixels), torch.tensor([0, 1, 2]))
+    assert all(np.array_equal(mine, one[None].numpy()) for mine, one in zip(found, maps, strict=True))
+    assert found[0].dtype == np.float32
+    predict(study, CLICK, "all", ("wsol_test",))
+    stored = _table(study, CLICK, "wsol_test").to_pydict()
+    dataset = EvaluationSet(
+        {"wsol_test": study.paths.imagenet},
+        test_set_rows(TEST_SETS["wsol_test"], {"wsol_test": read_manifest(study.layout.manifest("wsol_test"))}),
+        TEST_SETS["wsol_test"],
+        predictor.recipe,
+    )
+    for i in (0, 11, 29):  # of the classes 0, 1 and 2
+        label = torch.tensor(stored["labels"][i])
+        alone = class_maps(predictor.model, predictor.normalise(dataset[i][0][None]), label)
+        assert np.ravel(alone) == pytest.approx(stored["cam"][i], abs=1e-6)
+
+
+def test_maps_that_are_not_square_keep_their_rows():
+    maps = np.empty(3, dtype=object)
+    maps[0] = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
+    maps[1], maps[2] = np.zeros((0,), np.float32), np.concatenate([maps[0] + 6, maps[0]])
+    columns = {name: column.to_pylist() for name, column in _score_maps(maps).items()}
+    assert (columns["cam_h"], columns["cam_w"]) == ([2] * 3, [3] * 3)
+    assert columns["cam"] == [[0, 1, 2, 3, 4, 5], [], [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5]]
 
 
 def test_a_baseline_has_no_points(study):
@@ -92,7 +127,7 @@ def test_batches_and_workers_change_nothing(study):
         assert other["top5"] == tables[0]["top5"] and other["image_id"] == tables[0]["image_id"]
         for name in ("confidence", "point_x", "point_y"):
             assert other[name] == pytest.approx(tables[0][name], abs=1e-5)
-        assert np.ravel(other["cam"]) == pytest.approx(np.ravel(tables[0]["cam"]), abs=2e-3)
+        assert np.ravel(other["cam"]) == pytest.approx(np.ravel(tables[0]["cam"]), abs=1e-6)
 
 
 def test_another_runs_weights_and_missing_images_are_refused(study, toy_world):
@@ -254,7 +289,7 @@ def challenge(tmp_path, toy_study):
         predictor = Predictor.__new__(Predictor)
         predictor.study, predictor.device, predictor.model = study, torch.device("cpu"), model
         predictor.recipe, predictor.normalise = SimpleNamespace(input_px=32, crop_pct=1.0), lambda x: x.float() - 128
-        return predictor._challenge(pd.DataFrame(rows), {"in9": root})
+        return predictor._challenge(TEST_SETS["in9_challenge"], pd.DataFrame(rows), {"in9": root})
 
     return SimpleNamespace(run=run, mask=mask)
 
@@ -269,6 +304,74 @@ def test_a_model_that_reads_the_background_is_fooled_by_the_blue_one(challenge):
     table = challenge.run(_Reader(5, 25)).to_pydict()
     place = np.random.default_rng(0).permutation(40).tolist().index(25)  # of b25 in the fixed shuffle
     assert table["vulnerable"] == [True] and table["backgrounds_tried"] == [place + 1]
+
+
+class _Nine(torch.nn.Module):
+    """Nine outputs, or a thousand with the nine in places that the map knows and one that it does not know."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.weights = torch.randn(9, 3 * 8 * 8, generator=torch.Generator().manual_seed(0))
+        known = [int(np.flatnonzero(in9_of_class() == k)[-1]) for k in range(9)]
+        self.places, self.outputs = known if outputs == 1000 else list(range(9)), outputs
+
+    def forward(self, pixels):
+        seen = torch.nn.functional.adaptive_avg_pool2d(pixels.double(), 8).flatten(1)
+        logits = torch.zeros(len(pixels), self.outputs, dtype=torch.float64)
+        logits[:, self.places] = seen @ self.weights.double().T
+        if self.outputs == 1000:
+            logits[:, int(np.flatnonzero(in9_of_class() == -1)[0])] = 12  # where no other is large: none of the nine
+        return logits, None
+
+
+@pytest.mark.parametrize("name", ["in9_challenge", "in9_challenge_nine_class"])
+def test_batches_find_what_pasting_one_by_one_finds(name, tmp_path, toy_study):
+    """The released definition, pair by pair: any background * (1 - mask) + mask * image, on [0, 1], then normalised."""
+    rng, model = np.random.default_rng(2), _Nine(TEST_SETS[name].outputs)
+    nine = in9_of_class() if TEST_SETS[name].outputs == 1000 else np.arange(9)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    images, masks, rows = {}, {}, []
+    for group, n in (("original", 24), ("only_bg_t", 37)):
+        for k in range(n):
+            pixels = np.kron(rng.integers(0, 256, (4, 4, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+            path = f"{group}/val/00_dog/{k:02d}.png"
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / path)
+            images[path] = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+            rows.append({"image_id": path, "path": path, "labels": [0], "group": group})
+    (tmp_path / "fg_mask/val/00_dog").mkdir(parents=True)
+    for k, row in enumerate(rows[:24]):
+        mask = np.ones((32, 32), dtype=np.uint8)
+        mask[: 1 + k // 3] = 0  # foregrounds that cover more or less of the image
+        np.save(tmp_path / f"fg_mask/val/00_dog/{k:02d}.npy", mask)
+        masks[row["path"]] = torch.from_numpy(mask)
+        answer = nine[int(model(((images[row["path"]] - mean) / std)[None])[0].argmax())]
+        row["labels"] = [int(max(answer, 0))]
+
+    def fooled(row, background):
+        mask, image = masks[row["path"]], images[row["path"]]
+        pasted = images[background] * (1 - mask) + mask * image
+        return nine[int(model(((pasted - mean) / std)[None])[0].argmax())] != row["labels"][0]
+
+    backgrounds = [row["path"] for row in rows[24:]]
+    expected = [any(fooled(row, background) for background in backgrounds) for row in rows[:24]]
+    order = [backgrounds[k] for k in np.random.default_rng(0).permutation(37)]
+    first = [next((k + 1 for k, b in enumerate(order) if fooled(row, b)), 37) for row in rows[:24]]
+    assert 3 < sum(expected) < 21 and any(16 < k < 37 for k in first)  # both ways, and some beyond the first batch
+    for batch in (1, 7, 64):
+        predictor = Predictor.__new__(Predictor)
+        predictor.study, predictor.device = toy_study(compute={"predict_batch": batch}), torch.device("cpu")
+        predictor.model, predictor.normalise = model, Normalise()
+        predictor.recipe = SimpleNamespace(input_px=32, crop_pct=1.0)
+        found = predictor._challenge(TEST_SETS[name], pd.DataFrame(rows), {"in9": tmp_path}).to_pydict()
+        assert (found["vulnerable"], found["backgrounds_tried"]) == (expected, first)
+        inputs = Inputs({name: pa.table(found)}, {}, 32)
+        assert BENCHMARKS[name].compute(inputs).metrics["challenge_accuracy"] == expected.count(False) / 24
+
+
+def test_the_challenge_refuses_a_model_with_other_outputs(challenge):
+    with pytest.raises(ConfigError, match="in9_challenge: expected a model with 1000 classes, found 9"):
+        challenge.run(_Nine(9))
 
 
 def test_a_damaged_mask_is_named(challenge):

@@ -47,11 +47,11 @@ def write(folder: Path, name: str, labels, top1, group="", ids=None, restricted_
 
 def write_wsol(folder: Path, name: str, points: bool) -> None:
     """Two images of 64 x 32 with a bright right half; the box is the right half, then the left one."""
-    half = np.zeros((4, 4), dtype=np.float16)
+    half = np.zeros((4, 4), dtype=np.float32)
     half[:, 2:] = 1
     boxes = [[[32, 0, 63, 31]], [[0, 0, 31, 31], [0, 0, 3, 3]]]
     wsol = {
-        "cam": pa.array([half.ravel(), half.ravel()], pa.list_(pa.float16())),
+        "cam": pa.array([half.ravel(), half.ravel()], pa.list_(pa.float32())),
         "cam_h": pa.array([4, 4], pa.int16()),
         "cam_w": pa.array([4, 4], pa.int16()),
         "width": pa.array([64, 64], pa.int32()),
@@ -90,7 +90,7 @@ def write_coco(root: Path) -> None:
         "labels": pa.array(labels, pa.list_(pa.int16())),
         "scores": pa.FixedSizeListArray.from_arrays(pa.array(scores.ravel()), 80),
         "points": pa.FixedSizeListArray.from_arrays(pa.array(points.ravel()), 160),
-        "cam": pa.array([np.array(left * len(of), dtype=np.float16) for of in labels], pa.list_(pa.float16())),
+        "cam": pa.array([np.array(left * len(of), dtype=np.float32) for of in labels], pa.list_(pa.float32())),
         "cam_h": pa.array([2] * 4, pa.int16()),
         "cam_w": pa.array([2] * 4, pa.int16()),
         "width": size,
@@ -161,7 +161,8 @@ def written(tmp_path_factory) -> Path:
     write(folder, "in9_nine_class", [[0], [0], [1], [1]] * len(IN9_VARIANTS), nine, group=variants)
     challenge = {"image_id": ["a", "b", "c"], "group": ["original"] * 3, "labels": pa.array([[0]] * 3)}
     challenge |= {"vulnerable": [True, False, True], "backgrounds_tried": pa.array([3, 10, 1], pa.int32())}
-    pq.write_table(pa.table(challenge), folder / "in9_challenge.parquet")
+    for name in ("in9_challenge", "in9_challenge_nine_class"):
+        pq.write_table(pa.table(challenge), folder / f"{name}.parquet")
     for way in ("", "_stride1", "_attention"):
         write_wsol(folder, f"wsol_val{way}", points=False)
         write_wsol(folder, f"wsol_test{way}", points=True)
@@ -184,8 +185,8 @@ EXPECTED = {
     "imagenet_v2": {"top1": 2 / 4, "top5": 3 / 4},
     "imagenet_sketch": {"top1": 2 / 4, "top5": 3 / 4},
     "imagenet_cocc": {"top1": 2 / 4},
-    # image 0: 1 not in {8}; image 1 has no labels; image 2: 4 not in {996}; image 3: 5 in {7, 5}
-    "imagenet_real": {"accuracy": 1 / 3},
+    # image 0: 1 not in {8}; image 1 has no labels; image 2: 4 not in {996}, the third of five; image 3: 5 in {7, 5}
+    "imagenet_real": {"accuracy": 1 / 3, "top5": 2 / 3},
     "imagenet_a": {"accuracy": 2 / 4},
     "imagenet_r": {"accuracy": 1 / 2},
     # out and in by turns: precision 1/1 and 2/3 at the two finds; 3 of 4 pairs in order; recall 1 is
@@ -243,6 +244,7 @@ EXPECTED |= {
     # Maps are bright on the left: right for both persons, wrong for A's bicycle; C's crowd does not count. Pixels of
     # the bicycle come last of four.
     "coco_localization": {"pointing_game": (1 + 0) / 2, "pxap": (1 + 2 / 4) / 2, "point_in_mask": (1 / 2 + 0) / 2},
+    "in9_challenge_nine_class": {"challenge_accuracy": 1 / 3},
 }
 
 
@@ -301,6 +303,49 @@ def test_the_protocol_tells_the_size_that_was_used(written):
     full, demo = (scored(written, "imagenet_a", input_px=px)[0]["protocol"] for px in (224, 64))
     assert full == "arg-max over the 200 ImageNet-A classes, shorter side to 256, centre crop 224"
     assert demo == "arg-max over the 200 ImageNet-A classes, shorter side to 73, centre crop 64"
+    (wide,) = scored(written, "imagenet_a", crop_pct=0.9)
+    assert wide["protocol"].endswith("shorter side to 248, centre crop 224")  # 248.9 rounded down, as it is resized
+
+
+def test_what_is_kept_beside_the_metrics(written, inputs):
+    chance = inputs["imagenet_o"]
+    one_of_three = chance._replace(tables={"imagenet_o": chance.tables["imagenet_o"].slice(1)})
+    assert BENCHMARKS["imagenet_o"].compute(one_of_three).extra == {"chance_aupr": 1 / 3}
+    (content,) = scored(written, "in9_challenge")
+    assert content["extra"] == {"backgrounds_tried": 3 + 10 + 1}
+
+
+def wsol_inputs(score_map, box, side):
+    size = pa.array([side], pa.int32())
+    columns = {
+        "image_id": ["a"],
+        "cam": pa.array([score_map.astype(np.float32).ravel()], pa.list_(pa.float32())),
+        "cam_h": pa.array([score_map.shape[0]], pa.int16()),
+        "cam_w": pa.array([score_map.shape[1]], pa.int16()),
+        "width": size,
+        "height": size,
+        "boxes": pa.array([[box]], pa.list_(pa.list_(pa.int32(), 4))),
+        "point_x": pa.nulls(1, pa.float32()),
+        "point_y": pa.nulls(1, pa.float32()),
+    }
+    return Inputs({"wsol_test": pa.table(columns)}, {}, side)
+
+
+def test_each_iou_s_best_threshold_is_kept():
+    # A bright block in a dim one: low cuts give (8, 8, 16, 16), 81 pixels, which shares 25 with the drawn box: .31.
+    layered = np.zeros((32, 32))
+    layered[8:16, 8:16] = 0.5
+    layered[10:14, 10:14] = 1
+    found = BENCHMARKS["wsol_test"].compute(wsol_inputs(layered, [10, 10, 14, 14], 32))
+    inner = pytest.approx(0.499, abs=0.005)  # .5 x 255 truncated is 127
+    assert found.extra == {"best_threshold": {"iou_30": 0.0, "iou_50": inner, "iou_70": inner}}
+    assert found.metrics == {"max_box_acc": 1.0, "max_box_acc_v2": 1.0}
+
+
+def test_maps_need_not_be_square():
+    right_half = np.array([[0, 0, 1, 1], [0, 0, 1, 1]])
+    found = BENCHMARKS["wsol_test"].compute(wsol_inputs(right_half, [2, 0, 3, 3], 4))
+    assert found.metrics == {"max_box_acc": 1.0, "max_box_acc_v2": 1.0}
 
 
 def test_the_order_of_rows_does_not_matter(written, tmp_path):

@@ -16,7 +16,7 @@ NAMES = {
 
 
 ALTERNATIVES = {
-    "imagenet_c_resize256", "imagenet_c_extra", "in9_nine_class",
+    "imagenet_c_resize256", "imagenet_c_extra", "in9_nine_class", "in9_challenge_nine_class",
     "imagenet_cocc_0_mean", "imagenet_cocc_56_mean", "imagenet_cocc_168_mean", "imagenet_cocc_224_mean",
     "imagenet_cocc_56_black", "imagenet_cocc_112_black", "imagenet_cocc_168_black", "imagenet_cocc_224_black",
     "wsol_val_stride1", "wsol_val_attention", "wsol_test_stride1", "wsol_test_attention",
@@ -52,15 +52,28 @@ def test_views_follow_the_releasing_papers() -> None:
     assert NAMES - having("border_px", 0) == {"objectnet"} and TEST_SETS["objectnet"].border_px == 2
     assert having("hole", 0.5) == NAMES - having("hole", 0.0) == {"imagenet_cocc"}
     assert having("challenge", True) == {"in9_challenge"}
-    assert NAMES - having("subset", None) == {"imagenet_a", "imagenet_o", "imagenet_r", "objectnet"}
+    restricted = {"imagenet_a", "imagenet_o", "imagenet_r", "objectnet"}
+    assert NAMES - having("subset", None) == restricted
+    assert all(TEST_SETS[name].subset == name for name in restricted)
 
 
 def test_alternatives_change_the_view_alone() -> None:
     assert TEST_SETS["imagenet_c_resize256"].resize == "resize_crop"
+    views = {name: TEST_SETS[name].resize for name in ALTERNATIVES}
+    assert {n for n, v in views.items() if v == "identity"} == {
+        "imagenet_c_extra",
+        "in9_nine_class",
+        "in9_challenge_nine_class",
+    }
+    assert {n for n, v in views.items() if v == "squash"} == {n for n in ALTERNATIVES if n.startswith("wsol")}
+    assert {n for n in ALTERNATIVES if TEST_SETS[n].manifests == ("imagenet_val",)} == {
+        n for n in ALTERNATIVES if n.startswith("imagenet_cocc")
+    }
     assert TEST_SETS["imagenet_cocc_56_black"].hole == 0.25 and TEST_SETS["imagenet_cocc_56_black"].fill == "black"
     assert TEST_SETS["imagenet_cocc_224_mean"].hole == 1.0 and TEST_SETS["imagenet_cocc_224_mean"].fill == "mean"
     assert {n for n, t in TEST_SETS.items() if t.cam_method == "stride1"} == {"wsol_val_stride1", "wsol_test_stride1"}
-    assert {n for n, t in TEST_SETS.items() if t.outputs != 1000} == {"in9_nine_class", "coco_val"}
+    nine = {n for n, t in TEST_SETS.items() if t.outputs == 9}
+    assert nine == {"in9_nine_class", "in9_challenge_nine_class"} and TEST_SETS["in9_challenge_nine_class"].challenge
     assert having("dataset", "coco") == having("outputs", 80) == {"coco_val"}
 
 

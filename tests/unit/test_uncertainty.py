@@ -9,7 +9,7 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score
 
 from luab.errors import DataError
-from luab.outcomes import Outcomes, Ranking, grouped, share
+from luab.outcomes import Outcomes, Ranking, Rankings, grouped, rankings, share
 from luab.uncertainty import draws, headline, interval, mcnemar, paired, wilson
 
 
@@ -44,12 +44,38 @@ def test_a_plain_share_gets_wilson_and_the_bootstrap_agrees():
     assert drawn == pytest.approx([found.low, found.high], abs=0.002)
 
 
+@pytest.mark.parametrize("n", [49, 321])
+def test_a_share_counts_whole_images(n):
+    # 1/49 added up k times is not always k/49; the count behind it is k all the same.
+    for k in range(n + 1):
+        assert interval(coin(n, k))[1:] == (*wilson(k, n), "Wilson")
+
+
 def test_draws_have_the_binomial_spread_and_come_again_with_the_seed():
     images = coin(500, 100)
     first = draws(images, 10_000, 3)
     assert first.std() == pytest.approx(np.sqrt(0.2 * 0.8 / 500), rel=0.03)
     assert (draws(images, 10_000, 3) == first).all()
     assert (draws(images, 10_000, 4) != first).any()
+
+
+def test_the_bootstrap_interval_holds_95_per_cent():
+    images = share(ids(400), np.random.default_rng(0).random(400))
+    found = interval(images, 20_000)
+    half = norm.ppf(0.975) * images.values.std() * np.sqrt(400)  # of a sum of 400
+    assert found.method == "bootstrap"
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), abs=0.03 * half)
+    change = paired(images, images._replace(values=images.values[::-1]), 20_000)
+    half = norm.ppf(0.975) * (images.values[::-1] - images.values).std() * np.sqrt(400)
+    assert (change.low, change.high) == pytest.approx((-half, half), abs=0.03 * half)
+
+
+def test_equal_groups_are_drawn_apart_too():
+    # Each image adds 1/n or nothing, as in a plain share, but a draw has two images of either size.
+    table = pa.table({"image_id": ["1", "2", "3", "4"], "group": ["a", "a", "b", "b"]})
+    images = grouped(table, np.array([True, True, False, False]), {"a": 0.5, "b": 0.5})
+    assert images.values.tolist() == [0.25, 0.25, 0, 0] and not images.is_share
+    assert interval(images, 100) == (0.5, 0.5, 0.5, "bootstrap")
 
 
 def test_many_worths_are_drawn_like_few():
@@ -168,3 +194,45 @@ def test_the_order_of_images_does_not_matter(right, seed):
     assert plain.ids == shuffled.ids
     assert interval(plain, 100) == interval(shuffled, 100)
     assert (draws(plain, 50, 1) == draws(shuffled, 50, 1)).all()
+
+
+def several_labels(seed: int, gain: float = 0.0) -> Rankings:
+    """60 images, 4 classes of which the last has no positive; positives score higher by 1 + gain."""
+    rng = np.random.default_rng(seed)
+    positive = np.arange(60)[:, None] % 5 == np.arange(4)
+    positive[:, 3] = False
+    scores = np.random.default_rng(0).normal(size=(60, 4)) + positive * (1 + gain)
+    order = rng.permutation(60)
+    names = pa.chunked_array([[f"i{k:05d}" for k in order]])
+    return rankings(names, positive[order], scores[order].astype(np.float32), np.ones((60, 4), dtype=bool))
+
+
+def test_map_is_scored_anew_in_each_draw():
+    images = several_labels(1)
+    assert images.ids == sorted(images.ids) and images.scores.shape == (60, 3)
+    expected = [average_precision_score(images.positive[:, k], images.scores[:, k]) for k in range(3)]
+    assert headline(images) == pytest.approx(np.mean(expected))
+    again = several_labels(2)  # another order of rows
+    assert headline(again) == pytest.approx(headline(images)) and again.ids == images.ids
+    drawn = draws(images, 400, 0)
+    found = interval(images, 400)
+    assert found.low < found.value < found.high and 0.01 < drawn.std() < 0.2
+
+
+def test_two_rankings_of_several_labels_are_compared_image_by_image():
+    first, second = several_labels(1), several_labels(1, gain=2.0)
+    found = paired(first, second, 400)
+    assert found.method == "bootstrap" and found.difference > 0.1 and found.low > 0 and found.p < 0.02
+    assert paired(first, first, 400).p == 1.0
+    with pytest.raises(DataError, match="same images"):
+        paired(first, second._replace(positive=~second.positive), 400)
+    with pytest.raises(DataError, match="same images"):
+        paired(first, a_ranking(0), 400)
+
+
+def test_a_draw_without_a_class_s_positives_leaves_the_class_out():
+    positive = np.zeros((40, 2), dtype=bool)
+    positive[0, 0], positive[:20, 1] = True, True  # one positive alone: missing in a third of the draws
+    scores = np.where(positive, 1.0, 0.0).astype(np.float32)
+    images = rankings(ids(40), positive, scores, np.ones((40, 2), dtype=bool))
+    assert draws(images, 200, 0).tolist() == [1.0] * 200

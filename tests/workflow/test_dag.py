@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from luab.render.registry import FIGURES, TABLES
+
 from .conftest import Checkout, planned
 
 EXPENSIVE = {"train", "predict_accuracy", "predict_corruption", "predict_background", "predict_localization"}
@@ -27,8 +29,9 @@ def full_plan(clean: Checkout) -> tuple[dict[str, int], float]:
 def test_the_full_study_is_planned_from_nothing(full_plan: tuple[dict[str, int], float]) -> None:
     counts, seconds = full_plan
     print(f"snakemake -n on the full study: {seconds:.1f} s")  # the aim is 10 s on two free cores
-    assert counts["train"] == 105
-    assert {counts[name] for name in EXPENSIVE} == {105}
+    assert counts["train"] == 105 + 36
+    assert {counts[name] for name in EXPENSIVE if name != "train"} == {105}
+    assert counts["predict_coco"] == counts["score_coco"] == 36
     assert counts["collect"] == 1
     assert seconds < 60
 
@@ -43,8 +46,9 @@ def test_the_plan_leaves_no_file_but_the_kept_configuration(
 def test_the_demo_is_planned_through_its_profile(clean: Checkout) -> None:
     counts = clean.plan(*DEMO)
     assert counts["demo_world"] == 1
-    assert counts["train"] == counts["predict_all"] == counts["score_all"] > 1
-    assert len([name for name in counts if name.startswith(("table_", "figure_"))]) == 15
+    assert counts["predict_all"] == counts["score_all"] > 1 and counts["predict_coco"] == counts["score_coco"] > 1
+    assert counts["train"] == counts["predict_all"] + counts["predict_coco"]
+    assert len([name for name in counts if name.startswith(("table_", "figure_"))]) == len(TABLES) + len(FIGURES)
 
 
 @pytest.mark.parametrize(

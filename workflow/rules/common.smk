@@ -24,11 +24,11 @@ if workflow.is_main_process:
 luab_plan.prepare_jobs(STUDY, checkout=Path(workflow.basedir))
 
 
-BELOW_DATASET = r"/[^/]+/[a-z_]+-[^/]+/seed\d+"
+BELOW_DATASET = r"[^/]+/[a-z_]+-[^/]+/seed\d+"
 
 
 wildcard_constraints:
-    run=f"(imagenet|coco){BELOW_DATASET}",
+    run=f"(imagenet|coco)/{BELOW_DATASET}",
     dataset=r"\w+",
     byproducts=r"imagenet_ab|coco_ab",
     taught=r"imagenet|coco",

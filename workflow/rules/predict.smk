@@ -14,7 +14,7 @@ for dataset, suite in [(name, suite) for name, part in STUDY.parts.items() for s
         log:
             f"logs/predict/{{run}}/{suite.name}.log",
         wildcard_constraints:
-            run=f"{dataset}{BELOW_DATASET}",
+            run=f"{dataset}/{BELOW_DATASET}",
         conda:
             "../envs/luab.yaml"
         threads: STUDY.compute.threads

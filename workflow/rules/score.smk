@@ -13,7 +13,7 @@ for dataset, suite in [(name, suite) for name, part in STUDY.parts.items() for s
         log:
             f"logs/score/{{run}}/{suite.name}.log",
         wildcard_constraints:
-            run=f"{dataset}{BELOW_DATASET}",
+            run=f"{dataset}/{BELOW_DATASET}",
         conda:
             "../envs/luab.yaml"
         threads: min(STUDY.compute.threads, 4)
