@@ -38,3 +38,4 @@ rule all:
     input:
         all_tables(),
         all_figures(),
+        f"{RESULTS}/report.html",
