@@ -42,7 +42,7 @@ help:
 setup: $(READY)
 
 demo: $(READY)
-	.venv/bin/snakemake --profile profiles/demo --report results/report.html --report-after-run
+	.venv/bin/snakemake --profile profiles/demo
 	@.venv/bin/luab headline --config config/demo.yaml
 
 test: $(READY)

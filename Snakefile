@@ -42,3 +42,4 @@ rule all:
     input:
         all_tables(),
         all_figures(),
+        f"{RESULTS}/report.html",

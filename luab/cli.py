@@ -234,6 +234,14 @@ def render_figure(name: str, config: Config = None) -> None:
     render_one_figure(study_of(config), name)
 
 
+@render_app.command("report")
+def render_report(config: Config = None) -> None:
+    """Render the whole study as one page, results/report.html."""
+    from luab.stages import render_whole_report
+
+    render_whole_report(study_of(config))
+
+
 @app.command()
 def compare(
     first: RunName,

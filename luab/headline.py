@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from luab.config import Study
+from luab.render.table_text import Sheet
 
 _TABLES = ("imagenet_main", "background_robustness", "localization")
 _SHORT = {"none": "Baseline", "random": "Random", "click": "LUAB"}  # 80 columns are soon full
@@ -17,26 +18,36 @@ _TO_LOOK_AT = ("report.html", "tables", "figures", "scores.csv")
 def print_headline(study: Study) -> None:
     """One table per backbone: every benchmark's headline by supervision, with LUAB's difference to the baseline."""
     console = Console()
-    files = [study.layout.table(name, "csv") for name in _TABLES]
-    if all(file.is_file() for file in files):
-        numbers = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
-        for backbone in study.backbone_names:
-            console.print(_table(study, numbers[numbers["backbone"] == backbone], backbone))
+    for sheet in headline_sheets(study):
+        table = Table(title=sheet.title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        for name in sheet.head:
+            table.add_column(name, no_wrap=True)
+        for row in sheet.rows:
+            table.add_row(*row)
+        console.print(table)
     there = [str(study.paths.results / name) for name in _TO_LOOK_AT if (study.paths.results / name).exists()]
     console.print("Look at: " + ("  ".join(there) if there else "nothing yet; run `make demo`"))
 
 
-def _table(study: Study, numbers: pd.DataFrame, backbone: str) -> Table:
+def headline_sheets(study: Study) -> list[Sheet]:
+    """One sheet per backbone, of text; none where a table they are made from is missing."""
+    files = [study.layout.table(name, "csv") for name in _TABLES]
+    if not all(file.is_file() for file in files):
+        return []
+    numbers = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+    return [_sheet(study, numbers[numbers["backbone"] == name], name) for name in study.backbone_names]
+
+
+def _sheet(study: Study, numbers: pd.DataFrame, backbone: str) -> Sheet:
     seeds = f"mean ± std over {len(study.seeds)} seeds, λ = {study.luab_lambda:g}"
     title = f"{backbone}{f' ({study.label})' if study.label else ''}, %: {seeds}"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for name in ["", *(_SHORT.get(name, name) for name in study.supervisions), "LUAB − baseline"]:
-        table.add_column(name, no_wrap=True)
-    for heading, rows in _benchmarks(numbers):
-        by_supervision = {str(row["supervision"]): row for _, row in rows.iterrows()}
+    head = ["", *(_SHORT.get(name, name) for name in study.supervisions), "LUAB − baseline"]
+    rows = []
+    for heading, found in _benchmarks(numbers):
+        by_supervision = {str(row["supervision"]): row for _, row in found.iterrows()}
         cells = [_mean(by_supervision.get(name)) for name in study.supervisions]
-        table.add_row(heading, *cells, _difference(by_supervision.get("click")))
-    return table
+        rows.append([heading, *cells, _difference(by_supervision.get("click"))])
+    return Sheet(title, head, rows)
 
 
 def _benchmarks(numbers: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -146,6 +146,10 @@ class Layout:
         """One rendered figure."""
         return self.results / "figures" / f"{name}.{suffix}"
 
+    def report(self) -> Path:
+        """The whole study in one page."""
+        return self.results / "report.html"
+
 
 def card(artefact: Path) -> Path:
     """The card beside a Parquet artefact."""

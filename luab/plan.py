@@ -21,6 +21,10 @@ from luab.paths import DATASET, Run, card
 from luab.render.registry import FIGURES, STATISTICS, TABLES, Needs, dataset_of
 from luab.sources import FROM_IMAGENET, tree_of
 
+CAPTIONS = Path("workflow/report")
+"""Folder of the captions of tables and figures, below the checkout."""
+DEVIATIONS = Path("docs/deviations.md")
+_REPORT_PAGE = Path("luab/render/report_page")
 _SLACK = 1.5
 _SHORTEST_MINUTES = 60
 
@@ -270,6 +274,19 @@ class Plan:
     def figure_inputs(self, name: str) -> list[str]:
         """Files that a figure is made from."""
         return self._inputs(FIGURES[name])
+
+    def report_inputs(self) -> list[str]:
+        """Files that the report is made from, captions and the parts of its page among them."""
+        layout = self.study.layout
+        tables = [layout.table(name, suffix) for name in self.tables for suffix in ("csv", "md")]
+        figures = [layout.figure(name, "png") for name in self.figures]
+        captions = [CAPTIONS / f"table_{name}.rst" for name in self.tables]
+        captions += [CAPTIONS / f"figure_{name}.rst" for name in self.figures]
+        folders = [layout.run(run) for run in self.study.runs()]
+        runs = [folder / name for folder in folders for name in ("run.json", "log.csv")]
+        page = [_REPORT_PAGE / name for name in ("page.html", "page.css", "page.js")]
+        files = [*tables, *figures, *captions, *runs, layout.scores_csv(), card(layout.index()), DEVIATIONS, *page]
+        return [*map(str, files), self._card("imagenet_train")]
 
     def example_runs(self) -> tuple[Run, Run]:
         """Baseline and LUAB of the first backbone and seed, shown side by side in cam_examples."""

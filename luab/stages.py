@@ -4,7 +4,7 @@ from luab.config import Study
 from luab.errors import ConfigError
 from luab.files import read_json
 from luab.paths import Run, card
-from luab.plan import Plan
+from luab.plan import CAPTIONS, DEVIATIONS, Plan
 from luab.sources import source_root
 
 SCORE_PROCESSES = 4
@@ -157,3 +157,27 @@ def render_one_figure(study: Study, name: str) -> None:
         label=study.label,
         headline_lambda=Plan.of(study).headline_lambda(needs),
     )
+
+
+def render_whole_report(study: Study) -> None:
+    """Renders the whole study as one page."""
+    from luab.data.labels import class_names, wnids
+    from luab.headline import headline_sheets
+    from luab.render.report import Sources, render_report
+
+    layout, plan = study.layout, Plan.of(study)
+    sources = Sources(
+        label=study.label,
+        headline=headline_sheets(study),
+        tables={name: layout.table(name, "md") for name in plan.tables},
+        figures={name: layout.figure(name, "png") for name in plan.figures},
+        captions=CAPTIONS,
+        runs={run: layout.run(run) for run in study.runs()},
+        scores=layout.scores_csv(),
+        index=layout.index(),
+        manifest=layout.manifest("imagenet_train"),
+        images_root=source_root(study, "imagenet_train"),
+        class_names=dict(zip(wnids(), class_names(), strict=True)),
+        deviations=DEVIATIONS,
+    )
+    render_report(sources, layout.report())

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,3 +189,59 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
     finally:
         server.kill()
         server.communicate()
+
+
+class Browser:
+    """Chromium without a window and with a fresh profile, driven by selenium; it may open files."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, page: Path, width: int = 1280, height: int = 900) -> Any:
+        """Loads a file in a viewport of that size, as phones have it below 500 px; forgets what was logged before."""
+        for kind in ("browser", "performance"):
+            self.driver.get_log(kind)
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.get(page.resolve().as_uri())
+        return self.driver
+
+    def media(self, kind: str = "", **features: str) -> None:
+        """Looks at the page as another medium ("print") or with features such as prefers_color_scheme="dark"."""
+        named = [{"name": key.replace("_", "-"), "value": value} for key, value in features.items()]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": kind, "features": named})
+
+    def complaints(self) -> list[str]:
+        """What the console said since the page was opened."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def requested(self) -> set[str]:
+        """Addresses, data: left out, that the page asked for since it was opened."""
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        return {url for url in asked if not url.startswith("data:")}
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A real Chromium; skips where it is not installed, and fails there under CI."""
+    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not chromedriver:
+        missing = "chromium and chromedriver are not installed (Debian's chromium and chromium-driver)"
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must look at the report in a browser: {missing}", pytrace=False)
+        pytest.skip(missing)
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+    for flag in f"{flags} disable-component-update disable-sync disable-dev-shm-usage".split():
+        options.add_argument(f"--{flag}")
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    try:
+        yield Browser(driver)
+    finally:
+        driver.quit()

@@ -115,17 +115,17 @@ def _draw_worker_spread(name: str, inputs: Inputs, label: str) -> Figure:
 def _draw_byproduct_samples(name: str, inputs: Inputs, label: str) -> Figure:
     columns = ["image_id", "boxes", "width", "height", "click_xy", "trace_xy", "trace_time_ms"]
     index = required(inputs.index, name, "index")
-    paths = _paths(required(inputs.manifest, name, "manifest"))
+    paths = manifest_paths(required(inputs.manifest, name, "manifest"))
     root = required(inputs.images_root, name, "images-root")
     table = _read_index(index, ["image_id", "annotators"])
     annotated = table.filter(pa.compute.greater(table["annotators"], 0))
-    rows = _rows_of(index, columns, [row["image_id"] for row in _spread_rows(annotated, 64 * SAMPLES)])
-    usable = [row for row in rows if row["image_id"] in paths and _traced(row)]
+    rows = rows_of(index, columns, [row["image_id"] for row in _spread_rows(annotated, 64 * SAMPLES)])
+    usable = [row for row in rows if row["image_id"] in paths and traced(row)]
     chosen = [usable[place] for place in _places(len(usable), SAMPLES)]
     return byproducts.byproduct_samples([_sample(row, root / paths[row["image_id"]]) for row in chosen], label)
 
 
-def _rows_of(index: Path, columns: list[str], image_ids: list[str]) -> list[dict[str, Any]]:
+def rows_of(index: Path, columns: list[str], image_ids: list[str]) -> list[dict[str, Any]]:
     """The rows of some images, by image_id, from an index that does not fit into memory as a whole."""
     from luab.byproducts.imagenet_ab import read_index_pieces
 
@@ -135,13 +135,13 @@ def _rows_of(index: Path, columns: list[str], image_ids: list[str]) -> list[dict
     return list(pa.concat_tables(found).sort_by("image_id").to_pylist())
 
 
-def _traced(row: dict[str, Any]) -> bool:
+def traced(row: dict[str, Any]) -> bool:
     """Whether the first annotator of a record clicked and left a trace to look at."""
     return bool(row["click_xy"][0]) and len(row["trace_xy"][0]) >= _MIN_TRACE
 
 
 def _sample(row: dict[str, Any], path: Path) -> byproducts.ByproductSample:
-    image = _image(path)
+    image = read_image(path)
     boxes = np.array(row["boxes"] or np.zeros((0, 4)), dtype=float)
     if row["width"] and row["height"]:
         # Boxes are in pixels of the image as annotated; the file may have been resized.
@@ -162,7 +162,7 @@ def _draw_coco_samples(name: str, inputs: Inputs, label: str) -> Figure:
 
     columns = [*TAG_COLUMNS, "trace_xy", "trace_time_ms"]
     table = last_records(read_index(required(inputs.tags, name, "tags"), columns))
-    paths = _paths(required(inputs.manifest, name, "manifest"))
+    paths = manifest_paths(required(inputs.manifest, name, "manifest"))
     root = required(inputs.images_root, name, "images-root")
     traced = pa.compute.greater_equal(pa.compute.list_value_length(table["trace_time_ms"]), _MIN_TRACE)
     loaded = pa.compute.greater(table["width"], 0)
@@ -195,7 +195,7 @@ def _tag_sample(record: dict[str, Any], root: Path, paths: dict[str, str]) -> co
     known = [(name, [place for place in icon.places if not np.isnan(place).any()], icon) for name, icon in icons]
     return coco.TagSample(
         title=f"train2014, {record['image_id']}",
-        image=_image(root / paths[coco_image_id(record["image_id"])]),
+        image=read_image(root / paths[coco_image_id(record["image_id"])]),
         trace_xy=np.array(record["trace_xy"], dtype=float),
         trace_ms=np.array(record["trace_time_ms"], dtype=float),
         icons=[(name, icon._replace(places=places)) for name, places, icon in known if places],
@@ -226,7 +226,7 @@ def _draw_cam_examples(name: str, inputs: Inputs, label: str) -> Figure:
             f"{name}: expected two prediction files, the baseline's and LUAB's; found {len(inputs.runs)}. "
             "Pass --runs twice."
         )
-    paths = _paths(required(inputs.manifest, name, "manifest"))
+    paths = manifest_paths(required(inputs.manifest, name, "manifest"))
     root = required(inputs.images_root, name, "images-root")
     tables = [_read_cams(path) for path in inputs.runs]
     thresholds = [_threshold(table) for table in tables]
@@ -250,7 +250,7 @@ def _example(path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[fl
         localization.cam_view(_cam(row), threshold, _point(row))
         for row, threshold in zip(rows, thresholds, strict=True)
     ]
-    return localization.CamExample(str(first["image_id"]), _image(path), truth, views)
+    return localization.CamExample(str(first["image_id"]), read_image(path), truth, views)
 
 
 def _threshold(table: pa.Table) -> float:
@@ -285,7 +285,12 @@ def _read_cams(path: Path) -> pa.Table:
     return table.filter(pa.compute.greater(pa.compute.list_value_length(table["boxes"]), 0))
 
 
-def _paths(manifest: Path) -> dict[str, str]:
+def manifest_paths(manifest: Path) -> dict[str, str]:
+    """image_id -> path below the data set's root.
+
+    Raises:
+        DataError: The manifest is missing or damaged.
+    """
     table = _read_parquet(manifest, ["image_id", "path"])
     return dict(zip(table["image_id"].to_pylist(), table["path"].to_pylist(), strict=True))
 
@@ -301,7 +306,12 @@ def _read_parquet(path: Path, columns: list[str]) -> pa.Table:
         ) from error
 
 
-def _image(path: Path) -> Array:
+def read_image(path: Path) -> Array:
+    """[height, width, 3] uint8.
+
+    Raises:
+        DataError: There is no such image.
+    """
     from PIL import Image
 
     try:

@@ -187,7 +187,7 @@ def _width_pt(text: str) -> float:
 
 
 def save(figure: Figure, pdf: Path | str) -> None:
-    """Writes `pdf` and the PNG beside it; equal figures give equal bytes.
+    """Writes `pdf` and the PNG beside it, which holds the note as its description; equal figures give equal bytes.
 
     Raises:
         JobError: The disk is full, or the folder cannot be written to.
@@ -199,7 +199,13 @@ def save(figure: Figure, pdf: Path | str) -> None:
             # Dates and versions would make every repeat a different file.
             figure.savefig(aside, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
         with replacing(pdf.with_suffix(".png")) as aside:
-            figure.savefig(aside, format="png", metadata={"Software": None})
+            figure.savefig(aside, format="png", metadata={"Software": None, "Description": _note(figure)})
+
+
+def _note(figure: Figure) -> str:
+    """What stands below the panels, for those who do not see the picture."""
+    notes = [text.get_text() for text in figure.texts if text.get_gid() == "note"]
+    return " ".join(" ".join(notes).replace("\u00a0", " ").split())
 
 
 def backbone_name(name: str) -> str:

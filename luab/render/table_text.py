@@ -1,11 +1,14 @@
 """Tables as files: raw CSV, Markdown for people, LaTeX with booktabs."""
 
+import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from luab.errors import DataError
 from luab.files import replacing
 
 if TYPE_CHECKING:
@@ -67,6 +70,45 @@ def markdown(table: "Table", label: str = "") -> str:
     lines = [_md_row(head), "|" + "|".join("---" for _ in head) + "|"]
     lines += [_md_row(row) for row in _rows(table.cells)]
     return "\n".join([f"**{_title(table, label)}**", "", *lines, "", *(f"- {_md(note)}" for note in table.notes), ""])
+
+
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    """A table as text; a bold cell begins with `BOLD`."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def read_markdown(md: Path) -> Sheet:
+    """The inverse of `markdown`, but for the indent of cells.
+
+    Raises:
+        DataError: The file is missing, or was not written by `write_table`.
+    """
+    try:
+        lines = md.read_text().splitlines()
+    except OSError as error:
+        raise DataError(f"{md}: expected a rendered table; {error.strerror}. Render it.") from error
+    rows = [_cells(line) for line in lines if line.startswith("|")]
+    if len(rows) < 2 or not lines[0].startswith("**") or len({len(row) for row in rows}) != 1:
+        raise DataError(
+            f"{md}: expected a table as `luab render table` writes it, found another text. Render it again."
+        )
+    notes = [_unescaped(line[2:]) for line in lines if line.startswith("- ")]
+    return Sheet(_unescaped(lines[0][2:-2]), rows[0], rows[2:], notes)
+
+
+def _cells(line: str) -> list[str]:
+    texts = [text.strip() for text in re.split(r"(?<!\\)\|", line)[1:-1]]
+    bold = [len(text) > 4 and text.startswith("**") and text.endswith("**") for text in texts]
+    return [_BOLD + _unescaped(text[2:-2]) if b else _unescaped(text) for text, b in zip(texts, bold, strict=True)]
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([\\|*_<])", r"\1", text)
 
 
 def latex(table: "Table", label: str = "") -> str:

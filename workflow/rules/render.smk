@@ -60,3 +60,20 @@ for name in PLAN.figures:
             code=CODE("luab.render.figures"),
         shell:
             "python -m luab render figure {params.name} > {log} 2>&1"
+
+
+rule report:
+    input:
+        PLAN.report_inputs(),
+    output:
+        f"{RESULTS}/report.html",
+    log:
+        "logs/render/report.log",
+    localrule: True
+    conda:
+        "../envs/luab.yaml"
+    params:
+        label=STUDY.label,
+        code=CODE("luab.render.report", "luab.headline"),
+    shell:
+        "python -m luab render report > {log} 2>&1"
