@@ -28,6 +28,10 @@ include: "workflow/rules/score.smk"
 include: "workflow/rules/render.smk"
 
 
+onsuccess:
+    luab_records.export_records(RECORDS)
+
+
 rule prepared:
     input:
         PLAN.prepared(),

@@ -21,7 +21,7 @@ from luab.errors import DataError
 LARGEST_RECORD_BYTES = 64 << 20
 
 # Large enough that work per block does not count, small enough that dozens fit into memory.
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 8 << 20
 _SECTOR = 512
 _PLAIN, _FOLDER, _EXTENDED = b"05x"
 # Keys of an extended header that change what the member after it is called or how long it is.

@@ -21,10 +21,10 @@ from luab.byproducts.columns import BlockReader, Part
 from luab.byproducts.members import Block
 from luab.errors import DataError, JobError
 
-# Besides, one process unpacks, checks and writes, 40 % of all work: more readers than these would wait for it.
+# Besides, one process unpacks, checks and writes, a third of all work: more readers than these would wait for it.
 _MOST_PROCESSES = 3
 # Read before any process is started: what a small archive holds takes less time than a start.
-_FEW_BLOCKS = 4
+_FEW_BLOCKS = 2
 
 
 def default_processes() -> int:

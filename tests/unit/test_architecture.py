@@ -26,6 +26,7 @@ STAGES = (
         "plan",
         "stages",
         "provenance",
+        "records",
         "status",
         "watch",
         "headline",

@@ -2,6 +2,7 @@
 
 import io
 import random
+import threading
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from luab.config import Recipe
+from luab.data import decoding as reading
 from luab.data.dataset import ImageNetAB
 from luab.data.decoding import cut_pixels, decode_rows, plain_frame
 from luab.data.transforms import CropFlip
@@ -51,6 +53,17 @@ def test_the_first_rows_equal_pillows(how, rows):
     frame = plain_frame(data)
     assert frame is not None and frame.size_wh == (133, 101)
     assert np.array_equal(decode_rows(data, frame, rows)[:rows], pillow(data)[:rows])
+
+
+def test_pixels_of_images_of_any_size_after_each_other(monkeypatch):
+    """They share one room, but for such as are too large to keep room for."""
+    monkeypatch.setattr(reading, "_KEPT_BYTES", 3 * 100 * 80)
+    monkeypatch.setattr(reading, "_kept", threading.local())
+    for size in ((60, 40), (100, 80), (30, 20), (200, 90), (50, 70)):
+        data = jpeg(photo(*size))
+        pixels = decode_rows(data, plain_frame(data), size[1])
+        assert np.array_equal(pixels, pillow(data))
+        assert pixels.flags["C_CONTIGUOUS"] and len(reading._kept.room) <= 3 * 100 * 80
 
 
 def test_grey_becomes_rgb():

@@ -257,7 +257,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(pixels).save(folder / f"{name}.png")
     manifest = {"image_id": ids, "path": [f"{name}.png" for name in ids]}
     pq.write_table(pa.table(manifest), folder / "manifest.parquet")
-    pq.write_table(pa.Table.from_pylist([record(name) for name in ids], schema=SCHEMA), folder / "index.parquet")
+    index = pa.Table.from_pylist([record(name) for name in ids], schema=SCHEMA)
+    pq.write_table(index, folder / "index.parquet", row_group_size=2)
     for model, has_point in (("none", False), ("click", True)):
         table = pa.Table.from_pylist([prediction(name, has_point) for name in ids])
         pq.write_table(table, folder / f"{model}.parquet")
@@ -320,6 +321,13 @@ def test_figure_of_images_and_index_is_valid_and_repeats_itself(name: str, world
     check_files(tmp_path / "a" / "f.pdf")
     for suffix in ("pdf", "png"):
         assert (tmp_path / "a" / f"f.{suffix}").read_bytes() == (tmp_path / "b" / f"f.{suffix}").read_bytes()
+
+
+def test_rows_of_some_images_come_from_all_pieces_by_image_id(world: Path) -> None:
+    wanted = ["n00000005_5", "n00000000_0", "n00000003_3", "n00000009_9"]
+    rows = figures._rows_of(world / "index.parquet", ["image_id", "trace_xy"], wanted)
+    assert [row["image_id"] for row in rows] == ["n00000000_0", "n00000003_3", "n00000005_5"]
+    assert rows[2]["trace_xy"] == record("n00000005_5")["trace_xy"]
 
 
 def test_missing_image_is_named(world: Path, tmp_path: Path) -> None:

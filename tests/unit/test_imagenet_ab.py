@@ -352,6 +352,15 @@ def test_an_unknown_choice_for_broken_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from Linux's /proc")
+def test_columns_whose_values_seldom_repeat_have_no_dictionary(tmp_path: Path) -> None:
+    index(pack(tmp_path / "a.tar", {f"n01440764/n01440764_{i}.xml": record(metadata()) for i in range(20)}), tmp_path)
+    group = pq.ParquetFile(tmp_path / "index.parquet").metadata.row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    encoded = {column.path_in_schema.split(".")[0]: column.has_dictionary_page for column in columns}
+    assert not any(encoded[name] for name in imagenet_ab._SELDOM_REPEATED)
+    assert all(encoded[name] for name in ("wnid", "worker_id", "click_xy", "trace_xy", "hover_action"))
+
+
 def test_memory_does_not_grow_with_the_archive(tmp_path: Path) -> None:
     tiny = record(metadata("False", [], [], "None", ""))
     peaks_mb = []

@@ -139,6 +139,16 @@ def test_space_between_tags_and_the_length_of_lists_make_no_other_shape() -> Non
         assert first and known(RECORD.replace(first[0], first[0] * 30, 1))
 
 
+def test_an_example_with_an_empty_list_stands_for_records_with_entries_too() -> None:
+    """Once another record has told the order of its leaves; until then there is no knowing it."""
+    trace = re.compile(rb"\s*<mouseTracking>.*</mouseTracking>", re.DOTALL)
+    shapes = Shapes()
+    shapes.learn(trace.sub(b"<mouseTracking>None</mouseTracking>", BOXED))
+    assert shapes.read(BOXED) is None
+    shapes.learn(RECORD)
+    assert shapes.read(BOXED) is not None
+
+
 def test_the_order_of_tags_and_a_declaration_are_learned() -> None:
     other = re.sub(rb"(<page_idx>\d+</page_idx>)(\s*)(<selected>\w+</selected>)", rb"\3\2\1", RECORD)
     for record in (other, b'<?xml version="1.0" ?>\n' + RECORD, one_line(RECORD), RECORD.replace(b"\n", b"\r\n")):

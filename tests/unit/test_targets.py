@@ -36,7 +36,8 @@ def row(image_id: str, *entries: dict[str, Any], boxes: Any = (), size: Any = (1
 
 def points(folder: Path, supervision: str, *rows: dict[str, Any], seed: int = 0) -> dict[str, list[float]]:
     """Runs the supervision from an index on the disk to a file and back."""
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), folder / "index.parquet")
+    # Groups of two rows: what is read piece by piece must not depend on where a piece ends.
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), folder / "index.parquet", row_group_size=2)
     write_targets(folder / "index.parquet", supervision, seed, folder / "points.parquet", folder / "points.json")
     image_ids, xy = read_targets(folder / "points.parquet")
     card = json.loads((folder / "points.json").read_text())

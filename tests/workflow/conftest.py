@@ -88,4 +88,6 @@ def _files(repository: Path) -> list[str]:
         check=True,
     )
     # A file that was deleted and not yet committed is listed too.
-    return [name for name in set(listed.stdout.split("\0")) - {""} if os.path.lexists(repository / name)]
+    # Nor does anything of a study that was run in the checkout belong to a copy.
+    names = {name for name in listed.stdout.split("\0") if name and not name.startswith("results/")}
+    return [name for name in names if os.path.lexists(repository / name)]

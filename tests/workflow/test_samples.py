@@ -87,6 +87,7 @@ def _link_images(images: Path, tree: Path) -> None:
 
 def _configuration(folder: Path) -> dict[str, object]:
     return {
+        "coco": None,
         "backbones": [{"name": "resnet18", "recipe": "short", "gpu_images_per_s": 5000}],
         "sweep": {"backbones": [], "supervisions": [], "lambdas": []},
         "suites": [{"name": "val", "benchmarks": ["imagenet_val"]}],

@@ -6,6 +6,7 @@ import luab.config as luab_config
 import luab.paths as luab_paths
 import luab.plan as luab_plan
 import luab.provenance as luab_provenance
+import luab.records as luab_records
 from luab.errors import LuabError as AnyLuabError
 
 try:
@@ -17,7 +18,13 @@ except AnyLuabError as mistake:
 DATA, RESULTS = str(STUDY.paths.data), str(STUDY.paths.results)
 CODE = luab_provenance.code_digest
 
+RECORDS = STUDY.paths.results / luab_records.PROVENANCE
+
 if workflow.is_main_process:
+    try:
+        luab_records.import_records(RECORDS)
+    except AnyLuabError as mistake:
+        raise WorkflowError(str(mistake))
     logger.info(luab_plan.summary(STUDY))
     if hint := luab_plan.lock_hint(sys.argv):
         logger.error(hint)
