@@ -325,7 +325,7 @@ def test_figure_of_images_and_index_is_valid_and_repeats_itself(name: str, world
 
 def test_rows_of_some_images_come_from_all_pieces_by_image_id(world: Path) -> None:
     wanted = ["n00000005_5", "n00000000_0", "n00000003_3", "n00000009_9"]
-    rows = figures._rows_of(world / "index.parquet", ["image_id", "trace_xy"], wanted)
+    rows = figures.rows_of(world / "index.parquet", ["image_id", "trace_xy"], wanted)
     assert [row["image_id"] for row in rows] == ["n00000000_0", "n00000003_3", "n00000005_5"]
     assert rows[2]["trace_xy"] == record("n00000005_5")["trace_xy"]
 
