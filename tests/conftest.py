@@ -216,7 +216,7 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requested(self) -> set[str]:
-        """Addresses that the page asked for since it was opened; not data: nor chrome:, the browser's own first page."""
+        """Addresses that the page asked for since it was opened; neither data: nor chrome:, its own first page."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
         return {url for url in asked if not url.startswith(("data:", "chrome:"))}
