@@ -31,7 +31,8 @@ PICK = awk -v names='^($(1))$$' -v wanted=$(2) \
 help:
 	@echo "make demo    set everything up, run the whole study on the demo world (CPU, minutes), print the results"
 	@echo "make test    set everything up and run the tests; those on throwaway Slurm clusters where Slurm is installed"
-	@echo "             (Debian's slurm-wlm, slurmdbd, mariadb-server, munge)"
+	@echo "             (Debian's slurm-wlm, slurmdbd, mariadb-server, munge), those of the report where Chromium is"
+	@echo "             (chromium, chromium-driver)"
 	@echo "make test-slurm   those on Slurm alone"
 	@echo "make lint    check style, types and the workflow"
 	@echo "make setup   only set up: one virtual environment, .venv"

@@ -1,5 +1,6 @@
 """The list of downloads: what each archive is, where it is served, and its published checksums."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,6 +47,8 @@ class Source(BaseModel):
     def _known_scheme(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and parts.netloc:
+            if parts.username is not None:
+                raise ValueError("expected an address without user and password: requests takes those from ~/.netrc")
             return url
         if parts.scheme == "file" and not parts.netloc and parts.path:
             return url
@@ -151,7 +154,12 @@ def _as_lines(name: str, error: ValidationError) -> Iterator[str]:
     for mistake in error.errors():
         place = ".".join([name, *(str(part) for part in mistake["loc"])])
         got = f" (got {mistake['input']!r})" if isinstance(mistake["input"], str | int | float) else ""
-        yield f"{place}: {mistake['msg']}{got}"
+        yield without_credentials(f"{place}: {mistake['msg']}{got}")
+
+
+def without_credentials(text: str) -> str:
+    """The text with the user and password of every http address in it replaced by ***: it may be for a log."""
+    return re.sub(r"(?i)(https?://)[^/\s'\"]*@", r"\1***@", text)
 
 
 def _shared_names(archives: Mapping[str, Archive]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from luab.archives import without_credentials
 from luab.errors import DataError, JobError
 from luab.files import check_room, no_room, read_json, write_json
 from luab.progress import progress
@@ -186,7 +187,7 @@ def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> Any:
         response.close()
         before, after = urlsplit(url).scheme, urlsplit(following).scheme
         if after not in ("http", "https") or (before, after) == ("https", "http"):
-            raise MirrorFailed(f"redirects from {before}: to {following}, which is refused.")
+            raise MirrorFailed(f"redirects from {before}: to {without_credentials(following)}, which is refused.")
         url = following
     raise MirrorFailed(f"more than {_REDIRECTS} redirects.")
 
@@ -196,14 +197,17 @@ def _network() -> Iterator[None]:
     """Sorts what may go wrong on the way into what is worth another try and what is not."""
     import requests
 
+    def said(error: Exception) -> str:  # a proxy's address, or one redirected to, may hold a password
+        return without_credentials(str(error))
+
     try:
         yield
     except requests.exceptions.SSLError as error:
-        raise MirrorFailed(f"no secure connection ({error}).") from error
+        raise MirrorFailed(f"no secure connection ({said(error)}).") from error
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise Dropped(f"the connection failed ({error})") from error
+        raise Dropped(f"the connection failed ({said(error)})") from error
     except requests.RequestException as error:
-        raise MirrorFailed(f"{error}.") from error
+        raise MirrorFailed(f"{said(error)}.") from error
 
 
 def _check_status(response: Any, part: Part) -> None:

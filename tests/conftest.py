@@ -216,10 +216,10 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requested(self) -> set[str]:
-        """Addresses, data: left out, that the page asked for since it was opened."""
+        """Addresses that the page asked for since it was opened; neither data: nor chrome:, its own first page."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-        return {url for url in asked if not url.startswith("data:")}
+        return {url for url in asked if not url.startswith(("data:", "chrome:"))}
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ def _axis(values: np.ndarray, whole: bool) -> tuple[list[float], float, float]:
     """Ticks within the values' range, and the range; one value alone gets room on both sides."""
     low, high = float(values.min()), float(values.max())
     if low == high:
-        room = 1.0 if whole else abs(low) / 10 or 1.0
+        room = 0.5 if whole else abs(low) / 10 or 1.0
         low, high = low - room, high + room
     ticks = MaxNLocator(5, integer=whole).tick_values(low, high)
     return [float(tick) for tick in ticks if low <= tick <= high], low, high

@@ -351,3 +351,11 @@ def test_a_figure_tells_its_note_and_is_not_blown_up(tmp_path: Path) -> None:
     style.save(figure, tmp_path / "f.pdf")
     with Image.open(tmp_path / "f.png") as image:
         assert image.info["Description"] == "n = 3 seeds, λ = 1 ± 0"
+
+
+def test_no_secret_of_the_environment_gets_into_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "hf_PlantedToken0123456789")
+    monkeypatch.setenv("https_proxy", "http://planted-user:hf_PlantedToken0123456789@127.0.0.1:9")
+    report.render_report(sources(tmp_path), tmp_path / "report.html")
+    assert not re.search("PlantedToken|planted-user", (tmp_path / "report.html").read_text())
