@@ -105,17 +105,17 @@ def test_a_clone_with_scores_alone_redraws_one_figure_whatever_the_file_times(
     clone = copy_checkout("clone")
     kept = ["results/provenance.jsonl", "results/scores.csv", *_found(tiny, "results/runs/*/*/*/*/scores/*.json")]
     _take(tiny, clone, kept)
-    assert clone.plan(*TINY, "results/figures/lambda_sweep.pdf") == {"figure_lambda_sweep": 1}
-    assert clone.plan(*TINY, "results/tables/coco_main.md") == {"table_coco_main": 1}
-    done = clone.snakemake(*TINY, "results/figures/lambda_sweep.pdf")
+    assert clone.plan("results/figures/lambda_sweep.pdf", *TINY) == {"figure_lambda_sweep": 1}
+    assert clone.plan("results/tables/coco_main.md", *TINY) == {"table_coco_main": 1}
+    done = clone.snakemake("results/figures/lambda_sweep.pdf", *TINY)
     assert done.returncode == 0, done.stderr
-    assert clone.plan(*TINY, "results/figures/lambda_sweep.pdf") == {}
+    assert clone.plan("results/figures/lambda_sweep.pdf", *TINY) == {}
     models = [*_found(tiny, "results/runs/*/*/*/*/run.json"), *_found(tiny, "results/runs/*/*/*/*/*.safetensors")]
     _take(tiny, clone, [*models, *_found(tiny, "results/runs/*/*/*/*/log.csv")])
-    predicted = clone.plan(*TINY, f"results/runs/{RUN}/predictions/all.json")
+    predicted = clone.plan(f"results/runs/{RUN}/predictions/all.json", *TINY)
     assert predicted["predict_all"] == 1 and "train" not in predicted
     with changed(clone.folder / "tests/workflow/tiny/recipes/tiny_cnn.yaml", lambda text: text.replace("0.02", "0.03")):
-        assert clone.plan(*TINY, f"results/runs/{RUN}/predictions/all.json")["train"] == 1
+        assert clone.plan(f"results/runs/{RUN}/predictions/all.json", *TINY)["train"] == 1
 
 
 def _found(checkout: Checkout, pattern: str) -> list[str]:
