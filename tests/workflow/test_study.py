@@ -110,12 +110,13 @@ def test_a_clone_with_scores_alone_redraws_one_figure_whatever_the_file_times(
     done = clone.snakemake("results/figures/lambda_sweep.pdf", *TINY)
     assert done.returncode == 0, done.stderr
     assert clone.plan("results/figures/lambda_sweep.pdf", *TINY) == {}
-    models = [*_found(tiny, "results/runs/*/*/*/*/run.json"), *_found(tiny, "results/runs/*/*/*/*/*.safetensors")]
-    _take(tiny, clone, [*models, *_found(tiny, "results/runs/*/*/*/*/log.csv")])
-    predicted = clone.plan(f"results/runs/{RUN}/predictions/all.json", *TINY)
-    assert predicted["predict_all"] == 1 and "train" not in predicted
+    models = [f"results/runs/*/*/*/*/{name}" for name in ("run.json", "model.safetensors", "log.csv")]
+    lists = ["data/demo/manifests/*", "data/demo/targets/*/*"]
+    _take(tiny, clone, [name for pattern in (*models, *lists) for name in _found(tiny, pattern)])
+    predictions = f"results/runs/{RUN}/predictions/all.json"
+    assert clone.plan(predictions, *TINY) == {"predict_all": 1}
     with changed(clone.folder / "tests/workflow/tiny/recipes/tiny_cnn.yaml", lambda text: text.replace("0.02", "0.03")):
-        assert clone.plan(f"results/runs/{RUN}/predictions/all.json", *TINY)["train"] == 1
+        assert clone.plan(predictions, *TINY) == {"train": 1, "predict_all": 1}
 
 
 def _found(checkout: Checkout, pattern: str) -> list[str]:
