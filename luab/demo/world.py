@@ -54,7 +54,7 @@ class WorldSizes:
         coco: COCO's two halves, in all.
     """
 
-    train: int = 40
+    train: int = 34
     val: int = 8
     v2: int = 4
     adversarial: int = 4

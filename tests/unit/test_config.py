@@ -27,8 +27,8 @@ def test_runs_are_counted_by_hand(full, repository):
     assert len([run for run in full.runs() if run.dataset == "imagenet"]) == 9 * 3 * 3 + 2 * 4 * 3 == 105
     # COCO: 2 x 4 x 3, and 4 more lambdas on 1 backbone x 3 seeds
     assert len([run for run in full.runs() if run.dataset == "coco"]) == 2 * 4 * 3 + 4 * 3 == 36
-    # 2 x 3 x 3 and 2 more lambdas on 1 backbone x 3 seeds; COCO: 1 x 3 x 3
-    assert len(load_study(DEMO, repository).runs()) == 2 * 3 * 3 + 2 * 3 + 3 * 3 == 33
+    # 2 x 3 x 3 and 1 more lambda on 1 backbone x 3 seeds; COCO: 1 x 3 x 3
+    assert len(load_study(DEMO, repository).runs()) == 2 * 3 * 3 + 3 + 3 * 3 == 30
     assert len(set(full.runs())) == 141
     assert len(full.model_copy(update={"coco": None}).runs()) == 105
     assert full.weights("resnet18", "click") == [0.1, 0.3, 1.0, 3.0, 10.0]
