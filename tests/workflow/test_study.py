@@ -71,7 +71,9 @@ def words_of(pdf: Path) -> str:
     shown = b""
     for stream in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", pdf.read_bytes(), re.DOTALL):
         with contextlib.suppress(zlib.error):
-            shown += b"".join(re.findall(rb"\(((?:\\.|[^\\)])*)\)", zlib.decompress(stream), re.DOTALL))
+            # Not zlib.decompress: a checksum that ends in a carriage return loses it to the pattern above.
+            drawn = zlib.decompressobj().decompress(stream)
+            shown += b"".join(re.findall(rb"\(((?:\\.|[^\\)])*)\)", drawn, re.DOTALL))
     return shown.replace(b"\0", b"").decode("latin1")
 
 
