@@ -32,6 +32,7 @@ STAGES = (
         "headline",
         "paired",
         "sanity",
+        "export",
         "doctor",
         "launch",
         "reference",
