@@ -282,11 +282,11 @@ def test_a_run_of_a_stranger_is_exported_only_as_what_it_is(weights, tmp_path):
 # ---- paths from lists, cards and archives ---------------------------------------------------------------------
 
 
-def manifest(path, **changes):
+def manifest(file, **changes):
     row = {"image_id": "a", "path": "train/a.JPEG", "labels": [0], "group": "", "width": 8, "height": 8, "boxes": []}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist([row | {"image_id": "0"}, row | changes], SCHEMA), path)
-    return path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist([row | {"image_id": "0"}, row | changes], SCHEMA), file)
+    return file
 
 
 def test_a_usual_manifest_is_read(tmp_path):
