@@ -1,7 +1,6 @@
 """Settings and targets that a shell would read as commands: real jobs run, and nothing else does."""
 
 import json
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +37,8 @@ def test_the_commands_are_commands(tmp_path: Path) -> None:
 def test_no_path_and_no_label_is_a_command(hostile: Checkout, executor: str) -> None:
     """Locally, and through the executor, which writes the job's call of Snakemake for a shell."""
     card = f"data {COMMANDS}/manifests/imagenet_train.json"
-    arguments = ["--configfile", f"{COMMANDS}.yaml", "--cores", "1", "--forcerun", "manifest"]
+    (hostile.folder / card).unlink(missing_ok=True)
+    arguments = ["--configfile", f"{COMMANDS}.yaml", "--cores", "1"]
     if executor == "submitit":
         arguments = [*arguments, "--executor", "submitit", "--submitit-cluster", "local", "--jobs", "1"]
     done = hostile.snakemake(*arguments, "--", card)
@@ -47,14 +47,13 @@ def test_no_path_and_no_label_is_a_command(hostile: Checkout, executor: str) -> 
     assert pwned(hostile) == []
 
 
-@pytest.mark.parametrize("backbone", ["x;touch pwned;", "$(touch pwned)", "'$(touch pwned)'"])
-def test_a_target_is_no_command(hostile: Checkout, backbone: str) -> None:
+def test_a_target_is_no_command(hostile: Checkout) -> None:
     """Also where somebody's data brings along what the job would wait for."""
-    run = f"results {COMMANDS}/runs/imagenet/{backbone}/none-0/seed0"
+    run = f"results {COMMANDS}/runs/imagenet/'$(touch pwned)';touch pwned;/none-0/seed0"
     (hostile.folder / run).mkdir(parents=True)
     (hostile.folder / run / "run.json").write_text("{}")
     done = hostile.snakemake(
         "--configfile", f"{COMMANDS}.yaml", "--cores", "1", "--", f"{run}/predictions/accuracy.json"
     )
-    assert done.returncode != 0 and "MissingRuleException" in done.stdout + done.stderr, shlex.quote(run)
+    assert done.returncode != 0 and "MissingRuleException" in done.stdout + done.stderr
     assert pwned(hostile) == []
