@@ -50,6 +50,14 @@ class Paths(Closed):
     )
     partial: bool = Field(False, description="Accept trees that hold only some of the classes (demo world, samples).")
 
+    @model_validator(mode="after")
+    def _no_patterns(self) -> "Paths":
+        named = [self.data, self.results, self.archives, self.recipes, self.published]
+        for path in filter(None, [*named, self.imagenet, *self.copies.values()]):
+            if set(str(path)) & set("{}\n\0"):
+                raise ValueError(f"{str(path)!r} has braces, which name a pattern to Snakemake, or a line's end")
+        return self
+
 
 class Backbone(Closed):
     """One architecture of the study."""

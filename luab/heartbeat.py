@@ -69,7 +69,7 @@ def read_progress(folder: Path) -> Progress | None:
     try:
         content = json.loads((folder / PROGRESS).read_text())
         return Progress(**{field.name: content[field.name] for field in dataclasses.fields(Progress)})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -83,7 +83,7 @@ def read_attempts(folder: Path) -> list[dict[str, Any]]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict) and {"event", "time"} <= entry.keys():
             found.append(entry)

@@ -15,6 +15,8 @@ from luab.metrics.accuracy import Bools, Ints, padded
 from luab.metrics.localization import LocalizationInput
 from luab.progress import progress
 
+_CLASSES = ("labels", "top5", "restricted_top1", "box_labels")
+_MOST_CLASSES = 1000
 _MAY_BE_NULL = ("point_x", "point_y", "points")
 
 
@@ -23,7 +25,8 @@ def read_predictions(folder: Path, test_set: str, columns: tuple[str, ...]) -> p
 
     Raises:
         DataError: The file is missing or damaged, lacks columns or rows, repeats an image, has empty cells (but
-            for points, which a model without a byproduct head lacks) or numbers that are not finite.
+            for points, which a model without a byproduct head lacks), numbers that are not finite, or no classes
+            where these belong.
     """
     path = folder / f"{test_set}.parquet"
     remedy = "Remove the file and run `luab predict` or Snakemake again."
@@ -69,12 +72,30 @@ def _read(path: Path, columns: tuple[str, ...], remedy: str) -> pa.Table:
             f"{path}: expected every image once, found {table.num_rows} rows with {distinct} different "
             f"image_id. {remedy}"
         )
+    for name in set(columns) & set(_CLASSES):
+        _check_classes(path, name, _flat(table[name]), remedy)
     return table
 
 
-def _not_finite(column: pa.ChunkedArray) -> int:
+def _check_classes(path: Path, name: str, classes: pa.ChunkedArray, remedy: str) -> None:
+    """Class indices go into tables as they are: one below 0 would count from the end."""
+    if not pa.types.is_integer(classes.type):
+        raise DataError(f"{path}: expected whole numbers in {name}, found {classes.type}. {remedy}")
+    least, most = pc.min_max(classes).as_py().values()
+    if least is not None and not 0 <= least <= most < _MOST_CLASSES:
+        raise DataError(
+            f"{path}: expected classes from 0 to {_MOST_CLASSES - 1} in {name}, found {least} to {most}. {remedy}"
+        )
+
+
+def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
     while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
         column = pc.list_flatten(column)
+    return column
+
+
+def _not_finite(column: pa.ChunkedArray) -> int:
+    column = _flat(column)
     if not pa.types.is_floating(column.type):
         return 0
     values = column.drop_null().to_numpy()
@@ -102,9 +123,18 @@ def labels_of(table: pa.Table) -> Ints:
 
 
 def label_table(table: pa.Table, classes: int) -> Bools:
-    """[n, classes] whether an image has each label."""
+    """[n, classes] whether an image has each label.
+
+    Raises:
+        DataError: A label is none of the classes.
+    """
+    labels = pc.list_flatten(table["labels"]).to_numpy()
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise DataError(
+            f"labels: expected classes from 0 to {classes - 1}, found {labels.min()} to {labels.max()}. Predict again."
+        )
     shown = np.zeros((table.num_rows, classes), dtype=bool)
-    shown[np.repeat(np.arange(table.num_rows), _lengths(table, "labels")), pc.list_flatten(table["labels"])] = True
+    shown[np.repeat(np.arange(table.num_rows), _lengths(table, "labels")), labels] = True
     return shown
 
 

@@ -79,7 +79,7 @@ def read_records(provenance: Path) -> Iterator[Record]:
         try:
             record = json.loads(line)
             known = isinstance(record, dict) and isinstance(record.get("output"), str) and "rule" in record
-        except ValueError:
+        except (ValueError, RecursionError):
             known = False
         if not known or not _stays_inside(record["output"]):
             raise DataError(
@@ -96,7 +96,7 @@ def _live(metadata: Path) -> Iterator[Record]:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             output = urlsafe_b64decode(name).decode()
-        except ValueError:  # being written, or not one of Snakemake's
+        except (ValueError, RecursionError):  # being written, or not one of Snakemake's
             continue
         if _stays_inside(output):
             yield {"output": output} | content

@@ -39,11 +39,13 @@ from luab.data.testsets import TEST_SETS
 from luab.errors import ConfigError, DataError
 from luab.export import export
 from luab.files import read_json, write_json
+from luab.heartbeat import ATTEMPTS, PROGRESS, read_attempts, read_progress
 from luab.model import build_model
 from luab.paths import Run
 from luab.predict import predict
+from luab.predictions import label_table, read_predictions
 from luab.pretrained import put_into, read_backbone
-from luab.records import import_records
+from luab.records import import_records, read_records
 from luab.stages import make_index, make_manifest
 from luab.train import train
 from luab.verifying import archived
@@ -431,10 +433,45 @@ def test_a_mask_that_is_a_pickle_is_refused(trap, tmp_path):
 
 
 def test_json_without_bottom_is_no_crash(tmp_path):
-    file = tmp_path / "real.json"
-    file.write_text("[" * 200_000 + "]" * 200_000)
+    deep = "[" * 200_000 + "]" * 200_000
+    for name in ("real.json", "provenance.jsonl", PROGRESS, ATTEMPTS):
+        (tmp_path / name).write_text(deep + "\n")
     with pytest.raises(DataError, match=r"real\.json: expected JSON"):
-        read_json(file)
+        read_json(tmp_path / "real.json")
+    with pytest.raises(DataError, match=r"provenance\.jsonl, line 1: expected a record"):
+        list(read_records(tmp_path / "provenance.jsonl"))
+    assert read_progress(tmp_path) is None and read_attempts(tmp_path) == []
+    (tmp_path / "instances.json").write_text(f'{{"images": [{deep}]}}')
+    with pytest.raises(DataError, match="brackets nested too deep"):
+        read_instances(tmp_path / "instances.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": [[-1]]}, "expected classes from 0 to 999 in labels, found -1 to -1"),
+        ({"labels": [[1000]]}, "found 1000 to 1000"),
+        ({"top5": [[0, 1, 2, 3, 30_000]]}, "in top5, found 0 to 30000"),
+        ({"top5": [[0, 1, 2, 3, -5]]}, "in top5, found -5 to 3"),
+        ({"labels": [["0"]]}, "expected whole numbers in labels, found string"),
+        ({"labels": ["../secret"]}, "expected whole numbers in labels"),
+    ],
+)
+def test_predictions_hold_classes(tmp_path, changes, words):
+    """Below 0 they would be taken from the end of a table, beyond it they would be a traceback."""
+    row = {"image_id": ["../../a"], "labels": [[0]], "top5": [[0, 1, 2, 3, 4]]}  # an id is compared and never opened
+    pq.write_table(pa.table(row), tmp_path / "val.parquet")
+    assert read_predictions(tmp_path, "val", tuple(row)).num_rows == 1
+    pq.write_table(pa.table(row | changes), tmp_path / "val.parquet")
+    with pytest.raises(DataError, match=words):
+        read_predictions(tmp_path, "val", tuple(row))
+
+
+def test_labels_of_coco_are_its_classes():
+    assert label_table(pa.table({"labels": [[79], []]}), 80).sum() == 1
+    for bad in ([[80]], [[-1]]):
+        with pytest.raises(DataError, match="expected classes from 0 to 79"):
+            label_table(pa.table({"labels": bad}), 80)
 
 
 # ---- no command is taken from data ----------------------------------------------------------------------------
@@ -488,6 +525,13 @@ def test_names_in_the_configuration_are_names(toy_study, bad):
         changed[place][0][key] = bad
         with pytest.raises(ConfigError, match=rf"{place}\[0\]\.{key}"):
             parse_study(changed)
+
+
+@pytest.mark.parametrize("key", ["data", "results", "imagenet", "archives"])
+def test_a_path_is_no_pattern_of_snakemake(toy_study, key):
+    for bad in ("a{run}", "{wildcards.x}", "a\nb"):
+        with pytest.raises(ConfigError, match=r"paths: .* has braces"):
+            toy_study(paths={key: bad})
 
 
 @pytest.mark.parametrize("bad", [*SHELL, "../x", "-x", "/x"])
