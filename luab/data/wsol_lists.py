@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from luab.data.labels import wnids
 from luab.data.tree import Entry, Tree
 from luab.errors import DataError
 
@@ -31,7 +32,13 @@ def listed_entries(
     tree: Tree, folder: Path, prefix: str, place: Callable[[str], tuple[str, str | None]]
 ) -> Iterator[Entry]:
     """Entries of the localisation lists; `place` gives an id and, if the image is there, its path."""
-    label = {row[0]: int(row[1]) for row in list_rows(folder / f"{prefix}class_labels.txt", 2)}
+    labels_file = folder / f"{prefix}class_labels.txt"
+    label = {row[0]: int(row[1]) for row in list_rows(labels_file, 2)}
+    if beyond := [listed for listed, index in label.items() if index >= len(wnids())]:
+        raise DataError(
+            f"{labels_file}: expected classes from 0 to {len(wnids()) - 1}, found {label[beyond[0]]} for {beyond[0]}. "
+            "Fetch the lists again."
+        )
     size = {row[0]: (int(row[1]), int(row[2])) for row in list_rows(folder / f"{prefix}image_sizes.txt", 3)}
     boxes: dict[str, list[tuple[int, ...]]] = {}
     for listed, *corners in list_rows(folder / f"{prefix}localization.txt", 5):
@@ -80,7 +87,7 @@ def list_rows(path: Path, fields: int) -> Iterator[list[str]]:
     numbers = not path.name.endswith("image_names.txt")
     for number, line in enumerate(lines, start=1):
         row = line.split(",")
-        if len(row) != fields or (numbers and not all(map(str.isdecimal, row[1:]))):
+        if len(row) != fields or (numbers and not all(n.isdecimal() and len(n) < 10 for n in row[1:])):
             raise DataError(
                 f"{path}, line {number}: expected an image id and {fields - 1} whole numbers, found {line!r}. Fetch "
                 "the lists again."

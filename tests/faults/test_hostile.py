@@ -422,6 +422,20 @@ def test_a_list_of_localisation_picks_images_of_the_tree(tmp_path, listed):
     assert read_manifest(out)["path"].tolist() == ["val/ILSVRC2012_val_00000001.JPEG"]
 
 
+@pytest.mark.parametrize(
+    ("name", "row"), [("class_labels", ",1000"), ("class_labels", ",99999"), ("image_sizes", ",9," + "9" * 5000)]
+)
+def test_a_list_of_localisation_holds_classes_and_sizes(tmp_path, name, row):
+    image = "val/ILSVRC2012_val_00000001.JPEG"
+    (tmp_path / image).parent.mkdir()
+    (tmp_path / image).touch()
+    rows = {"image_ids": "", "class_labels": ",65", "image_sizes": ",9,9", "localization": ",1,1,2,2"} | {name: row}
+    for other, text in rows.items():
+        (tmp_path / f"wsol_test_{other}.txt").write_text(f"{image}{text}\n")
+    with pytest.raises(DataError, match=rf"wsol_test_{name}\.txt"):
+        build_manifest("wsol_test", tmp_path, tmp_path / "m.parquet", tmp_path / "m.json", partial=True, lists=tmp_path)
+
+
 def test_a_mask_that_is_a_pickle_is_refused(trap, tmp_path):
     from luab.predict import Predictor
 
