@@ -1,6 +1,7 @@
 """ILSVRC2012 validation images without class folders: labels by position, from the development kit."""
 
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -39,12 +40,14 @@ def _devkit_classes(meta: Path) -> dict[int, int]:
     Source: pytorch/vision:torchvision/datasets/imagenet.py (what the fields mean).
     """
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
+    damage = (ValueError, KeyError, TypeError, OSError, IndexError, NotImplementedError, zlib.error, MatReadError)
     try:
         synsets = loadmat(meta, squeeze_me=True)["synsets"]
         leaves = [row for row in synsets if int(row["num_children"]) == 0]
         ids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
-    except (ValueError, KeyError, TypeError, OSError, IndexError) as error:
+    except damage as error:
         raise DataError(
             f"{meta}: expected the devkit's `synsets` with ILSVRC2012_ID, WNID and num_children, found another file "
             f"({error}). Unpack ILSVRC2012_devkit_t12.tar.gz again."

@@ -23,6 +23,7 @@ import timm
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from scipy.io import savemat
 
 from luab import cli
 from luab.archives import load_archives
@@ -434,6 +435,33 @@ def test_a_list_of_localisation_holds_classes_and_sizes(tmp_path, name, row):
         (tmp_path / f"wsol_test_{other}.txt").write_text(f"{image}{text}\n")
     with pytest.raises(DataError, match=rf"wsol_test_{name}\.txt"):
         build_manifest("wsol_test", tmp_path, tmp_path / "m.parquet", tmp_path / "m.json", partial=True, lists=tmp_path)
+
+
+@pytest.mark.parametrize("what", ["empty", "noise", "cut", "flipped", "a later version"])
+def test_a_devkit_that_is_none_is_refused(tmp_path, what):
+    kind = [("ILSVRC2012_ID", int), ("WNID", object), ("num_children", int)]
+    stream = io.BytesIO()
+    savemat(stream, {"synsets": np.array([(1, "n01440764", 0), (2, "n01443537", 0)], dtype=kind)}, do_compression=True)
+    whole = stream.getvalue()
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG").touch()
+    data = tmp_path / "ILSVRC2012_devkit_t12" / "data"
+    data.mkdir(parents=True)
+    (data / "ILSVRC2012_validation_ground_truth.txt").write_text("2\n")
+    (data / "meta.mat").write_bytes(whole)
+    out = (tmp_path / "m.parquet", tmp_path / "m.json")
+    assert build_manifest("imagenet_val", tmp_path, *out, partial=True)["n"] == 1
+    (data / "meta.mat").write_bytes(
+        {
+            "empty": b"",
+            "noise": bytes(range(256)) * 4,
+            "cut": whole[:-30],
+            "flipped": whole[:150] + bytes([whole[150] ^ 255]) + whole[151:],
+            "a later version": b"MATLAB 7.3 MAT-file".ljust(124, b"\0") + b"\x00\x02IM" + bytes(100),
+        }[what]
+    )
+    with pytest.raises(DataError, match=r"meta\.mat: expected the devkit's `synsets`"):
+        build_manifest("imagenet_val", tmp_path, *out, partial=True)
 
 
 def test_a_mask_that_is_a_pickle_is_refused(trap, tmp_path):
