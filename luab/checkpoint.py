@@ -173,7 +173,7 @@ def load_state(path: Path, key: str) -> dict[str, Any] | None:
             f"{path}: expected the state of an unfinished training, found something other than tensors and "
             "plain values; nothing of it was run. Remove it; the training then starts anew."
         ) from error
-    except (RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:
+    except (RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise DataError(
             f"{path}: the state of an unfinished training is damaged ({type(error).__name__}). "
             "Remove it; the training then starts anew."

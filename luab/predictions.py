@@ -64,7 +64,8 @@ def _read(path: Path, columns: tuple[str, ...], remedy: str) -> pa.Table:
             if missing := [name for name in columns if name not in present]:
                 raise DataError(f"{path}: no {', '.join(missing)}; the file has {', '.join(present)}. {remedy}")
             table = file.read(list(columns))
-    except (pa.ArrowException, OSError) as error:
+        table.validate(full=True)  # Arrow reads text that is none, and offsets beyond the values
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: expected a Parquet file, could not read it ({error}). {remedy}") from error
     distinct = pc.count_distinct(table["image_id"]).as_py()
     if not table.num_rows or distinct != table.num_rows:

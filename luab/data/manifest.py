@@ -60,6 +60,7 @@ def read_manifest_table(parquet: Path | str) -> pa.Table:
     path = Path(parquet)
     try:
         table = pq.read_table(path)
+        table.validate(full=True)  # Arrow reads text that is none, and offsets beyond the values
     except FileNotFoundError as error:
         raise DataError(f"{path}: expected this manifest; it is not there. Make it with `luab manifest`.") from error
     except (pa.ArrowInvalid, OSError) as error:

@@ -212,6 +212,7 @@ def read_points(parquet: Path, schema: pa.Schema) -> pa.Table:
     """
     try:
         table = pq.read_table(parquet)
+        table.validate(full=True)
     except FileNotFoundError as error:
         raise DataError(f"{parquet}: expected the points of a supervision; run `luab targets` first.") from error
     except (pa.ArrowInvalid, OSError) as error:

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pickle
+import random
 import re
 import struct
 import tarfile
@@ -28,7 +29,7 @@ from scipy.io import savemat
 from luab import cli
 from luab.archives import load_archives
 from luab.byproducts import imagenet_ab
-from luab.checkpoint import load_model, read_card, save_model
+from luab.checkpoint import load_model, load_state, read_card, save_model, save_state
 from luab.config import Packing, parse_study
 from luab.data.build_manifest import build_manifest
 from luab.data.build_pack import build_pack
@@ -36,6 +37,8 @@ from luab.data.coco_instances import read_instances
 from luab.data.dataset import EvaluationSet
 from luab.data.manifest import SCHEMA, read_manifest
 from luab.data.pack import Pack
+from luab.data.targets import SCHEMA as POINTS
+from luab.data.targets import read_targets
 from luab.data.testsets import TEST_SETS
 from luab.errors import ConfigError, DataError
 from luab.export import export
@@ -514,6 +517,46 @@ def test_labels_of_coco_are_its_classes():
     for bad in ([[80]], [[-1]]):
         with pytest.raises(DataError, match="expected classes from 0 to 79"):
             label_table(pa.table({"labels": bad}), 80)
+
+
+def sound_files(folder):
+    """One small file of each kind that others may have written, and how it is read."""
+    ids = [f"a{k:03d}" for k in range(50)]
+    rows = [{"image_id": i, "path": i, "labels": [1], "group": "", "width": 8, "height": 8, "boxes": []} for i in ids]
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "manifest.parquet")
+    half = pa.array([0.5] * 50, pa.float32())
+    pq.write_table(pa.table([ids, half, half], schema=POINTS), folder / "targets.parquet")
+    best = [[0, 1, 2, 3, 4]] * 50
+    pq.write_table(pa.table({"image_id": ids, "top5": best, "confidence": half}), folder / "predictions.parquet")
+    model = torch.nn.Linear(3, 2)
+    save_model(folder / "model.safetensors", model, {"run": {"seed": 1}})
+    save_state(folder, {"key": "k", "tensor": torch.arange(3), "log": [[0, 1.5]], "text": None})
+    return {
+        "manifest.parquet": read_manifest,
+        "targets.parquet": read_targets,
+        "predictions.parquet": lambda _: read_predictions(folder, "predictions", ("image_id", "top5", "confidence")),
+        "model.safetensors": lambda file: load_model(file, model, {"seed": 1}),
+        "state.pt": lambda file: load_state(file, "k"),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, of a damaged pickle's protocol
+def test_damage_of_any_kind_is_a_sentence_or_read(tmp_path):
+    rng, refused = random.Random(0), 0
+    for name, read in sound_files(tmp_path).items():
+        file = tmp_path / name
+        whole = file.read_bytes()
+        read(file)
+        for _ in range(150):
+            damaged = bytearray(whole)
+            for _ in range(rng.randint(1, 4)):
+                damaged[rng.randrange(len(whole))] = rng.randrange(256)
+            file.write_bytes(damaged[: rng.choice([len(whole), len(whole), rng.randrange(len(whole))])])
+            try:
+                read(file)
+            except DataError:
+                refused += 1
+    assert refused > 500  # of 750; flips in numbers and in unread parts are not seen
 
 
 # ---- no command is taken from data ----------------------------------------------------------------------------
