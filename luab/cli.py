@@ -218,6 +218,39 @@ def collect(config: Config = None) -> None:
     collect_scores(study_of(config))
 
 
+@app.command()
+def track(config: Config = None) -> None:
+    """Write what DVC shows of the results: names of models, headline numbers, data of plots."""
+    from luab.stages import track_results
+
+    track_results(study_of(config))
+
+
+@app.command()
+def publish(
+    remote: Annotated[str | None, typer.Option(help="DVC's name of it; else its default.", show_default=False)] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Of the commit.", show_default=False)] = None,
+    config: Config = None,
+) -> None:
+    """Send a finished study to DVC's remote and commit what git keeps of it."""
+    from luab.publishing import publish as publish_results
+
+    typer.echo(publish_results(study_of(config), remote, message))
+
+
+@app.command()
+def pull(
+    targets: Annotated[list[str] | None, typer.Argument(help="Files or folders; all where none is named.")] = None,
+    needs: Annotated[bool, typer.Option("--needs", help="Not them, but what Snakemake makes them from.")] = False,
+    remote: Annotated[str | None, typer.Option(help="DVC's name of it; else its default.", show_default=False)] = None,
+    config: Config = None,
+) -> None:
+    """Fetch results from DVC's remote: all, some, or what a file is made from."""
+    from luab.publishing import pull as pull_results
+
+    typer.echo(pull_results(study_of(config), targets or [], needs, remote))
+
+
 @render_app.command("table")
 def render_table(name: str, config: Config = None) -> None:
     """Render one table as csv, md and tex."""

@@ -1,5 +1,7 @@
 """Stages as the workflow calls them: paths and settings of one study, handed to functions that know of neither."""
 
+from pathlib import Path
+
 from luab.config import Study
 from luab.errors import ConfigError
 from luab.files import read_json
@@ -181,3 +183,20 @@ def render_whole_report(study: Study) -> None:
         deviations=DEVIATIONS,
     )
     render_report(sources, layout.report())
+
+
+def track_results(study: Study) -> None:
+    """Writes what DVC shows of the results: names of models, headline numbers, training curves."""
+    from luab.collect import read_scores
+    from luab.tracking import write_curves, write_dvc_file, write_metrics
+
+    layout, label = study.layout, study.label
+    runs = study.headline_runs()
+    files: dict[Path, list[Run]] = {}
+    for run in runs:
+        files.setdefault(layout.metrics(run), []).append(run)
+    write_metrics(read_scores(layout.scores_csv()), files)
+    alike = [tuple(of_file) for of_file in files.values()]
+    write_curves(layout.curves_csv(), {of_file: [layout.run(run) / "log.csv" for run in of_file] for of_file in alike})
+    models = {run: layout.run(run) / "model.safetensors" for run in runs}
+    write_dvc_file(layout.dvc_file(), models, files, layout.table("lambda_sweep", "csv"), layout.curves_csv(), label)

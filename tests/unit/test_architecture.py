@@ -25,6 +25,8 @@ STAGES = (
         "estimate",
         "plan",
         "stages",
+        "tracking",
+        "publishing",
         "provenance",
         "records",
         "status",

@@ -15,12 +15,10 @@ from luab.files import read_json
 from luab.render.registry import FIGURES, TABLES
 
 from ..conftest import Browser
-from .conftest import Checkout
+from .conftest import CONFIGS, TINY, Checkout
 
 pytestmark = pytest.mark.slow
 
-CONFIGS = ("config/demo.yaml", "tests/workflow/tiny/study.yaml")
-TINY = ("--profile", "profiles/demo", "--configfile", *CONFIGS)
 RUN = "imagenet/test_resnet/click-0.1/seed1"  # shown in no figure of examples
 FROM_SCORES = {
     f"{kind}_{name}"
@@ -29,15 +27,6 @@ FROM_SCORES = {
     if needs in ("scores", "coco_scores")
 }
 RENDERED = {f"table_{name}" for name in TABLES} | {f"figure_{name}" for name in FIGURES} | {"report"}
-
-
-@pytest.fixture(scope="session")
-def tiny(copy_checkout: Callable[[str], Checkout]) -> Checkout:
-    """A copy in which the tiny study has been run once."""
-    checkout = copy_checkout("tiny")
-    done = checkout.snakemake(*TINY, timeout_s=900)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    return checkout
 
 
 @contextlib.contextmanager
@@ -113,7 +102,7 @@ def test_a_clone_with_scores_alone_redraws_one_figure_whatever_the_file_times(
     assert done.returncode == 0, done.stderr
     assert clone.plan("results/figures/lambda_sweep.pdf", *TINY) == {}
     models = [f"results/runs/*/*/*/*/{name}" for name in ("run.json", "model.safetensors", "log.csv")]
-    lists = ["data/demo/manifests/*", "data/demo/targets/*/*"]
+    lists = ["data/manifests/*", "data/targets/*/*"]
     _take(tiny, clone, [name for pattern in (*models, *lists) for name in _found(tiny, pattern)])
     predictions = f"results/runs/{RUN}/predictions/all.json"
     assert clone.plan(predictions, *TINY) == {"predict_all": 1}
@@ -184,7 +173,7 @@ def test_nothing_is_left_to_do(tiny: Checkout) -> None:
 
 def test_a_touched_card_redoes_nothing(tiny: Checkout) -> None:
     (tiny.folder / f"results/runs/{RUN}/predictions/all.json").touch()
-    (tiny.folder / "data/demo/manifests/imagenet_val.json").touch()
+    (tiny.folder / "data/manifests/imagenet_val.json").touch()
     assert tiny.plan(*TINY) == {}
 
 
@@ -238,7 +227,7 @@ def test_changed_code_redoes_cheap_stages_only(tiny: Checkout) -> None:
 
 
 def test_results_stand_without_the_unpacked_trees(tiny: Checkout) -> None:
-    raw = tiny.folder / "data" / "demo" / "raw"
+    raw = tiny.folder / "data" / "raw"
     away = tiny.folder / "away"
     away.mkdir()
     trees = [path for path in raw.iterdir() if path.is_dir()]

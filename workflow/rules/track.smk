@@ -1,0 +1,22 @@
+# What a finished study says of itself to others.
+
+
+# Names of models, headline numbers and curves for DVC; the table lambda_sweep is plotted too, as it stands.
+rule track:
+    input:
+        PLAN.tracking_inputs(),
+    output:
+        dvc=f"{RESULTS}/dvc.yaml",
+        metrics=PLAN.tracking_outputs(),
+        curves=f"{RESULTS}/plots/training.csv",
+    log:
+        "logs/track.log",
+    localrule: True
+    conda:
+        "../envs/luab.yaml"
+    params:
+        label=STUDY.label,
+        headline=[PLAN.headline_lambda(needs) for needs in ("scores", "coco_scores")],
+        code=CODE("luab.tracking"),
+    shell:
+        "python -m luab track > {log} 2>&1"
