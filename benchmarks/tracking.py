@@ -5,7 +5,7 @@
 The files of config/config.yaml are made up in a clone of this checkout, each with content of its own: models of
 --model-kb and tables of --table-kb (real ones are larger: times here are those of many files, not of many bytes).
 Snakemake takes them for its own (--touch). Then: publish; status; a clone that fetches everything and plans; and a
-second study that shares the data and half of the trainings. Beside each size stands what a copy of the results would take.
+second study that shares the data and half of the trainings. Beside its size stands what a copy would take.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def measure(folder: Path, model_bytes: int, table_bytes: int, repeats: int) -> d
     run(folder, "git", "clone", "--quiet", str(REPOSITORY), "study")
     sizes = {".safetensors": model_bytes, ".parquet": table_bytes}
     plan_of(study, FIRST)
-    files = make_up(study, sizes)
+    files = make_up(study, sizes, version=0)
     found: dict[str, float] = {"files": files, "trainings": len(list(study.glob("results/runs/**/model.safetensors")))}
     run(study, *python("dvc", "remote", "add", "--quiet", "--default", "storage", str(remote)))
     run(study, "git", *IDENTITY, "commit", "--quiet", "-am", "Study")
@@ -72,7 +73,7 @@ def measure(folder: Path, model_bytes: int, table_bytes: int, repeats: int) -> d
 
     before = {path for path in study.rglob("*") if path.is_file()}
     plan_of(study, SECOND)
-    make_up(study, sizes)
+    make_up(study, sizes, version=1)
     found["second_publish_s"] = timed(lambda: publish(study))
     found["second_growth_mb"] = megabytes(remote) - found["remote_mb"]
     new = [path for path in (study / "results" / "runs").rglob("*") if path.is_file() and path not in before]
@@ -91,8 +92,8 @@ def plan_of(study: Path, seeds: list[int]) -> None:
             shutil.rmtree(path)
 
 
-def make_up(study: Path, sizes: dict[str, int]) -> int:
-    """Writes each file of the plan that is missing, renders all products anew, and lets Snakemake know; their number."""
+def make_up(study: Path, sizes: dict[str, int], version: int) -> int:
+    """Writes what is missing of the plan, and all products anew, and lets Snakemake know; the number of files."""
     listed = run(study, *snakemake("--summary", "all")).splitlines()
     names = [line.split("\t")[0] for line in listed if "\t" in line and not line.startswith("output_file")]
     for name in names:
@@ -101,7 +102,7 @@ def make_up(study: Path, sizes: dict[str, int]) -> int:
         if path.exists() and not drawn:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        rng = np.random.default_rng(abs(hash((name, str(drawn and time.time())))))
+        rng = np.random.default_rng([zlib.crc32(name.encode()), version])
         if path.name == "dvc.yaml":
             path.write_text("metrics: []\n")
         elif path.suffix == ".json":
@@ -178,8 +179,8 @@ def show(found: dict[str, float]) -> None:
     growth, new, copy = found["second_growth_mb"], found["second_new_runs_mb"], found["results_mb"]
     console.print(
         f"First study: {copy:.1f} MB of files, {found['remote_mb']:.1f} MB in the remote. Second study, half of its "
-        f"trainings shared: its new runs are {new:.1f} MB, the remote grew by {growth:.1f} MB ({growth / new:.2f} times), "
-        f"a copy would take {copy:.1f} MB ({copy / growth:.1f} times that)."
+        f"trainings shared: its new runs are {new:.1f} MB, the remote grew by {growth:.1f} MB ({growth / new:.2f} "
+        f"times), a copy would take {copy:.1f} MB ({copy / growth:.1f} times that)."
     )
 
 

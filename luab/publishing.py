@@ -77,6 +77,11 @@ def pull(study: Study, targets: Sequence[str] = (), needs: bool = False, remote:
     if unknown := [path for path in paths if not _is_kept(path, kept)]:
         raise ConfigError(f"{unknown[0]}: expected a file or folder that DVC keeps, below {', '.join(sorted(kept))}.")
     _dvc("pull", *_remote(remote), *paths)
+    if absent := [path for path in paths if not Path(path).exists()]:  # below a folder that is kept DVC passes it over
+        raise DataError(
+            f"{absent[0]}: expected it in what this commit names; DVC keeps no such file or folder. See what there is: "
+            f"dvc list --recursive . {Path(absent[0]).parents[-2] if '/' in absent[0] else '.'}"
+        )
     return f"Here now: {', '.join(paths) or 'all that DVC keeps'}."
 
 

@@ -29,8 +29,8 @@ _DESCRIPTIONS = {
     "click": "LUAB, regresses the annotators' clicks",
 }
 _HEAD = """\
-# Written by the workflow: what DVC shows of the results in this folder. `dvc metrics show`, `dvc plots show`,
-# `dvc artifacts get <address of this repository> results:<name>`.
+# Written by the workflow: what DVC shows of the results in this folder. `dvc metrics show`, `dvc plots show`; of a
+# tagged version (git tag -a results=<name>@v1.0.0) `dvc artifacts get <address of this repository> results:<name>`.
 """
 
 

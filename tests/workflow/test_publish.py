@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -132,7 +133,7 @@ def test_scores_come_without_models_and_give_the_same_table(study: Checkout, clo
     done = clone.snakemake("--cores", "1", SCORES)
     assert done.returncode == 0 and (clone.folder / SCORES).read_bytes() == before, done.stderr
     missing = refused(clone, "publish")
-    assert "are missing" in missing and "model.safetensors" in missing and "luab pull" in missing
+    assert "are missing: data/" in missing and "fetch them with `luab pull`" in missing
 
 
 def test_a_model_and_its_lists_are_enough_to_predict(clone: Checkout) -> None:
@@ -156,10 +157,13 @@ def test_a_whole_pull_leaves_nothing_to_do(study: Checkout, clone: Checkout) -> 
     assert difference["config/config.yaml"]["random_points_seed"] == {"old": 0, "new": 1}
 
 
-def test_one_model_by_its_name(study: Checkout, tmp_path: Path) -> None:
-    dvc(study, "artifacts", "get", str(study.folder), f"results:{NAME}", "--out", str(tmp_path / "m"))
-    model = study.folder / "results" / "runs" / RUN / "model.safetensors"
-    assert (tmp_path / "m").read_bytes() == model.read_bytes()
+def test_one_model_by_its_name_or_path(study: Checkout, tmp_path: Path) -> None:
+    model = f"results/runs/{RUN}/model.safetensors"
+    git(study.folder, "tag", "-a", "-m", "First", f"results={NAME}@v1.0.0")
+    dvc(study, "artifacts", "get", str(study.folder), f"results:{NAME}", "--out", str(tmp_path / "by name"))
+    dvc(study, "get", str(study.folder), model, "--out", str(tmp_path / "by path"))
+    for place in ("by name", "by path"):
+        assert (tmp_path / place).read_bytes() == (study.folder / model).read_bytes()
 
 
 def test_what_pull_cannot_fetch_is_told(clone: Checkout) -> None:
@@ -170,7 +174,12 @@ def test_what_pull_cannot_fetch_is_told(clone: Checkout) -> None:
     assert "no remote 'storge'. Did you mean storage?" in refused(clone, "pull", "--remote", "storge", "results/runs")
     assert "kept by git" in luab(clone, "pull", SCORES)
     told = refused(clone, "pull", "results/runs/imagenet/resnet51")
-    assert "DVC could not finish `pull`" in told and "resnet51" in told
+    assert "DVC keeps no such file or folder" in told and "resnet51" in told
+    remote = Path(dvc(clone, "config", "core.remote").strip())
+    shutil.rmtree(clone.folder / ".dvc" / "cache", ignore_errors=True)
+    dvc(clone, "remote", "add", "--quiet", "elsewhere", str(clone.folder.parent / remote / "nothing there"))
+    told = refused(clone, "pull", "--remote", "elsewhere", "data/targets")
+    assert "DVC could not finish `pull`" in told and "run it again" in told
 
 
 def test_a_second_study_that_shares_runs_sends_the_rest_alone(study: Checkout, tmp_path: Path) -> None:
@@ -222,14 +231,15 @@ def test_s3_takes_and_gives(study: Checkout, clone: Checkout, tmp_path: Path) ->
     import boto3
     from moto.server import ThreadedMotoServer
 
-    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "planted-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    secret = f"planted-{time.time_ns()}"
+    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": secret, "AWS_DEFAULT_REGION": "us-east-1"}
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
         address = f"http://{host}:{port}"
         client = boto3.client(
-            "s3", endpoint_url=address, aws_access_key_id="k", aws_secret_access_key="planted-secret",
+            "s3", endpoint_url=address, aws_access_key_id="k", aws_secret_access_key=secret,
             region_name="us-east-1",
         )  # fmt: skip
         client.create_bucket(Bucket="bucket")
@@ -243,6 +253,6 @@ def test_s3_takes_and_gives(study: Checkout, clone: Checkout, tmp_path: Path) ->
         assert fetched.returncode == 0, fetched.stderr
         assert big_files(clone) == {".csv", ".json", ".jsonl", ".parquet", ".safetensors"}
         everything = [path for path in clone.folder.rglob("*") if path.is_file() and ".git" not in path.parts]
-        assert not [path for path in everything if b"planted-secret" in path.read_bytes()]
+        assert not [path for path in everything if secret.encode() in path.read_bytes()]
     finally:
         server.stop()
