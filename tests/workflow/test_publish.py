@@ -154,7 +154,7 @@ def test_a_whole_pull_leaves_nothing_to_do(study: Checkout, clone: Checkout) -> 
     config.write_text(config.read_text().replace("random_points_seed: 0", "random_points_seed: 1"))
     assert "Snakemake would make files anew" in refused(clone, "publish")
     difference = json.loads(dvc(clone, "params", "diff", "--json"))
-    assert difference["config/config.yaml"]["random_points_seed"] == {"old": 0, "new": 1}
+    assert difference["config/config.yaml"]["random_points_seed"].items() >= {"old": 0, "new": 1}.items()
 
 
 def test_one_model_by_its_name_or_path(study: Checkout, tmp_path: Path) -> None:
