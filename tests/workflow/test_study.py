@@ -86,7 +86,8 @@ def test_the_report_holds_the_study_and_asks_for_nothing_else(tiny: Checkout, br
     cards = len(list((tiny.folder / "results").glob("runs/*/*/*/seed*/run.json")))
     assert len(driver.find_elements("css selector", "#runs-table tbody tr")) == cards > 8
     assert len(driver.find_elements("css selector", "#browser-class option")) > 20
-    assert len(driver.find_elements("css selector", "#headline tbody tr")) > 5
+    assert len(driver.find_elements("css selector", "#headline table")) == 2  # ImageNet and COCO, one backbone each
+    assert len(driver.find_elements("css selector", "#headline tbody tr")) > 20
 
 
 def test_a_clone_with_scores_alone_redraws_one_figure_whatever_the_file_times(
@@ -165,6 +166,12 @@ def test_two_runs_are_compared_image_by_image(tiny: Checkout) -> None:
         for seed, column in (("0", "first"), ("1", "second")):
             assert row[column] == scores["none", "test_resnet", seed, row["benchmark"], row["metric"], ""]
             assert 0 <= float(row[f"{column}_low"]) <= float(row[f"{column}_high"]) or row["better"] == "lower"
+
+
+def test_the_headline_fits_a_narrow_terminal(tiny: Checkout) -> None:
+    said = tiny.python("-m", "luab", "headline", *OF_TINY, COLUMNS="80").stdout
+    assert "test_resnet (demo world)" in said and "test_resnet on COCO (demo world)" in said and "mAP small" in said
+    assert "…" not in said and all(len(line) <= 80 for line in said.splitlines())
 
 
 def test_nothing_is_left_to_do(tiny: Checkout) -> None:
