@@ -11,7 +11,7 @@
 #       scores/<benchmark>.json
 #     scores.csv                      every number, tidy
 #     tables/<name>.{csv,md,tex}      figures/<name>.{pdf,png}      report.html
-#     dvc.yaml  metrics/  plots/      what DVC shows of them
+#     dvc.yaml  metrics/  plots/      what DVC shows of them      ro-crate-metadata.json
 from snakemake.utils import min_version
 
 min_version("9.20")
@@ -46,3 +46,4 @@ rule all:
         all_figures(),
         f"{RESULTS}/report.html",
         f"{RESULTS}/dvc.yaml",
+        f"{RESULTS}/ro-crate-metadata.json",

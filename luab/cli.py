@@ -227,6 +227,14 @@ def track(config: Config = None) -> None:
 
 
 @app.command()
+def describe(config: Config = None) -> None:
+    """Describe all results for machines, as an RO-Crate: results/ro-crate-metadata.json."""
+    from luab.stages import describe_results
+
+    describe_results(study_of(config))
+
+
+@app.command()
 def publish(
     remote: Annotated[str | None, typer.Option(help="DVC's name of it; else its default.", show_default=False)] = None,
     message: Annotated[str | None, typer.Option("--message", "-m", help="Of the commit.", show_default=False)] = None,

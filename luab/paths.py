@@ -158,6 +158,10 @@ class Layout:
         """Names of models, metrics and plots, for DVC."""
         return self.results / "dvc.yaml"
 
+    def crate(self) -> Path:
+        """Description of all results for machines."""
+        return self.results / "ro-crate-metadata.json"
+
     def report(self) -> Path:
         """The whole study in one page."""
         return self.results / "report.html"

@@ -18,7 +18,7 @@ from luab.records import PROVENANCE, Record, read_records
 
 DVC_FILE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
-KEPT_BY_GIT = ("scores.csv", PROVENANCE, "dvc.yaml", "metrics", "plots", "tables")
+KEPT_BY_GIT = ("scores.csv", PROVENANCE, "dvc.yaml", "metrics", "plots", "ro-crate-metadata.json", "tables")
 """What publish commits of the folder of results, beside dvc.lock and the configuration."""
 _NOTHING_TO_DO = "Nothing to be done"
 _SHOWN = 5
@@ -191,7 +191,7 @@ def _refuse_other_folders(layout: Layout) -> None:
 def _refuse_missing(study: Study) -> None:
     layout, plan = study.layout, Plan.of(study)
     wanted = [Path(name) for name in (*plan.prepared(), *plan.report_inputs(), *plan.tracking_outputs())]
-    wanted += [layout.dvc_file(), layout.report()]
+    wanted += [layout.dvc_file(), layout.crate(), layout.report()]
     for run in study.runs():
         part = study.part(run.dataset)
         wanted += [layout.run_json(run), layout.run(run) / "model.safetensors"]

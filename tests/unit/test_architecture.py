@@ -26,6 +26,7 @@ STAGES = (
         "plan",
         "stages",
         "tracking",
+        "crate",
         "publishing",
         "provenance",
         "records",

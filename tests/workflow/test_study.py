@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from luab.files import read_json
+from luab.files import file_sha256, read_json
 from luab.render.registry import FIGURES, TABLES
 
 from ..conftest import Browser
@@ -26,7 +26,9 @@ FROM_SCORES = {
     for name, needs in names.items()
     if needs in ("scores", "coco_scores")
 }
-RENDERED = {f"table_{name}" for name in TABLES} | {f"figure_{name}" for name in FIGURES} | {"report"}
+RENDERED = (
+    {f"table_{name}" for name in TABLES} | {f"figure_{name}" for name in FIGURES} | {"report", "track", "describe"}
+)
 
 
 @contextlib.contextmanager
@@ -168,6 +170,22 @@ def test_two_runs_are_compared_image_by_image(tiny: Checkout) -> None:
             assert 0 <= float(row[f"{column}_low"]) <= float(row[f"{column}_high"]) or row["better"] == "lower"
 
 
+def test_the_crate_names_every_result_with_its_digest(tiny: Checkout) -> None:
+    results = tiny.folder / "results"
+    entities = read_json(results / "ro-crate-metadata.json")["@graph"]
+    listed = {entity["@id"]: entity for entity in entities if entity["@type"] == "File"}
+    there = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
+    beside = {"ro-crate-metadata.json", "provenance.jsonl", "dvc.yaml", ".gitkeep"}  # of it, after it, for DVC
+    assert {name for name in there - beside if not name.startswith(("metrics/", "plots/"))} - listed.keys() == {
+        name
+        for name in there
+        if name.endswith(("attempts.jsonl", "progress.json"))  # how a training went
+    }
+    for name, entity in listed.items():
+        assert file_sha256(results / name) == entity["sha256"], name
+        assert (results / name).stat().st_size == int(entity["contentSize"])
+
+
 def test_the_headline_fits_a_narrow_terminal(tiny: Checkout) -> None:
     said = tiny.python("-m", "luab", "headline", *OF_TINY, COLUMNS="80").stdout
     assert "test_resnet (demo world)" in said and "test_resnet on COCO (demo world)" in said and "mAP small" in said
@@ -189,7 +207,7 @@ def test_a_changed_prediction_redoes_what_hangs_on_it(tiny: Checkout) -> None:
         tiny.folder / f"results/runs/{RUN}/predictions/all.json", lambda text: text.replace("{", '{"a": 1,', 1)
     ):
         counts = tiny.plan(*TINY)
-    assert counts == dict.fromkeys({"score_all", "collect", "report", "all"} | FROM_SCORES, 1)
+    assert counts == dict.fromkeys({"score_all", "collect", "report", "track", "describe", "all"} | FROM_SCORES, 1)
 
 
 def test_a_changed_label_draws_again_and_trains_nothing(tiny: Checkout) -> None:

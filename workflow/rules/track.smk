@@ -20,3 +20,21 @@ rule track:
         code=CODE("luab.tracking"),
     shell:
         "python -m luab track > {log} 2>&1"
+
+
+# An RO-Crate: every file with its digest, and every action with what went in and came out.
+rule describe:
+    input:
+        PLAN.crate_inputs(),
+    output:
+        f"{RESULTS}/ro-crate-metadata.json",
+    log:
+        "logs/describe.log",
+    localrule: True
+    conda:
+        "../envs/luab.yaml"
+    params:
+        label=STUDY.label,
+        code=CODE("luab.crate"),
+    shell:
+        "python -m luab describe > {log} 2>&1"
