@@ -1,5 +1,7 @@
 """The `luab` command: every stage of the study by hand; the workflow's rules call the same functions."""
 
+import dataclasses
+import json
 import os
 import sys
 import traceback
@@ -304,6 +306,26 @@ def compare(
     if csv:
         write_comparison(csv, rows, resamples)
     print_comparison(study, *runs, rows, resamples)
+
+
+@app.command()
+def trace(
+    table: Annotated[Path, typer.Argument(help="E.g. results/tables/imagenet_main.csv")],
+    cell: Annotated[
+        list[str],
+        typer.Option(help="What names the number: resnet50,click,imagenet_a or backbone=resnet50,...; repeated."),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    config: Config = None,
+) -> None:
+    """Follow a number back to scores, predictions, model, recipe, data and machine; exit code 1 where one differs."""
+    from luab.trace import print_trace
+    from luab.trace import trace as follow_back
+
+    found = follow_back(study_of(config), table, cell)
+    typer.echo(json.dumps(dataclasses.asdict(found), ensure_ascii=False)) if as_json else print_trace(found)
+    if any(found.problems()):
+        raise typer.Exit(1)
 
 
 @app.command()

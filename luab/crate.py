@@ -51,7 +51,7 @@ class Byproducts:
     """One archive of annotation byproducts as it was indexed: None and "" stand for what is not known."""
 
     name: str
-    sha256: str
+    sha256: str | None
     url: str | None = None
     licence: str = ""
 

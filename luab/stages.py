@@ -214,7 +214,7 @@ def describe_results(study: Study) -> None:
     byproducts = []
     for dataset in study.parts:
         name = f"{dataset}_ab"
-        entry, sha256 = listed.get(name), read_json(card(layout.index(name)))["sha256"]
+        entry, sha256 = listed.get(name), read_json(card(layout.index(name))).get("source_sha256")
         byproducts.append(
             Byproducts(name, sha256, entry.sources[0].url, entry.licence or "") if entry else Byproducts(name, sha256)
         )

@@ -26,6 +26,7 @@ STAGES = (
         "plan",
         "stages",
         "tracking",
+        "trace",
         "crate",
         "publishing",
         "provenance",
