@@ -92,24 +92,32 @@ def find_cell(numbers: pd.DataFrame, cell: Sequence[str], path: Path) -> "Mappin
     """
     names = [name for name in _NAMES if name in numbers]
     found = numbers
-    for term in [part.strip() for text in cell for part in text.split(",") if part.strip()]:
-        column, given, value = term.partition("=")
-        if given and column not in names:
-            raise ConfigError(f"--cell {term}: {path.name} has no such column. {near_names(column, names)}")
-        columns, wanted = ([column], value) if given else (names, term)
-        chosen = found[columns].map(_equal, wanted=wanted).any(axis=1)
-        if not chosen.any():
-            values = {str(value) for name in columns for value in found[name]} - {""}
-            raise ConfigError(f"--cell {term}: no number of {path.name} is called so. {near_names(wanted, values)}")
-        found = found[chosen]
+    for text in cell:
+        whole = _fits(numbers, names, text.strip()).any()  # a title may have a comma of its own
+        for term in [text.strip()] if whole else [part.strip() for part in text.split(",") if part.strip()]:
+            column, given, value = term.partition("=")
+            if given and column not in names:
+                raise ConfigError(f"--cell {term}: {path.name} has no such column. {near_names(column, names)}")
+            chosen = _fits(found, names, term)
+            if not chosen.any():
+                values = {str(there) for name in ([column] if given else names) for there in found[name]} - {""}
+                near = near_names(value if given else term, values)
+                raise ConfigError(f"--cell {term}: no number of {path.name} is called so. {near}")
+            found = found[chosen]
     if len(found) > 1:
-        shown = ["  " + " ".join(f"{n}={row[n]}" for n in names if str(row[n])) for _, row in found.iterrows()]
+        shown = ["  " + " ".join(f"{n}={row[n]}" for n in names) for _, row in found.iterrows()]
         more = [f"  ... and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
         raise ConfigError(
             "\n".join([f"--cell: expected what names one number, found {len(found)}:", *shown[:_SHOWN], *more])
             + "\nAdd terms, for example --cell backbone=...,benchmark=...,metric=..."
         )
     return found.iloc[0].to_dict()
+
+
+def _fits(numbers: pd.DataFrame, names: list[str], term: str) -> "pd.Series":
+    column, given, value = term.partition("=")
+    columns = [column] if given and column in names else names
+    return numbers[columns].map(_equal, wanted=value if given else term).any(axis=1)
 
 
 def _equal(there: object, wanted: str) -> bool:
@@ -205,7 +213,7 @@ def _training(layout: Layout, run: Run) -> Link:
         Link("seed", str(run.seed)),
         Link("commit", str(commit or "none: not a git checkout")),
         Link("code", f"digest {told.get('code', {}).get('train', 'unknown')}"),
-        *(_input(layout, run, name, digest) for name, digest in sorted(told["inputs"].items())),
+        *(_input(layout, run, told["recipe"], name, digest) for name, digest in sorted(told["inputs"].items())),
         Link("versions", ", ".join(f"{name} {version}" for name, version in told["versions"].items())),
         Link("hardware", on or "unknown"),
         Link("time", f"{told['seconds'] / 3600:.3g} h, {told.get('processes', 1)} processes"),
@@ -213,14 +221,21 @@ def _training(layout: Layout, run: Run) -> Link:
     return Link("training", str(path), links=links)
 
 
-def _input(layout: Layout, run: Run, name: str, digest: str) -> Link:
-    """A list of images or points that was trained on, and the archive that points come from."""
+def _input(layout: Layout, run: Run, recipe: Mapping[str, Any], name: str, digest: str) -> Link:
+    """Images, points and the archive that these come from, or the weights that a training began with."""
     kind, _, supervision = name.partition("_")
-    if kind not in ("targets", "labels"):
-        path = card(layout.manifest(name))
-        return _carded(f"images {name}", path, "ids_sha256", digest, [])
-    path = card(layout.target(supervision, run.dataset))
-    return _carded(f"{kind} {supervision}", path, "sha256", digest, [_index(layout, f"{run.dataset}_ab")])
+    if kind in ("targets", "labels"):
+        path = card(layout.target(supervision, run.dataset))
+        return _carded(f"{kind} {supervision}", path, "sha256", digest, [_index(layout, f"{run.dataset}_ab")])
+    if name == "pack":
+        return _carded(name, card(layout.pack("imagenet_train")), "sha256", digest, [])
+    if name == "initial":
+        if recipe.get("initial") != "imagenet":
+            return Link("initial weights", f"{recipe.get('initial')}: SHA-256 {digest}")
+        first = run.imagenet_baseline
+        state = _as_said(digest, _model(layout, first))
+        return Link("initial weights", f"{first.folder}: SHA-256 {digest}", state, [_training(layout, first)])
+    return _carded(f"images {name}", card(layout.manifest(name)), "ids_sha256", digest, [])
 
 
 def _index(layout: Layout, name: str) -> Link:
@@ -241,6 +256,8 @@ def _index(layout: Layout, name: str) -> Link:
 
 
 def _statistic(study: Study, table: str, row: "Mapping[Hashable, Any]") -> Link:
+    if row["value"] == "":
+        raise ConfigError(f"{table}: {row['interface']} has no such number, its cell is empty. Name another one.")
     layout = study.layout
     of = {"browsing": ["imagenet_ab"], "tagging": ["coco_ab"]}.get(str(row.get("interface", "")))
     names = of or (["imagenet_ab"] if table == "byproduct_statistics" else ["coco_ab"])
