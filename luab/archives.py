@@ -16,7 +16,9 @@ _UNPUBLISHED = "none published"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""A name that is no path, no option and nothing to a shell."""
+FileName = Annotated[str, Field(pattern=FILE_NAME)]
 Count = Annotated[int, Field(ge=0)]
 
 

@@ -5,7 +5,7 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,19 @@ def read_card(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            card: dict[str, Any] = json.loads((file.metadata() or {})["luab"])
-            return card
+            card = json.loads((file.metadata() or {})["luab"])
     except FileNotFoundError as error:
         raise DataError(f"{path}: expected trained weights, found no file. Train this run first.") from error
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: expected safetensors with a luab card, found something else ({error}). "
             "Remove the file and train again."
         ) from error
+    if not isinstance(card, dict):
+        raise DataError(
+            f"{path}: expected an object as luab card, found a {type(card).__name__}. Remove the file and train again."
+        )
+    return card
 
 
 def load_model(path: Path, model: nn.Module, run: dict[str, Any]) -> None:
@@ -62,7 +66,7 @@ def load_model(path: Path, model: nn.Module, run: dict[str, Any]) -> None:
         run: Identity that the card must carry.
 
     Raises:
-        DataError: The weights are another run's, of other shapes, or damaged.
+        DataError: The weights are another run's, of other shapes or number types, or damaged.
     """
     found = read_card(path).get("run")
     if found != run:
@@ -73,8 +77,7 @@ def load_model(path: Path, model: nn.Module, run: dict[str, Any]) -> None:
         weights = load_file(path)
     except SafetensorError as error:
         raise DataError(f"{path}: the weights are damaged ({error}). Remove the file and train again.") from error
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    expected, stored = kinds(model.state_dict()), kinds(weights)
     wrong = [name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name)]
     if wrong:
         name = sorted(wrong)[0]
@@ -83,6 +86,14 @@ def load_model(path: Path, model: nn.Module, run: dict[str, Any]) -> None:
             f"{expected.get(name, 'none')}, found {stored.get(name, 'none')}). Remove it and train again."
         )
     model.load_state_dict(weights)
+
+
+def kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Shape and number type of each tensor, as text: what a checkpoint must have in common with its model."""
+    return {
+        name: f"{tuple(tensor.shape)}{'' if tensor.dtype == torch.float32 else f' {tensor.dtype}'}"
+        for name, tensor in tensors.items()
+    }
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ import typer
 from luab import launch
 from luab.config import Study, load_study
 from luab.errors import ConfigError, LuabError
-from luab.files import read_json
 from luab.paths import DATASET, Run
 
 if TYPE_CHECKING:
@@ -129,13 +128,14 @@ def unpack(dataset: str, config: Config = None) -> None:
     """Unpack the verified archives of one dataset."""
     from luab.plan import Plan
     from luab.unpacking import unpack_all
+    from luab.verifying import archived
 
     study = study_of(config)
     layout = study.layout
-    cards = {name: read_json(layout.archive_card(name)) for name in Plan.of(study).trees(dataset)}
-    if not cards:
+    names = Plan.of(study).trees(dataset)
+    if not names:
         raise ConfigError(f"{dataset}: config/archives.yaml has no archive to unpack for this dataset.")
-    files = {name: layout.archive_folder() / card["file"] for name, card in cards.items()}
+    files = {name: archived(layout.archive_folder(), layout.archive_card(name))[0] for name in names}
     unpack_all(files, layout.raw_folder(dataset), layout.raw_card(dataset), dataset)
 
 
@@ -350,6 +350,21 @@ def sanity(
 
     if not print_verdicts(evaluate(study, backbone, weights, expected, names), study.label):
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    run: RunName,
+    out: Annotated[Path, typer.Option(help="Folder to make; nothing may be there but an empty folder.")],
+    config: Config = None,
+) -> None:
+    """Write a trained run as a folder that timm loads without luab, in the usual layout of the Hugging Face hub."""
+    study = study_of(config)
+    # The folder itself, as a shell completes it, is a name too.
+    wanted = run_of(run.removeprefix(f"{study.paths.results / 'runs'}/"))
+    from luab.export import export as export_run
+
+    typer.echo(export_run(study, wanted, out))
 
 
 @app.command()

@@ -132,7 +132,7 @@ def read_json(path: Path | str) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
         raise DataError(f"{path}: expected this JSON file; it is not there. Run the step that writes it.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of brackets in brackets in brackets
         raise DataError(
             f"{path}: expected JSON, found something else ({error}). Remove the file and make it again."
         ) from error

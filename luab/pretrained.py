@@ -55,7 +55,7 @@ def put_into(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], what: str
 
     Args:
         backbone: A timm classifier.
-        tensors: From `read_backbone`.
+        tensors: From `read_backbone`; floating point of any width.
         what: Names the file and the model that it should be of, for the message: "<file>: ... of <model>".
         new_classifier: Whether the backbone keeps its own classifier, of whatever size.
 
@@ -65,8 +65,7 @@ def put_into(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], what: str
     new = _classifier_prefix(backbone) if new_classifier else None
     wanted = {name: tensor for name, tensor in backbone.state_dict().items() if new is None or not name.startswith(new)}
     given = {name: tensor for name, tensor in tensors.items() if new is None or not name.startswith(new)}
-    expected = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
-    found = {name: tuple(tensor.shape) for name, tensor in given.items()}
+    expected, found = _kinds(wanted), _kinds(given)
     # Counters of batches seen; files of old checkpoints lack them and evaluation never reads them.
     wrong = sorted(
         name for name in expected.keys() | found.keys()
@@ -79,6 +78,14 @@ def put_into(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], what: str
         )
     with torch.no_grad():
         backbone.load_state_dict(given, strict=False)
+
+
+def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Shape of each tensor as text, and whether it holds other than floating-point numbers."""
+    return {
+        name: f"{tuple(tensor.shape)}{'' if tensor.is_floating_point() else f' {tensor.dtype}'}"
+        for name, tensor in tensors.items()
+    }
 
 
 def _classifier_prefix(backbone: nn.Module) -> str:

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
+_OF_WEIGHTS = (
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only",
+)  # fmt: skip
 _LATER = ("sync_batchnorm", "initial", "initial_sha256")
 
 
@@ -69,6 +72,15 @@ class Recipe(Closed):
             )
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             raise ValueError("mixup and cutmix pair images: batch_size must be even")
+        return self
+
+    @model_validator(mode="after")
+    def _loads_nothing(self) -> "Recipe":
+        if found := sorted(set(self.model_kwargs) & set(_OF_WEIGHTS)):
+            raise ValueError(
+                f"model_kwargs: {', '.join(found)} would make timm load other files or build another kind of model; "
+                "weights to begin with are named by `initial`"
+            )
         return self
 
     @model_serializer(mode="wrap")

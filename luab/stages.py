@@ -5,7 +5,6 @@ from pathlib import Path
 
 from luab.config import Study
 from luab.errors import ConfigError
-from luab.files import read_json
 from luab.paths import Run, card
 from luab.plan import CAPTIONS, DEVIATIONS, Plan
 from luab.sources import source_root
@@ -24,10 +23,11 @@ def make_index(study: Study, byproducts: str) -> str:
         raise ConfigError(f"index: expected imagenet_ab or coco_ab, found {byproducts!r}.")
     from luab.archives import load_archives
     from luab.byproducts import cards, coco_ab, imagenet_ab
+    from luab.verifying import archived
 
     layout = study.layout
-    archive, parquet = read_json(layout.archive_card(byproducts)), layout.index(byproducts)
-    file, sha256 = layout.archive_folder() / archive["file"], archive["sha256"]
+    parquet = layout.index(byproducts)
+    file, sha256 = archived(layout.archive_folder(), layout.archive_card(byproducts))
     listed = load_archives(study.paths.archives).get(byproducts)
     known = listed.counts if listed and listed.sha256 == sha256 else None
     if byproducts == "imagenet_ab":
@@ -64,7 +64,9 @@ def make_manifest(study: Study, dataset: str) -> None:
     path = layout.manifest(dataset)
     extra = {}
     if dataset == "imagenet_real":
-        real = layout.archive_folder() / read_json(layout.archive_card("imagenet_real"))["file"]
+        from luab.verifying import archived
+
+        real, _ = archived(layout.archive_folder(), layout.archive_card("imagenet_real"))
         extra = {"val": layout.manifest("imagenet_val"), "real": real}
     if dataset.startswith("wsol_"):
         extra = {"lists": layout.archive_folder()}

@@ -2,17 +2,19 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luab.archives import Archive, Source
+from luab.archives import FILE_NAME, Archive, Source
 from luab.errors import DataError
 from luab.files import file_sha256, read_json, write_json
 from luab.progress import progress
 
 _CHUNK_BYTES = 1 << 16
+_FILE = re.compile(FILE_NAME)
 
 
 def verify(archive: Archive, folder: Path) -> dict[str, Any]:
@@ -156,6 +158,26 @@ def known_sha256(path: Path) -> str:
     """SHA-256 of a file, from its stamp where the file is untouched since."""
     stamped = _stamped(path)
     return stamped.sha256 if stamped else file_sha256(path)
+
+
+def archived(folder: Path, card: Path) -> tuple[Path, str]:
+    """The verified file that a card names, and its SHA-256 there.
+
+    Args:
+        folder: Where archives lie.
+        card: What `luab.fetching.fetch` wrote.
+
+    Raises:
+        DataError: The card is missing or damaged, or names a file elsewhere.
+    """
+    content = read_json(card)
+    name, sha256 = (content.get(key) for key in ("file", "sha256")) if isinstance(content, dict) else (None, None)
+    if not isinstance(name, str) or not isinstance(sha256, str) or not _FILE.fullmatch(name):
+        raise DataError(
+            f"{card}: expected the card of a download with the name of its file in {folder} and its sha256, found "
+            f"file {name!r}. Remove the card and fetch again: luab fetch {card.stem}"
+        )
+    return folder / name, sha256
 
 
 def recorded_sha256(target: Path, card: Path | None) -> str | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from luab.errors import DataError
@@ -35,6 +36,10 @@ INSTANCES_SCHEMA = pa.schema(
 """Columns of a manifest with several objects per image: class, crowd flag and area of the mask, px, for each box."""
 
 
+_LEAVES = r"^/|(^|/)\.\.(/|$)|\x00"
+"""A path that leaves the folder which it starts from."""
+
+
 def read_manifest(parquet: Path | str) -> "pd.DataFrame":
     """Reads a manifest.
 
@@ -43,7 +48,7 @@ def read_manifest(parquet: Path | str) -> "pd.DataFrame":
         arrays per row, width and height are nullable Int32.
 
     Raises:
-        DataError: The file is missing, damaged or has other columns.
+        DataError: The file is missing, damaged or has other columns, or a path leaves the data set's folder.
     """
     import pandas as pd
 
@@ -64,7 +69,20 @@ def read_manifest_table(parquet: Path | str) -> pa.Table:
             f"{path}: expected the columns {_columns(SCHEMA)}, found {_columns(table.schema)}. Remove the file and "
             "make the manifest again."
         )
+    _check_inside(table, path)
     return table
+
+
+def _check_inside(table: pa.Table, path: Path) -> None:
+    """No image lies outside: a list that others made could show any file of this machine to what reads images."""
+    for column in ("path", "image_id"):
+        leaves = pc.index(pc.match_substring_regex(table[column], _LEAVES), True).as_py()
+        if leaves >= 0:
+            raise DataError(
+                f"{path}, row {leaves}: expected a {column} below the data set's folder, found "
+                f"{table[column][leaves].as_py()!r}. Remove the file and make the manifest again; do not trust where "
+                "it came from."
+            )
 
 
 def _columns(schema: pa.Schema) -> str:

@@ -108,8 +108,8 @@ class Pack:
 
     def _check_places(self, index: Path) -> None:
         sizes = np.array([shard["bytes"] for shard in self.card["shards"]], dtype=np.int64)
-        for shard in self.card["shards"]:
-            path = self.folder / shard["file"]
+        for number, shard in enumerate(self.card["shards"]):
+            path = self.folder / shard_name(number)
             found = path.stat().st_size if path.is_file() else None
             if found != shard["bytes"]:
                 raise DataError(f"{path}: expected {shard['bytes']} bytes, found {found or 'nothing'}. {_AGAIN}")

@@ -36,6 +36,7 @@ STAGES = (
         "headline",
         "paired",
         "sanity",
+        "export",
         "doctor",
         "launch",
         "reference",

@@ -31,17 +31,18 @@ if workflow.is_main_process:
 luab_plan.prepare_jobs(STUDY, checkout=Path(workflow.basedir))
 
 
-BELOW_DATASET = r"[^/]+/[a-z_]+-[^/]+/seed\d+"
+# Part of a job's shell command: nothing here means anything to a shell.
+BELOW_DATASET = r"[A-Za-z0-9_][A-Za-z0-9_.]*/[a-z_]+-[0-9][0-9.e+-]*/seed[0-9]+"
 
 
 wildcard_constraints:
     run=f"(imagenet|coco)/{BELOW_DATASET}",
-    dataset=r"\w+",
+    dataset=r"[a-z0-9_]+",
     byproducts=r"imagenet_ab|coco_ab",
     taught=r"imagenet|coco",
-    archive=r"[\w.-]+",
+    archive=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     supervision=r"[a-z_]+",
-    name=r"\w+",
+    name=r"[a-z0-9_]+",
 
 
 def run_of(wildcards):
