@@ -209,6 +209,7 @@ def describe_results(study: Study) -> None:
     """Writes the RO-Crate of all results."""
     from luab.archives import load_archives
     from luab.crate import Byproducts, Contents, Step, write_crate
+    from luab.files import read_json
 
     layout, plan = study.layout, Plan.of(study)
     # The demo world's archives have the released ones' names; their addresses and licences they have not.
