@@ -16,7 +16,7 @@ rule track:
         "../envs/luab.yaml"
     params:
         label=STUDY.label,
-        headline=[PLAN.headline_lambda(needs) for needs in ("scores", "coco_scores")],
+        headline=[part.luab_lambda for part in STUDY.parts.values()],
         code=CODE("luab.tracking"),
     shell:
         "python -m luab track > {log} 2>&1"
