@@ -11,6 +11,7 @@
 #       scores/<benchmark>.json
 #     scores.csv                      every number, tidy
 #     tables/<name>.{csv,md,tex}      figures/<name>.{pdf,png}      report.html
+#     dvc.yaml  metrics/  plots/      what DVC shows of them      ro-crate-metadata.json
 from snakemake.utils import min_version
 
 min_version("9.20")
@@ -26,6 +27,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/predict.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/render.smk"
+include: "workflow/rules/track.smk"
 
 
 onsuccess:
@@ -43,3 +45,5 @@ rule all:
         all_tables(),
         all_figures(),
         f"{RESULTS}/report.html",
+        f"{RESULTS}/dvc.yaml",
+        f"{RESULTS}/ro-crate-metadata.json",

@@ -10,6 +10,7 @@ in turn, several times; medians are shown. Rates per core count processor time, 
 
 import argparse
 import contextlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -34,6 +35,8 @@ from rich.console import Console
 from rich.table import Table
 
 from luab.benchmarks import BENCHMARKS, test_sets_of
+from luab.byproducts.coco_classes import COCO_CLASSES
+from luab.coco_benchmarks import COCO_BENCHMARKS
 from luab.data.labels import IN9_VARIANTS
 from luab.data.layouts import CORRUPTIONS
 from luab.files import write_json
@@ -44,7 +47,14 @@ from luab.render.style import COLOURS, finish, new_figure, save, styled
 from luab.score import score
 
 RUN = {"dataset": "imagenet", "backbone": "made_up", "supervision": "click", "lambda": 1.0, "seed": 0}
-STANDARD = [name for name, benchmark in BENCHMARKS.items() if not benchmark.instead_of and name != "wsol_val"]
+COCO = [benchmark.name for benchmark in COCO_BENCHMARKS]
+STANDARD = [
+    name
+    for name, benchmark in BENCHMARKS.items()
+    if not benchmark.instead_of and name != "wsol_val" and name not in COCO
+]
+COCO_IMAGES, COCO_OBJECTS, COCO_CLASSES_SHOWN = 40_504, 7.2, 3.2
+"""Of the validation set, and of one of its images: objects (291,875 in all) and classes, drawn with repetition."""
 SIDE_PX, STEP = 224, 0.001
 LIMITS = {"ratio": 10.0, "suite_s": 120.0, "memory_gib": 4.0}
 IMAGES = {
@@ -149,6 +159,60 @@ def boxes_in(size: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([low * size, np.minimum(high, 1) * size - 1], axis=1).astype(np.int64)
 
 
+# ---- COCO --------------------------------------------------------------------------------------------------------
+
+
+def write_coco(root: Path, scale: float, cells: int) -> None:
+    """Predictions and manifest of coco_val, its instances file with a polygon of 30 corners for each object, and
+    labels of as many training images."""
+    rng, n = np.random.default_rng(2), max(200, round(COCO_IMAGES * scale))
+    names = [f"COCO_val2014_{k:012d}" for k in range(n)]
+    sizes = np.array([(640, 480), (480, 640)])[rng.integers(0, 2, n)]
+    objects = [_objects(size, rng) for size in sizes]
+    labels = [sorted({label for label, *_ in found}) for found in objects]
+    counts = np.array([len(row) for row in labels])
+    maps = score_maps(int(counts.sum()), rng, cells).astype(np.float32).reshape(counts.sum(), -1)
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    listed = {"image_id": names, "labels": pa.array(labels, pa.list_(pa.int16()))}
+    predictions = listed | {
+        "scores": pa.array(list(rng.random((n, 80), dtype=np.float32)), pa.list_(pa.float32())),
+        "points": pa.array(list(rng.random((n, 160), dtype=np.float32)), pa.list_(pa.float32())),
+        "cam": pa.array([maps[a:b].ravel() for a, b in itertools.pairwise(ends)], pa.list_(pa.float32())),
+        "cam_h": np.full(n, cells, np.int16),
+        "cam_w": np.full(n, cells, np.int16),
+        "width": sizes[:, 0].astype(np.int32),
+        "height": sizes[:, 1].astype(np.int32),
+    }
+    pq.write_table(pa.table(predictions), root / "predictions" / "coco_val.parquet", compression="zstd")
+    parts = {
+        "box_labels": pa.array([[o[0] for o in found] for found in objects], pa.list_(pa.int16())),
+        "box_areas": pa.array([[o[1] for o in found] for found in objects], pa.list_(pa.float64())),
+        "box_crowd": pa.array([[False] * len(found) for found in objects], pa.list_(pa.bool_())),
+    }
+    pq.write_table(pa.table(listed | parts), root / "manifests" / "coco_val.parquet")
+    pq.write_table(pa.table(listed), root / "manifests" / "coco_train.parquet")
+    annotations = [
+        {"image_id": k, "category_id": COCO_CLASSES[o[0]].category_id, "iscrowd": 0, "segmentation": [o[2]]}
+        for k, found in enumerate(objects)
+        for o in found
+    ]
+    write_json(root / "coco" / "annotations" / "instances_val2014.json", {"annotations": annotations})
+
+
+def _objects(size: np.ndarray, rng: np.random.Generator) -> list[tuple[int, float, list[float]]]:
+    """Class, area and polygon of each object: ellipses of all sizes, of about three classes, some much commoner."""
+    found = []
+    turn = np.linspace(0, 2 * np.pi, 30, endpoint=False)
+    classes = [min(int(80 ** rng.random()) - 1, 79) for _ in range(1 + rng.poisson(COCO_CLASSES_SHOWN - 1))]
+    for k in range(max(len(classes), rng.poisson(COCO_OBJECTS))):
+        label = classes[k] if k < len(classes) else classes[rng.integers(len(classes))]
+        radius = 4 + rng.random(2) ** 2 * size * 0.4
+        centre = rng.random(2) * size
+        corners = np.stack([np.cos(turn), np.sin(turn)], 1) * radius + centre
+        found.append((label, float(np.pi * radius.prod()), corners.clip(0, size).round(2).ravel().tolist()))
+    return found
+
+
 # ---- boxes side by side ----------------------------------------------------------------------------------------
 
 
@@ -244,14 +308,21 @@ def _held(process: psutil.Process) -> int:
 
 def _score_all(root: Path, processes: int) -> dict[str, Any]:
     parts = {}
-    for name in STANDARD:
+    for name in [*STANDARD, *COCO]:
         wall, cpu = time.perf_counter(), _cpu_s()
-        score([name], root / "predictions", root / "manifests", RUN, root / "scores", processes=processes)
+        folders, run = (
+            (root / "predictions", root / "manifests"),
+            RUN | {"dataset": "coco" if name in COCO else "imagenet"},
+        )
+        roots = {"coco_val": root / "coco"}
+        score([name], *folders, run, root / "scores", processes=processes, roots=roots)
         parts[name] = {"wall_s": time.perf_counter() - wall, "cpu_s": _cpu_s() - cpu}
-    return {
-        "processes": processes, "parts": parts,
-        "wall_s": sum(p["wall_s"] for p in parts.values()), "cpu_s": sum(p["cpu_s"] for p in parts.values()),
-    }  # fmt: skip
+    sums = {
+        f"{prefix}{key}": sum(parts[name][key] for name in names)
+        for prefix, names in (("", STANDARD), ("coco_", COCO))
+        for key in ("wall_s", "cpu_s")
+    }
+    return {"processes": processes, "parts": parts} | sums
 
 
 def _cpu_s() -> float:
@@ -284,7 +355,8 @@ def show(found: dict[str, Any]) -> None:
     for name, part in suite["parts"].items():
         table.add_row(name, f"{part['wall_s']:.1f}", f"{part['cpu_s']:.1f}")
     table.add_section()
-    table.add_row("all", f"{suite['wall_s']:.1f}", f"{suite['cpu_s']:.1f}")
+    table.add_row("all of ImageNet", f"{suite['wall_s']:.1f}", f"{suite['cpu_s']:.1f}")
+    table.add_row("all of COCO", f"{suite['coco_wall_s']:.1f}", f"{suite['coco_cpu_s']:.1f}")
     console.print(table)
     console.print(
         f"peak memory {suite['peak_memory_gib']:.2f} GiB; asked for: {LIMITS['suite_s']:g} s, "
@@ -340,6 +412,7 @@ def main() -> None:
     if asked.scale:
         with tempfile.TemporaryDirectory() as folder:
             write_predictions(Path(folder) / "run", asked.scale, asked.cells)
+            write_coco(Path(folder) / "run", asked.scale, asked.cells)
             found["suite"] = whole_suite(Path(folder) / "run", asked.processes)
     write_json(asked.out / "scoring.json", json.loads(json.dumps(found)))
     save(figure(found), asked.out / "scoring.pdf")

@@ -1,5 +1,7 @@
 """The `luab` command: every stage of the study by hand; the workflow's rules call the same functions."""
 
+import dataclasses
+import json
 import os
 import sys
 import traceback
@@ -218,6 +220,47 @@ def collect(config: Config = None) -> None:
     collect_scores(study_of(config))
 
 
+@app.command()
+def track(config: Config = None) -> None:
+    """Write what DVC shows of the results: names of models, headline numbers, data of plots."""
+    from luab.stages import track_results
+
+    track_results(study_of(config))
+
+
+@app.command()
+def describe(config: Config = None) -> None:
+    """Describe all results for machines, as an RO-Crate: results/ro-crate-metadata.json."""
+    from luab.stages import describe_results
+
+    describe_results(study_of(config))
+
+
+@app.command()
+def publish(
+    remote: Annotated[str | None, typer.Option(help="DVC's name of it; else its default.", show_default=False)] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Of the commit.", show_default=False)] = None,
+    config: Config = None,
+) -> None:
+    """Send a finished study to DVC's remote and commit what git keeps of it."""
+    from luab.publishing import publish as publish_results
+
+    typer.echo(publish_results(study_of(config), remote, message))
+
+
+@app.command()
+def pull(
+    targets: Annotated[list[str] | None, typer.Argument(help="Files or folders; all where none is named.")] = None,
+    needs: Annotated[bool, typer.Option("--needs", help="Not them, but what Snakemake makes them from.")] = False,
+    remote: Annotated[str | None, typer.Option(help="DVC's name of it; else its default.", show_default=False)] = None,
+    config: Config = None,
+) -> None:
+    """Fetch results from DVC's remote: all, some, or what a file is made from."""
+    from luab.publishing import pull as pull_results
+
+    typer.echo(pull_results(study_of(config), targets or [], needs, remote))
+
+
 @render_app.command("table")
 def render_table(name: str, config: Config = None) -> None:
     """Render one table as csv, md and tex."""
@@ -263,6 +306,26 @@ def compare(
     if csv:
         write_comparison(csv, rows, resamples)
     print_comparison(study, *runs, rows, resamples)
+
+
+@app.command()
+def trace(
+    table: Annotated[Path, typer.Argument(help="E.g. results/tables/imagenet_main.csv")],
+    cell: Annotated[
+        list[str],
+        typer.Option(help="What names the number: resnet50,click,imagenet_a or backbone=resnet50,...; repeated."),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    config: Config = None,
+) -> None:
+    """Follow a number back to scores, predictions, model, recipe, data and machine; exit code 1 where one differs."""
+    from luab.trace import print_trace
+    from luab.trace import trace as follow_back
+
+    found = follow_back(study_of(config), table, cell)
+    typer.echo(json.dumps(dataclasses.asdict(found), ensure_ascii=False)) if as_json else print_trace(found)
+    if any(found.problems()):
+        raise typer.Exit(1)
 
 
 @app.command()

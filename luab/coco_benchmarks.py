@@ -1,8 +1,10 @@
 """The benchmarks of models trained on COCO, all from the predictions of one test set."""
 
 import functools
+import itertools
 import math
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -31,6 +33,8 @@ from luab.protocol import Benchmark, Detail, Inputs, Scores
 NAMES = [item.name for item in COCO_CLASSES]
 CLASSES = len(NAMES)
 TOLERANCE_PX = 15
+_PART = 512  # pairs that one process judges at a time
+_EDGES = np.append(np.arange(0, 1, STEP), [1.0, 2.0])
 IGNORED = 255
 
 Bools = npt.NDArray[np.bool_]
@@ -91,33 +95,41 @@ def _subset_scores(table: pa.Table, positive: Bools, subsets: dict[str, Bools], 
 
 
 class _Pair(NamedTuple):
-    """One class that an image shows: place in the table, class, its map, masks of its objects and of crowds."""
+    """One class that an image shows.
+
+    Place in the table, class, map, run lengths of its objects and of crowds, width and height of the image in pixels,
+    and the point that was regressed for the class.
+    """
 
     row: int
     label: int
     score_map: Floats
-    objects: Bools
-    crowds: Bools
+    objects: dict[str, Any]
+    crowds: dict[str, Any] | None
+    size_wh: tuple[int, int]
+    point_xy: Floats | None
+
+
+class _Judged(NamedTuple):
+    """Of some pairs: places in the table, classes, hits of the map, points on a mask."""
+
+    rows: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    hits: Bools
+    on_mask: Bools
 
 
 def _localization(inputs: Inputs) -> Scores:
     """Every (image, class) pair that has a mask of a single object; crowds are neither right nor wrong."""
-    table, side = inputs.tables["coco_val"], inputs.input_px
-    edges = np.append(np.arange(0, 1, STEP), [1.0, 2.0])
-    pixels = np.zeros((CLASSES, 2, len(edges) - 1), dtype=np.int64)
-    pointed: list[tuple[int, int, bool]] = []
-    in_mask: list[tuple[int, bool]] = []
+    table = inputs.tables["coco_val"]
     points = matrix_of(table, "points", 2 * CLASSES)
-    for pair in _pairs(table, inputs):
-        pixels[pair.label] += pixel_counts(_unit(pair.score_map, side), _small_mask(pair, side), edges)
-        hit = hits_mask(pair.score_map, pair.objects, TOLERANCE_PX)
-        pointed.append((pair.row, pair.label, hit))
-        if points is not None:
-            in_mask.append((pair.label, _on(pair.objects, points[pair.row, 2 * pair.label : 2 * pair.label + 2])))
-    if not pointed:
+    pixels, parts = np.zeros((CLASSES, 2, len(_EDGES) - 1), dtype=np.int64), []
+    for counted, judged in _judge_all(_pairs(table, inputs, points), inputs.input_px, inputs.processes):
+        pixels += counted
+        parts.append(judged)
+    if not parts:
         raise DataError("coco_localization: expected images with masks, found none. Make the manifest again.")
-    labels = np.array([label for _, label, _ in pointed])
-    hits = np.array([hit for _, _, hit in pointed])
+    rows, labels, hits, on_mask = (np.concatenate(column) for column in zip(*parts, strict=True))
     present = np.unique(labels)
     precision = {k: precision_of_pixels(pixels[k]) for k in present if pixels[k, 1].any()}
     metrics = {"pointing_game": _mean_by_class(hits, labels), "pxap": math.fsum(precision.values()) / len(precision)}
@@ -125,23 +137,22 @@ def _localization(inputs: Inputs) -> Scores:
         Detail(NAMES[k], "pointing_game", float(hits[labels == k].mean()), int((labels == k).sum())) for k in present
     ]
     details += [Detail(NAMES[k], "pxap", value, int((labels == k).sum())) for k, value in precision.items()]
-    if in_mask:
-        right = np.array([inside for _, inside in in_mask])
-        metrics["point_in_mask"] = _mean_by_class(right, labels)
+    if points is not None:
+        metrics["point_in_mask"] = _mean_by_class(on_mask, labels)
         details += [
-            Detail(NAMES[k], "point_in_mask", float(right[labels == k].mean()), int((labels == k).sum()))
+            Detail(NAMES[k], "point_in_mask", float(on_mask[labels == k].mean()), int((labels == k).sum()))
             for k in present
         ]
     worth = np.zeros(table.num_rows)
     counts = np.bincount(labels, minlength=CLASSES)
-    np.add.at(worth, [row for row, _, _ in pointed], hits / (len(present) * counts[labels]))
+    np.add.at(worth, rows, hits / (len(present) * counts[labels]))
     images = functools.partial(_worths, table["image_id"], worth)
-    extra = {"pairs": len(pointed), "classes": len(present)}
+    extra = {"pairs": len(rows), "classes": len(present)}
     return Scores(metrics, table.num_rows, ids_of(table), details, extra, images)
 
 
-def _pairs(table: pa.Table, inputs: Inputs) -> Iterator[_Pair]:
-    from luab.data.coco_masks import class_masks, pixels_of  # the workflow's start reads this module
+def _pairs(table: pa.Table, inputs: Inputs, points: Floats | None) -> Iterator[_Pair]:
+    from luab.data.coco_masks import class_masks  # the workflow's start reads this module
 
     numbers = [int(image_id[-12:]) for image_id in ids_of(table)]
     sizes = list(zip(numbers_of(table, "width").tolist(), numbers_of(table, "height").tolist(), strict=True))
@@ -160,9 +171,40 @@ def _pairs(table: pa.Table, inputs: Inputs) -> Iterator[_Pair]:
             for label, cam in zip(classes, cams.reshape(len(classes), height, width), strict=True):
                 found = masks.get((numbers[row], label))
                 if found is not None and found.objects is not None:
-                    both = (pixels_of(part, sizes[row]) for part in found)
-                    yield _Pair(row, label, cam, *both)
+                    point = None if points is None else points[row, 2 * label : 2 * label + 2]
+                    yield _Pair(row, label, cam, found.objects, found.crowds, sizes[row], point)
             advance(1)
+
+
+def _judge_all(pairs: Iterator[_Pair], side_px: int, processes: int) -> Iterator[tuple[npt.NDArray[np.int64], _Judged]]:
+    """Some hundred pairs at a time, in their order; the same for any number of processes."""
+    parts = iter(lambda: list(itertools.islice(pairs, _PART)), [])
+    work = functools.partial(_judge, side_px=side_px)
+    first = list(itertools.islice(parts, 2))
+    rest = itertools.chain(first, parts)
+    if processes == 1 or len(first) < 2:
+        yield from map(work, rest)
+        return
+    # Not forked: Arrow's threads are about, and a fork might copy a lock that one of them holds.
+    with multiprocessing.get_context("spawn").Pool(processes, cv2.setNumThreads, (1,)) as pool:
+        yield from pool.imap(work, rest)
+
+
+def _judge(pairs: Sequence[_Pair], side_px: int) -> tuple[npt.NDArray[np.int64], _Judged]:
+    """[classes, 2, bins] pixels of background and objects by score, and what each pair is worth."""
+    from luab.data.coco_masks import pixels_of
+
+    pixels = np.zeros((CLASSES, 2, len(_EDGES) - 1), dtype=np.int64)
+    hits, on_mask = np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs), dtype=bool)
+    for k, pair in enumerate(pairs):
+        objects = pixels_of(pair.objects, pair.size_wh)
+        crowds = None if pair.crowds is None else pixels_of(pair.crowds, pair.size_wh)
+        mask = _small_mask(objects, crowds, side_px)
+        pixels[pair.label] += pixel_counts(_unit(pair.score_map, side_px), mask, _EDGES)
+        hits[k] = hits_mask(pair.score_map, objects, TOLERANCE_PX)
+        on_mask[k] = pair.point_xy is not None and _on(objects, pair.point_xy)
+    rows, labels = (np.array([pair[place] for pair in pairs], dtype=np.int64) for place in (0, 1))
+    return pixels, _Judged(rows, labels, hits, on_mask)
 
 
 def _unit(score_map: Floats, side: int) -> Floats:
@@ -174,9 +216,14 @@ def _unit(score_map: Floats, side: int) -> Floats:
     return np.asarray((resized - low) / (high - low))
 
 
-def _small_mask(pair: _Pair, side: int) -> npt.NDArray[np.uint8]:
-    mask = np.where(pair.objects, 1, np.where(pair.crowds, IGNORED, 0)).astype(np.uint8)
-    return np.asarray(cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST))
+def _small_mask(objects: Bools, crowds: Bools | None, side_px: int) -> npt.NDArray[np.uint8]:
+    """[side, side] 1 on objects, `IGNORED` on crowds beside them, 0 elsewhere."""
+    own = _nearest(objects, side_px)
+    return own if crowds is None else np.where(own > 0, own, _nearest(crowds, side_px) * np.uint8(IGNORED))
+
+
+def _nearest(mask: Bools, side_px: int) -> npt.NDArray[np.uint8]:
+    return np.asarray(cv2.resize(mask.view(np.uint8), (side_px, side_px), interpolation=cv2.INTER_NEAREST))
 
 
 def _on(mask: Bools, point_xy: Floats) -> bool:

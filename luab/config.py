@@ -330,6 +330,12 @@ class Study(Part):
             for seed in self.seeds
         ]
 
+    def headline_runs(self) -> list[Run]:
+        """The trainings of the main tables: every backbone and supervision, at the headline's lambda."""
+        return [
+            run for run in self.runs() if run.supervision == "none" or run.weight == self.part(run.dataset).luab_lambda
+        ]
+
     def digest(self) -> str:
         """Name of this configuration by content, 12 hexadecimal digits."""
         return hashlib.sha256(self.dump().encode()).hexdigest()[:12]

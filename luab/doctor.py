@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from luab.config import Study
+from luab.sources import FROM_COCO
 
 Verdict = Literal["ok", "note", "missing"]
 _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
@@ -137,6 +138,8 @@ def _data(study: Study) -> Iterator[Finding]:
             yield Finding(name, "note", f"needs your own copy: set paths.copies.{name} (see config/archives.yaml)")
         else:
             yield Finding(name, "ok" if folder.is_dir() else "missing", f"{folder}")
+    if "coco" in study.parts:
+        yield _coco({name: paths.copies.get(name) for name in FROM_COCO})
     cards = sorted(study.layout.archive_folder().glob("*.json"))
     yield Finding("archives", "ok" if cards else "note", f"{len(cards)} fetched and verified in {paths.data}/archives")
 
@@ -149,3 +152,12 @@ def _imagenet(folder: Path | None) -> Finding:
     classes = sum(entry.is_dir() for entry in os.scandir(folder / "train"))
     enough = classes == 1000
     return Finding("ImageNet", "ok" if enough else "missing", f"{folder}: {classes} of 1000 class folders in train/")
+
+
+def _coco(copies: dict[str, Path | None]) -> Finding:
+    named = {name: folder for name, folder in copies.items() if folder is not None}
+    if not named:
+        return Finding("COCO", "ok", "is downloaded, 21 GB; or set paths.copies, see docs/full-study.md")
+    wrong = [f"paths.copies.{name}: {folder} is no folder" for name, folder in named.items() if not folder.is_dir()]
+    wrong += [f"paths.copies.{name} is missing beside the other one" for name in copies if name not in named]
+    return Finding("COCO", "missing" if wrong else "ok", "; ".join(wrong) or ", ".join(map(str, named.values())))

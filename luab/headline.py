@@ -8,9 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from luab.config import Study
+from luab.paths import DATASET
 from luab.render.table_text import Sheet
 
-_TABLES = ("imagenet_main", "background_robustness", "localization")
+_TABLES = {
+    "imagenet": ("imagenet_main", "background_robustness", "localization"),
+    "coco": ("coco_main", "coco_localization"),
+}
 _SHORT = {"none": "Baseline", "random": "Random", "click": "LUAB"}  # 80 columns are soon full
 _TO_LOOK_AT = ("report.html", "tables", "figures", "scores.csv")
 
@@ -23,38 +27,43 @@ def print_headline(study: Study) -> None:
         for name in sheet.head:
             table.add_column(name, no_wrap=True)
         for row in sheet.rows:
-            table.add_row(*row)
+            table.add_row(*(cell.replace(" ± ", "±") for cell in row))  # else numbers are cut at 80 columns
         console.print(table)
     there = [str(study.paths.results / name) for name in _TO_LOOK_AT if (study.paths.results / name).exists()]
     console.print("Look at: " + ("  ".join(there) if there else "nothing yet; run `make demo`"))
 
 
 def headline_sheets(study: Study) -> list[Sheet]:
-    """One sheet per backbone, of text; none where a table they are made from is missing."""
-    files = [study.layout.table(name, "csv") for name in _TABLES]
-    if not all(file.is_file() for file in files):
-        return []
-    numbers = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
-    return [_sheet(study, numbers[numbers["backbone"] == name], name) for name in study.backbone_names]
+    """One sheet per data set and backbone, of text; none of a data set of which a table is missing."""
+    sheets = []
+    for dataset, part in study.parts.items():
+        files = [study.layout.table(name, "csv") for name in _TABLES[dataset]]
+        if all(file.is_file() for file in files):
+            numbers = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+            sheets += [
+                _sheet(study, dataset, numbers[numbers["backbone"] == name], name) for name in part.backbone_names
+            ]
+    return sheets
 
 
-def _sheet(study: Study, numbers: pd.DataFrame, backbone: str) -> Sheet:
-    seeds = f"mean ± std over {len(study.seeds)} seeds, λ = {study.luab_lambda:g}"
-    title = f"{backbone}{f' ({study.label})' if study.label else ''}, %: {seeds}"
-    head = ["", *(_SHORT.get(name, name) for name in study.supervisions), "LUAB − baseline"]
+def _sheet(study: Study, dataset: str, numbers: pd.DataFrame, backbone: str) -> Sheet:
+    part = study.part(dataset)
+    seeds = f"mean ± std over {len(study.seeds)} seeds, λ = {part.luab_lambda:g}"
+    where = "" if dataset == DATASET else f" on {dataset.upper()}"
+    title = f"{backbone}{where}{f' ({study.label})' if study.label else ''}, %: {seeds}"
     rows = []
-    for heading, found in _benchmarks(numbers):
+    for heading, found in _benchmarks(numbers, dataset):
         by_supervision = {str(row["supervision"]): row for _, row in found.iterrows()}
-        cells = [_mean(by_supervision.get(name)) for name in study.supervisions]
+        cells = [_mean(by_supervision.get(name)) for name in part.supervisions]
         rows.append([heading, *cells, _difference(by_supervision.get("click"))])
-    return Sheet(title, head, rows)
+    return Sheet(title, ["", *(_SHORT.get(name, name) for name in part.supervisions), "LUAB − baseline"], rows)
 
 
-def _benchmarks(numbers: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    from luab.render.quantities import GAINS, LOCALIZATION
+def _benchmarks(numbers: pd.DataFrame, dataset: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    from luab.render.quantities import COCO_LOCALIZATION, COCO_MAIN, GAINS, LOCALIZATION
 
     points = [quantity for quantity in LOCALIZATION if quantity.needs_point]
-    for quantity in (*GAINS, *points):
+    for quantity in (*GAINS, *points) if dataset == DATASET else (*COCO_MAIN, *COCO_LOCALIZATION):
         here = (numbers["benchmark"] == quantity.benchmark) & (numbers["metric"] == quantity.metric)
         rows = numbers[here & (numbers["group"].fillna("") == quantity.group)]
         if len(rows):

@@ -146,6 +146,22 @@ class Layout:
         """One rendered figure."""
         return self.results / "figures" / f"{name}.{suffix}"
 
+    def metrics(self, run: Run) -> Path:
+        """Headline numbers, as DVC shows them, of one backbone and supervision: mean over the seeds."""
+        return self.results / "metrics" / run.dataset / run.backbone / f"{run.supervision}.json"
+
+    def curves_csv(self) -> Path:
+        """Losses of the headline's trainings, as DVC plots them."""
+        return self.results / "plots" / "training.csv"
+
+    def dvc_file(self) -> Path:
+        """Names of models, metrics and plots, for DVC."""
+        return self.results / "dvc.yaml"
+
+    def crate(self) -> Path:
+        """Description of all results for machines."""
+        return self.results / "ro-crate-metadata.json"
+
     def report(self) -> Path:
         """The whole study in one page."""
         return self.results / "report.html"

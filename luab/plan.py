@@ -288,6 +288,28 @@ class Plan:
         files = [*tables, *figures, *captions, *runs, layout.scores_csv(), card(layout.index()), DEVIATIONS, *page]
         return [*map(str, files), self._card("imagenet_train")]
 
+    def tracking_inputs(self) -> list[str]:
+        """Files that DVC's names, metrics and plots are made from."""
+        layout = self.study.layout
+        logs = [layout.run(run) / "log.csv" for run in self.study.headline_runs()]
+        return [str(layout.scores_csv()), *map(str, logs)]
+
+    def tracking_outputs(self) -> list[str]:
+        """Files of headline numbers, one per data set, backbone and supervision."""
+        runs = self.study.headline_runs()
+        return list(dict.fromkeys(str(self.study.layout.metrics(run)) for run in runs))
+
+    def crate_inputs(self) -> list[str]:
+        """Files that the description of all results is made from."""
+        layout = self.study.layout
+        suites = [(run, suite.name) for run in self.study.runs() for suite in self.study.part(run.dataset).suites]
+        cards = [layout.prediction_card(run, suite) for run, suite in suites]
+        figures = [layout.figure(name, "pdf") for name in self.figures]
+        tables = [layout.table(name, "tex") for name in self.tables]
+        files = [layout.report(), layout.dvc_file(), *figures, *tables, *cards]
+        tags = [str(card(layout.index("coco_ab")))] if "coco" in self.study.parts else []
+        return [*self.report_inputs(), *map(str, files), *tags]
+
     def example_runs(self) -> tuple[Run, Run]:
         """Baseline and LUAB of the first backbone and seed, shown side by side in cam_examples."""
         runs = [run for run in self.study.runs() if run.dataset == DATASET]

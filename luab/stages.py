@@ -1,5 +1,8 @@
 """Stages as the workflow calls them: paths and settings of one study, handed to functions that know of neither."""
 
+import datetime
+from pathlib import Path
+
 from luab.config import Study
 from luab.errors import ConfigError
 from luab.paths import Run, card
@@ -183,3 +186,58 @@ def render_whole_report(study: Study) -> None:
         deviations=DEVIATIONS,
     )
     render_report(sources, layout.report())
+
+
+def track_results(study: Study) -> None:
+    """Writes what DVC shows of the results: names of models, headline numbers, training curves."""
+    from luab.collect import read_scores
+    from luab.tracking import write_curves, write_dvc_file, write_metrics
+
+    layout, label = study.layout, study.label
+    runs = study.headline_runs()
+    files: dict[Path, list[Run]] = {}
+    for run in runs:
+        files.setdefault(layout.metrics(run), []).append(run)
+    write_metrics(read_scores(layout.scores_csv()), files)
+    alike = [tuple(of_file) for of_file in files.values()]
+    write_curves(layout.curves_csv(), {of_file: [layout.run(run) / "log.csv" for run in of_file] for of_file in alike})
+    models = {run: layout.run(run) / "model.safetensors" for run in runs}
+    write_dvc_file(layout.dvc_file(), models, files, layout.table("lambda_sweep", "csv"), layout.curves_csv(), label)
+
+
+def describe_results(study: Study) -> None:
+    """Writes the RO-Crate of all results."""
+    from luab.archives import load_archives
+    from luab.crate import Byproducts, Contents, Step, write_crate
+    from luab.files import read_json
+
+    layout, plan = study.layout, Plan.of(study)
+    # The demo world's archives have the released ones' names; their addresses and licences they have not.
+    listed = {} if study.demo else load_archives(study.paths.archives)
+    byproducts = []
+    for dataset in study.parts:
+        name = f"{dataset}_ab"
+        entry, sha256 = listed.get(name), read_json(card(layout.index(name))).get("source_sha256")
+        byproducts.append(
+            Byproducts(name, sha256, entry.sources[0].url, entry.licence or "") if entry else Byproducts(name, sha256)
+        )
+    scores, report = layout.scores_csv(), layout.report()
+    steps = [Step("collect", [], [scores])]
+    for name in plan.tables:
+        outputs = [layout.table(name, suffix) for suffix in ("csv", "md", "tex")]
+        steps.append(Step(f"table_{name}", [Path(path) for path in plan.table_inputs(name)], outputs))
+    for name in plan.figures:
+        outputs = [layout.figure(name, suffix) for suffix in ("pdf", "png")]
+        steps.append(Step(f"figure_{name}", [Path(path) for path in plan.figure_inputs(name)], outputs))
+    shown = [path for step in steps[1:] for path in step.outputs if path.suffix in (".md", ".png")]
+    steps.append(Step("report", [*shown, scores], [report]))
+    contents = Contents(
+        folder=layout.results,
+        label=study.label,
+        byproducts=byproducts,
+        runs={run: layout.run(run) for run in study.runs()},
+        suites={run: [suite.name for suite in study.part(run.dataset).suites] for run in study.runs()},
+        steps=steps,
+        day=datetime.date.today().isoformat(),
+    )
+    write_crate(contents, layout.crate())

@@ -16,11 +16,17 @@ def check_known(known: dict[str, int] | None, counted: Collection[str]) -> None:
         raise ConfigError(f"known counts: expected {', '.join(counted)}; found {', '.join(no_count)}.")
 
 
-def index_card(counts: dict[str, int], sha256: str, known: dict[str, int] | None) -> dict[str, Any]:
-    """Rows, sha256 of the content, counts, known (null where nothing is), agrees (whether it is met, or null)."""
+def index_card(
+    counts: dict[str, int], sha256: str, source_sha256: str | None, known: dict[str, int] | None
+) -> dict[str, Any]:
+    """Rows, sha256 of the content, source_sha256 (of the archive, if known), counts, known, agrees.
+
+    known is null where nothing is known; agrees is whether it is met, or null.
+    """
     return {
         "rows": counts["records"],
         "sha256": sha256,
+        "source_sha256": source_sha256,
         "counts": counts,
         "known": known,
         "agrees": None if known is None else all(counts[name] == n for name, n in known.items()),

@@ -112,7 +112,7 @@ def index(
             sha256 = write_batches(batches, SCHEMA, aside, _GROUP_RECORDS)
         if tally.counts()["records"] == 0:
             raise DataError(f"{archive}: expected records of COCO-AB, found none. Remove it and fetch it again.")
-    content = index_card(tally.counts(), sha256, known) | {"source_sha256": archive_sha256}
+    content = index_card(tally.counts(), sha256, archive_sha256, known)
     write_json(card, content)
     return content
 

@@ -75,7 +75,7 @@ def index(
     Args:
         archive: imagenet_ab_v1_0.tar.gz, or a folder that holds its XML files.
         parquet: Where the table goes.
-        card: Where its identity and counts go: rows, sha256 (`ContentDigest`), counts (`Tally`), known
+        card: Where its identity and counts go: rows, sha256 (`ContentDigest`), source_sha256, counts (`Tally`), known
             (`known`, or null where nothing is), agrees (whether they are met, or null).
         archive_sha256: Digest of the archive if it is known; tells whether it is the release.
         on_bad: "raise" stops at a broken record, "count" leaves it out and counts it as `bad_records`.
@@ -104,7 +104,7 @@ def index(
                 _batches(parts, archive, tally, advance), SCHEMA, aside, _GROUP_RECORDS, _SELDOM_REPEATED
             )
         _check_ids(aside, archive)
-    content = cards.index_card(tally.counts(), sha256, known)
+    content = cards.index_card(tally.counts(), sha256, archive_sha256, known)
     write_json(card, content)
     return content
 

@@ -181,7 +181,8 @@ def pixel_counts(score_map: Floats, mask: npt.NDArray[np.integer[Any]], edges: F
     Args:
         score_map: [h, w] in [0, 1].
         mask: [h, w]: 1 foreground, 0 background, 255 ignored.
-        edges: [bins + 1] ascending; a pixel on an edge belongs to the bin above it.
+        edges: [bins + 1] from 0 on, one step apart but for the last, which is above 1; a pixel on an edge belongs to
+            the bin above it.
 
     Raises:
         DataError: Map and mask differ in shape, or a score lies outside of [0, 1].
@@ -192,7 +193,7 @@ def pixel_counts(score_map: Floats, mask: npt.NDArray[np.integer[Any]], edges: F
             f"{mask.shape} and scores from {score_map.min()} to {score_map.max()}. Scale the map first."
         )
     bins = len(edges) - 1
-    place = np.searchsorted(edges, score_map.ravel(), side="right") - 1
+    place = _bins_of(score_map.ravel(), edges)
     kind = mask.ravel().astype(np.int64)
     seen = kind < 2
     return np.bincount(place[seen] + bins * kind[seen], minlength=2 * bins).reshape(2, bins)
@@ -209,6 +210,14 @@ def precision_of_pixels(counts: Ints) -> float:
     false, true = counts[:, ::-1].cumsum(axis=1)
     steps = np.diff(true, prepend=0)
     return float((steps * true / np.maximum(true + false, 1)).sum() / true[-1])
+
+
+def _bins_of(scores: Floats, edges: Floats) -> Ints:
+    """The bin of each score, as np.searchsorted finds it: guessed from the step, then compared with the edges."""
+    bins = np.minimum((scores * (1 / (edges[1] - edges[0]))).astype(np.int64), len(edges) - 2)
+    bins -= scores < edges[bins]
+    bins += scores >= edges[bins + 1]
+    return bins
 
 
 def hits_mask(score_map: Floats, mask: npt.NDArray[np.bool_], tolerance_px: int) -> bool:

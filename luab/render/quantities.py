@@ -114,6 +114,11 @@ COCO_LOCALIZATION = (
     Quantity("coco_localization", "point_in_mask", "Point on mask", needs_point=True),
 )
 SWEPT = (VAL, MAIN[3], MAIN[4], BG_GAP, MAX_BOX_V2)
+TRACKED = {
+    "imagenet": (*MAIN, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2, LOCALIZATION[2]),
+    "coco": (*COCO_MAIN[:4], COCO_CONTEXTS[1], *COCO_LOCALIZATION),
+}
+"""What DVC shows of each data set."""
 GAINS = (*MAIN, MIXED_RAND, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2)
 
 

@@ -146,3 +146,19 @@ def test_the_command_ends_with_1(repository: Path) -> None:
 
     done = subprocess.run([sys.executable, "-m", "luab", "doctor"], cwd=repository, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
+
+
+def test_coco_is_downloaded_or_both_its_copies_are_named(
+    full: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doctor.examine(full)
+    assert "is downloaded" in line(capsys.readouterr().out, "COCO")
+    for copies, told in (
+        ({"coco_train": tmp_path}, "paths.copies.coco_val is missing"),
+        ({"coco_train": tmp_path, "coco_val": tmp_path / "away"}, "is no folder"),
+    ):
+        assert not doctor.examine(with_paths(full, copies=copies))
+        found = line(capsys.readouterr().out, "COCO")
+        assert told in found and "missing" in found
+    doctor.examine(with_paths(full, copies={"coco_train": tmp_path, "coco_val": tmp_path}))
+    assert line(capsys.readouterr().out, "COCO").startswith("ok")

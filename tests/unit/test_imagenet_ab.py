@@ -376,6 +376,7 @@ def test_memory_does_not_grow_with_the_archive(tmp_path: Path) -> None:
         paths = [str(archive), str(tmp_path / "index.parquet"), str(tmp_path / "index.json")]
         done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
         peaks_mb.append(int(done.stdout) / (1 << 10))
-    # Both fill a row group (16,384 rows), so the second needs little more; rows that were kept would cost 50 MB.
-    assert peaks_mb[1] - peaks_mb[0] < 20
+    # Both fill a row group (16,384 rows), so the second needs little more; rows that were kept would cost 50 MB. When
+    # Arrow gives memory back is its own affair: on a busy machine 20 MB between equal runs were seen.
+    assert peaks_mb[1] - peaks_mb[0] < 35
     assert peaks_mb[1] < 400

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luab.errors import DataError
+from luab.metrics import localization
 from luab.metrics.contours import contour_boxes, eight_bits
 from luab.metrics.localization import (
     LocalizationInput,
@@ -311,3 +312,13 @@ def test_distance_to_the_nearest_centre_over_the_diagonal():
     found = point_distances(np.array([[0.4, 13 / 30]]), boxes, np.array([[40, 30]]))
     assert found == pytest.approx([0.2])
     assert point_distances(np.array([[0.25, 5 / 30]]), boxes, np.array([[40, 30]])) == pytest.approx([0.0])
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1), st.lists(st.floats(0, 1, width=32)))
+def test_bins_are_those_of_a_search(on_edges: list[int], anywhere: list[float]) -> None:
+    """Scores on an edge, beside it by one digit, and anywhere."""
+    edges = np.append(np.arange(0, 1, 0.001), [1.0, 2.0])
+    exact = edges[on_edges].astype(np.float32)
+    beside = [np.nextafter(exact, np.float32(side)) for side in (0, 1)]
+    scores = np.clip(np.concatenate([exact, *beside, np.array(anywhere, np.float32)]), 0, 1).astype(np.float32)
+    assert localization._bins_of(scores, edges).tolist() == (edges.searchsorted(scores, side="right") - 1).tolist()

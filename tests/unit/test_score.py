@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luab import uncertainty
+from luab import coco_benchmarks, uncertainty
 from luab.benchmarks import BENCHMARKS, find_benchmark, test_sets_of
 from luab.data.labels import EXTRA_CORRUPTIONS, IN9_VARIANTS, objectnet_folders, subset
 from luab.data.testsets import TEST_SETS
@@ -271,6 +271,16 @@ def test_the_headline_is_the_sum_of_its_images(written, name):
     images = scores.images()
     assert uncertainty.headline(images) == pytest.approx(scores.metrics[benchmark.headline], abs=1e-12)
     assert images.ids == sorted(set(images.ids))
+
+
+def test_masks_are_judged_alike_by_any_number_of_processes(written, monkeypatch, tmp_path):
+    monkeypatch.setattr(coco_benchmarks, "_PART", 1)
+    folders = (written / "predictions", written / "manifests", RUN)
+    both = [
+        score(["coco_localization"], *folders, tmp_path / str(n), 2, processes=n, roots={"coco_val": written / "coco"})
+        for n in (1, 2)
+    ]
+    assert both[0][0].read_bytes() == both[1][0].read_bytes()
 
 
 def test_n_and_digest_are_about_the_images_scored(written):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+CONFIGS = ("config/demo.yaml", "tests/workflow/tiny/study.yaml")
+TINY = ("--profile", "profiles/demo", "--configfile", *CONFIGS)
 _JOB = re.compile(r"^(?:local)?rule (\w+):", re.MULTILINE)
 _COUNT = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)
 
@@ -72,6 +74,15 @@ def copy_checkout(repository: Path, tmp_path_factory: pytest.TempPathFactory) ->
         return Checkout(folder)
 
     return copied
+
+
+@pytest.fixture(scope="session")
+def tiny(copy_checkout: Callable[[str], Checkout]) -> Checkout:
+    """A copy in which the tiny study has been run once."""
+    checkout = copy_checkout("tiny")
+    done = checkout.snakemake(*TINY, timeout_s=900)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    return checkout
 
 
 @pytest.fixture(scope="session")

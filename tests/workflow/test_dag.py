@@ -43,6 +43,13 @@ def test_the_plan_leaves_no_file_but_the_kept_configuration(
     assert [path.suffix for path in (clean.folder / ".snakemake" / "luab").iterdir()] == [".yaml"]
 
 
+def test_imagenet_alone_is_planned(clean: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "alone.yaml").write_text("coco: null\n")
+    counts = clean.plan("--configfile", str(tmp_path / "alone.yaml"))
+    assert counts["train"] == 105 and not [name for name in counts if "coco" in name or "interfaces" in name]
+    assert counts["track"] == counts["describe"] == counts["report"] == 1
+
+
 def test_the_demo_is_planned_through_its_profile(clean: Checkout) -> None:
     counts = clean.plan(*DEMO)
     assert counts["demo_world"] == 1
@@ -111,10 +118,10 @@ def test_lint_finds_nothing(clean: Checkout) -> None:
     assert "Congratulations" in done.stdout + done.stderr
 
 
-def test_the_default_profile_only_says_how_to_report(repository: Path) -> None:
+def test_the_default_profile_only_says_how_to_report_and_compare(repository: Path) -> None:
     """Its keys win over those of every other profile."""
     settings = yaml.safe_load((repository / "profiles" / "default" / "config.yaml").read_text())
-    assert set(settings) <= REPORTING
+    assert set(settings) <= REPORTING | {"max-checksum-file-size"}
 
 
 def rule_files() -> list[Path]:

@@ -11,16 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from luab.files import read_json
+from luab.files import file_sha256, read_json
 from luab.render.registry import FIGURES, TABLES
 
 from ..conftest import Browser
-from .conftest import Checkout
+from .conftest import CONFIGS, TINY, Checkout
 
 pytestmark = pytest.mark.slow
 
-CONFIGS = ("config/demo.yaml", "tests/workflow/tiny/study.yaml")
-TINY = ("--profile", "profiles/demo", "--configfile", *CONFIGS)
 RUN = "imagenet/test_resnet/click-0.1/seed1"  # shown in no figure of examples
 FROM_SCORES = {
     f"{kind}_{name}"
@@ -28,16 +26,9 @@ FROM_SCORES = {
     for name, needs in names.items()
     if needs in ("scores", "coco_scores")
 }
-RENDERED = {f"table_{name}" for name in TABLES} | {f"figure_{name}" for name in FIGURES} | {"report"}
-
-
-@pytest.fixture(scope="session")
-def tiny(copy_checkout: Callable[[str], Checkout]) -> Checkout:
-    """A copy in which the tiny study has been run once."""
-    checkout = copy_checkout("tiny")
-    done = checkout.snakemake(*TINY, timeout_s=900)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    return checkout
+RENDERED = (
+    {f"table_{name}" for name in TABLES} | {f"figure_{name}" for name in FIGURES} | {"report", "track", "describe"}
+)
 
 
 @contextlib.contextmanager
@@ -97,7 +88,8 @@ def test_the_report_holds_the_study_and_asks_for_nothing_else(tiny: Checkout, br
     cards = len(list((tiny.folder / "results").glob("runs/*/*/*/seed*/run.json")))
     assert len(driver.find_elements("css selector", "#runs-table tbody tr")) == cards > 8
     assert len(driver.find_elements("css selector", "#browser-class option")) > 20
-    assert len(driver.find_elements("css selector", "#headline tbody tr")) > 5
+    assert len(driver.find_elements("css selector", "#headline table")) == 2  # ImageNet and COCO, one backbone each
+    assert len(driver.find_elements("css selector", "#headline tbody tr")) > 20
 
 
 def test_a_clone_with_scores_alone_redraws_one_figure_whatever_the_file_times(
@@ -113,7 +105,7 @@ def test_a_clone_with_scores_alone_redraws_one_figure_whatever_the_file_times(
     assert done.returncode == 0, done.stderr
     assert clone.plan("results/figures/lambda_sweep.pdf", *TINY) == {}
     models = [f"results/runs/*/*/*/*/{name}" for name in ("run.json", "model.safetensors", "log.csv")]
-    lists = ["data/demo/manifests/*", "data/demo/targets/*/*"]
+    lists = ["data/manifests/*", "data/targets/*/*"]
     _take(tiny, clone, [name for pattern in (*models, *lists) for name in _found(tiny, pattern)])
     predictions = f"results/runs/{RUN}/predictions/all.json"
     assert clone.plan(predictions, *TINY) == {"predict_all": 1}
@@ -178,13 +170,35 @@ def test_two_runs_are_compared_image_by_image(tiny: Checkout) -> None:
             assert 0 <= float(row[f"{column}_low"]) <= float(row[f"{column}_high"]) or row["better"] == "lower"
 
 
+def test_the_crate_names_every_result_with_its_digest(tiny: Checkout) -> None:
+    results = tiny.folder / "results"
+    entities = read_json(results / "ro-crate-metadata.json")["@graph"]
+    listed = {entity["@id"]: entity for entity in entities if entity["@type"] == "File"}
+    there = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
+    beside = {"ro-crate-metadata.json", "provenance.jsonl", "dvc.yaml", ".gitkeep"}  # of it, after it, for DVC
+    assert {name for name in there - beside if not name.startswith(("metrics/", "plots/"))} - listed.keys() == {
+        name
+        for name in there
+        if name.endswith(("attempts.jsonl", "progress.json"))  # how a training went
+    }
+    for name, entity in listed.items():
+        assert file_sha256(results / name) == entity["sha256"], name
+        assert (results / name).stat().st_size == int(entity["contentSize"])
+
+
+def test_the_headline_fits_a_narrow_terminal(tiny: Checkout) -> None:
+    said = tiny.python("-m", "luab", "headline", *OF_TINY, COLUMNS="80").stdout
+    assert "test_resnet (demo world)" in said and "test_resnet on COCO (demo world)" in said and "mAP small" in said
+    assert "…" not in said and all(len(line) <= 80 for line in said.splitlines())
+
+
 def test_nothing_is_left_to_do(tiny: Checkout) -> None:
     assert tiny.plan(*TINY) == {}
 
 
 def test_a_touched_card_redoes_nothing(tiny: Checkout) -> None:
     (tiny.folder / f"results/runs/{RUN}/predictions/all.json").touch()
-    (tiny.folder / "data/demo/manifests/imagenet_val.json").touch()
+    (tiny.folder / "data/manifests/imagenet_val.json").touch()
     assert tiny.plan(*TINY) == {}
 
 
@@ -193,7 +207,7 @@ def test_a_changed_prediction_redoes_what_hangs_on_it(tiny: Checkout) -> None:
         tiny.folder / f"results/runs/{RUN}/predictions/all.json", lambda text: text.replace("{", '{"a": 1,', 1)
     ):
         counts = tiny.plan(*TINY)
-    assert counts == dict.fromkeys({"score_all", "collect", "report", "all"} | FROM_SCORES, 1)
+    assert counts == dict.fromkeys({"score_all", "collect", "report", "track", "describe", "all"} | FROM_SCORES, 1)
 
 
 def test_a_changed_label_draws_again_and_trains_nothing(tiny: Checkout) -> None:
@@ -238,7 +252,7 @@ def test_changed_code_redoes_cheap_stages_only(tiny: Checkout) -> None:
 
 
 def test_results_stand_without_the_unpacked_trees(tiny: Checkout) -> None:
-    raw = tiny.folder / "data" / "demo" / "raw"
+    raw = tiny.folder / "data" / "raw"
     away = tiny.folder / "away"
     away.mkdir()
     trees = [path for path in raw.iterdir() if path.is_dir()]

@@ -1,0 +1,40 @@
+# What a finished study says of itself to others.
+
+
+# Names of models, headline numbers and curves for DVC; the table lambda_sweep is plotted too, as it stands.
+rule track:
+    input:
+        PLAN.tracking_inputs(),
+    output:
+        dvc=f"{RESULTS}/dvc.yaml",
+        metrics=PLAN.tracking_outputs(),
+        curves=f"{RESULTS}/plots/training.csv",
+    log:
+        "logs/track.log",
+    localrule: True
+    conda:
+        "../envs/luab.yaml"
+    params:
+        label=STUDY.label,
+        headline=[part.luab_lambda for part in STUDY.parts.values()],
+        code=CODE("luab.tracking"),
+    shell:
+        "python -m luab track > {log} 2>&1"
+
+
+# An RO-Crate: every file with its digest, and every action with what went in and came out.
+rule describe:
+    input:
+        PLAN.crate_inputs(),
+    output:
+        f"{RESULTS}/ro-crate-metadata.json",
+    log:
+        "logs/describe.log",
+    localrule: True
+    conda:
+        "../envs/luab.yaml"
+    params:
+        label=STUDY.label,
+        code=CODE("luab.crate"),
+    shell:
+        "python -m luab describe > {log} 2>&1"
