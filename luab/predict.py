@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from luab.cam import attention_maps, class_maps
-from luab.checkpoint import load_model
+from luab.checkpoint import load_model, read_card
 from luab.config import Recipe, Study
 from luab.data.dataset import EvaluationSet, check_images, open_image
 from luab.data.labels import in9_of_class, subset
@@ -22,7 +22,7 @@ from luab.data.manifest import read_manifest
 from luab.data.testsets import TEST_SETS, TestSet, test_set_rows
 from luab.data.transforms import evaluation_view, to_uint8
 from luab.errors import ConfigError, DataError
-from luab.files import file_sha256, replacing, write_json
+from luab.files import file_sha256, read_json, replacing, write_json
 from luab.model import LuabModel, Normalise, build_model, outputs_of
 from luab.paths import DATASET, Run
 from luab.progress import progress
@@ -47,8 +47,10 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
         The card: the run, the model's digest, and rows and digest of each file.
 
     Raises:
-        DataError: The model is missing or another run's, or images are missing or damaged.
+        DataError: The model is missing, another run's or not the one that run.json names, or images are missing or
+            damaged.
     """
+    digest = _digest(study, run)
     recipe = study.recipe(run.backbone, run.dataset)
     predictor = Predictor(study, recipe, functools.partial(_trained, study, run))
     files = predictor.write(study.layout.prediction_folder(run), test_sets)
@@ -56,12 +58,26 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
         "run": run.identity(),
         "suite": suite,
         "code": code,
-        "model_sha256": file_sha256(study.layout.run(run) / "model.safetensors"),
+        "model_sha256": digest,
         "input_px": predictor.recipe.input_px,
         "files": files,
     }
     write_json(study.layout.prediction_card(run, suite), content)
     return content
+
+
+def _digest(study: Study, run: Run) -> str:
+    """Digest of the weights: numbers that were changed since the training ended must not pass for its own."""
+    path, card = study.layout.run(run) / "model.safetensors", study.layout.run_json(run)
+    read_card(path)  # says it where there is no file, or none of ours
+    digest = file_sha256(path)
+    told = read_json(card).get("model_sha256") if card.is_file() else None
+    if told not in (None, digest):
+        raise DataError(
+            f"{path}: expected the weights that {card.name} names, SHA-256 {told}, found {digest}. They were changed "
+            "after the training, or are being trained anew: finish it, or fetch or copy both files again."
+        )
+    return digest
 
 
 def _trained(study: Study, run: Run, recipe: Recipe) -> LuabModel:

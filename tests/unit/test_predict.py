@@ -23,7 +23,7 @@ from luab.data.labels import in9_of_class, subset
 from luab.data.manifest import SCHEMA, read_manifest
 from luab.data.testsets import TEST_SETS, test_set_rows
 from luab.errors import ConfigError, DataError
-from luab.files import file_sha256
+from luab.files import file_sha256, write_json
 from luab.model import Normalise, build_model
 from luab.paths import Run
 from luab.predict import Predictor, _ranked, _score_maps, _trained, blank_centre, predict
@@ -378,3 +378,17 @@ def test_a_damaged_mask_is_named(challenge):
     challenge.mask.write_text("no array")
     with pytest.raises(DataError, match=r"a\.npy: expected the foreground mask of original/val/00_dog/a\.png"):
         challenge.run(_Reader(5, 5))
+
+
+def test_weights_that_are_not_those_of_the_training_are_refused(study):
+    """One number of a well-formed file was changed: nothing in the file itself tells."""
+    file, card = study.layout.run(CLICK) / "model.safetensors", study.layout.run_json(CLICK)
+    write_json(card, {"model_sha256": file_sha256(file)})
+    predict(study, CLICK, "all", ("imagenet_val",))
+    before = study.layout.prediction_card(CLICK, "all").read_bytes()
+    whole = bytearray(file.read_bytes())
+    whole[-1] ^= 1
+    file.write_bytes(whole)
+    with pytest.raises(DataError, match=r"expected the weights that run.json names"):
+        predict(study, CLICK, "all", ("imagenet_val",))
+    assert study.layout.prediction_card(CLICK, "all").read_bytes() == before
