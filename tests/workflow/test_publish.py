@@ -55,10 +55,6 @@ def dvc(checkout: Checkout, *arguments: str) -> str:
     return done.stdout
 
 
-def size_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 @pytest.fixture(scope="module")
 def study(tiny: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A repository whose config/config.yaml is the tiny study and which holds its results, published to a folder."""
@@ -102,6 +98,8 @@ def test_a_published_study_is_clean_to_git_dvc_and_snakemake(study: Checkout) ->
 
 
 def test_git_alone_is_enough_for_figures_tables_and_numbers(clone: Checkout) -> None:
+    """Whatever the file times, which in a clone say nothing: the scores are far older than the code."""
+    os.utime(clone.folder / SCORES, (1e9, 1e9))
     assert clone.plan(FIGURE) == {"figure_lambda_sweep": 1}
     assert clone.plan("results/tables/coco_main.md", "--forcerun", "table_coco_main") == {"table_coco_main": 1}
     done = clone.snakemake("--cores", "1", FIGURE)
@@ -142,6 +140,9 @@ def test_a_model_and_its_lists_are_enough_to_predict(clone: Checkout) -> None:
     assert there == {"model.safetensors", "run.json", "log.csv"}
     assert (clone.folder / "data" / "manifests" / "imagenet_val.parquet").is_file()
     assert clone.plan(CARD) == {"predict_all": 1}
+    config = clone.folder / "config" / "config.yaml"
+    config.write_text(config.read_text().replace("lr: 0.004", "lr: 0.003"))
+    assert clone.plan(CARD)["train"] == 1
 
 
 def test_a_whole_pull_leaves_nothing_to_do(study: Checkout, clone: Checkout) -> None:
@@ -180,23 +181,6 @@ def test_what_pull_cannot_fetch_is_told(clone: Checkout) -> None:
     dvc(clone, "remote", "add", "--quiet", "elsewhere", str(clone.folder.parent / remote / "nothing there"))
     told = refused(clone, "pull", "--remote", "elsewhere", "data/targets")
     assert "DVC could not finish `pull`" in told and "run it again" in told
-
-
-def test_a_second_study_that_shares_runs_sends_the_rest_alone(study: Checkout, tmp_path: Path) -> None:
-    """Half of its trainings are the first study's: of them, and of the data, nothing is sent again."""
-    remote = study.folder.parent / "remote"
-    second = Checkout(Path(shutil.copytree(study.folder, tmp_path / "second", symlinks=True)))
-    config = second.folder / "config" / "config.yaml"
-    config.write_text(config.read_text().replace("seeds:\n- 0\n- 1\n", "seeds:\n- 0\n"))
-    done = second.snakemake("--cores", "2", timeout_s=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    before, whole = size_of(remote), size_of(second.folder / "results" / "runs")
-    luab(second, "publish", "--message", "One seed")
-    grown = size_of(remote) - before
-    drawn = size_of(second.folder / "results" / "figures") + size_of(second.folder / "results" / "report.html".strip())
-    report = (second.folder / "results" / "report.html").stat().st_size
-    assert 0 < grown < drawn + report + 300_000 < whole
-    assert "One seed" in git(second.folder, "log", "-1", "--format=%s")
 
 
 class Quiet(SimpleHTTPRequestHandler):

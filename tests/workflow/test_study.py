@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import os
 import re
 import shutil
 import zlib
@@ -90,40 +89,6 @@ def test_the_report_holds_the_study_and_asks_for_nothing_else(tiny: Checkout, br
     assert len(driver.find_elements("css selector", "#browser-class option")) > 20
     assert len(driver.find_elements("css selector", "#headline table")) == 2  # ImageNet and COCO, one backbone each
     assert len(driver.find_elements("css selector", "#headline tbody tr")) > 20
-
-
-def test_a_clone_with_scores_alone_redraws_one_figure_whatever_the_file_times(
-    tiny: Checkout, copy_checkout: Callable[[str], Checkout]
-) -> None:
-    """What git keeps is enough for tables and figures; models that come later are predicted with, not trained."""
-    clone = copy_checkout("clone")
-    kept = ["results/provenance.jsonl", "results/scores.csv", *_found(tiny, "results/runs/*/*/*/*/scores/*.json")]
-    _take(tiny, clone, kept)
-    assert clone.plan("results/figures/lambda_sweep.pdf", *TINY) == {"figure_lambda_sweep": 1}
-    assert clone.plan("results/tables/coco_main.md", *TINY) == {"table_coco_main": 1}
-    done = clone.snakemake("results/figures/lambda_sweep.pdf", *TINY)
-    assert done.returncode == 0, done.stderr
-    assert clone.plan("results/figures/lambda_sweep.pdf", *TINY) == {}
-    models = [f"results/runs/*/*/*/*/{name}" for name in ("run.json", "model.safetensors", "log.csv")]
-    lists = ["data/manifests/*", "data/targets/*/*"]
-    _take(tiny, clone, [name for pattern in (*models, *lists) for name in _found(tiny, pattern)])
-    predictions = f"results/runs/{RUN}/predictions/all.json"
-    assert clone.plan(predictions, *TINY) == {"predict_all": 1}
-    with changed(clone.folder / "tests/workflow/tiny/recipes/tiny_cnn.yaml", lambda text: text.replace("0.02", "0.03")):
-        assert clone.plan(predictions, *TINY) == {"train": 1, "predict_all": 1}
-
-
-def _found(checkout: Checkout, pattern: str) -> list[str]:
-    return [str(path.relative_to(checkout.folder)) for path in sorted(checkout.folder.glob(pattern))]
-
-
-def _take(source: Checkout, target: Checkout, names: list[str]) -> None:
-    """Copies files; what is made later is given the older time."""
-    for age, name in enumerate(sorted(names, key=lambda name: (source.folder / name).stat().st_mtime)):
-        path = target.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source.folder / name, path)
-        os.utime(path, (1e9 - age, 1e9 - age))
 
 
 OF_TINY = ("-c", CONFIGS[0], "-c", CONFIGS[1])
