@@ -1,18 +1,18 @@
 """The whole result set described for machines: an RO-Crate, from the archives to every table and figure.
 
 RO-Crate 1.1 with the Process Run Crate profile 0.5 (researchobject.org/ro-crate and /workflow-run-crate): each
-training, prediction, scoring and rendering is an action with what went in, what came out and the code that ran.
+training, prediction, scoring and rendering is an action with what went in, what came out and the code that ran, as far
+as it was recorded: commit and versions of trainings, a digest of predictions, none of the cheap steps behind them.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luab.errors import DataError
-from luab.files import file_sha256, read_json, write_json
+from luab.files import file_sha256, read_card, write_json
 from luab.paths import Run
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Contents:
         runs: Folder of each training.
         suites: Names of the prediction cards of each training.
         steps: All that was made from scores, cards and indexes.
-        day: On which the crate is written, as "2026-11-26".
+        day: On which the results were made, as "2026-11-26".
     """
 
     folder: Path
@@ -129,17 +129,18 @@ class _Writer:
         for archive in self.contents.byproducts:
             self._archive(archive)
         scores = [path for run in self.contents.runs for path in self._run(run)]
-        code = next((thing for key, thing in self.things.items() if key.startswith("code ")), None)
         for step in self.contents.steps:
             inputs = [self._input(path) for path in step.inputs]
             if step.name == "collect":
                 inputs = [self._file(path) for path in scores]
-            self._action(f"#render/{step.name}", step.name, code, inputs, [self._file(path) for path in step.outputs])
+            self._action(
+                f"#render/{step.name}", step.name, self._luab(), inputs, [self._file(path) for path in step.outputs]
+            )
 
     def _run(self, run: Run) -> list[Path]:
         """Training, predictions and scoring of one run; returns its score files."""
         folder = self.contents.runs[run]
-        card = _card(folder / "run.json", ("inputs", "model_sha256", "recipe", "versions", "seconds"))
+        card = read_card(folder / "run.json", ("inputs", "model_sha256", "recipe", "versions", "seconds"))
         code = self._code(card)
         model = self._file(folder / "model.safetensors", card["model_sha256"])
         inputs = [self._digest(name, digest) for name, digest in sorted(card["inputs"].items())]
@@ -149,19 +150,22 @@ class _Writer:
                     points["isBasedOn"] = archive
         made = [model, self._file(folder / "run.json"), self._file(folder / "log.csv")]
         on = card.get("hardware", {}).get("gpu") or card.get("hardware", {}).get("processor") or "unknown hardware"
-        told = f"lambda {run.weight:g}, seed {run.seed}; {card['seconds']:,.0f} s on {on}"
-        self._action(f"#train/{run.folder}", f"Train {run.folder}", code, [*inputs, self._recipe(card)], made, told)
+        where = f"lambda {run.weight:g}, seed {run.seed}; {card['seconds']:,.0f} s on {on}"
+        self._action(f"#train/{run.folder}", f"Train {run.folder}", code, [*inputs, self._recipe(card)], made, where)
         tables: list[Any] = []
         for suite in self.contents.suites[run]:
             path = folder / "predictions" / f"{suite}.json"
-            files = _card(path, ("files",))["files"]
-            found = [self._file(path.with_name(f"{name}.parquet"), file["sha256"]) for name, file in files.items()]
+            told = read_card(path, ("files", "code"))
+            found = [
+                self._file(path.with_name(f"{name}.parquet"), file["sha256"]) for name, file in told["files"].items()
+            ]
+            predictor = self._luab(told["code"])
             self._action(
-                f"#predict/{run.folder}/{suite}", f"Predict {suite}", code, [model], [*found, self._file(path)]
+                f"#predict/{run.folder}/{suite}", f"Predict {suite}", predictor, [model], [*found, self._file(path)]
             )
             tables += found
         scores = sorted((folder / "scores").glob("*.json"))
-        self._action(f"#score/{run.folder}", "Score", code, tables, [self._file(path) for path in scores])
+        self._action(f"#score/{run.folder}", "Score", self._luab(), tables, [self._file(path) for path in scores])
         return scores
 
     def _action(
@@ -188,7 +192,7 @@ class _Writer:
         """A result, or what a card beside the results stands for."""
         if path.is_relative_to(self.contents.folder):
             return self._file(path)
-        card = _card(path, ())
+        card = read_card(path, ())
         archive = self.things.get(f"archive {path.stem}")
         return archive or self._digest(path.stem, str(card.get("ids_sha256") or card.get("sha256") or ""))
 
@@ -237,6 +241,14 @@ class _Writer:
             softwareRequirements=[{"@id": package.id} for package in packages],
         )
 
+    def _luab(self, digest: str = "") -> Any:
+        """luab where a card has the digest of its code alone, or where nobody recorded which code ran."""
+        version = {"version": f"code digest {digest}"} if digest else {}
+        return self._add(
+            f"luab {digest}", f"#luab/{digest}" if digest else "#luab", "SoftwareSourceCode", name="luab",
+            license={"@id": _LICENCES["mit"]}, **version,
+        )  # fmt: skip
+
     def _add(self, key: str, identifier: str, kind: str, **properties: Any) -> Any:
         if key not in self.things:
             self.things[key] = self.crate.add(_entity(self.crate, identifier, kind, **properties))
@@ -248,10 +260,3 @@ def _entity(crate: "ROCrate", identifier: str, kind: str, **properties: Any) -> 
 
     known = {name: value for name, value in properties.items() if value is not None}
     return ContextEntity(crate, identifier, properties={"@type": kind} | known)
-
-
-def _card(path: Path, keys: Iterable[str]) -> dict[str, Any]:
-    card = read_json(path)
-    if not isinstance(card, dict) or any(key not in card for key in keys):
-        raise DataError(f"{path}: expected a card with {', '.join(keys)}, found one without. Make it again.")
-    return card

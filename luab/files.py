@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,18 @@ def read_json(path: Path | str) -> Any:
         raise DataError(
             f"{path}: expected JSON, found something else ({error}). Remove the file and make it again."
         ) from error
+
+
+def read_card(path: Path | str, keys: Iterable[str]) -> dict[str, Any]:
+    """Reads a JSON object that must hold some keys.
+
+    Raises:
+        DataError: It is missing, is not JSON, is no object or lacks a key.
+    """
+    card = read_json(path)
+    if not isinstance(card, dict) or any(key not in card for key in keys):
+        raise DataError(f"{path}: expected a card with {', '.join(keys)}, found one without. Make it again.")
+    return card
 
 
 def file_sha256(path: Path | str) -> str:

@@ -1,10 +1,12 @@
 """Sending a finished study to DVC's remote, and fetching from it what a file needs."""
 
+import configparser
 import os
 import subprocess
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -18,8 +20,15 @@ from luab.records import PROVENANCE, Record, read_records
 
 DVC_FILE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
+REMOTES = Path(".dvc/config")
 KEPT_BY_GIT = ("scores.csv", PROVENANCE, "dvc.yaml", "metrics", "plots", "ro-crate-metadata.json", "tables")
-"""What publish commits of the folder of results, beside dvc.lock and the configuration."""
+"""What publish commits of the folder of results, beside dvc.lock, the names of remotes and the configuration."""
+_TOOLS = {
+    "DVC": (sys.executable, "-m", "dvc"),
+    "Snakemake": (sys.executable, "-m", "snakemake"),
+    "git": ("git",),
+}
+_SECRET = ("password", "secret", "token", "account_key", "connection_string", "passphrase")
 _NOTHING_TO_DO = "Nothing to be done"
 _SHOWN = 5
 _TAIL_LINES = 12
@@ -37,15 +46,18 @@ def publish(study: Study, remote: str | None = None, message: str | None = None)
         What was done and what is left to do, for a person.
 
     Raises:
-        ConfigError: The study lies in other folders than dvc.yaml names, or DVC has no such remote.
+        ConfigError: The study lies in other folders than dvc.yaml names, DVC has no such remote, or a password stands
+            where git would take it up.
         DataError: Files are missing, or Snakemake would make some anew.
         JobError: DVC, git or Snakemake failed.
     """
     _refuse_other_folders(study.layout)
+    to = _remote(remote)
+    refuse_secrets(REMOTES)
     _refuse_missing(study)
     _refuse_outdated()
     _dvc("commit", "--force", "--quiet")
-    _dvc("push", *_remote(remote))
+    _dvc("push", *to)
     return f"{_commit(study, message)}\nNow `git push`: a clone of it fetches with `luab pull`."
 
 
@@ -141,6 +153,28 @@ def kept_by_dvc() -> set[str]:
     return kept
 
 
+def refuse_secrets(config: Path) -> None:
+    """Refuses to hand DVC's tracked configuration to git while a password or key stands in it.
+
+    Raises:
+        ConfigError: It names the option, not its value, and says where it belongs.
+    """
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read(config)
+    except configparser.Error as error:
+        raise ConfigError(f"{config}: expected DVC's configuration, found something else ({error.message}).") from error
+    for section in parser.sections():
+        for option, value in parser[section].items():
+            in_url = option == "url" and urlsplit(value.strip("\"'")).password
+            if in_url or (any(word in option for word in _SECRET) and not option.startswith("ask_")):
+                raise ConfigError(
+                    f"{config}, {section}: {'its url holds a password' if in_url else f'{option} is a secret'}, and "
+                    "git would take it up. Keep it in .dvc/config.local, which git ignores: "
+                    "dvc remote modify --local <name> <option> <value>; then remove it here."
+                )
+
+
 def _pull_needs(layout: Layout, targets: list[str], remote: str | None) -> str:
     records = {record["output"]: record for record in read_records(layout.results / PROVENANCE)}
     kept = kept_by_dvc()
@@ -211,7 +245,7 @@ def _refuse_missing(study: Study) -> None:
 
 
 def _refuse_outdated() -> None:
-    told = _run("snakemake", [sys.executable, "-m", "snakemake", "--dry-run", "all"])
+    told = _run("Snakemake", "--dry-run", "all")
     if _NOTHING_TO_DO not in told:
         jobs = [line for line in told.splitlines() if line.startswith("total")]
         raise DataError(
@@ -222,19 +256,19 @@ def _refuse_outdated() -> None:
 
 def _commit(study: Study, message: str | None) -> str:
     results = study.paths.results
-    small = [str(LOCK), str(DVC_FILE), "config", *(str(results / name) for name in KEPT_BY_GIT)]
-    _run("git", ["git", "add", "--", *small])
-    if not _run("git", ["git", "diff", "--cached", "--name-only", "--", *small]).strip():
+    small = [str(LOCK), str(DVC_FILE), str(REMOTES), "config", *(str(results / name) for name in KEPT_BY_GIT)]
+    _run("git", "add", "--", *small)
+    if not _run("git", "diff", "--cached", "--name-only", "--", *small).strip():
         return "Nothing has changed since it was published last; the remote has all of it."
     trainings = len(study.runs())
     said = message or f"Results: {trainings} training{'' if trainings == 1 else 's'}"
-    _run("git", ["git", "commit", "--quiet", "--message", said, "--", *small])
+    _run("git", "commit", "--quiet", "--message", said, "--", *small)
     return f"Published {trainings} trainings with their predictions and scores; committed as {said!r}."
 
 
 def _remote(name: str | None) -> list[str]:
-    listed = [line.split()[0] for line in _run("DVC", [*_DVC, "remote", "list"]).splitlines() if line.strip()]
-    default = _run("DVC", [*_DVC, "config", "core.remote"], fails=True).strip()
+    listed = [line.split()[0] for line in _run("DVC", "remote", "list").splitlines() if line.strip()]
+    default = _run("DVC", "config", "core.remote", may_fail=True).strip()  # it fails where there is none
     if name is None and not default:
         known = f"; it knows {', '.join(listed)}: choose with --remote" if listed else ""
         raise ConfigError(
@@ -246,26 +280,26 @@ def _remote(name: str | None) -> list[str]:
     return ["--remote", name] if name else []
 
 
-_DVC = (sys.executable, "-m", "dvc")
-
-
 def _dvc(*arguments: str) -> None:
     """Runs DVC with its progress on the terminal; what it says of a failure becomes the error's text."""
-    done = subprocess.run([*_DVC, *arguments], stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([*_TOOLS["DVC"], *arguments], stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise JobError(_failed("DVC", arguments[0], done.stderr))
+        raise _failed("DVC", arguments[0], done.stderr)
 
 
-def _run(tool: str, command: Sequence[str], fails: bool = False) -> str:
+def _run(tool: str, *arguments: str, may_fail: bool = False) -> str:
+    """What a tool prints; of Snakemake also what it logs."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run([*_TOOLS[tool], *arguments], capture_output=True, text=True, check=False)
     except OSError as error:
-        raise JobError(f"{tool}: expected {command[0]} on this machine; {error.strerror}. Install it.") from error
-    if done.returncode and not fails:
-        raise JobError(_failed(tool, command[-1] if tool == "snakemake" else command[1], done.stderr or done.stdout))
-    return done.stdout + (done.stderr if tool == "snakemake" else "")
+        raise JobError(f"{tool}: expected it on this machine; {error.strerror}. Install it.") from error
+    if done.returncode and not may_fail:
+        raise _failed(tool, arguments[0], done.stderr or done.stdout)
+    return done.stdout + (done.stderr if tool == "Snakemake" else "")
 
 
-def _failed(tool: str, what: str, told: str) -> str:
+def _failed(tool: str, what: str, told: str) -> JobError:
     tail = "\n  ".join(told.strip().splitlines()[-_TAIL_LINES:])
-    return f"{tool} could not finish `{what}`:\n  {tail}\nNothing was lost: put right what it says and run it again."
+    return JobError(
+        f"{tool} could not finish `{what}`:\n  {tail}\nNothing was lost: put right what it says and run it again."
+    )

@@ -12,13 +12,13 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from luab.benchmarks import BENCHMARKS
-from luab.checkpoint import read_card
+from luab.checkpoint import read_card as model_card
 from luab.collect import read_scores
 from luab.compare import mean_std
 from luab.config import Study
 from luab.data.labels import near_names
 from luab.errors import ConfigError, DataError
-from luab.files import file_sha256, read_json
+from luab.files import file_sha256, read_card, read_json
 from luab.paths import Layout, Run, card
 from luab.render.registry import TABLES, dataset_of
 
@@ -146,7 +146,7 @@ def _score(study: Study, path: Path, row: "Mapping[Hashable, Any]") -> Link:
     shown = f"{row['mean']} ± {row['std']} over n = {row['n']} seeds"
     text = shown if same else f"{shown}; from {layout.scores_csv()}: {again['mean']} ± {again['std']}, n = {again['n']}"
     name = " ".join(str(row[key]) for key in ("backbone", "supervision", "benchmark", "metric", "group") if row[key])
-    head = Link("protocol", protocol, "ok" if set(of_seeds["protocol"]) <= {protocol} else "differs")
+    head = Link("protocol", protocol, "ok" if set(of_seeds["protocol"]) == {protocol} else "differs")
     return Link(f"{path.stem}: {name}, lambda {row['lambda']}", text, "ok" if same else "differs", [head, *seeds])
 
 
@@ -165,7 +165,7 @@ def _score_file(layout: Layout, run: Run, score: pd.Series) -> Link:
     path = layout.score(run, score["benchmark"])
     if not path.is_file():
         return _absent("score", path)
-    content = read_json(path)
+    content = read_card(path, ("details", "metrics", "n", "ids_sha256"))
     details = {(part["metric"], part["group"]): part["value"] for part in content["details"]}
     own = {(metric, ""): value for metric, value in content["metrics"].items()}
     value = (own | details).get((score["metric"], score["group"]))
@@ -174,7 +174,10 @@ def _score_file(layout: Layout, run: Run, score: pd.Series) -> Link:
 
 
 def _predictions(layout: Layout, run: Run, benchmark: str) -> Iterator[Link]:
-    cards = [read_json(path) for path in sorted(layout.prediction_folder(run).glob("*.json"))]
+    cards = [
+        read_card(path, ("files", "model_sha256", "code"))
+        for path in sorted(layout.prediction_folder(run).glob("*.json"))
+    ]
     listed = {name: (file, content) for content in cards for name, file in content["files"].items()}
     for name in BENCHMARKS[benchmark].test_sets:
         path = layout.prediction_folder(run) / f"{name}.parquet"
@@ -191,19 +194,18 @@ def _predictions(layout: Layout, run: Run, benchmark: str) -> Iterator[Link]:
 
 def _model(layout: Layout, run: Run) -> str | None:
     path = layout.run_json(run)
-    return str(read_json(path)["model_sha256"]) if path.is_file() else None
+    return str(read_card(path, ("model_sha256",))["model_sha256"]) if path.is_file() else None
 
 
 def _training(layout: Layout, run: Run) -> Link:
     path = layout.run_json(run)
     if not path.is_file():
         return _absent("training", path)
-    told = read_json(path)
+    told = read_card(path, ("model_sha256", "recipe", "inputs", "versions", "seconds"))
     file = layout.run(run) / "model.safetensors"
     model = _hashed("model", file, told["model_sha256"], "", [])
     if file.is_file():
-        named = read_card(file).get("run")
-        model.links.append(Link("card in the file", str(named), "ok" if named == run.identity() else "differs"))
+        model.links.append(_named(file, run))
     commit = told.get("commit")
     hardware = told.get("hardware", {})
     on = ", ".join(str(hardware[key]) for key in ("gpu", "processor", "cores", "system") if hardware.get(key))
@@ -219,6 +221,14 @@ def _training(layout: Layout, run: Run) -> Link:
         Link("time", f"{told['seconds'] / 3600:.3g} h, {told.get('processes', 1)} processes"),
     ]
     return Link("training", str(path), links=links)
+
+
+def _named(model: Path, run: Run) -> Link:
+    try:
+        named = model_card(model).get("run")
+    except DataError as error:
+        return Link("card in the file", str(error), "differs")
+    return Link("card in the file", str(named), "ok" if named == run.identity() else "differs")
 
 
 def _input(layout: Layout, run: Run, recipe: Mapping[str, Any], name: str, digest: str) -> Link:
@@ -242,13 +252,15 @@ def _index(layout: Layout, name: str) -> Link:
     path = card(layout.index(name))
     if not path.is_file():
         return _absent(f"index {name}", path)
-    content = read_json(path)
+    content = read_card(path, ("rows",))
     source = content.get("source_sha256")
     archive = (
         _carded(f"archive {name}", layout.archive_card(name), "sha256", source, [])
         if source
         else Link(f"archive {name}", "unknown: the index was made from a file without a card")
     )
+    if layout.archive_card(name).is_file():
+        archive.links.append(Link("url", str(read_json(layout.archive_card(name)).get("url"))))
     return Link(f"index {name}", f"{path}: {content['rows']:,} records", links=[archive])
 
 

@@ -34,7 +34,10 @@ def contents(tmp_path: Path) -> Contents:
     write_json(run / "run.json", card)
     (run / "model.safetensors").write_bytes(b"weights")
     (run / "log.csv").write_text("epoch\n0\n")
-    write_json(run / "predictions" / "core.json", {"files": {"imagenet_val": {"sha256": PREDICTIONS, "rows": 5}}})
+    write_json(
+        run / "predictions" / "core.json",
+        {"code": "456", "files": {"imagenet_val": {"sha256": PREDICTIONS, "rows": 5}}},
+    )
     write_json(run / "scores" / "imagenet_val.json", {})
     (results / "scores.csv").write_text("x\n")
     (results / "tables").mkdir()
@@ -78,6 +81,11 @@ def test_a_table_is_followed_back_to_archive_recipe_and_code(contents: Contents)
     assert (listed["sha256"], points["sha256"]) == ("c" * 64, "d" * 64) and "isBasedOn" not in listed
     assert points["isBasedOn"]["@id"] == "https://example.org/ab.tar.gz" and json.loads(recipe["text"]) == {"epochs": 2}
     code = crate[training["instrument"]["@id"]]
+    predictor = crate[crate[f"#predict/{RUN.folder}/core"]["instrument"]["@id"]]
+    assert predictor["version"] == "code digest 456"
+    assert all(
+        "version" not in crate[crate[name]["instrument"]["@id"]] for name in ("#render/table_t", "#render/collect")
+    )
     assert code["version"] == "commit abc" and ids(code["softwareRequirements"]) == ["#package/torch/2.6"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from luab.errors import ConfigError
 from luab.files import write_json
 from luab.paths import Layout
-from luab.publishing import kept_by_dvc, needed
+from luab.publishing import kept_by_dvc, needed, refuse_secrets
 
 LAYOUT = Layout(Path("data"), Path("results"))
 KEPT = {"data/manifests", "data/archives/ab.tar.gz", "data/archives/ab.json", "results/runs"}
@@ -85,3 +85,23 @@ def test_what_git_keeps_is_not_asked_of_a_remote(repository: Path) -> None:
     kept = kept_by_dvc()
     assert {"results/runs", "data/targets", "data/archives/imagenet_ab_v1_0.tar.gz"} <= kept
     assert not kept & {"results/scores.csv", "results/tables"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["secret_access_key = hush", "password = hush", "session_token = hush", "url = https://me:hush@example.org/luab"],
+)
+def test_no_password_goes_to_git(line: str, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(f"[core]\n    remote = s\n['remote \"s\"']\n    {line}\n")
+    with pytest.raises(ConfigError, match=r"config\.local") as caught:
+        refuse_secrets(config)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_configuration_without_passwords_passes(tmp_path: Path, repository: Path) -> None:
+    asked = "ask_password = true"  # a setting, not a password
+    (tmp_path / "config").write_text(f"['remote \"s\"']\n    url = s3://me@bucket/luab\n    {asked}\n")
+    refuse_secrets(tmp_path / "config")
+    refuse_secrets(repository / ".dvc" / "config")
+    refuse_secrets(tmp_path / "none")

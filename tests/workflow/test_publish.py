@@ -69,8 +69,8 @@ def study(tiny: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     git(made.folder, "commit", "--quiet", "-m", "Code and configuration")
     assert "no default remote" in refused(made, "publish") and "docs/sharing.md" in refused(made, "publish")
     dvc(made, "remote", "add", "--quiet", "--default", "storage", str(folder / "remote"))
-    git(made.folder, "commit", "--quiet", "-am", "A remote")
     assert "git push" in luab(made, "publish")
+    assert ".dvc/config" in git(made.folder, "show", "--name-only", "--format=")  # else a clone knows of no remote
     return made
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from luab.config import Study, load_study
-from luab.errors import ConfigError
+from luab.errors import ConfigError, DataError
 from luab.render.registry import TABLES
 from luab.trace import _NAMES, Link, find_cell, trace
 
@@ -72,7 +72,7 @@ def test_a_number_hangs_on_all_that_made_it(study: Study) -> None:
     assert {
         "protocol", "seed 0", "seed 1", "score", "images", "predictions imagenet_a", "training", "model", "recipe",
         "seed", "commit", "code", "images imagenet_train", "targets click", "index imagenet_ab", "archive imagenet_ab",
-        "versions", "hardware", "time", "card in the file",
+        "versions", "hardware", "time", "card in the file", "url",
     } <= said.keys()  # fmt: skip
     assert "lr=0.004" in said["recipe"] and "torch" in said["versions"] and "n = 2 seeds" in found.found
     assert str(RUN / "predictions" / "imagenet_a.parquet") in said["predictions imagenet_a"]
@@ -126,6 +126,12 @@ def test_changed_files_are_found(study: Study) -> None:
     with away(RUN / "model.safetensors"):
         shutil.copy(other, RUN / "model.safetensors")
         assert problems() == {"model", "card in the file"}
+        (RUN / "model.safetensors").write_bytes(b"no weights")
+        assert problems() == {"model", "card in the file"}
+    with away(RUN / "run.json"):
+        (RUN / "run.json").write_text("{}")
+        with pytest.raises(DataError, match=r"run.json: expected a card with model_sha256"):
+            problems()
     card = Path("data/manifests/imagenet_train.json")
     content = json.loads(card.read_text())
     with away(card):
