@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from luab.errors import DataError
-from luab.files import replacing
+from luab.files import replacing, replacing_folder
 
 METADATA = Path(".snakemake") / "metadata"
 PROVENANCE = "provenance.jsonl"
@@ -60,10 +60,12 @@ def import_records(provenance: Path, metadata: Path = METADATA) -> int:
     if not provenance.is_file() or any(_files(metadata)):
         return 0
     records = list(read_records(provenance))
-    for record in records:
-        path = _path_of(record["output"], metadata)
-        with replacing(path) as aside:
-            aside.write_text(json.dumps({key: value for key, value in record.items() if key != "output"}))
+    # All at once: a Snakemake that was killed here must not leave some, which the next one would take for its own.
+    with replacing_folder(metadata) as aside:
+        for record in records:
+            path = _path_of(record["output"], aside)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({key: value for key, value in record.items() if key != "output"}))
     return len(records)
 
 

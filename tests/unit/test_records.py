@@ -1,10 +1,12 @@
 """Snakemake's records: kept, merged, given back, and damaged ones told."""
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 
-from luab.errors import DataError
+from luab.errors import DataError, JobError
 from luab.records import _path_of, export_records, import_records, read_records
 
 LONG = "results/runs/" + "a" * 300 + "/run.json"
@@ -78,3 +80,27 @@ def test_a_damaged_line_is_told_and_nothing_leaves_the_folder(folders, line):
     with pytest.raises(DataError, match="line 2: expected a record of a file below this folder"):
         import_records(provenance, metadata)
     assert not metadata.exists()
+
+
+def test_an_import_that_breaks_off_leaves_nothing(folders, monkeypatch):
+    """Else the next Snakemake would take the first few for all that is known, and train what the others tell of."""
+    provenance, metadata = folders
+    lines = [json.dumps({"output": f"results/{name}", "rule": "r"}) for name in "abc"]
+    provenance.parent.mkdir()
+    provenance.write_text("\n".join(lines))
+    written = []
+
+    def full(path, text):
+        written.append(path)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return path.write_bytes(text.encode())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(JobError):
+            import_records(provenance, metadata)
+    assert len(written) == 2 and not [
+        path for path in metadata.parent.rglob("*") if path.is_file() and path != provenance
+    ]
+    assert import_records(provenance, metadata) == 3
