@@ -1,9 +1,7 @@
 """The benchmarks of models trained on COCO, all from the predictions of one test set."""
 
 import functools
-import itertools
 import math
-import multiprocessing
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +13,7 @@ import pyarrow.compute as pc
 
 from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.errors import DataError
-from luab.metrics.localization import STEP, hits_mask, pixel_counts, precision_of_pixels
+from luab.metrics.localization import STEP, batches, hits_mask, in_processes, pixel_counts, precision_of_pixels
 from luab.metrics.multilabel import (
     AREA_LIMITS_PX,
     average_precisions,
@@ -124,7 +122,9 @@ def _localization(inputs: Inputs) -> Scores:
     table = inputs.tables["coco_val"]
     points = matrix_of(table, "points", 2 * CLASSES)
     pixels, parts = np.zeros((CLASSES, 2, len(_EDGES) - 1), dtype=np.int64), []
-    for counted, judged in _judge_all(_pairs(table, inputs, points), inputs.input_px, inputs.processes):
+    pairs = batches(_pairs(table, inputs, points), _PART)
+    judge = functools.partial(_judge, side_px=inputs.input_px)
+    for counted, judged in in_processes(judge, pairs, inputs.processes):
         pixels += counted
         parts.append(judged)
     if not parts:
@@ -174,20 +174,6 @@ def _pairs(table: pa.Table, inputs: Inputs, points: Floats | None) -> Iterator[_
                     point = None if points is None else points[row, 2 * label : 2 * label + 2]
                     yield _Pair(row, label, cam, found.objects, found.crowds, sizes[row], point)
             advance(1)
-
-
-def _judge_all(pairs: Iterator[_Pair], side_px: int, processes: int) -> Iterator[tuple[npt.NDArray[np.int64], _Judged]]:
-    """Some hundred pairs at a time, in their order; the same for any number of processes."""
-    parts = iter(lambda: list(itertools.islice(pairs, _PART)), [])
-    work = functools.partial(_judge, side_px=side_px)
-    first = list(itertools.islice(parts, 2))
-    rest = itertools.chain(first, parts)
-    if processes == 1 or len(first) < 2:
-        yield from map(work, rest)
-        return
-    # Not forked: Arrow's threads are about, and a fork might copy a lock that one of them holds.
-    with multiprocessing.get_context("spawn").Pool(processes, cv2.setNumThreads, (1,)) as pool:
-        yield from pool.imap(work, rest)
 
 
 def _judge(pairs: Sequence[_Pair], side_px: int) -> tuple[npt.NDArray[np.int64], _Judged]:

@@ -3,8 +3,8 @@
 import functools
 import itertools
 import multiprocessing
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +16,9 @@ from luab.metrics.contours import TOP, Bytes, Floats, Ints, Levels
 IOU_PCT = (30, 50, 70)
 STEP = 0.001
 _PART = 256  # images that a process takes at a time
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class LocalizationInput(NamedTuple):
@@ -91,7 +94,8 @@ def box_accuracy(
     """
     thresholds = np.arange(0, 1, step)
     cuts = _cuts(thresholds)
-    found = list(_found_parts(images, side_px, np.unique(cuts), processes))
+    work = functools.partial(_found, side_px=side_px, cuts=np.unique(cuts))
+    found = list(in_processes(work, enumerate(batches(images, _PART)), processes))
     if not found:
         raise DataError("Localisation: expected images, found none. Index and predict the set again.")
     largest = np.sum([part for part, _ in found], axis=0)
@@ -105,25 +109,29 @@ def _cuts(thresholds: Floats) -> Ints:
     return np.asarray((thresholds * TOP).astype(int))
 
 
-def _found_parts(
-    images: Iterable[LocalizationInput], side_px: int, cuts: Ints, processes: int
-) -> Iterator[tuple[Ints, Bytes]]:
-    """`_found` of a few hundred images at a time, in their order."""
-    parts, work = _parts(images), functools.partial(_found, side_px=side_px, cuts=cuts)
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """`size` items at a time, in their order; the last ones may be fewer."""
+    remaining = iter(items)
+    while part := list(itertools.islice(remaining, size)):
+        yield part
+
+
+def in_processes(work: Callable[[T], R], parts: Iterator[T], processes: int) -> Iterator[R]:
+    """`work` on each part, in their order; in this process where there is but one part or one process.
+
+    Args:
+        work: A function that another process can import.
+        parts: Each of some hundred images: starting processes takes longer than a few hundred maps.
+        processes: How many share the parts; OpenCV keeps to one thread in each.
+    """
     first = list(itertools.islice(parts, 2))
-    numbered = enumerate(itertools.chain(first, parts))
-    if processes == 1 or len(first) < 2:  # starting processes takes longer than a few hundred maps
-        yield from map(work, numbered)
+    rest = itertools.chain(first, parts)
+    if processes == 1 or len(first) < 2:
+        yield from map(work, rest)
         return
     # Not forked: Arrow's threads are about, and a fork might copy a lock that one of them holds.
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap(work, numbered)
-
-
-def _parts(images: Iterable[LocalizationInput]) -> Iterator[list[LocalizationInput]]:
-    remaining = iter(images)
-    while part := list(itertools.islice(remaining, _PART)):
-        yield part
+    with multiprocessing.get_context("spawn").Pool(processes, cv2.setNumThreads, (1,)) as pool:
+        yield from pool.imap(work, rest)
 
 
 def _found(numbered: tuple[int, list[LocalizationInput]], side_px: int, cuts: Ints) -> tuple[Ints, Bytes]:
