@@ -26,11 +26,9 @@ def code_digest(*modules: str) -> str:
     pending = list(modules)
     while pending:
         module = pending.pop()
-        if module not in seen and (source := _source(module)) is not None:
-            tree = _without_docstrings(ast.parse(source.read_text()))
-            seen[module] = ast.dump(tree)
-            package = module if source.name == "__init__.py" else module.rpartition(".")[0]
-            pending.extend(_imports(tree, package))
+        if module not in seen and (parsed := _parsed(module)) is not None:
+            seen[module], imports = parsed
+            pending.extend(imports)
     text = "\n".join(f"{module} {seen[module]}" for module in sorted(seen))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -88,6 +86,16 @@ def _git(folder: Path, *arguments: str) -> str:
         ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=20
     )
     return done.stdout.strip()
+
+
+@functools.cache  # the workflow's start asks for the digests of ten modules, which share most of what they import
+def _parsed(module: str) -> tuple[str, list[str]] | None:
+    """A module's syntax tree as text, and what it imports of luab; None where it is no module of luab."""
+    if (source := _source(module)) is None:
+        return None
+    tree = _without_docstrings(ast.parse(source.read_text()))
+    package = module if source.name == "__init__.py" else module.rpartition(".")[0]
+    return ast.dump(tree), _imports(tree, package)
 
 
 def _source(module: str) -> Path | None:
