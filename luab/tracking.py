@@ -44,35 +44,23 @@ def write_metrics(scores: "pd.DataFrame", files: Mapping[Path, Sequence[Run]]) -
     Raises:
         DataError: A run has no headline numbers.
     """
+    from luab.compare import mean_std
     from luab.render.quantities import TRACKED
 
+    means = mean_std(scores).set_index(["dataset", "backbone", "supervision", "lambda", "benchmark", "metric", "group"])
     for file, runs in files.items():
-        of_runs = [scores[_rows_of(scores, run)] for run in runs]
-        content: dict[str, Any] = {"seeds": len(runs)}
-        shown = TRACKED[runs[0].dataset]
+        first, shown = runs[0], TRACKED[runs[0].dataset]
         benchmarks = [quantity.benchmark for quantity in shown]
+        content: dict[str, Any] = {"seeds": len(runs)}
         for quantity in shown:
-            values = [_value(rows, quantity.key) for rows in of_runs]
-            if all(value is not None for value in values):
+            key = (first.dataset, first.backbone, first.supervision, first.weight, *quantity.key)
+            if key in means.index and means.loc[key, "n"] == len(runs):
                 alone = benchmarks.count(quantity.benchmark) == 1  # short names, for a table that fits a terminal
                 name = quantity.benchmark if alone else f"{quantity.benchmark}.{quantity.metric}"
-                content[name] = math.fsum(filter(None, values)) / len(values)
+                content[name] = float(means.loc[key, "mean"])
         if len(content) == 1:
-            raise DataError(f"{file}: expected scores of {runs[0].folder}, found none. Collect the scores again.")
+            raise DataError(f"{file}: expected scores of {first.folder}, found none. Collect the scores again.")
         write_json(file, content)
-
-
-def _rows_of(scores: "pd.DataFrame", run: Run) -> "pd.Series":
-    here = scores["seed"] == run.seed
-    for column, value in run.identity().items():
-        here &= scores[column] == value
-    return here
-
-
-def _value(rows: "pd.DataFrame", key: tuple[str, str, str]) -> float | None:
-    benchmark, metric, group = key
-    found = rows[(rows["benchmark"] == benchmark) & (rows["metric"] == metric) & (rows["group"] == group)]["value"]
-    return float(found.iloc[0]) if len(found) else None
 
 
 def write_curves(output: Path, logs: Mapping[Sequence[Run], Sequence[Path]]) -> None:
@@ -85,27 +73,18 @@ def write_curves(output: Path, logs: Mapping[Sequence[Run], Sequence[Path]]) -> 
     Raises:
         DataError: A log is missing or is not one.
     """
+    from luab.render.report_curves import read_log
+
     with replacing(output) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(CURVE_COLUMNS)
         for runs, files in logs.items():
-            first, read = runs[0], [_read_log(path) for path in files]
+            first, read = runs[0], [read_log(path, ("epoch", *_LOSSES)) for path in files]
             losses = _LOSSES if first.points else _LOSSES[:1]
             for rows in zip(*read, strict=False):  # seeds differ in length where one was trained with another recipe
                 means = [f"{math.fsum(float(row[loss]) for row in rows) / len(rows):.6g}" for loss in losses]
                 means += [""] * (len(_LOSSES) - len(losses))
                 writer.writerow([first.dataset, first.backbone, first.supervision, rows[0]["epoch"], *means, len(rows)])
-
-
-def _read_log(path: Path) -> list[dict[str, str]]:
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise DataError(f"{path}: expected the log of a finished training; {error.strerror}. Train the run.") from error
-    if not rows or not {"epoch", *_LOSSES} <= rows[0].keys():
-        raise DataError(f"{path}: expected rows with epoch, {', '.join(_LOSSES)}. Train the run again.")
-    return rows
 
 
 def artifact_name(run: Run) -> str:

@@ -53,7 +53,7 @@ def panels(runs: Sequence[Run], logs: Mapping[Run, Path], quantities: Mapping[st
     Raises:
         DataError: A log is missing or is not one.
     """
-    read = {run: _read(logs[run]) for run in runs}
+    read = {run: read_log(logs[run], ("epoch",)) for run in runs}
     found = []
     for dataset, backbone in dict.fromkeys((run.dataset, run.backbone) for run in runs):
         own = [run for run in runs if (run.dataset, run.backbone) == (dataset, backbone)]
@@ -65,14 +65,19 @@ def panels(runs: Sequence[Run], logs: Mapping[Run, Path], quantities: Mapping[st
     return found
 
 
-def _read(log: Path) -> list[dict[str, str]]:
+def read_log(log: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a training's log.csv, one per epoch, as text.
+
+    Raises:
+        DataError: It is missing, empty or lacks one of these columns.
+    """
     try:
         with open(log, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise DataError(f"{log}: expected the log of a finished training; {error.strerror}. Train the run.") from error
-    if not rows or "epoch" not in rows[0]:
-        raise DataError(f"{log}: expected rows with the column epoch, found none. Train the run again.")
+    if not rows or not set(columns) <= rows[0].keys():
+        raise DataError(f"{log}: expected rows with {', '.join(columns)}, found none. Train the run again.")
     return rows
 
 
