@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from luab.errors import DataError
-from luab.files import replacing
+from luab.files import file_sha256, replacing
 
 STATES = ("state.pt", "state-previous.pt")
 
@@ -88,12 +88,41 @@ def load_model(path: Path, model: nn.Module, run: dict[str, Any]) -> None:
     model.load_state_dict(weights)
 
 
-def kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Shape and number type of each tensor, as text: what a checkpoint must have in common with its model."""
-    return {
-        name: f"{tuple(tensor.shape)}{'' if tensor.dtype == torch.float32 else f' {tensor.dtype}'}"
-        for name, tensor in tensors.items()
-    }
+def check_weights(path: Path, told: str | None) -> str:
+    """Refuses weights whose numbers are not those that their training wrote: nothing in the file itself tells.
+
+    Args:
+        path: model.safetensors.
+        told: SHA-256 that run.json names; None where nothing names one.
+
+    Returns:
+        The file's SHA-256.
+
+    Raises:
+        DataError: They differ.
+    """
+    digest = file_sha256(path)
+    if told not in (None, digest):
+        raise DataError(
+            f"{path}: expected the weights that run.json names, SHA-256 {told}, found {digest}. They were changed "
+            "after the training, or are being trained anew: finish it, or fetch or copy both files again."
+        )
+    return digest
+
+
+def kinds(tensors: Mapping[str, torch.Tensor], any_float: bool = False) -> dict[str, str]:
+    """Shape and number type of each tensor, as text: what a checkpoint must have in common with its model.
+
+    Args:
+        tensors: By name.
+        any_float: Whether floating-point numbers of any width are alike.
+    """
+    return {name: f"{tuple(tensor.shape)}{_type(tensor, any_float)}" for name, tensor in tensors.items()}
+
+
+def _type(tensor: torch.Tensor, any_float: bool) -> str:
+    usual = tensor.is_floating_point() if any_float else tensor.dtype == torch.float32
+    return "" if usual else f" {tensor.dtype}"
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luab.files import file_sha256, read_card, write_json
+from luab.files import file_sha256, read_fields, write_json
 from luab.paths import Run
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class _Writer:
     def _run(self, run: Run) -> list[Path]:
         """Training, predictions and scoring of one run; returns its score files."""
         folder = self.contents.runs[run]
-        card = read_card(folder / "run.json", ("inputs", "model_sha256", "recipe", "versions", "seconds"))
+        card = read_fields(folder / "run.json", ("inputs", "model_sha256", "recipe", "versions", "seconds"))
         code = self._code(card)
         model = self._file(folder / "model.safetensors", card["model_sha256"])
         inputs = [self._digest(name, digest) for name, digest in sorted(card["inputs"].items())]
@@ -155,7 +155,7 @@ class _Writer:
         tables: list[Any] = []
         for suite in self.contents.suites[run]:
             path = folder / "predictions" / f"{suite}.json"
-            told = read_card(path, ("files", "code"))
+            told = read_fields(path, ("files", "code"))
             found = [
                 self._file(path.with_name(f"{name}.parquet"), file["sha256"]) for name, file in told["files"].items()
             ]
@@ -192,7 +192,7 @@ class _Writer:
         """A result, or what a card beside the results stands for."""
         if path.is_relative_to(self.contents.folder):
             return self._file(path)
-        card = read_card(path, ())
+        card = read_fields(path, ())
         archive = self.things.get(f"archive {path.stem}")
         return archive or self._digest(path.stem, str(card.get("ids_sha256") or card.get("sha256") or ""))
 

@@ -16,7 +16,7 @@ from timm.models._hub import save_config_for_hf
 from torch import nn
 
 from luab.byproducts.coco_classes import COCO_CLASSES
-from luab.checkpoint import load_model
+from luab.checkpoint import check_weights, load_model
 from luab.config import Recipe, Study
 from luab.data.labels import class_names, wnids
 from luab.data.layouts import KNOWN
@@ -97,12 +97,7 @@ def finished(folder: Path, run: Run) -> dict[str, Any]:
         raise DataError(f"{card}: expected the card of {run.identity()}, found that of {found}. Train this run again.")
     if missing := [key for key in ("recipe", "images", "points", "model_sha256") if key not in result]:
         raise DataError(f"{card}: expected {', '.join(missing)} too, found none. Train this run again.")
-    digest = file_sha256(weights)
-    if result["model_sha256"] != digest:
-        raise DataError(
-            f"{weights}: expected the weights that run.json names, SHA-256 {result['model_sha256']}, found "
-            f"{digest}. They were changed or are being trained anew; finish the training, or copy both files again."
-        )
+    check_weights(weights, result["model_sha256"])
     return dict(result)
 
 

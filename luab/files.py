@@ -138,7 +138,7 @@ def read_json(path: Path | str) -> Any:
         ) from error
 
 
-def read_card(path: Path | str, keys: Iterable[str]) -> dict[str, Any]:
+def read_fields(path: Path | str, keys: Iterable[str]) -> dict[str, Any]:
     """Reads a JSON object that must hold some keys.
 
     Raises:

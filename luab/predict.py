@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from luab.cam import attention_maps, class_maps
-from luab.checkpoint import load_model, read_card
+from luab.checkpoint import check_weights, load_model, read_card
 from luab.config import Recipe, Study
 from luab.data.dataset import EvaluationSet, check_images, open_image
 from luab.data.labels import in9_of_class, subset
@@ -50,7 +50,9 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
         DataError: The model is missing, another run's or not the one that run.json names, or images are missing or
             damaged.
     """
-    digest = _digest(study, run)
+    path, told = study.layout.run(run) / "model.safetensors", study.layout.run_json(run)
+    read_card(path)  # says it where there is no file, or none of ours
+    digest = check_weights(path, read_json(told).get("model_sha256") if told.is_file() else None)
     recipe = study.recipe(run.backbone, run.dataset)
     predictor = Predictor(study, recipe, functools.partial(_trained, study, run))
     files = predictor.write(study.layout.prediction_folder(run), test_sets)
@@ -64,20 +66,6 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
     }
     write_json(study.layout.prediction_card(run, suite), content)
     return content
-
-
-def _digest(study: Study, run: Run) -> str:
-    """Digest of the weights: numbers that were changed since the training ended must not pass for its own."""
-    path, card = study.layout.run(run) / "model.safetensors", study.layout.run_json(run)
-    read_card(path)  # says it where there is no file, or none of ours
-    digest = file_sha256(path)
-    told = read_json(card).get("model_sha256") if card.is_file() else None
-    if told not in (None, digest):
-        raise DataError(
-            f"{path}: expected the weights that {card.name} names, SHA-256 {told}, found {digest}. They were changed "
-            "after the training, or are being trained anew: finish it, or fetch or copy both files again."
-        )
-    return digest
 
 
 def _trained(study: Study, run: Run, recipe: Recipe) -> LuabModel:

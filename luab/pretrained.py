@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from luab.checkpoint import kinds
 from luab.errors import DataError
 
 _HEADS = ("backbone.", "byproduct.")
@@ -65,7 +66,7 @@ def put_into(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], what: str
     new = _classifier_prefix(backbone) if new_classifier else None
     wanted = {name: tensor for name, tensor in backbone.state_dict().items() if new is None or not name.startswith(new)}
     given = {name: tensor for name, tensor in tensors.items() if new is None or not name.startswith(new)}
-    expected, found = _kinds(wanted), _kinds(given)
+    expected, found = kinds(wanted, any_float=True), kinds(given, any_float=True)
     # Counters of batches seen; files of old checkpoints lack them and evaluation never reads them.
     wrong = sorted(
         name for name in expected.keys() | found.keys()
@@ -78,14 +79,6 @@ def put_into(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], what: str
         )
     with torch.no_grad():
         backbone.load_state_dict(given, strict=False)
-
-
-def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Shape of each tensor as text, and whether it holds other than floating-point numbers."""
-    return {
-        name: f"{tuple(tensor.shape)}{'' if tensor.is_floating_point() else f' {tensor.dtype}'}"
-        for name, tensor in tensors.items()
-    }
 
 
 def _classifier_prefix(backbone: nn.Module) -> str:

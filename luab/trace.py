@@ -2,9 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
 from rich.console import Console
@@ -12,18 +12,15 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from luab.benchmarks import BENCHMARKS
-from luab.checkpoint import read_card as model_card
+from luab.checkpoint import read_card
 from luab.collect import read_scores
 from luab.compare import mean_std
 from luab.config import Study
 from luab.data.labels import near_names
 from luab.errors import ConfigError, DataError
-from luab.files import file_sha256, read_card, read_json
+from luab.files import file_sha256, read_fields, read_json
 from luab.paths import Layout, Run, card
 from luab.render.registry import TABLES, dataset_of
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable
 
 State = Literal["ok", "differs", "not here", ""]
 _MARKS = {"ok": "[green]ok[/]", "differs": "[red]differs[/]", "not here": "[yellow]not here[/]", "": ""}
@@ -48,7 +45,7 @@ class Link:
     state: State = ""
     links: "list[Link]" = dataclasses.field(default_factory=list)
 
-    def problems(self) -> "Iterator[Link]":
+    def problems(self) -> Iterator["Link"]:
         """All that differs, in it and below it."""
         if self.state == "differs":
             yield self
@@ -84,7 +81,7 @@ def trace(study: Study, table: Path, cell: Sequence[str]) -> Link:
     return _score(study, path, row)
 
 
-def find_cell(numbers: pd.DataFrame, cell: Sequence[str], path: Path) -> "Mapping[Hashable, Any]":
+def find_cell(numbers: pd.DataFrame, cell: Sequence[str], path: Path) -> Mapping[Hashable, Any]:
     """The one row that all terms fit.
 
     Raises:
@@ -114,7 +111,7 @@ def find_cell(numbers: pd.DataFrame, cell: Sequence[str], path: Path) -> "Mappin
     return found.iloc[0].to_dict()
 
 
-def _fits(numbers: pd.DataFrame, names: list[str], term: str) -> "pd.Series":
+def _fits(numbers: pd.DataFrame, names: list[str], term: str) -> pd.Series:
     column, given, value = term.partition("=")
     columns = [column] if given and column in names else names
     return numbers[columns].map(_equal, wanted=value if given else term).any(axis=1)
@@ -132,7 +129,7 @@ def _equal(there: object, wanted: str) -> bool:
 # ---- numbers of runs --------------------------------------------------------------------------------------------
 
 
-def _score(study: Study, path: Path, row: "Mapping[Hashable, Any]") -> Link:
+def _score(study: Study, path: Path, row: Mapping[Hashable, Any]) -> Link:
     layout, dataset = study.layout, dataset_of(TABLES[path.stem])
     scores = read_scores(layout.scores_csv())
     here = scores["dataset"] == dataset
@@ -165,7 +162,7 @@ def _score_file(layout: Layout, run: Run, score: pd.Series) -> Link:
     path = layout.score(run, score["benchmark"])
     if not path.is_file():
         return _absent("score", path)
-    content = read_card(path, ("details", "metrics", "n", "ids_sha256"))
+    content = read_fields(path, ("details", "metrics", "n", "ids_sha256"))
     details = {(part["metric"], part["group"]): part["value"] for part in content["details"]}
     own = {(metric, ""): value for metric, value in content["metrics"].items()}
     value = (own | details).get((score["metric"], score["group"]))
@@ -175,7 +172,7 @@ def _score_file(layout: Layout, run: Run, score: pd.Series) -> Link:
 
 def _predictions(layout: Layout, run: Run, benchmark: str) -> Iterator[Link]:
     cards = [
-        read_card(path, ("files", "model_sha256", "code"))
+        read_fields(path, ("files", "model_sha256", "code"))
         for path in sorted(layout.prediction_folder(run).glob("*.json"))
     ]
     listed = {name: (file, content) for content in cards for name, file in content["files"].items()}
@@ -194,14 +191,14 @@ def _predictions(layout: Layout, run: Run, benchmark: str) -> Iterator[Link]:
 
 def _model(layout: Layout, run: Run) -> str | None:
     path = layout.run_json(run)
-    return str(read_card(path, ("model_sha256",))["model_sha256"]) if path.is_file() else None
+    return str(read_fields(path, ("model_sha256",))["model_sha256"]) if path.is_file() else None
 
 
 def _training(layout: Layout, run: Run) -> Link:
     path = layout.run_json(run)
     if not path.is_file():
         return _absent("training", path)
-    told = read_card(path, ("model_sha256", "recipe", "inputs", "versions", "seconds"))
+    told = read_fields(path, ("model_sha256", "recipe", "inputs", "versions", "seconds"))
     file = layout.run(run) / "model.safetensors"
     model = _hashed("model", file, told["model_sha256"], "", [])
     if file.is_file():
@@ -225,7 +222,7 @@ def _training(layout: Layout, run: Run) -> Link:
 
 def _named(model: Path, run: Run) -> Link:
     try:
-        named = model_card(model).get("run")
+        named = read_card(model).get("run")
     except DataError as error:
         return Link("card in the file", str(error), "differs")
     return Link("card in the file", str(named), "ok" if named == run.identity() else "differs")
@@ -252,7 +249,7 @@ def _index(layout: Layout, name: str) -> Link:
     path = card(layout.index(name))
     if not path.is_file():
         return _absent(f"index {name}", path)
-    content = read_card(path, ("rows",))
+    content = read_fields(path, ("rows",))
     source = content.get("source_sha256")
     archive = (
         _carded(f"archive {name}", layout.archive_card(name), "sha256", source, [])
@@ -267,7 +264,7 @@ def _index(layout: Layout, name: str) -> Link:
 # ---- statistics of the byproducts -------------------------------------------------------------------------------
 
 
-def _statistic(study: Study, table: str, row: "Mapping[Hashable, Any]") -> Link:
+def _statistic(study: Study, table: str, row: Mapping[Hashable, Any]) -> Link:
     if row["value"] == "":
         raise ConfigError(f"{table}: {row['interface']} has no such number, its cell is empty. Name another one.")
     layout = study.layout
