@@ -128,17 +128,14 @@ class _Writer:
     def write(self) -> None:
         for archive in self.contents.byproducts:
             self._archive(archive)
-        scores = [path for run in self.contents.runs for path in self._run(run)]
+        for run in self.contents.runs:
+            self._run(run)
         for step in self.contents.steps:
-            inputs = [self._input(path) for path in step.inputs]
-            if step.name == "collect":
-                inputs = [self._file(path) for path in scores]
-            self._action(
-                f"#render/{step.name}", step.name, self._luab(), inputs, [self._file(path) for path in step.outputs]
-            )
+            inputs, outputs = map(self._input, step.inputs), map(self._file, step.outputs)
+            self._action(f"#render/{step.name}", step.name, self._luab(), [*inputs], [*outputs])
 
-    def _run(self, run: Run) -> list[Path]:
-        """Training, predictions and scoring of one run; returns its score files."""
+    def _run(self, run: Run) -> None:
+        """Training, predictions and scoring of one run."""
         folder = self.contents.runs[run]
         card = read_fields(folder / "run.json", ("inputs", "model_sha256", "recipe", "versions", "seconds"))
         code = self._code(card)
@@ -166,7 +163,6 @@ class _Writer:
             tables += found
         scores = sorted((folder / "scores").glob("*.json"))
         self._action(f"#score/{run.folder}", "Score", self._luab(), tables, [self._file(path) for path in scores])
-        return scores
 
     def _action(
         self, name: str, title: str, code: Any, inputs: list[Any], outputs: list[Any], told: str | None = None

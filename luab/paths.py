@@ -122,6 +122,14 @@ class Layout:
         """Card of a finished training."""
         return self.run(run) / "run.json"
 
+    def model(self, run: Run) -> Path:
+        """Weights of a finished training."""
+        return self.run(run) / "model.safetensors"
+
+    def log_csv(self, run: Run) -> Path:
+        """Losses of each epoch of a finished training."""
+        return self.run(run) / "log.csv"
+
     def prediction_folder(self, run: Run) -> Path:
         """Predictions of one run, one Parquet file per test set."""
         return self.run(run) / "predictions"

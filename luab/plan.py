@@ -267,6 +267,12 @@ class Plan:
         names = [manifest for benchmark in benchmarks for manifest in (*benchmark.manifests, *benchmark.roots)]
         return [self._card(name) for name in dict.fromkeys(names)]
 
+    def scores(self) -> list[str]:
+        """Score files of all runs."""
+        layout = self.study.layout
+        runs = [(run, self.study.part(run.dataset)) for run in self.study.runs()]
+        return [str(layout.score(run, name)) for run, part in runs for name in part.benchmarks]
+
     def table_inputs(self, name: str) -> list[str]:
         """Files that a table is made from."""
         return self._inputs(TABLES[name])
@@ -282,8 +288,7 @@ class Plan:
         figures = [layout.figure(name, "png") for name in self.figures]
         captions = [CAPTIONS / f"table_{name}.rst" for name in self.tables]
         captions += [CAPTIONS / f"figure_{name}.rst" for name in self.figures]
-        folders = [layout.run(run) for run in self.study.runs()]
-        runs = [folder / name for folder in folders for name in ("run.json", "log.csv")]
+        runs = [path for run in self.study.runs() for path in (layout.run_json(run), layout.log_csv(run))]
         page = [_REPORT_PAGE / name for name in ("page.html", "page.css", "page.js")]
         files = [*tables, *figures, *captions, *runs, layout.scores_csv(), card(layout.index()), DEVIATIONS, *page]
         return [*map(str, files), self._card("imagenet_train")]
@@ -291,7 +296,7 @@ class Plan:
     def tracking_inputs(self) -> list[str]:
         """Files that DVC's names, metrics and plots are made from."""
         layout = self.study.layout
-        logs = [layout.run(run) / "log.csv" for run in self.study.headline_runs()]
+        logs = [layout.log_csv(run) for run in self.study.headline_runs()]
         return [str(layout.scores_csv()), *map(str, logs)]
 
     def tracking_outputs(self) -> list[str]:

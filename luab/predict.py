@@ -50,7 +50,7 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
         DataError: The model is missing, another run's or not the one that run.json names, or images are missing or
             damaged.
     """
-    path, told = study.layout.run(run) / "model.safetensors", study.layout.run_json(run)
+    path, told = study.layout.model(run), study.layout.run_json(run)
     read_card(path)  # says it where there is no file, or none of ours
     digest = check_weights(path, read_json(told).get("model_sha256") if told.is_file() else None)
     recipe = study.recipe(run.backbone, run.dataset)
@@ -72,7 +72,7 @@ def _trained(study: Study, run: Run, recipe: Recipe) -> LuabModel:
     """A run's model, in the shape that a recipe gives it."""
     classes, outputs = outputs_of(run)
     model = build_model(run.backbone, recipe, outputs, classes)
-    load_model(study.layout.run(run) / "model.safetensors", model, run.identity())
+    load_model(study.layout.model(run), model, run.identity())
     return model
 
 

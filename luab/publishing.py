@@ -224,16 +224,11 @@ def _refuse_other_folders(layout: Layout) -> None:
 
 def _refuse_missing(study: Study) -> None:
     layout, plan = study.layout, Plan.of(study)
-    wanted = [Path(name) for name in (*plan.prepared(), *plan.report_inputs(), *plan.tracking_outputs())]
-    wanted += [layout.dvc_file(), layout.crate(), layout.report()]
+    listed = (*plan.prepared(), *plan.tracking_outputs(), *plan.crate_inputs(), *plan.scores())
+    wanted = [layout.crate(), *map(Path, dict.fromkeys(listed))]
     for run in study.runs():
-        part = study.part(run.dataset)
-        wanted += [layout.run_json(run), layout.run(run) / "model.safetensors"]
-        wanted += [layout.prediction_card(run, suite.name) for suite in part.suites]
-        wanted += [
-            layout.prediction_folder(run) / f"{name}.parquet" for s in part.suites for name in plan.test_sets(s.name)
-        ]
-        wanted += [layout.score(run, name) for name in part.benchmarks]
+        tests = [name for suite in study.part(run.dataset).suites for name in plan.test_sets(suite.name)]
+        wanted += [layout.model(run), *(layout.prediction_folder(run) / f"{name}.parquet" for name in tests)]
     missing = [str(path) for path in wanted if not path.exists()]
     if missing:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""

@@ -200,8 +200,8 @@ def track_results(study: Study) -> None:
         files.setdefault(layout.metrics(run), []).append(run)
     write_metrics(read_scores(layout.scores_csv()), files)
     alike = [tuple(of_file) for of_file in files.values()]
-    write_curves(layout.curves_csv(), {of_file: [layout.run(run) / "log.csv" for run in of_file] for of_file in alike})
-    models = {run: layout.run(run) / "model.safetensors" for run in runs}
+    write_curves(layout.curves_csv(), {of_file: [layout.log_csv(run) for run in of_file] for of_file in alike})
+    models = {run: layout.model(run) for run in runs}
     write_dvc_file(layout.dvc_file(), models, files, layout.table("lambda_sweep", "csv"), layout.curves_csv(), label)
 
 
@@ -222,7 +222,7 @@ def describe_results(study: Study) -> None:
             Byproducts(name, sha256, entry.sources[0].url, entry.licence or "") if entry else Byproducts(name, sha256)
         )
     scores, report = layout.scores_csv(), layout.report()
-    steps = [Step("collect", [], [scores])]
+    steps = [Step("collect", sorted(map(Path, plan.scores())), [scores])]
     for name in plan.tables:
         outputs = [layout.table(name, suffix) for suffix in ("csv", "md", "tex")]
         steps.append(Step(f"table_{name}", [Path(path) for path in plan.table_inputs(name)], outputs))

@@ -199,7 +199,7 @@ def _training(layout: Layout, run: Run) -> Link:
     if not path.is_file():
         return _absent("training", path)
     told = read_fields(path, ("model_sha256", "recipe", "inputs", "versions", "seconds"))
-    file = layout.run(run) / "model.safetensors"
+    file = layout.model(run)
     model = _hashed("model", file, told["model_sha256"], "", [])
     if file.is_file():
         model.links.append(_named(file, run))

@@ -204,7 +204,7 @@ def _beginning(study: Study, run: Run, recipe: Recipe, inputs: dict[str, str]) -
         return lambda backbone: None
     if recipe.initial == "imagenet":
         baseline = run.imagenet_baseline
-        file, what = study.layout.run(baseline) / "model.safetensors", f"the weights of {baseline.folder}"
+        file, what = study.layout.model(baseline), f"the weights of {baseline.folder}"
         if read_card(file).get("run") != baseline.identity():
             raise DataError(f"{file}: expected {what}, found another run's. Remove it and train that run again.")
     else:

@@ -45,7 +45,7 @@ def contents(tmp_path: Path) -> Contents:
     write_json(tmp_path / "data" / "imagenet_ab.json", {"sha256": "e" * 64})
     write_json(tmp_path / "data" / "wsol_test.json", {"ids_sha256": "f" * 64})
     steps = [
-        Step("collect", [], [results / "scores.csv"]),
+        Step("collect", [run / "scores" / "imagenet_val.json"], [results / "scores.csv"]),
         Step(
             "table_t",
             [results / "scores.csv", tmp_path / "data" / "imagenet_ab.json", tmp_path / "data" / "wsol_test.json"],

@@ -53,14 +53,6 @@ def images_of(run):
     return str(STUDY.paths.imagenet) if run.dataset == "imagenet" else PLAN.own_copy(f"{run.dataset}_train")
 
 
-def all_scores():
-    return [
-        f"{RESULTS}/runs/{run.folder}/scores/{name}.json"
-        for run in STUDY.runs()
-        for name in STUDY.part(run.dataset).benchmarks
-    ]
-
-
 def all_tables():
     return [f"{RESULTS}/tables/{name}.{suffix}" for name in PLAN.tables for suffix in ("csv", "md", "tex")]
 

@@ -29,7 +29,7 @@ for dataset, suite in [(name, suite) for name, part in STUDY.parts.items() for s
 
 rule collect:
     input:
-        all_scores(),
+        PLAN.scores(),
     output:
         scores=f"{RESULTS}/scores.csv",
     log:
