@@ -308,13 +308,10 @@ def _held(process: psutil.Process) -> int:
 
 def _score_all(root: Path, processes: int) -> dict[str, Any]:
     parts = {}
+    folders, roots = (root / "predictions", root / "manifests"), {"coco_val": root / "coco"}
     for name in [*STANDARD, *COCO]:
+        run = RUN | {"dataset": "coco" if name in COCO else "imagenet"}
         wall, cpu = time.perf_counter(), _cpu_s()
-        folders, run = (
-            (root / "predictions", root / "manifests"),
-            RUN | {"dataset": "coco" if name in COCO else "imagenet"},
-        )
-        roots = {"coco_val": root / "coco"}
         score([name], *folders, run, root / "scores", processes=processes, roots=roots)
         parts[name] = {"wall_s": time.perf_counter() - wall, "cpu_s": _cpu_s() - cpu}
     sums = {

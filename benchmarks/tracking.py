@@ -28,7 +28,6 @@ from rich.table import Table
 from luab.files import write_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-IDENTITY = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@example.org")
 FIRST, SECOND = [0, 1], [1, 2]
 """Seeds of the two studies: half of the second's trainings are the first's."""
 KEEP = ("results", "data")
@@ -55,7 +54,7 @@ def measure(folder: Path, model_bytes: int, table_bytes: int, repeats: int) -> d
     files = make_up(study, sizes, version=0)
     found: dict[str, float] = {"files": files, "trainings": len(list(study.glob("results/runs/**/model.safetensors")))}
     run(study, *python("dvc", "remote", "add", "--quiet", "--default", "storage", str(remote)))
-    run(study, "git", *IDENTITY, "commit", "--quiet", "-am", "Study")
+    run(study, "git", "commit", "--quiet", "-am", "Study")
     found["publish_s"] = timed(lambda: publish(study))
     found["status_s"] = repeated(repeats, lambda: expect(study, "up to date", *python("dvc", "status")))
     found["plan_s"] = repeated(repeats, lambda: nothing_to_do(study))
@@ -78,7 +77,6 @@ def measure(folder: Path, model_bytes: int, table_bytes: int, repeats: int) -> d
     found["second_growth_mb"] = megabytes(remote) - found["remote_mb"]
     new = [path for path in (study / "results" / "runs").rglob("*") if path.is_file() and path not in before]
     found["second_new_runs_mb"] = sum(path.stat().st_size for path in new) / 1e6
-    shutil.rmtree(clone)
     return found
 
 
