@@ -142,6 +142,11 @@ class InterfaceSample:
     times_ms: Array
     points: Array
 
+    @property
+    def inside(self) -> Array:
+        """The points that lie in the image."""
+        return self.points[((self.points >= 0) & (self.points <= 1)).all(axis=1)]
+
 
 @style.styled
 def interfaces(numbers: pd.DataFrame, samples: dict[str, InterfaceSample], label: str = "") -> Figure:
@@ -156,8 +161,7 @@ def interfaces(numbers: pd.DataFrame, samples: dict[str, InterfaceSample], label
         DataError: An interface has no time or no point in an image.
     """
     for name, sample in samples.items():
-        inside = ((sample.points >= 0) & (sample.points <= 1)).all(axis=1)
-        if not len(sample.times_ms) or not inside.any():
+        if not len(sample.times_ms) or not len(sample.inside):
             raise DataError(f"interfaces: expected times and points of {name}, found none in its index. Index again.")
     figure = style.new_figure(style.PAGE_IN, 4.1)
     grid = figure.add_gridspec(2, 1, height_ratios=(1, 1.15))
@@ -226,7 +230,7 @@ def _times_panel(axes: Axes, samples: dict[str, InterfaceSample]) -> None:
 
 def _density_panels(panels: Sequence[Axes], samples: dict[str, InterfaceSample]) -> Any:
     """Where points fall, on one scale of colours; those outside of the image are not drawn."""
-    inside = [sample.points[((sample.points >= 0) & (sample.points <= 1)).all(axis=1)] for sample in samples.values()]
+    inside = [sample.inside for sample in samples.values()]
     fewest = min(len(points) for points in inside)
     bins = int(np.clip(np.sqrt(fewest) / 2, 8, 40))  # as many as there are points to fill them
     densities = [
