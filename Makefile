@@ -50,7 +50,7 @@ test: $(READY)
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
 
 test-slurm: $(READY)
-	.venv/bin/python -m pytest tests/slurm $(PYTEST_ARGS)
+	.venv/bin/python -m pytest tests/plugins/slurm $(PYTEST_ARGS)
 
 lint: $(READY)
 	.venv/bin/ruff check .

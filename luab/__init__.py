@@ -11,13 +11,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ImageNetAB": "luab.data.dataset",
-    "CocoAB": "luab.data.coco_dataset",
-    "CropFlip": "luab.data.transforms",
+    "ImageNetAB": "luab.data.images.imagenet",
+    "CocoAB": "luab.data.images.coco",
+    "CropFlip": "luab.data.images.crops",
     "with_byproduct_head": "luab.model",
     "LuabModel": "luab.model",
     "LuabLoss": "luab.objective",
-    "load_study": "luab.config",
+    "load_study": "luab.study.config",
     "ConfigError": "luab.errors",
     "DataError": "luab.errors",
     "JobError": "luab.errors",

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from luab import launch
-from luab.config import Study, load_study
 from luab.errors import ConfigError, LuabError
-from luab.paths import DATASET, Run
+from luab.study.config import Study, load_study
+from luab.study.paths import DATASET, Run
+from luab.training import processes
 
 if TYPE_CHECKING:
-    from luab.archives import Archive
+    from luab.fetch.listing import Archive
 
 app = typer.Typer(
     help="Learning image classifiers using annotation byproducts: every stage of the study by hand.",
@@ -45,7 +45,7 @@ def main() -> None:
     try:
         app()
     except LuabError as error:
-        if launch.note(error, _way(error)):  # the process that launched this one says it, at the end of the log
+        if processes.note(error, _way(error)):  # the process that launched this one says it, at the end of the log
             sys.exit(1)
         if not sys.stderr.isatty():  # a log also tells where, a person at a terminal gets the reason alone
             print(f"raised by {_way(error)}\n", file=sys.stderr)
@@ -84,8 +84,8 @@ def run_of(name: str) -> Run:
 
 
 def _archive(study: Study, name: str) -> "Archive":
-    from luab.archives import load_archives
-    from luab.data.labels import near_names
+    from luab.data.manifests.labels import near_names
+    from luab.fetch.listing import load_archives
 
     known = load_archives(study.paths.archives)
     if name not in known:
@@ -107,7 +107,7 @@ def demo_world(config: Config = None) -> None:
 @app.command()
 def fetch(name: str, config: Config = None) -> None:
     """Download one archive of the list, verify it, and write its card."""
-    from luab import fetching
+    from luab.fetch import fetch as fetching
 
     study = study_of(config)
     fetching.fetch(_archive(study, name), study.layout.archive_folder(), study.layout.archive_card(name))
@@ -116,7 +116,7 @@ def fetch(name: str, config: Config = None) -> None:
 @app.command()
 def verify(name: str, config: Config = None) -> None:
     """Hash a downloaded archive again and compare it with the list."""
-    from luab import verifying
+    from luab.fetch import verify as verifying
 
     study = study_of(config)
     verifying.verify(_archive(study, name), study.layout.archive_folder())
@@ -126,9 +126,9 @@ def verify(name: str, config: Config = None) -> None:
 @app.command()
 def unpack(dataset: str, config: Config = None) -> None:
     """Unpack the verified archives of one dataset."""
-    from luab.plan import Plan
-    from luab.unpacking import unpack_all
-    from luab.verifying import archived
+    from luab.fetch.unpack import unpack_all
+    from luab.fetch.verify import archived
+    from luab.planning.plan import Plan
 
     study = study_of(config)
     layout = study.layout
@@ -144,7 +144,7 @@ def index(
     byproducts: Annotated[str, typer.Argument(help="imagenet_ab or coco_ab")] = "imagenet_ab", config: Config = None
 ) -> None:
     """Turn the archive of ImageNet-AB or COCO-AB into one Parquet file, and compare its counts with what is known."""
-    from luab.stages import make_index
+    from luab.commands.stages import make_index
 
     typer.echo(make_index(study_of(config), byproducts))
 
@@ -152,7 +152,7 @@ def index(
 @app.command()
 def manifest(dataset: str, config: Config = None) -> None:
     """List the images of one dataset with labels, counts and digest."""
-    from luab.stages import make_manifest
+    from luab.commands.stages import make_manifest
 
     make_manifest(study_of(config), dataset)
 
@@ -164,7 +164,7 @@ def targets(
     config: Config = None,
 ) -> None:
     """Write the training points of one supervision."""
-    from luab.stages import make_targets
+    from luab.commands.stages import make_targets
 
     make_targets(study_of(config), supervision, dataset)
 
@@ -172,7 +172,7 @@ def targets(
 @app.command()
 def pack(config: Config = None) -> None:
     """Pack the training images into a few large files, as the config's `packing` says."""
-    from luab.stages import make_pack
+    from luab.commands.stages import make_pack
 
     make_pack(study_of(config))
 
@@ -181,25 +181,25 @@ def pack(config: Config = None) -> None:
 def train(run: RunName, config: Config = None) -> None:
     """Train one run; taken up where it stopped if it was interrupted. Several processes are started as needed."""
     study, wanted = study_of(config), run_of(run)  # first: the imports below take seconds
-    if study.compute.processes > 1 and not launch.launched():
-        launch.launch(study, wanted)
+    if study.compute.processes > 1 and not processes.launched():
+        processes.launch(study, wanted)
         return
-    launch.follow_launcher()
-    from luab.provenance import provenance
-    from luab.train import train as train_run
+    processes.follow_launcher()
+    from luab.provenance.code import provenance
+    from luab.training.train import train as train_run
 
-    train_run(study, wanted, provenance() if launch.first() else None, ready=launch.ready)
+    train_run(study, wanted, provenance() if processes.first() else None, ready=processes.ready)
 
 
 @app.command()
 def predict(run: RunName, suite: str, config: Config = None) -> None:
     """Predict every test set of a suite with a trained run."""
-    from luab.plan import Plan
+    from luab.planning.plan import Plan
 
     study, wanted = study_of(config), run_of(run)
     test_sets = Plan.of(study).test_sets(suite)
     from luab.predict import predict as predict_suite
-    from luab.provenance import PREDICTION, code_digest
+    from luab.provenance.code import PREDICTION, code_digest
 
     predict_suite(study, wanted, suite, test_sets, code_digest(*PREDICTION))
 
@@ -207,7 +207,7 @@ def predict(run: RunName, suite: str, config: Config = None) -> None:
 @app.command()
 def score(run: RunName, suite: str, config: Config = None) -> None:
     """Score a suite's benchmarks from stored predictions."""
-    from luab.stages import score_suite
+    from luab.commands.stages import score_suite
 
     score_suite(study_of(config), run_of(run), suite)
 
@@ -215,7 +215,7 @@ def score(run: RunName, suite: str, config: Config = None) -> None:
 @app.command()
 def collect(config: Config = None) -> None:
     """Gather every score of the study in results/scores.csv."""
-    from luab.stages import collect_scores
+    from luab.commands.stages import collect_scores
 
     collect_scores(study_of(config))
 
@@ -223,7 +223,7 @@ def collect(config: Config = None) -> None:
 @app.command()
 def track(config: Config = None) -> None:
     """Write what DVC shows of the results: names of models, headline numbers, data of plots."""
-    from luab.stages import track_results
+    from luab.commands.stages import track_results
 
     track_results(study_of(config))
 
@@ -231,7 +231,7 @@ def track(config: Config = None) -> None:
 @app.command()
 def describe(config: Config = None) -> None:
     """Describe all results for machines, as an RO-Crate: results/ro-crate-metadata.json."""
-    from luab.stages import describe_results
+    from luab.commands.stages import describe_results
 
     describe_results(study_of(config))
 
@@ -243,7 +243,7 @@ def publish(
     config: Config = None,
 ) -> None:
     """Send a finished study to DVC's remote and commit what git keeps of it."""
-    from luab.publishing import publish as publish_results
+    from luab.provenance.publish import publish as publish_results
 
     typer.echo(publish_results(study_of(config), remote, message))
 
@@ -256,7 +256,7 @@ def pull(
     config: Config = None,
 ) -> None:
     """Fetch results from DVC's remote: all, some, or what a file is made from."""
-    from luab.publishing import pull as pull_results
+    from luab.provenance.publish import pull as pull_results
 
     typer.echo(pull_results(study_of(config), targets or [], needs, remote))
 
@@ -264,7 +264,7 @@ def pull(
 @render_app.command("table")
 def render_table(name: str, config: Config = None) -> None:
     """Render one table as csv, md and tex."""
-    from luab.stages import render_one_table
+    from luab.commands.stages import render_one_table
 
     render_one_table(study_of(config), name)
 
@@ -272,7 +272,7 @@ def render_table(name: str, config: Config = None) -> None:
 @render_app.command("figure")
 def render_figure(name: str, config: Config = None) -> None:
     """Render one figure as pdf and png."""
-    from luab.stages import render_one_figure
+    from luab.commands.stages import render_one_figure
 
     render_one_figure(study_of(config), name)
 
@@ -280,7 +280,7 @@ def render_figure(name: str, config: Config = None) -> None:
 @render_app.command("report")
 def render_report(config: Config = None) -> None:
     """Render the whole study as one page, results/report.html."""
-    from luab.stages import render_whole_report
+    from luab.commands.stages import render_whole_report
 
     render_whole_report(study_of(config))
 
@@ -297,8 +297,8 @@ def compare(
     config: Config = None,
 ) -> None:
     """Compare two runs image by image: intervals, paired tests, corrected for the number of benchmarks."""
-    from luab.benchmarks import find_benchmark
-    from luab.paired import compare_runs, print_comparison, write_comparison
+    from luab.benchmarks.imagenet import find_benchmark
+    from luab.comparison.two_runs import compare_runs, print_comparison, write_comparison
 
     study, runs = study_of(config), (run_of(first), run_of(second))
     names = [find_benchmark(name).name for name in benchmark or []]
@@ -319,8 +319,8 @@ def trace(
     config: Config = None,
 ) -> None:
     """Follow a number back to scores, predictions, model, recipe, data and machine; exit code 1 where one differs."""
-    from luab.trace import print_trace
-    from luab.trace import trace as follow_back
+    from luab.provenance.lineage import print_trace
+    from luab.provenance.lineage import trace as follow_back
 
     found = follow_back(study_of(config), table, cell)
     typer.echo(json.dumps(dataclasses.asdict(found), ensure_ascii=False)) if as_json else print_trace(found)
@@ -341,12 +341,12 @@ def sanity(
     config: Config = None,
 ) -> None:
     """Evaluate a pretrained model on your data beside its published numbers; exit code 1 where one differs."""
-    from luab.benchmarks import find_benchmark
+    from luab.benchmarks.imagenet import find_benchmark
 
     study = study_of(config)
     names = [find_benchmark(name).name for name in benchmark or []]
-    from luab.sanity import print_verdicts
-    from luab.sanity import sanity as evaluate
+    from luab.commands.sanity import print_verdicts
+    from luab.commands.sanity import sanity as evaluate
 
     if not print_verdicts(evaluate(study, backbone, weights, expected, names), study.label):
         raise typer.Exit(1)
@@ -362,7 +362,7 @@ def export(
     study = study_of(config)
     # The folder itself, as a shell completes it, is a name too.
     wanted = run_of(run.removeprefix(f"{study.paths.results / 'runs'}/"))
-    from luab.export import export as export_run
+    from luab.commands.export import export as export_run
 
     typer.echo(export_run(study, wanted, out))
 
@@ -370,7 +370,7 @@ def export(
 @app.command()
 def plan(config: Config = None) -> None:
     """List the trainings of the study with an estimate of their GPU hours."""
-    from luab.status import print_plan
+    from luab.commands.status import print_plan
 
     print_plan(study_of(config))
 
@@ -382,8 +382,8 @@ def status(
     interval: Annotated[float, typer.Option(min=1, help="Seconds between two looks of --watch.")] = 15,
 ) -> None:
     """Show which runs, predictions and scores exist, are missing, or stem from older code; or follow the trainings."""
-    from luab.status import print_status
-    from luab.watch import watch as follow
+    from luab.commands.status import print_status
+    from luab.commands.watch import watch as follow
 
     study = study_of(config)
     follow(study, interval) if watch else print_status(study)
@@ -392,7 +392,7 @@ def status(
 @app.command()
 def headline(config: Config = None) -> None:
     """Print the main table and where to look."""
-    from luab.headline import print_headline
+    from luab.render.headline import print_headline
 
     print_headline(study_of(config))
 
@@ -400,7 +400,7 @@ def headline(config: Config = None) -> None:
 @app.command()
 def doctor(config: Config = None) -> None:
     """Check Python, torch, GPU, disk, Slurm and data paths; say what is missing and how to get it."""
-    from luab.doctor import examine
+    from luab.commands.doctor import examine
 
     if not examine(study_of(config)):
         raise typer.Exit(1)
@@ -409,7 +409,7 @@ def doctor(config: Config = None) -> None:
 @app.command()
 def docs() -> None:
     """Write the generated pages: config/schema.json, docs/config.md, docs/protocols.md, docs/deviations.md."""
-    from luab.reference import write_pages
+    from luab.commands.reference import write_pages
 
     for path in write_pages(Path()):
         typer.echo(path)

@@ -8,10 +8,10 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
-from luab.config import Recipe
 from luab.errors import ConfigError
-from luab.paths import Run
 from luab.shapes import Images, Logits, Points
+from luab.study.config import Recipe
+from luab.study.paths import Run
 
 CLASSES = 1000
 COCO_CLASSES = 80

@@ -8,9 +8,9 @@ from timm.data.mixup import cutmix_bbox_and_lam
 from torch import nn
 from torch.nn import functional
 
-from luab.config import Recipe
 from luab.model import CLASSES
 from luab.shapes import Images, Logits, Points, Targets
+from luab.study.config import Recipe
 
 
 class LuabLoss(nn.Module):

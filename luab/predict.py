@@ -13,21 +13,21 @@ import torch
 from PIL import Image
 
 from luab.cam import attention_maps, class_maps
-from luab.checkpoint import check_weights, load_model, read_card
-from luab.config import Recipe, Study
-from luab.data.dataset import EvaluationSet, check_images, open_image
-from luab.data.labels import in9_of_class, subset
-from luab.data.loader import evaluation_loader, plain_errors, to_device
-from luab.data.manifest import read_manifest
-from luab.data.testsets import TEST_SETS, TestSet, test_set_rows
-from luab.data.transforms import evaluation_view, to_uint8
+from luab.data.images.crops import evaluation_view, to_uint8
+from luab.data.images.imagenet import EvaluationSet, check_images, open_image
+from luab.data.images.loader import evaluation_loader, plain_errors, to_device
+from luab.data.manifests.labels import in9_of_class, subset
+from luab.data.manifests.manifest import read_manifest
+from luab.data.manifests.testsets import TEST_SETS, TestSet, test_set_rows
 from luab.errors import ConfigError, DataError
 from luab.files import file_sha256, read_json, replacing, write_json
 from luab.model import LuabModel, Normalise, build_model, outputs_of
-from luab.paths import DATASET, Run
 from luab.progress import progress
-from luab.sources import source_root
-from luab.train import choose_device
+from luab.study.config import Recipe, Study
+from luab.study.paths import DATASET, Run
+from luab.study.roots import source_root
+from luab.training.checkpoint import check_weights, load_model, read_card
+from luab.training.train import choose_device
 
 _CHALLENGE_SEED = 0
 _FIRST_BACKGROUNDS = 16
@@ -40,7 +40,7 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
         study: The configuration.
         run: A trained run of it.
         suite: Name of the card.
-        test_sets: Names from luab.data.testsets.TEST_SETS.
+        test_sets: Names from luab.data.manifests.testsets.TEST_SETS.
         code: Digest of the predicting code, kept in the card.
 
     Returns:

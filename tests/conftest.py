@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from luab.config import Study, parse_study
-from luab.paths import Run
+from luab.study.config import Study, parse_study
+from luab.study.paths import Run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -47,7 +47,7 @@ def toy_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Two of three images have a click, on a black dot.
     """
-    from luab.data.build_manifest import build_manifest
+    from luab.data.manifests.build_manifest import build_manifest
 
     root = tmp_path_factory.mktemp("toy")
     rng = np.random.default_rng(0)
@@ -119,7 +119,7 @@ def _write_toy_targets(file: Path, points: dict[str, tuple[float, float]]) -> No
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from luab.data.targets import SCHEMA
+    from luab.data.supervisions.imagenet import SCHEMA
     from luab.files import write_json
 
     ids = sorted(points)

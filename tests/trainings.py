@@ -22,10 +22,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import luab.train
-import luab.trainer
-from luab.config import load_study
-from luab.paths import Run
+import luab.training.train
+import luab.training.trainer
+from luab.study.config import load_study
+from luab.study.paths import Run
 
 
 def main() -> None:
@@ -60,14 +60,14 @@ def _fork(rank: int, port: int, folder: Path, request: dict[str, Any]) -> int:
         if count > 1:
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        luab.train._SECONDS_BETWEEN_STATES = request.get("states_s", 600.0)
+        luab.training.train._SECONDS_BETWEEN_STATES = request.get("states_s", 600.0)
         for hurt in request.get("hurts", []):
             if hurt["rank"] in (rank, None):
                 _prepare(hurt)
         message = ""
         try:
             study, run = load_study([request["study"]]), Run(*request["run"])
-            luab.train.train(study, run, ready=(folder / f"{rank}.ready").touch)
+            luab.training.train.train(study, run, ready=(folder / f"{rank}.ready").touch)
             code = 0
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
@@ -77,14 +77,14 @@ def _fork(rank: int, port: int, folder: Path, request: dict[str, Any]) -> int:
 
 def _prepare(hurt: dict[str, Any]) -> None:
     if "at_step" in hurt:
-        whole = luab.trainer.Trainer.step
+        whole = luab.training.trainer.Trainer.step
 
-        def step(self: luab.trainer.Trainer, *arguments: Any) -> luab.trainer.Asked:
+        def step(self: luab.training.trainer.Trainer, *arguments: Any) -> luab.training.trainer.Asked:
             if self.done == hurt["at_step"]:
                 os.killpg(0, hurt["signal"])
             return whole(self, *arguments)
 
-        luab.trainer.Trainer.step = step  # type: ignore[method-assign]
+        luab.training.trainer.Trainer.step = step  # type: ignore[method-assign]
     if "at_replace" in hurt:
         replace, count = os.replace, 0
 

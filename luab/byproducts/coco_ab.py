@@ -22,12 +22,12 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from luab.byproducts.cards import check_known, index_card
-from luab.byproducts.coco_records import BadRecord, Notes, Row, parse_record
 from luab.byproducts.parquet import opened, write_batches
+from luab.byproducts.reading.coco_record import BadRecord, Notes, Row, parse_record
+from luab.byproducts.reading.json_stream import Item, array_items
 from luab.byproducts.schema import field
 from luab.errors import ConfigError, DataError
 from luab.files import replacing, write_json
-from luab.json_stream import Item, array_items
 
 # SOURCE: huggingface.co/datasets/coallaoh/COCO-AB, LFS pointer of coco_ab_v1_0.json (398,322,779 bytes).
 RELEASED_SHA256 = "dcc1c8ac0aa4a4d687b4325ae95c542ce2ea98a7a0229a7a29f0835b4b152775"

@@ -24,12 +24,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from luab.byproducts import cards
-from luab.byproducts.columns import Part
-from luab.byproducts.members import Block, archive_blocks, folder_blocks
 from luab.byproducts.parquet import opened, write_batches
+from luab.byproducts.reading.columns import ReadBlock
+from luab.byproducts.reading.counts import Tally
+from luab.byproducts.reading.tar import Block, archive_blocks, folder_blocks
+from luab.byproducts.reading.workers import default_processes, read_blocks
 from luab.byproducts.schema import SCHEMA
-from luab.byproducts.tally import Tally
-from luab.byproducts.workers import default_processes, read_blocks
 from luab.errors import ConfigError, DataError
 from luab.files import replacing, write_json
 from luab.progress import progress
@@ -164,7 +164,7 @@ def _blocks(archive: Path) -> Iterator[tuple[Iterator[Block], Callable[[float], 
 
 
 def _batches(
-    parts: Iterator[tuple[Part, int]], archive: Path, tally: Tally, advance: Callable[[float], None]
+    parts: Iterator[tuple[ReadBlock, int]], archive: Path, tally: Tally, advance: Callable[[float], None]
 ) -> Iterator[pa.RecordBatch]:
     for part, consumed in parts:
         if part.bad:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from luab.data.labels import IN9_FOLDERS
+from luab.data.manifests.labels import IN9_FOLDERS
 from luab.demo.classes import CLASSES, FAMILIES
 from luab.demo.drawing import (
     Box,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from luab.data.labels import wnids
+from luab.data.manifests.labels import wnids
 
 Colour = tuple[float, float, float]
 

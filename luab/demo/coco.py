@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from luab.byproducts.coco_classes import COCO_CLASSES, INDEX_OF_NAME
 from luab.demo.backdrops import BACKDROPS
 from luab.demo.classes import Colour
-from luab.demo.coco_records import Pictured, coco_ab_json
+from luab.demo.coco_annotators import Pictured, coco_ab_json
 from luab.demo.drawing import Look, Sprite, backdrop, mask_box, over, paint, palette, place, to_pixels
 from luab.demo.noise import stream
 from luab.demo.packing import Archive, Members, jpeg_bytes

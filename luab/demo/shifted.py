@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageFilter
 
-from luab.data.labels import objectnet_folders, siscore_classes, subset
+from luab.data.manifests.labels import objectnet_folders, siscore_classes, subset
 from luab.demo.classes import CLASSES, DemoClass, class_of
 from luab.demo.corruptions import ARCHIVES, corrupt
 from luab.demo.drawing import (

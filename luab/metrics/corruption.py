@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterable, Mapping
 
-from luab.data.labels import EXTRA_CORRUPTIONS
+from luab.data.manifests.labels import EXTRA_CORRUPTIONS
 from luab.errors import DataError
 from luab.metrics.accuracy import Count
 

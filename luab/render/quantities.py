@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from luab.compare import difference_to_baseline, mean_std
+from luab.comparison.over_seeds import difference_to_baseline, mean_std
 from luab.errors import DataError
 from luab.render import style
 
@@ -149,8 +149,8 @@ def interface_numbers(browsing: pd.DataFrame, tagging: pd.DataFrame) -> pd.DataF
     """The statistics that both interfaces are compared by.
 
     Args:
-        browsing: statistic, value, unit, n of ImageNet-AB (luab.byproducts.statistics).
-        tagging: The same of COCO-AB (luab.byproducts.coco_statistics).
+        browsing: statistic, value, unit, n of ImageNet-AB (luab.byproducts.statistics.imagenet).
+        tagging: The same of COCO-AB (luab.byproducts.statistics.coco).
 
     Returns:
         Columns title, interface, statistic, value, unit, n; two rows for each title, browsing first; NaN and no name
@@ -219,7 +219,7 @@ def summarise(scores: pd.DataFrame, quantities: Sequence[Quantity], diffs: bool 
     Args:
         scores: Tidy scores; rows of other quantities are ignored.
         quantities: What is wanted, all of it present for some run.
-        diffs: Whether to add the differences of luab.compare.
+        diffs: Whether to add the differences of luab.comparison.over_seeds.
 
     Returns:
         One row per backbone, supervision, lambda and quantity: mean, std (over seeds; NaN for one), n

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from luab.errors import ConfigError, DataError
+from luab.render import products, style
 from luab.render import quantities as q
-from luab.render import registry, style
 from luab.render.table_text import write_table
 
 BOLD = "\u0001"  # marks a bold cell until a format is chosen; a control character stands in no name
@@ -45,7 +45,7 @@ def byproduct_statistics(statistics: pd.DataFrame) -> Table:
     """Statistics of the byproducts.
 
     Args:
-        statistics: statistic, value, unit, n (records behind the value), as luab.byproducts.statistics gives.
+        statistics: statistic, value, unit, n (records behind the value), as luab.byproducts.statistics.imagenet gives.
 
     Raises:
         DataError: It is empty.
@@ -55,7 +55,7 @@ def byproduct_statistics(statistics: pd.DataFrame) -> Table:
 
 
 def coco_statistics(statistics: pd.DataFrame) -> Table:
-    """Statistics of the byproducts of COCO, as luab.byproducts.coco_statistics gives them.
+    """Statistics of the byproducts of COCO, as luab.byproducts.statistics.coco gives them.
 
     Raises:
         DataError: It is empty.
@@ -234,7 +234,7 @@ def render_table(
     """Makes one table and writes it in three formats.
 
     Args:
-        name: Key of `TABLES`; luab.render.registry tells which of the following it needs.
+        name: Key of `TABLES`; luab.render.products tells which of the following it needs.
         csv: Raw numbers, fractions, one row per number.
         md: For people.
         tex: LaTeX; needs booktabs, threeparttable and graphicx.
@@ -253,11 +253,11 @@ def render_table(
     """
     if name not in TABLES:
         raise ConfigError(f"There is no table {name!r}. Choose from: {', '.join(TABLES)}.")
-    needs = registry.TABLES[name]
+    needs = products.TABLES[name]
     if needs == "index":
         from luab.byproducts.imagenet_ab import read_index_pieces
-        from luab.byproducts.statistics import COLUMNS
-        from luab.byproducts.statistics import byproduct_statistics as byproduct_numbers
+        from luab.byproducts.statistics.imagenet import COLUMNS
+        from luab.byproducts.statistics.imagenet import byproduct_statistics as byproduct_numbers
 
         numbers = byproduct_numbers(read_index_pieces(required(index, name, "index"), COLUMNS))
         table = TABLES[name](numbers)
@@ -270,11 +270,11 @@ def render_table(
     elif needs == "coco_statistics":
         table = TABLES[name](*read_statistics(name, statistics))
     else:
-        from luab.collect import read_scores
+        from luab.benchmarks.collect import read_scores
 
         known = read_published(published) if published else _NOTHING_PUBLISHED
         every = read_scores(required(scores, name, "scores"))
-        shown = every[every["dataset"] == registry.dataset_of(needs)]
+        shown = every[every["dataset"] == products.dataset_of(needs)]
         table = TABLES[name](shown, headline_lambda, known)
     write_table(table, csv, md, tex, label)
 
@@ -297,9 +297,9 @@ def read_statistics(name: str, paths: Sequence[Path]) -> list[pd.DataFrame]:
         ConfigError: Not both were given.
         DataError: A file is missing or has other columns.
     """
-    if len(paths) != len(registry.STATISTICS):
+    if len(paths) != len(products.STATISTICS):
         raise ConfigError(
-            f"{name}: expected the CSV files of the tables {' and '.join(registry.STATISTICS)}, found {len(paths)}."
+            f"{name}: expected the CSV files of the tables {' and '.join(products.STATISTICS)}, found {len(paths)}."
         )
     return [_read_statistics(path) for path in paths]
 
@@ -319,10 +319,10 @@ def _read_statistics(path: Path) -> pd.DataFrame:
 
 def _tagging_numbers(index: Path, manifest: Path, root: Path) -> pd.DataFrame:
     from luab.byproducts.coco_ab import read_index
-    from luab.byproducts.coco_statistics import COLUMNS
-    from luab.byproducts.coco_statistics import coco_statistics as numbers
-    from luab.data.coco_aim import aim_of_tags
-    from luab.data.manifest import read_manifest_table
+    from luab.byproducts.statistics.coco import COLUMNS
+    from luab.byproducts.statistics.coco import coco_statistics as numbers
+    from luab.data.manifests.manifest import read_manifest_table
+    from luab.data.supervisions.aim import aim_of_tags
 
     images = read_manifest_table(manifest).select(["image_id", "labels"]).to_pylist()
     classes_of = {int(image["image_id"][-12:]): image["labels"] for image in images}

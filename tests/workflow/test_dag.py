@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from luab.render.registry import FIGURES, TABLES
+from luab.render.products import FIGURES, TABLES
 
 from .conftest import Checkout, planned
 

@@ -50,10 +50,10 @@ def test_the_page_adds_a_benchmark(copy_checkout: Callable[[str], Checkout]) -> 
     done = checkout.python("-m", "luab", "docs")
     assert done.returncode == 0, done.stderr
     assert f"| `{new}` | `imagenet_sketch` |" in (checkout.folder / "docs" / "protocols.md").read_text()
-    tests = ["tests/unit/test_metrics_per_class.py", "tests/unit/test_score.py", "tests/unit/test_reference.py"]
+    tests = ["tests/metrics/test_per_class.py", "tests/benchmarks/test_score.py", "tests/commands/test_reference.py"]
     done = checkout.python("-m", "pytest", "-p", "no:cacheprovider", *tests)
     assert done.returncode == 0, done.stdout[-4000:]
     found = checkout.python(
-        "-c", f"from luab.config import load_study; print('{new}' in load_study(['{config}']).benchmarks)"
+        "-c", f"from luab.study.config import load_study; print('{new}' in load_study(['{config}']).benchmarks)"
     )
     assert found.stdout.strip() == "True", found.stderr

@@ -60,7 +60,9 @@ def study(tiny: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A repository whose config/config.yaml is the tiny study and which holds its results, published to a folder."""
     folder = tmp_path_factory.mktemp("published")
     made = Checkout(Path(shutil.copytree(tiny.folder, folder / "study", symlinks=True)))
-    program = f"from luab.config import load_study\nprint(load_study(['config/config.yaml', *{CONFIGS!r}]).dump())"
+    program = (
+        f"from luab.study.config import load_study\nprint(load_study(['config/config.yaml', *{CONFIGS!r}]).dump())"
+    )
     written = tiny.python("-c", program)
     assert written.returncode == 0, written.stderr
     (made.folder / "config" / "config.yaml").write_text(written.stdout)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from luab.files import file_sha256, read_json
-from luab.render.registry import FIGURES, TABLES
+from luab.render.products import FIGURES, TABLES
 
 from ..conftest import Browser
 from .conftest import CONFIGS, TINY, Checkout

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from luab.config import Study, load_study
 from luab.errors import ConfigError, DataError
-from luab.render.registry import TABLES
-from luab.trace import _NAMES, Link, find_cell, trace
+from luab.provenance.lineage import _NAMES, Link, find_cell, trace
+from luab.render.products import TABLES
+from luab.study.config import Study, load_study
 
 from .conftest import CONFIGS, Checkout
 

@@ -2,11 +2,11 @@
 import sys
 from pathlib import Path
 
-import luab.config as luab_config
-import luab.paths as luab_paths
-import luab.plan as luab_plan
-import luab.provenance as luab_provenance
-import luab.records as luab_records
+import luab.study.config as luab_config
+import luab.study.paths as luab_paths
+import luab.planning.plan as luab_plan
+import luab.provenance.code as luab_provenance
+import luab.provenance.snakemake_records as luab_records
 from luab.errors import LuabError as AnyLuabError
 
 try:

@@ -1,6 +1,6 @@
 # From scores.csv (and, for pictures of images, from the index or from predictions) to what people look at.
 # One rule per table and figure, since a caption belongs to a rule.
-from luab.render.registry import FIGURES as FIGURES_NEED, TABLES as TABLES_NEED
+from luab.render.products import FIGURES as FIGURES_NEED, TABLES as TABLES_NEED
 
 for name in PLAN.tables:
 
@@ -57,7 +57,7 @@ for name in PLAN.figures:
             name=name,
             label=STUDY.label,
             headline=PLAN.headline_lambda(FIGURES_NEED[name]),
-            code=CODE("luab.render.figures"),
+            code=CODE("luab.render.figures.figures"),
         shell:
             "python -m luab render figure {params.name} > {log} 2>&1"
 
@@ -74,6 +74,6 @@ rule report:
         "../envs/luab.yaml"
     params:
         label=STUDY.label,
-        code=CODE("luab.render.report", "luab.headline"),
+        code=CODE("luab.render.report.report", "luab.render.headline"),
     shell:
         "python -m luab render report > {log} 2>&1"

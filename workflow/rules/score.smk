@@ -22,7 +22,7 @@ for dataset, suite in [(name, suite) for name, part in STUDY.parts.items() for s
             runtime=30,
         params:
             suite=suite.name,
-            code=CODE("luab.score"),
+            code=CODE("luab.benchmarks.score"),
         shell:
             "python -m luab score {wildcards.run} {params.suite} > {log} 2>&1"
 
@@ -37,6 +37,6 @@ rule collect:
     conda:
         "../envs/luab.yaml"
     params:
-        code=CODE("luab.collect"),
+        code=CODE("luab.benchmarks.collect"),
     shell:
         "python -m luab collect > {log} 2>&1"

@@ -17,7 +17,7 @@ rule track:
     params:
         label=STUDY.label,
         headline=[part.luab_lambda for part in STUDY.parts.values()],
-        code=CODE("luab.tracking"),
+        code=CODE("luab.provenance.dvc"),
     shell:
         "python -m luab track > {log} 2>&1"
 
@@ -35,6 +35,6 @@ rule describe:
         "../envs/luab.yaml"
     params:
         label=STUDY.label,
-        code=CODE("luab.crate"),
+        code=CODE("luab.provenance.crate"),
     shell:
         "python -m luab describe > {log} 2>&1"

@@ -18,12 +18,12 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from . import history, local
 from .fingerprint import fingerprints, members, output_names
 from .messages import explain, reason, tail
+from .outcomes import Outcome, Pace, Watch, finished
 from .payload import JobCommand
 from .registry import CANCELLED, Entry, Registry
 from .resources import ResourceError, job_comment, job_name, local_parameters, slurm_parameters
-from .status import Slurm, SlurmUnreachable, base
+from .slurm_states import Slurm, SlurmUnreachable, base
 from .submission import Refusal, submit
-from .watch import Outcome, Pace, Watch, finished
 
 _STARTED = time.time()  # Snakemake imports its plugins before it looks at any file
 _CLOCKS_DIFFER_S = 5.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .messages import starts
 from .registry import Entry
-from .status import State
+from .slurm_states import State
 
 NAME = "history.jsonl"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .registry import Entry
-from .status import State
+from .slurm_states import State
 
 _PATIENCE_S = 5.0
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .registry import Entry
-from .status import State
+from .slurm_states import State
 
 _HOST_MEMORY = re.compile(
     r"exceeded (?:job |step )?memory limit|oom[-_ ]?kill|Out Of Memory|std::bad_alloc|\bMemoryError\b|"

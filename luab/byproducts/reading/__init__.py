@@ -1,0 +1,1 @@
+"""The fast way from the released archives to columns."""

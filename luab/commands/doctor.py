@@ -1,0 +1,163 @@
+"""`luab doctor`: is this machine ready for the study, and if not, what is missing and how to get it."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from luab.study.config import Study
+from luab.study.roots import FROM_COCO
+
+Verdict = Literal["ok", "note", "missing"]
+_MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
+_FULL_STUDY_GB = 450
+_DEMO_GB = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: what was looked at, the verdict, and what to do."""
+
+    what: str
+    verdict: Verdict
+    text: str
+
+
+def examine(study: Study) -> bool:
+    """Prints what was found; False when something that the study needs is missing."""
+    findings = [*_python(), *_torch(study), *_disk(study), *_slurm(study), *_data(study)]
+    table = Table("", "looked at", "found, and what to do", box=None, pad_edge=False)
+    for finding in findings:
+        table.add_row(_MARKS[finding.verdict], finding.what, finding.text)
+    Console().print(table)
+    return all(finding.verdict != "missing" for finding in findings)
+
+
+def _python() -> Iterator[Finding]:
+    right = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield Finding(
+        "Python",
+        "ok" if right else "missing",
+        platform.python_version() + ("" if right else ": 3.11 to 3.13 is needed; `make clean`, then PYTHON=… make"),
+    )
+    for name in ("snakemake", "timm", "dvc", "submitit"):
+        try:
+            yield Finding(name, "ok", importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "missing", "not installed here; run `make` in the checkout")
+
+
+def _torch(study: Study) -> Iterator[Finding]:
+    try:
+        import torch
+    except ImportError as error:
+        yield Finding("torch", "missing", f"{error}; run `make` in the checkout")
+        return
+    yield Finding("torch", "ok", f"{torch.__version__}, built for CUDA {torch.version.cuda or 'none (CPU only)'}")
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            memory = torch.cuda.get_device_properties(i).total_memory / 1e9
+            yield Finding(f"GPU {i}", "ok", f"{torch.cuda.get_device_name(i)}, {memory:.0f} GB")
+        return
+    driver = _driver_cuda()
+    if driver is not None:
+        yield Finding(
+            "GPU",
+            "missing",
+            f"the driver (CUDA {driver}) is there, torch cannot use it: this build wants CUDA {torch.version.cuda}. "
+            f"Reinstall torch for the driver: make TORCH_BACKEND={_build_for(driver)}",
+        )
+        return
+    needed = study.compute.device == "cuda"
+    text = "none here; train and predict jobs are meant for GPU nodes" if not needed else "compute.device asks for one"
+    yield Finding("GPU", "missing" if needed else "note", text)
+
+
+def _driver_cuda() -> str | None:
+    """CUDA version that the installed NVIDIA driver supports, e.g. "12.4"; None without a driver."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    try:
+        done = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    _, _, after = done.stdout.partition("CUDA Version:")
+    return after.split()[0] if after.split() else None
+
+
+def _build_for(cuda: str) -> str:
+    """Name of the torch build for a driver: torch is built for few minor versions, and any of a major one runs."""
+    major = cuda.partition(".")[0]
+    return {"11": "cu118", "12": "cu126"}.get(major, f"cu{major}0")
+
+
+def _disk(study: Study) -> Iterator[Finding]:
+    for name, path in (("data", study.paths.data), ("results", study.paths.results)):
+        there = next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())
+        free = shutil.disk_usage(there).free / 1e9
+        wanted = _DEMO_GB if study.demo else _FULL_STUDY_GB
+        enough = free >= wanted
+        text = f"{free:.0f} GB free at paths.{name} ({path})"
+        yield Finding(
+            f"disk for {name}",
+            "ok" if enough else "note",
+            text if enough else f"{text}; the study wants about {wanted} GB in all",
+        )
+        if not os.access(there, os.W_OK):
+            yield Finding(f"disk for {name}", "missing", f"{there} cannot be written to; set paths.{name}")
+
+
+def _slurm(study: Study) -> Iterator[Finding]:
+    found = [command for command in ("sbatch", "squeue", "sacct") if shutil.which(command)]
+    if not found:
+        yield Finding("Slurm", "note", "no sbatch here; `snakemake --cores N` runs everything on this machine")
+    elif "sacct" not in found:
+        yield Finding("Slurm", "note", "sbatch is here, sacct is not: ended jobs are told by their results alone")
+    else:
+        yield Finding("Slurm", "ok", ", ".join(found))
+
+
+def _data(study: Study) -> Iterator[Finding]:
+    paths = study.paths
+    if study.demo:
+        yield Finding("ImageNet", "ok", "the demo world is drawn, nothing is needed")
+        return
+    yield _imagenet(paths.imagenet)
+    for name in ("imagenet_sketch", "objectnet"):
+        folder = paths.copies.get(name)
+        if folder is None:
+            yield Finding(name, "note", f"needs your own copy: set paths.copies.{name} (see config/archives.yaml)")
+        else:
+            yield Finding(name, "ok" if folder.is_dir() else "missing", f"{folder}")
+    if "coco" in study.parts:
+        yield _coco({name: paths.copies.get(name) for name in FROM_COCO})
+    cards = sorted(study.layout.archive_folder().glob("*.json"))
+    yield Finding("archives", "ok" if cards else "note", f"{len(cards)} fetched and verified in {paths.data}/archives")
+
+
+def _imagenet(folder: Path | None) -> Finding:
+    if folder is None:
+        return Finding("ImageNet", "missing", "set paths.imagenet to a folder with train/<wnid>/ and val/")
+    if not (folder / "train").is_dir():
+        return Finding("ImageNet", "missing", f"{folder}/train is not there; it must hold 1000 folders named by wnid")
+    classes = sum(entry.is_dir() for entry in os.scandir(folder / "train"))
+    enough = classes == 1000
+    return Finding("ImageNet", "ok" if enough else "missing", f"{folder}: {classes} of 1000 class folders in train/")
+
+
+def _coco(copies: dict[str, Path | None]) -> Finding:
+    named = {name: folder for name, folder in copies.items() if folder is not None}
+    if not named:
+        return Finding("COCO", "ok", "is downloaded, 21 GB; or set paths.copies, see docs/full-study.md")
+    wrong = [f"paths.copies.{name}: {folder} is no folder" for name, folder in named.items() if not folder.is_dir()]
+    wrong += [f"paths.copies.{name} is missing beside the other one" for name in copies if name not in named]
+    return Finding("COCO", "missing" if wrong else "ok", "; ".join(wrong) or ", ".join(map(str, named.values())))

@@ -1,0 +1,327 @@
+"""`luab export`: a trained run as a folder that timm loads without luab, in the layout of the Hugging Face hub."""
+
+import importlib.metadata
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import ModelCardData
+from pydantic import ValidationError
+from safetensors.torch import save
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models._hub import save_config_for_hf
+from torch import nn
+
+from luab.byproducts.coco_classes import COCO_CLASSES
+from luab.data.manifests.labels import class_names, wnids
+from luab.data.manifests.layouts import KNOWN
+from luab.errors import ConfigError, DataError
+from luab.files import file_sha256, read_json, replacing_folder, write_json
+from luab.model import LuabModel, build_model, outputs_of
+from luab.study.config import Recipe, Study
+from luab.study.paths import DATASET, Run
+from luab.training.checkpoint import check_weights, load_model
+
+MODEL, HEAD, CONFIG, CARD, README = (
+    "model.safetensors", "byproduct_head.safetensors", "config.json", "luab.json", "README.md",
+)  # fmt: skip
+
+_TOLD = (
+    "run", "recipe", "inputs", "images", "points", "final", "seconds", "images_per_s", "attempts", "device",
+    "processes", "code", "commit", "versions", "hardware", "model_sha256",
+)  # fmt: skip
+"""Keys of run.json that go along; whatever else may stand there stays where it is."""
+
+# Of what timm knows of a backbone, what holds for any weights. Its tag, licence, papers and address are those of the
+# weights that timm would download.
+_OF_ARCHITECTURE = ("architecture", "classifier", "first_conv", "fixed_input_size", "min_input_size")
+
+
+def export(study: Study, run: Run, out: Path) -> Path:
+    """Writes model.safetensors, config.json, README.md and luab.json, and the byproduct head in a file of its own.
+
+    Args:
+        study: Where the run lies and, in `label`, what every number of it is marked with.
+        run: A finished run; its own recipe is taken, not the study's of today.
+        out: Folder to make, aside and then renamed; an empty one may be there.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: Something is there already.
+        DataError: The training is not finished, or its files are damaged, another run's or do not belong together.
+        JobError: The disk is full, or the folder cannot be written to.
+    """
+    out = Path(os.path.abspath(out))
+    _check_free(out)
+    source = study.layout.run(run)
+    result = finished(source, run)
+    recipe = _recipe(source, result)
+    classes, outputs = outputs_of(run)
+    model = build_model(run.backbone, recipe, outputs, classes)
+    load_model(source / MODEL, model, run.identity())
+    model.eval()
+    scores = scores_of(source, run, result["model_sha256"])
+    with replacing_folder(out) as aside:
+        _write_tensors(aside / MODEL, model.backbone)
+        if model.byproduct is not None:
+            _write_tensors(aside / HEAD, model.byproduct)
+        write_config(aside / CONFIG, model.backbone, run, recipe)
+        card = {key: result[key] for key in _TOLD if key in result}
+        card |= {"label": study.label, "luab": importlib.metadata.version("luab"), "scores": scores}
+        card["files"] = {path.name: file_sha256(path) for path in sorted(aside.glob("*.safetensors"))}
+        write_json(aside / CARD, card)
+        (aside / README).write_text(readme(run, recipe, model, card), encoding="utf-8")
+    return out
+
+
+def finished(folder: Path, run: Run) -> dict[str, Any]:
+    """The content of a finished run's run.json.
+
+    Raises:
+        DataError: There is none, it is another run's, or the weights beside it are not the ones that it names.
+    """
+    card, weights = folder / "run.json", folder / MODEL
+    if not card.is_file() or not weights.is_file():
+        raise DataError(
+            f"{folder}: expected a finished training with run.json and {MODEL}, found "
+            f"{_there(folder)}. Finish it first: `luab train {run.folder}` goes on where it stopped."
+        )
+    result = read_json(card)
+    found = result.get("run") if isinstance(result, dict) else result
+    if found != run.identity():
+        raise DataError(f"{card}: expected the card of {run.identity()}, found that of {found}. Train this run again.")
+    if missing := [key for key in ("recipe", "images", "points", "model_sha256") if key not in result]:
+        raise DataError(f"{card}: expected {', '.join(missing)} too, found none. Train this run again.")
+    check_weights(weights, result["model_sha256"])
+    return dict(result)
+
+
+def scores_of(folder: Path, run: Run, model_sha256: str) -> dict[str, dict[str, Any]]:
+    """Metrics, protocol and n of each benchmark that was scored, fractions as they stand in the run's scores/.
+
+    Returns:
+        By benchmark; empty where nothing was scored yet.
+
+    Raises:
+        DataError: A file is damaged, or scores or predictions are another model's.
+    """
+    for path in sorted((folder / "predictions").glob("*.json")):
+        if read_json(path).get("model_sha256") != model_sha256:
+            raise DataError(
+                f"{path}: expected predictions of the weights beside it, found those of others, so the scores are not "
+                f"theirs. Predict and score again: `luab predict {run.folder} {path.stem}`."
+            )
+    scores = {}
+    for path in sorted((folder / "scores").glob("*.json")):
+        content = read_json(path)
+        if content.get("run") != run.identity():
+            raise DataError(f"{path}: expected scores of {run.identity()}, found others. Score this run again.")
+        scores[path.stem] = {key: content[key] for key in ("metrics", "protocol", "n")}
+    return scores
+
+
+def write_config(path: Path, backbone: nn.Module, run: Run, recipe: Recipe) -> None:
+    """Writes config.json as timm writes it for the hub: architecture, arguments, classes, and luab's evaluation view.
+
+    Args:
+        path: The file.
+        backbone: The timm model as the recipe builds it.
+        run: Says which classes and, for COCO, that an image has several.
+        recipe: Side of the input in pixels, share of the centre crop, arguments of the model.
+    """
+    kept: dict[str, Any] = {key: value for key, value in backbone.pretrained_cfg.items() if key in _OF_ARCHITECTURE}  # type: ignore[union-attr,operator]
+    backbone.pretrained_cfg = kept | {  # type: ignore[assignment]
+        "num_classes": backbone.num_classes,
+        "input_size": (3, recipe.input_px, recipe.input_px),
+        "pool_size": None,
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "interpolation": "bilinear",
+    } | _view(run, recipe)  # fmt: skip
+    save_config_for_hf(backbone, str(path), model_config=_classes(backbone, run), model_args=dict(recipe.model_kwargs))
+
+
+def _view(run: Run, recipe: Recipe) -> dict[str, Any]:
+    # As the test sets of the study are seen: luab.data.manifests.testsets.
+    if run.dataset == DATASET:
+        return {"crop_pct": recipe.crop_pct, "crop_mode": "center"}
+    return {"crop_pct": 1.0, "crop_mode": "squash"}
+
+
+def _classes(backbone: nn.Module, run: Run) -> dict[str, Any]:
+    """Names of the outputs in order; none where the recipe gave the classifier another size."""
+    if run.dataset != DATASET:
+        named: dict[str, Any] = {"label_names": [item.name for item in COCO_CLASSES]}
+        more = {"problem_type": "multi_label_classification"}
+    else:
+        named = {"label_names": list(wnids()), "label_descriptions": dict(zip(wnids(), class_names(), strict=True))}
+        more = {}
+    return more | (named if backbone.num_classes == len(named["label_names"]) else {})
+
+
+def _check_free(out: Path) -> None:
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+        raise ConfigError(
+            f"--out {out}: expected a new or an empty folder, found something there. Name another one, or remove it "
+            "if it is not needed any more; nothing was changed."
+        )
+
+
+def _there(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return ", ".join(names) or "nothing"
+
+
+def _recipe(folder: Path, result: Mapping[str, Any]) -> Recipe:
+    try:
+        return Recipe.model_validate(result.get("recipe"))
+    except ValidationError as error:
+        raise DataError(
+            f"{folder / 'run.json'}: expected the recipe of the training, found one that this version of luab cannot "
+            f"read ({error.errors()[0]['msg']}). Export with the version that trained it, {result.get('commit')}."
+        ) from error
+
+
+def _write_tensors(path: Path, module: nn.Module) -> None:
+    tensors = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
+    path.write_bytes(save(tensors, metadata={"format": "pt"}))  # as timm and transformers look for it
+
+
+def readme(run: Run, recipe: Recipe, model: LuabModel, card: Mapping[str, Any]) -> str:
+    """The model card: front matter of the hub and what a stranger must know before using the weights.
+
+    Args:
+        run: What was trained.
+        recipe: How.
+        model: Tells the byproduct head's outputs.
+        card: Content of luab.json.
+    """
+    parts = (
+        f"---\n{_front_matter(run, card)}\n---",
+        _about(run, recipe, card),
+        _loading(run, recipe, model),
+        _head(run, model),
+        _scores(card),
+        _origin(run, recipe, card),
+    )
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(run: Run, card: Mapping[str, Any]) -> str:
+    # No licence: that of weights learnt from these images is not for luab to say.
+    tags = ["image-classification", "timm", "annotation-byproducts"]
+    tags += ["multi-label-image-classification"] if run.dataset != DATASET else []
+    datasets = ["imagenet-1k"] if run.dataset == DATASET and not card["label"] else None
+    data = ModelCardData(library_name="timm", pipeline_tag="image-classification", tags=tags, datasets=datasets)
+    return str(data.to_yaml())
+
+
+def _about(run: Run, recipe: Recipe, card: Mapping[str, Any]) -> str:
+    label = card["label"]
+    lines = [
+        f"# {run.backbone}, {run.supervision}, λ = {run.weight:g}, seed {run.seed}{f' ({label})' if label else ''}"
+    ]
+    if label:
+        lines.append(
+            f"**{label.capitalize()}: these weights were trained on images that are not the real data set's. They show "
+            "that the machinery works and are of no use on photographs.**"
+        )
+    data = "ImageNet-1k" if run.dataset == DATASET else "COCO 2014"
+    whole = KNOWN[f"{run.dataset}_train"]["n"]
+    share = "" if card["images"] == whole else f" (the whole set of {data} has {whole:,})"
+    lines.append(
+        f"A timm `{run.backbone}` trained on {card['images']:,} training images{share} of "
+        f"{f'the {label}, in the format of {data},' if label else data} at {recipe.input_px} px for "
+        f"{recipe.epochs} {'epoch' if recipe.epochs == 1 else 'epochs'}, {_taught(run, card)}. It was written by "
+        "luab, a reproduction of *Neglected Free Lunch: Learning Image Classifiers Using Annotation Byproducts* (ICCV "
+        "2023); it is not a model of the paper's authors."
+    )
+    if run.dataset != DATASET:
+        lines.append(
+            "It is a **multi-label** classifier: an image may show several of the 80 classes. Take the sigmoid of each "
+            "logit, not the softmax."
+        )
+    return "\n\n".join(lines)
+
+
+def _taught(run: Run, card: Mapping[str, Any]) -> str:
+    if run.points is None:
+        return "without annotation byproducts (the baseline)"
+    return f"with {card['points']:,} points ({run.supervision}) as a second target, weighted by λ = {run.weight:g}"
+
+
+def _loading(run: Run, recipe: Recipe, model: LuabModel) -> str:
+    arguments = {"num_classes": model.backbone.num_classes} | recipe.model_kwargs
+    given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    view = "the centre crop" if run.dataset == DATASET else "the whole image, squeezed to a square,"
+    return f"""## Use
+
+```python
+import timm
+model = timm.create_model("local-dir:.", pretrained=True).eval()  # "." is this folder, hf-hub:<name> one on the hub
+transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+```
+
+or, by name:
+
+```python
+model = timm.create_model("{run.backbone}", {given}, checkpoint_path="{MODEL}").eval()
+```
+
+`transform` takes {view} as luab evaluates it. Outputs are in the order of `label_names` in `{CONFIG}`."""
+
+
+def _head(run: Run, model: LuabModel) -> str:
+    if model.byproduct is None:
+        return ""
+    outputs, width = model.byproduct.weight.shape
+    what = "a point (x, y)" if outputs == 2 else f"a point (x, y) for each of {outputs // 2} classes, in their order,"
+    return (
+        f"`{HEAD}` holds the byproduct head, which classification does not need: a linear layer, {width} -> {outputs}, "
+        "on `model.forward_head(model.forward_features(images), pre_logits=True)`. It predicts "
+        f"{what} in fractions of the input's side, x right and y down."
+    )
+
+
+def _scores(card: Mapping[str, Any]) -> str:
+    if not card["scores"]:
+        return "## Scores\n\nNone were measured when this was written."
+    rows = [
+        f"| {benchmark} | {metric} | {value:.4f} | {score['n']:,} | {score['protocol']} |"
+        for benchmark, score in card["scores"].items()
+        for metric, value in score["metrics"].items()
+    ]
+    marked = f"**{card['label'].capitalize()}.** " if card["label"] else ""
+    return "\n".join(
+        (
+            f"## Scores\n\n{marked}One training, one seed; shares are fractions, not percent.\n",
+            "| benchmark | metric | value | n | protocol |",
+            "|---|---|---|---|---|",
+            *rows,
+        )
+    )
+
+
+def _origin(run: Run, recipe: Recipe, card: Mapping[str, Any]) -> str:
+    begun = {
+        "random": "random weights",
+        "imagenet": f"the weights of {run.imagenet_baseline.folder}",
+        "timm": f"timm's pretrained weights of {run.backbone}",
+    }[recipe.initial]
+    return f"""## Origin
+
+| | |
+|---|---|
+| run | {run.folder} |
+| seed | {run.seed} |
+| began with | {begun} |
+| commit | {card.get("commit") or "unknown"} |
+| versions | torch {torch.__version__} and timm {timm.__version__} wrote this; those of the training are in `{CARD}` |
+| licence | not stated: ask the terms of the training images and, where it began with others' weights, theirs |
+
+`{CARD}` is the card of the training: recipe, digests of its inputs, hardware, time and scores."""

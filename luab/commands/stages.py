@@ -1,0 +1,253 @@
+"""Stages as the workflow calls them: paths and settings of one study, handed to functions that know of neither."""
+
+import datetime
+from pathlib import Path
+
+from luab.errors import ConfigError
+from luab.planning.plan import CAPTIONS, DEVIATIONS, Plan
+from luab.study.config import Study
+from luab.study.paths import Run, card
+from luab.study.roots import source_root
+
+SCORE_PROCESSES = 4
+"""Most processes that scoring one suite uses; it is minutes of work at full size."""
+
+
+def make_index(study: Study, byproducts: str) -> str:
+    """Indexes ImageNet-AB or COCO-AB; returns a sentence on how its counts compare with what is known.
+
+    Raises:
+        ConfigError: There are no such byproducts.
+    """
+    if byproducts not in ("imagenet_ab", "coco_ab"):
+        raise ConfigError(f"index: expected imagenet_ab or coco_ab, found {byproducts!r}.")
+    from luab.byproducts import cards, coco_ab, imagenet_ab
+    from luab.fetch.listing import load_archives
+    from luab.fetch.verify import archived
+
+    layout = study.layout
+    parquet = layout.index(byproducts)
+    file, sha256 = archived(layout.archive_folder(), layout.archive_card(byproducts))
+    listed = load_archives(study.paths.archives).get(byproducts)
+    known = listed.counts if listed and listed.sha256 == sha256 else None
+    if byproducts == "imagenet_ab":
+        return imagenet_ab.agreement(imagenet_ab.index(file, parquet, card(parquet), sha256, known=known))
+    return cards.agreement(coco_ab.index(file, parquet, card(parquet), sha256, known=known))
+
+
+def make_targets(study: Study, supervision: str, dataset: str) -> None:
+    """Writes the training points of one supervision on one data set.
+
+    Raises:
+        ConfigError: There is no such data set or supervision.
+    """
+    layout, seed = study.layout, study.random_points_seed
+    path = layout.target(supervision, dataset)
+    if dataset == "imagenet":
+        from luab.data.supervisions.imagenet import write_targets
+
+        write_targets(layout.index(), supervision, seed, path, card(path))
+    elif dataset == "coco":
+        from luab.data.supervisions.coco import write_coco_targets
+
+        index, manifest = layout.index("coco_ab"), layout.manifest("coco_train")
+        write_coco_targets(index, manifest, supervision, seed, path, card(path))
+    else:
+        raise ConfigError(f"targets: expected imagenet or coco as the data set, found {dataset!r}.")
+
+
+def make_manifest(study: Study, dataset: str) -> None:
+    """Lists the images of one dataset."""
+    from luab.data.manifests.build_manifest import build_manifest
+
+    layout = study.layout
+    path = layout.manifest(dataset)
+    extra = {}
+    if dataset == "imagenet_real":
+        from luab.fetch.verify import archived
+
+        real, _ = archived(layout.archive_folder(), layout.archive_card("imagenet_real"))
+        extra = {"val": layout.manifest("imagenet_val"), "real": real}
+    if dataset.startswith("wsol_"):
+        extra = {"lists": layout.archive_folder()}
+    build_manifest(dataset, source_root(study, dataset), path, card(path), partial=study.paths.partial, **extra)
+
+
+def make_pack(study: Study) -> None:
+    """Packs the training images as the config says."""
+    if study.packing is None:
+        raise ConfigError(
+            "The configuration packs nothing: `packing` is null. See docs/full-study.md for when it pays."
+        )
+    from luab.data.images.build_pack import build_pack
+
+    name, layout = "imagenet_train", study.layout
+    build_pack(source_root(study, name), layout.manifest(name), study.packing, layout.pack(name), study.compute.workers)
+
+
+def score_suite(study: Study, run: Run, suite: str) -> None:
+    """Scores one suite's benchmarks of one run."""
+    from luab.benchmarks.imagenet import find_benchmark
+    from luab.benchmarks.score import score
+
+    layout, recipe = study.layout, study.recipe(run.backbone, run.dataset)
+    _, part = study.part_of_suite(suite)
+    benchmarks = next(s.benchmarks for s in part.suites if s.name == suite)
+    score(
+        benchmarks,
+        layout.prediction_folder(run),
+        layout.manifest_folder(),
+        run.identity(),
+        layout.run(run) / "scores",
+        recipe.input_px,
+        recipe.crop_pct,
+        min(study.compute.threads, SCORE_PROCESSES),
+        {root: source_root(study, root) for name in benchmarks for root in find_benchmark(name).roots},
+    )
+
+
+def collect_scores(study: Study) -> None:
+    """Gathers every score of the study in scores.csv."""
+    from luab.benchmarks.collect import collect
+
+    layout = study.layout
+    runs = study.runs()
+    expected = [run.identity() | {"benchmark": name} for run in runs for name in study.part(run.dataset).benchmarks]
+    folders = {tuple(run.identity().values()): layout.run(run) / "scores" for run in runs}
+    collect(expected, lambda cell: folders[tuple(cell.values())[:5]], layout.scores_csv())
+
+
+def render_one_table(study: Study, name: str) -> None:
+    """Renders one table in three formats."""
+    from luab.render.products import STATISTICS, TABLES
+    from luab.render.tables import render_table
+
+    layout, needs = study.layout, TABLES.get(name, "scores")
+    byproducts = "coco_ab" if needs == "coco_tags" else "imagenet_ab"
+    csv, md, tex = (layout.table(name, suffix) for suffix in ("csv", "md", "tex"))
+    render_table(
+        name,
+        csv,
+        md,
+        tex,
+        scores=layout.scores_csv(),
+        index=layout.index(byproducts),
+        manifest=layout.manifest("coco_train"),
+        images_root=source_root(study, "coco_train"),
+        statistics=[layout.table(other, "csv") for other in STATISTICS],
+        published=study.paths.published,
+        label=study.label,
+        headline_lambda=Plan.of(study).headline_lambda(needs),
+    )
+
+
+def render_one_figure(study: Study, name: str) -> None:
+    """Renders one figure as PDF and PNG."""
+    from luab.render.figures.figures import render_figure
+    from luab.render.products import FIGURES, STATISTICS
+
+    layout = study.layout
+    needs = FIGURES.get(name, "scores")
+    shown = {"cams": "wsol_test", "coco_tags": "coco_train"}.get(needs, "imagenet_train")
+    render_figure(
+        name,
+        layout.figure(name, "pdf"),
+        scores=layout.scores_csv(),
+        index=layout.index(),
+        manifest=layout.manifest(shown),
+        images_root=source_root(study, shown),
+        runs=[layout.prediction_folder(run) / "wsol_test.parquet" for run in Plan.of(study).example_runs()],
+        tags=layout.index("coco_ab"),
+        statistics=[layout.table(other, "csv") for other in STATISTICS],
+        label=study.label,
+        headline_lambda=Plan.of(study).headline_lambda(needs),
+    )
+
+
+def render_whole_report(study: Study) -> None:
+    """Renders the whole study as one page."""
+    from luab.data.manifests.labels import class_names, wnids
+    from luab.render.headline import headline_sheets
+    from luab.render.report.report import Sources, render_report
+
+    layout, plan = study.layout, Plan.of(study)
+    sources = Sources(
+        label=study.label,
+        headline=headline_sheets(study),
+        tables={name: layout.table(name, "md") for name in plan.tables},
+        figures={name: layout.figure(name, "png") for name in plan.figures},
+        captions=CAPTIONS,
+        runs={run: layout.run(run) for run in study.runs()},
+        scores=layout.scores_csv(),
+        index=layout.index(),
+        manifest=layout.manifest("imagenet_train"),
+        images_root=source_root(study, "imagenet_train"),
+        class_names=dict(zip(wnids(), class_names(), strict=True)),
+        deviations=DEVIATIONS,
+    )
+    render_report(sources, layout.report())
+
+
+def track_results(study: Study) -> None:
+    """Writes what DVC shows of the results: names of models, headline numbers, training curves."""
+    from luab.benchmarks.collect import read_scores
+    from luab.provenance.dvc import write_curves, write_dvc_file, write_metrics
+
+    layout, label = study.layout, study.label
+    runs = study.headline_runs()
+    files: dict[Path, list[Run]] = {}
+    for run in runs:
+        files.setdefault(layout.metrics(run), []).append(run)
+    write_metrics(read_scores(layout.scores_csv()), files)
+    alike = [tuple(of_file) for of_file in files.values()]
+    write_curves(layout.curves_csv(), {of_file: [layout.log_csv(run) for run in of_file] for of_file in alike})
+    models = {run: layout.model(run) for run in runs}
+    write_dvc_file(layout.dvc_file(), models, files, layout.table("lambda_sweep", "csv"), layout.curves_csv(), label)
+
+
+def describe_results(study: Study) -> None:
+    """Writes the RO-Crate of all results."""
+    from luab.fetch.listing import load_archives
+    from luab.files import read_json
+    from luab.provenance.crate import Byproducts, Contents, Step, write_crate
+
+    layout, plan = study.layout, Plan.of(study)
+    # The demo world's archives have the released ones' names; their addresses and licences they have not.
+    listed = {} if study.demo else load_archives(study.paths.archives)
+    byproducts = []
+    for dataset in study.parts:
+        name = f"{dataset}_ab"
+        entry, sha256 = listed.get(name), read_json(card(layout.index(name))).get("source_sha256")
+        byproducts.append(
+            Byproducts(name, sha256, entry.sources[0].url, entry.licence or "") if entry else Byproducts(name, sha256)
+        )
+    scores, report = layout.scores_csv(), layout.report()
+    steps = [Step("collect", sorted(map(Path, plan.scores())), [scores])]
+    for name in plan.tables:
+        outputs = [layout.table(name, suffix) for suffix in ("csv", "md", "tex")]
+        steps.append(Step(f"table_{name}", [Path(path) for path in plan.table_inputs(name)], outputs))
+    for name in plan.figures:
+        outputs = [layout.figure(name, suffix) for suffix in ("pdf", "png")]
+        steps.append(Step(f"figure_{name}", [Path(path) for path in plan.figure_inputs(name)], outputs))
+    shown = [path for step in steps[1:] for path in step.outputs if path.suffix in (".md", ".png")]
+    steps.append(Step("report", [*shown, scores], [report]))
+    contents = Contents(
+        folder=layout.results,
+        label=study.label,
+        byproducts=byproducts,
+        runs={run: layout.run(run) for run in study.runs()},
+        suites={run: [suite.name for suite in study.part(run.dataset).suites] for run in study.runs()},
+        steps=steps,
+        day=_last_day(study),
+    )
+    write_crate(contents, layout.crate())
+
+
+def _last_day(study: Study) -> str:
+    """On which the last training ran, by UTC: equal results are described by equal bytes. Today where none tells."""
+    from luab.training.heartbeat import read_attempts
+
+    entries = [entry for run in study.runs() for entry in read_attempts(study.layout.run(run))]
+    times = [entry["time"] for entry in entries if isinstance(entry["time"], float)]
+    day = datetime.datetime.fromtimestamp(max(times), datetime.UTC) if times else datetime.datetime.now(datetime.UTC)
+    return day.date().isoformat()

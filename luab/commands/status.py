@@ -1,0 +1,79 @@
+"""What a study plans and what of it exists: tables for a terminal."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from luab.files import read_json
+from luab.planning.estimate import known_speeds, parts, training_hours
+from luab.planning.plan import summary
+from luab.provenance.code import PREDICTION, TRAINING, code_digest
+from luab.study.config import Study
+from luab.study.paths import Run
+
+
+def print_plan(study: Study) -> None:
+    """How many trainings and, outside of the demo, the estimated GPU hours by backbone and by part of the study."""
+    console = Console()
+    if not study.demo:
+        _print_hours(study, console)
+    console.print(summary(study))
+
+
+def _print_hours(study: Study, console: Console) -> None:
+    speeds = known_speeds(study)
+    table = Table("", "backbone", "epochs", "trainings", "images/s", "from", "hours each", title="Planned trainings")
+    for (dataset, name), speed in speeds.items():
+        runs = [run for run in study.runs() if (run.dataset, run.backbone) == (dataset, name)]
+        epochs, each = study.recipe(name, dataset).epochs, training_hours(study, runs[0], speeds)
+        numbers = (str(epochs), str(len(runs)), f"{speed.images_per_s:,.0f}", speed.source, f"{each:.1f}")
+        table.add_row(dataset, name, *numbers)
+    console.print(table)
+    table = Table("part", "trainings", "GPU hours", title="GPU hours by part: an ESTIMATE")
+    for part in parts(study, speeds):
+        table.add_row(part.name, str(part.trainings or ""), f"{part.gpu_hours:,.0f}")
+    console.print(table)
+
+
+def print_status(study: Study) -> None:
+    """One line per run: done, missing, or made by older code."""
+    table = Table("run", "training", "predictions", "scores", title="Results of the study")
+    for run in study.runs():
+        table.add_row(run.folder, *(cell(study, run) for cell in (_training, _predictions, _scores)))
+    console = Console()
+    console.print(table)
+    console.print(
+        "older code: made before luab's training or prediction code changed; kept until you ask for them anew "
+        "(snakemake --forcerun train)."
+    )
+
+
+def _training(study: Study, run: Run) -> str:
+    # A run trained by somebody's own call of luab.training.train may carry no digest: its code is then unknown.
+    current = code_digest(*TRAINING)
+    return _state([study.layout.run_json(run)], lambda card: card.get("code", {}).get("train") == current)
+
+
+def _predictions(study: Study, run: Run) -> str:
+    cards = [study.layout.prediction_card(run, suite.name) for suite in study.part(run.dataset).suites]
+    made_now = read_json(study.layout.run_json(run)) if study.layout.run_json(run).is_file() else {}
+    return _state(
+        cards,
+        lambda card: card["model_sha256"] == made_now.get("model_sha256") and card["code"] == code_digest(*PREDICTION),
+    )
+
+
+def _scores(study: Study, run: Run) -> str:
+    return _state([study.layout.score(run, name) for name in study.part(run.dataset).benchmarks], lambda card: True)
+
+
+def _state(cards: list[Path], current: Callable[[dict[str, Any]], bool]) -> str:
+    there = [card for card in cards if card.is_file()]
+    if not there:
+        return "[dim]missing[/]"
+    if len(there) < len(cards):
+        return f"[yellow]{len(there)} of {len(cards)}[/]"
+    return "[green]done[/]" if all(current(read_json(card)) for card in there) else "[yellow]older code[/]"

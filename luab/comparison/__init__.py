@@ -1,0 +1,1 @@
+"""Comparisons of runs: over seeds, over images, of two runs."""

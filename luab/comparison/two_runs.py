@@ -1,0 +1,180 @@
+"""`luab compare`: two runs on the same images, benchmark by benchmark."""
+
+import csv
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from luab.benchmarks.benchmark import Benchmark, Inputs, Scores
+from luab.benchmarks.imagenet import BENCHMARKS
+from luab.comparison.over_images import RESAMPLES, SEED, Interval, Paired, interval, paired
+from luab.comparison.over_seeds import holm
+from luab.errors import DataError
+from luab.files import lines_sha256, replacing
+from luab.predictions import read_listed, read_predictions
+from luab.progress import progress
+from luab.study.config import Study
+from luab.study.paths import Run
+from luab.study.roots import source_root
+
+COLUMNS = (
+    "benchmark", "metric", "better", "n",
+    "first", "first_low", "first_high", "first_interval", "second", "second_low", "second_high", "second_interval",
+    "difference", "low", "high", "p", "p_holm", "test", "resamples", "seed", "protocol",
+)  # fmt: skip
+
+
+class Row(NamedTuple):
+    """One benchmark: both runs' headline with interval, their difference, and p corrected over all rows."""
+
+    benchmark: Benchmark
+    protocol: str
+    n: int
+    first: Interval
+    second: Interval
+    paired: Paired
+    p_holm: float
+
+
+def compare_runs(
+    study: Study, first: Run, second: Run, benchmarks: Iterable[str] = (), resamples: int = RESAMPLES, seed: int = SEED
+) -> list[Row]:
+    """Both runs' headlines from their stored predictions, with intervals over images and paired tests.
+
+    Args:
+        study: Where the predictions lie.
+        first: What is compared with, for example the baseline.
+        second: What is compared.
+        benchmarks: Names; by default all of the study.
+        resamples: Draws of the bootstrap.
+        seed: Of the draws.
+
+    Returns:
+        One row per benchmark, in order; p_holm is corrected over the number of these rows.
+
+    Raises:
+        DataError: Predictions are missing or damaged, or the two runs scored other images; all that is
+            wrong is listed.
+    """
+    names = list(benchmarks) or study.part(first.dataset).benchmarks
+    rows, problems = [], []
+    with progress("compare", len(names), "benchmarks") as advance:
+        for name in names:
+            benchmark = BENCHMARKS[name]
+            scores = [_scores(study, run, benchmark) for run in (first, second)]
+            digests = [lines_sha256(sorted(s.ids)) for s in scores]
+            if digests[0] != digests[1]:
+                problems.append(_differ(name, scores, digests))
+            else:
+                rows.append(_row(study, (first, second), benchmark, scores, resamples, seed))
+            advance(1)
+    if problems:
+        raise DataError(
+            f"{first.folder} and {second.folder}: expected predictions of the same images, found others:\n  "
+            + "\n  ".join(problems)
+            + "\nPredict both runs with the same manifests, or leave these benchmarks out with --benchmark."
+        )
+    corrected = holm(np.array([row.paired.p for row in rows]))
+    return [row._replace(p_holm=float(p)) for row, p in zip(rows, corrected, strict=True)]
+
+
+def _scores(study: Study, run: Run, benchmark: Benchmark) -> Scores:
+    layout, folder = study.layout, study.layout.prediction_folder(run)
+    tables = {name: read_predictions(folder, name, benchmark.columns) for name in benchmark.test_sets}
+    columns, listed = benchmark.manifest_columns, layout.manifest_folder()
+    manifests = {name: read_listed(listed, name, columns) for name in benchmark.manifests}
+    roots = {name: source_root(study, name) for name in benchmark.roots}
+    input_px = study.recipe(run.backbone, run.dataset).input_px
+    return benchmark.compute(Inputs(tables, manifests, input_px, os.cpu_count() or 1, roots))
+
+
+def _row(
+    study: Study, runs: tuple[Run, Run], benchmark: Benchmark, scores: list[Scores], resamples: int, seed: int
+) -> Row:
+    if any(s.images is None for s in scores):
+        raise DataError(
+            f"{benchmark.name}: expected its numbers image by image, found none. Give Scores.images in "
+            "luab/benchmarks/imagenet.py, or leave this benchmark out with --benchmark."
+        )
+    values = [s.metrics[benchmark.headline] for s in scores]
+    first, second = (s.images() for s in scores if s.images is not None)
+    # Sums over images differ from the scores by rounding; what is shown is what the score files hold.
+    test = paired(first, second, resamples, seed)._replace(difference=values[1] - values[0])
+    one, other = (
+        interval(images, resamples, seed)._replace(value=value)
+        for images, value in zip((first, second), values, strict=True)
+    )
+    # Backbones may see images differently: then both views are told.
+    protocols = dict.fromkeys(_protocol(study, run, benchmark) for run in runs)
+    return Row(benchmark, "; second run: ".join(protocols), scores[0].n, one, other, test, np.nan)
+
+
+def _protocol(study: Study, run: Run, benchmark: Benchmark) -> str:
+    recipe = study.recipe(run.backbone, run.dataset)
+    return benchmark.protocol.format(input_px=recipe.input_px, resized_px=int(recipe.input_px / recipe.crop_pct))
+
+
+def _differ(name: str, scores: list[Scores], digests: list[str]) -> str:
+    texts = [f"{s.n} images, digest {digest[:12]}" for s, digest in zip(scores, digests, strict=True)]
+    return f"{name}: {texts[0]} against {texts[1]}"
+
+
+def print_comparison(study: Study, first: Run, second: Run, rows: list[Row], resamples: int = RESAMPLES) -> None:
+    """The table for a terminal of 80 columns."""
+    table = Table(
+        title=f"{study.label or 'Two runs'} on the same images, headline metrics (%)",
+        box=box.HORIZONTALS, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False,
+    )  # fmt: skip
+    table.add_column("benchmark\n[dim]metric, n[/]", no_wrap=True)
+    for heading in ("first", "second", "second - first", "p", "p Holm"):
+        table.add_column(heading, no_wrap=True, justify="right")
+    for row in rows:
+        arrow = "↑" if row.benchmark.better == "higher" else "↓"
+        name = f"{row.benchmark.name} {arrow}\n[dim]{row.benchmark.headline}, {row.n:,}[/]"
+        table.add_row(name, *(_percent(x) for x in (row.first, row.second)), _change(row), *_p(row))
+    console = Console()
+    console.print(f"first:  {first.folder}\nsecond: {second.folder}", highlight=False)
+    console.print(table)
+    console.print(
+        "Small: 95 % intervals over images (Wilson for plain shares, else bootstrap within the test set's groups). "
+        "p: exact McNemar for plain shares, else paired bootstrap; Holm: corrected for "
+        f"{len(rows)} benchmarks; green and red: p Holm below .05. {resamples:,} draws. One training each: how "
+        "much another seed would change is in the tables of the study.",
+        style="dim",
+    )
+
+
+def _p(row: Row) -> list[str]:
+    return [f"{p:.3f}" if p >= 0.001 else "<.001" for p in (row.paired.p, row.p_holm)]
+
+
+def _percent(found: Interval) -> str:
+    return f"{100 * found.value:.2f}\n[dim]{100 * found.low:.1f}-{100 * found.high:.1f}[/]"
+
+
+def _change(row: Row) -> str:
+    gain = row.paired.difference if row.benchmark.better == "higher" else -row.paired.difference
+    colour = ("green" if gain > 0 else "red") if row.p_holm < 0.05 else "default"
+    change = row.paired
+    return f"[{colour}]{100 * change.difference:+.2f}[/]\n[dim]{100 * change.low:+.1f} {100 * change.high:+.1f}[/]"
+
+
+def write_comparison(path: Path, rows: list[Row], resamples: int = RESAMPLES, seed: int = SEED) -> None:
+    """The same as a CSV with COLUMNS; fractions, unrounded."""
+    with replacing(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(_cells(row, resamples, seed) for row in rows)
+
+
+def _cells(row: Row, resamples: int, seed: int) -> list[Any]:
+    found = [row.benchmark.name, row.benchmark.headline, row.benchmark.better, row.n, *row.first, *row.second]
+    change = row.paired
+    found += [change.difference, change.low, change.high, change.p, row.p_holm, change.method, resamples, seed]
+    return [repr(float(x)) if isinstance(x, float) else x for x in (*found, row.protocol)]

@@ -1,0 +1,1 @@
+"""Images as training and prediction read them."""

@@ -1,0 +1,1 @@
+"""Lists of the images of every data set, with their labels."""

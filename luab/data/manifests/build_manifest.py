@@ -1,0 +1,120 @@
+"""Building a manifest: a dataset's images listed, sorted, checked against the published counts, with a card."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from luab.data.manifests.labels import near_names
+from luab.data.manifests.layouts import KNOWN, LAYOUTS
+from luab.data.manifests.manifest import INSTANCES_SCHEMA, SCHEMA
+from luab.data.manifests.tree import LICENSED, Entry, Tree, no_imagenet
+from luab.errors import ConfigError, DataError
+from luab.files import lines_sha256, replacing, write_json
+from luab.progress import progress
+
+_CHUNK = 10_000
+
+
+def build_manifest(
+    dataset: str,
+    root: Path | str,
+    parquet: Path | str,
+    card: Path | str,
+    *,
+    partial: bool = False,
+    val: Path | str | None = None,
+    real: Path | str | None = None,
+    lists: Path | str | None = None,
+    metadata: Path | str | None = None,
+) -> dict[str, Any]:
+    """Lists a dataset's images with labels, writes the manifest and its card, and returns the card.
+
+    Rows are sorted by image_id as text. No image is opened.
+
+    Args:
+        dataset: A key of `LAYOUTS`.
+        root: The dataset's folder; paths in the manifest start from it.
+        parquet: Manifest to write.
+        card: JSON to write: dataset, n, ids_sha256, classes (distinct labels), known (published counts),
+            agrees (null for partial trees and where no count is known), ignored (counted by kind).
+        partial: Accept trees that hold only some classes, groups or listed images (`paths.partial`).
+            Unknown class folders are refused all the same.
+        val: Manifest of imagenet_val; imagenet_real needs it.
+        real: real.json or its folder; imagenet_real looks below `root` without it.
+        lists: Folder of the localisation lists, by split (val/image_ids.txt) or with the split in the
+            name (wsol_val_image_ids.txt); wsol_* need it.
+        metadata: SI-Score's metadata.csv; looked for beside and above the class folders without it.
+
+    Raises:
+        ConfigError: No dataset has this name.
+        DataError: The tree is not as expected, lacks classes, or two files have the same image_id.
+    """
+    if dataset not in LAYOUTS:
+        raise ConfigError(f"{dataset!r} is no dataset with a manifest. {near_names(dataset, LAYOUTS)}")
+    tree = Tree(dataset, Path(root), partial, _path(val), _path(real), _path(lists), _path(metadata))
+    if dataset in LICENSED and not tree.root.is_dir():
+        raise no_imagenet(tree)
+    if dataset != "imagenet_real" and not tree.root.is_dir():
+        raise tree.nothing()
+    schema = INSTANCES_SCHEMA if dataset.startswith("coco_") else SCHEMA
+    with progress(f"manifest {dataset}", KNOWN[dataset]["n"], "images") as advance:
+        table = _table(LAYOUTS[dataset](tree), schema, advance)
+    if table.num_rows == 0:
+        raise tree.nothing()
+    _check_unique(table, tree.root)
+    with replacing(parquet) as aside:
+        pq.write_table(table, aside, compression="zstd")
+    content = _card(tree, table)
+    write_json(card, content)
+    return content
+
+
+def _table(entries: Iterator[Entry], schema: pa.Schema, advance: Callable[[float], None]) -> pa.Table:
+    """Entries as a sorted Arrow table, converted in chunks so that millions of tuples never pile up.
+
+    The schema has the first of an entry's fields, or all.
+    """
+    batches = []
+    while chunk := list(islice(entries, _CHUNK)):
+        fields = zip(zip(*chunk, strict=True), schema, strict=False)
+        columns = [pa.array(column, field.type) for column, field in fields]
+        batches.append(pa.record_batch(columns, schema=schema))
+        advance(len(chunk))
+    table = pa.Table.from_batches(batches, schema=schema).combine_chunks()
+    return table.take(pc.sort_indices(table["image_id"])).combine_chunks()
+
+
+def _check_unique(table: pa.Table, root: Path) -> None:
+    ids = table["image_id"]
+    same = pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1))
+    first = pc.index(same, True).as_py()
+    if first >= 0:
+        one, other = table["path"].slice(first, 2).to_pylist()
+        raise DataError(
+            f"{root}: expected one file per image, found two for {ids[first].as_py()!r}: {one} and {other}. Remove "
+            "one of them."
+        )
+
+
+def _card(tree: Tree, table: pa.Table) -> dict[str, Any]:
+    known = KNOWN[tree.dataset]
+    n, classes = table.num_rows, len(pc.unique(pc.list_flatten(table["labels"])))
+    complete = None not in known.values() and not tree.partial
+    return {
+        "dataset": tree.dataset,
+        "n": n,
+        "ids_sha256": lines_sha256(table["image_id"].to_pylist()),
+        "classes": classes,
+        "known": known,
+        "agrees": {"n": n, "classes": classes} == known if complete else None,
+        "ignored": {kind: count for kind, count in sorted(tree.ignored.items()) if count},
+    }
+
+
+def _path(value: Path | str | None) -> Path | None:
+    return None if value is None else Path(value)

@@ -1,0 +1,187 @@
+"""Class lists of ImageNet and of the sets derived from it, each with its source and licence.
+
+Every class is named by its ImageNet index: the position, 0 to 999, of its WordNet id (wnid) among the
+1,000 wnids of ILSVRC2012 in ascending order of their text. The tables lie beside this module in `tables/`.
+"""
+
+import csv
+import difflib
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luab.errors import DataError
+
+T = TypeVar("T")
+
+IN9_FOLDERS = (
+    "00_dog",
+    "01_bird",
+    "02_wheeled vehicle",
+    "03_reptile",
+    "04_carnivore",
+    "05_insect",
+    "06_musical instrument",
+    "07_primate",
+    "08_fish",
+)
+"""The nine folders of ImageNet-9 in order of their class, with the spaces that the real names have."""
+
+IN9_VARIANTS = (
+    "original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_b", "only_bg_t",
+)  # fmt: skip
+"""Folders of the Backgrounds Challenge. Source: MadryLab/backgrounds_challenge:README.md."""
+
+EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+"""Held-out corruptions of ImageNet-C; never part of mCE, so no manifest lists them."""
+
+_TABLES = Path(__file__).parent / "tables"
+
+
+@functools.cache
+def wnids() -> tuple[str, ...]:
+    """The 1,000 wnids in order of the ImageNet index.
+
+    Source: the ILSVRC2012 class list, from timm/data/_info/imagenet_synsets.txt of
+    huggingface/pytorch-image-models (Apache-2.0).
+    """
+    return tuple(wnid for wnid, _ in _classes())
+
+
+@functools.cache
+def wnid_index() -> Mapping[str, int]:
+    """Maps each wnid to its ImageNet index. Source: see `wnids`."""
+    return MappingProxyType({wnid: index for index, wnid in enumerate(wnids())})
+
+
+@functools.cache
+def class_names() -> tuple[str, ...]:
+    """One short English name per class, in order of the ImageNet index; no two are alike.
+
+    Source: first lemma of timm/data/_info/imagenet_synset_to_lemma.txt (Apache-2.0; the lemmas are WordNet's,
+    WordNet licence). DEVIATES: lemmas that name two classes were told apart by hand: the two cranes
+    (134 bird, 517 machine), and 638 maillot / 639 tank suit.
+    """
+    return tuple(name for _, name in _classes())
+
+
+def index_of(wnid: str, where: str) -> int:
+    """The ImageNet index of a wnid.
+
+    Args:
+        wnid: For example "n01440764".
+        where: File or folder that holds the wnid, for the message.
+
+    Raises:
+        DataError: It is none of the 1,000; the message lists wnids like it.
+    """
+    return look_up(wnid, wnid_index(), "one of the 1,000 ImageNet wnids", where)
+
+
+def subset(name: str) -> tuple[int, ...]:
+    """ImageNet indices of the classes that a smaller set covers, ascending.
+
+    Args:
+        name: "imagenet_a", "imagenet_o", "imagenet_r" (200 each) or "objectnet" (125).
+
+    Raises:
+        DataError: There is no list of that name.
+
+    Source: A and O from eval.py and eval_many_models.py of hendrycks/natural-adv-examples (MIT); R from
+    eval.py of hendrycks/imagenet-r (MIT), equal to timm/data/_info/imagenet_{a,r}_indices.txt (Apache-2.0);
+    ObjectNet: see `objectnet_folders`.
+    """
+    return look_up(name, _subsets(), "a class subset", "luab.data.manifests.labels.subset")
+
+
+@functools.cache
+def objectnet_folders() -> Mapping[str, tuple[int, ...]]:
+    """The 113 ObjectNet folders that overlap ImageNet, each with its one to three ImageNet indices.
+
+    Source: mapping files of ObjectNet 1.0 as carried by mlfoundations/wise-ft,
+    src/datasets/objectnet_metadata (repository MIT; licence of the mapping itself unknown).
+    """
+    table = _json("objectnet_folders.json")
+    return MappingProxyType({folder: tuple(ids) for folder, ids in table.items()})
+
+
+@functools.cache
+def siscore_classes() -> Mapping[str, int]:
+    """The 61 class folders of SI-Score, each with its one ImageNet index.
+
+    "kite" is the bird (21) and "crane" is not among them.
+
+    Source: label_str_to_imagenet_classes.py of google-research/si-score (Apache-2.0), restricted to the
+    classes that TensorFlow Datasets' siscore builder lists (Apache-2.0).
+    """
+    return MappingProxyType(_json("siscore_classes.json"))
+
+
+def in9_of_class() -> NDArray[np.int8]:
+    """The ImageNet-9 class (0 to 8, order of `IN9_FOLDERS`) of each ImageNet index; -1 for the 630 without.
+
+    Returns:
+        int8 [1000], a fresh array on each call.
+
+    Source: in_to_in9.json of MadryLab/backgrounds_challenge (licence unknown: the repository has none); the
+    table keeps its order.
+    """
+    table = _json("in9_classes.json")
+    mapping = np.full(len(wnids()), -1, dtype=np.int8)
+    for in9_class, folder in enumerate(IN9_FOLDERS):
+        mapping[table[folder]] = in9_class
+    return mapping
+
+
+def look_up(key: str, table: Mapping[str, T], expected: str, where: str) -> T:
+    """`table[key]`, with an error that lists the nearest keys.
+
+    Args:
+        key: What to look up.
+        table: Where to look.
+        expected: What a key is, for the message, such as "a class subset".
+        where: File, folder or function that asks, for the message.
+
+    Raises:
+        DataError: The table has no such key.
+    """
+    if key in table:
+        return table[key]
+    raise DataError(f"{where}: expected {expected}, found {key!r}. {near_names(key, table)}")
+
+
+def near_names(name: str, choices: Iterable[str]) -> str:
+    """A sentence that names the choices most like `name`, or some of them where none is like it."""
+    names = sorted(choices)
+    near = difflib.get_close_matches(name, names, n=4)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    more = f" ... ({len(names)} in all)" if len(names) > 20 else ""
+    return f"The choices are {', '.join(names[:20])}{more}."
+
+
+@functools.cache
+def _classes() -> tuple[tuple[str, str], ...]:
+    """(wnid, name) of each class, from rows such as "0,n01440764,tench"."""
+    with open(_TABLES / "imagenet_classes.csv", newline="", encoding="utf-8") as file:
+        return tuple((row["wnid"], row["name"]) for row in csv.DictReader(file))
+
+
+@functools.cache
+def _subsets() -> Mapping[str, tuple[int, ...]]:
+    """The lists behind `subset`, by name."""
+    lists = {name: tuple(ids) for name, ids in _json("imagenet_subsets.json").items()}
+    lists["objectnet"] = tuple(sorted(index for ids in objectnet_folders().values() for index in ids))
+    return lists
+
+
+@functools.cache
+def _json(name: str) -> Any:
+    """A table; shared between calls, so nobody may change it."""
+    return json.loads((_TABLES / name).read_text(encoding="utf-8"))

@@ -1,0 +1,68 @@
+"""Where the tags of COCO-AB lie: in a box or on a mask of their class, and how far from the middle of the image."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luab.byproducts.icons import rows_of
+from luab.data.manifests.coco_masks import points_in_masks
+from luab.data.manifests.manifest import read_manifest_table
+from luab.data.supervisions.coco import Points, Sources, Tag, click
+
+
+def aim_of_tags(index: Path, manifest: Path, instances: Path) -> dict[str, NDArray[Any]]:
+    """How well the points of `luab.data.supervisions.coco.click` hit the objects of their class.
+
+    Judged are tags of a class that the image has; the image's middle is judged on the same tags.
+    ASSUME: an icon on a crowd is right, so boxes and masks of crowds count like others.
+
+    Args:
+        index: The index of COCO-AB.
+        manifest: Manifest of coco_train.
+        instances: instances_train2014.json.
+
+    Returns:
+        tags_in_box, centre_in_box, tags_in_mask: bool; tag_to_centre_mean: distance to (0.5, 0.5) in fractions of the
+        image. Each has one entry per tag.
+
+    Raises:
+        DataError: A file is absent or damaged.
+    """
+    points = click(Sources(index, manifest, seed=0)).points
+    in_box = points_in_boxes(manifest, points)
+    right: Points = {tag: points[tag] for tag in in_box}
+    centre = points_in_boxes(manifest, dict.fromkeys(right, (0.5, 0.5)))
+    xy = np.array(list(right.values()), dtype=np.float64).reshape(-1, 2)
+    return {
+        "tags_in_box": _array(in_box),
+        "centre_in_box": _array(centre),
+        "tags_in_mask": _array(points_in_masks(instances, manifest, right)),
+        "tag_to_centre_mean": np.hypot(*(xy - 0.5).T),
+    }
+
+
+def points_in_boxes(manifest: Path, points: Points) -> dict[Tag, bool]:
+    """Whether each point lies in a box of its class in its image; for the classes that the image has.
+
+    The pixel under the point decides, both ends of a box included; the far edge of the image belongs to the last one.
+
+    Raises:
+        DataError: The manifest is absent or damaged.
+    """
+    found: dict[Tag, bool] = {}
+    columns = ["image_id", "width", "height", "boxes", "box_labels"]
+    for row in rows_of(read_manifest_table(manifest).select(columns)):
+        for (x0, y0, x1, y1), label in zip(row["boxes"], row["box_labels"], strict=True):
+            tag = row["image_id"], label
+            if tag in points:
+                x, y = points[tag]
+                column = min(int(x * row["width"]), row["width"] - 1)
+                line = min(int(y * row["height"]), row["height"] - 1)
+                found[tag] = found.get(tag, False) or (x0 <= column <= x1 and y0 <= line <= y1)
+    return found
+
+
+def _array(answers: dict[Tag, bool]) -> NDArray[np.bool_]:
+    return np.fromiter(answers.values(), dtype=bool, count=len(answers))

@@ -1,0 +1,1 @@
+"""Downloads: the list of archives, transfer, verification, unpacking."""

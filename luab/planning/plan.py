@@ -1,0 +1,362 @@
+"""What a study consists of and which file hangs on which: the answers that the workflow's rules ask for."""
+
+import functools
+import hashlib
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from luab.benchmarks.imagenet import BENCHMARKS, test_sets_of
+from luab.data.manifests.testsets import TEST_SETS
+from luab.errors import ConfigError
+from luab.files import replacing
+from luab.planning.estimate import parts, published_speeds, training_hours
+from luab.render.products import FIGURES, STATISTICS, TABLES, Needs, dataset_of
+from luab.study.config import LABELLING, Coco, Study
+from luab.study.paths import DATASET, Run, card
+from luab.study.roots import FROM_IMAGENET, tree_of
+
+CAPTIONS = Path("workflow/report")
+"""Folder of the captions of tables and figures, below the checkout."""
+DEVIATIONS = Path("docs/deviations.md")
+_REPORT_PAGE = Path("luab/render/report/page")
+_SLACK = 1.5
+_SHORTEST_MINUTES = 60
+
+
+def summary(study: Study) -> str:
+    """One sentence: the number of trainings and the estimate of their GPU hours."""
+    runs = study.runs()
+    if study.demo:
+        return f"{len(runs)} trainings on the demo world, on the CPU."
+    hours = sum(part.gpu_hours for part in parts(study, published_speeds(study)))
+    return (
+        f"{len(runs)} trainings, about {hours:,.0f} GPU hours with their predictions: an ESTIMATE from the speeds in "
+        "the config, measured on an RTX 3090; `luab plan` shows the parts."
+    )
+
+
+def prepare_jobs(study: Study, checkout: Path) -> None:
+    """Sets the environment that the jobs of this process inherit.
+
+    Jobs read the merged, checked configuration (profile, --configfile and --config included) from one file
+    named by its content. Its path travels by environment and not in the command, so that a changed caption
+    retrains nothing. `python` is the one that runs here, and luab is the checkout's.
+    """
+    os.environ["LUAB_CONFIG"] = str(keep_config(study, Path(".snakemake") / "luab"))
+    _prepend("PATH", Path(sys.executable).parent)
+    _prepend("PYTHONPATH", checkout)
+
+
+def lock_hint(command: Sequence[str]) -> str:
+    """What to do about the lock that a killed Snakemake left in this folder; empty where there is none.
+
+    Args:
+        command: Of this Snakemake, program first.
+    """
+    if not any((Path(".snakemake") / "locks").glob("*.lock")) or {"-n", "--dry-run", "--unlock"} & set(command):
+        return ""
+    again = shlex.join([Path(command[0]).name, *command[1:]])
+    return (
+        "This folder is locked: a Snakemake runs in it, or one was killed. If none runs, remove the lock with\n"
+        f"    {again} --unlock\n"
+        "and give the same command again; jobs that live on the cluster are taken over."
+    )
+
+
+def _prepend(variable: str, folder: Path) -> None:
+    known = os.environ.get(variable, "").split(os.pathsep)
+    if str(folder) not in known:
+        os.environ[variable] = os.pathsep.join([str(folder), *filter(None, known)])
+
+
+def keep_config(study: Study, folder: Path) -> Path:
+    """Writes the checked study, recipes included, to a file named by its content, unless it is there."""
+    path = folder / f"{study.digest()}.yaml"
+    if not path.is_file():
+        with replacing(path) as aside:
+            aside.write_text(study.dump())
+    return path.resolve()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Dependencies of one study, as paths in text.
+
+    Attributes:
+        study: The checked configuration.
+        archives: For each dataset its downloads, and whether each is unpacked.
+    """
+
+    study: Study
+    archives: dict[str, dict[str, bool]]
+
+    @classmethod
+    def of(cls, study: Study) -> "Plan":
+        """Checks that every benchmark exists and belongs to one suite, and reads the list of downloads.
+
+        Raises:
+            ConfigError: An unknown benchmark, one of another data set, or a test set that two suites would predict
+                twice.
+        """
+        for dataset, part in study.parts.items():
+            owner: dict[str, str] = {}
+            for suite in part.suites:
+                for name in test_sets_of(suite.benchmarks):
+                    if owner.setdefault(name, suite.name) != suite.name:
+                        raise ConfigError(
+                            f"suites: both {owner[name]} and {suite.name} need the test set {name}; it would be "
+                            "predicted twice into one file. Put their benchmarks into one suite."
+                        )
+                    if TEST_SETS[name].dataset != dataset:
+                        raise ConfigError(
+                            f"suites: {suite.name} is for {dataset} and needs the test set {name}, which is for models "
+                            f"trained on {TEST_SETS[name].dataset}. Move its benchmarks to the other data set's suites."
+                        )
+        return cls(study, _archives_by_dataset(Path("config/archives.yaml")))
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables of the study's data sets."""
+        return [name for name, needs in TABLES.items() if dataset_of(needs) in self.study.parts]
+
+    @property
+    def figures(self) -> list[str]:
+        """Names of the figures of the study's data sets."""
+        return [name for name, needs in FIGURES.items() if dataset_of(needs) in self.study.parts]
+
+    def headline_lambda(self, needs: Needs) -> float:
+        """Lambda of the main tables of the data set that a product shows."""
+        return self.study.part(dataset_of(needs)).luab_lambda
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that a prediction asks for."""
+        return 0 if self.study.compute.device == "cpu" else 1
+
+    @property
+    def train_gpus(self) -> int:
+        """GPUs that a training asks for, per node."""
+        return self.gpus * self.study.compute.gpus
+
+    @property
+    def job_mem_mb(self) -> int:
+        """Memory of a prediction: the process itself and its loader workers."""
+        return 6000 + 2500 * self.study.compute.workers
+
+    @property
+    def train_mem_mb(self) -> int:
+        """Memory of a training, per node: its processes and all their loader workers."""
+        compute = self.study.compute
+        return (6000 + 2500 * compute.workers_each) * compute.gpus if compute.gpus > 1 else self.job_mem_mb
+
+    @property
+    def packing(self) -> str | None:
+        """How the training images are packed, as text; None where they are read from single files."""
+        return None if self.study.packing is None else self.study.packing.model_dump_json()
+
+    def train_minutes(self, run: Run) -> int:
+        """Time limit of a training: the estimate, shared by its GPUs, with half again as slack.
+
+        Within one hour and the longest job of the config; a training that needs more goes on after each limit.
+        """
+        hours = training_hours(self.study, run, published_speeds(self.study)) / self.study.compute.processes * _SLACK
+        longest = round(self.study.compute.longest_job_hours * 60)
+        return min(max(_SHORTEST_MINUTES, round(hours * 60)), longest)
+
+    @property
+    def archive_list(self) -> list[str]:
+        """What a fetch waits for: the demo world's own list of archives, or nothing."""
+        return [str(self.study.paths.archives)] if self.study.demo else []
+
+    def archive_digest(self, name: str) -> str | None:
+        """Digest of an archive's entry, so that a corrected checksum or url fetches it anew."""
+        if self.study.demo:
+            return None
+        entry = _archive_entries(self.study.paths.archives).get(name)
+        return hashlib.sha256(repr(entry).encode()).hexdigest()[:12]
+
+    def own_copy(self, manifest: str) -> str | None:
+        """The user's own folder that a manifest is made from, if any."""
+        paths = self.study.paths
+        if manifest in paths.copies:
+            return str(paths.copies[manifest])
+        return str(paths.imagenet) if paths.imagenet and manifest in FROM_IMAGENET else None
+
+    def manifest_inputs(self, manifest: str) -> list[str]:
+        """Cards that a manifest waits for: of its tree, and of the lists that describe it."""
+        layout = self.study.layout
+        lists = [str(layout.archive_card(name)) for name in self.lists(manifest)]
+        if manifest == "imagenet_real":
+            lists.append(self._card("imagenet_val"))
+        if manifest in self.study.paths.copies:
+            return lists
+        if manifest in FROM_IMAGENET:
+            world = [str(layout.data / "world" / "world.json")] if self.study.demo else []
+            return [*world, *lists]
+        return [str(layout.raw_card(tree_of(manifest))), *lists]
+
+    def training_inputs(self, run: Run) -> list[str]:
+        """Cards that a training waits for: of its images and points, and of the run whose weights it begins with."""
+        layout, part = self.study.layout, self.study.part(run.dataset)
+        taught = [run.points] if run.points else []
+        if isinstance(part, Coco) and not part.keep_labels:
+            taught = list(dict.fromkeys([LABELLING, *taught]))
+        first = layout.run_json(run.imagenet_baseline)
+        begun = [str(first)] if self.study.recipe(run.backbone, run.dataset).initial == "imagenet" else []
+        targets = [str(card(layout.target(name, run.dataset))) for name in taught]
+        return [*self.training_images(run.dataset), *targets, *begun]
+
+    def training_images(self, dataset: str) -> list[str]:
+        """Cards of the training images of a data set, and of their packs where the config asks for these."""
+        packed = dataset == DATASET and self.study.packing is not None
+        packs = [str(card(self.study.layout.pack("imagenet_train")))] if packed else []
+        return [self._card(f"{dataset}_train"), *packs]
+
+    def prepared(self) -> list[str]:
+        """Cards of all that trainings and predictions read."""
+        suites = [suite.name for part in self.study.parts.values() for suite in part.suites]
+        trained = [name for run in self.study.runs() for name in self.training_inputs(run)]
+        runs = {str(self.study.layout.run_json(run)) for run in self.study.runs()}
+        wanted = dict.fromkeys([*trained, *(name for suite in suites for name in self.suite_manifests(suite))])
+        return [name for name in wanted if name not in runs]
+
+    def trained_with(self, run: Run) -> str:
+        """What a training's result depends on besides its inputs, as text."""
+        part, recipe = self.study.part(run.dataset), self.study.recipe(run.backbone, run.dataset).model_dump_json()
+        if isinstance(part, Coco):
+            return f"{recipe} keep_labels" if part.keep_labels else recipe
+        return recipe if self.study.decoding == "exact" else f"{recipe} {self.study.decoding}"
+
+    def target_inputs(self, dataset: str) -> list[str]:
+        """Cards that the training points of a data set, imagenet or coco, wait for."""
+        index = str(card(self.study.layout.index(f"{dataset}_ab")))
+        return [index] if dataset == "imagenet" else [index, self._card("coco_train")]
+
+    def target_module(self, dataset: str) -> str:
+        """Module that makes them."""
+        return "luab.data.supervisions.imagenet" if dataset == "imagenet" else "luab.data.supervisions.coco"
+
+    def lists(self, dataset: str) -> tuple[str, ...]:
+        """Downloads of a dataset that are read as they are: label lists, box lists."""
+        if dataset in ("imagenet_train", "imagenet_val"):  # listed for people, who fetch them by hand
+            return ()
+        return tuple(name for name, unpacked in self.archives.get(dataset, {}).items() if not unpacked)
+
+    def trees(self, dataset: str) -> tuple[str, ...]:
+        """Downloads of a dataset that are unpacked."""
+        return tuple(name for name, unpacked in self.archives.get(dataset, {}).items() if unpacked)
+
+    def test_sets(self, suite: str) -> tuple[str, ...]:
+        """Test sets that a suite predicts."""
+        return test_sets_of(self._suite(suite))
+
+    def suite_manifests(self, suite: str) -> list[str]:
+        """Cards of the manifests that a suite's predictions read."""
+        names = [manifest for name in self.test_sets(suite) for manifest in TEST_SETS[name].manifests]
+        return [self._card(name) for name in dict.fromkeys(names)]
+
+    def score_manifests(self, suite: str) -> list[str]:
+        """Cards of the manifests that a suite's scores read beside the predictions."""
+        benchmarks = [BENCHMARKS[name] for name in self._suite(suite)]
+        names = [manifest for benchmark in benchmarks for manifest in (*benchmark.manifests, *benchmark.roots)]
+        return [self._card(name) for name in dict.fromkeys(names)]
+
+    def scores(self) -> list[str]:
+        """Score files of all runs."""
+        layout = self.study.layout
+        runs = [(run, self.study.part(run.dataset)) for run in self.study.runs()]
+        return [str(layout.score(run, name)) for run, part in runs for name in part.benchmarks]
+
+    def table_inputs(self, name: str) -> list[str]:
+        """Files that a table is made from."""
+        return self._inputs(TABLES[name])
+
+    def figure_inputs(self, name: str) -> list[str]:
+        """Files that a figure is made from."""
+        return self._inputs(FIGURES[name])
+
+    def report_inputs(self) -> list[str]:
+        """Files that the report is made from, captions and the parts of its page among them."""
+        layout = self.study.layout
+        tables = [layout.table(name, suffix) for name in self.tables for suffix in ("csv", "md")]
+        figures = [layout.figure(name, "png") for name in self.figures]
+        captions = [CAPTIONS / f"table_{name}.rst" for name in self.tables]
+        captions += [CAPTIONS / f"figure_{name}.rst" for name in self.figures]
+        runs = [path for run in self.study.runs() for path in (layout.run_json(run), layout.log_csv(run))]
+        page = [_REPORT_PAGE / name for name in ("page.html", "page.css", "page.js")]
+        files = [*tables, *figures, *captions, *runs, layout.scores_csv(), card(layout.index()), DEVIATIONS, *page]
+        return [*map(str, files), self._card("imagenet_train")]
+
+    def tracking_inputs(self) -> list[str]:
+        """Files that DVC's names, metrics and plots are made from."""
+        layout = self.study.layout
+        logs = [layout.log_csv(run) for run in self.study.headline_runs()]
+        return [str(layout.scores_csv()), *map(str, logs)]
+
+    def tracking_outputs(self) -> list[str]:
+        """Files of headline numbers, one per data set, backbone and supervision."""
+        runs = self.study.headline_runs()
+        return list(dict.fromkeys(str(self.study.layout.metrics(run)) for run in runs))
+
+    def crate_inputs(self) -> list[str]:
+        """Files that the description of all results is made from."""
+        layout = self.study.layout
+        suites = [(run, suite.name) for run in self.study.runs() for suite in self.study.part(run.dataset).suites]
+        cards = [layout.prediction_card(run, suite) for run, suite in suites]
+        figures = [layout.figure(name, "pdf") for name in self.figures]
+        tables = [layout.table(name, "tex") for name in self.tables]
+        files = [layout.report(), layout.dvc_file(), *figures, *tables, *cards]
+        tags = [str(card(layout.index("coco_ab")))] if "coco" in self.study.parts else []
+        return [*self.report_inputs(), *map(str, files), *tags]
+
+    def example_runs(self) -> tuple[Run, Run]:
+        """Baseline and LUAB of the first backbone and seed, shown side by side in cam_examples."""
+        runs = [run for run in self.study.runs() if run.dataset == DATASET]
+        baseline = next(run for run in runs if run.supervision == "none")
+        luab = Run(baseline.dataset, baseline.backbone, "click", self.study.luab_lambda, baseline.seed)
+        if luab not in runs:
+            raise ConfigError("cam_examples shows LUAB beside the baseline: `supervisions` must hold none and click.")
+        return baseline, luab
+
+    def _inputs(self, needs: Needs) -> list[str]:
+        layout, index = self.study.layout, str(card(self.study.layout.index()))
+        if needs in ("scores", "coco_scores"):
+            return [str(layout.scores_csv())]
+        tags = str(card(layout.index("coco_ab")))
+        statistics = [str(layout.table(name, "csv")) for name in STATISTICS]
+        if needs == "coco_tags":
+            return [tags, self._card("coco_train")]
+        if needs in ("coco_statistics", "coco_both"):
+            return statistics if needs == "coco_statistics" else [*statistics, index, tags]
+        if needs == "index":
+            return [index]
+        if needs == "images":
+            return [index, self._card("imagenet_train")]
+        suite = next(s.name for s in self.study.suites if "wsol_test" in self.test_sets(s.name))
+        return [*(str(layout.prediction_card(run, suite)) for run in self.example_runs()), self._card("wsol_test")]
+
+    def _suite(self, name: str) -> list[str]:
+        _, part = self.study.part_of_suite(name)
+        return next(suite.benchmarks for suite in part.suites if suite.name == name)
+
+    def _card(self, manifest: str) -> str:
+        return str(card(self.study.layout.manifest(manifest)))
+
+
+@functools.cache
+def _archive_entries(path: Path) -> dict[str, dict[str, object]]:
+    entries: dict[str, dict[str, object]] = yaml.safe_load(path.read_text())
+    return entries
+
+
+def _archives_by_dataset(path: Path) -> dict[str, dict[str, bool]]:
+    datasets: dict[str, dict[str, bool]] = {}
+    for name, entry in _archive_entries(path).items():
+        datasets.setdefault(str(entry["dataset"]), {})[name] = bool(entry["unpack"])
+    return datasets

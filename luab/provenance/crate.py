@@ -1,0 +1,258 @@
+"""The whole result set described for machines: an RO-Crate, from the archives to every table and figure.
+
+RO-Crate 1.1 with the Process Run Crate profile 0.5 (researchobject.org/ro-crate and /workflow-run-crate): each
+training, prediction, scoring and rendering is an action with what went in, what came out and the code that ran, as far
+as it was recorded: commit and versions of trainings, a digest of predictions, none of the cheap steps behind them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luab.files import file_sha256, read_fields, write_json
+from luab.study.paths import Run
+
+if TYPE_CHECKING:
+    from rocrate.rocrate import ROCrate
+
+_PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+_TERMS = "https://w3id.org/ro/terms/workflow-run/context"
+_PAPER = "https://arxiv.org/abs/2303.17595"
+_LICENCES = {"apache-2.0": "https://spdx.org/licenses/Apache-2.0", "mit": "https://spdx.org/licenses/MIT"}
+_FORMATS = {
+    ".csv": "text/csv",
+    ".html": "text/html",
+    ".json": "application/json",
+    ".jsonl": "application/jsonl",
+    ".md": "text/markdown",
+    ".parquet": "application/vnd.apache.parquet",
+    ".pdf": "application/pdf",
+    ".png": "image/png",
+    ".safetensors": "application/octet-stream",
+    ".tex": "text/x-tex",
+    ".yaml": "application/yaml",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that was rendered: its name, the files it was made from, and the files it made."""
+
+    name: str
+    inputs: Sequence[Path]
+    outputs: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class Byproducts:
+    """One archive of annotation byproducts as it was indexed: None and "" stand for what is not known."""
+
+    name: str
+    sha256: str | None
+    url: str | None = None
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is described.
+
+    Attributes:
+        folder: The results; all paths in the crate start here.
+        label: E.g. "demo world"; stands in the crate's name.
+        byproducts: The archives.
+        runs: Folder of each training.
+        suites: Names of the prediction cards of each training.
+        steps: All that was made from scores, cards and indexes.
+        day: On which the results were made, as "2026-11-26".
+    """
+
+    folder: Path
+    label: str
+    byproducts: Sequence[Byproducts]
+    runs: Mapping[Run, Path]
+    suites: Mapping[Run, Sequence[str]]
+    steps: Sequence[Step]
+    day: str
+
+
+def write_crate(contents: Contents, output: Path) -> None:
+    """Writes ro-crate-metadata.json.
+
+    Digests of models and predictions are those that their cards hold; what is small is hashed here.
+
+    Args:
+        contents: What is described.
+        output: The file, in `contents.folder`.
+
+    Raises:
+        DataError: A card is missing or is not one.
+    """
+    from rocrate.rocrate import ROCrate
+
+    crate = ROCrate(version="1.1")
+    crate.metadata.extra_contexts.append(_TERMS)
+    root = crate.root_dataset
+    what = "Learning image classifiers using annotation byproducts: results"
+    root["name"] = f"{what} ({contents.label})" if contents.label else what
+    root["description"] = (
+        "Models, predictions, scores, tables and figures of baseline, random-points control and LUAB, made by luab."
+        + (f" They are of the {contents.label}: a drawn toy, no result on ImageNet or COCO." if contents.label else "")
+    )
+    root["datePublished"] = contents.day
+    root["license"] = crate.add(_entity(crate, _LICENCES["mit"], "CreativeWork", name="MIT License"))
+    root["conformsTo"] = crate.add(_entity(crate, _PROFILE, "CreativeWork", name="Process Run Crate", version="0.5"))
+    root["citation"] = crate.add(
+        _entity(
+            crate,
+            _PAPER,
+            "ScholarlyArticle",
+            name="Neglected Free Lunch: Learning Image Classifiers Using Annotation Byproducts",
+        )
+    )
+    _Writer(crate, contents).write()
+    write_json(output, crate.metadata.generate())
+
+
+class _Writer:
+    """Adds each entity once; `things` knows them by what they stand for."""
+
+    def __init__(self, crate: "ROCrate", contents: Contents) -> None:
+        self.crate = crate
+        self.contents = contents
+        self.things: dict[str, Any] = {}
+
+    def write(self) -> None:
+        for archive in self.contents.byproducts:
+            self._archive(archive)
+        for run in self.contents.runs:
+            self._run(run)
+        for step in self.contents.steps:
+            inputs, outputs = map(self._input, step.inputs), map(self._file, step.outputs)
+            self._action(f"#render/{step.name}", step.name, self._luab(), [*inputs], [*outputs])
+
+    def _run(self, run: Run) -> None:
+        """Training, predictions and scoring of one run."""
+        folder = self.contents.runs[run]
+        card = read_fields(folder / "run.json", ("inputs", "model_sha256", "recipe", "versions", "seconds"))
+        code = self._code(card)
+        model = self._file(folder / "model.safetensors", card["model_sha256"])
+        inputs = [self._digest(name, digest) for name, digest in sorted(card["inputs"].items())]
+        if archive := self.things.get(f"archive {run.dataset}_ab"):
+            for (name, _), points in zip(sorted(card["inputs"].items()), inputs, strict=True):
+                if name.startswith(("targets_", "labels_")):
+                    points["isBasedOn"] = archive
+        made = [model, self._file(folder / "run.json"), self._file(folder / "log.csv")]
+        on = card.get("hardware", {}).get("gpu") or card.get("hardware", {}).get("processor") or "unknown hardware"
+        where = f"lambda {run.weight:g}, seed {run.seed}; {card['seconds']:,.0f} s on {on}"
+        self._action(f"#train/{run.folder}", f"Train {run.folder}", code, [*inputs, self._recipe(card)], made, where)
+        tables: list[Any] = []
+        for suite in self.contents.suites[run]:
+            path = folder / "predictions" / f"{suite}.json"
+            told = read_fields(path, ("files", "code"))
+            found = [
+                self._file(path.with_name(f"{name}.parquet"), file["sha256"]) for name, file in told["files"].items()
+            ]
+            predictor = self._luab(told["code"])
+            self._action(
+                f"#predict/{run.folder}/{suite}", f"Predict {suite}", predictor, [model], [*found, self._file(path)]
+            )
+            tables += found
+        scores = sorted((folder / "scores").glob("*.json"))
+        self._action(f"#score/{run.folder}", "Score", self._luab(), tables, [self._file(path) for path in scores])
+
+    def _action(
+        self, name: str, title: str, code: Any, inputs: list[Any], outputs: list[Any], told: str | None = None
+    ) -> None:
+        properties = {"name": title} | ({"description": told} if told else {})
+        action = self.crate.add_action(code, identifier=name, object=inputs, result=outputs, properties=properties)
+        self.crate.root_dataset.append_to("mentions", action)  # as the profile asks for
+
+    def _file(self, path: Path, sha256: str | None = None) -> Any:
+        key = f"file {path}"
+        if key not in self.things:
+            properties: dict[str, Any] = {"name": path.name, "encodingFormat": _FORMATS[path.suffix]}
+            if path.is_file():
+                properties["contentSize"] = str(path.stat().st_size)
+                sha256 = sha256 or file_sha256(path)
+            if sha256:
+                properties["sha256"] = sha256
+            place = path.relative_to(self.contents.folder).as_posix()
+            self.things[key] = self.crate.add_file(dest_path=place, properties=properties)
+        return self.things[key]
+
+    def _input(self, path: Path) -> Any:
+        """A result, or what a card beside the results stands for."""
+        if path.is_relative_to(self.contents.folder):
+            return self._file(path)
+        card = read_fields(path, ())
+        archive = self.things.get(f"archive {path.stem}")
+        return archive or self._digest(path.stem, str(card.get("ids_sha256") or card.get("sha256") or ""))
+
+    def _archive(self, archive: Byproducts) -> None:
+        identifier = archive.url or f"#{archive.name}"
+        self.things[f"archive {archive.name}"] = self._add(
+            f"archive {archive.name}",
+            identifier,
+            "CreativeWork",
+            name=f"Annotation byproducts {archive.name}",
+            sha256=archive.sha256,
+            license={"@id": _LICENCES[archive.licence]} if archive.licence in _LICENCES else archive.licence or None,
+        )
+        if archive.licence in _LICENCES:
+            self._add(archive.licence, _LICENCES[archive.licence], "CreativeWork", name=archive.licence)
+
+    def _digest(self, name: str, digest: str) -> Any:
+        """A list of images or points, which lies outside of the results: its name and the digest of its content."""
+        return self._add(
+            f"data {name} {digest}", f"#data/{name}/{digest[:12]}", "CreativeWork", name=name, sha256=digest or None
+        )
+
+    def _recipe(self, card: Mapping[str, Any]) -> Any:
+        text = json.dumps(card["recipe"], sort_keys=True)
+        name = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return self._add(f"recipe {name}", f"#recipe/{name}", "CreativeWork", name="Training recipe", text=text)
+
+    def _code(self, card: Mapping[str, Any]) -> Any:
+        versions = card["versions"]
+        commit, digest = card.get("commit"), card.get("code", {}).get("train", "unknown")
+        key = f"{commit} {digest} {sorted(versions.items())}"
+        packages = [
+            self._add(
+                f"package {name} {version}", f"#package/{name}/{version}", "SoftwareApplication",
+                name=name, softwareVersion=version,
+            )
+            for name, version in sorted(versions.items())
+        ]  # fmt: skip
+        return self._add(
+            f"code {key}",
+            f"#luab/{hashlib.sha256(key.encode()).hexdigest()[:12]}",
+            "SoftwareSourceCode",
+            name="luab",
+            version=f"commit {commit}" if commit else f"code digest {digest}",
+            license={"@id": _LICENCES["mit"]},
+            softwareRequirements=[{"@id": package.id} for package in packages],
+        )
+
+    def _luab(self, digest: str = "") -> Any:
+        """luab where a card has the digest of its code alone, or where nobody recorded which code ran."""
+        version = {"version": f"code digest {digest}"} if digest else {}
+        return self._add(
+            f"luab {digest}", f"#luab/{digest}" if digest else "#luab", "SoftwareSourceCode", name="luab",
+            license={"@id": _LICENCES["mit"]}, **version,
+        )  # fmt: skip
+
+    def _add(self, key: str, identifier: str, kind: str, **properties: Any) -> Any:
+        if key not in self.things:
+            self.things[key] = self.crate.add(_entity(self.crate, identifier, kind, **properties))
+        return self.things[key]
+
+
+def _entity(crate: "ROCrate", identifier: str, kind: str, **properties: Any) -> Any:
+    from rocrate.model.contextentity import ContextEntity
+
+    known = {name: value for name, value in properties.items() if value is not None}
+    return ContextEntity(crate, identifier, properties={"@type": kind} | known)

@@ -1,0 +1,326 @@
+"""Where a number came from: from a cell of a table back to scores, predictions, model, recipe, data and machine."""
+
+import dataclasses
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree
+
+from luab.benchmarks.collect import read_scores
+from luab.benchmarks.imagenet import BENCHMARKS
+from luab.comparison.over_seeds import mean_std
+from luab.data.manifests.labels import near_names
+from luab.errors import ConfigError, DataError
+from luab.files import file_sha256, read_fields, read_json
+from luab.render.products import TABLES, dataset_of
+from luab.study.config import Study
+from luab.study.paths import Layout, Run, card
+from luab.training.checkpoint import read_card
+
+State = Literal["ok", "differs", "not here", ""]
+_MARKS = {"ok": "[green]ok[/]", "differs": "[red]differs[/]", "not here": "[yellow]not here[/]", "": ""}
+_NAMES = ("title", "interface", "statistic", "backbone", "supervision", "lambda", "benchmark", "metric", "group")
+_TOLERANCE = 1e-12
+_SHOWN = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """One thing that a number hangs on.
+
+    Attributes:
+        what: E.g. "predictions imagenet_a".
+        found: Path, digest or value, for a person.
+        state: Whether it is what those further on say it is; "" where nobody says.
+        links: What it hangs on itself.
+    """
+
+    what: str
+    found: str
+    state: State = ""
+    links: "list[Link]" = dataclasses.field(default_factory=list)
+
+    def problems(self) -> Iterator["Link"]:
+        """All that differs, in it and below it."""
+        if self.state == "differs":
+            yield self
+        for link in self.links:
+            yield from link.problems()
+
+
+def trace(study: Study, table: Path, cell: Sequence[str]) -> Link:
+    """Follows one number of a table back.
+
+    Args:
+        study: To which the table belongs.
+        table: Its csv (md and tex of the same name are taken for it).
+        cell: What names the number: values ("resnet50"), or columns with them ("benchmark=imagenet_a").
+
+    Returns:
+        The number and, below it, all that it hangs on.
+
+    Raises:
+        ConfigError: There is no such table, or `cell` fits no number or several.
+        DataError: The table, the scores or a card is missing or damaged.
+    """
+    path = table.with_suffix(".csv")
+    if path.stem not in TABLES:
+        raise ConfigError(f"{table}: expected a table of the study. {near_names(path.stem, TABLES)}")
+    try:
+        numbers = pd.read_csv(path, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected a table of numbers; {error}. Render it with Snakemake.") from error
+    row = find_cell(numbers, cell, path)
+    if "statistic" in numbers:
+        return _statistic(study, path.stem, row)
+    return _score(study, path, row)
+
+
+def find_cell(numbers: pd.DataFrame, cell: Sequence[str], path: Path) -> Mapping[Hashable, Any]:
+    """The one row that all terms fit.
+
+    Raises:
+        ConfigError: A term has an unknown column or fits no row, or the terms fit several.
+    """
+    names = [name for name in _NAMES if name in numbers]
+    found = numbers
+    for text in cell:
+        whole = _fits(numbers, names, text.strip()).any()  # a title may have a comma of its own
+        for term in [text.strip()] if whole else [part.strip() for part in text.split(",") if part.strip()]:
+            column, given, value = term.partition("=")
+            if given and column not in names:
+                raise ConfigError(f"--cell {term}: {path.name} has no such column. {near_names(column, names)}")
+            chosen = _fits(found, names, term)
+            if not chosen.any():
+                values = {str(there) for name in ([column] if given else names) for there in found[name]} - {""}
+                near = near_names(value if given else term, values)
+                raise ConfigError(f"--cell {term}: no number of {path.name} is called so. {near}")
+            found = found[chosen]
+    if len(found) > 1:
+        shown = ["  " + " ".join(f"{n}={row[n]}" for n in names) for _, row in found.iterrows()]
+        more = [f"  ... and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
+        raise ConfigError(
+            "\n".join([f"--cell: expected what names one number, found {len(found)}:", *shown[:_SHOWN], *more])
+            + "\nAdd terms, for example --cell backbone=...,benchmark=...,metric=..."
+        )
+    return found.iloc[0].to_dict()
+
+
+def _fits(numbers: pd.DataFrame, names: list[str], term: str) -> pd.Series:
+    column, given, value = term.partition("=")
+    columns = [column] if given and column in names else names
+    return numbers[columns].map(_equal, wanted=value if given else term).any(axis=1)
+
+
+def _equal(there: object, wanted: str) -> bool:
+    if isinstance(there, str):
+        return there == wanted
+    try:
+        return float(str(there)) == float(wanted)
+    except ValueError:
+        return False
+
+
+# ---- numbers of runs --------------------------------------------------------------------------------------------
+
+
+def _score(study: Study, path: Path, row: Mapping[Hashable, Any]) -> Link:
+    layout, dataset = study.layout, dataset_of(TABLES[path.stem])
+    scores = read_scores(layout.scores_csv())
+    here = scores["dataset"] == dataset
+    for name in ("backbone", "supervision", "lambda", "benchmark", "metric", "group"):
+        here &= scores[name] == row[name]
+    of_seeds = scores[here]
+    again = mean_std(of_seeds).iloc[0] if len(of_seeds) else {"mean": math.nan, "std": math.nan, "n": 0}
+    same = all(_near(row[name], again[name]) for name in ("mean", "std", "n"))
+    protocol = str(row["protocol"])
+    seeds = [_seed(layout, score) for _, score in of_seeds.iterrows()]
+    shown = f"{row['mean']} ± {row['std']} over n = {row['n']} seeds"
+    text = shown if same else f"{shown}; from {layout.scores_csv()}: {again['mean']} ± {again['std']}, n = {again['n']}"
+    name = " ".join(str(row[key]) for key in ("backbone", "supervision", "benchmark", "metric", "group") if row[key])
+    head = Link("protocol", protocol, "ok" if set(of_seeds["protocol"]) == {protocol} else "differs")
+    return Link(f"{path.stem}: {name}, lambda {row['lambda']}", text, "ok" if same else "differs", [head, *seeds])
+
+
+def _near(shown: object, again: object) -> bool:
+    first, second = (float("nan" if value == "" else str(value)) for value in (shown, again))
+    return (math.isnan(first) and math.isnan(second)) or abs(first - second) <= _TOLERANCE
+
+
+def _seed(layout: Layout, score: pd.Series) -> Link:
+    run = Run(score["dataset"], score["backbone"], score["supervision"], score["lambda"], int(score["seed"]))
+    links = [_score_file(layout, run, score), *_predictions(layout, run, score["benchmark"]), _training(layout, run)]
+    return Link(f"seed {run.seed}", f"{score['value']!r} of n = {score['n']}", links=links)
+
+
+def _score_file(layout: Layout, run: Run, score: pd.Series) -> Link:
+    path = layout.score(run, score["benchmark"])
+    if not path.is_file():
+        return _absent("score", path)
+    content = read_fields(path, ("details", "metrics", "n", "ids_sha256"))
+    details = {(part["metric"], part["group"]): part["value"] for part in content["details"]}
+    own = {(metric, ""): value for metric, value in content["metrics"].items()}
+    value = (own | details).get((score["metric"], score["group"]))
+    links = [Link("images", f"n = {content['n']}, SHA-256 of their ids {content['ids_sha256']}")]
+    return Link("score", f"{path}: {value!r}", "ok" if value == score["value"] else "differs", links)
+
+
+def _predictions(layout: Layout, run: Run, benchmark: str) -> Iterator[Link]:
+    cards = [
+        read_fields(path, ("files", "model_sha256", "code"))
+        for path in sorted(layout.prediction_folder(run).glob("*.json"))
+    ]
+    listed = {name: (file, content) for content in cards for name, file in content["files"].items()}
+    for name in BENCHMARKS[benchmark].test_sets:
+        path = layout.prediction_folder(run) / f"{name}.parquet"
+        if name not in listed:
+            yield _absent(f"predictions {name}", path)
+            continue
+        file, content = listed[name]
+        links = [
+            Link("model", f"SHA-256 {content['model_sha256']}", _as_said(content["model_sha256"], _model(layout, run))),
+            Link("code", f"digest {content['code']}"),
+        ]
+        yield _hashed(f"predictions {name}", path, file["sha256"], f"{file['rows']} rows", links)
+
+
+def _model(layout: Layout, run: Run) -> str | None:
+    path = layout.run_json(run)
+    return str(read_fields(path, ("model_sha256",))["model_sha256"]) if path.is_file() else None
+
+
+def _training(layout: Layout, run: Run) -> Link:
+    path = layout.run_json(run)
+    if not path.is_file():
+        return _absent("training", path)
+    told = read_fields(path, ("model_sha256", "recipe", "inputs", "versions", "seconds"))
+    file = layout.model(run)
+    model = _hashed("model", file, told["model_sha256"], "", [])
+    if file.is_file():
+        model.links.append(_named(file, run))
+    commit = told.get("commit")
+    hardware = told.get("hardware", {})
+    on = ", ".join(str(hardware[key]) for key in ("gpu", "processor", "cores", "system") if hardware.get(key))
+    links = [
+        model,
+        Link("recipe", ", ".join(f"{key}={value}" for key, value in told["recipe"].items())),
+        Link("seed", str(run.seed)),
+        Link("commit", str(commit or "none: not a git checkout")),
+        Link("code", f"digest {told.get('code', {}).get('train', 'unknown')}"),
+        *(_input(layout, run, told["recipe"], name, digest) for name, digest in sorted(told["inputs"].items())),
+        Link("versions", ", ".join(f"{name} {version}" for name, version in told["versions"].items())),
+        Link("hardware", on or "unknown"),
+        Link("time", f"{told['seconds'] / 3600:.3g} h, {told.get('processes', 1)} processes"),
+    ]
+    return Link("training", str(path), links=links)
+
+
+def _named(model: Path, run: Run) -> Link:
+    try:
+        named = read_card(model).get("run")
+    except DataError as error:
+        return Link("card in the file", str(error), "differs")
+    return Link("card in the file", str(named), "ok" if named == run.identity() else "differs")
+
+
+def _input(layout: Layout, run: Run, recipe: Mapping[str, Any], name: str, digest: str) -> Link:
+    """Images, points and the archive that these come from, or the weights that a training began with."""
+    kind, _, supervision = name.partition("_")
+    if kind in ("targets", "labels"):
+        path = card(layout.target(supervision, run.dataset))
+        return _carded(f"{kind} {supervision}", path, "sha256", digest, [_index(layout, f"{run.dataset}_ab")])
+    if name == "pack":
+        return _carded(name, card(layout.pack("imagenet_train")), "sha256", digest, [])
+    if name == "initial":
+        if recipe.get("initial") != "imagenet":
+            return Link("initial weights", f"{recipe.get('initial')}: SHA-256 {digest}")
+        first = run.imagenet_baseline
+        state = _as_said(digest, _model(layout, first))
+        return Link("initial weights", f"{first.folder}: SHA-256 {digest}", state, [_training(layout, first)])
+    return _carded(f"images {name}", card(layout.manifest(name)), "ids_sha256", digest, [])
+
+
+def _index(layout: Layout, name: str) -> Link:
+    path = card(layout.index(name))
+    if not path.is_file():
+        return _absent(f"index {name}", path)
+    content = read_fields(path, ("rows",))
+    source = content.get("source_sha256")
+    archive = (
+        _carded(f"archive {name}", layout.archive_card(name), "sha256", source, [])
+        if source
+        else Link(f"archive {name}", "unknown: the index was made from a file without a card")
+    )
+    if layout.archive_card(name).is_file():
+        archive.links.append(Link("url", str(read_json(layout.archive_card(name)).get("url"))))
+    return Link(f"index {name}", f"{path}: {content['rows']:,} records", links=[archive])
+
+
+# ---- statistics of the byproducts -------------------------------------------------------------------------------
+
+
+def _statistic(study: Study, table: str, row: Mapping[Hashable, Any]) -> Link:
+    if row["value"] == "":
+        raise ConfigError(f"{table}: {row['interface']} has no such number, its cell is empty. Name another one.")
+    layout = study.layout
+    of = {"browsing": ["imagenet_ab"], "tagging": ["coco_ab"]}.get(str(row.get("interface", "")))
+    names = of or (["imagenet_ab"] if table == "byproduct_statistics" else ["coco_ab"])
+    links = [_index(layout, name) for name in names]
+    if "coco_ab" in names:
+        path = card(layout.manifest("coco_train"))
+        there = path.is_file()
+        links.append(
+            Link("images coco_train", f"{path}: SHA-256 of their ids {read_json(path)['ids_sha256']}")
+            if there
+            else _absent("images coco_train", path)
+        )
+    name = " ".join(str(row[key]) for key in ("interface", "statistic") if key in row)
+    return Link(f"{table}: {name}", f"{row['value']} ({row['unit']}), n = {row['n']}", links=links)
+
+
+# ---- states -----------------------------------------------------------------------------------------------------
+
+
+def _absent(what: str, path: Path) -> Link:
+    return Link(what, f"{path}: luab pull {path}", "not here")
+
+
+def _as_said(found: object, said: object) -> State:
+    return "" if said is None else ("ok" if found == said else "differs")
+
+
+def _hashed(what: str, path: Path, sha256: str, told: str, links: list[Link]) -> Link:
+    text = f"{path}: SHA-256 {sha256}" + (f", {told}" if told else "")
+    if not path.is_file():
+        return Link(what, f"{text}; luab pull {path}", "not here", links)
+    now = file_sha256(path)
+    return Link(what, text if now == sha256 else f"{text}; the file has {now}", _as_said(now, sha256), links)
+
+
+def _carded(what: str, path: Path, key: str, digest: str, links: list[Link]) -> Link:
+    """What a card says of data, beside the digest that was trained on or indexed."""
+    if not path.is_file():
+        return Link(what, f"SHA-256 {digest}; {path}: luab pull {path}", "not here", links)
+    now = read_json(path).get(key)
+    text = f"{path}: SHA-256 {digest}"
+    return Link(what, text if now == digest else f"{text}; the card has {now}", _as_said(now, digest), links)
+
+
+# ---- printing ---------------------------------------------------------------------------------------------------
+
+
+def print_trace(link: Link) -> None:
+    """A tree on the terminal: the number on top, what it hangs on below."""
+    Console().print(_tree(link))
+
+
+def _tree(link: Link) -> Tree:
+    tree = Tree(f"[bold]{escape(link.what)}[/] {_MARKS[link.state]} {escape(link.found)}".replace("  ", " "))
+    for inner in link.links:
+        tree.add(_tree(inner))
+    return tree

@@ -1,0 +1,355 @@
+"""Figures by name: reads what each needs, draws it, and writes PDF and PNG."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+
+from luab.errors import ConfigError, DataError
+from luab.render import products, quantities, style
+from luab.render.figures import byproducts, coco, factors, localization
+from luab.render.figures import scores as figures_scores
+from luab.render.tables import read_statistics, required
+
+Array = npt.NDArray[Any]
+SAMPLES = 8  # images in the figure of byproducts
+CAMS = 6  # images in the figure of score maps
+_MIN_TRACE = 4  # samples that make a trace worth looking at
+_TUNING = 500  # images on which the figure's threshold is chosen
+_CAM_COLUMNS = ["image_id", "cam", "cam_h", "cam_w", "width", "height", "boxes", "point_x", "point_y"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Paths that figures read; None where the caller has none. See `render_figure`."""
+
+    scores: Path | None = None
+    index: Path | None = None
+    manifest: Path | None = None
+    images_root: Path | None = None
+    runs: tuple[Path, ...] = ()
+    tags: Path | None = None
+    statistics: tuple[Path, ...] = ()
+    headline_lambda: float = 1.0
+
+
+def render_figure(
+    name: str,
+    output_pdf: Path | str,
+    *,
+    scores: Path | None = None,
+    index: Path | None = None,
+    manifest: Path | None = None,
+    images_root: Path | None = None,
+    runs: Sequence[Path] = (),
+    tags: Path | None = None,
+    statistics: Sequence[Path] = (),
+    label: str = "",
+    headline_lambda: float = 1.0,
+) -> None:
+    """Draws one figure and writes `output_pdf` and the PNG beside it.
+
+    Args:
+        name: Key of `FIGURES`; luab.render.products tells which of the following it needs.
+        output_pdf: E.g. results/figures/lambda_sweep.pdf.
+        scores: results/scores.csv.
+        index: data/byproducts/imagenet_ab.parquet.
+        manifest: Manifest (Parquet) that gives an image's path.
+        images_root: What the manifest's paths are relative to.
+        runs: predictions/wsol_test.parquet of the baseline, then of LUAB.
+        tags: data/byproducts/coco_ab.parquet.
+        statistics: CSV files of registry.STATISTICS.
+        label: Words at the bottom right, e.g. "demo world".
+        headline_lambda: Lambda of the main results.
+
+    Raises:
+        ConfigError: There is no such figure, or an input it needs was not given.
+        DataError: An input is missing, damaged or has holes.
+    """
+    if name not in FIGURES:
+        raise ConfigError(f"There is no figure {name!r}. Choose from: {', '.join(FIGURES)}.")
+    inputs = Inputs(scores, index, manifest, images_root, tuple(runs), tags, tuple(statistics), headline_lambda)
+    style.save(FIGURES[name](name, inputs, label), output_pdf)
+
+
+def _from_scores(draw: Callable[..., Figure]) -> Callable[[str, Inputs, str], Figure]:
+    def from_file(name: str, inputs: Inputs, label: str) -> Figure:
+        from luab.benchmarks.collect import read_scores
+
+        every = read_scores(required(inputs.scores, name, "scores"))
+        shown = every[every["dataset"] == products.dataset_of(products.FIGURES[name])]
+        return draw(shown, inputs.headline_lambda, label)
+
+    return from_file
+
+
+def _draw_click_density(name: str, inputs: Inputs, label: str) -> Figure:
+    from luab.byproducts.statistics.imagenet import click_points
+
+    table = _read_index(required(inputs.index, name, "index"), ["selected", "click_xy"])
+    return byproducts.click_density(click_points(table).xy, label)
+
+
+def _draw_hover_time(name: str, inputs: Inputs, label: str) -> Figure:
+    table = _read_index(required(inputs.index, name, "index"), ["estimate_time_ms"])
+    return byproducts.hover_time(_flat(table["estimate_time_ms"]), label)
+
+
+def _draw_worker_spread(name: str, inputs: Inputs, label: str) -> Figure:
+    from luab.byproducts.imagenet_ab import read_index_pieces
+    from luab.byproducts.statistics.imagenet import WORKER_COLUMNS, per_worker
+
+    pieces = read_index_pieces(required(inputs.index, name, "index"), WORKER_COLUMNS)
+    return byproducts.worker_spread(*per_worker(pieces), label)
+
+
+def _draw_byproduct_samples(name: str, inputs: Inputs, label: str) -> Figure:
+    columns = ["image_id", "boxes", "width", "height", "click_xy", "trace_xy", "trace_time_ms"]
+    index = required(inputs.index, name, "index")
+    paths = manifest_paths(required(inputs.manifest, name, "manifest"))
+    root = required(inputs.images_root, name, "images-root")
+    table = _read_index(index, ["image_id", "annotators"])
+    annotated = table.filter(pa.compute.greater(table["annotators"], 0))
+    rows = rows_of(index, columns, [row["image_id"] for row in _spread_rows(annotated, 64 * SAMPLES)])
+    usable = [row for row in rows if row["image_id"] in paths and traced(row)]
+    chosen = [usable[place] for place in _places(len(usable), SAMPLES)]
+    return byproducts.byproduct_samples([_sample(row, root / paths[row["image_id"]]) for row in chosen], label)
+
+
+def rows_of(index: Path, columns: list[str], image_ids: list[str]) -> list[dict[str, Any]]:
+    """The rows of some images, by image_id, from an index that does not fit into memory as a whole."""
+    from luab.byproducts.imagenet_ab import read_index_pieces
+
+    wanted = pa.array(image_ids, pa.string())
+    pieces = read_index_pieces(index, columns)
+    found = [piece.filter(pa.compute.is_in(piece["image_id"], wanted)) for piece in pieces]
+    return list(pa.concat_tables(found).sort_by("image_id").to_pylist())
+
+
+def traced(row: dict[str, Any]) -> bool:
+    """Whether the first annotator of a record clicked and left a trace to look at."""
+    return bool(row["click_xy"][0]) and len(row["trace_xy"][0]) >= _MIN_TRACE
+
+
+def _sample(row: dict[str, Any], path: Path) -> byproducts.ByproductSample:
+    image = read_image(path)
+    boxes = np.array(row["boxes"] or np.zeros((0, 4)), dtype=float)
+    if row["width"] and row["height"]:
+        # Boxes are in pixels of the image as annotated; the file may have been resized.
+        boxes = boxes * (np.array([image.shape[1] / row["width"], image.shape[0] / row["height"]] * 2))
+    return byproducts.ByproductSample(
+        image_id=row["image_id"],
+        image=image,
+        trace_xy=np.array(row["trace_xy"][0], dtype=float),
+        trace_ms=np.array(row["trace_time_ms"][0], dtype=float),
+        click_xy=np.array(row["click_xy"][0], dtype=float),
+        boxes=boxes,
+    )
+
+
+def _draw_coco_samples(name: str, inputs: Inputs, label: str) -> Figure:
+    from luab.byproducts.coco_ab import read_index
+    from luab.byproducts.icons import TAG_COLUMNS, last_records
+
+    columns = [*TAG_COLUMNS, "trace_xy", "trace_time_ms"]
+    table = last_records(read_index(required(inputs.tags, name, "tags"), columns))
+    paths = manifest_paths(required(inputs.manifest, name, "manifest"))
+    root = required(inputs.images_root, name, "images-root")
+    traced = pa.compute.greater_equal(pa.compute.list_value_length(table["trace_time_ms"]), _MIN_TRACE)
+    loaded = pa.compute.greater(table["width"], 0)
+    dragged = pa.array(_dragged(table.select(TAG_COLUMNS), paths), pa.bool_())
+    usable = table.filter(pa.compute.and_(pa.compute.and_(traced, loaded), dragged))
+    samples = [_tag_sample(row, root, paths) for row in _spread_rows(usable, SAMPLES)]
+    return coco.coco_samples(samples, usable.num_rows, table.num_rows, label)
+
+
+def _dragged(table: pa.Table, paths: dict[str, str]) -> list[bool]:
+    """Whether each record's image is there and has two icons or more, one of which was moved."""
+    from luab.byproducts.icons import icon_paths, rows_of
+    from luab.data.supervisions.coco import coco_image_id
+
+    found = []
+    for record in rows_of(table):
+        icons = icon_paths(record).values()
+        moved = any(len(icon.places) > 1 for icon in icons)
+        found.append(len(icons) > 1 and moved and coco_image_id(record["image_id"]) in paths)
+    return found
+
+
+def _tag_sample(record: dict[str, Any], root: Path, paths: dict[str, str]) -> coco.TagSample:
+    from luab.byproducts.coco_classes import COCO_CLASSES
+    from luab.byproducts.icons import icon_paths
+    from luab.data.supervisions.coco import coco_image_id
+
+    icons = [(COCO_CLASSES[label].name, icon) for label, icon in icon_paths(record).items()]
+    # The release lacks some points; an icon without any cannot be drawn.
+    known = [(name, [place for place in icon.places if not np.isnan(place).any()], icon) for name, icon in icons]
+    return coco.TagSample(
+        title=f"train2014, {record['image_id']}",
+        image=read_image(root / paths[coco_image_id(record["image_id"])]),
+        trace_xy=np.array(record["trace_xy"], dtype=float),
+        trace_ms=np.array(record["trace_time_ms"], dtype=float),
+        icons=[(name, icon._replace(places=places)) for name, places, icon in known if places],
+    )
+
+
+def _draw_interfaces(name: str, inputs: Inputs, label: str) -> Figure:
+    from luab.byproducts.coco_ab import read_index
+    from luab.byproducts.icons import last_records
+    from luab.byproducts.statistics.imagenet import click_points, selected_times_ms
+    from luab.data.supervisions.coco import Sources, click
+
+    numbers = quantities.interface_numbers(*read_statistics(name, inputs.statistics))
+    tags = required(inputs.tags, name, "tags")
+    clicks = _read_index(required(inputs.index, name, "index"), ["selected", "click_xy", "estimate_time_ms"])
+    pages = last_records(read_index(tags, ["image_id", "time_spent_ms"]))["time_spent_ms"].drop_null().to_numpy()
+    points = list(click(Sources(tags, tags, seed=0)).points.values())
+    samples = {
+        "browsing": coco.InterfaceSample(selected_times_ms(clicks), click_points(clicks).xy),
+        "tagging": coco.InterfaceSample(pages[pages > 0], np.array(points, dtype=float).reshape(-1, 2)),
+    }
+    return coco.interfaces(numbers, samples, label)
+
+
+def _draw_cam_examples(name: str, inputs: Inputs, label: str) -> Figure:
+    if len(inputs.runs) != 2:
+        raise ConfigError(
+            f"{name}: expected two prediction files, the baseline's and LUAB's; found {len(inputs.runs)}. "
+            "Pass --runs twice."
+        )
+    paths = manifest_paths(required(inputs.manifest, name, "manifest"))
+    root = required(inputs.images_root, name, "images-root")
+    tables = [_read_cams(path) for path in inputs.runs]
+    thresholds = [_threshold(table) for table in tables]
+    views = [{str(row["image_id"]): row for row in _spread_rows(table, CAMS)} for table in tables]
+    ids = [image_id for image_id in views[0] if image_id in views[1] and image_id in paths]
+    examples = [_example(root / paths[image_id], [view[image_id] for view in views], thresholds) for image_id in ids]
+    note = (
+        "Images: evenly spaced in the order of their names, not chosen by result. Heat: score map of the "
+        "true class, lowest to highest. Found box: largest contour above the threshold that finds most boxes "
+        f"at IoU 0.5 on {min(_TUNING, tables[0].num_rows):,} images ({thresholds[0]:.2f} for the baseline, "
+        f"{thresholds[1]:.2f} for LUAB)."
+    )
+    return localization.cam_examples(examples, ["Baseline", style.SUPERVISIONS["click"]], note, label)
+
+
+def _example(path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[float]) -> localization.CamExample:
+    first = rows[0]
+    size = np.array([first["width"], first["height"]] * 2, dtype=float)
+    truth = [tuple(np.array(box, dtype=float) / size) for box in first["boxes"]]
+    views = [
+        localization.cam_view(_cam(row), threshold, _point(row))
+        for row, threshold in zip(rows, thresholds, strict=True)
+    ]
+    return localization.CamExample(str(first["image_id"]), read_image(path), truth, views)
+
+
+def _threshold(table: pa.Table) -> float:
+    """The threshold that MaxBoxAcc would take on some of the images."""
+    from luab.metrics.localization import IOU_PCT, LocalizationInput, box_accuracy
+
+    rows = _spread_rows(table, _TUNING)
+    images = [
+        LocalizationInput(_cam(row), np.array(row["boxes"], dtype=np.int64), (row["width"], row["height"]))
+        for row in rows
+    ]
+    accuracy = box_accuracy(images, side_px=224, step=0.01)
+    return float(accuracy.thresholds[int(accuracy.largest[IOU_PCT.index(50)].argmax())])
+
+
+def _cam(row: dict[str, Any]) -> Array:
+    return np.array(row["cam"], dtype=np.float32).reshape(row["cam_h"], row["cam_w"])
+
+
+def _point(row: dict[str, Any]) -> tuple[float, float] | None:
+    return None if row["point_x"] is None else (row["point_x"], row["point_y"])
+
+
+def _read_index(path: Path, columns: list[str]) -> pa.Table:
+    from luab.byproducts.imagenet_ab import read_index
+
+    return read_index(path, columns)
+
+
+def _read_cams(path: Path) -> pa.Table:
+    table = _read_parquet(path, _CAM_COLUMNS)
+    return table.filter(pa.compute.greater(pa.compute.list_value_length(table["boxes"]), 0))
+
+
+def manifest_paths(manifest: Path) -> dict[str, str]:
+    """image_id -> path below the data set's root.
+
+    Raises:
+        DataError: The manifest is missing or damaged.
+    """
+    table = _read_parquet(manifest, ["image_id", "path"])
+    return dict(zip(table["image_id"].to_pylist(), table["path"].to_pylist(), strict=True))
+
+
+def _read_parquet(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: expected a Parquet file; it is not there. Run the stage that makes it.") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{path}: expected Parquet with the columns {', '.join(columns)}; {error}. Make it again."
+        ) from error
+
+
+def read_image(path: Path) -> Array:
+    """[height, width, 3] uint8.
+
+    Raises:
+        DataError: There is no such image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise DataError(f"{path}: expected an image that the manifest names; {error}.") from error
+
+
+def _spread_rows(table: pa.Table, count: int) -> list[dict[str, Any]]:
+    """At most `count` rows, evenly spaced in the order of image_id."""
+    order = pa.compute.sort_indices(table["image_id"]).to_numpy()
+    return list(table.take(order[_places(len(order), count)]).to_pylist())
+
+
+def _places(total: int, count: int) -> Array:
+    """At most `count` indices below `total`, evenly spaced."""
+    return np.arange(total) if total <= count else np.linspace(0, total - 1, count).round().astype(int)
+
+
+def _flat(column: pa.ChunkedArray) -> Array:
+    """All numbers inside a column of nested lists, in order; nulls are left out."""
+    array = column.combine_chunks()
+    while pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type):
+        array = array.flatten()
+    return np.asarray(array.drop_null())
+
+
+FIGURES: dict[str, Callable[[str, Inputs, str], Figure]] = {
+    "byproduct_samples": _draw_byproduct_samples,
+    "click_density": _draw_click_density,
+    "hover_time": _draw_hover_time,
+    "worker_spread": _draw_worker_spread,
+    "lambda_sweep": _from_scores(figures_scores.lambda_sweep),
+    "robustness_gain": _from_scores(figures_scores.robustness_gain),
+    "background_gap": _from_scores(figures_scores.background_gap),
+    "corruption_severity": _from_scores(factors.corruption_severity),
+    "si_score_factors": _from_scores(factors.si_score_factors),
+    "cam_examples": _draw_cam_examples,
+    "coco_samples": _draw_coco_samples,
+    "interfaces": _draw_interfaces,
+    "coco_gain_by_size": _from_scores(coco.coco_gain_by_size),
+}

@@ -1,0 +1,126 @@
+"""The report's training curves: one panel per backbone and quantity, one line per run."""
+
+import csv
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from luab.errors import DataError
+from luab.study.paths import Run
+
+WIDTH, HEIGHT = 360, 200
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 30
+MOST_POINTS = 120
+"""Of one line: more cannot be seen at this width, and the page stays small."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One run's line: `points` as SVG wants them, and the last value."""
+
+    run: str
+    supervision: str
+    points: str
+    last: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One picture of `WIDTH` x `HEIGHT`: ticks are (place, text)."""
+
+    title: str
+    dataset: str
+    backbone: str
+    quantity: str
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    lines: list[Line]
+
+
+def panels(runs: Sequence[Run], logs: Mapping[Run, Path], quantities: Mapping[str, str]) -> list[Panel]:
+    """Panels in the order of the runs; a quantity that no run of a backbone has is left out, as the byproduct
+    loss of a baseline is.
+
+    Args:
+        runs: In the order of the study.
+        logs: log.csv of each.
+        quantities: Column of log.csv -> its name for people.
+
+    Raises:
+        DataError: A log is missing or is not one.
+    """
+    read = {run: read_log(logs[run], ("epoch",)) for run in runs}
+    found = []
+    for dataset, backbone in dict.fromkeys((run.dataset, run.backbone) for run in runs):
+        own = [run for run in runs if (run.dataset, run.backbone) == (dataset, backbone)]
+        for column, name in quantities.items():
+            taught = [run for run in own if column != "byproduct" or run.points]
+            values = {run: curve for run in taught if (curve := _curve(read[run], column))}
+            if values:
+                found.append(_panel(dataset, backbone, name, values))
+    return found
+
+
+def read_log(log: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a training's log.csv, one per epoch, as text.
+
+    Raises:
+        DataError: It is missing, empty or lacks one of these columns.
+    """
+    try:
+        with open(log, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise DataError(f"{log}: expected the log of a finished training; {error.strerror}. Train the run.") from error
+    if not rows or not set(columns) <= rows[0].keys():
+        raise DataError(f"{log}: expected rows with {', '.join(columns)}, found none. Train the run again.")
+    return rows
+
+
+def _curve(rows: list[dict[str, str]], column: str) -> list[tuple[float, float]]:
+    """(epoch, value) of finite values, at most `MOST_POINTS` of them, the last one among these."""
+    pairs = [(float(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
+    finite = [pair for pair in pairs if math.isfinite(pair[1])]
+    if len(finite) <= MOST_POINTS:
+        return finite
+    return [finite[place] for place in np.linspace(0, len(finite) - 1, MOST_POINTS).round().astype(int)]
+
+
+def _panel(dataset: str, backbone: str, name: str, values: dict[Run, list[tuple[float, float]]]) -> Panel:
+    points = np.array([pair for curve in values.values() for pair in curve])
+    x_ticks, x0, x1 = _axis(points[:, 0], whole=True)
+    y_ticks, y0, y1 = _axis(points[:, 1], whole=False)
+
+    def place_x(epoch: float) -> float:
+        return round(LEFT + (epoch - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT), 1)
+
+    def place_y(value: float) -> float:
+        return round(HEIGHT - BOTTOM - (value - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM), 1)
+
+    lines = [
+        Line(run.folder, run.supervision, " ".join(f"{place_x(x)},{place_y(y)}" for x, y in curve), curve[-1][1])
+        for run, curve in values.items()
+    ]
+    return Panel(
+        f"{dataset}, {backbone}: {name}",
+        dataset,
+        backbone,
+        name,
+        [(place_x(tick), f"{tick:g}") for tick in x_ticks],
+        [(place_y(tick), f"{tick:g}") for tick in y_ticks],
+        lines,
+    )
+
+
+def _axis(values: np.ndarray, whole: bool) -> tuple[list[float], float, float]:
+    """Ticks within the values' range, and the range; one value alone gets room on both sides."""
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        room = 0.5 if whole else abs(low) / 10 or 1.0
+        low, high = low - room, high + room
+    ticks = MaxNLocator(5, integer=whole).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high], low, high

@@ -1,0 +1,620 @@
+"""The study as typed, closed, frozen objects: every line of config/config.yaml has its field here."""
+
+import difflib
+import functools
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import pydantic
+import yaml
+from pydantic import (
+    BaseModel,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from luab.errors import ConfigError
+from luab.study.paths import DATASET, Layout, Run
+from luab.study.recipes import Closed, Positive, Recipe
+
+Supervision = Literal["none", "random", "click", "trace", "centre", "box"]
+CocoSupervision = Literal["none", "random", "click", "click_shared", "replayed", "centre", "box"]
+Decoding = Literal["exact", "fast"]
+LABELLING = "click"
+"""Supervision of COCO whose points decide which labels a crop keeps, for every run."""
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]
+
+
+class Paths(Closed):
+    """Where things are read and written."""
+
+    data: Path = Field(Path("data"), description="Archives, byproduct index, manifests, targets.")
+    results: Path = Field(Path("results"), description="Runs, scores, tables, figures, report.")
+    archives: Path = Field(Path("config/archives.yaml"), description="List of every download.")
+    recipes: Path = Field(Path("config/recipes"), description="Folder of the training recipes.")
+    published: Path = Field(Path("config/published.csv"), description="Published values, shown beside ours.")
+    imagenet: Path | None = Field(
+        None, description="Your own ImageNet: holds train/<wnid>/*.JPEG and val/. Never downloaded."
+    )
+    copies: dict[str, Path] = Field(
+        {}, description="Your own copies of other sets, by manifest name; these are not downloaded."
+    )
+    partial: bool = Field(False, description="Accept trees that hold only some of the classes (demo world, samples).")
+
+    @model_validator(mode="after")
+    def _no_patterns(self) -> "Paths":
+        named = [self.data, self.results, self.archives, self.recipes, self.published]
+        for path in filter(None, [*named, self.imagenet, *self.copies.values()]):
+            if set(str(path)) & set("{}\n\0"):
+                raise ValueError(f"{str(path)!r} has braces, which name a pattern to Snakemake, or a line's end")
+        return self
+
+
+class Backbone(Closed):
+    """One architecture of the study."""
+
+    name: Name = Field(description="timm model name, e.g. resnet50.")
+    recipe: Name = Field(description="File name, without .yaml, in the folder of recipes.")
+    gpu_images_per_s: Positive = Field(
+        description="Training images per second and GPU, for the GPU-hour estimate and the time limits of jobs."
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _timm_has_it(cls, name: str) -> str:
+        known = known_backbones()
+        if known and name.partition(".")[0] not in known:
+            raise ValueError(f"timm has no model {name!r}.{_did_you_mean(name, known)}")
+        return name
+
+
+class Sweep(Closed):
+    """The lambda grid: which supervisions are swept on which backbones."""
+
+    backbones: list[Name] = Field(description="Names from `backbones` that get the whole grid.")
+    supervisions: list[Name] = Field(description="Swept supervisions; the rest use `luab_lambda`.")
+    lambdas: list[Positive] = Field(description="Weights of the byproduct loss; 0 is the baseline.")
+
+
+class Suite(Closed):
+    """Benchmarks whose test sets one predict job covers."""
+
+    name: Name = Field(description="Name of the predictions' card.")
+    benchmarks: list[Name] = Field(min_length=1, description="Names from luab.benchmarks.imagenet.BENCHMARKS.")
+
+
+class Compute(Closed):
+    """What a job may use.
+
+    Device, loader processes and the batch of a prediction change no result on the CPU. Another number of training
+    processes, or another split into accumulation steps, changes it within rounding; more where a backbone has
+    BatchNorm, whose statistics are those of one forward pass in one process unless the recipe says sync_batchnorm,
+    and where dropout or mixup draw, which each process does for itself.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")
+    gpus: int = Field(
+        1,
+        ge=1,
+        description="GPUs per node, and processes, of one training; on the CPU processes alone. Predictions take 1.",
+    )
+    nodes: int = Field(1, ge=1, description="Nodes of one training; more than 1 inside a Slurm job only.")
+    images_per_process: int | None = Field(
+        None,
+        ge=1,
+        description="Most images of one forward pass; a larger share of the batch is split into accumulation steps. "
+        "null: the whole share.",
+    )
+    workers: int = Field(
+        8,
+        ge=0,
+        description="Loader processes of a train or predict job on one node, divided among its processes, each of "
+        "which gets at least one; 0 loads in the job.",
+    )
+    threads: int = Field(
+        8,
+        ge=1,
+        description="CPU threads that a train or predict job asks for on one node, divided among its processes.",
+    )
+    predict_batch: int = Field(256, ge=1, description="Images per forward pass in prediction.")
+    longest_job_hours: Positive = Field(
+        24, description="Longest time limit that a job asks for; a longer training goes on after it, in the same job."
+    )
+
+    @property
+    def processes(self) -> int:
+        """Processes of one training, over all nodes."""
+        return self.gpus * self.nodes
+
+    @property
+    def workers_each(self) -> int:
+        """Loader processes of each process of a training."""
+        return max(1, self.workers // self.gpus) if self.workers else 0
+
+    @property
+    def threads_each(self) -> int:
+        """CPU threads of each process of a training."""
+        return max(1, self.threads // self.gpus)
+
+
+class Packing(Closed):
+    """Training images once copied into a few large files, for file systems that are slow with many small ones."""
+
+    shorter_side_px: int | None = Field(
+        None,
+        ge=16,
+        description="Larger images are resized so that the shorter side is this; null keeps every byte as it is.",
+    )
+    quality: int = Field(90, ge=1, le=95, description="JPEG quality of resized images.")
+    shard_mb: int = Field(1000, ge=1, description="Size of one file, about.")
+
+
+class Demo(Closed):
+    """The drawn world that stands in for the real data; absent in the full study."""
+
+    seed: int = Field(0, ge=0, description="Seed of the drawing.")
+    size_px: int = Field(64, ge=32, description="Side of a typical image.")
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a total batch is made up.
+
+    Attributes:
+        processes: That share it equally.
+        images: Of one forward pass in one process.
+        steps: Forward passes of each process before the weights change.
+    """
+
+    processes: int
+    images: int
+    steps: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, compute: Compute) -> "Split":
+        """The split that a recipe and the means give, checked when the study was read."""
+        share = recipe.batch_size // compute.processes
+        images = min(share, compute.images_per_process or share)
+        return cls(compute.processes, images, share // images)
+
+    def __str__(self) -> str:
+        def count(n: int, noun: str, plural: str) -> str:
+            return f"{n} {noun if n == 1 else plural}"
+
+        return (
+            f"batch {self.processes * self.images * self.steps} = {count(self.processes, 'process', 'processes')} x "
+            f"{count(self.images, 'image', 'images')} x {count(self.steps, 'step', 'steps')}"
+        )
+
+
+class StudyPart(Closed):
+    """What is trained and measured on one data set."""
+
+    backbones: list[Backbone] = Field(min_length=1, description="Architectures, with recipe and speed.")
+    supervisions: list[Any] = Field(min_length=1, description="none = baseline, random = control, click = LUAB.")
+    luab_lambda: Positive = Field(1.0, description="Lambda of the main tables.")
+    sweep: Sweep = Field(description="The lambda grid.")
+    suites: list[Suite] = Field(min_length=1, description="Benchmarks, by predict job.")
+
+    def backbone(self, name: str) -> Backbone:
+        """The entry of a backbone by name.
+
+        Raises:
+            ConfigError: It is not in the study; near names are listed.
+        """
+        for backbone in self.backbones:
+            if backbone.name == name:
+                return backbone
+        raise ConfigError(f"Backbone {name!r} is not in the study.{_did_you_mean(name, self.backbone_names)}")
+
+    @property
+    def backbone_names(self) -> list[str]:
+        """Names in the order of the config."""
+        return [backbone.name for backbone in self.backbones]
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Names of all benchmarks, in the order of the suites."""
+        return [name for suite in self.suites for name in suite.benchmarks]
+
+    def weights(self, backbone: str, supervision: str) -> list[float]:
+        """Lambdas that a backbone is trained with under a supervision, ascending."""
+        if supervision == "none":
+            return [0.0]
+        swept = backbone in self.sweep.backbones and supervision in self.sweep.supervisions
+        return sorted({self.luab_lambda, *(self.sweep.lambdas if swept else [])})
+
+
+class Coco(StudyPart):
+    """COCO and COCO-AB: several labels per image and a point for each of them."""
+
+    supervisions: list[CocoSupervision] = Field(
+        min_length=1,
+        description="none = baseline, random = control, click = LUAB with a point head per class, click_shared = one "
+        "head for all classes; replayed: moves and removals of icons count.",
+    )
+    keep_labels: bool = Field(
+        False,
+        description="Classes whose tagged point was cut away stay positive; false: the official loader's rule.",
+    )
+
+
+class Study(StudyPart):
+    """Everything that decides what is run; built by `load_study` or `parse_study`.
+
+    Its own backbones, supervisions, lambdas and suites are those of ImageNet.
+    """
+
+    label: str = Field("", description="Words printed on every table and figure; empty for the real study.")
+    supervisions: list[Supervision] = Field(
+        min_length=1, description="none = baseline, random = control, click = LUAB."
+    )
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="One training per seed.")
+    random_points_seed: int = Field(0, ge=0, description="Of the control's points, drawn once per image.")
+    coco: Coco | None = Field(None, description="The same for COCO; null leaves it out.")
+    decoding: Decoding = Field(
+        "exact",
+        description="Of ImageNet's training images: exact = Pillow, as the official loader; fast = twice the speed, "
+        "the same crops and points, pixels that seldom differ by more than 1 of 255. Evaluation is always exact.",
+    )
+    packing: Packing | None = Field(None, description="Pack ImageNet's training images; null reads files.")
+    compute: Compute = Field(Compute.model_validate({}), description="What a job may use.")
+    paths: Paths = Field(Paths.model_validate({}), description="Where things are read and written.")
+    demo: Demo | None = Field(None, description="Draw the demo world instead of downloading.")
+    recipes: dict[str, Recipe] = Field({}, description="Read from `paths.recipes`; not written by hand.")
+
+    @model_validator(mode="after")
+    def _names_agree(self, info: ValidationInfo) -> "Study":
+        mistakes = list(_disagreements(self, (info.context or {}).get("recipes", [])))
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
+
+    @property
+    def layout(self) -> Layout:
+        """Paths of every artefact."""
+        return Layout(self.paths.data, self.paths.results)
+
+    @property
+    def parts(self) -> dict[str, StudyPart]:
+        """What is done on each data set, ImageNet first."""
+        return {DATASET: self} | ({"coco": self.coco} if self.coco else {})
+
+    def part(self, dataset: str) -> StudyPart:
+        """What is done on one data set.
+
+        Raises:
+            ConfigError: The study leaves it out.
+        """
+        if dataset not in self.parts:
+            raise ConfigError(f"The study has no part {dataset!r}, it has {', '.join(self.parts)}: see `coco`.")
+        return self.parts[dataset]
+
+    def part_of_suite(self, suite: str) -> tuple[str, StudyPart]:
+        """The data set and the part that a suite belongs to.
+
+        Raises:
+            ConfigError: There is no such suite.
+        """
+        for dataset, part in self.parts.items():
+            if suite in [one.name for one in part.suites]:
+                return dataset, part
+        names = [one.name for part in self.parts.values() for one in part.suites]
+        raise ConfigError(f"There is no suite {suite!r}.{_did_you_mean(suite, names)}")
+
+    def recipe(self, backbone: str, dataset: str = DATASET) -> Recipe:
+        """The recipe of a backbone on a data set."""
+        return self.recipes[self.part(dataset).backbone(backbone).recipe]
+
+    def split(self, backbone: str, dataset: str = DATASET) -> Split:
+        """How the batches of a backbone's trainings are made up."""
+        return Split.of(self.recipe(backbone, dataset), self.compute)
+
+    def runs(self) -> list[Run]:
+        """Every training of the study."""
+        return [
+            Run(dataset, backbone, supervision, weight, seed)
+            for dataset, part in self.parts.items()
+            for backbone in part.backbone_names
+            for supervision in part.supervisions
+            for weight in part.weights(backbone, supervision)
+            for seed in self.seeds
+        ]
+
+    def headline_runs(self) -> list[Run]:
+        """The trainings of the main tables: every backbone and supervision, at the headline's lambda."""
+        return [
+            run for run in self.runs() if run.supervision == "none" or run.weight == self.part(run.dataset).luab_lambda
+        ]
+
+    def digest(self) -> str:
+        """Name of this configuration by content, 12 hexadecimal digits."""
+        return hashlib.sha256(self.dump().encode()).hexdigest()[:12]
+
+    def dump(self) -> str:
+        """The whole study, recipes included, as YAML that `load_study` reads back."""
+        return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False)
+
+
+def load_study(files: Sequence[Path | str], root: Path = Path()) -> Study:
+    """Reads configuration files; later ones override earlier ones key by key, lists as a whole.
+
+    Args:
+        files: YAML files, e.g. config/config.yaml and config/demo.yaml.
+        root: What the recipes' folder is relative to.
+
+    Raises:
+        ConfigError: A file is missing or not YAML, or the study is wrong; all mistakes are listed.
+    """
+    merged: dict[str, Any] = {}
+    for file in files:
+        _update(merged, _read_yaml(root / file))
+    return parse_study(merged, root)
+
+
+def parse_study(config: Mapping[str, Any], root: Path = Path()) -> Study:
+    """Checks a configuration and reads the recipes that it names.
+
+    Raises:
+        ConfigError: All mistakes of the configuration and of its recipes, each with its place.
+    """
+    merged = json.loads(json.dumps(config, default=str))
+    if not merged.get("recipes"):
+        merged["recipes"] = _read_recipes(merged, root)
+    try:
+        return Study.model_validate(merged, context={"recipes": _recipe_names(_recipe_folder(merged, root))})
+    except pydantic.ValidationError as error:
+        mistakes = [line for detail in error.errors() for line in _describe(detail)]
+        raise ConfigError(
+            "The configuration has {} mistake{}:\n{}\nCorrect {} in config/ and run again; "
+            "docs/config.md lists every key.".format(
+                len(mistakes),
+                "s" if len(mistakes) > 1 else "",
+                "\n".join(f"  - {mistake}" for mistake in mistakes),
+                "them" if len(mistakes) > 1 else "it",
+            )
+        ) from error
+
+
+def schema_json() -> str:
+    """config/schema.json: the JSON schema of the study, for editors and checks."""
+    return json.dumps(Study.model_json_schema(), indent=2, sort_keys=True) + "\n"
+
+
+def keys_table() -> str:
+    """docs/config.md: one Markdown table of keys for each section of the configuration."""
+    sections: list[tuple[str, type[BaseModel]]] = [("", Study), *_sections()]
+    tables = []
+    for name, model in sections:
+        heading = f"## `{name}`" if name else "## Top level"
+        rows = [
+            f"| `{key}` | {_type_name(field.annotation)} | {_default(field)} | {field.description} |"
+            for key, field in model.model_fields.items()
+        ]
+        tables.append("\n".join([heading, "", "| key | type | default | meaning |", "|---|---|---|---|", *rows]))
+    return "# Every key of the configuration\n\nGenerated by `luab docs`.\n\n" + "\n\n".join(tables) + "\n"
+
+
+@functools.cache
+def known_backbones() -> frozenset[str]:
+    """Names of timm's models, read from its source: importing timm would cost seconds."""
+    spec = importlib.util.find_spec("timm")
+    if spec is None or not spec.submodule_search_locations:
+        return frozenset()
+    pattern = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.MULTILINE)
+    models = Path(spec.submodule_search_locations[0]) / "models"
+    return frozenset(name for file in models.glob("*.py") for name in pattern.findall(file.read_text(encoding="utf-8")))
+
+
+def _sections() -> list[tuple[str, type[BaseModel]]]:
+    return [
+        ("paths", Paths),
+        ("backbones[]", Backbone),
+        ("sweep", Sweep),
+        ("suites[]", Suite),
+        ("coco", Coco),
+        ("compute", Compute),
+        ("packing", Packing),
+        ("demo", Demo),
+        ("recipes/*.yaml", Recipe),
+    ]
+
+
+def _disagreements(study: Study, recipes: Sequence[str]) -> Iterator[str]:
+    for dataset, part in study.parts.items():
+        at = "" if dataset == DATASET else f"{dataset}."
+        yield from (f"{at}{mistake}" for mistake in _wrong_names(part, study, recipes))
+    suites = [suite.name for part in study.parts.values() for suite in part.suites]
+    for key, values in (("seeds", study.seeds), ("suites", suites)):
+        yield from _twice(key, values)
+    for name, recipe in study.recipes.items():
+        yield from _splits_badly(name, recipe, study.compute)
+    if study.coco:
+        yield from _unfit_for_coco(study, study.coco)
+
+
+def _wrong_names(part: StudyPart, study: Study, recipes: Sequence[str]) -> Iterator[str]:
+    names = part.backbone_names
+    for i, backbone in enumerate(part.backbones):
+        if backbone.recipe not in study.recipes:
+            yield (
+                f"backbones[{i}].recipe: {study.paths.recipes}/{backbone.recipe}.yaml is not there."
+                f"{_did_you_mean(backbone.recipe, recipes)}"
+            )
+    for i, name in enumerate(part.sweep.backbones):
+        if name not in names:
+            yield f"sweep.backbones[{i}]: {name!r} is not in `backbones`.{_did_you_mean(name, names)}"
+    for i, supervision in enumerate(part.sweep.supervisions):
+        if supervision == "none" or supervision not in part.supervisions:
+            yield (
+                f"sweep.supervisions[{i}]: {supervision!r} is not one of `supervisions` that has a lambda."
+                f"{_did_you_mean(supervision, [name for name in part.supervisions if name != 'none'])}"
+            )
+    for weight in [part.luab_lambda, *part.sweep.lambdas]:
+        if float(f"{weight:g}") != weight:
+            yield f"lambda {weight!r}: a run's folder holds six digits, {weight:g}; round it."
+    for key, values in (
+        ("backbones", names),
+        ("supervisions", part.supervisions),
+        ("suites[].benchmarks", part.benchmarks),
+    ):
+        yield from _twice(key, values)
+    if "none" not in part.supervisions:
+        yield "supervisions: 'none', the baseline, is missing; every difference is taken to it."
+
+
+def _twice(key: str, values: Sequence[Any]) -> Iterator[str]:
+    if twice := sorted({str(value) for value in values if values.count(value) > 1}):
+        yield f"{key}: {', '.join(twice)} stands there twice; once is enough."
+
+
+def _unfit_for_coco(study: Study, coco: Coco) -> Iterator[str]:
+    for i, backbone in enumerate(coco.backbones):
+        recipe = study.recipes.get(backbone.recipe)
+        if recipe is None:
+            continue
+        for key in ("mixup", "cutmix", "label_smoothing"):
+            if getattr(recipe, key):
+                yield f"recipes.{backbone.recipe}.{key}: of images with several labels there is none; set it to 0."
+        if recipe.initial == "imagenet" and backbone.name not in study.backbone_names:
+            yield (
+                f"coco.backbones[{i}]: {backbone.recipe} begins with ImageNet weights of {backbone.name}, which is not "
+                f"in `backbones`.{_did_you_mean(backbone.name, study.backbone_names)}"
+            )
+    for i, backbone in enumerate(study.backbones):
+        if (recipe := study.recipes.get(backbone.recipe)) and recipe.initial == "imagenet":
+            yield f"backbones[{i}]: {backbone.recipe} begins with ImageNet weights; that is for `coco` alone."
+
+
+def _splits_badly(name: str, recipe: Recipe, compute: Compute) -> Iterator[str]:
+    share, rest = divmod(recipe.batch_size, compute.processes)
+    by = f"compute.gpus {compute.gpus} x compute.nodes {compute.nodes}"
+    if rest:
+        yield f"recipes.{name}.batch_size: {recipe.batch_size} does not divide by {by} = {compute.processes} processes."
+    elif compute.images_per_process and share > compute.images_per_process and share % compute.images_per_process:
+        yield (
+            f"recipes.{name}.batch_size: {recipe.batch_size} gives each of {compute.processes} processes {share} "
+            f"images, which does not divide by compute.images_per_process {compute.images_per_process}."
+        )
+    elif (recipe.mixup or recipe.cutmix) and compute.processes > 1 and share % 2:
+        yield (
+            f"recipes.{name}.batch_size: mixup and cutmix pair images within a process, and {recipe.batch_size} "
+            f"gives each of {compute.processes} an odd number, {share}."
+        )
+    if recipe.sync_batchnorm and compute.device == "cpu" and compute.processes > 1:
+        yield (
+            f"recipes.{name}.sync_batchnorm: torch synchronises BatchNorm on GPUs only, and compute.device is 'cpu'; "
+            "set it to false or train with one process."
+        )
+
+
+def _describe(detail: Any) -> list[str]:
+    where = _place(detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return [f"{where}: no such key.{_did_you_mean(str(detail['loc'][-1]), _siblings(detail['loc']))}"]
+    if detail["type"] == "missing":
+        return [f"{where}: this key is required and missing."]
+    if detail["type"] == "value_error":
+        lines = str(detail["ctx"]["error"]).splitlines()
+        return [f"{where}: {line}" if where else line for line in lines]
+    return [f"{where}: {detail['msg']} (found {detail['input']!r})."]
+
+
+def _place(loc: Sequence[int | str]) -> str:
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _siblings(loc: Sequence[int | str]) -> list[str]:
+    if len(loc) == 1:
+        return list(Study.model_fields)
+    if loc[0] == "coco" and len(loc) > 2:
+        return _siblings(loc[1:])
+    by_name = {name.partition("[")[0].partition("/")[0]: model for name, model in _sections()}
+    model = by_name.get(str(loc[0]))
+    return list(model.model_fields) if model else []
+
+
+def _did_you_mean(name: str, choices: Sequence[str] | frozenset[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(choices), n=3, cutoff=0.6)
+    if near:
+        return f" Did you mean {' or '.join(near)}?"
+    return f" Choose from: {', '.join(sorted(choices))}." if 0 < len(choices) <= 30 else ""
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: expected a configuration file; {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: expected YAML; {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected `key: value` lines, found {type(content).__name__}.")
+    return content
+
+
+def _read_recipes(config: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    folder = _recipe_folder(config, root)
+    coco = config.get("coco")
+    lists = [config.get("backbones"), coco.get("backbones") if isinstance(coco, dict) else None]
+    backbones = [b for several in lists if isinstance(several, list) for b in several]
+    named = [str(b.get("recipe")) for b in backbones if isinstance(b, dict)]
+    return {
+        name: _read_yaml(folder / f"{name}.yaml")
+        for name in dict.fromkeys(named)
+        if (folder / f"{name}.yaml").is_file()
+    }
+
+
+def _recipe_folder(config: Mapping[str, Any], root: Path) -> Path:
+    paths = config.get("paths")
+    return root / str((paths if isinstance(paths, dict) else {}).get("recipes", "config/recipes"))
+
+
+def _recipe_names(folder: Path) -> list[str]:
+    return [file.stem for file in folder.glob("*.yaml")]
+
+
+def _update(base: dict[str, Any], overlay: Mapping[str, Any]) -> None:
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _update(base[key], value)
+        else:
+            base[key] = value
+
+
+def _type_name(annotation: Any) -> str:
+    return "`" + _plain_type(annotation) + "`"
+
+
+def _plain_type(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _plain_type(arguments[0])
+    if origin is Literal:
+        return " or ".join(str(choice) for choice in arguments)
+    if origin in (UnionType, Union):
+        return " or ".join(_plain_type(part).replace("NoneType", "null") for part in arguments)
+    if origin is not None:
+        return f"{origin.__name__} of {', '.join(_plain_type(part) for part in arguments)}"
+    return str(annotation.__name__)
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    if isinstance(field.default, BaseModel):
+        return "see below"
+    return f"`{json.dumps(json.loads(json.dumps(field.default, default=str)))}`"

@@ -1,0 +1,180 @@
+"""Where every artefact of a study lies: rules, command line and tests ask here, nobody joins strings."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+DATASET = "imagenet"
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One training: what tells it from every other training of the study.
+
+    Attributes:
+        dataset: "imagenet" or "coco".
+        backbone: timm name.
+        supervision: "none" (baseline), "random" (control) or "click" (LUAB); see luab.data.supervisions.imagenet and
+            luab.data.supervisions.coco. With "_shared" behind, one point head serves all classes of COCO.
+        weight: lambda, the weight of the byproduct loss; 0 for "none".
+        seed: Of initialisation, sample order and augmentation.
+    """
+
+    dataset: str
+    backbone: str
+    supervision: str
+    weight: float
+    seed: int
+
+    @property
+    def points(self) -> str | None:
+        """The supervision whose file of targets is regressed; None for a baseline."""
+        return None if self.supervision == "none" else self.supervision.removesuffix("_shared")
+
+    @property
+    def imagenet_baseline(self) -> "Run":
+        """The run on ImageNet without byproducts, of the same backbone and seed."""
+        return Run(DATASET, self.backbone, "none", 0.0, self.seed)
+
+    @property
+    def folder(self) -> str:
+        """E.g. "imagenet/resnet50/click-1/seed0": the run's place below results/runs."""
+        return f"{self.dataset}/{self.backbone}/{self.supervision}-{self.weight:g}/seed{self.seed}"
+
+    def identity(self) -> dict[str, str | float | int]:
+        """The run as it stands in run.json, in score files and in scores.csv."""
+        return {
+            "dataset": self.dataset,
+            "backbone": self.backbone,
+            "supervision": self.supervision,
+            "lambda": self.weight,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def parse(cls, folder: str) -> "Run":
+        """The inverse of `folder`.
+
+        Raises:
+            ValueError: The text has another form.
+        """
+        dataset, backbone, supervised, seed = folder.split("/")
+        supervision, _, weight = supervised.partition("-")
+        if not seed.startswith("seed") or not weight:
+            raise ValueError(f"{folder!r} is not <dataset>/<backbone>/<supervision>-<lambda>/seed<k>")
+        run = cls(dataset, backbone, supervision, float(weight), int(seed.removeprefix("seed")))
+        if not math.isfinite(run.weight) or (run.weight != 0 if supervision == "none" else run.weight <= 0):
+            raise ValueError(f"{folder!r}: lambda must be 0 for none and above 0 otherwise, found {weight}")
+        return run
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths below the study's two folders, data/ and results/.
+
+    A card is a small JSON that names a big artefact by content; the workflow depends on cards.
+    """
+
+    data: Path
+    results: Path
+
+    def archive_folder(self) -> Path:
+        """Verified downloads."""
+        return self.data / "archives"
+
+    def archive_card(self, name: str) -> Path:
+        """Card of one verified download."""
+        return self.data / "archives" / f"{name}.json"
+
+    def raw_folder(self, dataset: str) -> Path:
+        """Unpacked tree of one dataset."""
+        return self.data / "raw" / dataset
+
+    def raw_card(self, dataset: str) -> Path:
+        """Card of one unpacked dataset."""
+        return self.data / "raw" / f"{dataset}.json"
+
+    def index(self, byproducts: str = "imagenet_ab") -> Path:
+        """Byproduct index of ImageNet-AB, or of COCO-AB ("coco_ab")."""
+        return self.data / "byproducts" / f"{byproducts}.parquet"
+
+    def manifest_folder(self) -> Path:
+        """All manifests."""
+        return self.data / "manifests"
+
+    def manifest(self, dataset: str) -> Path:
+        """Manifest of one dataset."""
+        return self.manifest_folder() / f"{dataset}.parquet"
+
+    def pack(self, dataset: str) -> Path:
+        """Index of one dataset's packed images; card and folder of shards have its name."""
+        return self.data / "packs" / f"{dataset}.parquet"
+
+    def target(self, supervision: str, dataset: str = DATASET) -> Path:
+        """Training points of one supervision; the data set is "imagenet" or "coco"."""
+        return self.data / "targets" / dataset / f"{supervision}.parquet"
+
+    def run(self, run: Run) -> Path:
+        """Folder of one run."""
+        return self.results / "runs" / run.folder
+
+    def run_json(self, run: Run) -> Path:
+        """Card of a finished training."""
+        return self.run(run) / "run.json"
+
+    def model(self, run: Run) -> Path:
+        """Weights of a finished training."""
+        return self.run(run) / "model.safetensors"
+
+    def log_csv(self, run: Run) -> Path:
+        """Losses of each epoch of a finished training."""
+        return self.run(run) / "log.csv"
+
+    def prediction_folder(self, run: Run) -> Path:
+        """Predictions of one run, one Parquet file per test set."""
+        return self.run(run) / "predictions"
+
+    def prediction_card(self, run: Run, suite: str) -> Path:
+        """Card of one suite's predictions."""
+        return self.prediction_folder(run) / f"{suite}.json"
+
+    def score(self, run: Run, benchmark: str) -> Path:
+        """Scores of one benchmark."""
+        return self.run(run) / "scores" / f"{benchmark}.json"
+
+    def scores_csv(self) -> Path:
+        """All scores of the study, tidy."""
+        return self.results / "scores.csv"
+
+    def table(self, name: str, suffix: str) -> Path:
+        """One rendered table."""
+        return self.results / "tables" / f"{name}.{suffix}"
+
+    def figure(self, name: str, suffix: str) -> Path:
+        """One rendered figure."""
+        return self.results / "figures" / f"{name}.{suffix}"
+
+    def metrics(self, run: Run) -> Path:
+        """Headline numbers, as DVC shows them, of one backbone and supervision: mean over the seeds."""
+        return self.results / "metrics" / run.dataset / run.backbone / f"{run.supervision}.json"
+
+    def curves_csv(self) -> Path:
+        """Losses of the headline's trainings, as DVC plots them."""
+        return self.results / "plots" / "training.csv"
+
+    def dvc_file(self) -> Path:
+        """Names of models, metrics and plots, for DVC."""
+        return self.results / "dvc.yaml"
+
+    def crate(self) -> Path:
+        """Description of all results for machines."""
+        return self.results / "ro-crate-metadata.json"
+
+    def report(self) -> Path:
+        """The whole study in one page."""
+        return self.results / "report.html"
+
+
+def card(artefact: Path) -> Path:
+    """The card beside a Parquet artefact."""
+    return artefact.with_suffix(".json")

@@ -1,0 +1,527 @@
+"""Scoring of small prediction files, end to end, and every error on the way."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from luab.benchmarks import coco
+from luab.benchmarks.benchmark import Benchmark, Inputs
+from luab.benchmarks.imagenet import BENCHMARKS, find_benchmark, test_sets_of
+from luab.benchmarks.outcomes import Outcomes
+from luab.benchmarks.score import score
+from luab.comparison import over_images
+from luab.data.manifests.labels import EXTRA_CORRUPTIONS, IN9_VARIANTS, objectnet_folders, subset
+from luab.data.manifests.testsets import TEST_SETS
+from luab.errors import ConfigError, DataError
+from luab.files import lines_sha256
+from luab.metrics.corruption import ALEXNET_ERROR
+from luab.predictions import read_listed, read_predictions
+
+RUN = {"dataset": "imagenet", "backbone": "resnet18", "supervision": "click", "lambda": 1.0, "seed": 0}
+DOG, BIRD = 151, 7
+
+
+def write(folder: Path, name: str, labels, top1, group="", ids=None, restricted_top1=None, **more) -> None:
+    """A predictions file: the rest of the top five are classes 995 to 998."""
+    n = len(labels)
+    top5 = np.array([[answer, 995, 996, 997, 998] for answer in top1], dtype=np.int16)
+    columns = {
+        "image_id": ids or [f"{name}_{i:03d}" for i in range(n)],
+        "group": [group] * n if isinstance(group, str) else group,
+        "labels": pa.array(labels, pa.list_(pa.int16())),
+        "top5": pa.FixedSizeListArray.from_arrays(pa.array(top5.reshape(-1)), 5),
+        "confidence": pa.array([0.5] * n, pa.float32()),
+        "restricted_top1": pa.array(top1 if restricted_top1 is None else restricted_top1, pa.int16()),
+        "restricted_confidence": pa.array([0.5] * n, pa.float32()),
+        "point_x": pa.nulls(n, pa.float32()),
+        "point_y": pa.nulls(n, pa.float32()),
+    }
+    pq.write_table(pa.table(columns | more), folder / f"{name}.parquet")
+
+
+def write_wsol(folder: Path, name: str, points: bool) -> None:
+    """Two images of 64 x 32 with a bright right half; the box is the right half, then the left one."""
+    half = np.zeros((4, 4), dtype=np.float32)
+    half[:, 2:] = 1
+    boxes = [[[32, 0, 63, 31]], [[0, 0, 31, 31], [0, 0, 3, 3]]]
+    wsol = {
+        "cam": pa.array([half.ravel(), half.ravel()], pa.list_(pa.float32())),
+        "cam_h": pa.array([4, 4], pa.int16()),
+        "cam_w": pa.array([4, 4], pa.int16()),
+        "width": pa.array([64, 64], pa.int32()),
+        "height": pa.array([32, 32], pa.int32()),
+        "boxes": pa.array(boxes, pa.list_(pa.list_(pa.int32(), 4))),
+    }
+    if points:  # (48, 16) is the centre of the right half, (32, 16) of the image
+        wsol |= {
+            "point_x": pa.array([0.75, 0.5], pa.float32()),
+            "point_y": pa.array([0.5, 0.5], pa.float32()),
+        }
+    write(folder, name, [[1], [2]], [1, 1], **wsol)
+
+
+PERSON, BICYCLE, DOG_OF_COCO = 0, 1, 16
+LEFT, RIGHT = ([[x, 0, x + 32, 0, x + 32, 64, x, 64]] for x in (0, 32))
+
+
+def write_coco(root: Path) -> None:
+    """Four images of 64 x 64: A shows a person left and a bicycle right, B a person left, C many bicycles, D nothing.
+
+    C's are annotated as a crowd. Score maps are 2 x 2 and bright on the left.
+    """
+    names = [f"COCO_val2014_{number:012d}" for number in (1, 2, 3, 4)]
+    labels = [[PERSON, BICYCLE], [PERSON], [BICYCLE], []]
+    scores = np.full((4, 80), -9, dtype=np.float32)
+    scores[:, PERSON], scores[:, BICYCLE] = (2, -1, 1, -2), (1, 3, 2, -5)
+    points = np.full((4, 80, 2), 0.5, dtype=np.float32)
+    points[:2, PERSON] = (0.25, 0.5), (1.2, 0.5)  # A's on its person, B's outside of the image
+    points[0, BICYCLE] = (0.25, 0.5)  # not on the bicycle
+    left = [1, 0, 1, 0]
+    size = pa.array([64] * 4, pa.int32())
+    table = {
+        "image_id": names,
+        "group": [""] * 4,
+        "labels": pa.array(labels, pa.list_(pa.int16())),
+        "scores": pa.FixedSizeListArray.from_arrays(pa.array(scores.ravel()), 80),
+        "points": pa.FixedSizeListArray.from_arrays(pa.array(points.ravel()), 160),
+        "cam": pa.array([np.array(left * len(of), dtype=np.float32) for of in labels], pa.list_(pa.float32())),
+        "cam_h": pa.array([2] * 4, pa.int16()),
+        "cam_w": pa.array([2] * 4, pa.int16()),
+        "width": size,
+        "height": size,
+    }
+    pq.write_table(pa.table(table), root / "predictions" / "coco_val.parquet")
+    listed = {
+        "image_id": names,
+        "labels": table["labels"],
+        "box_labels": table["labels"],
+        "box_areas": pa.array([[100.0, 2000.0], [2000.0], [100.0], []]),
+        "box_crowd": pa.array([[False, False], [False], [True], []], pa.list_(pa.bool_())),
+    }
+    pq.write_table(pa.table(listed), root / "manifests" / "coco_val.parquet")
+    train = [[PERSON, BICYCLE]] * 2 + [[DOG_OF_COCO]] * 8
+    rows = {"image_id": [f"t{k}" for k in range(10)], "labels": pa.array(train, pa.list_(pa.int16()))}
+    pq.write_table(pa.table(rows), root / "manifests" / "coco_train.parquet")
+    whole = {"counts": [0, 64 * 64], "size": [64, 64]}
+    objects = [(1, 1, 0, LEFT), (1, 2, 0, RIGHT), (2, 1, 0, LEFT), (3, 2, 1, whole)]
+    annotations = [
+        {"image_id": image, "category_id": category, "iscrowd": crowd, "segmentation": segmentation}
+        for image, category, crowd, segmentation in objects
+    ]
+    (root / "coco" / "annotations").mkdir(parents=True)
+    content = json.dumps({"images": [], "annotations": annotations, "categories": []})
+    (root / "coco" / "annotations" / "instances_val2014.json").write_text(content)
+
+
+def px(name: str) -> int:
+    """Side at which the small score maps need no resizing, so that boxes and pixels can be told by hand."""
+    return 4 if name.startswith("wsol") else 2 if name == "coco_localization" else 224
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """predictions/ and manifests/ with every test set in small."""
+    root = tmp_path_factory.mktemp("study")
+    folder = root / "predictions"
+    folder.mkdir()
+    occluded = [name for name in TEST_SETS if name.startswith("imagenet_cocc")]
+    for name in ("imagenet_val", "imagenet_v2", "imagenet_sketch", *occluded):
+        write(folder, name, [[1], [2], [996], [3]], [1, 2, 4, 5])  # right, right, third of five, wrong
+    write(folder, "imagenet_a", [[6], [11], [13], [6]], [0, 0, 0, 6], restricted_top1=[6, 6, 13, 11])
+    write(folder, "imagenet_r", [[1], [2]], [1, 1])
+    confidence = pa.array([0.1, 0.3, 0.2, 0.4], pa.float32())
+    kinds = ["out", "out", "in", "in"]
+    write(folder, "imagenet_o", [[1]] * 4, [1] * 4, group=kinds, restricted_confidence=confidence)
+    groups = [f"{name}/{severity}" for name in (*ALEXNET_ERROR, "spatter") for severity in range(1, 6)] * 2
+    right = [group.startswith("fog") for group in groups]
+    for name in ("imagenet_c", "imagenet_c_resize256"):
+        write(folder, name, [[1]] * len(groups), np.array(right, dtype=int), group=groups)
+    extra = [f"{name}/{severity}" for name in EXTRA_CORRUPTIONS for severity in range(1, 6)]
+    write(folder, "imagenet_c_extra", [[1]] * 20, [1] * 5 + [2] * 15, group=extra)  # speckle noise is right
+    write(
+        folder,
+        "objectnet",
+        [[409, 530], [954], [419], [414]],
+        [530, 1, 2, 414],
+        restricted_top1=[409, 954, 414, 414],
+    )
+    for factor in ("size", "location", "rotation"):
+        write(folder, f"siscore_{factor}", [[9]] * 5, [9, 9, 9, 1, 1], group=["a", "b", "b", "b", "b"])
+    variants = [variant for variant in IN9_VARIANTS for _ in range(4)]
+    answers = [DOG, DOG, BIRD, 859] * len(IN9_VARIANTS)
+    answers[4:8] = [DOG, DOG, BIRD, BIRD]  # mixed_same: all four right
+    write(folder, "in9", [[0], [0], [1], [1]] * len(IN9_VARIANTS), answers, group=variants)
+    nine = [0, 0, 1, 2] * len(IN9_VARIANTS)  # the last of each variant is wrong
+    write(folder, "in9_nine_class", [[0], [0], [1], [1]] * len(IN9_VARIANTS), nine, group=variants)
+    challenge = {"image_id": ["a", "b", "c"], "group": ["original"] * 3, "labels": pa.array([[0]] * 3)}
+    challenge |= {"vulnerable": [True, False, True], "backgrounds_tried": pa.array([3, 10, 1], pa.int32())}
+    for name in ("in9_challenge", "in9_challenge_nine_class"):
+        pq.write_table(pa.table(challenge), folder / f"{name}.parquet")
+    for way in ("", "_stride1", "_attention"):
+        write_wsol(folder, f"wsol_val{way}", points=False)
+        write_wsol(folder, f"wsol_test{way}", points=True)
+    (root / "manifests").mkdir()
+    real = {"image_id": [f"imagenet_val_{i:03d}" for i in (3, 1, 0, 2)]}  # another order than the predictions
+    real["labels"] = pa.array([[7, 5], [], [8], [996]], pa.list_(pa.int16()))
+    pq.write_table(pa.table(real), root / "manifests" / "imagenet_real.parquet")
+    write_coco(root)
+    return root
+
+
+def scored(root: Path, *names: str, **options) -> list[dict]:
+    options = {"roots": {"coco_val": root / "coco"}} | options
+    paths = score(names, root / "predictions", root / "manifests", RUN, root / "scores", **options)
+    return [json.loads(path.read_text()) for path in paths]
+
+
+EXPECTED = {
+    "imagenet_val": {"top1": 2 / 4, "top5": 3 / 4},
+    "imagenet_v2": {"top1": 2 / 4, "top5": 3 / 4},
+    "imagenet_sketch": {"top1": 2 / 4, "top5": 3 / 4},
+    "imagenet_cocc": {"top1": 2 / 4},
+    # image 0: 1 not in {8}; image 1 has no labels; image 2: 4 not in {996}, the third of five; image 3: 5 in {7, 5}
+    "imagenet_real": {"accuracy": 1 / 3, "top5": 2 / 3},
+    "imagenet_a": {"accuracy": 2 / 4},
+    "imagenet_r": {"accuracy": 1 / 2},
+    # out and in by turns: precision 1/1 and 2/3 at the two finds; 3 of 4 pairs in order; recall 1 is
+    # nearer to .95 than 1/2 and comes after one false alarm of two
+    "imagenet_o": {"aupr": (1 + 2 / 3) / 2, "auroc": 3 / 4, "fpr95": 1 / 2},
+    # all wrong but fog, all right
+    "imagenet_c": {
+        "mce": sum(1 / error for name, error in ALEXNET_ERROR.items() if name != "fog") / 15,
+        "mean_accuracy": 5 / 75,
+    },
+    # 1000-way: 530 in {409, 530}, 414; 125-way also the banana
+    "objectnet": {"accuracy": 2 / 4, "accuracy_sublist": 3 / 4},
+    "siscore_size": {"accuracy": (1 + 2 / 4) / 2},
+    "siscore_location": {"accuracy": (1 + 2 / 4) / 2},
+    "siscore_rotation": {"accuracy": (1 + 2 / 4) / 2},
+    "in9": dict.fromkeys(IN9_VARIANTS, 3 / 4) | {"mixed_same": 1.0, "bg_gap": 0.25},
+    "in9_challenge": {"challenge_accuracy": 1 / 3},
+    # Drawn boxes in 4 x 4 pixels: (2, 0, 3, 3), met exactly by the bright half; (0, 0, 1, 3), missed.
+    "wsol_val": {"max_box_acc": 1 / 2, "max_box_acc_v2": 1 / 2},
+    # The first point is at its box's centre; the second at x = 32, the left half's far edge, which counts, 16
+    # pixels from that half's centre (16, 16), of a diagonal of sqrt(64^2 + 32^2).
+    "wsol_test": {
+        "max_box_acc": 1 / 2,
+        "max_box_acc_v2": 1 / 2,
+        "point_in_box": 1.0,
+        "point_distance": 16 / (64**2 + 32**2) ** 0.5 / 2,
+    },
+}
+
+
+EXPECTED |= {name: EXPECTED["imagenet_cocc"] for name in BENCHMARKS if name.startswith("imagenet_cocc_")}
+EXPECTED |= {f"{name}_{way}": EXPECTED[name] for name in ("wsol_val", "wsol_test") for way in ("stride1", "attention")}
+EXPECTED |= {
+    # top five: 0, 0, 0, 6 against 6, 11, 13, 6; and 1, 1 against 1, 2
+    "imagenet_a_1000way": {"accuracy": 1 / 4},
+    "imagenet_r_1000way": {"accuracy": 1 / 2},
+    "objectnet_sublist": {"accuracy": 3 / 4},
+    "objectnet_max_projection": {"accuracy": 3 / 4},
+    "imagenet_c_mean": {"mean_accuracy": 5 / 75},
+    "imagenet_c_resize256": EXPECTED["imagenet_c"],
+    "imagenet_c_extra": {"mean_accuracy": 5 / 20},
+    "imagenet_c_all": {"mean_accuracy": 10 / 95},
+    "in9_nine_class": dict.fromkeys(IN9_VARIANTS, 3 / 4) | {"bg_gap": 0.0},
+    # Persons rank A+ C B+ D, bicycles B C+ A+ D. At 0: A and C have a person (one of two right, one of two found), A, B
+    # and C a bicycle (two of three right, both found); in all 3 of 5 are right and 3 of 4 found.
+    "coco_val": {
+        "map": ((1 + 2 / 3) / 2 + (1 / 2 + 2 / 3) / 2) / 2,
+        "cf1": 2 * (7 / 12) * (3 / 4) / (7 / 12 + 3 / 4),
+        "of1": 2 * (3 / 5) * (3 / 4) / (3 / 5 + 3 / 4),
+    },
+    # Small: A's person above C and D, C's bicycles below B. Medium: B's person below C, A's bicycle below B.
+    "coco_size": {"map_small": (1 + 1 / 2) / 2, "map_medium": 1 / 2},
+    # In training images persons and bicycles always come together. A shows both; B and C show one.
+    "coco_context": {"map_in_context": (1 + 1 / 2) / 2, "map_out_of_context": 1 / 2, "context_gap": 1 / 4},
+    # Maps are bright on the left: right for both persons, wrong for A's bicycle; C's crowd does not count. Pixels of
+    # the bicycle come last of four.
+    "coco_localization": {"pointing_game": (1 + 0) / 2, "pxap": (1 + 2 / 4) / 2, "point_in_mask": (1 / 2 + 0) / 2},
+    "in9_challenge_nine_class": {"challenge_accuracy": 1 / 3},
+}
+
+
+def test_every_benchmark_has_an_expectation():
+    assert set(EXPECTED) == set(BENCHMARKS)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_metrics_of_each_benchmark(written, name):
+    (content,) = scored(written, name, input_px=px(name))
+    assert content["metrics"] == pytest.approx(EXPECTED[name], rel=1e-12)
+    assert content["benchmark"] == name
+    assert content["run"] == RUN
+    assert BENCHMARKS[name].headline in content["metrics"]
+    assert "\n" not in content["protocol"] and "{" not in content["protocol"]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_headline_is_the_sum_of_its_images(written, name):
+    benchmark = BENCHMARKS[name]
+    tables = {t: read_predictions(written / "predictions", t, benchmark.columns) for t in benchmark.test_sets}
+    manifests = {m: read_listed(written / "manifests", m, benchmark.manifest_columns) for m in benchmark.manifests}
+    scores = benchmark.compute(Inputs(tables, manifests, px(name), roots={"coco_val": written / "coco"}))
+    images = scores.images()
+    assert over_images.headline(images) == pytest.approx(scores.metrics[benchmark.headline], abs=1e-12)
+    assert images.ids == sorted(set(images.ids))
+
+
+def test_masks_are_judged_alike_by_any_number_of_processes(written, monkeypatch, tmp_path):
+    monkeypatch.setattr(coco, "_PART", 1)
+    folders = (written / "predictions", written / "manifests", RUN)
+    both = [
+        score(["coco_localization"], *folders, tmp_path / str(n), 2, processes=n, roots={"coco_val": written / "coco"})
+        for n in (1, 2)
+    ]
+    assert both[0][0].read_bytes() == both[1][0].read_bytes()
+
+
+def test_n_and_digest_are_about_the_images_scored(written):
+    (content,) = scored(written, "imagenet_real")
+    assert content["n"] == 3
+    assert content["ids_sha256"] == lines_sha256(["imagenet_val_000", "imagenet_val_002", "imagenet_val_003"])
+    (content,) = scored(written, "imagenet_c")
+    assert content["n"] == 75 * 2  # spatter is left out
+    assert {d["group"]: d["value"] for d in content["details"] if d["metric"] == "accuracy"}["spatter/1"] == 0
+    assert [d for d in content["details"] if d["group"] == "fog"] == [
+        {"group": "fog", "metric": "corruption_error", "n": 10, "value": 0.0}
+    ]
+
+
+def test_details_of_localisation(written):
+    (content,) = scored(written, "wsol_test")
+    assert [d["group"] for d in content["details"]] == ["iou_30", "iou_50", "iou_70"]
+    assert {d["n"] for d in content["details"]} == {2}
+
+
+def test_details_of_a_factor(written):
+    (content,) = scored(written, "siscore_size")
+    assert content["details"] == [
+        {"group": "a", "metric": "accuracy", "n": 1, "value": 1.0},
+        {"group": "b", "metric": "accuracy", "n": 4, "value": 0.5},
+    ]
+
+
+def test_the_protocol_tells_the_size_that_was_used(written):
+    full, demo = (scored(written, "imagenet_a", input_px=px)[0]["protocol"] for px in (224, 64))
+    assert full == "arg-max over the 200 ImageNet-A classes, shorter side to 256, centre crop 224"
+    assert demo == "arg-max over the 200 ImageNet-A classes, shorter side to 73, centre crop 64"
+    (wide,) = scored(written, "imagenet_a", crop_pct=0.9)
+    assert wide["protocol"].endswith("shorter side to 248, centre crop 224")  # 248.9 rounded down, as it is resized
+
+
+def test_what_is_kept_beside_the_metrics(written, inputs):
+    chance = inputs["imagenet_o"]
+    one_of_three = chance._replace(tables={"imagenet_o": chance.tables["imagenet_o"].slice(1)})
+    assert BENCHMARKS["imagenet_o"].compute(one_of_three).extra == {"chance_aupr": 1 / 3}
+    (content,) = scored(written, "in9_challenge")
+    assert content["extra"] == {"backgrounds_tried": 3 + 10 + 1}
+
+
+def wsol_inputs(score_map, box, side):
+    size = pa.array([side], pa.int32())
+    columns = {
+        "image_id": ["a"],
+        "cam": pa.array([score_map.astype(np.float32).ravel()], pa.list_(pa.float32())),
+        "cam_h": pa.array([score_map.shape[0]], pa.int16()),
+        "cam_w": pa.array([score_map.shape[1]], pa.int16()),
+        "width": size,
+        "height": size,
+        "boxes": pa.array([[box]], pa.list_(pa.list_(pa.int32(), 4))),
+        "point_x": pa.nulls(1, pa.float32()),
+        "point_y": pa.nulls(1, pa.float32()),
+    }
+    return Inputs({"wsol_test": pa.table(columns)}, {}, side)
+
+
+def test_each_iou_s_best_threshold_is_kept():
+    # A bright block in a dim one: low cuts give (8, 8, 16, 16), 81 pixels, which shares 25 with the drawn box: .31.
+    layered = np.zeros((32, 32))
+    layered[8:16, 8:16] = 0.5
+    layered[10:14, 10:14] = 1
+    found = BENCHMARKS["wsol_test"].compute(wsol_inputs(layered, [10, 10, 14, 14], 32))
+    inner = pytest.approx(0.499, abs=0.005)  # .5 x 255 truncated is 127
+    assert found.extra == {"best_threshold": {"iou_30": 0.0, "iou_50": inner, "iou_70": inner}}
+    assert found.metrics == {"max_box_acc": 1.0, "max_box_acc_v2": 1.0}
+
+
+def test_maps_need_not_be_square():
+    right_half = np.array([[0, 0, 1, 1], [0, 0, 1, 1]])
+    found = BENCHMARKS["wsol_test"].compute(wsol_inputs(right_half, [2, 0, 3, 3], 4))
+    assert found.metrics == {"max_box_acc": 1.0, "max_box_acc_v2": 1.0}
+
+
+def test_the_order_of_rows_does_not_matter(written, tmp_path):
+    shutil.copytree(written, tmp_path / "study")
+    rng = np.random.default_rng(0)
+    for path in (tmp_path / "study" / "predictions").iterdir():
+        table = pq.read_table(path)
+        pq.write_table(table.take(rng.permutation(table.num_rows)), path)
+    names = list(BENCHMARKS)
+    assert scored(tmp_path / "study", *names) == scored(written, *names)
+
+
+@pytest.fixture(scope="module")
+def inputs(written) -> dict[str, Inputs]:
+    """What each benchmark computes from."""
+    folders = (written / "predictions", written / "manifests")
+    return {
+        name: Inputs(
+            {t: read_predictions(folders[0], t, benchmark.columns) for t in benchmark.test_sets},
+            {m: read_listed(folders[1], m, benchmark.manifest_columns) for m in benchmark.manifests},
+            px(name),
+            roots={"coco_val": written / "coco"},
+        )
+        for name, benchmark in BENCHMARKS.items()
+    }
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_no_order_of_images_changes_any_score(inputs, name, seed):
+    benchmark, plain, rng = BENCHMARKS[name], inputs[name], np.random.default_rng(seed)
+    tables = {t: table.take(rng.permutation(table.num_rows)) for t, table in plain.tables.items()}
+    manifests = {m: table.take(rng.permutation(table.num_rows)) for m, table in plain.manifests.items()}
+    first = benchmark.compute(plain)
+    other = benchmark.compute(plain._replace(tables=tables, manifests=manifests))
+    assert other.metrics == first.metrics and other.n == first.n and sorted(other.ids) == sorted(first.ids)
+    assert sorted(other.details) == sorted(first.details) and other.extra == first.extra
+    one, two = first.images(), other.images()
+    assert one.ids == two.ids
+    if isinstance(one, Outcomes):
+        assert one.values == pytest.approx(two.values) and (one.strata == two.strata).all()
+
+
+@pytest.mark.parametrize("name", ["imagenet_a", "imagenet_r", "objectnet"])
+def test_another_choice_of_classes_is_another_number_from_the_same_file(written, name):
+    other = "objectnet_sublist" if name == "objectnet" else f"{name}_1000way"
+    first, second = scored(written, name, other)
+    assert first["ids_sha256"] == second["ids_sha256"] and first["protocol"] != second["protocol"]
+    assert BENCHMARKS[other].test_sets == BENCHMARKS[name].test_sets
+
+
+def test_max_projection_is_right_for_the_images_of_the_sub_list():
+    """By the maxima of random logits, object by object."""
+    rng = np.random.default_rng(0)
+    folders = objectnet_folders()
+    logits = rng.normal(size=(300, 1000))
+    truth = rng.choice(sorted(folders), 300)
+    chosen = np.array(subset("objectnet"))
+    names = sorted(folders)
+    by_object = np.stack([logits[:, list(folders[f])].max(axis=1) for f in names], axis=1).argmax(axis=1)
+    by_class = chosen[logits[:, chosen].argmax(axis=1)]
+    assert [names[k] == t for k, t in zip(by_object, truth, strict=True)] == [
+        c in folders[t] for c, t in zip(by_class, truth, strict=True)
+    ]
+
+
+def test_repeats_are_byte_identical(written):
+    def files():
+        folders = (written / "predictions", written / "manifests")
+        paths = score(BENCHMARKS, *folders, RUN, written / "s", roots={"coco_val": written / "coco"})
+        return {path: path.read_bytes() for path in paths}
+
+    first = files()
+    assert len(first) == len(BENCHMARKS)
+    assert files() == first
+
+
+def test_test_sets_in_order_of_first_need():
+    assert test_sets_of(["imagenet_real", "in9", "imagenet_val", "in9_challenge"]) == (
+        "imagenet_val",
+        "in9",
+        "in9_challenge",
+    )
+
+
+def test_an_unknown_benchmark_names_the_nearest(written, tmp_path):
+    with pytest.raises(ConfigError, match=r"'imagenet_q'.*Did you mean imagenet_"):
+        find_benchmark("imagenet_q")
+    with pytest.raises(ConfigError):
+        score(["imagenet_val", "nonsense"], written / "predictions", written / "manifests", RUN, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_run_without_its_seed(written, tmp_path):
+    run = {key: value for key, value in RUN.items() if key != "seed"}
+    with pytest.raises(ConfigError, match="seed missing"):
+        score(["imagenet_val"], written / "predictions", written / "manifests", run, tmp_path)
+
+
+def changed(written: Path, tmp_path: Path, test_set: str, change) -> Path:
+    shutil.copytree(written / "manifests", tmp_path / "manifests")
+    (tmp_path / "predictions").mkdir()
+    table = change(pq.read_table(written / "predictions" / f"{test_set}.parquet"))
+    pq.write_table(table, tmp_path / "predictions" / f"{test_set}.parquet")
+    return tmp_path
+
+
+def replaced(column: str, value):
+    def change(table: pa.Table) -> pa.Table:
+        at = table.column_names.index(column)
+        values = [*table[column].to_pylist()[:-1], value]
+        return table.set_column(at, column, pa.array(values, table.schema.field(column).type))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "change", "message"),
+    [
+        ("imagenet_val", lambda t: t.drop_columns(["top5"]), r"parquet: no top5; .*luab predict"),
+        ("imagenet_val", replaced("image_id", "imagenet_val_000"), "4 rows with 3 different image_id"),
+        ("imagenet_val", replaced("labels", None), "value in every row of labels, found 1 empty"),
+        ("imagenet_val", lambda t: t.slice(0, 0), "found 0 rows"),
+        ("imagenet_o", replaced("restricted_confidence", float("nan")), "numbers in restricted_confidence"),
+        ("imagenet_o", replaced("group", "outside"), "'in' and 'out', found outside"),
+        ("imagenet_o", replaced("group", "out"), None),
+        ("wsol_test", replaced("cam", [float("nan")] * 16), "finite numbers in cam, found 16"),
+        ("wsol_test", replaced("cam", [0.0] * 15), "cam_h x cam_w"),
+        ("wsol_test", replaced("boxes", []), "at least one box"),
+        ("wsol_test", replaced("point_x", None), "a point for every image or for none, found 1 of 2"),
+        ("imagenet_c", replaced("group", "fog"), "'gaussian_noise/3', found 'fog'"),
+        ("in9", lambda t: t.slice(4), "original missing"),
+        ("imagenet_real", lambda t: t.slice(1), "the same images"),
+    ],
+)  # fmt: skip
+def test_bad_predictions_are_refused(written, tmp_path, benchmark, change, message):
+    test_set = BENCHMARKS[benchmark].test_sets[0]
+    root = changed(written, tmp_path, test_set, change)
+    if message is None:  # a harmless change goes through, so the others fail for their own reason
+        assert scored(root, benchmark)
+        return
+    with pytest.raises(DataError, match=message):
+        scored(root, benchmark)
+    assert not list((root / "scores").glob("*"))
+
+
+def test_missing_and_damaged_files(written, tmp_path):
+    (tmp_path / "predictions").mkdir()
+    with pytest.raises(DataError, match=r"imagenet_val.parquet: expected this file.*luab predict"):
+        scored(tmp_path, "imagenet_val")
+    (tmp_path / "predictions" / "imagenet_val.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(DataError, match=r"imagenet_val.parquet: expected a Parquet file"):
+        scored(tmp_path, "imagenet_val")
+
+
+def test_a_missing_manifest_is_named(written, tmp_path):
+    shutil.copytree(written / "predictions", tmp_path / "predictions")
+    with pytest.raises(DataError, match=r"imagenet_real.parquet: expected this file.*luab manifest"):
+        scored(tmp_path, "imagenet_real")
+
+
+def test_every_entry_is_complete():
+    for name, benchmark in BENCHMARKS.items():
+        assert isinstance(benchmark, Benchmark) and benchmark.name == name
+        assert benchmark.test_sets and benchmark.title and benchmark.better in ("higher", "lower")
+    lower = {name for name, benchmark in BENCHMARKS.items() if benchmark.better == "lower"}
+    assert lower == {"imagenet_c", "imagenet_c_resize256", "in9", "in9_nine_class"}

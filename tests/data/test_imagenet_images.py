@@ -1,0 +1,174 @@
+"""Training and evaluation items: labels, points, absent points, real files, own random numbers."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from luab.data.images.imagenet import EvaluationSet, ImageNetAB, check_images, open_image, points_of
+from luab.data.manifests.manifest import read_manifest
+from luab.data.manifests.testsets import TEST_SETS, TestSet
+from luab.errors import DataError
+from luab.study.config import Recipe
+
+RECIPE = Recipe(epochs=1, batch_size=2, input_px=32, optimizer="sgd", lr=1, weight_decay=0, warmup_epochs=0)
+
+
+@pytest.fixture
+def toy(toy_world: Path) -> ImageNetAB:
+    data = toy_world / "data"
+    return ImageNetAB(
+        toy_world / "imagenet",
+        data / "manifests" / "imagenet_train.parquet",
+        data / "targets" / "imagenet" / "click.parquet",
+        RECIPE,
+        seed=3,
+    )
+
+
+def test_an_item_is_pixels_label_point_and_weight(toy):
+    pixels, label, point, weight = toy[1]
+    assert pixels.shape == (3, 32, 32) and pixels.dtype == torch.uint8
+    assert label == 0 and toy[12][1] == 1 and toy[29][1] == 2
+    assert point.dtype == torch.float32 and weight in (0.0, 1.0)
+    assert len(toy) == 30
+
+
+def test_images_without_a_point_keep_their_label_and_get_weight_0(toy):
+    without = [i for i in range(30) if np.isnan(toy.points[i, 0])]
+    assert len(without) == 12
+    for i in without:
+        _, label, point, weight = toy[i]
+        assert (label, weight, point.tolist()) == (i // 10, 0.0, [-1.0, -1.0])
+
+
+def test_points_lie_on_the_dot_or_are_absent(toy):
+    seen = 0
+    for epoch in range(3):
+        toy.epoch = epoch
+        for i in range(30):
+            pixels, _, point, weight = toy[i]
+            if not weight:
+                assert point.tolist() == [-1.0, -1.0]
+                continue
+            column, row = (min(31, int(v)) for v in (point * 32).tolist())
+            if 1 <= column <= 30 and 1 <= row <= 30:  # at the very border the blur of the crop shows
+                seen += 1
+                assert pixels[:, row, column].float().mean() < 60
+    assert seen > 20
+
+
+def test_the_baseline_sees_the_same_pixels_without_points(toy, toy_world):
+    manifest = toy_world / "data" / "manifests" / "imagenet_train.parquet"
+    baseline = ImageNetAB(toy_world / "imagenet", manifest, None, RECIPE, seed=3)
+    for i in (1, 5, 20):
+        assert torch.equal(baseline[i][0], toy[i][0])
+        assert baseline[i][3] == 0.0
+
+
+def test_an_item_depends_on_seed_epoch_and_index_alone(toy):
+    first = toy[4][0]
+    assert torch.equal(first, toy[4][0])
+    assert not torch.equal(first, toy[5][0])
+    toy.epoch = 1
+    assert not torch.equal(first, toy[4][0])
+    toy.epoch, toy.seed = 0, 4
+    assert not torch.equal(first, toy[4][0])
+
+
+def test_the_process_keeps_its_random_numbers(toy):
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    toy[3]
+    assert random.getstate() == states[0]
+    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), states[1], strict=True))
+    assert torch.equal(torch.get_rng_state(), states[2])
+
+
+def test_points_are_matched_by_id_in_any_order(toy_world):
+    targets = toy_world / "data" / "targets" / "imagenet" / "click.parquet"
+    forward = points_of(np.array(["n01440764_1", "nobody", "n01443537_2"]), targets)
+    backward = points_of(np.array(["n01443537_2", "nobody", "n01440764_1"]), targets)
+    assert np.array_equal(forward, backward[::-1], equal_nan=True)
+    assert np.isnan(forward[1]).all() and not np.isnan(forward[[0, 2]]).any()
+    assert np.isnan(points_of(np.array(["n01440764_1"]), None)).all()
+
+
+def test_evaluation_items_carry_their_row(toy_world):
+    rows = read_manifest(toy_world / "data" / "manifests" / "imagenet_train.parquet")
+    rows = rows.assign(manifest="imagenet_train")
+    view = EvaluationSet({"imagenet_train": toy_world / "imagenet"}, rows, TestSet("toy", ("imagenet_train",)), RECIPE)
+    pixels, row = view[7]
+    assert pixels.shape == (3, 32, 32) and row == 7 and len(view) == 30
+
+
+@pytest.mark.parametrize("name", TEST_SETS)
+def test_each_test_set_is_seen_by_its_own_view(tmp_path, name):
+    """A frame of 2 px is seen but in ObjectNet, the sides unless cropped, and stored crops pixel by pixel."""
+    framed = np.full((32, 64, 3), 90, dtype=np.uint8)
+    framed[:, :12] = framed[:, -12:] = 170
+    framed[:2] = framed[-2:] = 255
+    stored = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    rows = pd.DataFrame({"path": ["framed.png", "stored.png"], "manifest": "m"})
+    for path, array in zip(rows["path"], (framed, stored), strict=True):
+        Image.fromarray(array).save(tmp_path / path)
+    whole = RECIPE.model_copy(update={"crop_pct": 1.0})  # the centre crop then cuts nothing above or below
+    view, cropped = (EvaluationSet({"m": tmp_path}, rows, TEST_SETS[name], recipe) for recipe in (whole, RECIPE))
+    seen = view[0][0][0]
+    is_cropped = TEST_SETS[name].resize == "resize_crop"
+    assert (seen.max() < 200) == (name == "objectnet")
+    assert (seen[16, 0] < 100) == is_cropped
+    assert torch.equal(cropped[1][0], torch.from_numpy(stored).permute(2, 0, 1)) == (not is_cropped)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "1"])
+def test_every_colour_mode_becomes_rgb(tmp_path, mode):
+    file = tmp_path / ("x.jpg" if mode in ("L", "CMYK") else "x.png")
+    Image.new(mode, (5, 4)).save(file)
+    image = open_image(file, "row 0")
+    assert (image.mode, image.size) == ("RGB", (5, 4))
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated", "missing", "folder"])
+def test_a_damaged_image_is_named(tmp_path, damage):
+    file = tmp_path / "bad.JPEG"
+    if damage == "empty":
+        file.touch()
+    elif damage == "text":
+        file.write_text("<html>not found</html>")
+    elif damage == "truncated":
+        Image.effect_noise((64, 64), 50).save(file)
+        file.write_bytes(file.read_bytes()[:600])
+    elif damage == "folder":
+        file.mkdir()
+    with pytest.raises(DataError, match=r"bad\.JPEG \(row 7 of the list\): expected an image"):
+        open_image(file, "row 7 of the list")
+
+
+def test_missing_images_are_counted_before_training(tmp_path):
+    (tmp_path / "a").touch()
+    check_images(tmp_path, np.array(["a"]))
+    with pytest.raises(DataError, match=r"2 of the 3 images looked at are missing, first b"):
+        check_images(tmp_path, np.array(["a", "b", "c"]))
+    with pytest.raises(DataError, match=r"5 of the 5 images looked at"):
+        check_images(tmp_path, np.array([str(i) for i in range(10)]), most=5)
+
+
+@pytest.mark.samples
+def test_real_photographs_decode_and_crop(samples):
+    files = sorted((samples / "imagenet").rglob("*.JPEG"))[:20]
+    assert files
+    rows = pd.DataFrame(
+        {
+            "image_id": [file.stem for file in files],
+            "path": [str(file.relative_to(samples / "imagenet")) for file in files],
+            "labels": [[0]] * len(files),
+        }
+    )
+    dataset = ImageNetAB(samples / "imagenet", rows)
+    for i in range(len(files)):
+        pixels, _, _, weight = dataset[i]
+        assert pixels.shape == (3, 224, 224) and weight == 0 and pixels.float().std() > 1

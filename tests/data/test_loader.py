@@ -1,0 +1,125 @@
+"""The order of samples, its continuation, and loader processes."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset, default_collate
+
+from luab.data.images.imagenet import ImageNetAB
+from luab.data.images.loader import EpochBatches, evaluation_loader, plain_errors, training_loader
+from luab.errors import DataError, JobError
+
+
+def test_every_image_at_most_once_and_the_last_batch_dropped():
+    batches = list(EpochBatches(23, 5, seed=0, epoch=0))
+    assert [len(batch) for batch in batches] == [5, 5, 5, 5]
+    assert len({i for batch in batches for i in batch}) == 20
+    assert len(EpochBatches(23, 5, 0, 0)) == 4 and len(EpochBatches(23, 5, 0, 0, start=3)) == 1
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    first = list(EpochBatches(40, 8, seed=1, epoch=2))
+    assert first == list(EpochBatches(40, 8, seed=1, epoch=2))
+    assert first != list(EpochBatches(40, 8, seed=1, epoch=3))
+    assert first != list(EpochBatches(40, 8, seed=2, epoch=2))
+    assert list(EpochBatches(40, 8, 1, 2, start=3)) == first[3:]
+    assert list(EpochBatches(40, 8, 1, 2, start=5)) == []
+
+
+def _dataset(toy_world, recipe):
+    data = toy_world / "data"
+    dataset = ImageNetAB(
+        toy_world / "imagenet",
+        data / "manifests" / "imagenet_train.parquet",
+        data / "targets" / "imagenet" / "click.parquet",
+        recipe,
+        seed=5,
+    )
+    dataset.epoch = 1
+    return dataset
+
+
+def _batches(toy_world, workers, start=0, recipe=None):
+    return list(training_loader(_dataset(toy_world, recipe), EpochBatches(30, 6, 5, 1, start), workers, pinned=False))
+
+
+@pytest.mark.parametrize(("workers", "start"), [(1, 0), (2, 0), (0, 3), (2, 3)])
+def test_samples_are_equal_for_any_number_of_workers_and_any_start(toy_world, toy_study, workers, start):
+    recipe = toy_study(recipe={"auto_augment": "3a", "color_jitter": 0.4}).recipe("test_resnet")
+    expected = _batches(toy_world, 0, recipe=recipe)[start:]
+    found = _batches(toy_world, workers, start, recipe)
+    assert len(found) == len(expected) == 5 - start
+    for ours, theirs in zip(found, expected, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_batches_equal_torchs_own_collation(toy_world, toy_study):
+    recipe = toy_study().recipe("test_resnet")
+    ours = _batches(toy_world, 0, recipe=recipe)[0]
+    dataset = _dataset(toy_world, recipe)
+    order = next(iter(EpochBatches(30, 6, 5, 1)))
+    theirs = default_collate([dataset[i] for i in order])
+    assert [part.dtype for part in ours] == [torch.uint8, torch.int64, torch.float32, torch.float64]
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(("batch_size", "ahead"), [(32, 4), (256, 4), (512, 2), (1024, 1), (4096, 1)])
+def test_large_batches_are_not_read_far_ahead(batch_size, ahead):
+    loader = training_loader(_Faulty(None), EpochBatches(8192, batch_size, 0, 0), 2, pinned=False)
+    assert loader.prefetch_factor == ahead
+
+
+def test_loading_draws_nothing_from_the_process(toy_world):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    _batches(toy_world, 0)
+    _batches(toy_world, 1)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+
+
+class _Faulty(Dataset):
+    """Six numbers; one of them raises, kills its process, or warns its process group."""
+
+    def __init__(self, fault):
+        self.fault = fault
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, i):
+        if i == 4 and self.fault == "data":
+            try:
+                raise OSError("bytes are gone")
+            except OSError as error:
+                raise DataError("four.JPEG (row 4): expected an image.\nCopy it again.") from error
+        if i == 4 and self.fault == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if i == 4 and self.fault == "warned":
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGUSR2)
+        return i
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_data_error_arrives_as_its_own_sentence(workers):
+    with pytest.raises(DataError) as caught, plain_errors():
+        list(evaluation_loader(_Faulty("data"), 2, workers, pinned=False))
+    assert str(caught.value) == "four.JPEG (row 4): expected an image.\nCopy it again."
+
+
+def test_a_killed_loader_process_is_a_job_error():
+    with pytest.raises(JobError, match="loader process died"), plain_errors():
+        list(evaluation_loader(_Faulty("killed"), 2, 1, pinned=False))
+
+
+def test_loader_processes_outlive_a_warning():
+    found = list(evaluation_loader(_Faulty("warned"), 2, 1, pinned=False))
+    assert torch.cat(found).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_other_errors_pass_unchanged():
+    with pytest.raises(RuntimeError, match="shapes"), plain_errors():
+        raise RuntimeError("shapes differ")

@@ -1,0 +1,226 @@
+"""The points of each supervision: the official click, its random control, and the others."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from luab.byproducts import imagenet_ab
+from luab.byproducts.imagenet_ab import SCHEMA
+from luab.data.supervisions import imagenet
+from luab.data.supervisions.imagenet import TARGETS, Points, read_targets, write_targets
+from luab.errors import ConfigError, DataError
+
+PER_METADATA = SCHEMA.names[7:]
+
+
+def entry(selected: bool = True, clicks: Any = (), trace: Any = ()) -> dict[str, Any]:
+    """One annotation; clicks as (x, y), trace samples as (x, y, ms)."""
+    given: dict[str, Any] = dict.fromkeys(PER_METADATA)
+    given |= {"selected": selected, "position_xy": [0, 0], "hover_action": [], "hover_time_ms": []}
+    given |= {"click_xy": [list(xy) for xy in clicks], "click_time_ms": [0 for _ in clicks]}
+    given |= {"trace_xy": [list(sample[:2]) for sample in trace]}
+    given |= {"trace_time_ms": [int(sample[2]) for sample in trace]}
+    return given
+
+
+def row(image_id: str, *entries: dict[str, Any], boxes: Any = (), size: Any = (100, 50)) -> dict[str, Any]:
+    made: dict[str, Any] = {"image_id": image_id, "wnid": "n01440764", "annotators": len(entries)}
+    made |= {"has_box": bool(boxes), "boxes": list(boxes), "width": size[0], "height": size[1]}
+    return made | {name: [one[name] for one in entries] for name in PER_METADATA}
+
+
+def points(folder: Path, supervision: str, *rows: dict[str, Any], seed: int = 0) -> dict[str, list[float]]:
+    """Runs the supervision from an index on the disk to a file and back."""
+    # Groups of two rows: what is read piece by piece must not depend on where a piece ends.
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), folder / "index.parquet", row_group_size=2)
+    write_targets(folder / "index.parquet", supervision, seed, folder / "points.parquet", folder / "points.json")
+    image_ids, xy = read_targets(folder / "points.parquet")
+    card = json.loads((folder / "points.json").read_text())
+    assert (card["n"], card["supervision"]) == (len(image_ids), supervision)
+    assert xy.dtype == np.float32 and xy.shape == (len(image_ids), 2)
+    return dict(zip(image_ids, xy.tolist(), strict=True))
+
+
+def notes(folder: Path) -> dict[str, int]:
+    found: dict[str, int] = json.loads((folder / "points.json").read_text())["notes"]
+    return found
+
+
+def clicked(n: int, start: int = 0) -> list[dict[str, Any]]:
+    return [row(f"n01440764_{i}", entry(clicks=[(0.25, 0.75)])) for i in range(start, start + n)]
+
+
+def test_click_is_the_mean_of_first_clicks_sorted_by_image(tmp_path: Path) -> None:
+    several = [entry(clicks=[(0.25, 0.5), (0.9, 0.9)]), entry(False, [(0, 0)]), entry(clicks=[(0.75, 1.0)])]
+    found = points(tmp_path, "click", row("b", *several), row("c"), row("a", entry(clicks=[(0, 1)])))
+    assert found == {"a": [0.0, 1.0], "b": [0.5, 0.75]}
+    assert list(found) == ["a", "b"]
+
+
+def test_click_leaves_out_and_counts_what_has_no_point(tmp_path: Path) -> None:
+    found = points(
+        tmp_path,
+        "click",
+        row("none", entry(False, [(0.5, 0.5)])),
+        row("without", entry()),
+        row("half", entry(), entry(clicks=[(0.5, 0.25)])),
+        row("outside", entry(clicks=[(1.01, 0.5)])),
+        # Only the mean matters: the official loader tests it against the crop.
+        row("mean", entry(clicks=[(1.25, 0.5)]), entry(clicks=[(0.25, 0.5)])),
+    )
+    assert found == {"half": [0.5, 0.25], "mean": [0.75, 0.5]}
+    assert notes(tmp_path) == {"selected_without_click": 2, "out_of_range": 1}
+
+
+def test_click_of_real_records(samples: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index.parquet"
+    imagenet_ab.index(samples / "imagenet_ab", index, tmp_path / "index.json")
+    write_targets(index, "click", 0, tmp_path / "p.parquet", tmp_path / "p.json")
+    image_ids, xy = read_targets(tmp_path / "p.parquet")
+    assert image_ids == ["n01440764_10027", "n02490219_6469"]
+    assert xy.tolist() == np.float32([[0.65, 0.61333], [0.5401234567901234, 0.4732510288065844]]).tolist()
+
+
+def test_random_points_are_for_the_clicked_and_depend_on_seed_and_image_alone(tmp_path: Path) -> None:
+    rows = [*clicked(20), row("unclicked", entry(False)), row("without")]
+    first = points(tmp_path, "random", *rows, seed=3)
+    assert set(first) == {one["image_id"] for one in clicked(20)}
+    assert points(tmp_path, "random", *rows, seed=3) == first
+    assert points(tmp_path, "random", *reversed(rows), *clicked(5, start=90), seed=3).items() >= first.items()
+    other = points(tmp_path, "random", *rows, seed=4)
+    assert all(other[image_id] != first[image_id] for image_id in first)
+    assert notes(tmp_path) == {"seed": 4}
+
+
+def test_random_points_are_uniform_and_independent(tmp_path: Path) -> None:
+    xy = np.array(list(points(tmp_path, "random", *clicked(6400), seed=0).values()))
+    assert ((xy >= 0) & (xy < 1)).all()
+    cells, _, _ = np.histogram2d(*xy.T, bins=8, range=[[0, 1], [0, 1]])
+    chi_square = ((cells - 100) ** 2 / 100).sum()
+    assert 30 < chi_square < 103  # 63 degrees of freedom: 99.9 % on either side
+    assert abs(np.corrcoef(*xy.T)[0, 1]) < 0.04
+
+
+def test_a_random_point_does_not_change_between_versions(tmp_path: Path) -> None:
+    # BLAKE2b, 6 bytes, of "0:n01440764_10027", with b2sum -l 48: 837908 80cd64.
+    found = points(tmp_path, "random", row("n01440764_10027", entry(clicks=[(0.5, 0.5)])), seed=0)
+    assert found == {"n01440764_10027": [0x087983 / 2**24, 0x64CD80 / 2**24]}
+
+
+def test_centre_is_for_the_clicked(tmp_path: Path) -> None:
+    assert points(tmp_path, "centre", row("a"), *clicked(1)) == {"n01440764_0": [0.5, 0.5]}
+
+
+def test_box_is_the_middle_of_the_largest_box_clicked_or_not(tmp_path: Path) -> None:
+    found = points(
+        tmp_path,
+        "box",
+        row("two", boxes=[[0, 0, 9, 9], [20, 10, 59, 29]]),
+        row("whole", entry(clicks=[(0.1, 0.1)]), boxes=[[0, 0, 99, 49]]),
+        row("equal", boxes=[[0, 0, 9, 9], [90, 40, 99, 49]]),
+        row("sizeless", boxes=[[0, 0, 9, 9]], size=(None, None)),
+        row("outside", boxes=[[150, 0, 170, 9]]),
+        row("boxless", entry(clicks=[(0.1, 0.1)])),
+    )
+    expected = {"two": [0.4, 0.4], "whole": [0.5, 0.5], "equal": [0.05, 0.1]}
+    assert found == {name: np.float32(xy).tolist() for name, xy in expected.items()}
+    assert notes(tmp_path) == {"out_of_range": 1}
+
+
+def test_trace_is_a_mean_over_time(tmp_path: Path) -> None:
+    click = [(0.5, 0.5)]
+    found = points(
+        tmp_path,
+        "trace",
+        # Steps of 100 and 300 ms: weights 50, 200, 150.
+        row("steps", entry(clicks=click, trace=[(0, 0, 0), (0.5, 1, 100), (1, 0, 400)])),
+        # The middle step is 5 s, so 350: weights 25, 200, 175 after a duplicate that weighs 25 and 0.
+        row("gap", entry(clicks=click, trace=[(0, 0, 0), (0, 1, 50), (1, 0, 50), (1, 1, 5050)])),
+        row("back", entry(clicks=click, trace=[(0, 0, 100), (1, 0.5, 0), (1, 1, 0)])),
+        row("one", entry(clicks=click, trace=[(0.25, 0.75, 9)])),
+    )
+    assert found["steps"] == np.float32([(0.5 * 200 + 150) / 400, 200 / 400]).tolist()
+    assert found["gap"] == np.float32([350 / 400, (25 + 175) / 400]).tolist()
+    assert found["back"] == np.float32([2 / 3, 0.5]).tolist()
+    assert found["one"] == [0.25, 0.75]
+
+
+def test_trace_counts_selected_annotations_of_clicked_images_inside_the_image(tmp_path: Path) -> None:
+    click = [(0.5, 0.5)]
+    found = points(
+        tmp_path,
+        "trace",
+        row("unclicked", entry(trace=[(0.1, 0.1, 0)])),
+        row(
+            "mean",
+            entry(clicks=click, trace=[(0, 1, 0)]),
+            entry(trace=[(1, 0, 0)] * 3),
+            entry(False, click, [(1, 1, 0)]),
+        ),
+        row("outside", entry(clicks=click, trace=[(0.5, 0.25, 0), (1.5, 0.5, 10)])),
+        row("empty", entry(clicks=click)),
+    )
+    assert found == {"mean": [0.5, 0.5], "outside": [0.5, 0.25]}
+    assert notes(tmp_path) == {"clicked_without_trace": 1, "samples_out_of_range": 1}
+
+
+@pytest.mark.parametrize("supervision", ["none", *TARGETS])
+def test_an_index_without_points_gives_an_empty_table(tmp_path: Path, supervision: str) -> None:
+    assert points(tmp_path, supervision, row("a"), row("b", entry(False))) == {}
+
+
+def test_none_has_no_points_even_where_there_are_clicks(tmp_path: Path) -> None:
+    assert points(tmp_path, "none", *clicked(3)) == {}
+
+
+def test_a_supervision_is_added_by_one_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imagenet, "TARGETS", dict(TARGETS))
+
+    @imagenet.register
+    def corner(index: Path, seed: int) -> Points:
+        table = imagenet_ab.read_index(index, ["image_id"])
+        return Points(table["image_id"], np.zeros((table.num_rows, 2)), {"made_up": 1})
+
+    assert points(tmp_path, "corner", row("b"), row("a")) == {"a": [0.0, 0.0], "b": [0.0, 0.0]}
+    assert notes(tmp_path) == {"made_up": 1}
+
+
+def test_repeats_are_identical_and_the_card_names_the_content(tmp_path: Path) -> None:
+    written = []
+    for rows in (clicked(9), list(reversed(clicked(9))), clicked(8)):
+        points(tmp_path, "click", *rows)
+        written.append([(tmp_path / name).read_bytes() for name in ("points.parquet", "points.json")])
+    assert written[0] == written[1]
+    assert written[0][1] != written[2][1]
+
+
+def test_an_unknown_supervision_lists_the_choices(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none, click, random, centre, box, trace; found 'clicks'"):
+        points(tmp_path, "clicks")
+
+
+def test_the_reader_refuses_other_files(tmp_path: Path) -> None:
+    path = tmp_path / "points.parquet"
+    with pytest.raises(DataError, match="run `luab targets` first"):
+        read_targets(path)
+    path.write_bytes(b"not Parquet at all")
+    with pytest.raises(DataError, match="expected points as Parquet"):
+        read_targets(path)
+    pq.write_table(pa.table({"image_id": ["a"], "x": [0.5]}), path)
+    with pytest.raises(DataError, match="x float, y float, found image_id string, x double"):
+        read_targets(path)
+    for image_ids, x, reason in [
+        (["b", "a"], 0.5, "sorted and unique"),
+        (["a", "a"], 0.5, "sorted and unique"),
+        (["a", "b"], 1.5, "in \\[0, 1\\]"),
+        (["a", "b"], float("nan"), "in \\[0, 1\\]"),
+    ]:
+        xs = np.float32([0.5, x])
+        pq.write_table(pa.table([pa.array(image_ids), xs, xs], schema=imagenet.SCHEMA), path)
+        with pytest.raises(DataError, match=reason):
+            read_targets(path)

@@ -1,0 +1,194 @@
+"""What hangs on which file: archives, manifests, suites, own copies, and the environment of jobs."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luab.errors import ConfigError
+from luab.planning.plan import Plan, keep_config, lock_hint, prepare_jobs
+from luab.render.products import FIGURES, TABLES
+from luab.study.config import Study, load_study, parse_study
+from luab.study.paths import Run
+
+
+@pytest.fixture(scope="module")
+def full(repository: Path) -> Study:
+    return load_study(["config/config.yaml"], repository)
+
+
+@pytest.fixture
+def planned(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Builds the plan of the full study, or of one with other keys."""
+    monkeypatch.chdir(repository)
+
+    def build(*overlays: str, **keys: Any) -> Plan:
+        study = load_study(["config/config.yaml", *overlays])
+        return Plan.of(parse_study(study.model_dump(mode="json") | keys) if keys else study)
+
+    return build
+
+
+def test_every_archive_belongs_to_a_manifest_that_reads_it(planned: Any) -> None:
+    plan = planned()
+    manifests = {name for suite in plan.study.suites for name in plan.suite_manifests(suite.name)}
+    datasets = {Path(name).stem for name in manifests} | {"imagenet_train", "imagenet_ab"}
+    assert set(plan.archives) >= datasets - {"wsol_test", "imagenet_train", "imagenet_val"}
+    for dataset in datasets - {"imagenet_ab"}:
+        both = set(plan.trees(dataset)) & set(plan.lists(dataset))
+        assert both == set()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "inputs"),
+    [
+        ("imagenet_train", []),
+        ("imagenet_val", []),
+        ("imagenet_real", ["data/archives/imagenet_real.json", "data/manifests/imagenet_val.json"]),
+        ("imagenet_v2", ["data/raw/imagenet_v2.json"]),
+        ("imagenet_c", ["data/raw/imagenet_c.json"]),
+    ],
+)
+def test_a_manifest_waits_for_its_tree_and_lists(planned: Any, manifest: str, inputs: list[str]) -> None:
+    assert planned().manifest_inputs(manifest) == inputs
+
+
+def test_an_own_copy_is_neither_fetched_nor_unpacked(planned: Any, full: Study) -> None:
+    paths = full.paths.model_dump(mode="json") | {"copies": {"imagenet_sketch": "/copies/sketch"}, "imagenet": "/in"}
+    plan = planned(paths=paths)
+    assert plan.manifest_inputs("imagenet_sketch") == []
+    assert plan.own_copy("imagenet_sketch") == "/copies/sketch"
+    assert {plan.own_copy(name) for name in ("imagenet_train", "imagenet_val", "wsol_test")} == {"/in"}
+    assert plan.own_copy("imagenet_v2") is None
+
+
+def test_the_demo_waits_for_its_world(planned: Any) -> None:
+    plan = planned("config/demo.yaml")
+    assert plan.manifest_inputs("imagenet_train") == ["data/demo/world/world.json"]
+    assert plan.archive_list == ["data/demo/world/server/archives.yaml"]
+    assert plan.archive_digest("imagenet_ab") is None
+    assert planned().archive_list == []
+
+
+def test_the_digest_of_an_archive_follows_its_entry(planned: Any) -> None:
+    plan = planned()
+    digests = {plan.archive_digest(name) for entries in plan.archives.values() for name in entries}
+    assert len(digests) == sum(len(entries) for entries in plan.archives.values())
+    assert plan.archive_digest("imagenet_ab") == planned().archive_digest("imagenet_ab")
+
+
+def test_two_suites_may_not_share_a_test_set(planned: Any) -> None:
+    with pytest.raises(ConfigError, match=r"both one and two need the test set imagenet_val") as caught:
+        planned(
+            suites=[{"name": "one", "benchmarks": ["imagenet_val"]}, {"name": "two", "benchmarks": ["imagenet_real"]}]
+        )
+    assert "Put their benchmarks into one suite" in str(caught.value)
+
+
+def test_an_unknown_benchmark_is_refused(planned: Any) -> None:
+    with pytest.raises(ConfigError, match="imagenet_v3"):
+        planned(suites=[{"name": "one", "benchmarks": ["imagenet_v3"]}])
+
+
+def test_figures_and_tables_know_their_inputs(planned: Any) -> None:
+    plan = planned()
+    assert plan.tables == list(TABLES) and plan.figures == list(FIGURES)
+    for name, needs in FIGURES.items():
+        inputs = plan.figure_inputs(name)
+        if needs == "scores":
+            assert inputs == ["results/scores.csv"]
+        if needs == "index":
+            assert inputs == ["data/byproducts/imagenet_ab.json"]
+    statistics = ["results/tables/byproduct_statistics.csv", "results/tables/coco_statistics.csv"]
+    indexes = ["data/byproducts/imagenet_ab.json", "data/byproducts/coco_ab.json"]
+    tagged = ["data/byproducts/coco_ab.json", "data/manifests/coco_train.json"]
+    assert plan.table_inputs("coco_statistics") == plan.figure_inputs("coco_samples") == tagged
+    assert plan.table_inputs("interfaces") == statistics
+    assert plan.figure_inputs("interfaces") == [*statistics, *indexes]
+    assert plan.figure_inputs("coco_gain_by_size") == ["results/scores.csv"]
+    cams = plan.figure_inputs("cam_examples")
+    assert cams == [
+        "results/runs/imagenet/resnet18/none-0/seed0/predictions/localization.json",
+        "results/runs/imagenet/resnet18/click-1/seed0/predictions/localization.json",
+        "data/manifests/wsol_test.json",
+    ]
+
+
+def test_without_coco_nothing_of_it_is_shown(planned: Any) -> None:
+    plan = planned(coco=None)
+    shown = {*plan.tables, *plan.figures}
+    assert not {"coco_statistics", "coco_samples", "coco_gain_by_size", "interfaces", "coco_main"} & shown
+    assert {"byproduct_statistics", "byproduct_samples", "robustness_gain"} <= shown
+
+
+def test_examples_need_the_method_beside_the_baseline(planned: Any, full: Study) -> None:
+    sweep = full.sweep.model_dump() | {"supervisions": []}
+    plan = planned(supervisions=["none", "random"], sweep=sweep)
+    with pytest.raises(ConfigError, match="none and click"):
+        plan.example_runs()
+
+
+def test_a_training_may_take_half_again_as_long(planned: Any) -> None:
+    run = Run("imagenet", "resnet18", "none", 0.0, 0)
+    assert planned().train_minutes(run) == round(1_281_167 * 100 / 3482 / 60 * 1.5)
+    assert planned("config/demo.yaml").train_minutes(Run("imagenet", "test_vit", "none", 0.0, 0)) >= 60
+
+
+def test_no_training_asks_for_more_than_the_longest_job(planned: Any, full: Study) -> None:
+    run = Run("imagenet", "vit_base_patch16_224", "none", 0.0, 0)
+    assert planned().train_minutes(run) == 24 * 60
+    short = full.compute.model_dump() | {"longest_job_hours": 0.5}
+    assert planned(compute=short).train_minutes(run) == 30
+
+
+def test_jobs_get_gpus_unless_the_study_is_for_the_cpu(planned: Any) -> None:
+    assert (planned().gpus, planned("config/demo.yaml").gpus) == (1, 0)
+    assert planned().job_mem_mb > planned("config/demo.yaml").job_mem_mb
+
+
+def test_a_training_gets_what_its_processes_need_per_node(planned: Any, full: Study) -> None:
+    compute = full.compute.model_dump(mode="json")
+    alone, many = planned(), planned(compute=compute | {"gpus": 4, "nodes": 2, "workers": 16})
+    assert (alone.train_gpus, alone.train_mem_mb) == (1, alone.job_mem_mb)
+    assert (many.gpus, many.train_gpus) == (1, 4)
+    assert many.train_mem_mb == 4 * (6000 + 2500 * 4)
+    run = Run("imagenet", "resnet50", "none", 0.0, 0)
+    long = compute | {"longest_job_hours": 1000}
+    hours = planned(compute=long).train_minutes(run) / 60
+    assert planned(compute=long | {"gpus": 4, "nodes": 2}).train_minutes(run) / 60 == pytest.approx(hours / 8, abs=0.02)
+    assert planned("config/demo.yaml").train_gpus == 0
+
+
+def test_the_kept_configuration_is_named_by_content(full: Study, tmp_path: Path) -> None:
+    kept = keep_config(full, tmp_path)
+    assert keep_config(full, tmp_path) == kept and load_study([kept]) == full
+    other = full.model_copy(update={"label": "other"})
+    assert keep_config(other, tmp_path) != kept
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_jobs_inherit_configuration_python_and_package(
+    full: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("LUAB_CONFIG", "PYTHONPATH"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    for _ in range(2):
+        prepare_jobs(full, checkout=tmp_path / "checkout")
+    assert load_study([os.environ["LUAB_CONFIG"]]) == full
+    assert os.environ["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "checkout")]
+    assert os.environ["PATH"].split(os.pathsep).count(str(Path(sys.executable).parent)) >= 1
+
+
+def test_a_left_lock_is_answered_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["/venv/bin/snakemake", "--profile", "slurm", "--config", "label=two words"]
+    assert lock_hint(command) == ""
+    locks = tmp_path / ".snakemake" / "locks"
+    locks.mkdir(parents=True)
+    (locks / "0.output.lock").touch()
+    assert "    snakemake --profile slurm --config 'label=two words' --unlock\n" in lock_hint(command)
+    assert lock_hint([*command, "-n"]) == lock_hint([*command, "--unlock"]) == ""

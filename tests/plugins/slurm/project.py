@@ -1,0 +1,182 @@
+"""A tiny workflow, run through the plugin on a throwaway cluster."""
+
+import json
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cluster import Cluster
+
+PLUGINS = Path(__file__).parents[3] / "luab" / "plugins"
+QUICK = ["--submitit-poll-seconds", "0.5", "--submitit-queue-seconds", "1", "--submitit-queue-seconds-max", "3"]
+QUICK += ["--submitit-result-grace", "6", "--submitit-retry-seconds", "2", "--latency-wait", "5"]
+# Nothing waits that long on a machine that has nothing else to do.
+PATIENCE_S = 240
+
+# Counts to STEPS at least, twice a second, until the file `go` is there, and saves each fifth step and on a signal:
+# a training in small.
+TRAINER = """
+    import os, signal, sys, time
+    from pathlib import Path
+    state, output, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    told = []
+    signal.signal(signal.SIGUSR2, lambda *_: told.append("USR2"))
+    signal.signal(signal.SIGTERM, lambda *_: told.append("TERM"))
+    done = int(state.read_text()) if state.exists() else 0
+    with open("starts.txt", "a") as file:
+        print(output, done, os.environ["SUBMITIT_RESTARTS"], os.environ["SLURMD_NODENAME"], file=file)
+    while done < steps or not Path("go").exists():
+        time.sleep(0.5)
+        done += 1
+        if told or done % 5 == 0:
+            state.with_suffix(".part").write_text(str(done))
+            state.with_suffix(".part").rename(state)
+        if told:
+            sys.exit(75)
+    output.write_text(str(done))
+"""
+
+# Three jobs that end when the file `go` is there.
+SLEEPER = """
+    rule all:
+        input: expand("out/{i}.txt", i=range(3))
+    rule work:
+        output: "out/{i}.txt"
+        resources: runtime=5, mem_mb=100
+        shell: "echo {wildcards.i} >> starts.txt; while [ ! -e go ]; do sleep 0.2; done; echo {wildcards.i} > {output}"
+"""
+
+
+class Project:
+    """A folder with a Snakefile, and the Snakemake that runs it.
+
+    Args:
+        folder: An empty folder.
+        cluster: Where its jobs run.
+        over: Set when nobody waits for it any longer.
+    """
+
+    def __init__(self, folder: Path, cluster: Cluster, over: threading.Event | None = None) -> None:
+        self.folder = folder
+        self.cluster = cluster
+        self._over = over or threading.Event()
+        self.environment: dict[str, str] = {**cluster.env(), "PYTHONPATH": str(PLUGINS)}
+        # Compiling Snakemake anew for each job would take twice as long as running it.
+        self.environment["PYTHONPYCACHEPREFIX"] = str(folder.parent / "pycache")
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        self.put("trainer.py", TRAINER)
+
+    def put(self, name: str, text: str) -> None:
+        """Writes a file; PYTHON stands for this interpreter."""
+        (self.folder / name).write_text(textwrap.dedent(text).replace("PYTHON", sys.executable))
+
+    def write(self, snakefile: str) -> None:
+        """Writes the Snakefile."""
+        self.put("Snakefile", snakefile)
+
+    def train(self, steps: int, resources: str = "", count: int = 1) -> None:
+        """Writes a sweep of trainings of half a second per step; they end after `go`, not before."""
+        self.write(f"""
+            rule all:
+                input: expand("out/{{i}}.txt", i=range({count}))
+            rule train:
+                output: "out/{{i}}.txt"
+                resources: mem_mb=100, {resources}
+                shell: "PYTHON trainer.py state.{{wildcards.i}} {{output}} {steps}"
+        """)
+
+    def command(self, *arguments: str) -> list[str]:
+        """Snakemake's command line."""
+        start = [sys.executable, "-m", "snakemake", "--executor", "submitit", "--jobs", "20", "--rerun-incomplete"]
+        return [*start, *QUICK, *arguments]
+
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+        """Snakemake in the background; killed at the end if it still lives."""
+        with open(self.folder / "screen.txt", "a") as screen:
+            process = subprocess.Popen(
+                self.command(*arguments),
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=screen,
+                stderr=screen,
+                text=True,
+            )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def run(self, *arguments: str) -> int:
+        """Snakemake to its end; returns its status."""
+        with self.running(*arguments) as process:
+            return self.wait(process)
+
+    def wait(self, process: "subprocess.Popen[str]") -> int:
+        """Waits for Snakemake's end; returns its status."""
+        self.until(lambda: process.poll() is not None, "the end of Snakemake")
+        return process.wait()
+
+    def go(self) -> None:
+        """Lets the jobs end that wait for it."""
+        (self.folder / "go").touch()
+
+    def unlock(self) -> None:
+        """What a user does after a kill: the same command with --unlock."""
+        assert self.run("--unlock") == 0, self.screen
+
+    @property
+    def screen(self) -> str:
+        """All that Snakemake printed."""
+        return (self.folder / "screen.txt").read_text()
+
+    @property
+    def starts(self) -> list[list[str]]:
+        """What the jobs' commands noted when they began, word by word."""
+        path = self.folder / "starts.txt"
+        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+    @property
+    def live(self) -> list[dict[str, Any]]:
+        """The plugin's records of live jobs."""
+        files = sorted((self.folder / ".snakemake/submitit/live").glob("*.json"))
+        return [json.loads(file.read_text()) for file in files]
+
+    @property
+    def history(self) -> dict[str, dict[str, Any]]:
+        """The plugin's records of ended jobs by output; no output may have ended twice."""
+        lines = (self.folder / ".snakemake/submitit/history.jsonl").read_text().splitlines()
+        records = [(name, record) for record in map(json.loads, lines) for name in record["outputs"]]
+        assert len(dict(records)) == len(records), records
+        return dict(records)
+
+    @property
+    def job_ids(self) -> list[str]:
+        """Ids that Snakemake's screen speaks of as submitted; of an array its base."""
+        return re.findall(r"Submitted (?:job|array) (\d+)", self.screen)
+
+    def until(self, condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
+        """Waits for a condition."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert not self._over.is_set(), "the session ends"
+            assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}\n{self.screen[-3000:]}"
+            time.sleep(0.1)
+
+    def wrap(self, name: str, script: str) -> None:
+        """Puts a shell script of that name before Slurm's own program, which it reaches as REAL."""
+        folder = self.folder / "bin"
+        folder.mkdir(exist_ok=True)
+        real = subprocess.run(["which", name], capture_output=True, text=True, check=True).stdout.strip()
+        (folder / name).write_text("#!/bin/sh\n" + textwrap.dedent(script).replace("REAL", real))
+        (folder / name).chmod(0o755)
+        self.environment = {**self.environment, "PATH": f"{folder}:{self.cluster.env()['PATH']}"}

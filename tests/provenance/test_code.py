@@ -1,0 +1,109 @@
+"""Digests of code follow what the code does; run.json tells versions and machine, and no paths."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from luab.provenance import code
+
+
+@pytest.fixture
+def copied(repository: Path, tmp_path: Path) -> Path:
+    """A copy of the package, to edit."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(repository / "luab", tmp_path / "luab", ignore=ignored))
+
+
+def digest(package: Path, module: str) -> str:
+    """The digest that a process gives which imports luab from that copy."""
+    command = f"from luab.provenance.code import code_digest; print(code_digest({module!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", command], cwd=package.parent, capture_output=True, text=True, check=True, env={}
+    )
+    return done.stdout.strip()
+
+
+def test_comments_docstrings_and_layout_change_nothing(copied: Path) -> None:
+    before = digest(copied, "luab.benchmarks.collect")
+    file = copied / "collect.py"
+    lines = file.read_text().split('"""', 2)
+    file.write_text(f'"""Another sentence."""\n\n\n# a comment\n{lines[2]}\n\n\n')
+    assert digest(copied, "luab.benchmarks.collect") == before
+
+
+def test_code_changes_it_and_so_does_code_that_is_imported(copied: Path) -> None:
+    before = digest(copied, "luab.benchmarks.collect")
+    (copied / "collect.py").write_text((copied / "collect.py").read_text() + "\n_A = 1\n")
+    own = digest(copied, "luab.benchmarks.collect")
+    (copied / "files.py").write_text((copied / "files.py").read_text() + "\n_A = 1\n")
+    imported = digest(copied, "luab.benchmarks.collect")
+    assert len({before, own, imported}) == 3
+    assert all(len(text) == 12 and int(text, 16) >= 0 for text in (before, own, imported))
+
+
+def test_a_docstring_alone_in_a_body_may_change(copied: Path) -> None:
+    (copied / "errors.py").write_text((copied / "errors.py").read_text().replace("is wrong;", "is not right;"))
+    (copied / "errors.py").write_text(
+        (copied / "errors.py").read_text().replace("class DataError(LuabError)", "class DataError(LuabError, OSError)")
+    )
+    changed = digest(copied, "luab.errors")
+    assert changed != code.code_digest("luab.errors")
+
+
+def test_code_elsewhere_changes_nothing(copied: Path) -> None:
+    before = digest(copied, "luab.training.train")
+    for name in ("collect.py", "render/tables.py", "demo/world.py", "cli.py"):
+        (copied / name).write_text((copied / name).read_text() + "\n_A = 1\n")
+    assert digest(copied, "luab.training.train") == before
+
+
+def test_a_method_with_a_decorator_or_async_counts_too(copied: Path) -> None:
+    (copied / "new.py").write_text('async def wait() -> None:\n    """One."""\n')
+    one = digest(copied, "luab.new")
+    (copied / "new.py").write_text('async def wait() -> None:\n    """Two."""\n')
+    assert digest(copied, "luab.new") == one
+    (copied / "new.py").write_text('async def wait() -> int:\n    """Two."""\n')
+    assert digest(copied, "luab.new") != one
+
+
+def test_relative_imports_are_followed(copied: Path) -> None:
+    (copied / "new.py").write_text("from . import files\nfrom .metrics import accuracy\n")
+    before = digest(copied, "luab.new")
+    (copied / "files.py").write_text((copied / "files.py").read_text() + "\n_A = 1\n")
+    second = digest(copied, "luab.new")
+    (copied / "metrics" / "accuracy.py").write_text((copied / "metrics" / "accuracy.py").read_text() + "\n_A = 1\n")
+    assert len({before, second, digest(copied, "luab.new")}) == 3
+
+
+def test_what_run_json_says() -> None:
+    told = code.provenance()
+    assert set(told) == {"code", "commit", "versions", "hardware"}
+    assert told["code"] == {
+        "train": code.code_digest(*code.TRAINING),
+        "predict": code.code_digest(*code.PREDICTION),
+    }
+    assert set(told["versions"]) == {"python", *code.PACKAGES}
+    assert told["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert told["hardware"]["cores"] >= 1 and told["hardware"]["processor"]
+    assert str(Path(__file__).resolve().parents[2]) not in json.dumps(told)
+
+
+def test_the_commit_says_whether_files_differ(copied: Path) -> None:
+    command = "from luab.provenance.code import commit; print(commit())"
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(copied.parent)]
+
+    def commit() -> str:
+        done = subprocess.run([sys.executable, "-c", command], cwd=copied.parent, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    for words in (["init", "-q"], ["add", "luab"], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, *words], check=True)
+    clean = commit()
+    assert len(clean) == 40
+    (copied / "files.py").write_text("")  # provenance itself does not need it
+    assert commit() == clean + "+changes"

@@ -1,0 +1,98 @@
+"""What DVC is told of results: numbers, curves, names."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from luab.benchmarks.collect import COLUMNS
+from luab.errors import DataError
+from luab.provenance.dvc import artifact_name, write_curves, write_dvc_file, write_metrics
+from luab.study.paths import Run
+
+RUNS = [Run("imagenet", "resnet50.tv_in1k", "click", 1.0, seed) for seed in (0, 1)]
+
+
+def scores(*cells: tuple[Run, str, str, str, float]) -> pd.DataFrame:
+    rows = [[*run.identity().values(), *cell, 10, "p"] for run, *cell in cells]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def test_metrics_are_means_over_seeds_of_numbers_that_all_have(tmp_path: Path) -> None:
+    of_run = [
+        (RUNS[0], "imagenet_val", "top1", "", 0.5),
+        (RUNS[1], "imagenet_val", "top1", "", 0.75),
+        (RUNS[0], "in9", "bg_gap", "", 0.25),  # of one seed alone: no mean
+        (RUNS[0], "wsol_test", "point_in_box", "", 0.5),
+        (RUNS[1], "wsol_test", "point_in_box", "", 1.0),
+        (RUNS[0], "wsol_test", "point_in_box", "large", 0.1),  # a detail, not the number
+        (Run("imagenet", "resnet50.tv_in1k", "random", 1.0, 0), "imagenet_val", "top1", "", 0.0),
+        (Run("imagenet", "resnet50.tv_in1k", "click", 0.1, 0), "imagenet_val", "top1", "", 0.0),
+    ]
+    write_metrics(scores(*of_run), {tmp_path / "m.json": RUNS})
+    found = json.loads((tmp_path / "m.json").read_text())
+    assert found == {"seeds": 2, "imagenet_val": 0.625, "wsol_test.point_in_box": 0.75}
+
+
+def test_metrics_of_a_run_without_scores_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"click-1/seed0.*Collect the scores again"):
+        write_metrics(scores(), {tmp_path / "m.json": RUNS})
+
+
+def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
+    logs = [tmp_path / f"{run.seed}.csv" for run in RUNS]
+    logs[0].write_text("epoch,lr,loss,classification,byproduct\n0,1,3,2,1\n1,1,2,1.5,0.5\n")
+    logs[1].write_text("epoch,lr,loss,classification,byproduct\n0,1,7,4,3\n1,1,3,2.5,0.5\n")
+    baseline = [Run("imagenet", "resnet50.tv_in1k", "none", 0.0, 0)]
+    write_curves(tmp_path / "c.csv", {tuple(RUNS): logs, tuple(baseline): logs[:1]})
+    assert (tmp_path / "c.csv").read_text().splitlines() == [
+        "dataset,backbone,supervision,epoch,classification,byproduct,seeds",
+        "imagenet,resnet50.tv_in1k,click,0,3,2,2",
+        "imagenet,resnet50.tv_in1k,click,1,2,0.5,2",
+        "imagenet,resnet50.tv_in1k,none,0,2,,1",
+        "imagenet,resnet50.tv_in1k,none,1,1.5,,1",
+    ]
+
+
+@pytest.mark.parametrize("text", [None, "", "epoch,loss\n0,1\n"])
+def test_curves_without_a_log_are_refused(tmp_path: Path, text: str | None) -> None:
+    log = tmp_path / "log.csv"
+    if text is not None:
+        log.write_text(text)
+    with pytest.raises(DataError, match=r"log.csv: expected .*Train the run"):
+        write_curves(tmp_path / "c.csv", {(RUNS[0],): [log]})
+    assert not (tmp_path / "c.csv").exists()
+
+
+def test_names_are_those_that_dvc_allows() -> None:
+    from dvc.repo.artifacts import name_is_compatible
+
+    odd = Run("coco", "vit_tiny.Deit_IN1k", "click_shared", 0.1, 2)
+    assert artifact_name(odd) == "coco-vit-tiny-deit-in1k-click-shared-seed2"
+    assert name_is_compatible(artifact_name(odd)) and not name_is_compatible("vit.tiny")
+
+
+def test_the_file_is_one_that_dvc_reads(tmp_path: Path) -> None:
+    from dvc.schema import COMPILED_MULTI_STAGE_SCHEMA
+
+    models = {run: tmp_path / "runs" / run.folder / "model.safetensors" for run in RUNS}
+    metrics = [tmp_path / "metrics" / "a.json"]
+    write_dvc_file(
+        tmp_path / "dvc.yaml", models, metrics, tmp_path / "tables" / "s.csv", tmp_path / "c.csv", "demo world"
+    )
+    text = (tmp_path / "dvc.yaml").read_text()
+    content = COMPILED_MULTI_STAGE_SCHEMA(yaml.safe_load(text))
+    first = content["artifacts"]["imagenet-resnet50-tv-in1k-click-seed0"]
+    assert first["path"] == "runs/imagenet/resnet50.tv_in1k/click-1/seed0/model.safetensors"
+    assert first["type"] == "model" and "demo-world" in first["labels"] and "lambda 1, seed 0" in first["desc"]
+    assert content["metrics"] == ["metrics/a.json"] and str(tmp_path) not in text and "stages" not in content
+
+
+def test_names_that_are_one_to_dvc_are_refused(tmp_path: Path) -> None:
+    pair = [Run("imagenet", name, "none", 0.0, 0) for name in ("a_b", "a.b")]
+    with pytest.raises(DataError, match=r"a\.b, a_b"):
+        write_dvc_file(
+            tmp_path / "dvc.yaml", {run: tmp_path / run.folder for run in pair}, [], tmp_path / "s", tmp_path / "c", ""
+        )

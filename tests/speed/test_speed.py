@@ -1,0 +1,108 @@
+"""The side-by-side measurements run and write what they measured; how fast is not tested."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def benchmark_of(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv("COLUMNS", "200")
+    threads = torch.get_num_threads()
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", REPOSITORY / "speed" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    torch.set_num_threads(threads)
+
+
+def test_the_loaders_benchmark_runs_on_drawn_images(benchmark_of, tmp_path, capsys):
+    benchmark_of("loader").main(["--n", "32", "--runs", "1", "--no-memory", "--out", str(tmp_path)])
+    report = json.loads((tmp_path / "loader.json").read_text())
+    assert report["images"] == "32 drawn JPEGs, 32 read per run" and len(report["images_per_s_per_core"]) == 9
+    assert report["ratio_to_official"]["official transform"] == 1
+    assert report["pixels"]["mean"] < 0.2 and report["pixels"]["values"] == 3 * 32 * 3 * 224 * 224
+    assert (tmp_path / "loader.png").stat().st_size > 5000
+    assert "x official transform" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("recipe", ["resnet", "beyond"])
+def test_the_trainings_benchmark_runs_in_tiny_form(benchmark_of, tmp_path, capsys, recipe):
+    benchmark_of("training").main(
+        ["--tiny", "--runs", "1", "--recipe", f"config/recipes/{recipe}.yaml", "--out", str(tmp_path)]
+    )
+    report = json.loads((tmp_path / "training.json").read_text())
+    assert list(report["overhead"]) == sorted(["timm, plain loop", "luab, baseline", "luab, click"])
+    assert report["overhead"]["timm, plain loop"] == 0
+    if report["device"] == "cpu":
+        assert "GPU figures are not measured yet" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_trainings_benchmark_runs_on_coco(benchmark_of, tmp_path):
+    recipe = ["--recipe", "config/recipes/coco_resnet.yaml", "--dataset", "coco"]
+    benchmark_of("training").main(["--tiny", "--runs", "1", *recipe, "--out", str(tmp_path)])
+    report = json.loads((tmp_path / "training.json").read_text())
+    assert report["dataset"] == "coco" and list(report["overhead"]) == ["luab, baseline", "luab, click"]
+    assert report["overhead"]["luab, baseline"] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="files are dropped from memory on Linux alone")
+def test_the_feedings_benchmark_runs_in_tiny_form(benchmark_of, tmp_path, capsys):
+    feeding = benchmark_of("feeding")
+    feeding.main(["--tiny", "--runs", "1", "--out", str(tmp_path)])
+    report = json.loads((tmp_path / "feeding.json").read_text())
+    names = {"timm's loader, plain loop", "luab, exact", "luab, fast"}
+    from_disk = {f"{name}, from disk" for name in names}
+    from_memory = {f"{name}, from memory" for name in names if Path("/dev/shm").is_dir()}
+    assert set(report["images_per_s"]) == {"luab, one batch in memory"} | from_disk | from_memory
+    assert all(rate > 0 for rates in report["images_per_s"].values() for rate in rates)
+    assert "of one batch's rate" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_rate_of_timms_script_is_read_from_its_log(benchmark_of):
+    feeding = benchmark_of("feeding")
+    line = (
+        "Train: 0 [{:>4d}/4 ( 25%)]  Loss: 6.95 (6.93)  Time: 0.200s, {:>7.2f}/s  (0.200s,   40.00/s)  "
+        "LR: 1.000e-01  Data: 0.010 (0.010)"
+    )
+    log = "\n".join(line.format(k, rate) for k, rate in enumerate([1.0, 40.0, 60.0, 1234.5]))
+    # Steps of 8 images at 40/s and 60/s take 8 / 40 + 8 / 60 = 1 / 3 s: 16 images in 1 / 3 s.
+    assert feeding.rate_of_log("\n".join(log.splitlines()[:3]), 1) == pytest.approx(48)
+    assert feeding.rate_of_log(log, 3) == 1234.5
+    with pytest.raises(SystemExit, match="told of 4 steps, expected more than 4"):
+        feeding.rate_of_log(log, 4)
+
+
+def test_every_image_of_an_epoch_is_a_link_to_its_file_or_to_one_copy(benchmark_of, tmp_path):
+    feeding, root = benchmark_of("feeding"), tmp_path / "root"
+    (root / "n01").mkdir(parents=True)
+    (root / "n01" / "a.JPEG").write_bytes(b"jpeg")
+    rows = pd.DataFrame({"image_id": ["0", "1"], "path": ["n01/a.JPEG"] * 2, "labels": [[0]] * 2})
+    for name, in_memory in {"disk": False, "memory": True}.items():
+        found = feeding.laid_out(root, rows, tmp_path / name, in_memory)
+        assert found["path"].tolist() == ["n01/0.JPEG", "n01/1.JPEG"]
+        targets = {(tmp_path / name / "train" / path).resolve() for path in found["path"]}
+        kept = tmp_path / "memory" / "copies" / "n01" / "a.JPEG" if in_memory else root / "n01" / "a.JPEG"
+        assert targets == {kept.resolve()} and kept.read_bytes() == b"jpeg"
+
+
+def test_files_that_memory_has_no_room_for_are_left_out_and_told(benchmark_of, tmp_path, capsys, monkeypatch):
+    feeding = benchmark_of("feeding")
+    (tmp_path / "a").write_bytes(b"1234")
+    monkeypatch.setattr(feeding, "_MEMORY_FILES", tmp_path / "absent")
+    assert not feeding.fits_into_memory([tmp_path / "a"])
+    assert "'from memory' is left out" in capsys.readouterr().err
+    monkeypatch.setattr(feeding, "_MEMORY_FILES", tmp_path)
+    assert feeding.fits_into_memory([tmp_path / "a"])

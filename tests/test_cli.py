@@ -1,0 +1,179 @@
+"""The command line: help, names of runs, where the configuration comes from, and errors of one paragraph."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from luab import cli
+from luab.errors import ConfigError
+from luab.study.config import load_study
+from luab.study.paths import Run
+
+COMMANDS = sorted(command.name or command.callback.__name__ for command in cli.app.registered_commands)  # type: ignore[union-attr]
+STAGES = {"fetch", "verify", "unpack", "index", "manifest", "targets", "pack", "train", "predict", "score", "collect"}
+
+
+def luab(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    root = str(Path(__file__).resolve().parents[1])
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("LUAB_")}
+    return subprocess.run(
+        [sys.executable, "-m", "luab", *arguments],
+        cwd=cwd,
+        env=kept | {"PYTHONPATH": root} | env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_every_stage_has_a_command() -> None:
+    assert set(COMMANDS) >= STAGES | {"status", "doctor", "plan", "headline", "docs", "demo-world"}
+
+
+@pytest.mark.parametrize(
+    "words", [[], *([name] for name in COMMANDS), ["render"], ["render", "table"], ["render", "figure"]]
+)
+def test_help_is_there_for_everything(words: list[str]) -> None:
+    shown = CliRunner().invoke(cli.app, [*words, "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"})
+    assert shown.exit_code == 0, shown.output
+    assert "Usage:" in shown.output
+    listed = [name for name in [*COMMANDS, "render"] if not words and f" {name} " not in shown.output]
+    assert listed == []
+
+
+def test_help_has_one_line_of_text_each() -> None:
+    for command in [*cli.app.registered_commands, *cli.render_app.registered_commands]:
+        assert (command.callback.__doc__ or "").strip().endswith(".")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["imagenet/resnet50/click-0.1/seed2", "imagenet/resnet50/click-0.1/seed2/"])
+def test_a_run_is_named_by_its_folder(name: str) -> None:
+    assert cli.run_of(name) == Run("imagenet", "resnet50", "click", 0.1, 2)
+    assert cli.run_of(name).folder == name.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "resnet50",
+        "imagenet/resnet50/click/seed0",
+        "imagenet/resnet50/click-1/0",
+        "imagenet/r/click-x/seed0",
+        "imagenet/r/click-1/seedx",
+    ],
+)
+def test_another_name_is_refused_with_an_example(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"imagenet/resnet50/click-1/seed0"):
+        cli.run_of(name)
+
+
+def test_configuration_is_laid_over_the_default(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)
+    monkeypatch.delenv("LUAB_CONFIG", raising=False)
+    assert cli.study_of(None) == load_study(["config/config.yaml"])
+    demo = load_study(["config/config.yaml", "config/demo.yaml"])
+    assert cli.study_of([Path("config/demo.yaml")]) == demo
+    assert cli.study_of([Path("config/config.yaml"), Path("config/demo.yaml")]) == demo
+
+
+def test_jobs_take_the_configuration_of_their_workflow(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository)
+    kept = tmp_path / "kept.yaml"
+    demo = load_study(["config/config.yaml", "config/demo.yaml"])
+    kept.write_text(demo.dump())
+    monkeypatch.setenv("LUAB_CONFIG", str(kept))
+    assert cli.study_of(None) == demo
+    assert cli.study_of([Path("config/config.yaml")]).demo is None  # what is asked for by hand wins
+
+
+def test_an_error_is_a_paragraph_on_a_terminal(repository: Path) -> None:
+    master, terminal = pty.openpty()
+    done = subprocess.Popen(
+        [sys.executable, "-m", "luab", "train", "nonsense"], cwd=repository, stderr=terminal, stdout=terminal
+    )
+    os.close(terminal)
+    said = b""
+    try:
+        while part := os.read(master, 4096):
+            said += part
+    except OSError:  # how Linux says that the other end is gone
+        pass
+    assert done.wait(60) == 1
+    os.close(master)
+    text = said.decode().replace("\r\n", "\n").strip()
+    assert text.startswith("ConfigError: ") and "Traceback" not in text and "\n\n" not in text
+
+
+def test_a_log_tells_where_and_ends_with_the_reason(repository: Path) -> None:
+    done = luab("train", "nonsense", cwd=repository)
+    assert done.returncode == 1 and done.stdout == ""
+    where, _, reason = done.stderr.rstrip().splitlines()
+    assert where.startswith("raised by cli.py:") and where.endswith(" main")
+    assert reason.startswith("ConfigError: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fetch", "imagenet_abc"], ["no archive is called 'imagenet_abc'", "imagenet_ab"]),
+        (["unpack", "imagenet_abc"], ["imagenet_abc", "config/archives.yaml"]),
+        (["demo-world"], ["no `demo` section", "--config config/demo.yaml"]),
+        (["status", "--config", "config/nothing.yaml"], ["config/nothing.yaml", "No such file"]),
+        (["manifest", "imagenet_train"], ["paths.imagenet is not set", "image-net.org"]),
+        (["index"], ["imagenet_ab.json", "Run the step that writes it"]),
+        (["collect"], ["missing: imagenet/", "and"]),
+    ],
+)
+def test_what_cannot_be_done_is_said(repository: Path, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    for name in ("config", "luab"):
+        (tmp_path / name).symlink_to(repository / name)
+    done = luab(*arguments, cwd=tmp_path)
+    assert done.returncode == 1, done.stdout
+    last = done.stderr.strip().split("\n\n")[-1]
+    assert [word for word in words if word not in last] == [], last
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "luab"]
+
+
+@pytest.mark.parametrize(
+    ("modules", "unwanted"),
+    [
+        ("luab.cli", {"torch", "timm", "pandas", "matplotlib", "pyarrow", "snakemake", "requests", "lxml", "scipy"}),
+        (
+            "luab.training.train, luab.predict",
+            {"snakemake", "dvc", "submitit", "matplotlib", "seaborn", "typer"},
+        ),
+        ("luab.benchmarks.score, luab.benchmarks.collect", {"torch", "timm", "matplotlib", "snakemake"}),
+        ("luab.render.tables", {"torch", "timm", "snakemake"}),
+    ],
+)
+def test_a_stage_loads_only_what_it_needs(repository: Path, modules: str, unwanted: set[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, {modules}; print(*sys.modules)"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert unwanted & set(done.stdout.split()) == set()
+
+
+def test_doctor_ends_with_1_where_something_is_missing(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
+    monkeypatch.chdir(repository)
+    monkeypatch.setattr("luab.commands.doctor.examine", lambda study: False)
+    assert CliRunner().invoke(cli.app, ["doctor"]).exit_code == 1
+    monkeypatch.setattr("luab.commands.doctor.examine", lambda study: True)
+    assert CliRunner().invoke(cli.app, ["doctor"]).exit_code == 0
+
+
+def test_plan_tells_trainings_and_an_estimate(repository: Path) -> None:
+    done = luab("plan", cwd=repository, COLUMNS="160")
+    assert done.returncode == 0
+    assert "141 trainings" in done.stdout and "ESTIMATE" in done.stdout

@@ -1,0 +1,93 @@
+"""Trainings that are killed and warned at random moments, again and again, end with the bytes of an unbroken one.
+
+LUAB_KILLS=500 asks for more interruptions than the default, LUAB_KILLS_SEED repeats those of an earlier run.
+"""
+
+import dataclasses
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from luab.files import file_sha256
+from luab.study.paths import Run
+from luab.training.heartbeat import read_attempts, read_progress
+
+KILLS = int(os.environ.get("LUAB_KILLS", "18"))
+SEED = int(os.environ.get("LUAB_KILLS_SEED") or time.time_ns() % 100_000)
+AT_ONCE = 4  # a training is interrupted at most so often before it may finish
+MOST_S = 15.0  # per case, unless more is asked for
+
+VIT = Run("imagenet", "test_vit", "click", 1.0, 0)
+CNN = dataclasses.replace(VIT, backbone="test_resnet")
+NOISY = {"drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "ema_decay": 0.9, "clip_grad": 1.0}
+CLOSE = {"ema_decay": 0.9, "channels_last": True}
+
+
+def _products(study, run):
+    folder = study.layout.run(run)
+    return file_sha256(folder / "model.safetensors"), (folder / "log.csv").read_bytes()
+
+
+def _interruption(dice, processes, seconds):
+    number = dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR2])
+    rank = None if number != signal.SIGKILL and dice.random() < 0.3 else dice.randrange(processes)
+    return {"signal": number, "rank": rank, "after_s": dice.uniform(0, seconds)}
+
+
+@pytest.mark.parametrize(
+    ("run", "compute", "recipe"),
+    [
+        pytest.param(VIT, {"workers": 2}, NOISY, id="one process, EMA, mixup, loaders"),
+        pytest.param(VIT, {"workers": 2, "gpus": 2}, NOISY, id="two processes, EMA, mixup, loaders"),
+        pytest.param(CNN, {"gpus": 2, "images_per_process": 2}, CLOSE, id="two processes, two steps each"),
+    ],
+)
+def test_interrupted_trainings_end_with_the_same_bytes(toy_study, trainings, tmp_path, run, compute, recipe):
+    dice = random.Random(f"{SEED} {compute}")
+    print(f"LUAB_KILLS_SEED={SEED}")
+    recipe = recipe | {"epochs": 4}
+    unbroken = toy_study(run.backbone, recipe=recipe, compute=compute, paths={"results": str(tmp_path / "whole")})
+    # The states' time is part of what is repeated: with none, hardly a kill would fall into a write.
+    whole = trainings(unbroken, run, states_s=0.1)
+    assert whole.fine, whole
+    expected, seconds = _products(unbroken, run), whole.seconds
+    kills, trial, end = 0, 0, time.monotonic() + (MOST_S if "LUAB_KILLS" not in os.environ else 1e9)
+    while kills < KILLS // 3 and time.monotonic() < end:
+        study = toy_study(run.backbone, recipe=recipe, compute=compute, paths={"results": str(tmp_path / str(trial))})
+        hurts, starts = [], 0
+        for _ in range(dice.randint(1, AT_ONCE)):
+            hurts.append(_interruption(dice, compute.get("gpus", 1), seconds))
+            ended = trainings(study, run, (hurts[-1],), states_s=0.1)
+            starts += 1
+            if ended.fine or time.monotonic() > end:
+                break
+            kills += 1
+            said = " ".join(ended.messages)
+            lost = "LostProcess" in said or -signal.SIGKILL in ended.codes
+            warned = "Stopped: " in said or ended.codes[0] == 0  # all was written, another process died on its way out
+            assert lost if hurts[-1]["signal"] == signal.SIGKILL else warned, (hurts[-1], ended)
+        last = trainings(study, run, states_s=0.1) if not ended.fine else ended
+        assert last.fine, (SEED, hurts, last)
+        assert _products(study, run) == expected, (SEED, hurts)
+        folder = study.layout.run(run)
+        left = {path.name for path in folder.iterdir()}
+        assert left == {"attempts.jsonl", "log.csv", "model.safetensors", "progress.json", "run.json"}
+        _told_of_it(folder, starts)
+        trial += 1
+    print(f"{kills} interruptions in {trial} trainings")
+    assert kills > 0
+
+
+def _told_of_it(folder, starts):
+    """progress.json and attempts.jsonl agree with what happened."""
+    seen = read_progress(folder)
+    assert seen is not None and (seen.state, seen.done, seen.total) == ("finished", seen.total, seen.epochs * 3)
+    lines = read_attempts(folder)
+    assert len(lines) % 2 == 0
+    assert [line["event"] for line in lines] == ["start", "end"] * (len(lines) // 2)
+    assert 1 <= len(lines) // 2 <= starts + 1 and lines[-1]["outcome"] == "finished"
+    for before, after in zip(lines[1::2], lines[2::2], strict=False):
+        assert before["time"] <= after["time"] and after["step"] <= seen.total

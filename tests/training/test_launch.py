@@ -1,0 +1,187 @@
+"""`luab train` with two processes, through torchrun: it trains, is warned, loses one, and says so in a sentence."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from luab.errors import ConfigError, DataError, JobError
+from luab.files import file_sha256, write_json
+from luab.study.paths import Run
+from luab.training import processes
+from luab.training.heartbeat import read_attempts, read_progress
+
+RUN = Run("imagenet", "test_resnet", "click", 1.0, 0)
+LIMIT_S = 240
+
+
+class Launched:
+    """One `luab train` in a session of its own."""
+
+    def __init__(self, study, folder):
+        config = folder / "study.yaml"
+        config.write_text(study.dump())
+        self.notes, self.log = study.layout.run(RUN), folder / "log.txt"
+        path = os.pathsep.join(
+            filter(None, [str(Path(processes.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        )
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "luab", "train", RUN.folder],
+                env={**os.environ, "LUAB_CONFIG": str(config), "PYTHONPATH": path},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.pids: set[int] = set()
+
+    def pid(self, rank):
+        """The process of a rank, once it trains."""
+        end = time.monotonic() + LIMIT_S
+        while time.monotonic() < end and self.process.poll() is None:
+            self.pids |= set(self._pids().values())
+            seen = read_progress(self.notes)
+            if rank in self._pids() and seen is not None and seen.state == "training":
+                return self._pids()[rank]
+            time.sleep(0.05)
+        raise AssertionError(self.log.read_text())
+
+    def _pids(self):
+        for notes in self.notes.glob(".notes-*"):
+            with contextlib.suppress(OSError, ValueError):
+                return processes._pids(notes)
+        return {}
+
+    def end(self):
+        """Exit status and log; nothing may be left."""
+        code = self.process.wait(LIMIT_S)
+        left = [pid for pid in self.pids if processes._alive(pid)]
+        assert left == [], (left, self.log.read_text())
+        return code, self.log.read_text()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for pid in {self.process.pid, *self.pids, *self._pids().values()}:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        self.process.wait(LIMIT_S)
+
+
+@pytest.mark.slow
+def test_two_processes_are_warned_killed_and_finish_with_the_same_bytes(toy_study, trainings, tmp_path):
+    settings = {"compute": {"gpus": 2, "workers": 2}, "recipe": {"epochs": 24, "ema_decay": 0.9}}
+    study = toy_study(**settings)
+    folder = study.layout.run(RUN)
+    with Launched(study, tmp_path) as told:
+        assert told.pid(0) and told.pid(1)
+        told.process.send_signal(signal.SIGUSR2)
+        code, log = told.end()
+    assert code == 1 and "Traceback" not in log and "torch.distributed" not in log, log
+    assert "batch 8 = 2 processes x 4 images x 1 step" in log
+    last = log.rstrip().splitlines()[-1]
+    assert last.startswith(f"JobError: {RUN.folder}: stopped by SIGUSR2 at epoch") and "goes on from there" in last
+    with Launched(study, tmp_path) as hurt:
+        os.kill(hurt.pid(1), signal.SIGKILL)
+        code, log = hurt.end()
+    assert code == 1 and "Traceback" not in log, log
+    last = log.rstrip().splitlines()[-1]
+    assert last.startswith("JobError: Process 2 of 2 of this training was ended by SIGKILL"), log
+    with Launched(study, tmp_path) as whole:
+        code, log = whole.end()
+    assert code == 0, log
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"attempts.jsonl", "log.csv", "model.safetensors", "progress.json", "run.json"}
+    outcomes = [line["outcome"] for line in read_attempts(folder) if line["event"] == "end"]
+    assert outcomes[0] == "stopped" and outcomes[1] in ("failed", "lost") and outcomes[2] == "finished"
+    unbroken = toy_study(**settings, paths={"results": str(tmp_path / "unbroken")})
+    assert trainings(unbroken, RUN).fine
+    for name in ("model.safetensors", "log.csv"):
+        assert file_sha256(folder / name) == file_sha256(unbroken.layout.run(RUN) / name)
+
+
+@pytest.mark.slow
+def test_an_error_of_all_processes_is_one_paragraph(toy_study, tmp_path):
+    study = toy_study(compute={"gpus": 2}, paths={"imagenet": str(tmp_path / "nothing")})
+    with Launched(study, tmp_path) as wrong:
+        code, log = wrong.end()
+    assert code == 1 and "Traceback" not in log and "torch.distributed" not in log, log
+    last = log.rstrip().splitlines()[-1]
+    assert last.startswith("DataError: ") and "30 of the 30 images looked at are missing" in last
+    assert log.count("images looked at are missing") == 1
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    """A folder of notes."""
+    monkeypatch.setenv("LUAB_NOTES", str(tmp_path))
+    return tmp_path
+
+
+def _left(notes, name, **content):
+    write_json(notes / f"{name}.json", {"time": 0.0} | content)
+
+
+def test_the_reason_is_the_one_who_knows(notes, monkeypatch, capsys):
+    _left(notes, "error-0", kind="JobError", lost=True, text="lost contact", time=1.0)
+    assert "lost contact" in str(processes._reason(notes, 1, [], 2))
+    _left(notes, "failure-1", rank=1, code=-9, time=2.0)
+    assert "Process 2 of 2 of this training was ended by SIGKILL; mostly the memory" in str(
+        processes._reason(notes, 1, [], 2)
+    )
+    monkeypatch.setenv("RANK", "1")
+    assert processes.note(DataError("a.jpg is gone"), "dataset.py:1 open")
+    reason = processes._reason(notes, 1, [], 2)
+    assert isinstance(reason, DataError) and str(reason) == "a.jpg is gone"
+    assert "process 2: raised by dataset.py:1 open" in capsys.readouterr().err
+
+
+def test_a_crash_and_an_early_warning_are_told_apart(notes):
+    assert "could not be started" in str(processes._reason(notes, 3, [], 2))
+    assert "Stopped by SIGTERM before the training began" in str(processes._reason(notes, 1, [signal.SIGTERM], 2))
+    _left(notes, "failure-0", rank=0, code=1)
+    assert "ended with status 1; its last words stand above" in str(processes._reason(notes, 1, [], 2))
+
+
+def test_without_a_launcher_nothing_is_noted(monkeypatch):
+    monkeypatch.delenv("LUAB_NOTES", raising=False)
+    assert not processes.note(JobError("x"), "")
+
+
+def test_several_nodes_need_a_job_with_as_many(toy_study, monkeypatch, tmp_path):
+    compute = toy_study(compute={"nodes": 2}).compute
+    for name in ("SLURM_JOB_ID", "SLURM_JOB_NUM_NODES", "SLURM_CPUS_PER_TASK", "SLURM_NODEID"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match=r"no Slurm job around this command.*salloc --nodes=2"):
+        processes._command(compute)
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
+    with pytest.raises(ConfigError, match="Slurm job 41 with 1"):
+        processes._command(compute)
+
+
+def test_one_agent_per_node_is_started_by_srun(toy_study, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    monkeypatch.setenv("SLURM_NODEID", "0")
+    command = processes._command(toy_study(compute={"nodes": 2, "gpus": 2}).compute)
+    assert command[:7] == [
+        "srun",
+        "--overlap",
+        "--nodes=2",
+        "--ntasks=2",
+        "--ntasks-per-node=1",
+        "--kill-on-bad-exit=1",
+        "--cpus-per-task=6",
+    ]
+    told = dict(zip(command[10::2], command[11::2], strict=True))
+    assert told["--nnodes"] == "2" and told["--nproc-per-node"] == "2" and told["--max-restarts"] == "0"
+    assert 20041 <= int(told["--master-port"]) < 20141

@@ -1,0 +1,235 @@
+"""Trainings that are warned, killed or misled: they go on bit for bit, or end with one sentence."""
+
+import dataclasses
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import luab.training.train
+import luab.training.trainer
+from luab.errors import ConfigError, DataError, JobError
+from luab.files import file_sha256
+from luab.study.paths import Run
+from luab.training.heartbeat import ATTEMPTS, PROGRESS
+
+VIT = Run("imagenet", "test_vit", "click", 1.0, 0)
+CNN = dataclasses.replace(VIT, backbone="test_resnet")
+VIT_RECIPE = {"drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "ema_decay": 0.9, "clip_grad": 1.0}
+
+
+def _everywhere(number, step):
+    """Before a step, a signal to the process and its loader processes."""
+    return ({"signal": number, "rank": None, "at_step": step},)
+
+
+def _products(study, run):
+    folder = study.layout.run(run)
+    return file_sha256(folder / "model.safetensors"), (folder / "log.csv").read_text()
+
+
+def _names(folder):
+    """What lies in a run's folder, but for what tells of its progress."""
+    return sorted(path.name for path in folder.iterdir() if path.name not in (PROGRESS, ATTEMPTS))
+
+
+@pytest.fixture(scope="module")
+def unbroken():
+    """Products of unbroken trainings, by backbone."""
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("run", "step", "workers", "number"),
+    [
+        (VIT, 0, 0, signal.SIGTERM),
+        (VIT, 4, 2, signal.SIGTERM),
+        (CNN, 2, 0, signal.SIGUSR2),  # the last batch of the first epoch
+        (CNN, 3, 2, signal.SIGTERM),
+        (CNN, 5, 0, signal.SIGTERM),  # the last batch of all
+    ],
+)
+def test_a_warned_training_goes_on_bit_for_bit(toy_study, trainings, unbroken, run, step, workers, number, tmp_path):
+    recipe = VIT_RECIPE if run is VIT else {}
+    if run not in unbroken:
+        whole = toy_study(run.backbone, recipe=recipe, paths={"results": str(tmp_path / "whole")})
+        assert trainings(whole, run).fine
+        unbroken[run] = _products(whole, run)
+    study = toy_study(run.backbone, recipe=recipe, compute={"workers": workers})
+    folder = study.layout.run(run)
+    warned = trainings(study, run, _everywhere(number, step))
+    assert warned.codes == [1] and warned.messages[0].startswith("Stopped:"), warned
+    assert signal.Signals(number).name in warned.messages[0] and "goes on from there" in warned.messages[0]
+    assert _names(folder) == ["state.pt"]
+    assert trainings(study, run).fine
+    assert _products(study, run) == unbroken[run]
+    assert _names(folder) == ["log.csv", "model.safetensors", "run.json"]
+
+
+@pytest.mark.parametrize("replaced", [1, 2, 3, 6, 7])
+def test_a_killed_training_goes_on_from_its_last_state(toy_study, trainings, unbroken, tmp_path, replaced):
+    """Also when it is killed between the two renames that put a state in place."""
+    if CNN not in unbroken:
+        whole = toy_study(paths={"results": str(tmp_path / "whole")})
+        assert trainings(whole, CNN).fine
+        unbroken[CNN] = _products(whole, CNN)
+    study = toy_study()
+    folder = study.layout.run(CNN)
+    hurt = {"signal": signal.SIGKILL, "rank": 0, "at_replace": replaced}
+    assert trainings(study, CNN, (hurt,), states_s=-1.0).codes == [-signal.SIGKILL]
+    left = _names(folder)
+    assert left[0].startswith(".state-") and set(left[1:]) <= {"state.pt", "state-previous.pt"}
+    assert len(left) == min(replaced, 3) - (replaced > 2 and replaced % 2 == 1)
+    assert trainings(study, CNN).fine
+    assert _products(study, CNN) == unbroken[CNN]
+    assert _names(folder) == ["log.csv", "model.safetensors", "run.json"]
+
+
+@pytest.mark.parametrize("other", [{"recipe": {"lr": 0.001}}, {"compute": {"images_per_process": 4}}])
+def test_a_state_of_another_configuration_is_not_taken_up(toy_study, trainings, other, capfd):
+    study = toy_study()
+    assert not trainings(study, CNN, _everywhere(signal.SIGTERM, 1)).fine
+    result = luab.training.train.train(toy_study(**other), CNN)
+    assert "of another recipe, data set or number of processes; this training starts anew" in capfd.readouterr().err
+    assert len((study.layout.run(CNN) / "log.csv").read_text().splitlines()) == 3
+    assert result["attempts"]["starts"] == 2
+
+
+def test_a_damaged_state_is_passed_over_for_the_one_before(toy_study, trainings, unbroken, tmp_path, capfd):
+    if CNN not in unbroken:
+        whole = toy_study(paths={"results": str(tmp_path / "whole")})
+        assert trainings(whole, CNN).fine
+        unbroken[CNN] = _products(whole, CNN)
+    study = toy_study()
+    folder = study.layout.run(CNN)
+    assert not trainings(study, CNN, _everywhere(signal.SIGTERM, 3), states_s=-1.0).fine
+    assert _names(folder) == ["state-previous.pt", "state.pt"]
+    state = folder / "state.pt"
+    state.write_bytes(state.read_bytes()[:-300])
+    luab.training.train.train(study, CNN)
+    assert "state.pt: damaged; going on from the one before, state-previous.pt" in capfd.readouterr().err
+    assert _products(study, CNN) == unbroken[CNN]
+
+
+def test_two_damaged_states_are_an_error(toy_study, trainings):
+    study = toy_study()
+    folder = study.layout.run(CNN)
+    assert not trainings(study, CNN, _everywhere(signal.SIGTERM, 3), states_s=-1.0).fine
+    for name in ("state.pt", "state-previous.pt"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-300])
+    with pytest.raises(DataError, match=r"state\.pt: .*is damaged.*Remove it"):
+        luab.training.train.train(study, CNN)
+
+
+def test_a_damaged_state_is_named(toy_study):
+    study = toy_study()
+    state = study.layout.run(CNN) / "state.pt"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(DataError, match=r"state\.pt: .*Remove it; the training then starts anew"):
+        luab.training.train.train(study, CNN)
+
+
+def test_a_loss_that_is_not_finite_names_quantity_and_step(toy_study):
+    study = toy_study(recipe={"lr": 1e18, "optimizer": "sgd", "warmup_epochs": 0, "epochs": 4})
+    with pytest.raises(JobError, match=r"(classification|byproduct) became (nan|inf) in step \d+ \(epoch \d"):
+        luab.training.train.train(study, CNN)
+    assert _names(study.layout.run(CNN)) == []
+
+
+def test_weights_that_are_not_finite_are_never_written(toy_study, monkeypatch):
+    study = toy_study(recipe={"epochs": 1, "warmup_epochs": 0})
+    update = luab.training.trainer.Trainer._update
+
+    def updating(trainer):
+        update(trainer)
+        if trainer.done == 2:
+            trainer.model.byproduct.bias.data[0] = float("nan")  # what an infinite last gradient leaves
+
+    monkeypatch.setattr(luab.training.trainer.Trainer, "_update", updating)
+    with pytest.raises(JobError, match=r"byproduct\.bias holds NaN"):
+        luab.training.train.train(study, CNN)
+    assert _names(study.layout.run(CNN)) == []
+
+
+@pytest.fixture
+def broken_world(toy_world: Path, tmp_path: Path) -> Path:
+    """A copy of the toy world to break."""
+    return Path(shutil.copytree(toy_world, tmp_path / "broken"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_jpeg_is_named_with_its_row(toy_study, broken_world, workers):
+    file = broken_world / "imagenet/train/n01443537/n01443537_3.JPEG"
+    file.write_bytes(file.read_bytes()[:200])
+    study = toy_study(world=broken_world, compute={"workers": workers})
+    with pytest.raises(DataError) as caught:
+        luab.training.train.train(study, CNN)
+    text = str(caught.value)
+    assert text.startswith(f"{file} (row 13 of the training manifest): expected an image")
+    assert "Traceback" not in text and len(text.splitlines()) == 1
+    assert _names(study.layout.run(CNN)) == []
+
+
+def test_missing_inputs_are_one_clear_error_each(toy_study, broken_world):
+    study = toy_study(world=broken_world)
+    (broken_world / "imagenet/train/n01440764/n01440764_0.JPEG").unlink()
+    with pytest.raises(DataError, match=r"1 of the 30 images looked at are missing, first train/n01440764"):
+        luab.training.train.train(study, CNN)
+    shutil.rmtree(broken_world / "imagenet")
+    with pytest.raises(DataError, match="30 of the 30 images looked at are missing"):
+        luab.training.train.train(study, CNN)
+    study.layout.manifest("imagenet_train").unlink()
+    with pytest.raises(DataError, match=r"imagenet_train\.parquet"):
+        luab.training.train.train(study, CNN)
+
+
+def test_missing_targets_are_named(toy_study, broken_world):
+    study = toy_study(world=broken_world)
+    study.layout.target("click").unlink()
+    with pytest.raises(DataError, match=r"click\.parquet.*luab targets"):
+        luab.training.train.train(study, CNN)
+    luab.training.train.train(study, Run("imagenet", "test_resnet", "none", 0.0, 0))  # the baseline needs none
+
+
+def test_settings_that_cannot_work_are_refused_before_the_first_step(toy_study):
+    with pytest.raises(DataError, match=r"paths\.imagenet is not set.*image-net\.org"):
+        luab.training.train.train(toy_study(paths={"imagenet": None}), CNN)
+    with pytest.raises(ConfigError, match="a batch of 64 is larger than the training set of 30 images"):
+        luab.training.train.train(toy_study(recipe={"batch_size": 64}), CNN)
+    with pytest.raises(ConfigError, match="optimizer 'adamx'"):
+        luab.training.train.train(toy_study(recipe={"optimizer": "adamx"}), CNN)
+    with pytest.raises(ConfigError, match=r"does not take images of 40 x 40 pixels.*img_size"):
+        luab.training.train.train(toy_study("test_vit", recipe={"input_px": 40}), VIT)
+    with pytest.raises(ConfigError, match="timm refused model_kwargs"):
+        luab.training.train.train(toy_study(recipe={"model_kwargs": {"depht": 3}}), CNN)
+
+
+def test_a_gpu_that_is_not_there_is_a_job_error(toy_study, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(JobError, match="torch sees no GPU"):
+        luab.training.train.train(toy_study(compute={"device": "cuda"}), CNN)
+
+
+def test_a_full_disk_is_a_job_error_and_leaves_nothing(toy_study, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    study = toy_study(recipe={"epochs": 1, "warmup_epochs": 0})
+    with pytest.raises(JobError, match=r"model\.safetensors: could not be written \(No space left"):
+        luab.training.train.train(study, CNN)
+    assert _names(study.layout.run(CNN)) == []
+
+
+def test_random_states_survive_the_round_trip():
+    before = np.random.get_state()[1].copy()
+    state = luab.training.trainer.random_state(luab.training.train.torch.device("cpu"))
+    expected = np.random.rand(3), luab.training.train.torch.rand(3), luab.training.trainer.random.random()
+    luab.training.trainer.restore_random_state(state, luab.training.train.torch.device("cpu"))
+    assert np.array_equal(np.random.get_state()[1], before)
+    again = np.random.rand(3), luab.training.train.torch.rand(3), luab.training.trainer.random.random()
+    assert np.array_equal(again[0], expected[0]) and again[2] == expected[2]
+    assert luab.training.train.torch.equal(again[1], expected[1])
