@@ -84,12 +84,12 @@ def run_of(name: str) -> Run:
 
 
 def _archive(study: Study, name: str) -> "Archive":
-    from luab.data.manifests.labels import near_names
+    from luab.errors import did_you_mean
     from luab.fetch.listing import load_archives
 
     known = load_archives(study.paths.archives)
     if name not in known:
-        raise ConfigError(f"{study.paths.archives}: no archive is called {name!r}. {near_names(name, known)}")
+        raise ConfigError(f"{study.paths.archives}: no archive is called {name!r}. {did_you_mean(name, known)}")
     return known[name]
 
 

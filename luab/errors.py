@@ -3,6 +3,9 @@
 Each message is one paragraph: what was expected, what was found, where, and what to do next.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class LuabError(Exception):
     """Anything that a user, a file or a machine caused; its text is meant for a person."""
@@ -28,3 +31,17 @@ class JobError(LuabError):
 
 class LostProcess(JobError):
     """Another process of the same training is gone; why, that one says itself, or its launcher does."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """A sentence that lists the choices closest to `name`, or the first 20 choices if none is close.
+
+    Returns:
+        The sentence, without a leading blank; "" if there are no choices.
+    """
+    names = sorted(choices)
+    near = difflib.get_close_matches(name, names, n=3)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    more = f" ... ({len(names)} in all)" if len(names) > 20 else ""
+    return f"The choices are {', '.join(names[:20])}{more}." if names else ""

@@ -1,6 +1,5 @@
 """A timm backbone with a byproduct head beside its classifier."""
 
-import difflib
 from typing import Any
 
 import timm
@@ -8,7 +7,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
-from luab.errors import ConfigError
+from luab.errors import ConfigError, did_you_mean
 from luab.shapes import Images, Logits, Points
 from luab.study.config import Recipe
 from luab.study.paths import Run
@@ -74,9 +73,8 @@ def build_model(backbone: str, recipe: Recipe, outputs: int, classes: int = CLAS
     """
     name = backbone.partition(".")[0]
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ConfigError(f"backbones: timm {timm.__version__} has no model {name!r}.{hint}")
+        hint = did_you_mean(name, timm.list_models())
+        raise ConfigError(f"backbones: timm {timm.__version__} has no model {name!r}. {hint}")
     arguments = dict(recipe.model_kwargs)
     if recipe.drop_path:
         arguments["drop_path_rate"] = recipe.drop_path

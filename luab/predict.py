@@ -27,7 +27,7 @@ from luab.study.config import Recipe, Study
 from luab.study.paths import DATASET, Run
 from luab.study.roots import source_root
 from luab.training.checkpoint import check_weights, load_model, read_card
-from luab.training.train import choose_device
+from luab.training.device import choose_device
 
 _CHALLENGE_SEED = 0
 _FIRST_BACKGROUNDS = 16

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from luab.benchmarks.benchmark import Benchmark, Detail, Inputs, Scores
 from luab.benchmarks.coco import COCO_BENCHMARKS
 from luab.benchmarks.outcomes import grouped, ranking, share
-from luab.data.manifests.labels import EXTRA_CORRUPTIONS, IN9_VARIANTS, in9_of_class, near_names
+from luab.data.manifests.labels import EXTRA_CORRUPTIONS, IN9_VARIANTS, in9_of_class
 from luab.data.manifests.testsets import TEST_SETS, TestSet
-from luab.errors import ConfigError, DataError
+from luab.errors import ConfigError, DataError, did_you_mean
 from luab.metrics import background, corruption, ood
 from luab.metrics.accuracy import Bools, Count, Ints, count_by_group, has_label, is_correct, labelled_count
 from luab.metrics.localization import IOU_PCT, box_accuracy, point_distances, points_in_box
@@ -35,7 +35,7 @@ def find_benchmark(name: str) -> Benchmark:
         ConfigError: There is none; the message names the nearest.
     """
     if name not in BENCHMARKS:
-        raise ConfigError(f"suites: expected the name of a benchmark, found {name!r}. {near_names(name, BENCHMARKS)}")
+        raise ConfigError(f"suites: expected the name of a benchmark, found {name!r}. {did_you_mean(name, BENCHMARKS)}")
     return BENCHMARKS[name]
 
 

@@ -17,9 +17,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from luab.benchmarks.imagenet import find_benchmark, test_sets_of
 from luab.benchmarks.score import score
-from luab.data.manifests.labels import near_names
 from luab.data.manifests.testsets import TEST_SETS
-from luab.errors import ConfigError, DataError
+from luab.errors import ConfigError, DataError, did_you_mean
 from luab.files import read_json
 from luab.model import LuabModel, build_model
 from luab.predict import Predictor
@@ -82,7 +81,7 @@ def sanity(
     table, chosen = read_expected(expected), set(only)
     wanted = [row for row in table if row.model == backbone and (not chosen or row.benchmark in chosen)]
     if not wanted:
-        near = near_names(backbone, {row.model for row in table})
+        near = did_you_mean(backbone, {row.model for row in table})
         raise ConfigError(f"{expected}: expected a number for {backbone!r}, found none. {near}")
     there = [name for name in dict.fromkeys(row.benchmark for row in wanted) if _has_data(study, name)]
     if not there:

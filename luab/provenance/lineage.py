@@ -14,8 +14,7 @@ from rich.tree import Tree
 from luab.benchmarks.collect import read_scores
 from luab.benchmarks.imagenet import BENCHMARKS
 from luab.comparison.over_seeds import mean_std
-from luab.data.manifests.labels import near_names
-from luab.errors import ConfigError, DataError
+from luab.errors import ConfigError, DataError, did_you_mean
 from luab.files import file_sha256, read_fields, read_json
 from luab.render.products import TABLES, dataset_of
 from luab.study.config import Study
@@ -70,7 +69,7 @@ def trace(study: Study, table: Path, cell: Sequence[str]) -> Link:
     """
     path = table.with_suffix(".csv")
     if path.stem not in TABLES:
-        raise ConfigError(f"{table}: expected a table of the study. {near_names(path.stem, TABLES)}")
+        raise ConfigError(f"{table}: expected a table of the study. {did_you_mean(path.stem, TABLES)}")
     try:
         numbers = pd.read_csv(path, keep_default_na=False)
     except (OSError, ValueError) as error:
@@ -94,11 +93,11 @@ def find_cell(numbers: pd.DataFrame, cell: Sequence[str], path: Path) -> Mapping
         for term in [text.strip()] if whole else [part.strip() for part in text.split(",") if part.strip()]:
             column, given, value = term.partition("=")
             if given and column not in names:
-                raise ConfigError(f"--cell {term}: {path.name} has no such column. {near_names(column, names)}")
+                raise ConfigError(f"--cell {term}: {path.name} has no such column. {did_you_mean(column, names)}")
             chosen = _fits(found, names, term)
             if not chosen.any():
                 values = {str(there) for name in ([column] if given else names) for there in found[name]} - {""}
-                near = near_names(value if given else term, values)
+                near = did_you_mean(value if given else term, values)
                 raise ConfigError(f"--cell {term}: no number of {path.name} is called so. {near}")
             found = found[chosen]
     if len(found) > 1:

@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from luab.data.manifests.labels import near_names
-from luab.errors import ConfigError, DataError, JobError
+from luab.errors import ConfigError, DataError, JobError, did_you_mean
 from luab.files import read_json
 from luab.planning.plan import Plan
 from luab.provenance.snakemake_records import PROVENANCE, Record, read_records
@@ -114,7 +113,7 @@ def needed(target: str, records: dict[str, Record], kept: Collection[str], layou
     if target not in records:
         raise ConfigError(
             f"{target}: {PROVENANCE} says nothing of it; expected a file that the workflow has made. "
-            f"{near_names(target, records)}"
+            f"{did_you_mean(target, records)}"
         )
     siblings: dict[tuple[str, ...], list[str]] = {}
     for name, known in records.items():
@@ -271,7 +270,7 @@ def _remote(name: str | None) -> list[str]:
             "https://…>; docs/sharing.md shows each."
         )
     if name is not None and name not in listed:
-        raise ConfigError(f"DVC has no remote {name!r}. {near_names(name, listed)}")
+        raise ConfigError(f"DVC has no remote {name!r}. {did_you_mean(name, listed)}")
     return ["--remote", name] if name else []
 
 

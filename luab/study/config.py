@@ -1,6 +1,5 @@
 """The study as typed, closed, frozen objects: every line of config/config.yaml has its field here."""
 
-import difflib
 import functools
 import hashlib
 import importlib.util
@@ -22,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from luab.errors import ConfigError
+from luab.errors import ConfigError, did_you_mean
 from luab.study.paths import DATASET, Layout, Run
 from luab.study.recipes import Closed, Positive, Recipe
 
@@ -73,7 +72,7 @@ class Backbone(Closed):
     def _timm_has_it(cls, name: str) -> str:
         known = known_backbones()
         if known and name.partition(".")[0] not in known:
-            raise ValueError(f"timm has no model {name!r}.{_did_you_mean(name, known)}")
+            raise ValueError(f"timm has no model {name!r}. {did_you_mean(name, known)}")
         return name
 
 
@@ -214,7 +213,7 @@ class StudyPart(Closed):
         for backbone in self.backbones:
             if backbone.name == name:
                 return backbone
-        raise ConfigError(f"Backbone {name!r} is not in the study.{_did_you_mean(name, self.backbone_names)}")
+        raise ConfigError(f"Backbone {name!r} is not in the study. {did_you_mean(name, self.backbone_names)}")
 
     @property
     def backbone_names(self) -> list[str]:
@@ -309,7 +308,7 @@ class Study(StudyPart):
             if suite in [one.name for one in part.suites]:
                 return dataset, part
         names = [one.name for part in self.parts.values() for one in part.suites]
-        raise ConfigError(f"There is no suite {suite!r}.{_did_you_mean(suite, names)}")
+        raise ConfigError(f"There is no suite {suite!r}. {did_you_mean(suite, names)}")
 
     def recipe(self, backbone: str, dataset: str = DATASET) -> Recipe:
         """The recipe of a backbone on a data set."""
@@ -448,16 +447,16 @@ def _wrong_names(part: StudyPart, study: Study, recipes: Sequence[str]) -> Itera
         if backbone.recipe not in study.recipes:
             yield (
                 f"backbones[{i}].recipe: {study.paths.recipes}/{backbone.recipe}.yaml is not there."
-                f"{_did_you_mean(backbone.recipe, recipes)}"
+                f" {did_you_mean(backbone.recipe, recipes)}"
             )
     for i, name in enumerate(part.sweep.backbones):
         if name not in names:
-            yield f"sweep.backbones[{i}]: {name!r} is not in `backbones`.{_did_you_mean(name, names)}"
+            yield f"sweep.backbones[{i}]: {name!r} is not in `backbones`. {did_you_mean(name, names)}"
     for i, supervision in enumerate(part.sweep.supervisions):
         if supervision == "none" or supervision not in part.supervisions:
             yield (
                 f"sweep.supervisions[{i}]: {supervision!r} is not one of `supervisions` that has a lambda."
-                f"{_did_you_mean(supervision, [name for name in part.supervisions if name != 'none'])}"
+                f" {did_you_mean(supervision, [name for name in part.supervisions if name != 'none'])}"
             )
     for weight in [part.luab_lambda, *part.sweep.lambdas]:
         if float(f"{weight:g}") != weight:
@@ -488,7 +487,7 @@ def _unfit_for_coco(study: Study, coco: Coco) -> Iterator[str]:
         if recipe.initial == "imagenet" and backbone.name not in study.backbone_names:
             yield (
                 f"coco.backbones[{i}]: {backbone.recipe} begins with ImageNet weights of {backbone.name}, which is not "
-                f"in `backbones`.{_did_you_mean(backbone.name, study.backbone_names)}"
+                f"in `backbones`. {did_you_mean(backbone.name, study.backbone_names)}"
             )
     for i, backbone in enumerate(study.backbones):
         if (recipe := study.recipes.get(backbone.recipe)) and recipe.initial == "imagenet":
@@ -520,7 +519,7 @@ def _splits_badly(name: str, recipe: Recipe, compute: Compute) -> Iterator[str]:
 def _describe(detail: Any) -> list[str]:
     where = _place(detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return [f"{where}: no such key.{_did_you_mean(str(detail['loc'][-1]), _siblings(detail['loc']))}"]
+        return [f"{where}: no such key. {did_you_mean(str(detail['loc'][-1]), _siblings(detail['loc']))}"]
     if detail["type"] == "missing":
         return [f"{where}: this key is required and missing."]
     if detail["type"] == "value_error":
@@ -544,13 +543,6 @@ def _siblings(loc: Sequence[int | str]) -> list[str]:
     by_name = {name.partition("[")[0].partition("/")[0]: model for name, model in _sections()}
     model = by_name.get(str(loc[0]))
     return list(model.model_fields) if model else []
-
-
-def _did_you_mean(name: str, choices: Sequence[str] | frozenset[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(choices), n=3, cutoff=0.6)
-    if near:
-        return f" Did you mean {' or '.join(near)}?"
-    return f" Choose from: {', '.join(sorted(choices))}." if 0 < len(choices) <= 30 else ""
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from luab.study.config import LABELLING, Coco, Recipe, Split, Study
 from luab.study.paths import DATASET, Run, card
 from luab.study.roots import source_root
 from luab.training.checkpoint import load_newest_state, read_card, remove_states, save_model, save_state
+from luab.training.device import choose_device
 from luab.training.distributed import Processes, joined
 from luab.training.heartbeat import Heartbeat
 from luab.training.pretrained import download, put_into, read_backbone
@@ -116,31 +117,6 @@ def _train(
             remove_states(folder)
         processes.wait()
     return result
-
-
-def choose_device(study: Study, processes: Processes | None = None) -> torch.device:
-    """The device that the config asks for; of several processes each has its own GPU.
-
-    Raises:
-        JobError: "cuda" is asked for and there is none, or fewer than processes on this node.
-    """
-    wanted, there = study.compute.device, torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise JobError(
-            "compute.device is 'cuda', but torch sees no GPU here. Submit this job to a GPU node, or see "
-            "`luab doctor` for a driver that is too old for this build of torch."
-        )
-    if not there or wanted == "cpu":
-        return torch.device("cpu")
-    if processes is None or processes.count == 1:
-        return torch.device("cuda")
-    if torch.cuda.device_count() < study.compute.gpus:
-        raise JobError(
-            f"compute.gpus is {study.compute.gpus}, but torch sees {torch.cuda.device_count()} GPUs here. Ask the "
-            "cluster for as many, or lower compute.gpus."
-        )
-    torch.cuda.set_device(processes.local)
-    return torch.device("cuda", processes.local)
 
 
 def training_set(study: Study, run: Run) -> tuple[ImageNetAB | CocoAB, dict[str, str]]:

@@ -122,7 +122,7 @@ def test_complete_tree_agrees_and_short_one_does_not(root: Path) -> None:
     assert (card["n"], card["agrees"]) == (7499, False)
 
 
-def test_unknown_dataset_lists_near_names(root: Path) -> None:
+def test_unknown_dataset_lists_did_you_mean(root: Path) -> None:
     with pytest.raises(ConfigError, match="imagenet_val"):
         build_manifest("imagenet_vall", root, root / "x.parquet", root / "x.json")
 

@@ -75,7 +75,7 @@ def test_an_archive_is_needed_with_its_card_and_by_its_own_name_alone() -> None:
     assert needed("data/index.parquet", RECORDS, KEPT, LAYOUT) == ["data/archives/ab.tar.gz"]
 
 
-def test_an_unknown_file_is_told_with_near_names() -> None:
+def test_an_unknown_file_is_told_with_did_you_mean() -> None:
     with pytest.raises(ConfigError, match=r"results/score.csv: provenance.jsonl says nothing.*results/scores.csv"):
         needed("results/score.csv", RECORDS, KEPT, LAYOUT)
 

@@ -49,7 +49,7 @@ def test_a_dump_reads_back_equal(full, tmp_path):
     assert again == full and again.digest() == full.digest()
 
 
-def test_all_mistakes_at_once_with_near_names(repository):
+def test_all_mistakes_at_once_with_did_you_mean(repository):
     with pytest.raises(ConfigError) as caught:
         _changed(
             repository,
@@ -122,7 +122,7 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path, content):
         load_study(["gone.yaml"], tmp_path)
 
 
-def test_a_backbone_outside_the_study_lists_near_names(full):
+def test_a_backbone_outside_the_study_lists_did_you_mean(full):
     with pytest.raises(ConfigError, match="Did you mean resnet50"):
         full.recipe("resnet_50")
 

@@ -13,8 +13,9 @@ from luab.files import read_json
 from luab.objective import LuabLoss
 from luab.study.config import Split, parse_study
 from luab.study.paths import Run
+from luab.training.device import choose_device
 from luab.training.distributed import Processes
-from luab.training.train import choose_device, train
+from luab.training.train import train
 
 VIT = Run("imagenet", "test_vit", "click", 1.0, 0)
 PLAIN = {"optimizer": "sgd", "lr": 0.05, "clip_grad": 1.0}

@@ -9,11 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from luab.data.manifests.labels import near_names
 from luab.data.manifests.layouts import KNOWN, LAYOUTS
 from luab.data.manifests.manifest import INSTANCES_SCHEMA, SCHEMA
 from luab.data.manifests.tree import LICENSED, Entry, Tree, no_imagenet
-from luab.errors import ConfigError, DataError
+from luab.errors import ConfigError, DataError, did_you_mean
 from luab.files import lines_sha256, replacing, write_json
 from luab.progress import progress
 
@@ -55,7 +54,7 @@ def build_manifest(
         DataError: The tree is not as expected, lacks classes, or two files have the same image_id.
     """
     if dataset not in LAYOUTS:
-        raise ConfigError(f"{dataset!r} is no dataset with a manifest. {near_names(dataset, LAYOUTS)}")
+        raise ConfigError(f"{dataset!r} is no dataset with a manifest. {did_you_mean(dataset, LAYOUTS)}")
     tree = Tree(dataset, Path(root), partial, _path(val), _path(real), _path(lists), _path(metadata))
     if dataset in LICENSED and not tree.root.is_dir():
         raise no_imagenet(tree)

@@ -5,10 +5,9 @@ Every class is named by its ImageNet index: the position, 0 to 999, of its WordN
 """
 
 import csv
-import difflib
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from luab.errors import DataError
+from luab.errors import DataError, did_you_mean
 
 T = TypeVar("T")
 
@@ -153,17 +152,7 @@ def look_up(key: str, table: Mapping[str, T], expected: str, where: str) -> T:
     """
     if key in table:
         return table[key]
-    raise DataError(f"{where}: expected {expected}, found {key!r}. {near_names(key, table)}")
-
-
-def near_names(name: str, choices: Iterable[str]) -> str:
-    """A sentence that names the choices most like `name`, or some of them where none is like it."""
-    names = sorted(choices)
-    near = difflib.get_close_matches(name, names, n=4)
-    if near:
-        return f"Did you mean {' or '.join(near)}?"
-    more = f" ... ({len(names)} in all)" if len(names) > 20 else ""
-    return f"The choices are {', '.join(names[:20])}{more}."
+    raise DataError(f"{where}: expected {expected}, found {key!r}. {did_you_mean(key, table)}")
 
 
 @functools.cache

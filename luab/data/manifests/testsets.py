@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from luab.data.manifests.labels import near_names, subset
-from luab.errors import ConfigError, DataError
+from luab.data.manifests.labels import subset
+from luab.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,7 +152,7 @@ def find_test_set(name: str) -> TestSet:
         ConfigError: There is none; the message lists names like it.
     """
     if name not in TEST_SETS:
-        raise ConfigError(f"{name!r} is no test set. {near_names(name, TEST_SETS)}")
+        raise ConfigError(f"{name!r} is no test set. {did_you_mean(name, TEST_SETS)}")
     return TEST_SETS[name]
 
 
