@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
 from luab.errors import DataError, JobError
+from luab.fetch.strict_tar import strict_members
 from luab.fetch.verify import known_sha256
 from luab.files import check_room, replacing_folder, write_json
 from luab.progress import progress
@@ -79,24 +80,6 @@ class _Tally:
     links: set[PurePosixPath] = field(default_factory=set)
 
 
-class _StrictMember(tarfile.TarInfo):
-    """A tar header; tarfile takes a damaged or missing one for the end of the archive, this one does not."""
-
-    @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> "_StrictMember":
-        """Reads the next header.
-
-        Raises:
-            tarfile.ReadError: There is none, and no end-of-archive mark either, or it is damaged.
-        """
-        try:
-            return super().fromtarfile(tar)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"at byte {tar.offset} of its content: {error}") from error
-
-
 def _unpack(path: Path, root: Path, tally: _Tally, password: str | None) -> None:
     damage = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
     try:
@@ -133,14 +116,8 @@ def _untar(path: Path, file: BinaryIO, root: Path, tally: _Tally) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise JobError("Unpacking tars safely needs Python 3.11.4 or newer (tarfile.data_filter).")
     done = 0
-    with (
-        progress(f"unpacking {path.name}", path.stat().st_size, "B") as advance,
-        _decompressed(file) as stream,
-        # errorlevel 2: a hard link that cannot be made would otherwise go missing in silence
-        tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictMember, errorlevel=2) as tar,
-    ):
-        while (member := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # else a million members stay in memory
+    with progress(f"unpacking {path.name}", path.stat().st_size, "B") as advance, _decompressed(file) as stream:
+        for tar, member in strict_members(stream):
             _untar_member(path, tar, member, root, tally)
             advance(file.tell() - done)
             done = file.tell()

@@ -29,7 +29,7 @@ def digest(package: Path, module: str) -> str:
 
 def test_comments_docstrings_and_layout_change_nothing(copied: Path) -> None:
     before = digest(copied, "luab.benchmarks.collect")
-    file = copied / "collect.py"
+    file = copied / "benchmarks" / "collect.py"
     lines = file.read_text().split('"""', 2)
     file.write_text(f'"""Another sentence."""\n\n\n# a comment\n{lines[2]}\n\n\n')
     assert digest(copied, "luab.benchmarks.collect") == before
@@ -37,7 +37,7 @@ def test_comments_docstrings_and_layout_change_nothing(copied: Path) -> None:
 
 def test_code_changes_it_and_so_does_code_that_is_imported(copied: Path) -> None:
     before = digest(copied, "luab.benchmarks.collect")
-    (copied / "collect.py").write_text((copied / "collect.py").read_text() + "\n_A = 1\n")
+    (copied / "benchmarks" / "collect.py").write_text((copied / "benchmarks" / "collect.py").read_text() + "\n_A = 1\n")
     own = digest(copied, "luab.benchmarks.collect")
     (copied / "files.py").write_text((copied / "files.py").read_text() + "\n_A = 1\n")
     imported = digest(copied, "luab.benchmarks.collect")
@@ -56,7 +56,7 @@ def test_a_docstring_alone_in_a_body_may_change(copied: Path) -> None:
 
 def test_code_elsewhere_changes_nothing(copied: Path) -> None:
     before = digest(copied, "luab.training.train")
-    for name in ("collect.py", "render/tables.py", "demo/world.py", "cli.py"):
+    for name in ("benchmarks/collect.py", "render/tables.py", "demo/world.py", "cli.py"):
         (copied / name).write_text((copied / name).read_text() + "\n_A = 1\n")
     assert digest(copied, "luab.training.train") == before
 

@@ -10,13 +10,14 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
 from luab.errors import DataError
+from luab.fetch.strict_tar import Stream, strict_members
 
 LARGEST_RECORD_BYTES = 64 << 20
 
@@ -81,10 +82,6 @@ def folder_blocks(folder: Path) -> Iterator[Block]:
     return (Block(names, sizes, data, len(data)) for names, sizes, data in _gathered(_files_below(folder)))
 
 
-class _Stream(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
 _Files = tuple[list[str], list[int], bytes]  # as in Block
 
 
@@ -122,7 +119,7 @@ def _files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
 # ---- a tar, header by header
 
 
-def _files(stream: _Stream) -> Iterator[_Files]:
+def _files(stream: Stream) -> Iterator[_Files]:
     """Files of a tar: walked while headers are plain, then by tarfile, which also judges what is damaged."""
     data, more = b"", True
     while more:
@@ -262,7 +259,7 @@ def _is_odd(data: bytes, at: int) -> bool:
 class _Rest:
     """A stream of which some was read already."""
 
-    def __init__(self, ahead: bytes, stream: _Stream) -> None:
+    def __init__(self, ahead: bytes, stream: Stream) -> None:
         self._ahead, self._stream = ahead, stream
 
     def read(self, size: int) -> bytes:
@@ -273,12 +270,9 @@ class _Rest:
 
 
 def _by_tarfile(rest: _Rest) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(fileobj=rest, mode="r|", tarinfo=_StrictInfo) as tar:  # type: ignore[call-overload]
-        while (member := tar.next()) is not None:
-            # tarfile would keep a million of them.
-            tar.members.clear()
-            if not member.isdir():
-                yield member.name, _member_content(tar, member)
+    for tar, member in strict_members(rest):
+        if not member.isdir():
+            yield member.name, _member_content(tar, member)
 
 
 def _member_content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -286,19 +280,6 @@ def _member_content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
         return b""
     file = tar.extractfile(member)
     return file.read() if file else b""
-
-
-class _StrictInfo(tarfile.TarInfo):
-    """A header that is cut off or damaged is an error; tarfile would take it for the archive's end."""
-
-    @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> "_StrictInfo":
-        try:
-            return super().fromtarfile(tar)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"no further header: {error}") from error
 
 
 def _damaged(archive: Path, name: str, error: Exception) -> str:
