@@ -16,8 +16,8 @@ from timm.models._hub import save_config_for_hf
 from torch import nn
 
 from luab.byproducts.coco_classes import COCO_CLASSES
+from luab.data.manifests.known_counts import KNOWN_COUNTS
 from luab.data.manifests.labels import class_names, wnids
-from luab.data.manifests.layouts import KNOWN
 from luab.errors import ConfigError, DataError
 from luab.files import file_sha256, read_json, replacing_folder, write_json
 from luab.model import LuabModel, build_model, outputs_of
@@ -232,7 +232,7 @@ def _about(run: Run, recipe: Recipe, card: Mapping[str, Any]) -> str:
             "that the machinery works and are of no use on photographs.**"
         )
     data = "ImageNet-1k" if run.dataset == DATASET else "COCO 2014"
-    whole = KNOWN[f"{run.dataset}_train"]["n"]
+    whole = KNOWN_COUNTS[f"{run.dataset}_train"]["n"]
     share = "" if card["images"] == whole else f" (the whole set of {data} has {whole:,})"
     lines.append(
         f"A timm `{run.backbone}` trained on {card['images']:,} training images{share} of "

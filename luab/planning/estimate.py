@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from luab.benchmarks.imagenet import test_sets_of
-from luab.data.manifests.layouts import KNOWN
+from luab.data.manifests.known_counts import KNOWN_COUNTS
 from luab.data.manifests.testsets import TEST_SETS
 from luab.files import read_json
 from luab.study.config import Study
@@ -69,7 +69,7 @@ def known_speeds(study: Study) -> Speeds:
 
 def training_hours(study: Study, run: Run, speeds: Speeds) -> float:
     """GPU hours of one training: images x epochs / speed."""
-    images = (KNOWN[f"{run.dataset}_train"]["n"] or 0) * study.recipe(run.backbone, run.dataset).epochs
+    images = (KNOWN_COUNTS[f"{run.dataset}_train"]["n"] or 0) * study.recipe(run.backbone, run.dataset).epochs
     return images / speeds[_place(run)].images_per_s / 3600
 
 
@@ -80,7 +80,7 @@ def prediction_hours(run: Run, benchmarks: Iterable[str], speeds: Speeds) -> flo
     slower than the GPU, it takes longer.
     """
     manifests = [name for test_set in test_sets_of(benchmarks) for name in TEST_SETS[test_set].manifests]
-    images = sum(KNOWN[name]["n"] or 0 for name in manifests)
+    images = sum(KNOWN_COUNTS[name]["n"] or 0 for name in manifests)
     return images * _FORWARD_SHARE / speeds[_place(run)].images_per_s / 3600
 
 

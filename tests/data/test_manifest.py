@@ -13,8 +13,9 @@ import pytest
 
 from luab.data.manifests import labels
 from luab.data.manifests.build_manifest import build_manifest
+from luab.data.manifests.known_counts import KNOWN_COUNTS
 from luab.data.manifests.labels import EXTRA_CORRUPTIONS
-from luab.data.manifests.layouts import CORRUPTIONS, IN9_VARIANTS, KNOWN, LAYOUTS
+from luab.data.manifests.layouts import CORRUPTIONS, IN9_VARIANTS, LAYOUTS
 from luab.data.manifests.manifest import SCHEMA, read_manifest
 from luab.data.manifests.tree import TREES
 from luab.errors import ConfigError, DataError
@@ -59,12 +60,12 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_every_layout_has_counts_and_a_tree() -> None:
-    assert set(LAYOUTS) == set(KNOWN) == set(TREES)
+    assert set(LAYOUTS) == set(KNOWN_COUNTS) == set(TREES)
     assert len(LAYOUTS) == 19
 
 
 def test_counts_follow_from_how_each_set_was_made() -> None:
-    n = {dataset: known["n"] for dataset, known in KNOWN.items()}
+    n = {dataset: known["n"] for dataset, known in KNOWN_COUNTS.items()}
     assert n["imagenet_val"] == n["imagenet_real"] == n["wsol_test"] == 50 * 1000
     assert n["imagenet_v2"] == n["wsol_val"] == 10 * 1000
     assert n["imagenet_c"] == len(CORRUPTIONS) * 5 * 50_000 == 75 * 50_000

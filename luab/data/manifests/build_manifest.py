@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from luab.data.manifests.layouts import KNOWN, LAYOUTS
+from luab.data.manifests.known_counts import KNOWN_COUNTS
+from luab.data.manifests.layouts import LAYOUTS
 from luab.data.manifests.manifest import INSTANCES_SCHEMA, SCHEMA
 from luab.data.manifests.tree import LICENSED, Entry, Tree, no_imagenet
 from luab.errors import ConfigError, DataError, did_you_mean
@@ -61,7 +62,7 @@ def build_manifest(
     if dataset != "imagenet_real" and not tree.root.is_dir():
         raise tree.nothing()
     schema = INSTANCES_SCHEMA if dataset.startswith("coco_") else SCHEMA
-    with progress(f"manifest {dataset}", KNOWN[dataset]["n"], "images") as advance:
+    with progress(f"manifest {dataset}", KNOWN_COUNTS[dataset]["n"], "images") as advance:
         table = _table(LAYOUTS[dataset](tree), schema, advance)
     if table.num_rows == 0:
         raise tree.nothing()
@@ -101,7 +102,7 @@ def _check_unique(table: pa.Table, root: Path) -> None:
 
 
 def _card(tree: Tree, table: pa.Table) -> dict[str, Any]:
-    known = KNOWN[tree.dataset]
+    known = KNOWN_COUNTS[tree.dataset]
     n, classes = table.num_rows, len(pc.unique(pc.list_flatten(table["labels"])))
     complete = None not in known.values() and not tree.partial
     return {
