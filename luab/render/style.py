@@ -232,11 +232,6 @@ def percent(value: float, signed: bool = False) -> str:
     return f"{100 * value:{'+' if signed else ''}.1f}".replace("-", "−")
 
 
-def better(lower: bool) -> str:
-    """The arrow towards better."""
-    return "↓" if lower else "↑"
-
-
 def legend_above(figure: Figure | SubFigure, axes: Axes, columns: int = 6) -> None:
     """One legend for the whole figure, above the panels, without repeated entries."""
     handles, labels = axes.get_legend_handles_labels()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from luab.errors import ConfigError, DataError
-from luab.render import products, style
+from luab.render import products, style, summaries
 from luab.render import quantities as q
 from luab.render.table_text import write_table
 
@@ -81,7 +81,7 @@ def interfaces(browsing: pd.DataFrame, tagging: pd.DataFrame) -> Table:
     Raises:
         DataError: A statistic is missing.
     """
-    both = q.interface_numbers(browsing, tagging)
+    both = summaries.interface_numbers(browsing, tagging)
     cells = pd.DataFrame(
         {
             "Byproducts": list(dict.fromkeys(both["title"])),
@@ -129,8 +129,8 @@ def imagenet_main(scores: pd.DataFrame, headline_lambda: float, published: pd.Da
         DataError: A cell is missing.
     """
     title = f"ImageNet-1k and distribution shifts (%), λ = {headline_lambda:g}"
-    chosen = q.at_headline(scores, headline_lambda)
-    return _published(_by_backbone("imagenet_main", title, chosen, q.present(chosen, q.MAIN)), published)
+    chosen = summaries.at_headline(scores, headline_lambda)
+    return _published(_by_backbone("imagenet_main", title, chosen, summaries.present(chosen, q.MAIN)), published)
 
 
 def background_robustness(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
@@ -140,8 +140,8 @@ def background_robustness(scores: pd.DataFrame, headline_lambda: float, publishe
         DataError: A cell is missing.
     """
     title = f"Backgrounds Challenge and SI-Score (%), λ = {headline_lambda:g}"
-    chosen = q.at_headline(scores, headline_lambda)
-    return _by_backbone("background_robustness", title, chosen, q.present(chosen, q.BACKGROUND))
+    chosen = summaries.at_headline(scores, headline_lambda)
+    return _by_backbone("background_robustness", title, chosen, summaries.present(chosen, q.BACKGROUND))
 
 
 def localization(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
@@ -151,9 +151,9 @@ def localization(scores: pd.DataFrame, headline_lambda: float, published: pd.Dat
         DataError: A cell is missing.
     """
     title = f"Localisation (%), λ = {headline_lambda:g}"
-    chosen = q.at_headline(scores, headline_lambda)
+    chosen = summaries.at_headline(scores, headline_lambda)
     wanted = [*q.LOCALIZATION[:2], *_per_iou(chosen), *q.LOCALIZATION[2:]]
-    return _by_backbone("localization", title, chosen, q.present(chosen, wanted))
+    return _by_backbone("localization", title, chosen, summaries.present(chosen, wanted))
 
 
 def lambda_sweep(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
@@ -163,7 +163,7 @@ def lambda_sweep(scores: pd.DataFrame, headline_lambda: float, published: pd.Dat
         DataError: No backbone has several lambdas, or a cell is missing.
     """
     chosen = scores[scores["backbone"].isin(swept_backbones(scores))]
-    return _by_backbone("lambda_sweep", "Weight of the byproduct loss (%)", chosen, q.present(chosen, q.SWEPT))
+    return _by_backbone("lambda_sweep", "Weight of the byproduct loss (%)", chosen, summaries.present(chosen, q.SWEPT))
 
 
 def coco_main(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
@@ -172,9 +172,9 @@ def coco_main(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFr
     Raises:
         DataError: A cell is missing.
     """
-    chosen = q.at_headline(scores, headline_lambda)
+    chosen = summaries.at_headline(scores, headline_lambda)
     title = f"COCO 2014, multi-label classification (%), λ = {headline_lambda:g}"
-    return _by_backbone("coco_main", title, chosen, q.present(chosen, q.COCO_MAIN))
+    return _by_backbone("coco_main", title, chosen, summaries.present(chosen, q.COCO_MAIN))
 
 
 def coco_localization(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
@@ -183,9 +183,9 @@ def coco_localization(scores: pd.DataFrame, headline_lambda: float, published: p
     Raises:
         DataError: A cell is missing.
     """
-    chosen = q.at_headline(scores, headline_lambda)
+    chosen = summaries.at_headline(scores, headline_lambda)
     title = f"COCO 2014, localisation by class (%), λ = {headline_lambda:g}"
-    return _by_backbone("coco_localization", title, chosen, q.present(chosen, q.COCO_LOCALIZATION))
+    return _by_backbone("coco_localization", title, chosen, summaries.present(chosen, q.COCO_LOCALIZATION))
 
 
 def swept_backbones(scores: pd.DataFrame) -> list[str]:
@@ -374,7 +374,7 @@ def _value(value: float, unit: str, n: int) -> str:
 
 
 def _by_backbone(name: str, title: str, scores: pd.DataFrame, quantities: Sequence[q.Quantity]) -> Table:
-    summary = q.summarise(scores, quantities)
+    summary = summaries.summarise(scores, quantities)
     rows: list[list[str]] = []
     groups: list[int] = []
     for backbone in style.backbone_order(list(summary["backbone"])):
@@ -395,9 +395,9 @@ def _block(summary: pd.DataFrame, backbone: str, quantities: Sequence[q.Quantity
             name = "" if rows else style.backbone_name(backbone)
             lambda_text = "–" if supervision == "none" else f"{weight:g}"
             heads = [name, style.SUPERVISIONS.get(supervision, supervision), lambda_text]
-            rows.append(heads + [_cell(q.of(run, k), best[k] == (supervision, weight)) for k in quantities])
+            rows.append(heads + [_cell(summaries.of(run, k), best[k] == (supervision, weight)) for k in quantities])
             if supervision != "none":
-                rows.append(["", "  Δ", ""] + [_difference(q.of(run, k)) for k in quantities])
+                rows.append(["", "  Δ", ""] + [_difference(summaries.of(run, k)) for k in quantities])
     return rows
 
 
@@ -436,7 +436,7 @@ def _p_text(p: float) -> str:
 
 def _best(summary: pd.DataFrame, quantity: q.Quantity) -> tuple[str, float] | None:
     """The cell to print bold, if any: see `_BOLD_NOTE`."""
-    rows = q.of(summary, quantity)
+    rows = summaries.of(summary, quantity)
     if "none" not in set(rows["supervision"]):
         return None
     top = rows.loc[(rows["mean"] * quantity.gain_sign).idxmax()]
@@ -448,20 +448,32 @@ def _best(summary: pd.DataFrame, quantity: q.Quantity) -> tuple[str, float] | No
 
 def _raw(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> pd.DataFrame:
     keys = [quantity.key for quantity in quantities]
-    order = pd.Series([keys.index(key) for key in summary[q.PLACE].itertuples(index=False, name=None)])
-    columns = [*q.CELL, *q.PLACE, "mean", "std", "n", "difference", "low", "high", "p", "p_holm", "images"]
+    order = pd.Series([keys.index(key) for key in summary[summaries.PLACE].itertuples(index=False, name=None)])
+    columns = [
+        *summaries.CELL,
+        *summaries.PLACE,
+        "mean",
+        "std",
+        "n",
+        "difference",
+        "low",
+        "high",
+        "p",
+        "p_holm",
+        "images",
+    ]
     return (
         summary.assign(_order=order.to_numpy())
-        .sort_values([*q.CELL, "_order"])[[*columns, "protocol"]]
+        .sort_values([*summaries.CELL, "_order"])[[*columns, "protocol"]]
         .reset_index(drop=True)
     )
 
 
 def _notes(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> list[str]:
-    notes = [f"Cells: {q.spread_text(summary)}.", _DIFF_NOTE, *_p_note(summary, quantities), _BOLD_NOTE]
+    notes = [f"Cells: {summaries.spread_text(summary)}.", _DIFF_NOTE, *_p_note(summary, quantities), _BOLD_NOTE]
     about: dict[str, list[str]] = {}
     for quantity in quantities:
-        rows = q.of(summary, quantity)
+        rows = summaries.of(summary, quantity)
         # Backbones may see other crops: every protocol in use is named.
         protocols = "; or ".join(dict.fromkeys(rows["protocol"].str.rstrip(".")))
         about.setdefault(f"{rows['images'].max():,} images; {protocols}.", []).append(quantity.title)
@@ -472,7 +484,7 @@ def _p_note(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> list[str
     """Which p were corrected; nothing where there is no p at all."""
     if summary["p"].isna().all():
         return []
-    rows = [(quantity.title, q.of(summary, quantity)) for quantity in quantities]
+    rows = [(quantity.title, summaries.of(summary, quantity)) for quantity in quantities]
     plain = [title for title, row in rows if row["p"].notna().any() and row["p_holm"].isna().all()]
     note = "p: Holm's correction over the headline numbers of all benchmarks, for each backbone and supervision"
     return [f"{note}; uncorrected in {', '.join(plain)}." if plain else f"{note}."]
@@ -514,7 +526,7 @@ def _published(table: Table, published: pd.DataFrame) -> Table:
     raw = table.raw.assign(
         published=[
             known[key[:2]][0] / 100 if key[:2] in known and key[2:] == q.VAL.key else float("nan")
-            for key in table.raw[["backbone", "supervision", *q.PLACE]].itertuples(index=False, name=None)
+            for key in table.raw[["backbone", "supervision", *summaries.PLACE]].itertuples(index=False, name=None)
         ]
     )
     return dataclasses.replace(

@@ -18,7 +18,7 @@ from PIL import Image
 
 from luab.byproducts.imagenet_ab import SCHEMA
 from luab.errors import ConfigError, DataError
-from luab.render import products, quantities, style
+from luab.render import products, quantities, style, summaries
 from luab.render.figures import byproducts, factors, figures
 from luab.render.figures import scores as figures_scores
 from luab.render.figures.localization import cam_view
@@ -91,7 +91,7 @@ def check_files(pdf: Path, min_width_px: int = 300) -> None:
 
 
 def mean_of(scores: pd.DataFrame, backbone: str, supervision: str, quantity: quantities.Quantity) -> pd.Series:
-    here = quantities.only(scores, [quantity])
+    here = summaries.only(scores, [quantity])
     here = here[(here["backbone"] == backbone) & (here["supervision"] == supervision)]
     return here.groupby("lambda")["value"].mean()
 

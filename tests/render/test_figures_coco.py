@@ -18,7 +18,7 @@ from luab.byproducts import coco_ab, imagenet_ab
 from luab.byproducts.icons import IconPath
 from luab.data.manifests.manifest import INSTANCES_SCHEMA
 from luab.errors import ConfigError, DataError
-from luab.render import quantities
+from luab.render import quantities, summaries
 from luab.render.figures import coco, figures
 from luab.render.figures.coco import InterfaceSample, TagSample
 
@@ -158,7 +158,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = empty | clicked | {"has_box": False, "click_xy": [[[0.25, 0.5]]], "click_time_ms": [[1]]}
     pq.write_table(pa.Table.from_pylist([record], schema=imagenet_ab.SCHEMA), folder / "index.parquet")
     for column, name in ((1, "browsing"), (2, "tagging")):
-        known = dict.fromkeys(line[column] for line in quantities._BOTH if line[column])
+        known = dict.fromkeys(line[column] for line in quantities.BOTH_INTERFACES if line[column])
         table = pd.DataFrame([(name, 0.5, "share", 10) for name in known], columns=["statistic", "value", "unit", "n"])
         table.to_csv(folder / f"{name}.csv", index=False)
     size_scores().to_csv(folder / "scores.csv", index=False)
@@ -211,10 +211,10 @@ def numbers() -> pd.DataFrame:
     """Browsing 20 %, tagging 70 %, wherever there is a number."""
     tables = []
     for column, value in ((1, 0.2), (2, 0.7)):
-        known = dict.fromkeys(line[column] for line in quantities._BOTH if line[column])
+        known = dict.fromkeys(line[column] for line in quantities.BOTH_INTERFACES if line[column])
         rows = [(name, value, "share", 1000) for name in known]
         tables.append(pd.DataFrame(rows, columns=["statistic", "value", "unit", "n"]))
-    return quantities.interface_numbers(*tables)
+    return summaries.interface_numbers(*tables)
 
 
 def test_bars_medians_and_points_are_those_given() -> None:

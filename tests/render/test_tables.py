@@ -211,7 +211,7 @@ def interface_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Statistics of both interfaces: the k-th has the value k / 100 over 10 k; of tagging 100 more of n."""
     tables = []
     for column, more in ((1, 0), (2, 100)):
-        names = list(dict.fromkeys(line[column] for line in quantities._BOTH if line[column]))
+        names = list(dict.fromkeys(line[column] for line in quantities.BOTH_INTERFACES if line[column]))
         rows = [(name, k / 100, "ms" if "time" in name else "share", 10 * k + more) for k, name in enumerate(names)]
         tables.append(pd.DataFrame(rows, columns=["statistic", "value", "unit", "n"]))
     return tables[0], tables[1]

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from luab.byproducts.icons import IconPath
 from luab.errors import DataError
 from luab.render import quantities as q
-from luab.render import style
+from luab.render import style, summaries
 from luab.render.figures.byproducts import duration
 
 Array = npt.NDArray[Any]
@@ -258,10 +258,10 @@ def coco_gain_by_size(scores: pd.DataFrame, headline_lambda: float, label: str =
     Raises:
         DataError: A cell is missing, or the sizes are not in the study.
     """
-    chosen = q.at_headline(scores, headline_lambda)
-    sizes = q.present(chosen, q.COCO_SIZES)
-    shown = [*sizes, *q.present(chosen, [*sizes, *q.COCO_CONTEXTS])[len(sizes) :]]
-    summary = q.summarise(chosen, shown)
+    chosen = summaries.at_headline(scores, headline_lambda)
+    sizes = summaries.present(chosen, q.COCO_SIZES)
+    shown = [*sizes, *summaries.present(chosen, [*sizes, *q.COCO_CONTEXTS])[len(sizes) :]]
+    summary = summaries.summarise(chosen, shown)
     backbones = style.backbone_order(list(summary["backbone"]))
     width = style.COLUMN_IN if len(backbones) == 1 else style.PAGE_IN
     figure = style.new_figure(width, 3.0)
@@ -288,15 +288,15 @@ def coco_gain_by_size(scores: pd.DataFrame, headline_lambda: float, label: str =
     )
     style.legend_above(figure, grid[0, 0], columns=3)
     single = int(summary["n"].max()) == 1
-    intervals = "no intervals, since n = 1 seed" if single else f"95 % intervals, n = {q.seeds_text(summary)}"
+    intervals = "no intervals, since n = 1 seed" if single else f"95 % intervals, n = {summaries.seeds_text(summary)}"
     context = (
         " In context: some of the class's usual companions are in the image; out of it: none."
         if len(shown) > len(sizes)
         else ""
     )
     note = (
-        f"λ = {headline_lambda:g}. Above: {q.spread_text(summary)}. Below: difference to the baseline, seed against "
-        f"the same seed; {intervals}; hollow: the interval holds 0 or there is none. Size: of the class's largest "
+        f"λ = {headline_lambda:g}. Above: {summaries.spread_text(summary)}. Below: difference to the baseline, "
+        f"seed against the same seed; {intervals}; hollow: the interval holds 0 or there is none. Size: of the class's largest "
         f"object in the image, by the area of its mask (below 32², below 96², more).{context} n: positives, each part "
         "against the same negatives; sizes over the classes that have all of those shown, contexts over those with "
         "both."
@@ -307,7 +307,7 @@ def coco_gain_by_size(scores: pd.DataFrame, headline_lambda: float, label: str =
 def _part_line(
     column: Sequence[Axes], rows: pd.DataFrame, supervision: str, shown: Sequence[q.Quantity], first: float
 ) -> None:
-    table = pd.concat([q.of(rows, quantity) for quantity in shown])
+    table = pd.concat([summaries.of(rows, quantity) for quantity in shown])
     mean, std, gain, low, high = (
         100 * table[name].to_numpy(dtype=float) for name in ("mean", "std", "difference", "low", "high")
     )

@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from luab.errors import DataError
-from luab.render import quantities as q
-from luab.render import style
+from luab.render import style, summaries
 
 FAMILIES = {
     "Noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -32,7 +31,7 @@ def corruption_severity(scores: pd.DataFrame, headline_lambda: float, label: str
     Raises:
         DataError: There are no details of ImageNet-C.
     """
-    details = _details(q.at_headline(scores, headline_lambda), "imagenet_c")
+    details = _details(summaries.at_headline(scores, headline_lambda), "imagenet_c")
     split = details["group"].str.rsplit("/", n=1, expand=True)
     details = details.assign(corruption=split[0], severity=split[1].astype(int))
     known = [name for names in FAMILIES.values() for name in names]
@@ -68,7 +67,7 @@ def si_score_factors(scores: pd.DataFrame, headline_lambda: float, label: str = 
     Raises:
         DataError: There are no details of SI-Score.
     """
-    chosen = q.at_headline(scores, headline_lambda)
+    chosen = summaries.at_headline(scores, headline_lambda)
     there = set(chosen.loc[chosen["group"] != "", "benchmark"])
     factors = [name for name in _FACTORS if name in there]
     place = "siscore_location" in there and "click" in set(chosen["supervision"])
@@ -175,7 +174,7 @@ def _draw_lines(axes: Axes, table: pd.DataFrame, dodge: float) -> None:
 
 
 def _spread(rows: pd.DataFrame) -> str:
-    return q.spread_text(rows.groupby(q.CELL)["seed"].nunique().to_frame("n"))
+    return summaries.spread_text(rows.groupby(summaries.CELL)["seed"].nunique().to_frame("n"))
 
 
 def _span(n: pd.Series) -> str:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from luab.errors import ConfigError, DataError
-from luab.render import products, quantities, style
+from luab.render import products, style, summaries
 from luab.render.figures import byproducts, coco, factors, localization
 from luab.render.figures import scores as figures_scores
 from luab.render.tables import read_statistics, required
@@ -206,7 +206,7 @@ def _draw_interfaces(name: str, inputs: Inputs, label: str) -> Figure:
     from luab.byproducts.statistics.imagenet import click_points, selected_times_ms
     from luab.data.supervisions.coco import Sources, click
 
-    numbers = quantities.interface_numbers(*read_statistics(name, inputs.statistics))
+    numbers = summaries.interface_numbers(*read_statistics(name, inputs.statistics))
     tags = required(inputs.tags, name, "tags")
     clicks = _read_index(required(inputs.index, name, "index"), ["selected", "click_xy", "estimate_time_ms"])
     pages = last_records(read_index(tags, ["image_id", "time_spent_ms"]))["time_spent_ms"].drop_null().to_numpy()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from luab.render import quantities as q
-from luab.render import style
+from luab.render import style, summaries
 from luab.render.tables import swept_backbones
 
 
@@ -23,13 +23,13 @@ def lambda_sweep(scores: pd.DataFrame, headline_lambda: float, label: str = "") 
     """
     backbones = swept_backbones(scores)
     chosen = scores[scores["backbone"].isin(backbones)]
-    shown = q.present(chosen, q.SWEPT)
-    summary = q.summarise(chosen, shown, diffs=False)
+    shown = summaries.present(chosen, q.SWEPT)
+    summary = summaries.summarise(chosen, shown, diffs=False)
     figure = style.new_figure(style.PAGE_IN, 1.45 * len(backbones) + 0.45)
     grid = figure.subplots(len(backbones), len(shown), squeeze=False, sharex=True)
     for row, backbone in zip(grid, backbones, strict=True):
         for axes, quantity in zip(row, shown, strict=True):
-            here = q.of(summary[summary["backbone"] == backbone], quantity)
+            here = summaries.of(summary[summary["backbone"] == backbone], quantity)
             _sweep_panel(axes, here)
         row[0].set_ylabel(f"{style.backbone_name(backbone)}\n%")
     for axes, quantity in zip(grid[0], shown, strict=True):
@@ -39,7 +39,7 @@ def lambda_sweep(scores: pd.DataFrame, headline_lambda: float, label: str = "") 
     style.legend_above(figure, grid[0, 0])
     band = ", their spread as a band" if summary["n"].max() > 1 else ""
     note = (
-        f"Points: {q.spread_text(summary)}. Horizontal lines: runs at a single λ{band} "
+        f"Points: {summaries.spread_text(summary)}. Horizontal lines: runs at a single λ{band} "
         f"(baseline: no byproduct loss; random points: λ = {headline_lambda:g}). Arrow: which way is better."
     )
     return style.finish(figure, note, label)
@@ -72,9 +72,9 @@ def robustness_gain(scores: pd.DataFrame, headline_lambda: float, label: str = "
     Raises:
         DataError: A cell is missing.
     """
-    chosen = q.at_headline(scores, headline_lambda)
-    shown = q.present(chosen, q.GAINS)
-    summary = q.summarise(chosen, shown)
+    chosen = summaries.at_headline(scores, headline_lambda)
+    shown = summaries.present(chosen, q.GAINS)
+    summary = summaries.summarise(chosen, shown)
     backbones = style.backbone_order(list(summary["backbone"]))
     columns = min(5, len(backbones))
     rows = -(-len(backbones) // columns)
@@ -91,7 +91,7 @@ def robustness_gain(scores: pd.DataFrame, headline_lambda: float, label: str = "
             axes.set_xlabel("Gain (pp), right is better", fontsize=6 if columns > 3 else 7)
     style.legend_above(figure, grid[0, 0])
     single = int(summary["n"].max()) == 1
-    intervals = "no intervals, since n = 1 seed" if single else f"95 % intervals, n = {q.seeds_text(summary)}"
+    intervals = "no intervals, since n = 1 seed" if single else f"95 % intervals, n = {summaries.seeds_text(summary)}"
     note = (
         f"Difference to the baseline in percentage points at λ = {headline_lambda:g}, sign flipped where "
         f"lower is better (marked ↓), so that right is always better; {intervals}. "
@@ -106,7 +106,7 @@ def _gain_panel(axes: Axes, rows: pd.DataFrame, shown: Sequence[q.Quantity]) -> 
     axes.axvline(0, color=style.COLOURS["none"], lw=1.0)
     for supervision, offset in zip(supervisions, offsets, strict=True):
         mine = rows[rows["supervision"] == supervision]
-        gains = np.array([_gain(q.of(mine, quantity), quantity) for quantity in shown])  # [quantities, 3]
+        gains = np.array([_gain(summaries.of(mine, quantity), quantity) for quantity in shown])  # [quantities, 3]
         y = np.arange(len(shown)) + offset
         sure = (gains[:, 1] > 0) | (gains[:, 2] < 0)  # NaN compares false: hollow
         colour = style.COLOURS[supervision]
@@ -141,9 +141,9 @@ def background_gap(scores: pd.DataFrame, headline_lambda: float, label: str = ""
     Raises:
         DataError: A cell is missing, or the Backgrounds Challenge is not in the study.
     """
-    chosen = q.at_headline(scores, headline_lambda)
-    wanted = q.present(chosen, [q.MIXED_RAND, q.MIXED_SAME, q.BG_GAP])
-    summary = q.summarise(chosen, wanted, diffs=False)
+    chosen = summaries.at_headline(scores, headline_lambda)
+    wanted = summaries.present(chosen, [q.MIXED_RAND, q.MIXED_SAME, q.BG_GAP])
+    summary = summaries.summarise(chosen, wanted, diffs=False)
     backbones = style.backbone_order(list(summary["backbone"]))
     supervisions = style.supervision_order(list(summary["supervision"]))
     lines = len(backbones) * (len(supervisions) + 0.8)
@@ -169,20 +169,20 @@ def background_gap(scores: pd.DataFrame, headline_lambda: float, label: str = ""
     style.legend_above(figure, accuracy)
     note = (
         f"ImageNet-9, {_images_per_variant(chosen):,} images per variant; λ = {headline_lambda:g}; "
-        f"{q.spread_text(summary)}. BG-gap: accuracy on mixed-same minus accuracy on mixed-rand."
+        f"{summaries.spread_text(summary)}. BG-gap: accuracy on mixed-same minus accuracy on mixed-rand."
     )
     return style.finish(figure, note, label)
 
 
 def _images_per_variant(scores: pd.DataFrame) -> int:
     details = scores[(scores["benchmark"] == "in9") & (scores["group"] == q.MIXED_RAND.metric)]
-    return int(details["n"].max()) if len(details) else int(q.only(scores, [q.MIXED_RAND])["n"].max())
+    return int(details["n"].max()) if len(details) else int(summaries.only(scores, [q.MIXED_RAND])["n"].max())
 
 
 def _gap_row(accuracy: Axes, gap: Axes, rows: pd.DataFrame, y: float, supervision: str) -> None:
     colour, marker = style.COLOURS[supervision], style.MARKERS[supervision]
     (rand, rand_std), (same, same_std), (width, width_std) = (
-        100 * q.of(rows, quantity).iloc[0][["mean", "std"]].astype(float).fillna(0).to_numpy()
+        100 * summaries.of(rows, quantity).iloc[0][["mean", "std"]].astype(float).fillna(0).to_numpy()
         for quantity in (q.MIXED_RAND, q.MIXED_SAME, q.BG_GAP)
     )
     bars: dict[str, Any] = {"ls": "none", "marker": marker, "color": colour, "elinewidth": 0.9, "mew": 0.9}
