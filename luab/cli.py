@@ -1,4 +1,4 @@
-"""The `luab` command: every stage of the study by hand; the workflow's rules call the same functions."""
+"""The `luab` command line: runs each stage of the study by hand, through the functions that the workflow calls."""
 
 import dataclasses
 import json
@@ -18,64 +18,80 @@ from luab.training import processes
 if TYPE_CHECKING:
     from luab.fetch.listing import Archive
 
+# Headings of `luab --help`.
+_DATA, _RUNS, _RESULTS = "Data", "Training and scoring", "Results"
+_SHARING, _CHECKS = "Sharing results", "Planning and checks"
+
 app = typer.Typer(
-    help="Learning image classifiers using annotation byproducts: every stage of the study by hand.",
+    help="Learning image classifiers using annotation byproducts: run any stage of the study by hand.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-render_app = typer.Typer(help="Tables and figures, from scores, index or predictions.", no_args_is_help=True)
-app.add_typer(render_app, name="render")
+render_app = typer.Typer(help="Render tables, figures and the report from stored results.", no_args_is_help=True)
+app.add_typer(render_app, name="render", rich_help_panel=_RESULTS)
 
 Config = Annotated[
     list[Path] | None,
     typer.Option(
         "--config",
         "-c",
-        help="Configuration, repeated: later files override earlier ones. Default: config/config.yaml.",
+        help="Configuration file, repeatable: later files override earlier ones. Default: config/config.yaml.",
         show_default=False,
     ),
 ]
-RunName = Annotated[str, typer.Argument(help="imagenet/<backbone>/<supervision>-<lambda>/seed<k>")]
+RunName = Annotated[
+    str, typer.Argument(help="Run, as <dataset>/<backbone>/<supervision>-<lambda>/seed<k>.", show_default=False)
+]
+ArchiveName = Annotated[str, typer.Argument(help="Archive in config/archives.yaml.", show_default=False)]
+Dataset = Annotated[str, typer.Argument(help="Dataset, for example imagenet_v2.", show_default=False)]
+Suite = Annotated[str, typer.Argument(help="Suite in the configuration.", show_default=False)]
+Remote = Annotated[
+    str | None, typer.Option(help="Name of the DVC remote. Default: DVC's default remote.", show_default=False)
+]
+Benchmarks = Annotated[
+    list[str] | None,
+    typer.Option("--benchmark", "-b", help="Use only this benchmark, repeatable. Default: all.", show_default=False),
+]
 DEFAULT_CONFIG = Path("config/config.yaml")
 
 
 def main() -> None:
-    """Runs the command line; a foreseen error is one paragraph on stderr and exit code 1."""
+    """Runs the command line; an expected error prints one paragraph to stderr and exits with code 1."""
     try:
         app()
     except LuabError as error:
-        if processes.note(error, _way(error)):  # the process that launched this one says it, at the end of the log
+        if processes.note(error, _origin(error)):  # the launcher of this process prints it at the end of the log
             sys.exit(1)
-        if not sys.stderr.isatty():  # a log also tells where, a person at a terminal gets the reason alone
-            print(f"raised by {_way(error)}\n", file=sys.stderr)
+        if not sys.stderr.isatty():  # a log also records where it was raised; a terminal shows only the reason
+            print(f"raised by {_origin(error)}\n", file=sys.stderr)
         print(f"{error.kind}: {error}", file=sys.stderr)
         sys.exit(1)
 
 
-def _way(error: LuabError) -> str:
-    """luab's own part of a traceback in one line, innermost first."""
+def _origin(error: LuabError) -> str:
+    """luab's own frames of the traceback in one line, innermost first."""
     package = Path(__file__).parent
     frames = [f for f in traceback.extract_tb(error.__traceback__) if package in Path(f.filename).parents]
     return " < ".join(f"{Path(f.filename).relative_to(package)}:{f.lineno} {f.name}" for f in reversed(frames))
 
 
 def study_of(config: list[Path] | None) -> Study:
-    """The study that a command is about: --config, else what the workflow passes on, else the default.
+    """Loads the study from --config, else from the file that the workflow names in LUAB_CONFIG, else from the default.
 
-    Files other than the default are laid over config/config.yaml.
+    Files given by --config override values of config/config.yaml.
     """
-    if not config and (kept := os.environ.get("LUAB_CONFIG")):
-        return load_study([Path(kept)])
-    over = [path for path in config or [] if path.resolve() != DEFAULT_CONFIG.resolve()]
-    return load_study([DEFAULT_CONFIG, *over])
+    if not config and (from_workflow := os.environ.get("LUAB_CONFIG")):
+        return load_study([Path(from_workflow)])
+    overrides = [path for path in config or [] if path.resolve() != DEFAULT_CONFIG.resolve()]
+    return load_study([DEFAULT_CONFIG, *overrides])
 
 
 def run_of(name: str) -> Run:
-    """The run that a folder name means.
+    """Parses the folder name of a run.
 
     Raises:
-        ConfigError: The name has another form.
+        ConfigError: The name is not of the form <dataset>/<backbone>/<supervision>-<lambda>/seed<k>.
     """
     try:
         return Run.parse(name.strip("/"))
@@ -87,45 +103,45 @@ def _archive(study: Study, name: str) -> "Archive":
     from luab.errors import did_you_mean
     from luab.fetch.listing import load_archives
 
-    known = load_archives(study.paths.archives)
-    if name not in known:
-        raise ConfigError(f"{study.paths.archives}: no archive is called {name!r}. {did_you_mean(name, known)}")
-    return known[name]
+    archives = load_archives(study.paths.archives)
+    if name not in archives:
+        raise ConfigError(f"{study.paths.archives}: no archive is called {name!r}. {did_you_mean(name, archives)}")
+    return archives[name]
 
 
-@app.command("demo-world")
+@app.command("demo-world", rich_help_panel=_DATA)
 def demo_world(config: Config = None) -> None:
-    """Draw the demo world and pack it in the official formats."""
+    """Draw the demo world and pack it in the official archive formats."""
     from luab.demo.world import draw_world
 
     study = study_of(config)
     if study.demo is None:
-        raise ConfigError("The configuration has no `demo` section; use --config config/demo.yaml.")
+        raise ConfigError("The configuration has no `demo` section. Add --config config/demo.yaml.")
     draw_world(study.layout.data / "world", study.demo.seed, study.demo.size_px)
 
 
-@app.command()
-def fetch(name: str, config: Config = None) -> None:
-    """Download one archive of the list, verify it, and write its card."""
-    from luab.fetch import fetch as fetching
+@app.command(rich_help_panel=_DATA)
+def fetch(name: ArchiveName, config: Config = None) -> None:
+    """Download and verify one archive, and write its card."""
+    from luab.fetch.fetch import fetch as fetch_archive
 
     study = study_of(config)
-    fetching.fetch(_archive(study, name), study.layout.archive_folder(), study.layout.archive_card(name))
+    fetch_archive(_archive(study, name), study.layout.archive_folder(), study.layout.archive_card(name))
 
 
-@app.command()
-def verify(name: str, config: Config = None) -> None:
-    """Hash a downloaded archive again and compare it with the list."""
-    from luab.fetch import verify as verifying
+@app.command(rich_help_panel=_DATA)
+def verify(name: ArchiveName, config: Config = None) -> None:
+    """Check a downloaded archive again: compare its size and checksum with the published ones."""
+    from luab.fetch.verify import verify as verify_archive
 
     study = study_of(config)
-    verifying.verify(_archive(study, name), study.layout.archive_folder())
-    typer.echo(f"{name}: as listed")
+    verify_archive(_archive(study, name), study.layout.archive_folder())
+    typer.echo(f"{name}: size and checksum are correct")
 
 
-@app.command()
-def unpack(dataset: str, config: Config = None) -> None:
-    """Unpack the verified archives of one dataset."""
+@app.command(rich_help_panel=_DATA)
+def unpack(dataset: Dataset, config: Config = None) -> None:
+    """Unpack the downloaded archives of one dataset."""
     from luab.fetch.unpack import unpack_all
     from luab.fetch.verify import archived
     from luab.planning.plan import Plan
@@ -134,33 +150,33 @@ def unpack(dataset: str, config: Config = None) -> None:
     layout = study.layout
     names = Plan.of(study).trees(dataset)
     if not names:
-        raise ConfigError(f"{dataset}: config/archives.yaml has no archive to unpack for this dataset.")
+        raise ConfigError(f"{dataset}: {study.paths.archives} lists no archive to unpack for this dataset.")
     files = {name: archived(layout.archive_folder(), layout.archive_card(name))[0] for name in names}
     unpack_all(files, layout.raw_folder(dataset), layout.raw_card(dataset), dataset)
 
 
-@app.command()
+@app.command(rich_help_panel=_DATA)
 def index(
-    byproducts: Annotated[str, typer.Argument(help="imagenet_ab or coco_ab")] = "imagenet_ab", config: Config = None
+    byproducts: Annotated[str, typer.Argument(help="imagenet_ab or coco_ab.")] = "imagenet_ab", config: Config = None
 ) -> None:
-    """Turn the archive of ImageNet-AB or COCO-AB into one Parquet file, and compare its counts with what is known."""
+    """Convert the ImageNet-AB or COCO-AB archive into one Parquet file and check its counts."""
     from luab.commands.stages import make_index
 
     typer.echo(make_index(study_of(config), byproducts))
 
 
-@app.command()
-def manifest(dataset: str, config: Config = None) -> None:
-    """List the images of one dataset with labels, counts and digest."""
+@app.command(rich_help_panel=_DATA)
+def manifest(dataset: Dataset, config: Config = None) -> None:
+    """List the images of one dataset with their labels, and check how many they are."""
     from luab.commands.stages import make_manifest
 
     make_manifest(study_of(config), dataset)
 
 
-@app.command()
+@app.command(rich_help_panel=_DATA)
 def targets(
-    supervision: str,
-    dataset: Annotated[str, typer.Option(help="imagenet or coco")] = DATASET,
+    supervision: Annotated[str, typer.Argument(help="Supervision, for example click.", show_default=False)],
+    dataset: Annotated[str, typer.Option(help="imagenet or coco.")] = DATASET,
     config: Config = None,
 ) -> None:
     """Write the training points of one supervision."""
@@ -169,109 +185,117 @@ def targets(
     make_targets(study_of(config), supervision, dataset)
 
 
-@app.command()
+@app.command(rich_help_panel=_DATA)
 def pack(config: Config = None) -> None:
-    """Pack the training images into a few large files, as the config's `packing` says."""
+    """Pack the training images into a few large files, as set by `packing` in the configuration."""
     from luab.commands.stages import make_pack
 
     make_pack(study_of(config))
 
 
-@app.command()
+@app.command(rich_help_panel=_RUNS)
 def train(run: RunName, config: Config = None) -> None:
-    """Train one run; taken up where it stopped if it was interrupted. Several processes are started as needed."""
-    study, wanted = study_of(config), run_of(run)  # first: the imports below take seconds
+    """Train one run, or resume it if it was interrupted; starts as many processes as the configuration sets."""
+    study, parsed = study_of(config), run_of(run)  # before the slow imports, so that mistakes show at once
     if study.compute.processes > 1 and not processes.launched():
-        processes.launch(study, wanted)
+        processes.launch(study, parsed)
         return
     processes.follow_launcher()
     from luab.provenance.code import provenance
     from luab.training.train import train as train_run
 
-    train_run(study, wanted, provenance() if processes.first() else None, ready=processes.ready)
+    train_run(study, parsed, provenance() if processes.first() else None, ready=processes.ready)
 
 
-@app.command()
-def predict(run: RunName, suite: str, config: Config = None) -> None:
-    """Predict every test set of a suite with a trained run."""
+@app.command(rich_help_panel=_RUNS)
+def predict(run: RunName, suite: Suite, config: Config = None) -> None:
+    """Predict all test sets of a suite with a trained model."""
     from luab.planning.plan import Plan
 
-    study, wanted = study_of(config), run_of(run)
+    study, parsed = study_of(config), run_of(run)
     test_sets = Plan.of(study).test_sets(suite)
     from luab.predict import predict as predict_suite
     from luab.provenance.code import PREDICTION, code_digest
 
-    predict_suite(study, wanted, suite, test_sets, code_digest(*PREDICTION))
+    predict_suite(study, parsed, suite, test_sets, code_digest(*PREDICTION))
 
 
-@app.command()
-def score(run: RunName, suite: str, config: Config = None) -> None:
-    """Score a suite's benchmarks from stored predictions."""
+@app.command(rich_help_panel=_RUNS)
+def score(run: RunName, suite: Suite, config: Config = None) -> None:
+    """Score the benchmarks of a suite from stored predictions."""
     from luab.commands.stages import score_suite
 
     score_suite(study_of(config), run_of(run), suite)
 
 
-@app.command()
+@app.command(rich_help_panel=_RESULTS)
 def collect(config: Config = None) -> None:
-    """Gather every score of the study in results/scores.csv."""
+    """Collect all scores of the study into results/scores.csv."""
     from luab.commands.stages import collect_scores
 
     collect_scores(study_of(config))
 
 
-@app.command()
+@app.command(rich_help_panel=_SHARING)
 def track(config: Config = None) -> None:
-    """Write what DVC shows of the results: names of models, headline numbers, data of plots."""
+    """Write what DVC shows: model names, headline numbers and plot data."""
     from luab.commands.stages import track_results
 
     track_results(study_of(config))
 
 
-@app.command()
+@app.command(rich_help_panel=_SHARING)
 def describe(config: Config = None) -> None:
-    """Describe all results for machines, as an RO-Crate: results/ro-crate-metadata.json."""
+    """Describe all results as an RO-Crate, for machines: results/ro-crate-metadata.json."""
     from luab.commands.stages import describe_results
 
     describe_results(study_of(config))
 
 
-@app.command()
+@app.command(rich_help_panel=_SHARING)
 def publish(
-    remote: Annotated[str | None, typer.Option(help="DVC's name of it; else its default.", show_default=False)] = None,
-    message: Annotated[str | None, typer.Option("--message", "-m", help="Of the commit.", show_default=False)] = None,
+    remote: Remote = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Commit message.", show_default=False)] = None,
     config: Config = None,
 ) -> None:
-    """Send a finished study to DVC's remote and commit what git keeps of it."""
+    """Push a finished study to a DVC remote and commit its small files to git."""
     from luab.provenance.publish import publish as publish_results
 
     typer.echo(publish_results(study_of(config), remote, message))
 
 
-@app.command()
+@app.command(rich_help_panel=_SHARING)
 def pull(
-    targets: Annotated[list[str] | None, typer.Argument(help="Files or folders; all where none is named.")] = None,
-    needs: Annotated[bool, typer.Option("--needs", help="Not them, but what Snakemake makes them from.")] = False,
-    remote: Annotated[str | None, typer.Option(help="DVC's name of it; else its default.", show_default=False)] = None,
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="Files or folders. Default: all results.", show_default=False)
+    ] = None,
+    needs: Annotated[bool, typer.Option("--needs", help="Pull the inputs of the targets instead.")] = False,
+    remote: Remote = None,
     config: Config = None,
 ) -> None:
-    """Fetch results from DVC's remote: all, some, or what a file is made from."""
+    """Pull results from a DVC remote: everything, some files, or the inputs of a file."""
     from luab.provenance.publish import pull as pull_results
 
     typer.echo(pull_results(study_of(config), targets or [], needs, remote))
 
 
 @render_app.command("table")
-def render_table(name: str, config: Config = None) -> None:
-    """Render one table as csv, md and tex."""
+def render_table(
+    name: Annotated[str, typer.Argument(help="Table, for example imagenet_main.", show_default=False)],
+    config: Config = None,
+) -> None:
+    """Render one table as CSV, Markdown and LaTeX."""
     from luab.commands.stages import render_one_table
 
     render_one_table(study_of(config), name)
 
 
 @render_app.command("figure")
-def render_figure(name: str, config: Config = None) -> None:
-    """Render one figure as pdf and png."""
+def render_figure(
+    name: Annotated[str, typer.Argument(help="Figure, for example lambda_sweep.", show_default=False)],
+    config: Config = None,
+) -> None:
+    """Render one figure as PDF and PNG."""
     from luab.commands.stages import render_one_figure
 
     render_one_figure(study_of(config), name)
@@ -279,24 +303,24 @@ def render_figure(name: str, config: Config = None) -> None:
 
 @render_app.command("report")
 def render_report(config: Config = None) -> None:
-    """Render the whole study as one page, results/report.html."""
+    """Render the report of the whole study, results/report.html."""
     from luab.commands.stages import render_whole_report
 
     render_whole_report(study_of(config))
 
 
-@app.command()
+@app.command(rich_help_panel=_RESULTS)
 def compare(
     first: RunName,
     second: RunName,
-    benchmark: Annotated[
-        list[str] | None, typer.Option("--benchmark", "-b", help="Only this one, repeated.", show_default=False)
+    benchmark: Benchmarks = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Also write the numbers to this CSV file.", show_default=False)
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write the numbers to this file.")] = None,
-    resamples: Annotated[int, typer.Option(min=100, help="Draws of the bootstrap.")] = 10_000,
+    resamples: Annotated[int, typer.Option(min=100, help="Number of bootstrap resamples.")] = 10_000,
     config: Config = None,
 ) -> None:
-    """Compare two runs image by image: intervals, paired tests, corrected for the number of benchmarks."""
+    """Compare two runs image by image: intervals and paired tests, corrected for multiple benchmarks."""
     from luab.benchmarks.imagenet import find_benchmark
     from luab.comparison.two_runs import compare_runs, print_comparison, write_comparison
 
@@ -308,39 +332,44 @@ def compare(
     print_comparison(study, *runs, rows, resamples)
 
 
-@app.command()
+@app.command(rich_help_panel=_RESULTS)
 def trace(
-    table: Annotated[Path, typer.Argument(help="E.g. results/tables/imagenet_main.csv")],
+    table: Annotated[
+        Path, typer.Argument(help="Table, for example results/tables/imagenet_main.csv.", show_default=False)
+    ],
     cell: Annotated[
         list[str],
-        typer.Option(help="What names the number: resnet50,click,imagenet_a or backbone=resnet50,...; repeated."),
+        typer.Option(
+            help="Terms that select one number: resnet50,click,imagenet_a or backbone=resnet50,...; repeatable.",
+            show_default=False,
+        ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config: Config = None,
 ) -> None:
-    """Follow a number back to scores, predictions, model, recipe, data and machine; exit code 1 where one differs."""
-    from luab.provenance.lineage import print_trace
-    from luab.provenance.lineage import trace as follow_back
+    """Show where a number came from: scores, predictions, model, recipe, data and machine; fails if any differs."""
+    from luab.provenance.lineage import print_trace as print_lineage
+    from luab.provenance.lineage import trace as lineage
 
-    found = follow_back(study_of(config), table, cell)
-    typer.echo(json.dumps(dataclasses.asdict(found), ensure_ascii=False)) if as_json else print_trace(found)
-    if any(found.problems()):
+    number = lineage(study_of(config), table, cell)
+    typer.echo(json.dumps(dataclasses.asdict(number), ensure_ascii=False)) if as_json else print_lineage(number)
+    if any(number.problems()):
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=_CHECKS)
 def sanity(
-    backbone: Annotated[str, typer.Option(help="Pretrained timm model with its tag, for example resnet50.tv_in1k.")],
+    backbone: Annotated[
+        str, typer.Option(help="Pretrained timm model with its tag, for example resnet50.tv_in1k.", show_default=False)
+    ],
     weights: Annotated[
-        Path | None, typer.Option(help="Its safetensors file; by default from timm's collection.", show_default=False)
+        Path | None, typer.Option(help="Its safetensors file. Default: download from timm.", show_default=False)
     ] = None,
     expected: Annotated[Path, typer.Option(help="Table of published numbers.")] = Path("config/expected.csv"),
-    benchmark: Annotated[
-        list[str] | None, typer.Option("--benchmark", "-b", help="Only this one, repeated.", show_default=False)
-    ] = None,
+    benchmark: Benchmarks = None,
     config: Config = None,
 ) -> None:
-    """Evaluate a pretrained model on your data beside its published numbers; exit code 1 where one differs."""
+    """Evaluate a pretrained model on your data and compare with published numbers; fails if any differs."""
     from luab.benchmarks.imagenet import find_benchmark
 
     study = study_of(config)
@@ -352,63 +381,63 @@ def sanity(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=_RUNS)
 def export(
     run: RunName,
-    out: Annotated[Path, typer.Option(help="Folder to make; nothing may be there but an empty folder.")],
+    out: Annotated[Path, typer.Option(help="Output folder, new or empty.", show_default=False)],
     config: Config = None,
 ) -> None:
-    """Write a trained run as a folder that timm loads without luab, in the usual layout of the Hugging Face hub."""
+    """Export a trained model as a folder that timm loads without luab, in the layout of the Hugging Face Hub."""
     study = study_of(config)
-    # The folder itself, as a shell completes it, is a name too.
-    wanted = run_of(run.removeprefix(f"{study.paths.results / 'runs'}/"))
+    # Also accept the path of the run folder, as the shell completes it.
+    parsed = run_of(run.removeprefix(f"{study.paths.results / 'runs'}/"))
     from luab.commands.export import export as export_run
 
-    typer.echo(export_run(study, wanted, out))
+    typer.echo(export_run(study, parsed, out))
 
 
-@app.command()
+@app.command(rich_help_panel=_CHECKS)
 def plan(config: Config = None) -> None:
-    """List the trainings of the study with an estimate of their GPU hours."""
+    """Show how many models the study trains, with an estimate of the GPU hours."""
     from luab.commands.status import print_plan
 
     print_plan(study_of(config))
 
 
-@app.command()
+@app.command(rich_help_panel=_CHECKS)
 def status(
     config: Config = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow the trainings until all are done.")] = False,
-    interval: Annotated[float, typer.Option(min=1, help="Seconds between two looks of --watch.")] = 15,
+    watch: Annotated[bool, typer.Option("--watch", help="Update until all trainings are done.")] = False,
+    interval: Annotated[float, typer.Option(min=1, help="Seconds between updates of --watch.")] = 15,
 ) -> None:
-    """Show which runs, predictions and scores exist, are missing, or stem from older code; or follow the trainings."""
+    """Show which trainings, predictions and scores are done, missing, or made by older code; or watch the trainings."""
     from luab.commands.status import print_status
-    from luab.commands.watch import watch as follow
+    from luab.commands.watch import watch as watch_trainings
 
     study = study_of(config)
-    follow(study, interval) if watch else print_status(study)
+    watch_trainings(study, interval) if watch else print_status(study)
 
 
-@app.command()
+@app.command(rich_help_panel=_RESULTS)
 def headline(config: Config = None) -> None:
-    """Print the main table and where to look."""
+    """Print the main table and where to find the results."""
     from luab.render.headline import print_headline
 
     print_headline(study_of(config))
 
 
-@app.command()
+@app.command(rich_help_panel=_CHECKS)
 def doctor(config: Config = None) -> None:
-    """Check Python, torch, GPU, disk, Slurm and data paths; say what is missing and how to get it."""
+    """Check Python, torch, GPU, disk, Slurm and data paths, and say how to fix what is missing."""
     from luab.commands.doctor import examine
 
     if not examine(study_of(config)):
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=_CHECKS)
 def docs() -> None:
-    """Write the generated pages: config/schema.json, docs/config.md, docs/protocols.md, docs/deviations.md."""
+    """Write the generated pages in docs/ and config/schema.json."""
     from luab.commands.reference import write_pages
 
     for path in write_pages(Path()):

@@ -22,7 +22,7 @@ from luab.study.paths import Run
 from luab.training.heartbeat import Progress, read_progress
 
 if TYPE_CHECKING:
-    from snakemake_executor_plugin_submitit.status import State
+    from snakemake_executor_plugin_submitit.slurm_states import State
 
 JOBS = Path(".snakemake") / "submitit" / "live"
 """The executor plugin's folder of live jobs, below the checkout."""
@@ -124,7 +124,7 @@ def live_jobs(folder: Path) -> dict[str, Job]:
 
 def _asked(ids: list[str]) -> "dict[str, State]":
     """What one squeue says; nothing where there is no Slurm that answers."""
-    from snakemake_executor_plugin_submitit.status import Slurm, SlurmUnreachable
+    from snakemake_executor_plugin_submitit.slurm_states import Slurm, SlurmUnreachable
 
     try:
         return Slurm().queue(ids)
