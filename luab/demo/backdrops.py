@@ -1,24 +1,21 @@
-"""The demo world's backdrops: procedural textures in soft colours, one for each family of classes."""
+"""Backdrops of the demo world: procedural textures in soft colours, one for each family of classes."""
 
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from luab.demo.noise import smooth_noise
-
-Field = NDArray[np.float64]
-Size = tuple[int, int]
+from luab.demo.canvas import Field, Size
+from luab.demo.randomness import smooth_noise
 
 
 def _blend(share: Field, first: tuple[float, ...], second: tuple[float, ...]) -> Field:
-    """Mixes two colours by a share [H, W] in [0, 1]; returns [H, W, 3]."""
+    """Mixes two colours; `share` [H, W] is that of the second, clipped to [0, 1]; returns [H, W, 3]."""
     amount = np.clip(share, 0, 1)[..., None]
     return np.array(first) * (1 - amount) + np.array(second) * amount
 
 
 def _grid(size: Size) -> tuple[Field, Field]:
-    """x and y of every pixel in [0, 1], both [H, W]."""
+    """x and y of all pixels' centres in [0, 1], both [H, W]."""
     width, height = size
     y, x = np.mgrid[0:height, 0:width]
     return (x + 0.5) / width, (y + 0.5) / height
@@ -32,7 +29,7 @@ def lawn(size: Size, rng: np.random.Generator) -> Field:
 
 
 def sky(size: Size, rng: np.random.Generator) -> Field:
-    """Sky paling towards the horizon, with clouds."""
+    """Sky that pales towards the horizon, with clouds."""
     _, y = _grid(size)
     ground = _blend(y, (0.45, 0.68, 0.90), (0.84, 0.92, 0.97))
     cloud = np.clip((smooth_noise(rng, size, 5) - 0.52) * 3.2, 0, 0.9)[..., None]
@@ -52,7 +49,7 @@ def road(size: Size, rng: np.random.Generator) -> Field:
 
 
 def dunes(size: Size, rng: np.random.Generator) -> Field:
-    """Sand in bent bands."""
+    """Sand in curved bands."""
     x, y = _grid(size)
     bend = 0.08 * np.sin(2 * np.pi * (x * rng.uniform(0.8, 1.6) + rng.random()))
     bands = 0.5 + 0.5 * np.sin(2 * np.pi * (y + bend) * rng.uniform(5, 7))
@@ -60,7 +57,7 @@ def dunes(size: Size, rng: np.random.Generator) -> Field:
 
 
 def birches(size: Size, rng: np.random.Generator) -> Field:
-    """A winter wood: pale air and upright trunks."""
+    """A forest in winter: pale air and upright trunks."""
     x, y = _grid(size)
     ground = _blend(y, (0.78, 0.84, 0.88), (0.95, 0.96, 0.97))
     for _ in range(int(rng.integers(5, 8))):
@@ -90,7 +87,7 @@ def stage(size: Size, rng: np.random.Generator) -> Field:
 
 
 def foliage(size: Size, rng: np.random.Generator) -> Field:
-    """A dark wood of slanting leaves."""
+    """A dark forest of slanting leaves."""
     x, y = _grid(size)
     slant = np.sin(2 * np.pi * (x + y) * rng.uniform(7, 10)) * np.sin(2 * np.pi * (x - y) * rng.uniform(4, 6))
     share = 0.5 + 0.4 * slant + 0.5 * (smooth_noise(rng, size, 6) - 0.5)
@@ -116,15 +113,5 @@ def tiles(size: Size, rng: np.random.Generator) -> Field:
     return ground
 
 
-BACKDROPS: dict[str, Callable[[Size, np.random.Generator], Field]] = {
-    "lawn": lawn,
-    "sky": sky,
-    "road": road,
-    "dunes": dunes,
-    "birches": birches,
-    "bokeh": bokeh,
-    "stage": stage,
-    "foliage": foliage,
-    "water": water,
-    "tiles": tiles,
-}
+_ALL = (lawn, sky, road, dunes, birches, bokeh, stage, foliage, water, tiles)
+BACKDROPS: dict[str, Callable[[Size, np.random.Generator], Field]] = {paint.__name__: paint for paint in _ALL}

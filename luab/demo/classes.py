@@ -1,4 +1,4 @@
-"""The demo world's 22 classes: real ImageNet classes, two of each ImageNet-9 super-class and four beyond."""
+"""The 22 classes of the demo world: ImageNet classes, two of each ImageNet-9 super-class and four others."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from luab.data.manifests.labels import wnids
 
 Colour = tuple[float, float, float]
 
-# Super-class -> the backdrop its classes usually stand before.
+# Super-class -> the usual backdrop of its classes.
 FAMILIES = {
     "dog": "lawn",
     "bird": "sky",
@@ -23,7 +23,15 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class DemoClass:
-    """One class: ImageNet index, name of the silhouette, family, colours of body and marks."""
+    """One class.
+
+    Attributes:
+        index: ImageNet index.
+        name: Key of the silhouette.
+        family: Key of FAMILIES.
+        hsv: Hue, saturation and value of the body, each in [0, 1].
+        accent: Red, green and blue of the marks, each in [0, 1].
+    """
 
     index: int
     name: str
@@ -37,7 +45,7 @@ class DemoClass:
         return wnids()[self.index]
 
 
-# Chosen so that each of the class lists of ImageNet-A, -R and -O, ObjectNet and SI-Score has three or more.
+# Each of the class lists of ImageNet-A, -R and -O, ObjectNet and SI-Score has at least three of them.
 CLASSES = (
     DemoClass(1, "goldfish", "fish", (0.055, 0.86, 0.96)),
     DemoClass(47, "African chameleon", "reptile", (0.36, 0.62, 0.66)),
@@ -65,5 +73,5 @@ CLASSES = (
 
 
 def class_of(index: int) -> DemoClass:
-    """The demo class of an ImageNet index."""
+    """Returns the demo class with this ImageNet index."""
     return next(item for item in CLASSES if item.index == index)

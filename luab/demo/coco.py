@@ -1,25 +1,23 @@
-"""The demo world's COCO 2014: several objects in each picture, their masks in the official JSON, and COCO-AB."""
+"""The demo world's COCO 2014: pictures of several objects, their masks in the official JSON, and COCO-AB."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from luab.byproducts.coco_classes import COCO_CLASSES, INDEX_OF_NAME
 from luab.demo.backdrops import BACKDROPS
+from luab.demo.canvas import Mask, Pixels, Size, mask_box, to_pixels
 from luab.demo.classes import Colour
-from luab.demo.coco_annotators import Pictured, coco_ab_json
-from luab.demo.drawing import Look, Sprite, backdrop, mask_box, over, paint, palette, place, to_pixels
-from luab.demo.noise import stream
+from luab.demo.coco_annotators import TagImage, coco_ab_json
+from luab.demo.drawing import Look, Sprite, backdrop, over, paint, palette, place
 from luab.demo.packing import Archive, Members, jpeg_bytes
-from luab.demo.parts import Part, ellipse, polygon, ring, stroke
 from luab.demo.photos import photo_size
+from luab.demo.polygons import FilledPolygon, ellipse, polygon, ring, stroke
+from luab.demo.randomness import stream
 from luab.demo.silhouettes import SILHOUETTES
-
-Mask = NDArray[np.bool_]
 
 _LOOK = Look(turn_deg=18, cut_off=0.06)
 _ODD_BACKDROP = 0.15
@@ -27,50 +25,43 @@ _SMALLEST_PX = 24
 _CROWD_SHARE, _EMPTY_EVERY = 0.3, 40
 
 
-def _person() -> list[Part]:
-    return [
-        *[stroke("dark", (x, 0.25), (x * 1.3, 0.95), start=0.12, end=0.09) for x in (-0.16, 0.16)],
-        *[stroke("skin", (x, -0.35), (x * 1.8, 0.3), start=0.08, end=0.06) for x in (-0.3, 0.3)],
-        polygon("body", (-0.34, -0.45), (0.34, -0.45), (0.28, 0.35), (-0.28, 0.35)),
-        ellipse("skin", 0.0, -0.7, 0.22, 0.25),
-        ellipse("dark", 0.0, -0.85, 0.22, 0.12),
-    ]
-
-
-def _frisbee() -> list[Part]:
-    return [ellipse("body", 0, 0, 0.95, 0.45), ellipse("light", 0, -0.05, 0.6, 0.25)]
-
-
-def _cup() -> list[Part]:
-    return [
-        ring("dark", 0.55, 0.05, 0.35, 0.12),
-        polygon("body", (-0.6, -0.7), (0.6, -0.7), (0.45, 0.8), (-0.45, 0.8)),
-        ellipse("light", 0, -0.7, 0.6, 0.18),
-    ]
+_PERSON = [
+    *[stroke("dark", (x, 0.25), (x * 1.3, 0.95), start=0.12, end=0.09) for x in (-0.16, 0.16)],
+    *[stroke("skin", (x, -0.35), (x * 1.8, 0.3), start=0.08, end=0.06) for x in (-0.3, 0.3)],
+    polygon("body", (-0.34, -0.45), (0.34, -0.45), (0.28, 0.35), (-0.28, 0.35)),
+    ellipse("skin", 0.0, -0.7, 0.22, 0.25),
+    ellipse("dark", 0.0, -0.85, 0.22, 0.12),
+]
+_FRISBEE = [ellipse("body", 0, 0, 0.95, 0.45), ellipse("light", 0, -0.05, 0.6, 0.25)]
+_CUP = [
+    ring("dark", 0.55, 0.05, 0.35, 0.12),
+    polygon("body", (-0.6, -0.7), (0.6, -0.7), (0.45, 0.8), (-0.45, 0.8)),
+    ellipse("light", 0, -0.7, 0.6, 0.18),
+]
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """How one class looks; its size as share of the picture's shorter side."""
+    """Appearance of one class; `span` is its size as share of the picture's shorter side."""
 
-    shape: Callable[[], list[Part]]
+    silhouette: list[FilledPolygon]
     hsv: Colour
     span: tuple[float, float]
 
 
 _KINDS = {
-    "person": _Kind(_person, (0.58, 0.55, 0.75), (0.45, 0.8)),
+    "person": _Kind(_PERSON, (0.58, 0.55, 0.75), (0.45, 0.8)),
     "bicycle": _Kind(SILHOUETTES["bicycle-built-for-two"], (0.0, 0.75, 0.75), (0.4, 0.65)),
     "truck": _Kind(SILHOUETTES["ambulance"], (0.13, 0.4, 0.92), (0.5, 0.8)),
     "backpack": _Kind(SILHOUETTES["backpack"], (0.61, 0.66, 0.72), (0.25, 0.4)),
     "dog": _Kind(SILHOUETTES["golden retriever"], (0.09, 0.62, 0.8), (0.35, 0.6)),
-    "frisbee": _Kind(_frisbee, (0.93, 0.75, 0.9), (0.18, 0.28)),
+    "frisbee": _Kind(_FRISBEE, (0.93, 0.75, 0.9), (0.18, 0.28)),
     "bird": _Kind(SILHOUETTES["goose"], (0.60, 0.16, 0.62), (0.25, 0.45)),
-    "cup": _Kind(_cup, (0.49, 0.58, 0.76), (0.25, 0.4)),
+    "cup": _Kind(_CUP, (0.49, 0.58, 0.76), (0.25, 0.4)),
     "banana": _Kind(SILHOUETTES["banana"], (0.145, 0.78, 0.97), (0.3, 0.5)),
     "vase": _Kind(SILHOUETTES["vase"], (0.80, 0.48, 0.66), (0.35, 0.6)),
 }
-# What is usually seen together, and before which backdrop: name -> share of the theme's pictures that show it.
+# Backdrop -> classes usually seen together on it, each with the share of pictures that show it.
 _THEMES: dict[str, dict[str, float]] = {
     "road": {"person": 0.8, "bicycle": 0.6, "truck": 0.6, "backpack": 0.45},
     "lawn": {"person": 0.6, "dog": 0.7, "frisbee": 0.5, "bird": 0.5},
@@ -80,7 +71,7 @@ _THEMES: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True)
 class CocoSizes:
-    """How many pictures the demo's COCO has."""
+    """Number of pictures in the demo's COCO."""
 
     train: int = 160
     val: int = 80
@@ -88,7 +79,7 @@ class CocoSizes:
 
 @dataclass(frozen=True)
 class CocoObject:
-    """One annotated object: official name, what is in sight of it [H, W], whether it stands for a crowd."""
+    """One annotated object: official name, mask [H, W] of its visible part, whether it stands for a crowd."""
 
     name: str
     mask: Mask
@@ -97,15 +88,15 @@ class CocoObject:
 
 @dataclass(frozen=True)
 class CocoPicture:
-    """One drawn image with its official number."""
+    """One drawn picture with its number in COCO."""
 
     number: int
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     objects: list[CocoObject]
 
 
 def coco_archives(seed: int, size_px: int, sizes: CocoSizes) -> Iterator[Archive]:
-    """The two halves' images, their annotations and COCO-AB, in files and entries named as in config/archives.yaml."""
+    """Yields images of both sets, their annotations and COCO-AB, with files and entries as in config/archives.yaml."""
     annotations: Members = {}
     for half, count in (("train2014", sizes.train), ("val2014", sizes.val)):
         pictures = coco_pictures(seed, half, size_px, count)
@@ -114,13 +105,13 @@ def coco_archives(seed: int, size_px: int, sizes: CocoSizes) -> Iterator[Archive
         name = f"coco_{half.removesuffix('2014')}"
         yield Archive(name, "coco", f"{half}.zip", "zip", members, "coco")
         if half == "train2014":
-            records = coco_ab_json([_pictured(one) for one in pictures], seed)
+            records = coco_ab_json([_tag_image(one) for one in pictures], seed)
     yield Archive("coco_annotations", "coco", "annotations_trainval2014.zip", "zip", annotations, "coco")
     yield Archive("coco_ab", "coco_ab", "coco_ab_v1_0.json", "plain", {"coco_ab_v1_0.json": records}, False)
 
 
 def coco_pictures(seed: int, half: str, size_px: int, count: int) -> list[CocoPicture]:
-    """Draws one half; numbers are unique within it, their order is no order."""
+    """Draws the training or validation set; its numbers are unique and unsorted."""
     numbers = stream(seed, "coco", half, "numbers").choice(np.arange(9, 581_930), count, replace=False)
     return [
         _picture(int(number), size_px, stream(seed, "coco", half, k), empty=k % _EMPTY_EVERY == _EMPTY_EVERY - 1)
@@ -130,10 +121,8 @@ def coco_pictures(seed: int, half: str, size_px: int, count: int) -> list[CocoPi
 
 def _picture(number: int, size_px: int, rng: np.random.Generator, empty: bool) -> CocoPicture:
     size = photo_size(size_px, rng)
-    themes = list(_THEMES)
-    theme = themes[int(rng.integers(len(themes)))]
-    kinds = list(BACKDROPS)
-    ground = backdrop(kinds[int(rng.integers(len(kinds)))] if rng.random() < _ODD_BACKDROP else theme, size, rng)
+    theme = _choice(list(_THEMES), rng)
+    ground = backdrop(_choice(list(BACKDROPS), rng) if rng.random() < _ODD_BACKDROP else theme, size, rng)
     names = [] if empty else _cast(_THEMES[theme], rng)
     sprites: list[tuple[str, Sprite]] = []
     flock = np.zeros(size[::-1], dtype=bool)
@@ -147,53 +136,58 @@ def _picture(number: int, size_px: int, rng: np.random.Generator, empty: bool) -
         ground = over(ground, sprite, shadow=True)
         flock &= ~sprite.mask
         sprites.append((name, sprite))
-    objects = _in_sight(sprites, size)
+    objects = _visible_objects(sprites, size)
     if flock.sum() >= _SMALLEST_PX:
         objects.append(CocoObject("bird", flock, crowd=True))
     return CocoPicture(number, to_pixels(ground), objects)
 
 
 def _cast(theme: dict[str, float], rng: np.random.Generator) -> list[str]:
-    """Two to four objects of a theme, the large ones first, so that small ones stand before them."""
+    """Draws two to four objects of a theme, large ones first, so that small ones are in front."""
     names = [name for name, share in theme.items() if rng.random() < share]
-    while len(names) < 2:  # a class may come twice
-        names.append(list(theme)[int(rng.integers(len(theme)))])
+    while len(names) < 2:  # a class may occur twice
+        names.append(_choice(list(theme), rng))
     if len(names) < 4 and rng.random() < 0.2:
-        names.append(names[int(rng.integers(len(names)))])
+        names.append(_choice(names, rng))
     return sorted(names, key=lambda name: -_KINDS[name].span[1])
 
 
-def _sprite(name: str, size: tuple[int, int], rng: np.random.Generator, span: float | None = None) -> Sprite:
+def _choice(names: list[str], rng: np.random.Generator) -> str:
+    return names[int(rng.integers(len(names)))]
+
+
+def _sprite(name: str, size: Size, rng: np.random.Generator, span: float | None = None) -> Sprite:
     kind = _KINDS[name]
     look = replace(_LOOK, span=kind.span)
     hue = (kind.hsv[0] + rng.uniform(-0.05, 0.05), *kind.hsv[1:])
-    return paint(place(kind.shape(), size, look, rng, span), palette(hue, (0.85, 0.35, 0.30)), size, rng)
+    return paint(place(kind.silhouette, size, look, rng, span), palette(hue, (0.85, 0.35, 0.30)), size, rng)
 
 
-def _in_sight(sprites: list[tuple[str, Sprite]], size: tuple[int, int]) -> list[CocoObject]:
-    """What later sprites leave of each; too little is not annotated."""
+def _visible_objects(sprites: list[tuple[str, Sprite]], size: Size) -> list[CocoObject]:
+    """Visible parts of the sprites behind later ones; parts below _SMALLEST_PX are not annotated."""
     hidden = np.zeros(size[::-1], dtype=bool)
     objects = []
     for name, sprite in reversed(sprites):
-        seen = sprite.mask & ~hidden
+        visible = sprite.mask & ~hidden
         hidden |= sprite.mask
-        if seen.sum() >= _SMALLEST_PX:
-            objects.append(CocoObject(name, seen))
+        if visible.sum() >= _SMALLEST_PX:
+            objects.append(CocoObject(name, visible))
     return objects[::-1]
 
 
-def _pictured(picture: CocoPicture) -> Pictured:
+def _tag_image(picture: CocoPicture) -> TagImage:
     height, width = picture.pixels.shape[:2]
     by_size = sorted(picture.objects, key=lambda one: int(one.mask.sum()))
-    masks = {INDEX_OF_NAME[item.name]: item.mask for item in by_size}  # the largest of a class comes last and stays
-    return Pictured(picture.number, width, height, masks)
+    # The largest object of a class comes last and wins.
+    masks = {INDEX_OF_NAME[item.name]: item.mask for item in by_size}
+    return TagImage(picture.number, width, height, masks)
 
 
 # ---- the instances file -------------------------------------------------------------------------------------
 
 
 def instances_json(half: str, pictures: list[CocoPicture]) -> bytes:
-    """instances_<half>.json: masks as polygons, those of crowds as run lengths, as in the release."""
+    """instances_<half>.json: masks as polygons, of crowds as run lengths, as in the release."""
     annotations: list[dict[str, Any]] = []
     for picture in pictures:
         for item in picture.objects:
@@ -216,10 +210,10 @@ def _image(half: str, picture: CocoPicture) -> dict[str, Any]:
 
 def _annotation(image: int, item: CocoObject, number: int) -> dict[str, Any]:
     box = mask_box(item.mask)
-    assert box is not None, "an object in sight has a box"
+    assert box is not None, "a visible object has a box"
     x0, y0, x1, y1 = box
     return {
-        "segmentation": run_lengths(item.mask) if item.crowd else polygons(item.mask),
+        "segmentation": run_lengths(item.mask) if item.crowd else mask_polygons(item.mask),
         "area": float(item.mask.sum()),
         "iscrowd": int(item.crowd),
         "image_id": image,
@@ -230,18 +224,18 @@ def _annotation(image: int, item: CocoObject, number: int) -> dict[str, Any]:
 
 
 def run_lengths(mask: Mask) -> dict[str, Any]:
-    """A mask as COCO's uncompressed run lengths: down each column, outside first; size is height, width."""
+    """Encodes a mask as COCO's uncompressed run lengths: column by column, background first; size is height, width."""
     flat = mask.T.ravel()
     borders = np.flatnonzero(np.diff(flat)) + 1
     counts = np.diff(np.concatenate([[0], borders, [flat.size]])).tolist()
     return {"counts": [0, *counts] if flat[0] else counts, "size": list(mask.shape)}
 
 
-def polygons(mask: Mask) -> list[list[float]]:
-    """Outlines of a mask's pieces, x y x y ... along the pixels' edges; holes are filled, as annotators do."""
+def mask_polygons(mask: Mask) -> list[list[float]]:
+    """Returns outlines of a mask's pieces, x y x y ... along the pixels' edges; holes are filled, as annotators do."""
     import cv2
 
-    # Outlines run through the middles of pixels: on a finer grid these lie near the edges of the real ones.
+    # cv2's outlines run through the centres of pixels, which on a finer grid are near the original pixels' edges.
     fine = mask.astype(np.uint8).repeat(4, axis=0).repeat(4, axis=1)
     outlines, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return [((piece.reshape(-1, 2) + 0.5) / 4).round(3).ravel().tolist() for piece in outlines if len(piece) > 2]
+    return [((line.reshape(-1, 2) + 0.5) / 4).round(3).ravel().tolist() for line in outlines if len(line) > 2]

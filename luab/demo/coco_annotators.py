@@ -1,4 +1,4 @@
-"""Invented annotators drag icons onto the demo's COCO pictures; their records, in the JSON of COCO-AB."""
+"""Records of simulated annotators who drag icons onto the demo's COCO pictures, in the JSON format of COCO-AB."""
 
 import json
 from collections.abc import Sequence
@@ -9,23 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luab.byproducts.coco_classes import COCO_CLASSES, PANES
-from luab.demo.noise import stream
+from luab.demo.randomness import stream
 
 _SHOWN_PX = (676, 450)  # the largest width and height of an image on the page
 _WORKERS = 9
 _HIT_PAGES = 20
-_SPREAD = 0.14  # of an icon about the middle of its object, as share of the object's sides
+_SPREAD = 0.14  # standard deviation of an icon about the middle of its object, as share of the object's sides
 
 # ASSUME: the demo's shares of what annotators of COCO get wrong are guesses; none are published.
 _MISSED, _OFF_OBJECT, _MOVED, _REMOVED, _BACK_AGAIN, _INVENTED = 0.12, 0.07, 0.12, 0.06, 0.5, 0.04
 _NO_RECORD, _ZERO_SIZE, _TWICE = 2, 2, 1
 
-Place = tuple[int, int]
+Position = tuple[int, int]  # x and y in displayed pixels
 
 
 @dataclass(frozen=True)
-class Pictured:
-    """A drawn picture as annotators meet it: official number, size, the largest mask [H, W] of each class."""
+class TagImage:
+    """A drawn picture as annotators see it.
+
+    Attributes:
+        number: Its number in COCO.
+        width: In pixels.
+        height: In pixels.
+        masks: Index of the class -> largest mask [H, W] of that class.
+    """
 
     number: int
     width: int
@@ -33,10 +40,10 @@ class Pictured:
     masks: dict[int, NDArray[Any]]
 
 
-def coco_ab_json(pictures: Sequence[Pictured], seed: int) -> bytes:
-    """coco_ab_v1_0.json: a record for nearly every picture, in an order of its own.
+def coco_ab_json(pictures: Sequence[TagImage], seed: int) -> bytes:
+    """coco_ab_v1_0.json: a record for nearly every picture, in random order.
 
-    A few pictures have none, a few were not loaded when they were tagged (sizes 0), and one was tagged twice.
+    A few pictures have no record, a few were not loaded when they were tagged (sizes 0), and one was tagged twice.
     """
     order = stream(seed, "coco records", "order").permutation(len(pictures))
     odd = [pictures[int(k)].number for k in stream(seed, "coco records", "odd").permutation(len(pictures))]
@@ -47,8 +54,8 @@ def coco_ab_json(pictures: Sequence[Pictured], seed: int) -> bytes:
     return json.dumps(records).encode()
 
 
-def _record(picture: Pictured, place: int, seed: int, unloaded: bool) -> dict[str, Any]:
-    """One page: all panes one after the other, the icons of each pane dragged to where their objects are."""
+def _record(picture: TagImage, place: int, seed: int, unloaded: bool) -> dict[str, Any]:
+    """Simulates one page: pane after pane, the icons of each are dragged onto their objects."""
     rng = stream(seed, "coco record", picture.number, place)
     hit = stream(seed, "coco hit", place // _HIT_PAGES)
     worker = int(hit.integers(_WORKERS))
@@ -72,7 +79,7 @@ def _record(picture: Pictured, place: int, seed: int, unloaded: bool) -> dict[st
         "originalImageHeight": 0 if unloaded else picture.height,
         "originalImageWidth": 0 if unloaded else picture.width,
         "imageHeight": shown,
-        "imageWidth": shown,  # a copy of the height: the release's own defect
+        "imageWidth": shown,  # a copy of the height: a defect of the release
         "timeSpent": page.now + int(rng.integers(300, 3000)),
         "actionHistories": page.actions,
         "categoryHistories": page.panes,
@@ -84,7 +91,7 @@ def _record(picture: Pictured, place: int, seed: int, unloaded: bool) -> dict[st
 
 
 class _Page:
-    """What one annotator did on one page; times in ms since it opened, places in displayed pixels."""
+    """Actions of one annotator on one page; times in ms since it opened, positions in displayed pixels."""
 
     def __init__(self, rng: np.random.Generator, pace: float, shown: tuple[int, int]) -> None:
         self.rng, self.pace, self.shown = rng, pace, shown
@@ -95,17 +102,15 @@ class _Page:
         self._keyboard = bool(rng.random() < 0.2)
 
     def open(self, pane: int) -> None:
-        """Turns to a pane; the first one is open at the start and not logged."""
+        """Opens a pane; the first one is open at the start and not logged."""
         self._wait(900)
         if pane:
-            name = PANES[pane]
-            self.panes.append(
-                {"categoryIndex": pane, "categoryName": name, "timeAt": self.now, "usingKeyboard": self._keyboard}
-            )
+            entry = {"categoryIndex": pane, "categoryName": PANES[pane], "timeAt": self.now}
+            self.panes.append(entry | {"usingKeyboard": self._keyboard})
 
-    def tag(self, icon: str, aim: Place) -> None:
-        """Drags an icon to its object, and sometimes thinks better of it."""
-        self._look_around(aim)
+    def tag(self, icon: str, aim: Position) -> None:
+        """Drags an icon onto its object, and sometimes moves or removes it again."""
+        self._approach(aim)
         self._act("add", icon, to=aim)
         if self.rng.random() < _MOVED:
             nearer = self._near(aim, 12)
@@ -116,8 +121,8 @@ class _Page:
             if self.rng.random() < _BACK_AGAIN:
                 self._act("add", icon, to=self._near(aim, 12))
 
-    def aim(self, share: NDArray[np.float64]) -> Place:
-        """Near the middle of an object, whose mask [H, W] sums to 1; now and then beside it."""
+    def aim(self, share: NDArray[np.float64]) -> Position:
+        """Draws a position near the middle of an object, whose mask [H, W] sums to 1; sometimes anywhere else."""
         if self.rng.random() < _OFF_OBJECT:
             return self.anywhere()
         height, width = share.shape
@@ -127,25 +132,25 @@ class _Page:
         x, y = np.clip(middle + self.rng.normal(0, spread), 0, 1) * self.shown
         return round(float(x)), round(float(y))
 
-    def anywhere(self) -> Place:
-        """Any place on the picture, borders included."""
+    def anywhere(self) -> Position:
+        """Draws a position on the picture, borders included."""
         return int(self.rng.integers(self.shown[0] + 1)), int(self.rng.integers(self.shown[1] + 1))
 
-    def _near(self, place: Place, px: float) -> Place:
-        x, y = np.clip(np.round(np.array(place) + self.rng.normal(0, px, 2)), 0, self.shown).astype(int)
+    def _near(self, position: Position, px: float) -> Position:
+        x, y = np.clip(np.round(np.array(position) + self.rng.normal(0, px, 2)), 0, self.shown).astype(int)
         return int(x), int(y)
 
-    def _look_around(self, aim: Place) -> None:
-        """Moves the pointer towards the next object; none of it is recorded while an icon is dragged."""
+    def _approach(self, aim: Position) -> None:
+        """Moves the pointer towards the next object; the tool records no movement while an icon is dragged."""
         steps = int(self.rng.integers(4, 14))
         for step in range(1, steps + 1):
             self.now += int(self.rng.integers(8, 60))
             on_the_way = np.array(self.pointer) + (np.array(aim) - self.pointer) * step / steps
-            place = self._near((int(on_the_way[0]), int(on_the_way[1])), 6)
-            self.trace.append(self._fractions(place) | {"timeAt": self.now})
+            position = self._near((int(on_the_way[0]), int(on_the_way[1])), 6)
+            self.trace.append(self._fractions(position) | {"timeAt": self.now})
         self.pointer = aim
 
-    def _act(self, kind: str, icon: str, to: Place | None = None, start: Place | None = None) -> None:
+    def _act(self, kind: str, icon: str, to: Position | None = None, start: Position | None = None) -> None:
         self._wait(700)
         action: dict[str, Any] = {"actionType": kind, "iconType": icon}
         if start is not None:
@@ -154,8 +159,8 @@ class _Page:
             action["pointTo"] = self._fractions(to)
         self.actions.append(action | {"timeAt": self.now})
 
-    def _fractions(self, place: Place) -> dict[str, Any]:
-        return {"x": place[0] / self.shown[0], "y": place[1] / self.shown[1]}
+    def _fractions(self, position: Position) -> dict[str, Any]:
+        return {"x": position[0] / self.shown[0], "y": position[1] / self.shown[1]}
 
     def _wait(self, median_ms: float) -> None:
         self.now += max(1, round(median_ms * self.pace * float(self.rng.lognormal(0, 0.5))))

@@ -1,4 +1,4 @@
-"""Packs drawn files the way the official archives are packed, with the same bytes on every run."""
+"""Packs drawn files like the official archives, with the same bytes on every run."""
 
 import gzip
 import io
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
+from luab.demo.canvas import Pixels
 from luab.files import file_sha256, replacing
 
 Members = dict[str, bytes]
@@ -25,17 +27,17 @@ _ZIP_DATE = (2020, 9, 13, 12, 26, 40)
 
 @dataclass(frozen=True)
 class Archive:
-    """One file of the demo's server, with the entry it gets in archives.yaml.
+    """One file of the demo's server and its entry in archives.yaml.
 
     Attributes:
         name: Key of the entry, as in config/archives.yaml.
-        dataset: The set it belongs to.
-        file: Its name on the server.
-        kind: "plain" is one file as it is; its single member's name does not matter.
+        dataset: Data set that it belongs to.
+        file: File name on the server.
+        kind: Format; "plain" is a single file, whose member's name does not matter.
         members: Path in the archive -> content.
-        unpack: Folder under data/raw that it is unpacked to; False when it is read as it is.
-        keep_order: Whether members stay in the order given, as in archives made from an unsorted folder.
-        counts: What an index of its records must count.
+        unpack: Folder under data/raw to unpack to; False if it is read without unpacking.
+        keep_order: Whether members keep the order given, as in archives made from an unsorted folder.
+        counts: Expected counts of an index of its records.
     """
 
     name: str
@@ -48,12 +50,12 @@ class Archive:
     counts: dict[str, int] | None = None
 
 
-def jpeg_bytes(pixels: NDArray[np.uint8], quality: int = 90) -> bytes:
+def jpeg_bytes(pixels: Pixels, quality: int = 90) -> bytes:
     """Encodes a picture [H, W, 3] or [H, W] as JPEG."""
     return _encoded(pixels, "JPEG", quality=quality)
 
 
-def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
+def png_bytes(pixels: Pixels) -> bytes:
     """Encodes a picture [H, W, 3] as PNG."""
     return _encoded(pixels, "PNG")
 
@@ -65,9 +67,9 @@ def npy_bytes(array: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _encoded(pixels: NDArray[np.uint8], kind: str, **options: int) -> bytes:
+def _encoded(pixels: Pixels, image_format: str, **options: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **options)
+    Image.fromarray(pixels).save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
@@ -98,9 +100,7 @@ def pack(archive: Archive, folder: Path) -> dict[str, Any]:
 
 
 def write_archives_yaml(entries: dict[str, dict[str, Any]], path: Path) -> None:
-    """Writes the list of the demo's downloads in the layout of config/archives.yaml."""
-    import yaml
-
+    """Writes the demo's list of downloads in the format of config/archives.yaml."""
     with replacing(path) as aside:
         aside.write_text(
             "# Every download of the demo world: drawn files that stand in for the real ones.\n"
@@ -109,18 +109,18 @@ def write_archives_yaml(entries: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]], compressed: bool) -> None:
-    """Writes members in the order given; equal members give equal bytes."""
+    """Writes a tar with the members in the order given; equal members give equal bytes."""
     with ExitStack() as stack:
         out: Any = stack.enter_context(open(path, "wb"))
         if compressed:
-            # The header would carry the time of day and the name of the file beside.
+            # Without these arguments the header would hold the time and the name of the file.
             out = stack.enter_context(gzip.GzipFile("", "wb", 6, out, mtime=0))
         tar = stack.enter_context(tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT))
         for name, content in members:
             info = tarfile.TarInfo(name)
             info.size, info.mtime, info.mode = len(content), _EPOCH_S, 0o644
             tar.addfile(info, io.BytesIO(content))
-            tar.members.clear()  # type: ignore[attr-defined]  # an archive may have a million
+            tar.members.clear()  # type: ignore[attr-defined]  # a million of them would fill the memory
 
 
 def _write_zip(path: Path, members: Iterable[tuple[str, bytes]]) -> None:

@@ -1,14 +1,15 @@
-"""Draws the whole demo world and packs it in the official formats, ready to be fetched by the study."""
+"""Draws the demo world and packs it in the official formats, ready for the study to fetch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from luab.demo.backgrounds import in9_archive
-from luab.demo.byproducts import TrainImage, image_ab_members, record_counts
+from luab.demo.backgrounds_challenge import in9_archive
 from luab.demo.classes import CLASSES
 from luab.demo.coco import CocoSizes, coco_archives
+from luab.demo.imagenet_annotators import TrainImage, image_ab_members, record_counts
+from luab.demo.imagenet_c import imagenet_c
 from luab.demo.packing import Archive, jpeg_bytes, pack, write_archives_yaml
 from luab.demo.photos import (
     ValImage,
@@ -19,39 +20,31 @@ from luab.demo.photos import (
     wsol_test_archives,
     wsol_val_archives,
 )
-from luab.demo.shifted import (
-    imagenet_a,
-    imagenet_c,
-    imagenet_o,
-    imagenet_r,
-    imagenet_sketch,
-    objectnet,
-    siscore,
-)
+from luab.demo.shifted import imagenet_a, imagenet_o, imagenet_r, imagenet_sketch, objectnet, siscore
 from luab.files import file_sha256, lines_sha256, replacing_folder, write_json
 from luab.progress import progress
 
-_PICTURES = (".jpeg", ".jpg", ".png")
+_IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 @dataclass(frozen=True)
 class WorldSizes:
-    """How many pictures each part of the world has.
+    """Number of pictures in each part of the world.
 
     Attributes:
-        train: Training images per class.
-        val: Validation images per class.
+        train: Training images, per class.
+        val: Validation images, per class.
         v2: ImageNet-V2, per class.
         adversarial: ImageNet-A, per class of its list.
         renditions: ImageNet-R, per class of its list.
         strange: ImageNet-O, per class of its list.
         sketches: ImageNet-Sketch, per class.
-        corrupted: Validation images per class that ImageNet-C takes.
+        corrupted: Validation images that ImageNet-C is made of, per class.
         objectnet: ObjectNet, per folder.
-        siscore: Copies per class and factor value.
-        in9: Foregrounds per ImageNet-9 class.
+        siscore: SI-Score, per class and value of a factor.
+        in9: Foregrounds of the Backgrounds Challenge, per ImageNet-9 class.
         wsol_val: ImageNet-V2 threshold-0.7, per class.
-        coco: COCO's two halves, in all.
+        coco: COCO's training and validation set, in all.
     """
 
     train: int = 34
@@ -70,21 +63,21 @@ class WorldSizes:
 
 
 def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | None = None) -> None:
-    """Draws the world into `folder`, which appears as a whole at the end and replaces an older one.
+    """Draws the world into `folder`, which appears complete at the end and replaces an older one.
 
-    It holds `imagenet/{train,val}/<wnid>/*.JPEG`, the stand-in for the user's own copy; `server/`, every
-    other set as an archive with its official name and layout, with `archives.yaml` to fetch them by; and
-    `world.json`. The same arguments give the same bytes on one machine.
+    The folder holds `imagenet/{train,val}/<wnid>/*.JPEG`, which stands in for the user's own copy; `server/`, with
+    all other sets as archives of official name and layout and the `archives.yaml` to fetch them; and `world.json`.
+    The same arguments give the same bytes on one machine.
 
     Args:
-        folder: Where the world goes.
-        seed: Seed of all drawing; any integer from 0.
-        size_px: Side of the crop that networks see; photographs are somewhat larger. The sets that come
-            cut to that size (ImageNet-C, the Backgrounds Challenge) have exactly this side.
-        sizes: How many pictures; the default takes a few seconds to draw.
+        folder: Folder to write.
+        seed: Seed of all drawing; an integer from 0.
+        size_px: Side of the crop that networks see. Photographs are somewhat larger; sets that are published as crops
+            (ImageNet-C, the Backgrounds Challenge) have exactly this side.
+        sizes: Number of pictures; the default takes a few seconds to draw.
 
     Raises:
-        JobError: The disk is full, or the folder cannot be written to.
+        JobError: The disk is full, or the folder is not writable.
     """
     sizes = sizes or WorldSizes()
     with replacing_folder(folder) as aside, progress("demo world", None, "files") as advance:
@@ -96,7 +89,7 @@ def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | N
         entries, counts = {}, {"imagenet_train": len(images), "imagenet_val": len(val)}
         for archive in archives(seed, size_px, sizes, images, val):
             entries[archive.name] = pack(archive, server)
-            counts[archive.name] = _pictures(archive)
+            counts[archive.name] = sum(name.lower().endswith(_IMAGE_SUFFIXES) for name in archive.members)
             advance(len(archive.members))
         write_archives_yaml(entries, server / "archives.yaml")
         write_json(aside / "world.json", _card(aside, seed, size_px, sizes, counts, entries))
@@ -105,9 +98,8 @@ def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | N
 def archives(
     seed: int, size_px: int, sizes: WorldSizes, images: list[TrainImage], val: list[ValImage]
 ) -> Iterator[Archive]:
-    """Every archive of the demo's server, one after the other, so that only one is in memory."""
-    records = image_ab_members(images, seed)
-    file = "imagenet_ab_v1_0.tar.gz"
+    """Yields the archives of the demo's server one by one, so that only one is in memory."""
+    records, file = image_ab_members(images, seed), "imagenet_ab_v1_0.tar.gz"
     counts = record_counts(images, seed, records)
     yield Archive("imagenet_ab", "imagenet_ab", file, "tar.gz", records, False, keep_order=True, counts=counts)
     yield real_archive(val)
@@ -142,13 +134,8 @@ def _write_val(tree: Path, images: list[ValImage], advance: Callable[[float], No
     for item in CLASSES:
         (tree / "val" / item.wnid).mkdir(parents=True)
     for image in images:
-        path = tree / "val" / image.item.wnid / f"{image.name}.JPEG"
-        path.write_bytes(jpeg_bytes(image.scene.pixels))
+        (tree / "val" / image.item.wnid / f"{image.name}.JPEG").write_bytes(jpeg_bytes(image.scene.pixels))
         advance(1)
-
-
-def _pictures(archive: Archive) -> int:
-    return sum(name.lower().endswith(_PICTURES) for name in archive.members)
 
 
 def _card(

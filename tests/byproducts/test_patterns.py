@@ -17,7 +17,7 @@ from luab.byproducts.reading.patterns import Shapes
 from luab.byproducts.reading.tar import Block
 from luab.byproducts.reading.xml import INTEGERS, TEXTS, BadRecord, parse_record
 from luab.byproducts.schema import SCHEMA
-from luab.demo.byproducts import TrainImage, image_ab_members
+from luab.demo.imagenet_annotators import TrainImage, image_ab_members
 
 
 def demo_records(count: int, seed: int = 0) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ from luab.data.images.coco import CocoAB
 from luab.data.manifests.build_manifest import build_manifest
 from luab.data.manifests.manifest import read_manifest
 from luab.data.supervisions.coco import read_coco_targets, write_coco_targets
-from luab.demo.coco import CocoSizes, coco_archives, coco_pictures, polygons, run_lengths
+from luab.demo.coco import CocoSizes, coco_archives, coco_pictures, mask_polygons, run_lengths
 from luab.demo.packing import pack, write_archives_yaml
 from luab.fetch.unpack import unpack_all
 
@@ -116,7 +116,7 @@ def test_run_lengths_and_polygons_by_hand() -> None:
     mask = np.array([[0, 1, 1], [0, 1, 1]], dtype=bool)
     assert run_lengths(mask) == {"counts": [2, 4], "size": [2, 3]}  # down the columns: 00 11 11
     assert run_lengths(~mask) == {"counts": [0, 2, 4], "size": [2, 3]}
-    (outline,) = polygons(np.pad(mask, 1))
+    (outline,) = mask_polygons(np.pad(mask, 1))
     corners = np.array(outline).reshape(-1, 2)
     np.testing.assert_allclose([corners.min(axis=0), corners.max(axis=0)], [[2, 1], [4, 3]], atol=0.13)
 

@@ -25,13 +25,14 @@ from luab.data.manifests.labels import (
     siscore_classes,
     subset,
 )
-from luab.demo.byproducts import TrainImage, image_ab_members
+from luab.demo.canvas import mask_box
 from luab.demo.classes import CLASSES, FAMILIES, DemoClass
-from luab.demo.corruptions import CORRUPTIONS, corrupt
-from luab.demo.drawing import Look, class_sprite, draw_scene, mask_box, over, paint, palette
-from luab.demo.noise import stream
-from luab.demo.parts import polygon
+from luab.demo.drawing import Look, class_sprite, draw_scene, over, paint, palette
+from luab.demo.imagenet_annotators import TrainImage, image_ab_members
+from luab.demo.imagenet_c import CORRUPTIONS, corrupt
 from luab.demo.photos import PHOTO, train_images, val_images
+from luab.demo.polygons import polygon
+from luab.demo.randomness import stream
 from luab.demo.shifted import ADVERSARIAL
 from luab.demo.silhouettes import SILHOUETTES
 from luab.demo.world import WorldSizes, draw_world

@@ -10,7 +10,7 @@ import pytest
 
 from luab.byproducts.imagenet_ab import index, read_index
 from luab.byproducts.reading.patterns import Shapes
-from luab.demo.byproducts import TrainImage, image_ab_members
+from luab.demo.imagenet_annotators import TrainImage, image_ab_members
 
 
 def loaded(path: Path) -> ModuleType:

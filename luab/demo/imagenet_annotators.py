@@ -1,4 +1,4 @@
-"""Invented annotators click the demo's training images; their records, in the XML of ImageNet-AB."""
+"""Records of simulated annotators who click the demo's training images, in the XML format of ImageNet-AB."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,27 +8,27 @@ from typing import TypeAlias
 
 import numpy as np
 
-from luab.demo.noise import stream
+from luab.demo.canvas import Box
+from luab.demo.randomness import stream
 
-Box = tuple[int, int, int, int]
-Sample = tuple[int, int, int]  # milliseconds since the pointer came in, x and y in displayed pixels
-Content: TypeAlias = "str | list[tuple[str, Content]]"
+Sample = tuple[int, int, int]  # milliseconds since the pointer entered the image, x and y in displayed pixels
+Content: TypeAlias = "str | list[tuple[str, Content]]"  # text, or tags with their content
 
 _CELL_PX = (324, 340)
 _SUBMIT_S = (1639851940, 1641556061)
 _PAGE_IMAGES, _HIT_PAGES = 48, 10
 _JUNK = bytes.fromhex("0005160700020000") + b"Mac OS X        " + bytes(96)
 
-# Share of boxed images among ILSVRC's training images: 544,546 of 1,281,167.
+# Share of ILSVRC's training images with a box: 544,546 of 1,281,167.
 _BOXED = 0.425
-# Spread of a click about the middle of the box, as share of the box's side: 90 % fall within.
+# Standard deviation of a click about the middle of the box, as share of the box's side: 90 % fall inside the box.
 _CLICK_SPREAD = 0.25
-# The official records' estimateTime peaks at 300 to 400 ms with a long tail.
+# estimateTime in the official records peaks at 300 to 400 ms and has a long tail.
 _TIME_MEDIAN_MS, _TIME_SPREAD = 480.0, 0.72
 
 
 class Story(Enum):
-    """What happened with one image; every oddity of the official records has one."""
+    """What happened to one image; covers every oddity of the official records."""
 
     CLICKED = "clicked"
     PASSED_OVER = "passed over"
@@ -47,8 +47,8 @@ class Story(Enum):
     NO_XML = "no XML"
 
 
-# Share of the images, and how many at the least. ASSUME: the demo's shares of the rarer
-# oddities of records are guesses; none are published.
+# Share of the images, and smallest number of images.
+# ASSUME: the demo's shares of the rarer oddities of records are guesses; none are published.
 _STORIES = {
     Story.PASSED_OVER: (0.08, 3),
     Story.UNSEEN: (0.035, 2),
@@ -70,7 +70,7 @@ _NOT_SELECTED = (Story.PASSED_OVER, Story.UNSEEN, Story.UNCLICKED)
 
 @dataclass(frozen=True)
 class TrainImage:
-    """A drawn training image as the annotators meet it; boxes in source pixels, the main object's first."""
+    """A drawn training image as annotators see it; boxes in source pixels, that of the main object first."""
 
     image_id: str
     wnid: str
@@ -81,17 +81,17 @@ class TrainImage:
 
 
 def image_ab_members(images: Sequence[TrainImage], seed: int) -> dict[str, bytes]:
-    """The members of imagenet_ab_v1_0.tar.gz, in an order that is not sorted, as in the real archive.
+    """Returns the members of imagenet_ab_v1_0.tar.gz, unsorted as in the real archive.
 
     Args:
-        images: Every training image.
+        images: All training images.
         seed: Seed of the world.
 
     Returns:
         Path in the archive -> XML, or macOS junk for names that begin with "._".
     """
     rng = stream(seed, "records", "order")
-    stories = tell(images, seed)
+    stories = deal_stories(images, seed)
     members: dict[str, bytes] = {}
     for position in rng.permutation(len(images)):
         image = images[int(position)]
@@ -107,28 +107,28 @@ def image_ab_members(images: Sequence[TrainImage], seed: int) -> dict[str, bytes
 
 
 def record_counts(images: Sequence[TrainImage], seed: int, members: dict[str, bytes]) -> dict[str, int]:
-    """What an index of the records must count, known from how they were drawn.
+    """Returns the counts that an index of the records must find.
 
     Args:
-        images: As `image_ab_members` took them.
-        seed: The same.
-        members: What it returned.
+        images: Images passed to `image_ab_members`.
+        seed: Seed passed to it.
+        members: Its result.
     """
-    dealt = Counter(tell(images, seed).values())
-    records = len(images) - dealt[Story.NO_XML]
+    stories = Counter(deal_stories(images, seed).values())
+    records = len(images) - stories[Story.NO_XML]
     return {
         "records": records,
         "junk_skipped": len(members) - records,
-        "without_metadata": dealt[Story.NO_METADATA],
-        "with_metadata": records - dealt[Story.NO_METADATA],
-        "several_metadata": dealt[Story.SEVERAL],
-        "clicked_then_unselected": dealt[Story.UNCLICKED],
+        "without_metadata": stories[Story.NO_METADATA],
+        "with_metadata": records - stories[Story.NO_METADATA],
+        "several_metadata": stories[Story.SEVERAL],
+        "clicked_then_unselected": stories[Story.UNCLICKED],
         "wnids": len({image.wnid for image in images}),
     }
 
 
-def tell(images: Sequence[TrainImage], seed: int) -> dict[str, Story]:
-    """Deals the stories out at random: image_id -> story; each oddity happens at least twice."""
+def deal_stories(images: Sequence[TrainImage], seed: int) -> dict[str, Story]:
+    """Assigns a story to each image at random: image_id -> story; each oddity occurs at least twice."""
     dealt = [story for story, (share, least) in _STORIES.items() for _ in range(max(least, round(share * len(images))))]
     order = stream(seed, "records", "stories").permutation(len(images))
     dealt += [Story.CLICKED] * (len(images) - len(dealt))
@@ -136,7 +136,7 @@ def tell(images: Sequence[TrainImage], seed: int) -> dict[str, Story]:
 
 
 def record_xml(image: TrainImage, story: Story, seed: int, position: int) -> str:
-    """One image's XML: with the box and size of ILSVRC, or with file name and folder alone."""
+    """Returns the XML of one image: with box and size as in ILSVRC, or only with file name and folder."""
     rng = stream(seed, "record", image.image_id)
     content: list[tuple[str, Content]]
     if story is Story.NO_METADATA or rng.random() < _BOXED:
@@ -150,7 +150,7 @@ def record_xml(image: TrainImage, story: Story, seed: int, position: int) -> str
 
 
 def _boxed(image: TrainImage) -> list[tuple[str, Content]]:
-    """The fields of ILSVRC's own localisation file."""
+    """The fields of ILSVRC's localisation file."""
     objects: list[tuple[str, Content]] = [
         (
             "object",
@@ -177,7 +177,7 @@ def _boxed(image: TrainImage) -> list[tuple[str, Content]]:
 def _metadata(
     image: TrainImage, story: Story, rng: np.random.Generator, seed: int, position: int
 ) -> list[tuple[str, Content]]:
-    """One annotator's submission, tags in alphabetical order as in the release."""
+    """The submission of one annotator, with tags in alphabetical order as in the release."""
     worker = int(rng.integers(12))
     pace = float(stream(seed, "worker", worker).lognormal(0, 0.2))
     shrink = min(1.0, _CELL_PX[0] / image.width, _CELL_PX[1] / image.height)
@@ -197,7 +197,7 @@ def _metadata(
         "imageHeight": str(shown[1]),
         "imageID": f"{image.wnid}/{image.image_id}",
         "imagePosition": [("x", str(445 + 340 * (place % 3) + int(rng.integers(0, 60)))), ("y", str(top))],
-        "imageWidth": str(shown[1]),  # a copy of the height: the release's own defect
+        "imageWidth": str(shown[1]),  # a copy of the height: a defect of the release
         "image_idx": str(place),
         "imagenet_hit_id": hit.bytes(16).hex(),
         "originalImageHeight": str(image.height),
@@ -218,7 +218,7 @@ def _metadata(
 
 @dataclass(frozen=True)
 class _Visit:
-    """What a pointer did over one image; times in ms since it first came in, places in displayed pixels."""
+    """Pointer events over one image; times in ms since it first entered, positions in displayed pixels."""
 
     trace: list[Sample]
     clicks: list[Sample]
@@ -227,7 +227,7 @@ class _Visit:
 
 
 def _visit(image: TrainImage, story: Story, shown: tuple[int, int], pace: float, rng: np.random.Generator) -> _Visit:
-    """Acts one story out."""
+    """Simulates one story."""
     aim = _aim(image, shown, rng)
     lasted = max(60, round(_TIME_MEDIAN_MS * pace * rng.lognormal(0, _TIME_SPREAD)))
     trace = _approach(aim, shown, min(lasted, 6000), rng)
@@ -252,7 +252,7 @@ def _visit(image: TrainImage, story: Story, shown: tuple[int, int], pace: float,
         case Story.UNCLOSED_HOVER:
             hovers.append(("enter", leave + int(rng.integers(300, 3000))))
         case Story.DUPLICATE_TIMES:
-            # One more mark between two samples, under the later one's stamp.
+            # Another sample before the last one, with the same time stamp.
             before, after = trace[-2], trace[-1]
             trace.insert(-1, (after[0], (before[1] + after[1]) // 2, (before[2] + after[2]) // 2))
         case Story.GAP:
@@ -266,17 +266,17 @@ def _visit(image: TrainImage, story: Story, shown: tuple[int, int], pace: float,
 
 
 def _aim(image: TrainImage, shown: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-    """Where the annotator clicks: near the middle of the main box, in displayed pixels within the image."""
+    """Draws the clicked position: near the middle of the main box, in displayed pixels inside the image."""
     x0, y0, x1, y1 = image.boxes[0]
     middle = np.array([(x0 + x1 + 1) / 2, (y0 + y1 + 1) / 2])
-    wander = rng.normal(0, _CLICK_SPREAD, 2) * (x1 - x0 + 1, y1 - y0 + 1)
+    offset = rng.normal(0, _CLICK_SPREAD, 2) * (x1 - x0 + 1, y1 - y0 + 1)
     size = np.array([image.width, image.height])
-    x, y = np.clip(np.round((middle + wander) / size * shown), 0, shown).astype(int)
+    x, y = np.clip(np.round((middle + offset) / size * shown), 0, shown).astype(int)
     return int(x), int(y)
 
 
 def _approach(aim: tuple[int, int], shown: tuple[int, int], lasted_ms: int, rng: np.random.Generator) -> list[Sample]:
-    """A pointer's way from an edge of the image to `aim`: fast at first, slowing down, a little bent."""
+    """Simulates the pointer's path from an edge of the image to `aim`: curved, fast at first, then slower."""
     width, height = shown
     along = rng.random()
     edges = [(0, along * height), (width, along * height), (along * width, 0), (along * width, height)]
@@ -285,10 +285,10 @@ def _approach(aim: tuple[int, int], shown: tuple[int, int], lasted_ms: int, rng:
     times = np.concatenate([[0], np.cumsum(np.round(steps))]).astype(int)
     times = np.append(times[times < lasted_ms - 16], lasted_ms)
     done = (1 - (1 - times / lasted_ms) ** rng.uniform(1.8, 3.0))[:, None]
-    way = np.array(aim) - start
-    bend = np.sin(np.pi * done) * rng.normal(0, 0.12) * np.array([-way[1], way[0]])
+    direction = np.array(aim) - start
+    bend = np.sin(np.pi * done) * rng.normal(0, 0.12) * np.array([-direction[1], direction[0]])
     shake = rng.normal(0, 0.8, (len(times), 2)) * (1 - done)
-    places = np.clip(np.round(start + done * way + bend + shake), 0, shown).astype(int)
+    places = np.clip(np.round(start + done * direction + bend + shake), 0, shown).astype(int)
     places[-1] = aim
     return [(int(at), int(x), int(y)) for at, (x, y) in zip(times, places, strict=True)]
 
@@ -299,7 +299,7 @@ def _point(sample: Sample, shown: tuple[int, int], start_ms: int) -> list[tuple[
 
 
 def _repeated(tag: str, entries: list[list[tuple[str, Content]]]) -> list[tuple[str, Content]]:
-    """A list as repeated elements; an empty one as one element with the text None."""
+    """Writes a list as repeated elements; an empty one as a single element with the text None."""
     return [(tag, entry) for entry in entries] or [(tag, "None")]
 
 
