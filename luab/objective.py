@@ -1,14 +1,14 @@
-"""The LUAB objective, classification plus lambda times byproduct regression, and mixup that knows points."""
+"""The LUAB objective (classification plus lambda times byproduct regression), and mixup and CutMix with points."""
 
 from typing import Any
 
 import torch
 from timm.data import Mixup
-from timm.data.mixup import cutmix_bbox_and_lam
+from timm.data.mixup import cutmix_bbox_and_lam, mixup_target
 from torch import nn
 from torch.nn import functional
 
-from luab.model import CLASSES
+from luab.model import IMAGENET_CLASSES
 from luab.shapes import Images, Logits, Points, Targets
 from luab.study.config import Recipe
 
@@ -16,16 +16,17 @@ from luab.study.config import Recipe
 class LuabLoss(nn.Module):
     """loss = classification + weight x smooth-L1 of the points that survived the crop.
 
-    Classification is the cross-entropy, or for images with several labels the binary cross-entropy of each class.
+    Classification is cross-entropy, or for multi-label data the binary cross-entropy of each class.
 
     Args:
-        weight: lambda. 0 leaves plain classification.
-        label_smoothing: Of hard labels; soft targets come smoothed.
-        multilabel: Whether images have several labels.
+        weight: lambda; 0 gives plain classification.
+        label_smoothing: Applied to hard labels only; soft targets must already be smoothed.
+        multilabel: Whether an image can have several labels.
 
-    ASSUME: the byproduct loss is smooth-L1 with beta 1, mean over x and y, then over the batch's surviving points.
-    ASSUME: with several labels, classification is the mean of the binary cross-entropy over images and classes, and
-    the points of all classes count alike.
+    ASSUME: the byproduct loss is smooth-L1 with beta 1, averaged over x and y and then over the batch's surviving
+    points.
+    ASSUME: for multi-label data, classification is the mean of the binary cross-entropy over images and classes, and
+    the points of all classes have equal weight.
     """
 
     def __init__(self, weight: float, label_smoothing: float = 0.0, multilabel: bool = False) -> None:
@@ -43,20 +44,20 @@ class LuabLoss(nn.Module):
         point_weights: torch.Tensor,
         denominator: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Named parts of the loss; optimise "loss".
+        """Computes the named parts of the loss; optimise "loss".
 
         Args:
             logits: [batch, classes].
-            predicted: [batch, 2] or [batch, 2 k] crop fractions, or None for a model without a byproduct head.
-            labels: int64 [batch], or class distributions [batch, classes]; of several labels 0 or 1 [batch, classes].
+            predicted: [batch, 2] or [batch, 2 k], fractions of the crop; None for a model without a byproduct head.
+            labels: int64 [batch], class distributions [batch, classes], or multi-label 0 and 1 [batch, classes].
             points: [batch, 2] or [batch, k, 2]; ignored where the weight is 0.
-            point_weights: [batch] or [batch, k]; 0 where no point survived, else 1 or the mixing weight.
-            denominator: [] what the sum over points is divided by; None: the sum of their weights. A part of a
-                larger batch passes its equal share of the larger batch's weights: then the mean over the parts is
-                the larger batch's loss, however unevenly its points are spread.
+            point_weights: [batch] or [batch, k]; 0 where no point survived, otherwise 1 or the mixing weight.
+            denominator: [], divides the sum over points; None means the sum of their weights. For one part of a
+                larger batch, pass the larger batch's weight sum divided by the number of parts: the mean over the
+                parts then equals the larger batch's loss, however its points are distributed over the parts.
 
         Returns:
-            "loss", "classification" and "byproduct"; byproduct is 0 when no point survived.
+            "loss", "classification" and "byproduct"; byproduct is 0 if no point survived.
         """
         if self.multilabel:
             classification = functional.binary_cross_entropy_with_logits(logits, labels)
@@ -76,30 +77,30 @@ class LuabLoss(nn.Module):
 def point_loss(
     predicted: Points, points: torch.Tensor, weights: torch.Tensor, denominator: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Weighted mean of the smooth-L1 distance over surviving points; 0 when there is none.
+    """Computes the weighted mean of the smooth-L1 distance over surviving points; 0 if there are none.
 
     Args:
-        predicted: [batch, 2], one point that all k points of an image are held against, or [batch, 2 k], one each.
+        predicted: [batch, 2 k], one prediction per point, or [batch, 2], compared with all k points of an image.
         points: [batch, 2] or [batch, k, 2] in the same frame.
         weights: [batch] or [batch, k].
-        denominator: [] in place of the sum of the weights.
+        denominator: [], used instead of the sum of the weights.
     """
     if points.ndim == 2:
         points, weights = points.unsqueeze(1), weights.unsqueeze(1)
     distance = functional.smooth_l1_loss(
         predicted.float().view(len(points), -1, 2).expand_as(points), points, reduction="none"
     ).mean(dim=-1)  # [batch, k, 2] -> [batch, k]
-    # Absent points stand at (-1, -1): where() keeps them out also of the gradient.
+    # Absent points are (-1, -1); where() keeps them out of the gradient too.
     total = torch.where(weights > 0, weights * distance, 0).sum()
     count = weights.sum() if denominator is None else denominator
     return total / count.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 class PointMixup:
-    """timm's batch mixup and CutMix, with the points of both images.
+    """timm's batch mixup and CutMix, extended to the points of both images.
 
-    ASSUME: under mixup each image's point counts with its image's mixing weight; in CutMix a point that was pasted
-    over, or that the pasted patch did not bring along, counts as absent.
+    ASSUME: in mixup, each image's point counts with the image's mixing weight; in CutMix, a point counts as absent if
+    the pasted patch covers it or does not contain it.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -107,7 +108,7 @@ class PointMixup:
             mixup_alpha=recipe.mixup,
             cutmix_alpha=recipe.cutmix,
             label_smoothing=recipe.label_smoothing,
-            num_classes=CLASSES,
+            num_classes=IMAGENET_CLASSES,
         )
 
     def __call__(
@@ -116,8 +117,8 @@ class PointMixup:
         """Mixes image i with image n-1-i.
 
         Returns:
-            Images, class distributions [batch, classes], points [batch, 2, 2] (own, partner's) and their
-            weights [batch, 2].
+            Images, class distributions [batch, classes], points [batch, 2, 2] (the image's own and its partner's)
+            and their weights [batch, 2].
         """
         own, other = weights.clone(), weights.flip(0).clone()
         share, use_cutmix = self.mixup._params_per_batch()
@@ -132,7 +133,7 @@ class PointMixup:
         both = torch.stack([points, points.flip(0)], dim=1)
         return (
             images,
-            _mixed_labels(labels, share, self.mixup.label_smoothing),
+            mixup_target(labels, IMAGENET_CLASSES, share, self.mixup.label_smoothing),
             both,
             torch.stack([own * share, other * (1 - share)], dim=1),
         )
@@ -140,13 +141,7 @@ class PointMixup:
 
 def _inside(points: Points, box: tuple[int, int, int, int], shape: torch.Size) -> torch.Tensor:
     left, top, right, bottom = box
-    # In pixels; a point on the right or lower border belongs to the last one.
+    # In pixels; a point on the right or lower border belongs to the last pixel.
     x = (points[:, 0] * shape[3]).floor().clamp(max=shape[3] - 1)
     y = (points[:, 1] * shape[2]).floor().clamp(max=shape[2] - 1)
     return (x >= left) & (x < right) & (y >= top) & (y < bottom)
-
-
-def _mixed_labels(labels: torch.Tensor, share: float, smoothing: float) -> Targets:
-    hard = functional.one_hot(labels, CLASSES).float()
-    soft = hard * (1 - smoothing) + smoothing / CLASSES
-    return soft * share + soft.flip(0) * (1 - share)

@@ -42,7 +42,7 @@ from luab.data.images.loader import EpochBatches, training_loader
 from luab.data.supervisions.imagenet import SCHEMA as TARGETS
 from luab.data.supervisions.imagenet import write_points
 from luab.files import write_json
-from luab.model import CLASSES
+from luab.model import IMAGENET_CLASSES
 from luab.provenance.code import hardware, versions
 from luab.study.config import Decoding, Recipe
 
@@ -140,7 +140,7 @@ def timm_command(script: Path, folder: Path, recipe: Recipe, backbone: str, size
     options: dict[str, Any] = {
         "data-dir": folder,
         "model": backbone,
-        "num-classes": CLASSES,
+        "num-classes": IMAGENET_CLASSES,
         "img-size": recipe.input_px,
         "batch-size": size,
         "workers": workers,

@@ -30,13 +30,14 @@ from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.files import write_json
-from luab.model import CLASSES, COCO_CLASSES
+from luab.model import IMAGENET_CLASSES
 from luab.provenance.code import hardware, versions
 from luab.study.config import Recipe, Split
 from luab.study.paths import Run
 from luab.training.distributed import Processes
-from luab.training.trainer import Asked, Trainer
+from luab.training.trainer import Flags, Trainer
 
 OUT = Path(__file__).resolve().parent / "results"
 TIMM, BASELINE, LUAB = "timm, plain loop", "luab, baseline", "luab, click"
@@ -55,11 +56,11 @@ class Parts:
         self.recipe, self.device, self.on_gpu = recipe, device, device.type == "cuda"
         images = torch.randint(0, 256, (batch_size, 3, recipe.input_px, recipe.input_px), dtype=torch.uint8)
         self.images = images.pin_memory() if self.on_gpu else images
-        self.labels = torch.randint(0, CLASSES, (batch_size,))
+        self.labels = torch.randint(0, IMAGENET_CLASSES, (batch_size,))
         points, weights = torch.rand(batch_size, 2), (torch.rand(batch_size) < _WITH_POINT).float()
         if dataset == "coco":
-            shown = torch.rand(batch_size, COCO_CLASSES) < _LABELS / COCO_CLASSES
-            self.labels, points = shown.float(), torch.rand(batch_size, COCO_CLASSES, 2)
+            shown = torch.rand(batch_size, len(COCO_CLASSES)) < _LABELS / len(COCO_CLASSES)
+            self.labels, points = shown.float(), torch.rand(batch_size, len(COCO_CLASSES), 2)
             weights = (shown & (torch.rand(shown.shape) < _WITH_POINT)).float()
         self.batch = [self.images, self.labels, points, weights]
         self.precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.amp)
@@ -97,13 +98,17 @@ class Parts:
 def plain_timm(parts: Parts, backbone: str) -> Step:
     recipe, device = parts.recipe, parts.device
     arguments = dict(recipe.model_kwargs) | ({"drop_path_rate": recipe.drop_path} if recipe.drop_path else {})
-    model, *rest = parts.prepared(timm.create_model(backbone, pretrained=False, num_classes=CLASSES, **arguments))
+    model, *rest = parts.prepared(
+        timm.create_model(backbone, pretrained=False, num_classes=IMAGENET_CLASSES, **arguments)
+    )
     mean, std = (
         torch.tensor(values, device=device).view(1, 3, 1, 1) * 255
         for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
     )
     mixes = bool(recipe.mixup or recipe.cutmix)
-    mixup: Any = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=CLASSES)
+    mixup: Any = Mixup(
+        recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=IMAGENET_CLASSES
+    )
     criterion = SoftTargetCrossEntropy() if mixes else LabelSmoothingCrossEntropy(recipe.label_smoothing)
 
     def step(batch: Sequence[torch.Tensor] = parts.batch) -> None:
@@ -127,7 +132,7 @@ def luab_loop(parts: Parts, backbone: str, weight: float) -> Step:
     trainer = Trainer.build(run, recipe, Split(1, size, 1), 1000, parts.device, Processes())
 
     def step(batch: list[torch.Tensor] = parts.batch) -> None:
-        trainer.step(batch, Asked)
+        trainer.step(batch, Flags)
 
     return step
 

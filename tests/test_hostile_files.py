@@ -264,7 +264,7 @@ def test_weights_to_begin_with_are_these_tensors_or_none(weights, trap, what):
     "key", ["checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"]
 )
 def test_a_recipe_makes_timm_load_nothing(toy_study, key):
-    with pytest.raises(ConfigError, match=rf"model_kwargs: {key} would make timm load other files"):
+    with pytest.raises(ConfigError, match=rf"model_kwargs: {key} would make timm load other weights"):
         toy_study(recipe={"model_kwargs": {key: "strange.pth"}})
 
 

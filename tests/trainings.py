@@ -79,7 +79,7 @@ def _prepare(hurt: dict[str, Any]) -> None:
     if "at_step" in hurt:
         whole = luab.training.trainer.Trainer.step
 
-        def step(self: luab.training.trainer.Trainer, *arguments: Any) -> luab.training.trainer.Asked:
+        def step(self: luab.training.trainer.Trainer, *arguments: Any) -> luab.training.trainer.Flags:
             if self.done == hurt["at_step"]:
                 os.killpg(0, hurt["signal"])
             return whole(self, *arguments)

@@ -1,4 +1,4 @@
-"""Weights as safetensors with a card, and the state that lets a training go on exactly where it stopped."""
+"""Trained weights as safetensors with a card, and the state from which an unfinished training resumes exactly."""
 
 import contextlib
 import io
@@ -21,24 +21,24 @@ STATES = ("state.pt", "state-previous.pt")
 
 
 def save_model(path: Path, model: nn.Module, card: dict[str, Any]) -> None:
-    """Writes the weights with their card in the file's metadata, aside and then renamed.
+    """Writes a model's weights atomically, with the card in the file's metadata.
 
     Args:
         path: model.safetensors.
-        model: Its state_dict is written, on the CPU.
-        card: What the weights are (run, recipe, data); JSON.
+        model: Its state_dict is copied to the CPU and written.
+        card: Run, recipe and data of the weights, as JSON values.
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as aside:
-        # Bytes first: safetensors hides a full disk behind an error of its own, and so does torch below.
+        # Serialise to bytes first: safetensors (like torch below) turns a full disk into an error of its own.
         aside.write_bytes(save(weights, metadata={"luab": json.dumps(card, sort_keys=True)}))
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """The card inside a model file.
+    """Reads the card of a model file.
 
     Raises:
-        DataError: The file is missing, not safetensors, or not one of ours.
+        DataError: The file is missing, is not safetensors, or has no luab card.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -47,7 +47,7 @@ def read_card(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: expected trained weights, found no file. Train this run first.") from error
     except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise DataError(
-            f"{path}: expected safetensors with a luab card, found something else ({error}). "
+            f"{path}: expected a safetensors file with a luab card, found none ({error}). "
             "Remove the file and train again."
         ) from error
     if not isinstance(card, dict):
@@ -58,77 +58,91 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def load_model(path: Path, model: nn.Module, run: dict[str, Any]) -> None:
-    """Loads weights into a model of the same run.
+    """Loads the weights of a run into a model.
 
     Args:
         path: model.safetensors.
-        model: Of the architecture that was trained.
-        run: Identity that the card must carry.
+        model: Has the architecture of the run.
+        run: The identity that the card must contain.
 
     Raises:
-        DataError: The weights are another run's, of other shapes or number types, or damaged.
+        DataError: The weights belong to another run, differ in shape or number type, or are damaged.
     """
-    found = read_card(path).get("run")
-    if found != run:
+    identity = read_card(path).get("run")
+    if identity != run:
         raise DataError(
-            f"{path}: expected the weights of {run}, found those of {found}. Remove the file and train this run again."
+            f"{path}: expected the weights of {run}, found those of {identity}. Remove the file and train this run "
+            "again."
         )
     try:
         weights = load_file(path)
     except SafetensorError as error:
         raise DataError(f"{path}: the weights are damaged ({error}). Remove the file and train again.") from error
-    expected, stored = kinds(model.state_dict()), kinds(weights)
-    wrong = [name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name)]
-    if wrong:
-        name = sorted(wrong)[0]
-        raise DataError(
-            f"{path}: a checkpoint of another model: {len(wrong)} tensors differ, first {name!r} (expected "
-            f"{expected.get(name, 'none')}, found {stored.get(name, 'none')}). Remove it and train again."
-        )
+    if difference := tensor_difference(model.state_dict(), weights):
+        raise DataError(f"{path}: a checkpoint of another model: {difference}. Remove it and train again.")
     model.load_state_dict(weights)
 
 
-def check_weights(path: Path, told: str | None) -> str:
-    """Refuses weights whose numbers are not those that their training wrote: nothing in the file itself tells.
+def check_weights(path: Path, expected_sha256: str | None) -> str:
+    """Checks that a model file is the one that its training wrote; the file alone cannot show a changed weight.
 
     Args:
         path: model.safetensors.
-        told: SHA-256 that run.json names; None where nothing names one.
+        expected_sha256: As recorded in run.json; None if not recorded.
 
     Returns:
         The file's SHA-256.
 
     Raises:
-        DataError: They differ.
+        DataError: The digests differ.
     """
     digest = file_sha256(path)
-    if told not in (None, digest):
+    if expected_sha256 not in (None, digest):
         raise DataError(
-            f"{path}: expected the weights that run.json names, SHA-256 {told}, found {digest}. They were changed "
-            "after the training, or are being trained anew: finish it, or fetch or copy both files again."
+            f"{path}: expected the weights recorded in run.json, SHA-256 {expected_sha256}, found {digest}. The file "
+            "was changed after the training, or this run is training again: let it finish, or fetch or copy both "
+            "files again."
         )
     return digest
 
 
-def kinds(tensors: Mapping[str, torch.Tensor], any_float: bool = False) -> dict[str, str]:
-    """Shape and number type of each tensor, as text: what a checkpoint must have in common with its model.
+def tensor_difference(
+    expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], loaded_from_elsewhere: bool = False
+) -> str | None:
+    """Describes the first tensor whose presence, shape or number type differs; None if all agree.
 
     Args:
-        tensors: By name.
-        any_float: Whether floating-point numbers of any width are alike.
+        expected: Tensors of the model, by name.
+        found: Tensors of the file, by name.
+        loaded_from_elsewhere: Whether to accept floating-point numbers of any width and missing BatchNorm counters,
+            which old checkpoints lack and evaluation never reads.
     """
-    return {name: f"{tuple(tensor.shape)}{_type(tensor, any_float)}" for name, tensor in tensors.items()}
+    one, other = (_kinds(tensors, loaded_from_elsewhere) for tensors in (expected, found))
+    names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    if loaded_from_elsewhere:
+        names = [name for name in names if not name.endswith("num_batches_tracked")]
+    if not names:
+        return None
+    first = names[0]
+    return (
+        f"{len(names)} tensors differ, first {first!r} (expected {one.get(first, 'none')}, found "
+        f"{other.get(first, 'none')})"
+    )
 
 
-def _type(tensor: torch.Tensor, any_float: bool) -> str:
-    usual = tensor.is_floating_point() if any_float else tensor.dtype == torch.float32
-    return "" if usual else f" {tensor.dtype}"
+def _kinds(tensors: Mapping[str, torch.Tensor], any_float: bool) -> dict[str, str]:
+    """Returns the shape of each tensor as text, followed by its number type if that is unusual."""
+    usual = {
+        name: tensor.is_floating_point() if any_float else tensor.dtype == torch.float32
+        for name, tensor in tensors.items()
+    }
+    return {name: f"{tuple(t.shape)}{'' if usual[name] else f' {t.dtype}'}" for name, t in tensors.items()}
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Writes the state of an unfinished training: tensors, numbers, strings and containers of them.
 
-    The state before stays as state-previous.pt; there is at every moment at least one that is whole.
+    The preceding state stays as state-previous.pt, so at least one complete state exists at every moment.
     """
     content = io.BytesIO()
     torch.save(state, content)
@@ -137,30 +151,33 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
         with open(aside, "wb") as file:
             file.write(content.getbuffer())
             file.flush()
-            os.fsync(file.fileno())  # before the one it replaces moves on
+            os.fsync(file.fileno())  # before the state that it replaces is renamed
         if newest.is_file():
             os.replace(newest, previous)
 
 
-def load_newest_state(folder: Path, key: str, say: Callable[[str], object]) -> dict[str, Any] | None:
-    """Reads the last state of an unfinished training, or the one before where the last is damaged.
+def load_newest_state(folder: Path, key: str, log: Callable[[str], object]) -> dict[str, Any] | None:
+    """Reads the newest state of an unfinished training, or the preceding one if the newest is damaged.
 
     Args:
-        folder: Where `save_state` wrote.
+        folder: Folder that `save_state` wrote to.
         key: Configuration that the state must belong to.
-        say: Told in one sentence why the last state is not used.
+        log: Receives one sentence if the newest state cannot be used.
 
     Returns:
-        The state, or None where there is none of this configuration.
+        The state, or None if no state has this configuration.
 
     Raises:
-        DataError: The last state is damaged and there is no other one to go on from.
+        DataError: The newest state is damaged and no other one can be used.
     """
     newest, previous = (folder / name for name in STATES)
     try:
         state = load_state(newest, key)
         if state is None and newest.is_file():
-            say(f"{newest}: of another recipe, data set or number of processes; this training starts anew.")
+            log(
+                f"{newest}: belongs to another recipe, data set or number of processes; this training starts from "
+                "the beginning."
+            )
         if state is not None or newest.is_file():
             return state
         return load_state(previous, key)
@@ -168,44 +185,44 @@ def load_newest_state(folder: Path, key: str, say: Callable[[str], object]) -> d
         with contextlib.suppress(DataError):
             state = load_state(previous, key) if newest.is_file() else None
             if state is not None:
-                say(f"{newest}: damaged; going on from the one before, {previous.name}.")
+                log(f"{newest}: damaged; resuming from the preceding state, {previous.name}.")
                 return state
         raise
 
 
 def remove_states(folder: Path) -> None:
-    """Removes what a finished training needs no more."""
+    """Removes the states of a finished training."""
     for name in STATES:
         (folder / name).unlink(missing_ok=True)
 
 
 def load_state(path: Path, key: str) -> dict[str, Any] | None:
-    """Reads the state of an unfinished training; nothing but tensors and plain values is unpickled.
+    """Reads the state of an unfinished training; unpickles nothing but tensors and plain values.
 
     Args:
-        path: One of those that `save_state` wrote.
+        path: One of the files that `save_state` wrote.
         key: Configuration that the state must belong to.
 
     Returns:
-        The state, or None when there is no file or it belongs to another configuration.
+        The state, or None if the file does not exist or belongs to another configuration.
 
     Raises:
-        DataError: The file is damaged or holds something else.
+        DataError: The file is damaged or contains something else.
     """
     if not path.is_file():
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's own text advises to load it without this protection.
+        # torch's own message recommends loading without this protection.
         raise DataError(
             f"{path}: expected the state of an unfinished training, found something other than tensors and "
-            "plain values; nothing of it was run. Remove it; the training then starts anew."
+            "plain values; none of its code was run. Remove it; the training then starts from the beginning."
         ) from error
     except (RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise DataError(
             f"{path}: the state of an unfinished training is damaged ({type(error).__name__}). "
-            "Remove it; the training then starts anew."
+            "Remove it; the training then starts from the beginning."
         ) from error
     if not isinstance(state, dict):
         raise DataError(f"{path}: expected the state of a training, found a {type(state).__name__}. Remove it.")

@@ -1,4 +1,4 @@
-"""The processes that train one model together: who is there, sums over all, and what happens when one is lost."""
+"""The processes of one training: rank and count, sums over all processes, and errors when one is lost."""
 
 import contextlib
 import datetime
@@ -13,17 +13,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from luab.errors import LostProcess
 
-_PATIENCE = datetime.timedelta(minutes=30)  # a slow disk may hold up the first process while it saves
+_TIMEOUT = datetime.timedelta(minutes=30)  # a slow disk can hold up the first process while it saves
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of one training. Alone, it never touches torch.distributed.
+    """This process and the number of processes of its training. A single process never uses torch.distributed.
 
     Attributes:
-        rank: 0 is the first, the only one that writes.
-        local: Number on its node, and of its GPU.
-        count: Of all processes.
+        rank: 0 for the first process, the only one that writes files.
+        local: Number of this process on its node, and of its GPU.
+        count: Number of processes on all nodes.
     """
 
     rank: int = 0
@@ -32,12 +32,13 @@ class Processes:
 
     @classmethod
     def here(cls) -> "Processes":
-        """What torchrun's environment says; one process where there is none."""
-        return cls(*(int(os.environ.get(name) or default) for name, default in _VARIABLES))
+        """Reads torchrun's environment variables; a single process if they are not set."""
+        variables = (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1))
+        return cls(*(int(os.environ.get(name) or default) for name, default in variables))
 
     @property
     def first(self) -> bool:
-        """Whether this process writes."""
+        """Whether this process writes files."""
         return self.rank == 0
 
     def add(self, values: torch.Tensor) -> torch.Tensor:
@@ -47,7 +48,7 @@ class Processes:
         return values
 
     def gather(self, value: Any) -> list[Any]:
-        """Everybody's value, in the order of ranks, known to all."""
+        """Returns the values of all processes, ordered by rank, in every process."""
         if self.count == 1:
             return [value]
         values = [None] * self.count
@@ -55,30 +56,27 @@ class Processes:
         return values
 
     def wait(self) -> None:
-        """Returns when all processes came here."""
-        self.add(torch.zeros(1))  # not barrier(): that would take NCCL's detour over the GPU
+        """Waits until all processes have called this method."""
+        self.add(torch.zeros(1))  # not barrier(), which NCCL would run on the GPU
 
     def share(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The model as one of several copies whose gradients are averaged; alone, the model itself.
+        """Wraps the model so that processes average its gradients; returns a single process's model unchanged.
 
-        Before each forward pass of a step the copies take over the first one's buffers (BatchNorm's running
-        statistics), so what the first process keeps and writes is what all would.
+        Before each forward pass of a step, the first process's buffers (BatchNorm's running statistics) replace those
+        of the others, so the buffers that the first process writes are valid for all.
         """
         if self.count == 1:
             return model
         return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
     def averaged(self, model: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Around a forward and backward pass: only the last one of a step averages the gradients over the copies."""
+        """Context for a forward and backward pass; only the last one of a step averages gradients over processes."""
         return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else contextlib.nullcontext()
-
-
-_VARIABLES = (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1))
 
 
 @contextlib.contextmanager
 def joined(processes: Processes, device: torch.device) -> Iterator[None]:
-    """The time in which the processes can talk; a group that is there already is used and left.
+    """Context in which the processes can communicate; uses an existing process group and leaves it open.
 
     Raises:
         LostProcess: Another process ended or cannot be reached.
@@ -86,27 +84,27 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
     if processes.count == 1:
         yield
         return
-    made = not distributed.is_initialized()
+    new_group = not distributed.is_initialized()
     try:
-        if made:
-            # Objects and barriers go through gloo also on GPUs: they then need no GPU memory and no kernel.
+        if new_group:
+            # Objects and barriers use gloo on GPU nodes too: that needs no GPU memory and no kernel.
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-            distributed.init_process_group(backend, timeout=_PATIENCE)
+            distributed.init_process_group(backend, timeout=_TIMEOUT)
         yield
     except RuntimeError as error:
-        if not _lost(error):
+        if not _is_lost_process(error):
             raise
         raise LostProcess(
-            f"Process {processes.rank + 1} of {processes.count} lost contact with another one "
-            f"({str(error).strip().splitlines()[0]}). See the log for the reason of that one; the same command goes "
-            "on from the last kept state."
+            f"Process {processes.rank + 1} of {processes.count} lost contact with another process "
+            f"({str(error).strip().splitlines()[0]}). See the log for that process's error; the same command resumes "
+            "from the last saved state."
         ) from error
-    # Not after an error: the farewell would wait for processes that are gone.
-    if made:
+    # Not after an error: destroying the group would wait for processes that no longer exist.
+    if new_group:
         distributed.destroy_process_group()
 
 
-def _lost(error: RuntimeError) -> bool:
-    # gloo's errors are plain RuntimeErrors that name its source file.
+def _is_lost_process(error: RuntimeError) -> bool:
+    # gloo raises plain RuntimeErrors whose text contains the path of its source file.
     text = str(error)
     return isinstance(error, distributed.DistError) or "gloo" in text or "NCCL" in text or "Connection " in text

@@ -1,4 +1,4 @@
-"""How far a training is, in a small file that is replaced now and then, and a list of all its attempts."""
+"""The progress of a training in a small file that is updated regularly, and a list of all its attempts."""
 
 import contextlib
 import dataclasses
@@ -22,25 +22,25 @@ _EVERY_S = 10.0
 
 @dataclass(frozen=True)
 class Progress:
-    """What progress.json says of one training.
+    """Content of progress.json.
 
     Attributes:
         run: Folder name of the run, "imagenet/resnet50/click-1/seed0".
-        state: "training", "stopped" (it can go on, or it failed) or "finished". A training that was killed still
-            says "training": then `updated` is old.
-        epoch: Current one, from 0; equal to `epochs` when all are done.
-        epochs: Of the whole training.
+        state: "training", "stopped" (the training failed or can be resumed) or "finished". After a kill the state is
+            still "training", but `updated` is old.
+        epoch: Current epoch, from 0; equal to `epochs` at the end.
+        epochs: Number of epochs.
         done: Steps done, over all epochs and attempts.
         total: Steps of the whole training.
-        loss: Mean over the steps of the current epoch, or of the last one at its end; None before the first.
-        images_per_s: Since this start; 0 before the first step.
-        seconds_left: At that rate; None before the first step.
-        started: Of this attempt, seconds since 1970.
-        updated: When the file was written, seconds since 1970.
-        attempt: 1, and one more for each time the scheduler started the job again.
-        job: Slurm's id, "12" or "12_3" in an array; None elsewhere.
-        node: Where the first process runs.
-        processes: That train together.
+        loss: Mean over the steps of the current epoch, or of the last epoch at its end; None before the first step.
+        images_per_s: Throughput since this start; 0 before the first step.
+        seconds_left: Estimated from the throughput; None before the first step.
+        started: Start of this attempt, seconds since 1970.
+        updated: Time of writing, seconds since 1970.
+        attempt: 1, plus the number of times that the scheduler restarted the job.
+        job: Slurm's job id, "12" or "12_3" in an array; None outside Slurm.
+        node: Host name of the first process.
+        processes: Number of processes.
     """
 
     run: str
@@ -61,11 +61,7 @@ class Progress:
 
 
 def read_progress(folder: Path) -> Progress | None:
-    """What the training in a run's folder last said of itself; None where there is nothing readable.
-
-    Args:
-        folder: `study.layout.run(run)`.
-    """
+    """Reads the progress of the training in a run's folder (`study.layout.run(run)`); None if it is not readable."""
     try:
         content = json.loads((folder / PROGRESS).read_text())
         return Progress(**{field.name: content[field.name] for field in dataclasses.fields(Progress)})
@@ -74,33 +70,29 @@ def read_progress(folder: Path) -> Progress | None:
 
 
 def read_attempts(folder: Path) -> list[dict[str, Any]]:
-    """The lines of attempts.jsonl, oldest first, without those that a killed process or a full disk cut short."""
+    """Reads attempts.jsonl, oldest line first, without lines that a killed process or a full disk cut short."""
     try:
         lines = (folder / ATTEMPTS).read_text().splitlines()
     except (OSError, ValueError):
         return []
-    found = []
+    entries = []
     for line in lines:
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(entry, dict) and {"event", "time"} <= entry.keys():
-            found.append(entry)
-    return found
+        with contextlib.suppress(ValueError, RecursionError):
+            entries.append(json.loads(line))
+    return [entry for entry in entries if isinstance(entry, dict) and {"event", "time"} <= entry.keys()]
 
 
 class Heartbeat:
-    """Writes both files of one attempt. None of it may end a training: what cannot be written is said once.
+    """Writes progress.json and attempts.jsonl during one attempt; an error in writing never ends the training.
 
     Args:
-        folder: Of the run.
-        run: Its folder name.
-        epochs: Of the whole training.
-        steps: Of one epoch.
-        images: Of one step, over all processes.
-        processes: That train together.
-        writes: Whether this process is the one that writes.
+        folder: Folder of the run.
+        run: Its name.
+        epochs: Number of epochs.
+        steps: Steps per epoch.
+        images: Images per step, over all processes.
+        processes: Number of processes.
+        writes: Whether this process writes.
     """
 
     def __init__(
@@ -114,46 +106,46 @@ class Heartbeat:
             "epochs": epochs,
             "total": self.total,
             "attempt": 1 + self.restarts,
-            "job": _job(),
+            "job": _job_id(),
             "node": os.environ.get("SLURMD_NODENAME") or platform.node(),
             "processes": processes,
         }
         self.started = time.time()
         self._clock = self._written = time.monotonic()
         self._first: int | None = None
-        self._complained = False
+        self._warned = False
 
     def start(self, epoch: int, done: int) -> None:
-        """Notes the start of this attempt, and the end of one before that could not do so itself."""
+        """Records the start of this attempt, and the end of a preceding one that was killed."""
         self._first = done
         self._close_lost()
-        self._note({"event": "start", "restarts": self.restarts, "step": done})
+        self._append({"event": "start", "restarts": self.restarts, "step": done})
         self._replace("training", epoch, done, None)
 
     def beat(self, epoch: int, done: int, loss: float | None, now: bool = False) -> None:
-        """Writes how far the training is, if the last time is long ago or `now` is asked for."""
-        if self.writes and (now or time.monotonic() - self._written > _EVERY_S):
+        """Updates progress.json if the last update was some seconds ago, or if `now` is True."""
+        if now or time.monotonic() - self._written > _EVERY_S:
             self._replace("training", epoch, done, loss)
 
     def end(self, outcome: Literal["finished", "stopped", "failed"], epoch: int, done: int, loss: float | None) -> None:
-        """Notes the end of this attempt."""
-        self._note({"event": "end", "outcome": outcome, "step": done})
+        """Records the end of this attempt."""
+        self._append({"event": "end", "outcome": outcome, "step": done})
         self._replace("finished" if outcome == "finished" else "stopped", epoch, done, loss)
 
     def images_per_s(self, done: int) -> float:
-        """Images per second since this start, over all processes, when `done` steps are done; 0 before the first."""
-        elapsed, fresh = time.monotonic() - self._clock, done - (self._first or 0)
-        return fresh * self.images / elapsed if fresh and elapsed else 0.0
+        """Returns the throughput of this attempt over all processes after step `done`; 0 before its first step."""
+        elapsed, new_steps = time.monotonic() - self._clock, done - (self._first or 0)
+        return new_steps * self.images / elapsed if new_steps and elapsed else 0.0
 
     def attempts(self) -> dict[str, float]:
-        """Starts of this training and seconds over all of them, the running one included; for run.json."""
+        """Returns the number of starts and their total seconds, including the current one; for run.json."""
         starts, seconds, since = 0, 0.0, None
         for entry in read_attempts(self.folder):
             if entry["event"] == "start":
                 starts, since = starts + 1, entry["time"]
             elif since is not None:
                 seconds, since = seconds + entry["time"] - since, None
-            if entry.get("outcome") == "finished":  # what follows is another training of the same run
+            if entry.get("outcome") == "finished":  # later entries belong to another training of the same run
                 starts, seconds = 0, 0.0
         running = time.time() - since if since is not None else 0.0
         return {"starts": max(1, starts), "seconds": round(seconds + running, 1)}
@@ -162,18 +154,19 @@ class Heartbeat:
         last = next(iter(read_attempts(self.folder)[::-1]), None)
         if last is None or last["event"] != "start":
             return
-        seen = read_progress(self.folder)
-        alive = seen is not None and seen.updated >= last["time"]
-        lost = {"event": "end", "outcome": "lost", "step": seen.done if seen and alive else last.get("step", 0)}
-        self._note(lost | {"time": seen.updated if seen and alive else last["time"]}, last)
+        step, ended = last.get("step", 0), last["time"]
+        progress = read_progress(self.folder)
+        if progress is not None and progress.updated >= last["time"]:
+            step, ended = progress.done, progress.updated
+        self._append({"event": "end", "outcome": "lost", "step": step, "time": ended}, last)
 
-    def _note(self, entry: dict[str, Any], of: dict[str, Any] | None = None) -> None:
+    def _append(self, entry: dict[str, Any], attempt: dict[str, Any] | None = None) -> None:
         if not self.writes:
             return
         names = ("attempt", "job", "node", "processes")
-        line = {"time": time.time(), **{name: (of or self.fixed).get(name) for name in names}, **entry}
+        line = {"time": time.time(), **{name: (attempt or self.fixed).get(name) for name in names}, **entry}
         line["time"] = round(line["time"], 3)
-        with self._harmless():
+        with self._errors_printed():
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(self.folder / ATTEMPTS, "a") as file:
                 file.write(json.dumps(line, sort_keys=True) + "\n")
@@ -194,19 +187,19 @@ class Heartbeat:
             "updated": round(time.time(), 3),
         }
         self._written = time.monotonic()
-        with self._harmless():
+        with self._errors_printed():
             write_json(self.folder / PROGRESS, content)
 
     @contextlib.contextmanager
-    def _harmless(self) -> Iterator[None]:
+    def _errors_printed(self) -> Iterator[None]:
         try:
             yield
         except (OSError, LuabError) as error:
-            if not self._complained:
-                print(f"Progress cannot be shown; the training goes on. {error}", file=sys.stderr, flush=True)
-            self._complained = True
+            if not self._warned:
+                print(f"Could not write the progress; the training continues. {error}", file=sys.stderr, flush=True)
+            self._warned = True
 
 
-def _job() -> str | None:
+def _job_id() -> str | None:
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}" if array else os.environ.get("SLURM_JOB_ID")

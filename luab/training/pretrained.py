@@ -1,4 +1,4 @@
-"""Weights that others trained, or that another run of the study did, put into a backbone: safetensors alone."""
+"""Initial weights of a backbone, from timm's collection or from another run; safetensors files only."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,36 +11,39 @@ from safetensors.torch import load_file
 from torch import nn
 
 from luab.errors import DataError
-from luab.training.checkpoint import kinds
+from luab.training.checkpoint import tensor_difference
 
 _HEADS = ("backbone.", "byproduct.")
 
 
 def download(backbone: str) -> Path:
-    """The safetensors file of timm's collection, from the hub's cache where it is there.
+    """Downloads a model of timm's collection from the Hugging Face hub, or finds it in the hub's cache.
+
+    Returns:
+        Path of model.safetensors.
 
     Raises:
-        DataError: It cannot be had.
+        DataError: timm has no weights for this model, or the download failed.
     """
     config = timm.get_pretrained_cfg(backbone)
     name = config.hf_hub_id if config is not None else None
-    reason, cause = "timm names no weights for it", None
+    reason, cause = "timm has no weights for it", None
     if name:
         try:
             return Path(hf_hub_download(name, "model.safetensors"))
-        except Exception as error:  # the hub's client lets those of its HTTP library through, another one by version
+        except Exception as error:  # the errors of the hub's HTTP library depend on its version
             reason, cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", error
     raise DataError(
         f"{backbone}: its weights are not in the hub's cache and could not be fetched ({reason}). Copy "
-        f"model.safetensors of {name or 'the model'} here and pass it by --weights."
+        f"model.safetensors of {name or 'the model'} here and pass it with --weights."
     ) from cause
 
 
 def read_backbone(file: Path) -> dict[str, torch.Tensor]:
-    """A backbone's tensors by timm's names, from a file of timm or of a run, whose byproduct head is left out.
+    """Reads a backbone's tensors by their timm names, from a file of timm or of a run (without its byproduct head).
 
     Raises:
-        DataError: It is no safetensors file, or damaged.
+        DataError: The file is damaged or not a safetensors file.
     """
     try:
         tensors = load_file(file)
@@ -52,33 +55,24 @@ def read_backbone(file: Path) -> dict[str, torch.Tensor]:
 
 
 def put_into(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], what: str, new_classifier: bool = False) -> None:
-    """Loads tensors into a backbone that must have exactly these, in name and shape.
+    """Loads tensors into a backbone that must have exactly these names and shapes.
 
     Args:
         backbone: A timm classifier.
-        tensors: From `read_backbone`; floating point of any width.
-        what: Names the file and the model that it should be of, for the message: "<file>: ... of <model>".
-        new_classifier: Whether the backbone keeps its own classifier, of whatever size.
+        tensors: From `read_backbone`; floating-point numbers of any width.
+        what: File and expected model, for the error message: "<file>: expected the weights of <model>".
+        new_classifier: Whether the backbone keeps its own classifier, whatever its size.
 
     Raises:
-        DataError: The tensors are another model's.
+        DataError: The tensors belong to another model.
     """
-    new = _classifier_prefix(backbone) if new_classifier else None
-    wanted = {name: tensor for name, tensor in backbone.state_dict().items() if new is None or not name.startswith(new)}
-    given = {name: tensor for name, tensor in tensors.items() if new is None or not name.startswith(new)}
-    expected, found = kinds(wanted, any_float=True), kinds(given, any_float=True)
-    # Counters of batches seen; files of old checkpoints lack them and evaluation never reads them.
-    wrong = sorted(
-        name for name in expected.keys() | found.keys()
-        if expected.get(name) != found.get(name) and not name.endswith("num_batches_tracked")
-    )  # fmt: skip
-    if wrong:
-        raise DataError(
-            f"{what}, found another model's: {len(wrong)} tensors differ, first "
-            f"{wrong[0]!r} (expected {expected.get(wrong[0], 'none')}, found {found.get(wrong[0], 'none')})."
-        )
+    skipped = (_classifier_prefix(backbone),) if new_classifier else ()
+    expected = {name: tensor for name, tensor in backbone.state_dict().items() if not name.startswith(skipped)}
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(skipped)}
+    if difference := tensor_difference(expected, weights, loaded_from_elsewhere=True):
+        raise DataError(f"{what}, found another model's: {difference}.")
     with torch.no_grad():
-        backbone.load_state_dict(given, strict=False)
+        backbone.load_state_dict(weights, strict=False)
 
 
 def _classifier_prefix(backbone: nn.Module) -> str:

@@ -1,10 +1,9 @@
-"""Training of one run: the loop, readable in one sitting."""
+"""Training of one run, from the checked inputs to model.safetensors, log.csv and run.json."""
 
 import contextlib
 import csv
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from luab.data.manifests.manifest import read_manifest
 from luab.errors import ConfigError, DataError, JobError
 from luab.files import file_sha256, read_json, remove_leftovers, replacing, write_json
 from luab.progress import progress
-from luab.study.config import LABELLING, Coco, Recipe, Split, Study
+from luab.study.config import LABELLING, Coco, Recipe, Study
 from luab.study.paths import DATASET, Run, card
 from luab.study.roots import source_root
 from luab.training.checkpoint import load_newest_state, read_card, remove_states, save_model, save_state
@@ -31,10 +30,15 @@ from luab.training.device import choose_device
 from luab.training.distributed import Processes, joined
 from luab.training.heartbeat import Heartbeat
 from luab.training.pretrained import download, put_into, read_backbone
-from luab.training.trainer import SUMS, Asked, Trainer, seed_everything
+from luab.training.trainer import SUMS, Flags, Trainer, seed_everything
+from luab.training.warning_signals import caught_warnings
 
 COLUMNS = ("epoch", "lr", *SUMS)
 _SECONDS_BETWEEN_STATES = 600.0
+
+
+class Stopped(JobError):
+    """A warning signal was received; the state is saved."""
 
 
 def train(
@@ -42,39 +46,44 @@ def train(
 ) -> dict[str, Any]:
     """Trains one run and writes model.safetensors, log.csv and, last, run.json.
 
-    An unfinished training of the same configuration is taken up where it stopped; a warning signal
-    (SIGTERM, SIGUSR2) writes that state after one more step. Where the configuration asks for several processes, each
-    of them calls this in torchrun's environment (`luab train` starts them); the first one alone writes.
+    An unfinished training of the same configuration is resumed. A warning signal (SIGTERM, SIGUSR2) makes it finish
+    one more step, save its state and stop. If the config asks for several processes, each of them calls this function
+    in torchrun's environment (`luab train` starts them), and only the first one writes files.
 
     Args:
         study: The configuration.
         run: One of `study.runs()`, or any other combination.
         provenance: Versions, commit and hardware, added to run.json.
-        ready: Called once, when a warning signal is listened for.
+        ready: Called once, when warning signals are handled.
 
     Returns:
-        The content of run.json; empty in other processes than the first.
+        The content of run.json; empty in all processes but the first.
 
     Raises:
-        ConfigError: Unknown backbone, or batches larger than the training set.
-        DataError: Missing or damaged images, manifest or targets.
-        JobError: A loss that is not finite, a warning signal, a lost process, or too few GPUs.
+        ConfigError: Unknown backbone, or a batch larger than the training set.
+        DataError: Images, manifest or targets are missing or damaged.
+        JobError: A loss was not finite, a warning signal was received, a process was lost, or there are too few GPUs.
     """
     processes = Processes.here()
     if processes.count != study.compute.processes:
         raise JobError(
-            f"{run.folder}: compute.gpus x compute.nodes asks for {study.compute.processes} processes, found "
-            f"{processes.count}. `luab train {run.folder}` starts as many as are asked for."
+            f"{run.folder}: compute.gpus x compute.nodes sets {study.compute.processes} processes, found "
+            f"{processes.count}. Start this training with `luab train {run.folder}`, which starts all of them."
         )
     device = choose_device(study, processes)
-    with joined(processes, device), _warned() as warning:
+    with joined(processes, device), caught_warnings() as warnings:
         if ready is not None:
             ready()
-        return _train(study, run, provenance or {}, device, processes, warning)
+        return _train(study, run, provenance or {}, device, processes, warnings)
 
 
 def _train(
-    study: Study, run: Run, provenance: dict[str, Any], device: torch.device, processes: Processes, warning: list[str]
+    study: Study,
+    run: Run,
+    provenance: dict[str, Any],
+    device: torch.device,
+    processes: Processes,
+    warnings: list[signal.Signals],
 ) -> dict[str, Any]:
     recipe, split = study.recipe(run.backbone, run.dataset), study.split(run.backbone, run.dataset)
     folder = study.layout.run(run)
@@ -86,19 +95,19 @@ def _train(
             f"{run.folder}: a batch of {recipe.batch_size} is larger than the training set of "
             f"{len(dataset)} images. Lower batch_size in the recipe."
         )
-    begin = _beginning(study, run, recipe, inputs)
-    trainer = Trainer.build(run, recipe, split, steps, device, processes, begin)
-    # Again, since the byproduct head drew numbers: baseline and LUAB go on with equal ones. Each process drops other
-    # paths and mixes other pairs.
+    initialise = _initial_weights(study, run, recipe, inputs)
+    trainer = Trainer.build(run, recipe, split, steps, device, processes, initialise)
+    # Seed again: creating the byproduct head drew numbers, and baseline and LUAB must continue with equal ones. Each
+    # process has its own seed, for stochastic depth and mixup.
     seed_everything(run.seed + processes.rank, device, study.compute.threads_each)
-    key = _key(run, recipe, split, inputs)
-    _go_on(trainer, folder, key)
+    key = f"{run.folder} {recipe.model_dump_json()} {split} {sorted(inputs.items())}"
+    _resume(trainer, folder, key)
     heart = Heartbeat(folder, run.folder, recipe.epochs, steps, recipe.batch_size, processes.count, processes.first)
     started = time.monotonic()
     result: dict[str, Any] = {}
     with _attempt(heart, trainer):
-        _fit(trainer, dataset, study, warning, heart, lambda: _keep(trainer, folder, key))
-        # A warning from here on is let pass: the last writes are sooner done than a restart.
+        _fit(trainer, dataset, study, warnings, heart, lambda: _save_state(trainer, folder, key))
+        # Ignore signals from here on: finishing the writes is faster than restarting.
         if processes.first:
             identity = {"run": run.identity(), "recipe": recipe.model_dump(mode="json"), "inputs": inputs}
             result = {
@@ -113,14 +122,17 @@ def _train(
                 "final": dict(zip(COLUMNS, trainer.log[-1], strict=True)),
                 **provenance,
             }
-            _write(folder, trainer, identity, result)
+            _write_results(folder, trainer, identity, result)
             remove_states(folder)
         processes.wait()
     return result
 
 
 def training_set(study: Study, run: Run) -> tuple[ImageNetAB | CocoAB, dict[str, str]]:
-    """The images and points of a run, checked before the first step, and digests of what made them.
+    """Builds the training set of a run and checks that its images exist.
+
+    Returns:
+        The data set, and digests and settings of its inputs, by name.
 
     Raises:
         DataError: Manifest, targets or images are missing.
@@ -130,8 +142,8 @@ def training_set(study: Study, run: Run) -> tuple[ImageNetAB | CocoAB, dict[str,
     rows = read_manifest(manifest)
     targets = None if run.points is None else study.layout.target(run.points, run.dataset)
     inputs = {name: read_json(card(manifest))["ids_sha256"]}
-    make = _imagenet_set if run.dataset == DATASET else _coco_set
-    dataset = make(study, run, root, rows, targets, inputs)
+    build = _imagenet_set if run.dataset == DATASET else _coco_set
+    dataset = build(study, run, root, rows, targets, inputs)
     if targets is not None:
         inputs[f"targets_{run.points}"] = read_json(card(targets))["sha256"]
     return dataset, inputs
@@ -143,21 +155,18 @@ def _imagenet_set(
     pack = None
     if study.packing is not None:
         pack = Pack(study.layout.pack("imagenet_train"), study.packing, pa.array(rows["image_id"]))
+        inputs["pack"] = pack.card["sha256"]
     else:
         check_images(root, rows["path"].to_numpy())
-    # What is not the rule is named: files read exactly leave no mark in a model's card.
-    if pack is not None:
-        inputs["pack"] = pack.card["sha256"]
-    if study.decoding != "exact":
-        inputs["decoding"] = study.decoding
+    inputs["decoding"] = study.decoding
     return ImageNetAB(root, rows, targets, study.recipe(run.backbone), run.seed, study.decoding, pack)
 
 
 def _coco_set(
     study: Study, run: Run, root: Path, rows: pd.DataFrame, targets: Path | None, inputs: dict[str, str]
 ) -> CocoAB:
-    """ASSUME: which labels a crop of COCO keeps is decided by the clicks for every run, so that baseline, control and
-    LUAB see the same labels and differ in the regressed points alone; the official loader knows one kind of points.
+    """ASSUME: on COCO the clicks decide for every run which labels a crop keeps, so that baseline, control and LUAB
+    see the same labels and differ in the regressed points only; the official loader knows only one kind of points.
     """
     check_images(root, rows["path"].to_numpy())
     recipe, part = study.recipe(run.backbone, run.dataset), study.part(run.dataset)
@@ -170,11 +179,11 @@ def _coco_set(
     return CocoAB(root, rows, targets, recipe, run.seed, keep_labels=labelling is None, labelling=labelling)
 
 
-def _beginning(study: Study, run: Run, recipe: Recipe, inputs: dict[str, str]) -> Callable[[nn.Module], None]:
-    """Gives a backbone the weights that the recipe begins with; their digest goes to `inputs`.
+def _initial_weights(study: Study, run: Run, recipe: Recipe, inputs: dict[str, str]) -> Callable[[nn.Module], None]:
+    """Returns a function that loads the recipe's initial weights into a backbone; adds their digest to `inputs`.
 
     Raises:
-        DataError: They are missing, damaged, another model's, or not those that the recipe names.
+        DataError: The weights are missing or damaged, belong to another model, or differ from the recipe's digest.
     """
     if recipe.initial == "random":
         return lambda backbone: None
@@ -188,35 +197,35 @@ def _beginning(study: Study, run: Run, recipe: Recipe, inputs: dict[str, str]) -
     inputs["initial"] = file_sha256(file)
     if recipe.initial_sha256 not in (None, inputs["initial"]):
         raise DataError(
-            f"{file}: expected {what} with the SHA-256 {recipe.initial_sha256} of the recipe, found "
-            f"{inputs['initial']}. They changed upstream or the file is damaged; correct "
-            "`initial_sha256` only if you mean these weights."
+            f"{file}: expected {what} with SHA-256 {recipe.initial_sha256} as in the recipe, found "
+            f"{inputs['initial']}. The weights changed upstream or the file is damaged; change "
+            "`initial_sha256` only if you want these weights."
         )
     tensors = read_backbone(file)
     return lambda backbone: put_into(backbone, tensors, f"{file}: expected {what}", new_classifier=True)
 
 
-def _go_on(trainer: Trainer, folder: Path, key: str) -> None:
-    """Takes up an unfinished training, in all processes from the same place."""
+def _resume(trainer: Trainer, folder: Path, key: str) -> None:
+    """Restores the state of an unfinished training, if there is one, and checks that all processes agree."""
     first = trainer.processes.first
     if first:
         remove_leftovers(folder)
-    kept = load_newest_state(folder, key, _say if first else lambda _: None)
-    if kept is not None:
-        trainer.restore(kept)
+    state = load_newest_state(folder, key, _log if first else lambda _: None)
+    if state is not None:
+        trainer.restore(state)
     places = trainer.processes.gather([trainer.epoch, trainer.batch])
     if any(place != places[0] for place in places):
         raise DataError(
-            f"{folder}: the processes of this training found different states (epoch, batch: {places}); mostly a "
-            "shared disk that is behind. Give the same command again."
+            f"{folder}: the processes of this training read different states (epoch, batch: {places}); probably a "
+            "shared disk shows new files late. Run the same command again."
         )
     if first:
-        _say(f"{trainer.run.folder}: {trainer.split}")
-        if kept is not None:
-            _say(f"{trainer.run.folder}: going on at epoch {trainer.epoch}, batch {trainer.batch}")
+        _log(f"{trainer.run.folder}: {trainer.split}")
+        if state is not None:
+            _log(f"{trainer.run.folder}: resuming at epoch {trainer.epoch}, batch {trainer.batch}")
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
@@ -224,31 +233,31 @@ def _fit(
     trainer: Trainer,
     dataset: ImageNetAB | CocoAB,
     study: Study,
-    warning: list[str],
+    warnings: list[signal.Signals],
     heart: Heartbeat,
-    keep: Callable[[], None],
+    save: Callable[[], None],
 ) -> None:
     recipe, compute, processes = trainer.recipe, study.compute, trainer.processes
     saved = time.monotonic()
 
-    def wish() -> Asked:
+    def own_flags() -> Flags:
         due = processes.first and time.monotonic() - saved > _SECONDS_BETWEEN_STATES
-        return Asked(stop=bool(warning), save=due)
+        return Flags(stop=bool(warnings), save=due)
 
-    def answer(asked: Asked) -> None:
+    def obey(flags: Flags) -> None:
         nonlocal saved
-        if asked.stop or asked.save:
-            keep()
+        if flags.stop or flags.save:
+            save()
             saved = time.monotonic()
-        if asked.stop:
-            names = [name for heard in processes.gather(warning) for name in heard]
+        if flags.stop:
+            names = [warning.name for received in processes.gather(warnings) for warning in received]
             raise Stopped(
                 f"{trainer.run.folder}: stopped by {names[0]} at epoch {trainer.epoch}, batch {trainer.batch}. "
-                "The state is kept; the same command goes on from there."
+                "The state is saved; the same command resumes from there."
             )
 
-    answer(Asked(stop=any(processes.gather(bool(warning)))))  # came while images and model were prepared
-    with plain_errors(), _shown(trainer) as advance:
+    obey(Flags(stop=any(processes.gather(bool(warnings)))))  # received while images and model were prepared
+    with plain_errors(), _progress_bar(trainer) as advance:
         advance(trainer.done)
         while trainer.epoch < recipe.epochs:
             dataset.epoch = trainer.epoch
@@ -257,24 +266,20 @@ def _fit(
                 len(dataset), recipe.batch_size, trainer.run.seed, trainer.epoch, trainer.batch, share
             )
             for batch in training_loader(dataset, batches, compute.workers_each, trainer.device.type == "cuda"):
-                answer(trainer.step(batch, wish))
+                obey(trainer.step(batch, own_flags))
                 advance(1)
                 heart.beat(trainer.epoch, trainer.done, trainer.mean_loss)
-            answer(trainer.read())
+            obey(trainer.read())
             line = trainer.end_epoch()
             heart.beat(trainer.epoch, trainer.done, trainer.mean_loss, now=True)
             if processes.first:
                 text = ", ".join(f"{name} {mean:.4f}" for name, mean in zip(SUMS, line[2:], strict=True))
-                _say(f"{trainer.run.folder}: epoch {line[0]}: {text}")
-
-
-class Stopped(JobError):
-    """A warning signal came and the state is kept."""
+                _log(f"{trainer.run.folder}: epoch {line[0]}: {text}")
 
 
 @contextlib.contextmanager
 def _attempt(heart: Heartbeat, trainer: Trainer) -> Iterator[None]:
-    """Notes how this start began and ended."""
+    """Records the start and the outcome of this attempt."""
     heart.start(trainer.epoch, trainer.done)
     try:
         yield
@@ -284,57 +289,32 @@ def _attempt(heart: Heartbeat, trainer: Trainer) -> Iterator[None]:
     heart.end("finished", trainer.epoch, trainer.done, trainer.mean_loss)
 
 
-def _shown(trainer: Trainer) -> contextlib.AbstractContextManager[Callable[[float], None]]:
+def _progress_bar(trainer: Trainer) -> contextlib.AbstractContextManager[Callable[[float], None]]:
     if trainer.processes.first:
         return progress(trainer.run.folder, trainer.recipe.epochs * trainer.steps, "steps")
     return contextlib.nullcontext(lambda _: None)
 
 
-def _keep(trainer: Trainer, folder: Path, key: str) -> None:
+def _save_state(trainer: Trainer, folder: Path, key: str) -> None:
     state = trainer.state(key)
     if trainer.processes.first:
         save_state(folder, state)
-    trainer.processes.wait()  # who ends earlier would be taken for dead while the first still writes
+    trainer.processes.wait()  # a process that ends while the first one is still writing would count as lost
 
 
-def _write(folder: Path, trainer: Trainer, identity: dict[str, Any], result: dict[str, Any]) -> None:
+def _write_results(folder: Path, trainer: Trainer, identity: dict[str, Any], result: dict[str, Any]) -> None:
     trained = trainer.ema.module if trainer.ema is not None else trainer.model
-    # The last step's gradient may have been infinite under a finite loss.
+    # The last step may have had a finite loss and an infinite gradient.
     for name, tensor in trained.state_dict().items():
         if not tensor.isfinite().all():
             raise JobError(
-                f"{name} holds NaN or infinite weights after the last step. Lower the learning rate or clip "
-                "gradients in the recipe; nothing was written."
+                f"{name} contains NaN or infinite weights after the last step. Lower the learning rate or clip "
+                "gradients in the recipe. Nothing was written."
             )
     save_model(folder / "model.safetensors", trained, identity)
-    _write_log(folder / "log.csv", trainer.log)
-    result["model_sha256"] = file_sha256(folder / "model.safetensors")
-    write_json(folder / "run.json", result)
-
-
-def _write_log(path: Path, rows: list[list[float]]) -> None:
-    with replacing(path) as aside, open(aside, "w", newline="") as file:
+    with replacing(folder / "log.csv") as aside, open(aside, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows([[int(row[0]), *(f"{value:.9g}" for value in row[1:])] for row in rows])
-
-
-def _key(run: Run, recipe: Recipe, split: Split, inputs: dict[str, str]) -> str:
-    return f"{run.folder} {recipe.model_dump_json()} {split} {sorted(inputs.items())}"
-
-
-@contextlib.contextmanager
-def _warned() -> Iterator[list[str]]:
-    """Yields a list that a warning signal fills with its name; outside the main thread it stays empty."""
-    warning: list[str] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield warning
-        return
-    kept = {}
-    for number in (signal.SIGTERM, signal.SIGUSR2):
-        kept[number] = signal.signal(number, lambda number, _: warning.append(signal.Signals(number).name))
-    try:
-        yield warning
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
+        writer.writerows([[int(row[0]), *(f"{value:.9g}" for value in row[1:])] for row in trainer.log])
+    result["model_sha256"] = file_sha256(folder / "model.safetensors")
+    write_json(folder / "run.json", result)

@@ -1,4 +1,4 @@
-"""One step of a training, and everything that changes from step to step."""
+"""One training step, and the state that changes from step to step."""
 
 import math
 import random
@@ -26,23 +26,24 @@ PARTS = ("loss", "classification", "byproduct")
 SUMS = (*PARTS, "points")
 
 
-class Asked(NamedTuple):
-    """What a process wishes, or what all processes know that one of them wished.
+class Flags(NamedTuple):
+    """Stop and save flags of this process, or their OR over all processes.
 
     Attributes:
-        stop: A warning signal came: save and end.
-        save: The last state is old.
+        stop: A warning signal was received: save the state and stop.
+        save: The last saved state is old.
     """
 
     stop: bool = False
     save: bool = False
 
 
-class Unread:
-    """The values of one step on their way from the device, read without waiting for the step that runs by then.
+class PendingValues:
+    """The values of one step while they are copied from the device; the copy does not wait for the next step.
 
     Args:
-        values: [6] loss, classification, byproduct, surviving points, processes that ask to stop, and to save.
+        values: [6], loss, classification, byproduct, surviving points, and numbers of processes with a stop flag and
+            with a save flag.
         place: Step over all epochs, epoch, batch in the epoch.
     """
 
@@ -54,7 +55,7 @@ class Unread:
             self._copied.record()
 
     def read(self) -> list[float]:
-        """The values; waits until they are there."""
+        """Waits until the values have arrived and returns them."""
         if self._copied is not None:
             self._copied.synchronize()
         numbers: list[float] = self._host.tolist()
@@ -63,14 +64,14 @@ class Unread:
 
 @dataclass
 class Trainer:
-    """A training in one of its processes; `state` and `restore` make it resumable.
+    """A training as seen by one of its processes; `state` and `restore` make it resumable.
 
-    `epoch` and `batch` are the place of the next step. The values of the last step are read from the device, and
-    checked, one step later; `read` does so at once and comes before everything that is written.
+    `epoch` and `batch` are the position of the next step. The values of each step are read from the device and
+    checked one step later; `read` does so at once and must be called before anything is written.
 
     Attributes:
-        network: The model as the processes share it; the model itself where there is one process.
-        ema: Averaged weights, in the first process alone: nobody else's are ever read.
+        network: The model wrapped for several processes; the model itself if there is one process.
+        ema: Averaged weights, in the first process only, since no others are ever read.
     """
 
     run: Run
@@ -89,7 +90,7 @@ class Trainer:
     batch: int = 0
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0.0))
     log: list[list[float]] = field(default_factory=list)
-    unread: Unread | None = None
+    pending: PendingValues | None = None
 
     def __post_init__(self) -> None:
         self.loss = LuabLoss(self.run.weight, self.recipe.label_smoothing, multilabel=self.run.dataset == "coco")
@@ -105,25 +106,25 @@ class Trainer:
         steps: int,
         device: torch.device,
         processes: Processes,
-        begin: Callable[[nn.Module], object] = lambda backbone: None,
+        initialise: Callable[[nn.Module], object] = lambda backbone: None,
     ) -> "Trainer":
-        """A training that has not begun; equal in all processes.
+        """Builds a training before its first step, identical in all processes.
 
         Args:
-            run: What is trained.
-            recipe: How.
-            split: Of its batches.
-            steps: Of one epoch.
-            device: Of this process.
-            processes: That train together.
-            begin: Gives the backbone other weights than random ones.
+            run: The run to train.
+            recipe: Its recipe.
+            split: Division of each batch into processes and steps.
+            steps: Steps per epoch.
+            device: Device of this process.
+            processes: The processes of this training.
+            initialise: Loads initial weights into the backbone; random weights stay by default.
 
         Raises:
-            ConfigError: timm knows no such backbone or optimiser, or refuses their settings.
+            ConfigError: timm has no such backbone or optimiser, or refuses their settings.
         """
         classes, outputs = outputs_of(run)
         model: LuabModel = build_model(run.backbone, recipe, outputs, classes)
-        begin(model.backbone)
+        initialise(model.backbone)
         model = model.to(device)
         if recipe.sync_batchnorm and processes.count > 1:
             model = _synchronised(model, device)
@@ -147,30 +148,30 @@ class Trainer:
 
     @property
     def done(self) -> int:
-        """Steps done, over all epochs."""
+        """Number of steps done, over all epochs."""
         return self.epoch * self.steps + self.batch
 
     @property
     def mean_loss(self) -> float | None:
-        """Of the current epoch's steps that were read; of the last epoch right after its end."""
-        count = self.batch - (self.unread is not None)
+        """Mean loss over the current epoch's steps that have been read; of the last epoch right after its end."""
+        count = self.batch - (self.pending is not None)
         if count > 0:
             return self.sums["loss"] / count
         return self.log[-1][2] if self.log else None
 
-    def step(self, batch: list[torch.Tensor], wish: Callable[[], Asked]) -> Asked:
+    def step(self, batch: list[torch.Tensor], own_flags: Callable[[], Flags]) -> Flags:
         """Trains on this process's share of one batch.
 
         Args:
-            batch: uint8 images [share, 3, h, w], labels, points and weights, as the loader gives them; labels, points
-                and weights have a row per class where images have several labels.
-            wish: Tells what this process wishes; asked when the step is under way.
+            batch: uint8 images [share, 3, h, w], labels, points and weights as the loader returns them; for
+                multi-label data labels, points and weights have one row per class.
+            own_flags: Returns the flags of this process; called while the step is running.
 
         Returns:
-            What any process wished in the step before, the same in all processes.
+            The flags of all processes in the preceding step, identical in all processes.
 
         Raises:
-            JobError: The loss of the step before was not finite.
+            JobError: The loss of the preceding step was not finite.
         """
         images, labels, points, weights = (to_device(part, self.device) for part in batch)
         images, weights = self.normalise(images), weights.float()
@@ -184,22 +185,25 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         parts = self._backward(images, labels, points, weights)
         self._update()
-        values = torch.cat([parts, torch.stack([survived, *(torch.full_like(survived, flag) for flag in wish())])])
-        before = self.read()
-        self.unread = Unread(self.processes.add(values), (self.done, self.epoch, self.batch))
+        flags = [torch.full_like(survived, flag) for flag in own_flags()]
+        values = torch.cat([parts, torch.stack([survived, *flags])])
+        preceding_flags = self.read()
+        self.pending = PendingValues(self.processes.add(values), (self.done, self.epoch, self.batch))
         self.batch += 1
-        return before
+        return preceding_flags
 
     def _backward(
         self, images: torch.Tensor, labels: torch.Tensor, points: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
-        """Gradients of the total batch's loss; returns this process's addends to [loss, classification, byproduct]."""
+        """Computes gradients of the whole batch's loss; returns this process's share of [loss, classification,
+        byproduct], to be summed over processes.
+        """
         size, steps = self.split.images, self.split.steps
         share = 1 / (steps * self.split.processes)
-        # The mean is over the surviving points of the total batch, which may lie in a few of its parts alone.
+        # The mean is over the surviving points of the whole batch, which may all be in a few of its parts.
         denominator = self.processes.add(weights.sum()) * share if self.model.byproduct is not None else None
         precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.recipe.amp)
-        addends = []
+        shares = []
         for k in range(steps):
             part = slice(k * size, (k + 1) * size)
             with self.processes.averaged(self.network, last=k == steps - 1):
@@ -208,9 +212,9 @@ class Trainer:
                 ):
                     logits, predicted = self.network(images[part])
                 parts = self.loss(logits.float(), predicted, labels[part], points[part], weights[part], denominator)
-                self.scaler.scale(parts["loss"] / steps).backward()  # over processes, their copies average
-            addends.append(torch.stack([parts[name].detach() for name in PARTS]) * share)
-        return torch.stack(addends).sum(dim=0)
+                self.scaler.scale(parts["loss"] / steps).backward()  # DistributedDataParallel averages over processes
+            shares.append(torch.stack([parts[name].detach() for name in PARTS]) * share)
+        return torch.stack(shares).sum(dim=0)
 
     def _update(self) -> None:
         if self.recipe.clip_grad is not None:
@@ -221,33 +225,31 @@ class Trainer:
         if self.ema is not None:
             self.ema.update(self.model, step=self.done)
 
-    def read(self) -> Asked:
-        """Adds the values of the last step to the sums, if that has not been done.
+    def read(self) -> Flags:
+        """Adds the values of the last step to the sums, unless that has been done; returns its flags.
 
         Raises:
-            JobError: One of them is not finite; it is named with its step.
+            JobError: A value is not finite; the message names the value and the step.
         """
-        if self.unread is None:
-            return Asked()
-        (step, epoch, batch), values = (
-            self.unread.place,
-            dict(zip((*SUMS, *Asked._fields), self.unread.read(), strict=True)),
-        )
-        self.unread = None
-        for name in ("classification", "byproduct", "loss"):  # the cause before the sum
+        if self.pending is None:
+            return Flags()
+        step, epoch, batch = self.pending.place
+        values = dict(zip((*SUMS, *Flags._fields), self.pending.read(), strict=True))
+        self.pending = None
+        for name in ("classification", "byproduct", "loss"):  # the cause first, then the sum
             if not math.isfinite(values[name]):
                 raise JobError(
                     f"{name} became {values[name]} in step {step} (epoch {epoch}, batch {batch}). "
-                    "Lower the learning rate, lengthen the warm-up, or clip gradients in the recipe; nothing "
+                    "Lower the learning rate, lengthen the warm-up, or clip gradients in the recipe. Nothing "
                     "was written."
                 )
         for name in PARTS:
             self.sums[name] += values[name]
         self.sums["points"] += values["points"] / self.recipe.batch_size
-        return Asked(values["stop"] > 0, values["save"] > 0)
+        return Flags(values["stop"] > 0, values["save"] > 0)
 
     def end_epoch(self) -> list[float]:
-        """Closes the epoch; returns its line of the log: number, learning rate, mean of each sum."""
+        """Ends the epoch; returns its line of the log: epoch, learning rate, mean of each sum."""
         rate = self.optimizer.param_groups[0]["lr"]
         self.log.append([self.epoch, rate, *(self.sums[name] / self.steps for name in SUMS)])
         self.epoch, self.batch = self.epoch + 1, 0
@@ -255,7 +257,7 @@ class Trainer:
         return self.log[-1]
 
     def state(self, key: str) -> dict[str, Any]:
-        """What later processes need to go on from the next batch; to be called by all, useful in the first."""
+        """Returns everything needed to resume at the next batch; all processes must call it, the first one saves it."""
         self.read()
         return {
             "key": key,
@@ -271,7 +273,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`, in each process."""
+        """Restores what `state` returned, in each process."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -283,10 +285,10 @@ class Trainer:
 
 
 def _synchronised(model: LuabModel, device: torch.device) -> LuabModel:
-    # torch has this for GPUs alone. An implementation of our own for the CPU would be one more thing to trust.
+    # torch implements this for GPUs only; our own CPU version would be more code to verify.
     if device.type != "cuda":
         raise ConfigError(
-            "The recipe asks for sync_batchnorm, which torch has for GPUs only, and there is no GPU here. Set it to "
+            "The recipe sets sync_batchnorm, which torch supports on GPUs only, and there is no GPU here. Set it to "
             "false, or train with one process."
         )
     synchronised: LuabModel = convert_sync_batchnorm(model)
@@ -303,11 +305,13 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             momentum=recipe.momentum,
         )
     except (TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"optimizer {recipe.optimizer!r}: timm refused it ({error}). Correct the recipe.") from error
+        raise ConfigError(
+            f"optimizer {recipe.optimizer!r}: timm refused it ({error}). Correct `optimizer` in the recipe."
+        ) from error
 
 
 def seed_everything(seed: int, device: torch.device, threads: int) -> None:
-    """Sets every generator that a training draws from, and the CPU's threads and exactness."""
+    """Seeds all random generators of a training; on a CPU also sets threads and deterministic algorithms."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -317,7 +321,7 @@ def seed_everything(seed: int, device: torch.device, threads: int) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The state of every generator of this process, in plain values and tensors."""
+    """Returns the state of all random generators of this process, as plain values and tensors."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, words, gauss_next = random.getstate()
     return {
@@ -329,7 +333,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """The inverse of `random_state`."""
+    """Restores what `random_state` returned."""
     version, words, gauss_next = state["python"]
     random.setstate((version, tuple(words), gauss_next))
     name, keys, position, has_gauss, gauss = state["numpy"]

@@ -98,11 +98,11 @@ def test_a_study_that_contradicts_itself_is_refused(repository, changes, sentenc
 @pytest.mark.parametrize(
     ("recipe", "sentence"),
     [
-        ({"auto_augment": "rand-m9"}, "the click would stay behind"),
-        ({"auto_augment": "3aw"}, "the click would stay behind"),
+        ({"auto_augment": "rand-m9"}, "the click would no longer lie on the object"),
+        ({"auto_augment": "3aw"}, "the click would no longer lie on the object"),
         ({"mixup": 0.2, "batch_size": 7}, "batch_size must be even"),
         ({"crop_scale": [0.5, 0.1]}, "crop_scale [0.5, 0.1] is not [smallest, largest]"),
-        ({"warmup_epochs": 3}, "warmup_epochs 3 leaves nothing of 2 epochs"),
+        ({"warmup_epochs": 3}, "warmup_epochs 3 is not less than epochs 2"),
         ({"crop_pct": 0}, "recipes.toy.crop_pct: Input should be greater than 0"),
         ({"learning_rate": 1}, "recipes.toy.learning_rate: no such key"),
     ],

@@ -115,7 +115,7 @@ def test_the_last_two_states_are_kept(tmp_path):
         save_state(tmp_path, {"key": "k", "step": step})
     assert sorted(os.listdir(tmp_path)) == ["state-previous.pt", "state.pt"]
     assert load_newest_state(tmp_path, "k", said.append)["step"] == 2 and said == []
-    assert load_newest_state(tmp_path, "other", said.append) is None and "starts anew" in said.pop()
+    assert load_newest_state(tmp_path, "other", said.append) is None and "starts from the beginning" in said.pop()
     newest, previous = tmp_path / "state.pt", tmp_path / "state-previous.pt"
     whole = newest.read_bytes()
     newest.write_bytes(whole[:-50])

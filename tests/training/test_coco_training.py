@@ -179,7 +179,7 @@ def test_a_training_begins_with_the_imagenet_baseline(study):
 def test_other_weights_than_the_recipe_names_are_refused(study):
     made = study(initial="imagenet", initial_sha256="0" * 64)
     train(made, BASELINE)
-    with pytest.raises(DataError, match=r"SHA-256 0{64} of the recipe, found [0-9a-f]{64}"):
+    with pytest.raises(DataError, match=r"SHA-256 0{64} as in the recipe, found [0-9a-f]{64}"):
         train(made, NONE)
 
 
@@ -203,7 +203,7 @@ def test_a_warned_training_goes_on_bit_for_bit(study, trainings, step):
     whole, parted = study(results="whole", color_jitter=0.4, ema_decay=0.9), study(color_jitter=0.4, ema_decay=0.9)
     assert trainings(whole, CLICK).fine
     warned = trainings(parted, CLICK, ({"signal": signal.SIGTERM, "rank": None, "at_step": step},))
-    assert warned.codes == [1] and "goes on from there" in warned.messages[0]
+    assert warned.codes == [1] and "resumes from there" in warned.messages[0]
     assert trainings(parted, CLICK).fine
     assert file_sha256(parted.layout.run(CLICK) / "model.safetensors") == file_sha256(
         whole.layout.run(CLICK) / "model.safetensors"

@@ -128,7 +128,7 @@ def test_a_full_disk_does_not_end_the_training(toy_study, monkeypatch, capfd):
     monkeypatch.setattr(heartbeat, "write_json", full)
     study = toy_study()
     train(study, CLICK)
-    assert capfd.readouterr().err.count("Progress cannot be shown; the training goes on.") == 1
+    assert capfd.readouterr().err.count("Could not write the progress; the training continues.") == 1
     assert read_json(study.layout.run_json(CLICK))["attempts"]["starts"] == 1
 
 

@@ -103,7 +103,9 @@ def test_a_hub_out_of_reach_and_a_hub_without_safetensors(hub, ask, nobody, tmp_
         assert str(error.value).startswith(
             f"{MODEL}: its weights are not in the hub's cache and could not be fetched ("
         )
-        assert "Copy model.safetensors of timm/test_resnet.r160_in1k here and pass it by --weights." in str(error.value)
+        assert "Copy model.safetensors of timm/test_resnet.r160_in1k here and pass it with --weights." in str(
+            error.value
+        )
     assert not list(tmp_path.rglob("pytorch_model.bin"))
 
 

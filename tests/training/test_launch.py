@@ -86,7 +86,7 @@ def test_two_processes_are_warned_killed_and_finish_with_the_same_bytes(toy_stud
     assert code == 1 and "Traceback" not in log and "torch.distributed" not in log, log
     assert "batch 8 = 2 processes x 4 images x 1 step" in log
     last = log.rstrip().splitlines()[-1]
-    assert last.startswith(f"JobError: {RUN.folder}: stopped by SIGUSR2 at epoch") and "goes on from there" in last
+    assert last.startswith(f"JobError: {RUN.folder}: stopped by SIGUSR2 at epoch") and "resumes from there" in last
     with Launched(study, tmp_path) as hurt:
         os.kill(hurt.pid(1), signal.SIGKILL)
         code, log = hurt.end()
@@ -131,8 +131,8 @@ def _left(notes, name, **content):
 def test_the_reason_is_the_one_who_knows(notes, monkeypatch, capsys):
     _left(notes, "error-0", kind="JobError", lost=True, text="lost contact", time=1.0)
     assert "lost contact" in str(processes._reason(notes, 1, [], 2))
-    _left(notes, "failure-1", rank=1, code=-9, time=2.0)
-    assert "Process 2 of 2 of this training was ended by SIGKILL; mostly the memory" in str(
+    _left(notes, "failure-1", rank=1, status=-9, time=2.0)
+    assert "Process 2 of 2 of this training was ended by SIGKILL; probably out of memory" in str(
         processes._reason(notes, 1, [], 2)
     )
     monkeypatch.setenv("RANK", "1")
@@ -145,8 +145,8 @@ def test_the_reason_is_the_one_who_knows(notes, monkeypatch, capsys):
 def test_a_crash_and_an_early_warning_are_told_apart(notes):
     assert "could not be started" in str(processes._reason(notes, 3, [], 2))
     assert "Stopped by SIGTERM before the training began" in str(processes._reason(notes, 1, [signal.SIGTERM], 2))
-    _left(notes, "failure-0", rank=0, code=1)
-    assert "ended with status 1; its last words stand above" in str(processes._reason(notes, 1, [], 2))
+    _left(notes, "failure-0", rank=0, status=1)
+    assert "exited with status 1; its output is above" in str(processes._reason(notes, 1, [], 2))
 
 
 def test_without_a_launcher_nothing_is_noted(monkeypatch):
@@ -158,11 +158,11 @@ def test_several_nodes_need_a_job_with_as_many(toy_study, monkeypatch, tmp_path)
     compute = toy_study(compute={"nodes": 2}).compute
     for name in ("SLURM_JOB_ID", "SLURM_JOB_NUM_NODES", "SLURM_CPUS_PER_TASK", "SLURM_NODEID"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ConfigError, match=r"no Slurm job around this command.*salloc --nodes=2"):
+    with pytest.raises(ConfigError, match=r"does not run in a Slurm job.*salloc --nodes=2"):
         processes._command(compute)
     monkeypatch.setenv("SLURM_JOB_ID", "41")
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
-    with pytest.raises(ConfigError, match="Slurm job 41 with 1"):
+    with pytest.raises(ConfigError, match="Slurm job 41, which has 1"):
         processes._command(compute)
 
 

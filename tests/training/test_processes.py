@@ -157,17 +157,14 @@ def test_threads_and_loaders_are_divided_among_the_processes_of_a_node(toy_study
     assert toy_study(compute={"gpus": 4, "workers": 1}).compute.workers_each == 1
 
 
-def test_a_recipe_without_synchronised_batchnorm_is_written_as_before(toy_study):
-    """Results of a recipe that lacks the key stay results of that recipe."""
-    recipe = toy_study().recipe("test_resnet")
-    assert "sync_batchnorm" not in recipe.model_dump_json() and "sync_batchnorm" not in recipe.model_dump()
-    on = toy_study(recipe={"sync_batchnorm": True})
-    assert '"sync_batchnorm":true' in on.recipe("test_resnet").model_dump_json()
-    train(on, dataclasses.replace(VIT, backbone="test_resnet"))  # alone there is nothing to synchronise
+def test_one_process_trains_with_synchronised_batchnorm(toy_study):
+    study = toy_study(recipe={"sync_batchnorm": True})
+    assert '"sync_batchnorm":true' in study.recipe("test_resnet").model_dump_json()
+    train(study, dataclasses.replace(VIT, backbone="test_resnet"))
 
 
 def test_one_process_alone_does_not_train_for_two(toy_study):
-    with pytest.raises(JobError, match=r"asks for 2 processes, found 1. `luab train"):
+    with pytest.raises(JobError, match=r"sets 2 processes, found 1.*`luab train"):
         train(toy_study(compute={"gpus": 2}), VIT)
 
 

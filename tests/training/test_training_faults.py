@@ -61,7 +61,7 @@ def test_a_warned_training_goes_on_bit_for_bit(toy_study, trainings, unbroken, r
     folder = study.layout.run(run)
     warned = trainings(study, run, _everywhere(number, step))
     assert warned.codes == [1] and warned.messages[0].startswith("Stopped:"), warned
-    assert signal.Signals(number).name in warned.messages[0] and "goes on from there" in warned.messages[0]
+    assert signal.Signals(number).name in warned.messages[0] and "resumes from there" in warned.messages[0]
     assert _names(folder) == ["state.pt"]
     assert trainings(study, run).fine
     assert _products(study, run) == unbroken[run]
@@ -92,7 +92,10 @@ def test_a_state_of_another_configuration_is_not_taken_up(toy_study, trainings, 
     study = toy_study()
     assert not trainings(study, CNN, _everywhere(signal.SIGTERM, 1)).fine
     result = luab.training.train.train(toy_study(**other), CNN)
-    assert "of another recipe, data set or number of processes; this training starts anew" in capfd.readouterr().err
+    assert (
+        "belongs to another recipe, data set or number of processes; this training starts from the beginning"
+        in capfd.readouterr().err
+    )
     assert len((study.layout.run(CNN) / "log.csv").read_text().splitlines()) == 3
     assert result["attempts"]["starts"] == 2
 
@@ -109,7 +112,7 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(toy_study, trainings,
     state = folder / "state.pt"
     state.write_bytes(state.read_bytes()[:-300])
     luab.training.train.train(study, CNN)
-    assert "state.pt: damaged; going on from the one before, state-previous.pt" in capfd.readouterr().err
+    assert "state.pt: damaged; resuming from the preceding state, state-previous.pt" in capfd.readouterr().err
     assert _products(study, CNN) == unbroken[CNN]
 
 
@@ -128,7 +131,7 @@ def test_a_damaged_state_is_named(toy_study):
     state = study.layout.run(CNN) / "state.pt"
     state.parent.mkdir(parents=True)
     state.write_bytes(b"PK\x03\x04 half a file")
-    with pytest.raises(DataError, match=r"state\.pt: .*Remove it; the training then starts anew"):
+    with pytest.raises(DataError, match=r"state\.pt: .*Remove it; the training then starts from the beginning"):
         luab.training.train.train(study, CNN)
 
 
@@ -149,7 +152,7 @@ def test_weights_that_are_not_finite_are_never_written(toy_study, monkeypatch):
             trainer.model.byproduct.bias.data[0] = float("nan")  # what an infinite last gradient leaves
 
     monkeypatch.setattr(luab.training.trainer.Trainer, "_update", updating)
-    with pytest.raises(JobError, match=r"byproduct\.bias holds NaN"):
+    with pytest.raises(JobError, match=r"byproduct\.bias contains NaN"):
         luab.training.train.train(study, CNN)
     assert _names(study.layout.run(CNN)) == []
 
@@ -201,7 +204,7 @@ def test_settings_that_cannot_work_are_refused_before_the_first_step(toy_study):
         luab.training.train.train(toy_study(recipe={"batch_size": 64}), CNN)
     with pytest.raises(ConfigError, match="optimizer 'adamx'"):
         luab.training.train.train(toy_study(recipe={"optimizer": "adamx"}), CNN)
-    with pytest.raises(ConfigError, match=r"does not take images of 40 x 40 pixels.*img_size"):
+    with pytest.raises(ConfigError, match=r"does not accept images of 40 x 40 pixels.*img_size"):
         luab.training.train.train(toy_study("test_vit", recipe={"input_px": 40}), VIT)
     with pytest.raises(ConfigError, match="timm refused model_kwargs"):
         luab.training.train.train(toy_study(recipe={"model_kwargs": {"depht": 3}}), CNN)
