@@ -321,7 +321,7 @@ def compare(
     config: Config = None,
 ) -> None:
     """Compare two runs image by image: intervals and paired tests, corrected for multiple benchmarks."""
-    from luab.benchmarks.imagenet import find_benchmark
+    from luab.benchmarks.catalogue import find_benchmark
     from luab.comparison.two_runs import compare_runs, print_comparison, write_comparison
 
     study, runs = study_of(config), (run_of(first), run_of(second))
@@ -370,7 +370,7 @@ def sanity(
     config: Config = None,
 ) -> None:
     """Evaluate a pretrained model on your data and compare with published numbers; fails if any differs."""
-    from luab.benchmarks.imagenet import find_benchmark
+    from luab.benchmarks.catalogue import find_benchmark
 
     study = study_of(config)
     names = [find_benchmark(name).name for name in benchmark or []]

@@ -34,8 +34,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from luab.benchmarks.coco import COCO_BENCHMARKS
-from luab.benchmarks.imagenet import BENCHMARKS, test_sets_of
+from luab.benchmarks.catalogue import BENCHMARKS, test_sets_of
 from luab.benchmarks.score import score
 from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.data.manifests.labels import IN9_VARIANTS
@@ -47,7 +46,7 @@ from luab.provenance.code import _processor
 from luab.render.style import COLOURS, finish, new_figure, save, styled
 
 RUN = {"dataset": "imagenet", "backbone": "made_up", "supervision": "click", "lambda": 1.0, "seed": 0}
-COCO = [benchmark.name for benchmark in COCO_BENCHMARKS]
+COCO = [name for name in BENCHMARKS if name.startswith("coco_")]
 STANDARD = [
     name
     for name, benchmark in BENCHMARKS.items()

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from luab.benchmarks.benchmark import Inputs
-from luab.benchmarks.imagenet import BENCHMARKS
-from luab.benchmarks.score import score
+from luab.benchmarks.catalogue import BENCHMARKS
+from luab.benchmarks.formula import Inputs
+from luab.benchmarks.score import compute, score
 from luab.cam import class_maps
 from luab.data.images.imagenet import EvaluationSet
 from luab.data.manifests.labels import in9_of_class, subset
@@ -205,7 +205,7 @@ def test_hole_0_is_plain_accuracy_and_hole_224_gives_one_answer(study):
         assert len(set(blank["confidence"].to_pylist())) == 1
     assert mean["confidence"][0] != black["confidence"][0]
     inputs = Inputs({"imagenet_cocc_224_mean": mean}, {}, 32)
-    top1 = BENCHMARKS["imagenet_cocc_224_mean"].compute(inputs).metrics["top1"]
+    top1 = compute(BENCHMARKS["imagenet_cocc_224_mean"], inputs).metrics["top1"]
     assert top1 in (0.0, 1 / 3)  # 30 images of three classes, one answer
 
 
@@ -366,7 +366,7 @@ def test_batches_find_what_pasting_one_by_one_finds(name, tmp_path, toy_study):
         found = predictor._challenge(TEST_SETS[name], pd.DataFrame(rows), {"in9": tmp_path}).to_pydict()
         assert (found["vulnerable"], found["backgrounds_tried"]) == (expected, first)
         inputs = Inputs({name: pa.table(found)}, {}, 32)
-        assert BENCHMARKS[name].compute(inputs).metrics["challenge_accuracy"] == expected.count(False) / 24
+        assert compute(BENCHMARKS[name], inputs).metrics["challenge_accuracy"] == expected.count(False) / 24
 
 
 def test_the_challenge_refuses_a_model_with_other_outputs(challenge):

@@ -1,4 +1,4 @@
-"""The benchmarks of models trained on COCO, all from the predictions of one test set."""
+"""The formulas of the benchmarks of models trained on COCO, all from the predictions of one test set."""
 
 import functools
 import math
@@ -11,9 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from luab.benchmarks.benchmark import Benchmark, Detail, Inputs, Scores
+from luab.benchmarks.catalogue import POINTING_TOLERANCE_PX
+from luab.benchmarks.formula import Detail, Formula, Inputs, Scores
 from luab.benchmarks.outcomes import Outcomes, rankings
 from luab.byproducts.coco_classes import COCO_CLASSES
+from luab.data.manifests.coco_masks import class_masks, pixels_of
 from luab.errors import DataError
 from luab.metrics.localization import STEP, batches, hits_mask, in_processes, pixel_counts, precision_of_pixels
 from luab.metrics.multilabel import (
@@ -30,7 +32,6 @@ from luab.progress import progress
 
 NAMES = [item.name for item in COCO_CLASSES]
 CLASSES = len(NAMES)
-TOLERANCE_PX = 15
 _PART = 512  # pairs that one process judges at a time
 _EDGES = np.append(np.arange(0, 1, STEP), [1.0, 2.0])
 IGNORED = 255
@@ -152,8 +153,6 @@ def _localization(inputs: Inputs) -> Scores:
 
 
 def _pairs(table: pa.Table, inputs: Inputs, points: Floats | None) -> Iterator[_Pair]:
-    from luab.data.manifests.coco_masks import class_masks  # the workflow's start reads this module
-
     numbers = [int(image_id[-12:]) for image_id in ids_of(table)]
     sizes = list(zip(numbers_of(table, "width").tolist(), numbers_of(table, "height").tolist(), strict=True))
     masks = class_masks(
@@ -178,8 +177,6 @@ def _pairs(table: pa.Table, inputs: Inputs, points: Floats | None) -> Iterator[_
 
 def _judge(pairs: Sequence[_Pair], side_px: int) -> tuple[npt.NDArray[np.int64], _Judged]:
     """[classes, 2, bins] pixels of background and objects by score, and what each pair is worth."""
-    from luab.data.manifests.coco_masks import pixels_of
-
     pixels = np.zeros((CLASSES, 2, len(_EDGES) - 1), dtype=np.int64)
     hits, on_mask = np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs), dtype=bool)
     for k, pair in enumerate(pairs):
@@ -187,7 +184,7 @@ def _judge(pairs: Sequence[_Pair], side_px: int) -> tuple[npt.NDArray[np.int64],
         crowds = None if pair.crowds is None else pixels_of(pair.crowds, pair.size_wh)
         mask = _small_mask(objects, crowds, side_px)
         pixels[pair.label] += pixel_counts(_unit(pair.score_map, side_px), mask, _EDGES)
-        hits[k] = hits_mask(pair.score_map, objects, TOLERANCE_PX)
+        hits[k] = hits_mask(pair.score_map, objects, POINTING_TOLERANCE_PX)
         on_mask[k] = pair.point_xy is not None and _on(objects, pair.point_xy)
     rows, labels = (np.array([pair[place] for pair in pairs], dtype=np.int64) for place in (0, 1))
     return pixels, _Judged(rows, labels, hits, on_mask)
@@ -260,37 +257,10 @@ def _largest_areas(manifest: pa.Table) -> Floats:
     return areas
 
 
-_SQUEEZED = "image squeezed to {input_px} x {input_px} without a crop"
-_TABLE = ("image_id", "labels", "scores")
-_ABOUT = "COCO 2014 validation set, 80 classes, crowds count as present"
-
-COCO_BENCHMARKS = (
-    Benchmark(
-        "coco_val", "COCO", ("coco_val",), _TABLE,
-        f"{_ABOUT}, mean over classes of the average precision without interpolation (ap), CF1 and OF1 at probability "
-        f"one half, {_SQUEEZED}",
-        "map", "higher", _val,
-    ),
-    Benchmark(
-        "coco_size", "COCO, small objects", ("coco_val",), _TABLE,
-        f"{_ABOUT}; mAP with the positives whose largest object of the class is small (mask below 32 x 32 px), medium "
-        f"(96 x 96) or large, against all negatives, over the classes that have all sizes, {_SQUEEZED}",
-        "map_small", "higher", _size, manifests=("coco_val",),
-        manifest_columns=("image_id", "box_labels", "box_areas", "box_crowd"),
-    ),
-    Benchmark(
-        "coco_context", "COCO, out of context", ("coco_val",), _TABLE,
-        f"{_ABOUT}; mAP with the positives that show none (out_of_context) or some (in_context) of the class's usual "
-        "companions, against all negatives, over the classes that have both; companions: in at least a tenth of the "
-        f"class's training images and 1.5 times as often as in all, {_SQUEEZED}",
-        "map_out_of_context", "higher", _context, manifests=("coco_train",),
-    ),
-    Benchmark(
-        "coco_localization", "COCO, localisation", ("coco_val",),
-        (*_TABLE[:2], "points", "cam", "cam_h", "cam_w", "width", "height"),
-        "score map of each class that an image shows, by all masks of single objects of the class, crowds ignored, "
-        f"means over classes: pointing game ({TOLERANCE_PX} px in the source image), PxAP at {{input_px}} x "
-        f"{{input_px}} in steps of .001, share of regressed points on a mask, {_SQUEEZED}",
-        "pointing_game", "higher", _localization, roots=("coco_val",),
-    ),
-)  # fmt: skip
+FORMULAS: dict[str, Formula] = {
+    "coco_val": _val,
+    "coco_size": _size,
+    "coco_context": _context,
+    "coco_localization": _localization,
+}
+"""The formulas by the key that the catalogue uses."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luab.benchmarks.score import RUN_KEYS
+from luab.benchmarks.benchmark import RUN_KEYS
 from luab.errors import DataError
 from luab.files import read_json, replacing
 

@@ -1,58 +1,25 @@
-"""Every benchmark: which predictions it needs, its protocol, and the numbers it makes of them."""
+"""The formulas of the benchmarks of models trained on ImageNet: from predictions to scores."""
 
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from luab.benchmarks.benchmark import Benchmark, Detail, Inputs, Scores
-from luab.benchmarks.coco import COCO_BENCHMARKS
+from luab.benchmarks.catalogue import BENCHMARKS as BENCHMARKS  # until all read the catalogue
+from luab.benchmarks.catalogue import find_benchmark as find_benchmark
+from luab.benchmarks.catalogue import test_sets_of as test_sets_of
+from luab.benchmarks.formula import Detail, Formula, Inputs, Scores
 from luab.benchmarks.outcomes import grouped, ranking, share
 from luab.data.manifests.labels import EXTRA_CORRUPTIONS, IN9_VARIANTS, in9_of_class
-from luab.data.manifests.testsets import TEST_SETS, TestSet
-from luab.errors import ConfigError, DataError, did_you_mean
+from luab.errors import DataError
 from luab.metrics import background, corruption, ood
 from luab.metrics.accuracy import Bools, Count, Ints, count_by_group, has_label, is_correct, labelled_count
 from luab.metrics.localization import IOU_PCT, box_accuracy, point_distances, points_in_box
 from luab.metrics.synthetic import mean_over_values
 from luab.predictions import boxes_of, ids_of, labels_of, numbers_of, points_of, score_maps_of, texts_of, top5_of
-
-_TOP5 = ("image_id", "labels", "top5")
-_GROUPED = (*_TOP5, "group")
-_SUBSET = ("image_id", "labels", "restricted_top1")
-_CHALLENGE = ("image_id", "vulnerable", "backgrounds_tried")
-_CAM = ("image_id", "cam", "cam_h", "cam_w", "width", "height", "boxes", "point_x", "point_y")
-_CROP = "shorter side to {resized_px}, centre crop {input_px}"
-
-
-def find_benchmark(name: str) -> Benchmark:
-    """The benchmark of that name.
-
-    Raises:
-        ConfigError: There is none; the message names the nearest.
-    """
-    if name not in BENCHMARKS:
-        raise ConfigError(f"suites: expected the name of a benchmark, found {name!r}. {did_you_mean(name, BENCHMARKS)}")
-    return BENCHMARKS[name]
-
-
-def test_sets_of(benchmark_names: Iterable[str]) -> tuple[str, ...]:
-    """The test sets that these benchmarks need, each once, in order of first need.
-
-    Raises:
-        ConfigError: A benchmark is unknown.
-    """
-    return tuple(dict.fromkeys(t for name in benchmark_names for t in find_benchmark(name).test_sets))
-
-
-# pytest would take the name for a test wherever it is imported.
-test_sets_of.__test__ = False  # type: ignore[attr-defined]
-
-
-# ---- numbers of each benchmark ---------------------------------------------------------------------------------
 
 
 def _top1_top5(inputs: Inputs) -> Scores:
@@ -247,181 +214,20 @@ def _over_labelled(metrics: dict[str, float], table: pa.Table, labels: Ints, rig
     return Scores(metrics, int(np.count_nonzero(scored)), ids_of(kept), images=images)
 
 
-_WSOL = (
-    "image squeezed to {input_px} x {input_px} without a crop; MaxBoxAccV2 over "
-    "all contours at IoU .3 .5 .7, MaxBoxAcc with the largest contour at IoU .5; thresholds in steps of "
-    ".001, best on "
-)
-_WSOL_SETS = {"wsol_val": "this set (ImageNet-V2 threshold-0.7)", "wsol_test": "this set (ImageNet validation set)"}
-
-_RELEASED = (
-    Benchmark(
-        "imagenet_val", "ImageNet", ("imagenet_val",), _TOP5,
-        f"ImageNet validation set, arg-max over 1000 classes, {_CROP}", "top1", "higher", _top1_top5,
-    ),
-    Benchmark(
-        "imagenet_v2", "ImageNet-V2", ("imagenet_v2",), _TOP5,
-        f"ImageNet-V2 matched-frequency, arg-max over 1000 classes, {_CROP}",
-        "top1", "higher", _top1_top5,
-    ),
-    Benchmark(
-        "imagenet_real", "ImageNet-ReaL", ("imagenet_val",), _TOP5,
-        "arg-max over 1000 classes in the re-assessed label set (top5: any of the five best), images without a label "
-        "left out, "
-        f"{_CROP}",
-        "accuracy", "higher", _real, manifests=("imagenet_real",),
-    ),
-    Benchmark(
-        "imagenet_a", "ImageNet-A", ("imagenet_a",), _SUBSET,
-        f"arg-max over the 200 ImageNet-A classes, {_CROP}", "accuracy", "higher", _restricted,
-    ),
-    Benchmark(
-        "imagenet_r", "ImageNet-R", ("imagenet_r",), _SUBSET,
-        f"arg-max over the 200 ImageNet-R classes, {_CROP}", "accuracy", "higher", _restricted,
-    ),
-    Benchmark(
-        "imagenet_o", "ImageNet-O", ("imagenet_o",), ("image_id", "group", "restricted_confidence"),
-        "average precision of ImageNet-O images against ImageNet validation images of the same 200 "
-        f"classes, score = minus the largest softmax over these 200 logits, {_CROP}",
-        "aupr", "higher", _imagenet_o,
-    ),
-    Benchmark(
-        "imagenet_sketch", "ImageNet-Sketch", ("imagenet_sketch",), _TOP5,
-        f"ImageNet-Sketch, arg-max over 1000 classes, {_CROP}", "top1", "higher", _top1_top5,
-    ),
-    Benchmark(
-        "imagenet_c", "ImageNet-C", ("imagenet_c",), _GROUPED,
-        "mCE over 15 corruptions and 5 severities relative to AlexNet's published errors, arg-max over "
-        "1000 classes, stored images seen whole at {input_px}", "mce", "lower", _imagenet_c,
-    ),
-    Benchmark(
-        "imagenet_cocc", "Centre occlusion", ("imagenet_cocc",), _TOP5,
-        "ImageNet validation set with a centred square of half the crop's side set to the mean colour, "
-        f"arg-max over 1000 classes, {_CROP}", "top1", "higher", _top1,
-    ),
-    Benchmark(
-        "objectnet", "ObjectNet", ("objectnet",), (*_TOP5, "restricted_top1"),
-        "113 ObjectNet classes that overlap ImageNet, red border cut off, arg-max over 1000 classes in "
-        "the object's set of ImageNet classes (accuracy_sublist: arg-max over the 125 mapped classes), "
-        f"{_CROP}",
-        "accuracy", "higher", _objectnet,
-    ),
-    *(
-        Benchmark(
-            f"siscore_{factor}", f"SI-Score {factor}", (f"siscore_{factor}",), _GROUPED,
-            f"SI-Score {factor}, mean over the values of the factor, arg-max over 1000 classes, {_CROP}",
-            "accuracy", "higher", _siscore,
-        )
-        for factor in ("size", "location", "rotation")
-    ),
-    Benchmark(
-        "in9", "Backgrounds Challenge", ("in9",), _GROUPED,
-        "ImageNet-9, arg-max over 1000 classes mapped to 9, unmapped is wrong, stored images seen whole "
-        "at {input_px}; BG-Gap = mixed_same - mixed_rand", "bg_gap", "lower", _in9,
-    ),
-    Benchmark(
-        "in9_challenge", "Adversarial backgrounds", ("in9_challenge",), _CHALLENGE,
-        "share of ImageNet-9 foregrounds that no only_bg_t background turns into another class, arg-max "
-        "over 1000 classes mapped to 9, stored images seen whole at {input_px}",
-        "challenge_accuracy", "higher", _in9_challenge,
-    ),
-    Benchmark(
-        "wsol_val", "Localisation (train-fullsup)", ("wsol_val",), _CAM,
-        f"score map of the true class, {_WSOL}{_WSOL_SETS['wsol_val']}", "max_box_acc_v2", "higher", _wsol,
-    ),
-    Benchmark(
-        "wsol_test", "Localisation", ("wsol_test",), _CAM,
-        f"score map of the true class, {_WSOL}{_WSOL_SETS['wsol_test']}", "max_box_acc_v2", "higher", _wsol,
-    ),
-)  # fmt: skip
-
-
-def _other_choice(name: str, over: str) -> Benchmark:
-    """ImageNet-A or -R by the arg-max over all classes instead of its own 200."""
-    title = BENCHMARKS[name].title
-    return Benchmark(
-        f"{name}_1000way", f"{title} (1000-way)", (name,), _TOP5,
-        f"{over}, arg-max over all 1000 classes (the releasing paper restricts it to the set's 200), {_CROP}",
-        "accuracy", "higher", _over_1000, instead_of=name,
-    )  # fmt: skip
-
-
-def _objectnet_over(name: str, how: str) -> Benchmark:
-    return Benchmark(
-        f"objectnet_{name}", f"ObjectNet ({name.replace('_', ' ')})", ("objectnet",), _SUBSET,
-        f"113 ObjectNet classes that overlap ImageNet, red border cut off, {how}, {_CROP}",
-        "accuracy", "higher", _restricted, instead_of="objectnet",
-    )  # fmt: skip
-
-
-def _corrupted(name: str, title: str, test_sets: tuple[str, ...], which: str, view: str) -> Benchmark:
-    return Benchmark(
-        name, title, test_sets, _GROUPED,
-        f"mean accuracy over {which} and 5 severities, arg-max over 1000 classes, {view}",
-        "mean_accuracy", "higher", _corruption_accuracy, instead_of="imagenet_c",
-    )  # fmt: skip
-
-
-def _occluded(test_set: TestSet) -> Benchmark:
-    colour = "the mean colour (zero after normalisation)" if test_set.fill == "mean" else "black (zero before it)"
-    return Benchmark(
-        test_set.name, f"Centre occlusion ({test_set.hole:g}, {test_set.fill})", (test_set.name,), _TOP5,
-        f"ImageNet validation set with a centred square of {test_set.hole:g} of the crop's side set to {colour}, "
-        f"arg-max over 1000 classes, {_CROP}", "top1", "higher", _top1, instead_of="imagenet_cocc",
-    )  # fmt: skip
-
-
-def _localised(test_set: TestSet) -> Benchmark:
-    (split,) = test_set.manifests
-    maps = {
-        "stride1": "score map of the true class, of a CNN with its last stage at stride 1 (dilated, weights trained at "
-        f"stride 2), of a ViT the map of {split}",
-        "attention": "of a ViT the gradient-weighted attention of all blocks towards the true class, of others the map "
-        f"of {split}",
-    }
-    return Benchmark(
-        test_set.name, f"{BENCHMARKS[split].title} ({test_set.cam_method})", (test_set.name,), _CAM,
-        f"{maps[test_set.cam_method]}; {_WSOL}{_WSOL_SETS[split]}",
-        "max_box_acc_v2", "higher", _wsol, instead_of=split,
-    )  # fmt: skip
-
-
-_WHOLE = "stored images seen whole at {input_px}"
-_AGAIN = f"stored images once more resized and cropped: {_CROP}"
-
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (*_RELEASED, *COCO_BENCHMARKS)}
-_ALTERNATIVES = (
-    _other_choice("imagenet_a", "natural adversarial examples"),
-    _other_choice("imagenet_r", "renditions"),
-    _objectnet_over("sublist", "arg-max over the 125 mapped classes, right when it is one of the object's"),
-    _objectnet_over(
-        "max_projection",
-        "an object's score is the largest of its classes', arg-max over the 113 objects; since no class belongs to two "
-        "objects, this is right for exactly the images that objectnet_sublist is right for",
-    ),
-    _corrupted("imagenet_c_mean", "ImageNet-C (accuracy)", ("imagenet_c",), "15 corruptions", _WHOLE),
-    Benchmark(
-        "imagenet_c_resize256", "ImageNet-C (resized)", ("imagenet_c_resize256",), _GROUPED,
-        "mCE over 15 corruptions and 5 severities relative to AlexNet's published errors (of crops seen whole), "
-        f"arg-max over 1000 classes, {_AGAIN}", "mce", "lower", _imagenet_c, instead_of="imagenet_c",
-    ),
-    _corrupted("imagenet_c_extra", "ImageNet-C extra", ("imagenet_c_extra",), "the 4 extra corruptions", _WHOLE),
-    _corrupted(
-        "imagenet_c_all", "ImageNet-C with extra", ("imagenet_c", "imagenet_c_extra"),
-        "15 corruptions and the 4 extra ones", _WHOLE,
-    ),
-    *(_occluded(t) for t in TEST_SETS.values() if t.name.startswith("imagenet_cocc_")),
-    Benchmark(
-        "in9_nine_class", "Backgrounds Challenge (9-class)", ("in9_nine_class",), _GROUPED,
-        "ImageNet-9, a model with nine outputs whose arg-max is the answer, stored images seen whole at "
-        "{input_px}; BG-Gap = mixed_same - mixed_rand", "bg_gap", "lower", _in9_nine, instead_of="in9",
-    ),
-    Benchmark(
-        "in9_challenge_nine_class", "Adversarial backgrounds (9-class)", ("in9_challenge_nine_class",), _CHALLENGE,
-        "share of ImageNet-9 foregrounds that no only_bg_t background turns into another class, a model with nine "
-        "outputs whose arg-max is the answer, stored images seen whole at {input_px}",
-        "challenge_accuracy", "higher", _in9_challenge, instead_of="in9_challenge",
-    ),
-    *(_localised(t) for t in TEST_SETS.values() if t.cam_method != "plain"),
-)  # fmt: skip
-BENCHMARKS |= {benchmark.name: benchmark for benchmark in _ALTERNATIVES}
+FORMULAS: dict[str, Formula] = {
+    "top1_top5": _top1_top5,
+    "top1": _top1,
+    "real": _real,
+    "restricted": _restricted,
+    "over_1000": _over_1000,
+    "objectnet": _objectnet,
+    "imagenet_o": _imagenet_o,
+    "imagenet_c": _imagenet_c,
+    "corruption_accuracy": _corruption_accuracy,
+    "siscore": _siscore,
+    "in9": _in9,
+    "in9_nine": _in9_nine,
+    "in9_challenge": _in9_challenge,
+    "wsol": _wsol,
+}
+"""The formulas by the key that the catalogue uses."""

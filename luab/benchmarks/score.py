@@ -1,17 +1,20 @@
-"""Predictions of one run in, one JSON per benchmark out: numbers, protocol, n and a digest of the images."""
+"""From the predictions of one run to one JSON file per benchmark: numbers, protocol, n and a digest of the images."""
 
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from luab.benchmarks.benchmark import Benchmark, Inputs, Scores
-from luab.benchmarks.imagenet import find_benchmark
+from luab.benchmarks import coco, imagenet
+from luab.benchmarks.benchmark import RUN_KEYS, Benchmark
+from luab.benchmarks.catalogue import find_benchmark
+from luab.benchmarks.formula import Formula, Inputs, Scores
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256, write_json
 from luab.predictions import read_listed, read_predictions
 
-RUN_KEYS = ("dataset", "backbone", "supervision", "lambda", "seed")
+FORMULAS: dict[str, Formula] = {**imagenet.FORMULAS, **coco.FORMULAS}
+"""Every formula by the key that a benchmark names."""
 
 
 def score(
@@ -29,49 +32,78 @@ def score(
 
     Args:
         benchmark_names: Keys of BENCHMARKS.
-        predictions_folder: Holds <test set>.parquet; see docs/data-formats.md.
-        manifests_folder: Holds <dataset>.parquet.
-        run: dataset, backbone, supervision, lambda and seed; stored as it is.
-        scores_folder: Made if need be; a file is written whole or not at all.
-        input_px: Side of the crop that the network saw; score maps are resized to it too.
-        crop_pct: Side of the centre crop over the resized shorter side; only told in the protocol.
-        processes: How many share the boxes of localisation, the one slow part; no number depends on it.
-        roots: Tree of each manifest in whose files a benchmark looks (COCO's masks).
+        predictions_folder: Contains <test set>.parquet; see docs/data-formats.md.
+        manifests_folder: Contains <dataset>.parquet.
+        run: dataset, backbone, supervision, lambda and seed; copied into the file.
+        scores_folder: Created if needed; files are written atomically.
+        input_px: Side of the network's input in pixels; score maps are resized to it.
+        crop_pct: Side of the centre crop divided by the shorter side of the resized image; only printed in the
+            protocol.
+        processes: Number of processes for localisation, the one slow part; the numbers do not depend on it.
+        roots: Image tree of each manifest in which a benchmark reads files (for COCO's masks).
 
     Returns:
         The files, in the order of the names.
 
     Raises:
-        ConfigError: A benchmark is unknown or the run's identity is incomplete.
-        DataError: Predictions or manifests are missing, lack columns, repeat an image or hold numbers that
-            are not finite.
+        ConfigError: A benchmark is unknown, a root is missing, or the run's identity is incomplete.
+        DataError: Predictions or manifests are missing, lack columns, list an image twice or contain numbers that are
+            not finite.
     """
     benchmarks, roots = [find_benchmark(name) for name in benchmark_names], roots or {}
-    if unknown := sorted({name for benchmark in benchmarks for name in benchmark.roots} - set(roots)):
-        raise ConfigError(f"score: expected the trees of {', '.join(unknown)}, found none. Pass them as `roots`.")
+    if missing_roots := sorted({name for benchmark in benchmarks for name in benchmark.roots} - set(roots)):
+        raise ConfigError(f"score: the image trees of {', '.join(missing_roots)} are missing. Pass them as `roots`.")
     if missing := [key for key in RUN_KEYS if key not in run]:
-        raise ConfigError(f"A run is named by {', '.join(RUN_KEYS)}; {', '.join(missing)} missing in {dict(run)}.")
-    written = []
+        raise ConfigError(f"score: the run {dict(run)} lacks {', '.join(missing)}. Pass all of {', '.join(RUN_KEYS)}.")
+    paths = []
     for benchmark in benchmarks:
-        inputs = Inputs(
-            {name: read_predictions(Path(predictions_folder), name, benchmark.columns) for name in benchmark.test_sets},
-            {n: read_listed(Path(manifests_folder), n, benchmark.manifest_columns) for n in benchmark.manifests},
-            input_px,
-            processes,
-            {name: roots[name] for name in benchmark.roots},
+        inputs = read_inputs(
+            benchmark, Path(predictions_folder), Path(manifests_folder), input_px, processes, roots=roots
         )
+        content = _content(benchmark, benchmark.protocol_line(input_px, crop_pct), run, compute(benchmark, inputs))
         path = Path(scores_folder) / f"{benchmark.name}.json"
-        scores = benchmark.compute(inputs)
-        protocol = benchmark.protocol.format(input_px=input_px, resized_px=int(input_px / crop_pct))
-        write_json(path, _content(benchmark, protocol, run, scores))
-        written.append(path)
-    return written
+        write_json(path, content)
+        paths.append(path)
+    return paths
+
+
+def compute(benchmark: Benchmark, inputs: Inputs) -> Scores:
+    """Computes the scores of one benchmark.
+
+    Raises:
+        DataError: The predictions do not fit the benchmark.
+    """
+    return FORMULAS[benchmark.formula](inputs)
+
+
+def read_inputs(
+    benchmark: Benchmark,
+    predictions_folder: Path,
+    manifests_folder: Path,
+    input_px: int,
+    processes: int,
+    roots: Mapping[str, Path],
+) -> Inputs:
+    """Reads the predictions and manifests of one benchmark; arguments as for `score`.
+
+    Raises:
+        DataError: A file is missing or damaged; see `read_predictions` and `read_listed`.
+    """
+    return Inputs(
+        {name: read_predictions(predictions_folder, name, benchmark.columns) for name in benchmark.test_sets},
+        {name: read_listed(manifests_folder, name, benchmark.manifest_columns) for name in benchmark.manifests},
+        input_px,
+        processes,
+        {name: roots[name] for name in benchmark.roots},
+    )
 
 
 def _content(benchmark: Benchmark, protocol: str, run: Mapping[str, Any], scores: Scores) -> dict[str, Any]:
     values = list(scores.metrics.items()) + [(f"{d.metric} of {d.group}", d.value) for d in scores.details]
     if bad := [name for name, value in values if not math.isfinite(value)]:
-        raise DataError(f"{benchmark.name}: expected finite numbers, found none for {', '.join(bad)}. Predict again.")
+        raise DataError(
+            f"{benchmark.name}: the numbers for {', '.join(bad)} are not finite (NaN or infinite). Predict again."
+        )
     content = {
         "benchmark": benchmark.name,
         "protocol": protocol,

@@ -6,7 +6,8 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-from luab.benchmarks.imagenet import BENCHMARKS, Benchmark
+from luab.benchmarks.benchmark import Benchmark
+from luab.benchmarks.catalogue import BENCHMARKS
 from luab.files import replacing
 from luab.planning.estimate import markdown as gpu_hours
 from luab.study.config import keys_table, load_study, schema_json

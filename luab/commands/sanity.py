@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from luab.benchmarks.imagenet import find_benchmark, test_sets_of
+from luab.benchmarks.catalogue import find_benchmark, test_sets_of
 from luab.benchmarks.score import score
 from luab.data.manifests.testsets import TEST_SETS
 from luab.errors import ConfigError, DataError, did_you_mean

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from luab.benchmarks.imagenet import BENCHMARKS
+from luab.benchmarks.catalogue import BENCHMARKS
 from luab.errors import DataError
 
 BASELINE = "none"
@@ -48,7 +48,7 @@ def difference_to_baseline(scores: pd.DataFrame, headlines: Mapping[str, str] | 
 
     Args:
         scores: The tidy table, see luab.benchmarks.collect.read_scores.
-        headlines: Benchmark -> metric to which the correction applies; that of luab.benchmarks.imagenet by default.
+        headlines: Benchmark -> metric to which the correction applies; that of luab.benchmarks.catalogue by default.
 
     Returns:
         dataset, backbone, supervision, lambda, benchmark, metric, group, difference (mean), low, high (95 %

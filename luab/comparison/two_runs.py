@@ -11,13 +11,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from luab.benchmarks.benchmark import Benchmark, Inputs, Scores
-from luab.benchmarks.imagenet import BENCHMARKS
+from luab.benchmarks.benchmark import Benchmark
+from luab.benchmarks.catalogue import BENCHMARKS
+from luab.benchmarks.formula import Scores
+from luab.benchmarks.score import compute, read_inputs
 from luab.comparison.over_images import RESAMPLES, SEED, Interval, Paired, interval, paired
 from luab.comparison.over_seeds import holm
 from luab.errors import DataError
 from luab.files import lines_sha256, replacing
-from luab.predictions import read_listed, read_predictions
 from luab.progress import progress
 from luab.study.config import Study
 from luab.study.paths import Run
@@ -85,13 +86,10 @@ def compare_runs(
 
 
 def _scores(study: Study, run: Run, benchmark: Benchmark) -> Scores:
-    layout, folder = study.layout, study.layout.prediction_folder(run)
-    tables = {name: read_predictions(folder, name, benchmark.columns) for name in benchmark.test_sets}
-    columns, listed = benchmark.manifest_columns, layout.manifest_folder()
-    manifests = {name: read_listed(listed, name, columns) for name in benchmark.manifests}
+    layout, input_px = study.layout, study.recipe(run.backbone, run.dataset).input_px
     roots = {name: source_root(study, name) for name in benchmark.roots}
-    input_px = study.recipe(run.backbone, run.dataset).input_px
-    return benchmark.compute(Inputs(tables, manifests, input_px, os.cpu_count() or 1, roots))
+    folders = layout.prediction_folder(run), layout.manifest_folder()
+    return compute(benchmark, read_inputs(benchmark, *folders, input_px, os.cpu_count() or 1, roots))
 
 
 def _row(
@@ -117,7 +115,7 @@ def _row(
 
 def _protocol(study: Study, run: Run, benchmark: Benchmark) -> str:
     recipe = study.recipe(run.backbone, run.dataset)
-    return benchmark.protocol.format(input_px=recipe.input_px, resized_px=int(recipe.input_px / recipe.crop_pct))
+    return benchmark.protocol_line(recipe.input_px, recipe.crop_pct)
 
 
 def _differ(name: str, scores: list[Scores], digests: list[str]) -> str:

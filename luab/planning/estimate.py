@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from luab.benchmarks.imagenet import test_sets_of
+from luab.benchmarks.catalogue import test_sets_of
 from luab.data.manifests.known_counts import KNOWN_COUNTS
 from luab.data.manifests.testsets import TEST_SETS
 from luab.files import read_json

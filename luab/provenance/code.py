@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,25 @@ def code_digest(*modules: str) -> str:
 
     Syntax trees without docstrings are hashed, so comments and layout change nothing.
     """
-    seen: dict[str, str] = {}
+    text = "\n".join(f"{module} {tree}" for module, tree in sorted(_covered(modules).items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def covered_modules(*modules: str) -> frozenset[str]:
+    """Names of the modules that `code_digest` of these modules covers: them and all that they import of luab."""
+    return frozenset(_covered(modules))
+
+
+def _covered(modules: Iterable[str]) -> dict[str, str]:
+    """Module name -> syntax tree as text, of modules and of everything in luab that they import."""
+    trees: dict[str, str] = {}
     pending = list(modules)
     while pending:
         module = pending.pop()
-        if module not in seen and (parsed := _parsed(module)) is not None:
-            seen[module], imports = parsed
+        if module not in trees and (parsed := _parsed(module)) is not None:
+            trees[module], imports = parsed
             pending.extend(imports)
-    text = "\n".join(f"{module} {seen[module]}" for module in sorted(seen))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return trees
 
 
 def provenance() -> dict[str, Any]:

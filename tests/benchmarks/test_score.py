@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luab.benchmarks import coco
-from luab.benchmarks.benchmark import Benchmark, Inputs
-from luab.benchmarks.imagenet import BENCHMARKS, find_benchmark, test_sets_of
+from luab.benchmarks.benchmark import Benchmark
+from luab.benchmarks.catalogue import BENCHMARKS, find_benchmark, test_sets_of
+from luab.benchmarks.formula import Inputs
 from luab.benchmarks.outcomes import Outcomes
-from luab.benchmarks.score import score
+from luab.benchmarks.score import FORMULAS, compute, read_inputs, score
 from luab.comparison import over_images
 from luab.data.manifests.labels import EXTRA_CORRUPTIONS, IN9_VARIANTS, objectnet_folders, subset
 from luab.data.manifests.testsets import TEST_SETS
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256
 from luab.metrics.corruption import ALEXNET_ERROR
-from luab.predictions import read_listed, read_predictions
 
 RUN = {"dataset": "imagenet", "backbone": "resnet18", "supervision": "click", "lambda": 1.0, "seed": 0}
 DOG, BIRD = 151, 7
@@ -264,11 +264,9 @@ def test_metrics_of_each_benchmark(written, name):
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_the_headline_is_the_sum_of_its_images(written, name):
+def test_the_headline_is_the_sum_of_its_images(inputs, name):
     benchmark = BENCHMARKS[name]
-    tables = {t: read_predictions(written / "predictions", t, benchmark.columns) for t in benchmark.test_sets}
-    manifests = {m: read_listed(written / "manifests", m, benchmark.manifest_columns) for m in benchmark.manifests}
-    scores = benchmark.compute(Inputs(tables, manifests, px(name), roots={"coco_val": written / "coco"}))
+    scores = compute(benchmark, inputs[name])
     images = scores.images()
     assert over_images.headline(images) == pytest.approx(scores.metrics[benchmark.headline], abs=1e-12)
     assert images.ids == sorted(set(images.ids))
@@ -321,7 +319,7 @@ def test_the_protocol_tells_the_size_that_was_used(written):
 def test_what_is_kept_beside_the_metrics(written, inputs):
     chance = inputs["imagenet_o"]
     one_of_three = chance._replace(tables={"imagenet_o": chance.tables["imagenet_o"].slice(1)})
-    assert BENCHMARKS["imagenet_o"].compute(one_of_three).extra == {"chance_aupr": 1 / 3}
+    assert compute(BENCHMARKS["imagenet_o"], one_of_three).extra == {"chance_aupr": 1 / 3}
     (content,) = scored(written, "in9_challenge")
     assert content["extra"] == {"backgrounds_tried": 3 + 10 + 1}
 
@@ -347,7 +345,7 @@ def test_each_iou_s_best_threshold_is_kept():
     layered = np.zeros((32, 32))
     layered[8:16, 8:16] = 0.5
     layered[10:14, 10:14] = 1
-    found = BENCHMARKS["wsol_test"].compute(wsol_inputs(layered, [10, 10, 14, 14], 32))
+    found = compute(BENCHMARKS["wsol_test"], wsol_inputs(layered, [10, 10, 14, 14], 32))
     inner = pytest.approx(0.499, abs=0.005)  # .5 x 255 truncated is 127
     assert found.extra == {"best_threshold": {"iou_30": 0.0, "iou_50": inner, "iou_70": inner}}
     assert found.metrics == {"max_box_acc": 1.0, "max_box_acc_v2": 1.0}
@@ -355,7 +353,7 @@ def test_each_iou_s_best_threshold_is_kept():
 
 def test_maps_need_not_be_square():
     right_half = np.array([[0, 0, 1, 1], [0, 0, 1, 1]])
-    found = BENCHMARKS["wsol_test"].compute(wsol_inputs(right_half, [2, 0, 3, 3], 4))
+    found = compute(BENCHMARKS["wsol_test"], wsol_inputs(right_half, [2, 0, 3, 3], 4))
     assert found.metrics == {"max_box_acc": 1.0, "max_box_acc_v2": 1.0}
 
 
@@ -372,16 +370,8 @@ def test_the_order_of_rows_does_not_matter(written, tmp_path):
 @pytest.fixture(scope="module")
 def inputs(written) -> dict[str, Inputs]:
     """What each benchmark computes from."""
-    folders = (written / "predictions", written / "manifests")
-    return {
-        name: Inputs(
-            {t: read_predictions(folders[0], t, benchmark.columns) for t in benchmark.test_sets},
-            {m: read_listed(folders[1], m, benchmark.manifest_columns) for m in benchmark.manifests},
-            px(name),
-            roots={"coco_val": written / "coco"},
-        )
-        for name, benchmark in BENCHMARKS.items()
-    }
+    folders, roots = (written / "predictions", written / "manifests"), {"coco_val": written / "coco"}
+    return {name: read_inputs(benchmark, *folders, px(name), 1, roots) for name, benchmark in BENCHMARKS.items()}
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -391,8 +381,8 @@ def test_no_order_of_images_changes_any_score(inputs, name, seed):
     benchmark, plain, rng = BENCHMARKS[name], inputs[name], np.random.default_rng(seed)
     tables = {t: table.take(rng.permutation(table.num_rows)) for t, table in plain.tables.items()}
     manifests = {m: table.take(rng.permutation(table.num_rows)) for m, table in plain.manifests.items()}
-    first = benchmark.compute(plain)
-    other = benchmark.compute(plain._replace(tables=tables, manifests=manifests))
+    first = compute(benchmark, plain)
+    other = compute(benchmark, plain._replace(tables=tables, manifests=manifests))
     assert other.metrics == first.metrics and other.n == first.n and sorted(other.ids) == sorted(first.ids)
     assert sorted(other.details) == sorted(first.details) and other.extra == first.extra
     one, two = first.images(), other.images()
@@ -453,7 +443,7 @@ def test_an_unknown_benchmark_names_the_nearest(written, tmp_path):
 
 def test_a_run_without_its_seed(written, tmp_path):
     run = {key: value for key, value in RUN.items() if key != "seed"}
-    with pytest.raises(ConfigError, match="seed missing"):
+    with pytest.raises(ConfigError, match="lacks seed"):
         score(["imagenet_val"], written / "predictions", written / "manifests", run, tmp_path)
 
 
@@ -522,6 +512,7 @@ def test_a_missing_manifest_is_named(written, tmp_path):
 def test_every_entry_is_complete():
     for name, benchmark in BENCHMARKS.items():
         assert isinstance(benchmark, Benchmark) and benchmark.name == name
+        assert benchmark.formula in FORMULAS
         assert benchmark.test_sets and benchmark.title and benchmark.better in ("higher", "lower")
     lower = {name for name, benchmark in BENCHMARKS.items() if benchmark.better == "lower"}
     assert lower == {"imagenet_c", "imagenet_c_resize256", "in9", "in9_nine_class"}

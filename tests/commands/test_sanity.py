@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from luab import cli
-from luab.benchmarks.imagenet import BENCHMARKS
+from luab.benchmarks.catalogue import BENCHMARKS
 from luab.benchmarks.score import score
 from luab.commands.sanity import COLUMNS, Verdict, print_verdicts, read_expected, sanity, view_of
 from luab.data.manifests.manifest import SCHEMA

@@ -10,12 +10,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from luab.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -122,7 +123,7 @@ def siscore_classes() -> Mapping[str, int]:
     return MappingProxyType(_json("siscore_classes.json"))
 
 
-def in9_of_class() -> NDArray[np.int8]:
+def in9_of_class() -> "NDArray[np.int8]":
     """The ImageNet-9 class (0 to 8, order of `IN9_FOLDERS`) of each ImageNet index; -1 for the 630 without.
 
     Returns:
@@ -131,6 +132,8 @@ def in9_of_class() -> NDArray[np.int8]:
     Source: in_to_in9.json of MadryLab/backgrounds_challenge (licence unknown: the repository has none); the
     table keeps its order.
     """
+    import numpy as np
+
     table = _json("in9_classes.json")
     mapping = np.full(len(wnids()), -1, dtype=np.int8)
     for in9_class, folder in enumerate(IN9_FOLDERS):

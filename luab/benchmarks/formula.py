@@ -1,0 +1,61 @@
+"""What the formula of a benchmark reads and what it returns."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from luab.benchmarks.outcomes import Outcomes, Ranking, Rankings
+
+
+class Detail(NamedTuple):
+    """One number for a subset of a benchmark's images."""
+
+    group: str
+    metric: str
+    value: float
+    n: int
+
+
+class Inputs(NamedTuple):
+    """What a formula reads.
+
+    Attributes:
+        tables: Checked predictions by test set.
+        manifests: Manifest rows by manifest name.
+        input_px: Side of the network's input.
+        processes: Maximum number of processes.
+        roots: Image trees by manifest name, for formulas that read files in them.
+    """
+
+    tables: Mapping[str, pa.Table]
+    manifests: Mapping[str, pa.Table]
+    input_px: int
+    processes: int = 1
+    roots: Mapping[str, Path] = {}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One benchmark's result for one run.
+
+    Attributes:
+        metrics: Metric name -> value, a fraction.
+        n: Number of images that the metrics cover.
+        ids: Their image ids, in any order.
+        details: Numbers for subsets of these images.
+        extra: Further facts for the score file; not collected into scores.csv.
+        images: Returns what each image contributes to the headline; None if the formula does not support it.
+    """
+
+    metrics: dict[str, float]
+    n: int
+    ids: Iterable[str]
+    details: list[Detail] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
+    images: Callable[[], Outcomes | Ranking | Rankings] | None = None
+
+
+Formula = Callable[[Inputs], Scores]
