@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from luab.cam import attention_maps, class_maps
-from luab.data.images.crops import evaluation_view, to_uint8
-from luab.data.images.imagenet import EvaluationSet, check_images, open_image
+from luab.data.images.crops import to_uint8
+from luab.data.images.evaluation import EvaluationSet, evaluation_view
+from luab.data.images.image_files import check_images, open_image
 from luab.data.images.loader import evaluation_loader, plain_errors, to_device
 from luab.data.manifests.labels import in9_of_class, subset
 from luab.data.manifests.manifest import read_manifest

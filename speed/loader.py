@@ -160,7 +160,7 @@ def decoders(root: Path, rows: pd.DataFrame) -> dict[str, Callable[[int], int]]:
     def needed_rows(data: bytes) -> Any:
         if (frame := plain_frame(data)) is None:
             return pillow(data)
-        (top, _, height, _), _, _ = crops.draw(frame.size_wh, None)
+        (top, _, height, _), _ = crops.draw(frame.size_wh)
         return decode_rows(data, frame, top + height)
 
     def pillow(data: bytes) -> Any:

@@ -237,7 +237,7 @@ def test_a_corrupt_jpeg_is_named_with_its_row(desk: Desk) -> None:
 def test_a_missing_label_folder_is_told(desk: Desk) -> None:
     shutil.rmtree(desk.folder / "world/imagenet/train/n01443537")
     said = desk.refusal("train", CNN.folder)
-    assert "10 of the 30 images looked at are missing, first train/n01443537/" in said and "remake the manifest" in said
+    assert "10 of the 30 images checked are missing, first train/n01443537/" in said and "rebuild the manifest" in said
     whole = load_study([desk.folder / "study.yaml"])
     whole = whole.model_copy(update={"paths": whole.paths.model_copy(update={"partial": False})})
     (desk.folder / "study.yaml").write_text(whole.dump())

@@ -31,7 +31,7 @@ from luab.byproducts import imagenet_ab
 from luab.commands.export import export
 from luab.commands.stages import make_index, make_manifest
 from luab.data.images.build_pack import build_pack
-from luab.data.images.imagenet import EvaluationSet
+from luab.data.images.evaluation import EvaluationSet
 from luab.data.images.pack import Pack
 from luab.data.manifests.build_manifest import build_manifest
 from luab.data.manifests.coco_instances import read_instances

@@ -19,7 +19,7 @@ from luab.benchmarks.catalogue import BENCHMARKS
 from luab.benchmarks.formula import Inputs
 from luab.benchmarks.score import compute, score
 from luab.cam import class_maps
-from luab.data.images.imagenet import EvaluationSet
+from luab.data.images.evaluation import EvaluationSet
 from luab.data.manifests.labels import in9_of_class, subset
 from luab.data.manifests.manifest import SCHEMA, read_manifest
 from luab.data.manifests.testsets import TEST_SETS, test_set_rows
@@ -141,7 +141,7 @@ def test_another_runs_weights_and_missing_images_are_refused(study, toy_world):
     with pytest.raises(DataError, match="expected the weights of"):
         predict(study, other, "all", ("imagenet_val",))
     moved = study.paths.model_copy(update={"imagenet": study.paths.results})
-    with pytest.raises(DataError, match="30 of the 30 images looked at are missing"):
+    with pytest.raises(DataError, match="30 of the 30 images checked are missing"):
         predict(study.model_copy(update={"paths": moved}), CLICK, "all", ("imagenet_val",))
     assert not study.layout.prediction_card(CLICK, "all").exists()
 

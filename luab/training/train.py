@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from luab.data.images.coco import CocoAB
-from luab.data.images.imagenet import ImageNetAB, check_images
+from luab.data.images.image_files import check_images
+from luab.data.images.imagenet import ImageNetAB
 from luab.data.images.loader import EpochBatches, plain_errors, training_loader
 from luab.data.images.pack import Pack
 from luab.data.manifests.manifest import read_manifest

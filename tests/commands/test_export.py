@@ -20,7 +20,8 @@ from timm.data import create_transform, resolve_data_config
 
 from luab.byproducts.coco_classes import INDEX_OF_NAME
 from luab.commands.export import export
-from luab.data.images.crops import evaluation_view, to_uint8
+from luab.data.images.crops import to_uint8
+from luab.data.images.evaluation import evaluation_view
 from luab.data.manifests.labels import wnid_index
 from luab.errors import ConfigError, DataError
 from luab.files import file_sha256, read_json, write_json

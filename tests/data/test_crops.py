@@ -13,10 +13,10 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 from luab.data.images.crops import (
     CropFlip,
     colour_augmentation,
-    evaluation_view,
     point_in_crop,
     to_uint8,
 )
+from luab.data.images.evaluation import evaluation_view
 
 # A crop of 40 x 20 pixels at left 10, top 20 of an image of 100 x 80.
 CROP = (20, 10, 20, 40)

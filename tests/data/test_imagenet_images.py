@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from luab.data.images.imagenet import EvaluationSet, ImageNetAB, check_images, open_image, points_of
+from luab.data.images.evaluation import EvaluationSet
+from luab.data.images.image_files import check_images, open_image
+from luab.data.images.imagenet import ImageNetAB, points_of
 from luab.data.manifests.manifest import read_manifest
 from luab.data.manifests.testsets import TEST_SETS, TestSet
 from luab.errors import DataError
@@ -151,9 +153,9 @@ def test_a_damaged_image_is_named(tmp_path, damage):
 def test_missing_images_are_counted_before_training(tmp_path):
     (tmp_path / "a").touch()
     check_images(tmp_path, np.array(["a"]))
-    with pytest.raises(DataError, match=r"2 of the 3 images looked at are missing, first b"):
+    with pytest.raises(DataError, match=r"2 of the 3 images checked are missing, first b"):
         check_images(tmp_path, np.array(["a", "b", "c"]))
-    with pytest.raises(DataError, match=r"5 of the 5 images looked at"):
+    with pytest.raises(DataError, match=r"5 of the 5 images checked"):
         check_images(tmp_path, np.array([str(i) for i in range(10)]), most=5)
 
 

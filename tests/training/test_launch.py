@@ -113,8 +113,8 @@ def test_an_error_of_all_processes_is_one_paragraph(toy_study, tmp_path):
         code, log = wrong.end()
     assert code == 1 and "Traceback" not in log and "torch.distributed" not in log, log
     last = log.rstrip().splitlines()[-1]
-    assert last.startswith("DataError: ") and "30 of the 30 images looked at are missing" in last
-    assert log.count("images looked at are missing") == 1
+    assert last.startswith("DataError: ") and "30 of the 30 images checked are missing" in last
+    assert log.count("images checked are missing") == 1
 
 
 @pytest.fixture

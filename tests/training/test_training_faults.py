@@ -179,10 +179,10 @@ def test_a_corrupt_jpeg_is_named_with_its_row(toy_study, broken_world, workers):
 def test_missing_inputs_are_one_clear_error_each(toy_study, broken_world):
     study = toy_study(world=broken_world)
     (broken_world / "imagenet/train/n01440764/n01440764_0.JPEG").unlink()
-    with pytest.raises(DataError, match=r"1 of the 30 images looked at are missing, first train/n01440764"):
+    with pytest.raises(DataError, match=r"1 of the 30 images checked are missing, first train/n01440764"):
         luab.training.train.train(study, CNN)
     shutil.rmtree(broken_world / "imagenet")
-    with pytest.raises(DataError, match="30 of the 30 images looked at are missing"):
+    with pytest.raises(DataError, match="30 of the 30 images checked are missing"):
         luab.training.train.train(study, CNN)
     study.layout.manifest("imagenet_train").unlink()
     with pytest.raises(DataError, match=r"imagenet_train\.parquet"):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from torch.utils.data import Dataset
 
-from luab.data.images.imagenet import open_image
+from luab.data.images.image_files import open_image
 from luab.data.images.loader import evaluation_loader, plain_errors
 from luab.data.images.pack import SCHEMA, shard_folder, shard_name
 from luab.data.manifests.manifest import read_manifest_table

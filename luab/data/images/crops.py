@@ -1,4 +1,4 @@
-"""Crops, flips and resizes that move an image and its point together."""
+"""Random crops, flips and colour changes that keep an image and its point together."""
 
 import random
 from collections.abc import Callable
@@ -13,7 +13,10 @@ from timm.data import create_transform
 from timm.data.transforms import RandomResizedCropAndInterpolation
 
 Point = tuple[float, float]
+"""x right, y down, fractions of the image or crop."""
 Crop = tuple[int, int, int, int]
+"""top, left, height, width in pixels."""
+ColourChange = Callable[[Image.Image], Image.Image]
 
 _PIL = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 RATIO = (3 / 4, 4 / 3)
@@ -21,23 +24,23 @@ _PX_DIGITS = 3
 
 
 def point_in_crop(point_xy: Point, size_wh: tuple[int, int], crop: Crop, flip: bool) -> Point | None:
-    """Where a point of the whole image lies in a crop.
+    """Moves a point from the frame of the image to the frame of a crop.
 
     Args:
         point_xy: Fractions of the whole image, x right, y down.
-        size_wh: The whole image in pixels.
+        size_wh: Width and height of the whole image in pixels.
         crop: top, left, height, width in pixels of the whole image.
         flip: Whether the crop is mirrored left to right.
 
     Returns:
-        Fractions of the crop, or None outside; a point on the crop's border, either end, is inside.
+        Fractions of the crop; None if the point lies outside. All four borders belong to the crop.
 
     Source:
         naver-ai/NeglectedFreeLunch:imagenet_dataloader.ipynb
     """
     top, left, height, width = crop
-    # Clicks are mostly whole pixels and so are borders: float32 fractions would push half of the clicks
-    # that lie on a border out of the crop.
+    # Most clicks are whole pixels, like the borders of crops. Without rounding, the error of float32 fractions would
+    # move half of the clicks on a border out of the crop.
     x = (round(point_xy[0] * size_wh[0], _PX_DIGITS) - left) / width
     y = (round(point_xy[1] * size_wh[1], _PX_DIGITS) - top) / height
     if not (0 <= x <= 1 and 0 <= y <= 1):
@@ -46,16 +49,16 @@ def point_in_crop(point_xy: Point, size_wh: tuple[int, int], crop: Crop, flip: b
 
 
 class CropFlip:
-    """Random resized crop and flip of an image, with its point carried along.
+    """Random resized crop and horizontal flip of an image and its point.
 
     Args:
-        input_px: Side of the crop after resizing.
-        scale: Share of the image's area that a crop covers, smallest and largest.
-        interpolation: "bicubic" as in the official loader, or "bilinear".
-        flip: Probability of a mirror image.
+        input_px: Side of the crop after resizing, in pixels.
+        scale: Smallest and largest share of the image's area that a crop covers.
+        interpolation: "bicubic", as in the official loader, or "bilinear".
+        flip: Probability of a horizontal flip.
 
     Source:
-        naver-ai/NeglectedFreeLunch:imagenet_dataloader.ipynb; crop law of timm's RandomResizedCrop.
+        naver-ai/NeglectedFreeLunch:imagenet_dataloader.ipynb; crops are distributed as in timm's RandomResizedCrop.
     """
 
     def __init__(
@@ -71,33 +74,33 @@ class CropFlip:
         self.flip = flip
 
     def __call__(self, image: Image.Image, point_xy: Point | None) -> tuple[Image.Image, Point | None]:
-        """Draws one crop; the point comes back in the crop's frame, None when it was cut away."""
-        crop, flip, moved = self.draw(image.size, point_xy)
+        """Returns a random crop, and the point in the frame of the crop; None if the point was cut away."""
+        crop, flip = self.draw(image.size)
+        moved = None if point_xy is None else point_in_crop(point_xy, image.size, crop, flip)
         return self.cut(image, crop, flip), moved
 
-    def draw(self, size_wh: tuple[int, int], point_xy: Point | None) -> tuple[Crop, bool, Point | None]:
-        """Crop, flip and where the point lies then, for an image of this size; its pixels are not needed."""
+    def draw(self, size_wh: tuple[int, int]) -> tuple[Crop, bool]:
+        """Draws a crop and whether it is flipped, for an image of this size in pixels."""
         width, height = size_wh
-        sized = torch.empty((1, height, width), device="meta")  # timm asks an image for its size alone
-        top, left, height, width = RandomResizedCropAndInterpolation.get_params(sized, self.scale, RATIO)
-        crop = (top, left, max(1, height), max(1, width))  # of an image of one or two pixels it may be empty
-        flip = random.random() < self.flip
-        return crop, flip, None if point_xy is None else point_in_crop(point_xy, size_wh, crop, flip)
+        shape_only = torch.empty((1, height, width), device="meta")  # timm reads nothing but the size
+        top, left, height, width = RandomResizedCropAndInterpolation.get_params(shape_only, self.scale, RATIO)
+        crop = (top, left, max(1, height), max(1, width))  # timm's crop of an image of one or two pixels can be empty
+        return crop, random.random() < self.flip
 
     def cut(self, image: Image.Image, crop: Crop, flip: bool) -> Image.Image:
-        """The drawn crop at the side of the network's input."""
+        """Crops, resizes to `input_px` and flips."""
         top, left, height, width = crop
-        # Cropping first and then resizing is the official order; resizing with a box would let
-        # pixels from outside the crop bleed into its border.
+        # Crop first, then resize, like the official loader. `resize(box=...)` would blend pixels from outside the crop
+        # into its border.
         cut = image.crop((left, top, left + width, top + height))
         cut = cut.resize((self.input_px, self.input_px), _PIL[self.interpolation])
         return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else cut
 
 
 def scaled_crop(crop: Crop, drawn_wh: tuple[int, int], size_wh: tuple[int, int]) -> Crop:
-    """A crop that was drawn for an image of one size, in whole pixels of the same image at another size.
+    """Converts a crop from one size of an image to another, in whole pixels.
 
-    Equal sizes leave it as it is; else each border moves by at most half a pixel of the other size.
+    Each border moves by at most half a pixel of the new size; equal sizes change nothing.
     """
     if drawn_wh == size_wh:
         return crop
@@ -109,13 +112,11 @@ def scaled_crop(crop: Crop, drawn_wh: tuple[int, int], size_wh: tuple[int, int])
     return y0, x0, max(1, y1 - y0), max(1, x1 - x0)
 
 
-def colour_augmentation(
-    input_px: int, auto_augment: str | None, color_jitter: float | None
-) -> Callable[[Image.Image], Image.Image] | None:
-    """timm's second training stage: changes colours only, so the point stays where it is."""
+def colour_augmentation(input_px: int, auto_augment: str | None, color_jitter: float | None) -> ColourChange | None:
+    """Returns the second stage of timm's training transform, which changes colours but moves no pixel."""
     if auto_augment is None and color_jitter is None:
         return None
-    build: Any = create_transform  # its annotations know no None
+    build: Any = create_transform  # timm's annotations do not allow None
     stages = build(
         input_px,
         is_training=True,
@@ -124,42 +125,16 @@ def colour_augmentation(
         color_jitter=color_jitter,
         separate=True,
     )
-    second: Callable[[Image.Image], Image.Image] = stages[1]
+    second: ColourChange = stages[1]
     return second
 
 
-def evaluation_view(image: Image.Image, input_px: int, crop_pct: float, resize: str, border_px: int = 0) -> Image.Image:
-    """The crop that the network sees in evaluation, bilinear throughout.
-
-    Args:
-        image: Any size, RGB.
-        input_px: Side of the result.
-        crop_pct: Side of the centre crop over the resized shorter side.
-        resize: "resize_crop" (shorter side, then centre crop), "squash" (both sides, aspect ratio
-            changes), or "identity" (the file already is the crop).
-        border_px: Cut from every side first (ObjectNet's frame).
-    """
-    if border_px:
-        width, height = image.size
-        image = image.crop((border_px, border_px, width - border_px, height - border_px))
-    if resize == "identity" and image.size == (input_px, input_px):
-        return image
-    if resize in ("squash", "identity"):
-        return image.resize((input_px, input_px), Image.Resampling.BILINEAR)
-    width, height = image.size
-    side, shorter = int(input_px / crop_pct), min(width, height)
-    width, height = side * width // shorter, side * height // shorter  # rounded down, as torchvision does
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - input_px) / 2), round((height - input_px) / 2)
-    return image.crop((left, top, left + input_px, top + input_px))
-
-
 def to_uint8(image: Image.Image | NDArray[np.uint8]) -> torch.Tensor:
-    """RGB image, or its pixels [height, width, 3] -> uint8 tensor [3, height, width].
+    """Converts an RGB image, or its pixels [height, width, 3], to a uint8 tensor [3, height, width].
 
-    One byte per value travels to the device.
+    uint8 keeps the transfer to the device small: one byte per value.
     """
     pixels = np.asarray(image, dtype=np.uint8)
     planes = np.empty((3, *pixels.shape[:2]), np.uint8)
-    cv2.split(pixels, list(planes))  # by vector code, a tenth of what a transposing copy takes
+    cv2.split(pixels, list(planes))  # vectorised: takes a tenth of the time of a transposing copy
     return torch.from_numpy(planes)
