@@ -231,7 +231,7 @@ def test_a_corrupt_jpeg_is_named_with_its_row(desk: Desk) -> None:
     told = {f"results/runs/{CNN.folder}/{name}" for name in ("attempts.jsonl", "progress.json")}
     said = desk.refusal("train", CNN.folder, new=told)
     assert f"{image} (row 13 of the training manifest): expected an image" in said
-    assert "Fetch or copy this file again" in said
+    assert "Download or copy this file again" in said
 
 
 def test_a_missing_label_folder_is_told(desk: Desk) -> None:
