@@ -30,7 +30,7 @@ for record in records:
 count = len(records)
 """
 _STREAM = """
-from luab.byproducts.reading.json_stream import array_items
+from luab.byproducts.json_stream import array_items
 with array_items(path) as items:
     count = sum(1 for _ in items)
 """

@@ -39,8 +39,7 @@ from training import OUT, Parts, Step, luab_loop, plain_timm
 
 from luab.data.images.imagenet import ImageNetAB
 from luab.data.images.loader import EpochBatches, training_loader
-from luab.data.supervisions.imagenet import SCHEMA as TARGETS
-from luab.data.supervisions.imagenet import write_points
+from luab.data.supervisions.point_files import IMAGE_POINTS, write_points
 from luab.files import write_json
 from luab.model import IMAGENET_CLASSES
 from luab.provenance.code import hardware, versions
@@ -244,7 +243,7 @@ def write_targets(rows: pd.DataFrame, folder: Path) -> Path:
 
     middle = [0.5] * len(rows)
     write_points(
-        pa.table({"image_id": rows["image_id"], "x": middle, "y": middle}, schema=TARGETS),
+        pa.table({"image_id": rows["image_id"], "x": middle, "y": middle}, schema=IMAGE_POINTS),
         folder / "click.parquet",
         folder / "click.json",
         {},

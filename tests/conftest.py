@@ -119,13 +119,13 @@ def _write_toy_targets(file: Path, points: dict[str, tuple[float, float]]) -> No
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from luab.data.supervisions.imagenet import SCHEMA
+    from luab.data.supervisions.point_files import IMAGE_POINTS
     from luab.files import write_json
 
     ids = sorted(points)
     xy = np.array([points[image_id] for image_id in ids], dtype=np.float32)
     file.parent.mkdir(parents=True)
-    pq.write_table(pa.table({"image_id": ids, "x": xy[:, 0], "y": xy[:, 1]}, schema=SCHEMA), file)
+    pq.write_table(pa.table({"image_id": ids, "x": xy[:, 0], "y": xy[:, 1]}, schema=IMAGE_POINTS), file)
     write_json(file.with_suffix(".json"), {"supervision": "click", "n": len(ids), "sha256": "toy", "notes": {}})
 
 

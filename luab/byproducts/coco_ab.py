@@ -22,9 +22,9 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from luab.byproducts.cards import check_known, index_card
+from luab.byproducts.json_stream import Item, array_items
 from luab.byproducts.parquet import opened, write_batches
 from luab.byproducts.reading.coco_record import BadRecord, Notes, Row, parse_record
-from luab.byproducts.reading.json_stream import Item, array_items
 from luab.byproducts.schema import field
 from luab.errors import ConfigError, DataError
 from luab.files import replacing, write_json

@@ -96,7 +96,8 @@ def test_a_process_that_dies_is_named(tmp_path: Path, small_blocks: None, monkey
 def long_run(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], set[int]]]:
     """An index by two processes that would take for ever, and its children, once they are at work."""
     code = (
-        "import itertools, sys; from pathlib import Path; from luab.byproducts import imagenet_ab, members\n"
+        "import itertools, sys; from pathlib import Path; from luab.byproducts import imagenet_ab\n"
+        "from luab.byproducts.reading import tar as members\n"
         "real = members.archive_blocks\n"
         # The same block again and again: an archive without an end.
         "imagenet_ab.archive_blocks = lambda archive: itertools.cycle(list(real(archive)))\n"

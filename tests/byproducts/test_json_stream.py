@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from luab.byproducts.reading import json_stream
-from luab.byproducts.reading.json_stream import array_items, object_items
+from luab.byproducts import json_stream
+from luab.byproducts.json_stream import array_items, object_items
 from luab.errors import DataError
 
 RECORDS: list[Any] = [

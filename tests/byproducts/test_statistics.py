@@ -9,17 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from luab.byproducts.clicks import click_points, mean_by_row, samples_of_traces
 from luab.byproducts.imagenet_ab import SCHEMA, index, read_index
 from luab.byproducts.statistics.imagenet import (
     COLUMNS,
     WORKER_COLUMNS,
     byproduct_statistics,
-    click_points,
     hover_times_ms,
     inside_a_box,
-    mean_by_row,
     per_worker,
-    samples_of_traces,
     trace_times_ms,
 )
 

@@ -10,7 +10,7 @@ import pytest
 
 from luab.commands.stages import make_index, make_manifest, make_targets
 from luab.data.manifests.manifest import read_manifest
-from luab.data.supervisions.coco import read_coco_targets
+from luab.data.supervisions.point_files import read_class_points
 from luab.demo.coco import CocoSizes, coco_archives
 from luab.demo.packing import pack
 from luab.errors import ConfigError, DataError
@@ -61,7 +61,7 @@ def test_from_archives_to_points(study: Study) -> None:
         make_targets(study, supervision, "coco")
         path = layout.target(supervision, "coco")
         assert str(path).endswith(f"targets/coco/{supervision}.parquet")
-        assert sum(len(of.labels) for of in read_coco_targets(path).values()) == card(path)["n"]
+        assert sum(len(of.labels) for of in read_class_points(path).values()) == card(path)["n"]
     assert card(layout.target("random", "coco"))["n"] == card(layout.target("click", "coco"))["n"] > 0
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from luab.byproducts import coco_ab
 from luab.data.manifests.manifest import INSTANCES_SCHEMA
-from luab.data.supervisions.coco import COCO_TARGETS, SCHEMA, read_coco_targets, write_coco_targets
+from luab.data.supervisions.coco import COCO_TARGETS, write_coco_targets
+from luab.data.supervisions.point_files import CLASS_POINTS, read_class_points
 from luab.errors import ConfigError, DataError
 
 PERSON, BICYCLE, DOG = 0, 1, 16
@@ -39,7 +40,7 @@ def points(folder: Path, supervision: str, *records: dict[str, Any], seed: int =
         folder / "index.parquet", folder / "manifest.parquet", supervision, seed, parquet, card
     )
     assert json.loads(card.read_text()) == written
-    found = read_coco_targets(parquet)
+    found = read_class_points(parquet)
     flat = {
         (int(image_id.removeprefix("COCO_train2014_")), int(label)): (float(x), float(y))
         for image_id, of in found.items()
@@ -151,17 +152,17 @@ def test_unknown_supervisions_list_the_choices(tmp_path: Path) -> None:
         ([("a", 80, 0.5, 0.5)], "classes 0 to 79"),
         ([("a", 0, 0.5, 1.5)], r"x and y in \[0, 1\]"),
         ([("a", 0, 0.5, float("nan"))], r"x and y in \[0, 1\]"),
-        ([("a", 1, 0.5, 0.5), ("a", 1, 0.5, 0.5)], "sorted"),
-        ([("b", 1, 0.5, 0.5), ("a", 1, 0.5, 0.5)], "sorted"),
+        ([("a", 1, 0.5, 0.5), ("a", 1, 0.5, 0.5)], "unique rows, sorted by image_id and class; "),
+        ([("b", 1, 0.5, 0.5), ("a", 1, 0.5, 0.5)], "unique rows, sorted by image_id and class; "),
     ],
 )
 def test_the_reader_refuses_what_the_writer_never_writes(tmp_path: Path, rows: Any, words: str) -> None:
     columns = list(zip(*rows, strict=True))
-    pq.write_table(pa.table([list(column) for column in columns], schema=SCHEMA), tmp_path / "p.parquet")
+    pq.write_table(pa.table([list(column) for column in columns], schema=CLASS_POINTS), tmp_path / "p.parquet")
     with pytest.raises(DataError, match=words):
-        read_coco_targets(tmp_path / "p.parquet")
+        read_class_points(tmp_path / "p.parquet")
     with pytest.raises(DataError, match="luab targets"):
-        read_coco_targets(tmp_path / "none.parquet")
+        read_class_points(tmp_path / "none.parquet")
     pq.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
     with pytest.raises(DataError, match="expected the columns"):
-        read_coco_targets(tmp_path / "other.parquet")
+        read_class_points(tmp_path / "other.parquet")

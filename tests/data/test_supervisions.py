@@ -12,7 +12,8 @@ import pytest
 from luab.byproducts import imagenet_ab
 from luab.byproducts.imagenet_ab import SCHEMA
 from luab.data.supervisions import imagenet
-from luab.data.supervisions.imagenet import TARGETS, Points, read_targets, write_targets
+from luab.data.supervisions.imagenet import TARGETS, Points, write_targets
+from luab.data.supervisions.point_files import IMAGE_POINTS, read_image_points
 from luab.errors import ConfigError, DataError
 
 PER_METADATA = SCHEMA.names[7:]
@@ -39,7 +40,7 @@ def points(folder: Path, supervision: str, *rows: dict[str, Any], seed: int = 0)
     # Groups of two rows: what is read piece by piece must not depend on where a piece ends.
     pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), folder / "index.parquet", row_group_size=2)
     write_targets(folder / "index.parquet", supervision, seed, folder / "points.parquet", folder / "points.json")
-    image_ids, xy = read_targets(folder / "points.parquet")
+    image_ids, xy = read_image_points(folder / "points.parquet")
     card = json.loads((folder / "points.json").read_text())
     assert (card["n"], card["supervision"]) == (len(image_ids), supervision)
     assert xy.dtype == np.float32 and xy.shape == (len(image_ids), 2)
@@ -81,7 +82,7 @@ def test_click_of_real_records(samples: Path, tmp_path: Path) -> None:
     index = tmp_path / "index.parquet"
     imagenet_ab.index(samples / "imagenet_ab", index, tmp_path / "index.json")
     write_targets(index, "click", 0, tmp_path / "p.parquet", tmp_path / "p.json")
-    image_ids, xy = read_targets(tmp_path / "p.parquet")
+    image_ids, xy = read_image_points(tmp_path / "p.parquet")
     assert image_ids == ["n01440764_10027", "n02490219_6469"]
     assert xy.tolist() == np.float32([[0.65, 0.61333], [0.5401234567901234, 0.4732510288065844]]).tolist()
 
@@ -206,21 +207,21 @@ def test_an_unknown_supervision_lists_the_choices(tmp_path: Path) -> None:
 
 def test_the_reader_refuses_other_files(tmp_path: Path) -> None:
     path = tmp_path / "points.parquet"
-    with pytest.raises(DataError, match="run `luab targets` first"):
-        read_targets(path)
+    with pytest.raises(DataError, match="Run `luab targets` first"):
+        read_image_points(path)
     path.write_bytes(b"not Parquet at all")
     with pytest.raises(DataError, match="expected points as Parquet"):
-        read_targets(path)
+        read_image_points(path)
     pq.write_table(pa.table({"image_id": ["a"], "x": [0.5]}), path)
     with pytest.raises(DataError, match="x float, y float, found image_id string, x double"):
-        read_targets(path)
+        read_image_points(path)
     for image_ids, x, reason in [
-        (["b", "a"], 0.5, "sorted and unique"),
-        (["a", "a"], 0.5, "sorted and unique"),
+        (["b", "a"], 0.5, "unique rows, sorted by image_id; "),
+        (["a", "a"], 0.5, "unique rows, sorted by image_id; "),
         (["a", "b"], 1.5, "in \\[0, 1\\]"),
         (["a", "b"], float("nan"), "in \\[0, 1\\]"),
     ]:
         xs = np.float32([0.5, x])
-        pq.write_table(pa.table([pa.array(image_ids), xs, xs], schema=imagenet.SCHEMA), path)
+        pq.write_table(pa.table([pa.array(image_ids), xs, xs], schema=IMAGE_POINTS), path)
         with pytest.raises(DataError, match=reason):
-            read_targets(path)
+            read_image_points(path)

@@ -16,7 +16,8 @@ from luab.byproducts.coco_classes import COCO_CLASSES, INDEX_OF_ID
 from luab.data.images.coco import CocoAB
 from luab.data.manifests.build_manifest import build_manifest
 from luab.data.manifests.manifest import read_manifest
-from luab.data.supervisions.coco import read_coco_targets, write_coco_targets
+from luab.data.supervisions.coco import write_coco_targets
+from luab.data.supervisions.point_files import read_class_points
 from luab.demo.coco import CocoSizes, coco_archives, coco_pictures, mask_polygons, run_lengths
 from luab.demo.packing import pack, write_archives_yaml
 from luab.fetch.unpack import unpack_all
@@ -160,7 +161,7 @@ def test_clicks_land_on_their_objects_and_random_points_seldom(prepared: Path) -
     shares = {}
     for name in ("click", "random"):
         hits = []
-        for image_id, of in read_coco_targets(prepared / f"{name}.parquet").items():
+        for image_id, of in read_class_points(prepared / f"{name}.parquet").items():
             for label, (x, y) in zip(of.labels.tolist(), of.xy.tolist(), strict=True):
                 if (image_id, label) in masks:
                     mask = masks[image_id, label]

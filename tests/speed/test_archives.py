@@ -53,7 +53,7 @@ def test_records_have_the_shape_of_the_demos(archives: Any) -> None:
 
 
 def test_the_official_click_is_ours(archives: Any, repository: Path, tmp_path: Path) -> None:
-    from luab.byproducts.statistics.imagenet import click_points
+    from luab.byproducts.clicks import click_points
 
     archives.write_archive(tmp_path / "ab.tar.gz", 60)
     index(tmp_path / "ab.tar.gz", tmp_path / "i.parquet", tmp_path / "i.json")

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,93 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from luab.byproducts.nested import Floats, Integers, entries, inner_entries, points
+from luab.byproducts.clicks import click_points as click_points
+from luab.byproducts.clicks import final_states
+from luab.byproducts.nested import Bools, Floats, Integers, entries, inner_entries, points
 from luab.byproducts.statistics.averages import mean, quantile, ratio
 
 # The longest recorded time is five hours, of a page left open: means are clipped here.
 CLIP_TIME_MS = 60_000
 
-Bools = NDArray[np.bool_]
-
 _Statistic = tuple[str, float, str, int]  # name, value, unit, how many it is over
 _SHARE, _MS, _COUNT = "share", "ms", "count"
-
-
-class Clicks(NamedTuple):
-    """One point per image that has one.
-
-    rows: [n] number of the image's row in the table, ascending. xy: [n, 2] fractions of the image, x right,
-    y down; may lie outside [0, 1]. selected_without_click: metadata elements that gave no point.
-    """
-
-    rows: Integers
-    xy: Floats
-    selected_without_click: int
-
-
-def click_points(table: pa.Table) -> Clicks:
-    """The official loader's click: the first selecting click of each selected annotation, then the mean.
-
-    The mean is over the metadata elements of an image. One whose state is False has no say, even if it
-    was clicked before.
-    DEVIATES: a selected annotation without a click is left out and counted, where the official loader would stop.
-
-    Args:
-        table: The index with at least the columns selected and click_xy.
-
-    Source: naver-ai/NeglectedFreeLunch, imagenet_dataloader.ipynb.
-    """
-    chosen, owner = _selected(table)
-    xy, starts, lengths = points(table["click_xy"])
-    counted = chosen & (lengths > 0)
-    rows, means = mean_by_row(owner[counted], xy[starts[counted]], table.num_rows)
-    return Clicks(rows, means, int((chosen & (lengths == 0)).sum()))
-
-
-class Samples(NamedTuple):
-    """Every sample of every mouse trace, in order.
-
-    rows: [n] row of the image. annotations: [n] number of the metadata element, counted over the whole
-    table. selected: [n] that annotation's final state. xy: [n, 2] fractions, may lie outside [0, 1].
-    times_ms: [n] epoch ms; may repeat, and may run backwards.
-    """
-
-    rows: Integers
-    annotations: Integers
-    selected: Bools
-    xy: Floats
-    times_ms: Integers
-
-
-def samples_of_traces(table: pa.Table) -> Samples:
-    """The mouse traces as flat arrays.
-
-    Args:
-        table: The index with at least the columns selected, trace_xy and trace_time_ms.
-    """
-    chosen, owner = _selected(table)
-    times, annotations = inner_entries(table["trace_time_ms"])
-    xy, _, _ = points(table["trace_xy"])
-    return Samples(owner[annotations], annotations, chosen[annotations], xy, times.to_numpy())
-
-
-def mean_by_row(rows: Integers, xy: Floats, of: int, weights: Floats | None = None) -> tuple[Integers, Floats]:
-    """Means of the points [n, 2] that share a row, weighted or not; rows of no weight are left out.
-
-    Args:
-        rows: [n] the row of each point, in 0..of-1.
-        xy: [n, 2] points in any frame.
-        of: Number of rows in all.
-        weights: [n] at least 0; None weighs all alike.
-
-    Returns:
-        The rows [m] that have a mean, ascending, and their means [m, 2].
-    """
-    total = np.bincount(rows, weights, minlength=of).astype(np.float64)
-    kept = np.flatnonzero(total)
-    share = np.ones(len(rows)) if weights is None else weights
-    sums = [np.bincount(rows, xy[:, axis] * share, minlength=of)[kept] for axis in (0, 1)]
-    return kept, np.stack(sums, axis=1) / total[kept, None]
 
 
 def hover_times_ms(table: pa.Table) -> Integers:
@@ -217,7 +140,7 @@ class _Seen:
         self._numbers[name].append(numbers)
 
     def _add_coverage(self, table: pa.Table) -> None:
-        chosen, owner = _selected(table)
+        chosen, owner = final_states(table)
         times, timed_owner = _timed(table)
         self.counts["records"] += table.num_rows
         for name, rows in (("metadata", owner), ("selected", owner[chosen]), ("selected_with_time", timed_owner)):
@@ -377,15 +300,9 @@ def _closed_hovers(table: pa.Table) -> tuple[Bools, Integers]:
     return closed, times.to_numpy()
 
 
-def _selected(table: pa.Table) -> tuple[Bools, Integers]:
-    """The final state of each annotation, and its row."""
-    selected, owner = entries(table["selected"])
-    return selected.to_numpy(zero_copy_only=False).astype(bool), owner
-
-
 def _timed(table: pa.Table) -> tuple[Integers, Integers]:
     """Times above zero of selected annotations, and their rows."""
-    chosen, owner = _selected(table)
+    chosen, owner = final_states(table)
     times = entries(table["estimate_time_ms"])[0].fill_null(0).to_numpy()
     timed = chosen & (times > 0)
     return times[timed], owner[timed]

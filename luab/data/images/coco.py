@@ -12,7 +12,7 @@ from torchvision.transforms import ColorJitter
 from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.data.images.crops import Crop, CropFlip
 from luab.data.images.training_images import TrainingImages, augmentation_of, manifest_rows
-from luab.data.supervisions.coco import ClassPoints, read_coco_targets
+from luab.data.supervisions.point_files import ClassPoints, read_class_points
 from luab.study.config import Recipe
 
 CocoSample = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -120,8 +120,8 @@ class CocoAB(TrainingImages[CocoSample]):
         rows = manifest_rows(manifest)
         official = CropFlip(interpolation="bilinear"), ColorJitter(0.4, 0.4, 0.4)
         super().__init__(root, rows, augmentation_of(recipe, official), seed)
-        points = {} if targets is None else read_coco_targets(Path(targets))
-        tags = points if labelling is None or labelling == targets else read_coco_targets(Path(labelling))
+        points = {} if targets is None else read_class_points(Path(targets))
+        tags = points if labelling is None or labelling == targets else read_class_points(Path(labelling))
         self.labels = [np.asarray(labels, dtype=np.int16) for labels in rows["labels"]]
         self.points = [points.get(image_id, _NO_POINTS) for image_id in rows["image_id"]]
         self.tags = [tags.get(image_id, _NO_POINTS) for image_id in rows["image_id"]]

@@ -10,7 +10,7 @@ import torch
 from luab.data.images.crops import CropFlip, point_in_crop
 from luab.data.images.pack import Pack
 from luab.data.images.training_images import TrainingImages, augmentation_of, manifest_rows
-from luab.data.supervisions.imagenet import read_targets
+from luab.data.supervisions.point_files import read_image_points
 from luab.study.config import Decoding, Recipe
 
 Sample = tuple[torch.Tensor, int, torch.Tensor, float]
@@ -68,7 +68,7 @@ def points_of(image_ids: np.ndarray, targets: Path | None) -> np.ndarray:
     """Returns the points in the order of the ids: float32 [n, 2], NaN for images without a point."""
     points = np.full((len(image_ids), 2), np.nan, dtype=np.float32)
     if targets is not None:
-        ids, xy = read_targets(targets)
+        ids, xy = read_image_points(targets)
         position = pd.Index(ids).get_indexer(pd.Index(image_ids))
         points[position >= 0] = xy[position[position >= 0]]
     return points

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luab.byproducts.coco_classes import COCO_CLASSES, INDEX_OF_ID
-from luab.byproducts.reading.json_stream import Item, object_items
+from luab.byproducts.json_stream import Item, object_items
 from luab.data.manifests.tree import Entry, Tree, join
 from luab.errors import DataError
 

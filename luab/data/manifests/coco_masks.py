@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luab.byproducts.coco_classes import INDEX_OF_ID
-from luab.byproducts.reading.json_stream import Item, object_items
+from luab.byproducts.json_stream import Item, object_items
 from luab.data.manifests.manifest import read_manifest_table
-from luab.data.supervisions.coco import Points, Tag, coco_image_id
+from luab.data.supervisions.point_files import Tag, TagPoints, coco_image_id
 from luab.errors import DataError
 
 
-def points_in_masks(instances: Path, manifest: Path, points: Points) -> dict[Tag, bool]:
+def points_in_masks(instances: Path, manifest: Path, points: TagPoints) -> dict[Tag, bool]:
     """Whether each point lies on a mask of its class in its image; for the classes that the image has.
 
     The pixel under the point decides; the far edge of the image belongs to the last one. Masks are read as a stream and

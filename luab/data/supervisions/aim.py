@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from luab.byproducts.icons import rows_of
 from luab.data.manifests.coco_masks import points_in_masks
 from luab.data.manifests.manifest import read_manifest_table
-from luab.data.supervisions.coco import Points, Sources, Tag, click
+from luab.data.supervisions.coco import Sources, click
+from luab.data.supervisions.point_files import Tag, TagPoints
 
 
 def aim_of_tags(index: Path, manifest: Path, instances: Path) -> dict[str, NDArray[Any]]:
@@ -32,7 +33,7 @@ def aim_of_tags(index: Path, manifest: Path, instances: Path) -> dict[str, NDArr
     """
     points = click(Sources(index, manifest, seed=0)).points
     in_box = points_in_boxes(manifest, points)
-    right: Points = {tag: points[tag] for tag in in_box}
+    right: TagPoints = {tag: points[tag] for tag in in_box}
     centre = points_in_boxes(manifest, dict.fromkeys(right, (0.5, 0.5)))
     xy = np.array(list(right.values()), dtype=np.float64).reshape(-1, 2)
     return {
@@ -43,7 +44,7 @@ def aim_of_tags(index: Path, manifest: Path, instances: Path) -> dict[str, NDArr
     }
 
 
-def points_in_boxes(manifest: Path, points: Points) -> dict[Tag, bool]:
+def points_in_boxes(manifest: Path, points: TagPoints) -> dict[Tag, bool]:
     """Whether each point lies in a box of its class in its image; for the classes that the image has.
 
     The pixel under the point decides, both ends of a box included; the far edge of the image belongs to the last one.
