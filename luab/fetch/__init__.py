@@ -1,1 +1,1 @@
-"""Downloads: the list of archives, transfer, verification, unpacking."""
+"""Archives: the list of downloads, transfer, verification and unpacking."""

@@ -1,4 +1,4 @@
-"""Moving the bytes of one archive from one address to disk, over HTTP or from a file, so that it can be resumed."""
+"""Transfer of one archive from one address to disk, over HTTP or from a file, with resume."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 from luab.errors import DataError, JobError
 from luab.fetch.listing import without_credentials
-from luab.fetch.verify import Digest, Offer, set_aside
+from luab.fetch.verify import Hasher, Offer, set_aside
 from luab.files import check_room, no_room, read_json, write_json
 from luab.progress import progress
 
@@ -23,11 +23,11 @@ _TRY_LATER = (408, 425, 429, 500, 502, 503, 504)
 
 
 class MirrorFailed(Exception):
-    """This address will not serve the file; the next one may."""
+    """This address does not serve the file; try the next one."""
 
 
 class Dropped(Exception):
-    """The transfer broke; trying again may help."""
+    """The transfer was interrupted; the same address may work on the next try."""
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -35,27 +35,30 @@ class Dropped(Exception):
 
 
 class PartialFile:
-    """`<file>.part`, its digest, and a note of which version of which address it is a part of."""
+    """`<file>.part`, its digests, and a note of the address and version that it belongs to.
+
+    A context manager that locks the part: two processes cannot download one file at the same time.
+    """
 
     def __init__(self, target: Path) -> None:
         self.target = target
         self.path = target.with_name(f"{target.name}.part")
         self._note = target.with_name(f".{target.name}.part.json")
-        self._digest: Digest | None = None
+        self._hasher: Hasher | None = None
 
     def __enter__(self) -> "PartialFile":
         try:
             self._file = open(self.path, "ab", buffering=0)
         except OSError as error:
-            raise _no_write(self.path, error) from error
+            raise _cannot_write(self.path, error) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            # Some network file systems have no locks; then two fetches at once are caught by the checksum.
+            # Some network file systems have no locks; there, the checksum catches two downloads at once.
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 self._file.close()
                 raise JobError(
-                    f"{self.path}: another process is fetching this file. Wait for it, or stop it first."
+                    f"{self.path}: another process is downloading this file. Wait for it, or stop it first."
                 ) from error
         self.size = os.fstat(self._file.fileno()).st_size
         return self
@@ -69,7 +72,7 @@ class PartialFile:
         self._file.close()
 
     def note(self, url: str) -> dict[str, Any]:
-        """What is known of the download that the part is of; empty when it cannot be resumed from `url`."""
+        """url, validator and total size of the interrupted download; empty if it cannot be resumed from `url`."""
         try:
             note = read_json(self._note) if self.size else {}
         except DataError:
@@ -77,63 +80,63 @@ class PartialFile:
         return note if note.get("url") == url else {}
 
     def forget(self) -> None:
-        """Gives up resuming: the next download starts over."""
+        """Removes the note, so that the next download starts from the beginning."""
         self._note.unlink(missing_ok=True)
 
     def restart(self, note: dict[str, Any] | None) -> None:
-        """Empties the part; without a note it cannot be resumed."""
+        """Empties the part and writes a new note; without a note the download cannot be resumed."""
         self.forget()
         self._file.truncate(0)
-        self.size, self._digest = 0, Digest()
+        self.size, self._hasher = 0, Hasher()
         if note:
             write_json(self._note, note)
 
-    def digest(self) -> Digest:
-        """The digest of what has arrived; read from disk once."""
-        if self._digest is None:
-            self._digest = Digest()
+    def hasher(self) -> Hasher:
+        """Hasher of the bytes so far; reads them from disk once."""
+        if self._hasher is None:
+            self._hasher = Hasher()
             with open(self.path, "rb") as file:
                 while chunk := file.read(_CHUNK_BYTES):
-                    self._digest.update(chunk)
-        return self._digest
+                    self._hasher.update(chunk)
+        return self._hasher
 
     def write(self, chunk: bytes) -> None:
-        """Appends; a full disk keeps what was written.
+        """Appends a chunk; if the disk is full, keeps the bytes that were written.
 
         Raises:
-            JobError: There is no room.
+            JobError: The disk is full.
         """
-        digest, rest = self.digest(), memoryview(chunk)
+        hasher, rest = self.hasher(), memoryview(chunk)
         while rest:
             try:
                 written = self._file.write(rest)
             except OSError as error:
                 if not no_room(error):
                     raise
-                raise _no_write(self.path, error) from error
-            digest.update(bytes(rest[:written]))
+                raise _cannot_write(self.path, error) from error
+            hasher.update(bytes(rest[:written]))
             self.size += written
             rest = rest[written:]
 
     def set_aside(self) -> Path:
-        """Moves the part to `<file>.bad`."""
+        """Renames the part to `<file>.bad` and returns the new path."""
         self.forget()
         return set_aside(self.path, self.target)
 
     def finish(self) -> None:
-        """Moves the part to its final name."""
+        """Renames the part to its final name."""
         os.fsync(self._file.fileno())
         os.replace(self.path, self.target)
         self.forget()
 
 
 def copy_file(path: Path, part: PartialFile, offer: Offer) -> None:
-    """Copies a local file into the part, from its beginning.
+    """Copies a local file into the part, from the beginning.
 
     Raises:
-        MirrorFailed: It cannot be opened, or has another size than promised.
-        Dropped: It ended early.
-        JobError: There is no room.
+        MirrorFailed: The file cannot be opened, or its size differs from the published one.
+        Dropped: The file ended early.
+        JobError: The disk is full.
     """
     try:
         file = open(path, "rb")  # noqa: SIM115
@@ -148,16 +151,16 @@ def copy_file(path: Path, part: PartialFile, offer: Offer) -> None:
 
 
 def download(url: str, part: PartialFile, offer: Offer, timeout_s: float) -> None:
-    """Fetches what is missing of the part, or the whole file where the address cannot resume it.
+    """Downloads the rest of the part, or the whole file if the server cannot resume.
 
     Raises:
-        MirrorFailed: This address will not serve the file.
-        Dropped: The transfer broke; another try may go on from where it stopped.
-        JobError: There is no room.
+        MirrorFailed: This address does not serve the file.
+        Dropped: The transfer was interrupted; the next try may resume it.
+        JobError: The disk is full.
     """
     note = part.note(url)
     if note and note["total"] == part.size:
-        return  # it arrived whole and was stopped before its check
+        return  # complete, but interrupted before it was checked
     headers = {"Accept-Encoding": "identity", "User-Agent": "luab"}
     if note.get("validator") or (note and (offer.sha256 or offer.md5)):
         headers["Range"] = f"bytes={part.size}-"
@@ -176,7 +179,7 @@ def download(url: str, part: PartialFile, offer: Offer, timeout_s: float) -> Non
 
 
 def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> Any:
-    """Follows redirects by hand: none to a file, none from https to http."""
+    """Sends the request; follows redirects, but not to file: addresses and not from https to http."""
     import requests
 
     for _ in range(_REDIRECTS):
@@ -187,27 +190,27 @@ def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> Any:
         response.close()
         before, after = urlsplit(url).scheme, urlsplit(following).scheme
         if after not in ("http", "https") or (before, after) == ("https", "http"):
-            raise MirrorFailed(f"redirects from {before}: to {without_credentials(following)}, which is refused.")
+            raise MirrorFailed(f"redirects from {before}: to {without_credentials(following)}, which is not allowed.")
         url = following
     raise MirrorFailed(f"more than {_REDIRECTS} redirects.")
 
 
 @contextlib.contextmanager
 def _network() -> Iterator[None]:
-    """Sorts what may go wrong on the way into what is worth another try and what is not."""
+    """Converts network errors to Dropped if another try may help, and to MirrorFailed otherwise."""
     import requests
 
-    def said(error: Exception) -> str:  # a proxy's address, or one redirected to, may hold a password
+    def text(error: Exception) -> str:  # the address of a proxy or a redirect may contain a password
         return without_credentials(str(error))
 
     try:
         yield
     except requests.exceptions.SSLError as error:
-        raise MirrorFailed(f"no secure connection ({said(error)}).") from error
+        raise MirrorFailed(f"no secure connection ({text(error)}).") from error
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise Dropped(f"the connection failed ({said(error)})") from error
+        raise Dropped(f"the connection failed ({text(error)})") from error
     except requests.RequestException as error:
-        raise MirrorFailed(f"{said(error)}.") from error
+        raise MirrorFailed(f"{text(error)}.") from error
 
 
 def _check_status(response: Any, part: PartialFile) -> None:
@@ -216,36 +219,30 @@ def _check_status(response: Any, part: PartialFile) -> None:
         return
     if status == 416:
         part.forget()
-        raise Dropped("the server does not have the rest of the part; starting over")
-    said = f"HTTP {status} {response.reason}"
+        raise Dropped("the server cannot resume this download; starting over")
+    reason = f"HTTP {status} {response.reason}"
     if status in _TRY_LATER:
         wait = response.headers.get("Retry-After", "")
-        raise Dropped(said, float(wait) if wait.isdigit() else 0.0)
-    raise MirrorFailed(f"{said}.")
+        raise Dropped(reason, float(wait) if wait.isdigit() else 0.0)
+    raise MirrorFailed(f"{reason}.")
 
 
 def _resumed_total(response: Any, part: PartialFile, note: dict[str, Any]) -> int:
-    """Size of the whole file, if the server's answer continues this very part."""
-    total = note.get("total")
-    end = total - 1 if total is not None else None
-    given = response.headers.get("Content-Range", "")
-    unit, _, span = given.partition(" ")
+    """Size of the whole file; checks that the response continues this version of the part."""
+    content_range, known_total = response.headers.get("Content-Range", ""), note.get("total")
+    unit, _, span = content_range.partition(" ")
     reach, _, length = span.partition("/")
-    fits = unit == "bytes" and length.isdigit() and reach == f"{part.size}-{int(length) - 1}"
-    fits = fits and (end is None or int(length) - 1 == end)
-    if not fits or not _same_version(response, note):
+    continues = unit == "bytes" and length.isdigit() and reach == f"{part.size}-{int(length) - 1}"
+    continues = continues and known_total in (None, int(length))
+    same_version = note.get("validator") is None or _validator(response) in (note["validator"], None)
+    if not continues or not same_version:
         part.forget()
-        raise Dropped(f"the server sent another piece than the one asked for ({given!r}); starting over")
+        raise Dropped(f"the server sent a different range than requested ({content_range!r}); starting over")
     return int(length)
 
 
-def _same_version(response: Any, note: dict[str, Any]) -> bool:
-    validator = note.get("validator")
-    return validator is None or _validator(response) in (validator, None)
-
-
 def _validator(response: Any) -> str | None:
-    """What If-Range may carry: a strong ETag, else the time of the last change."""
+    """Value for If-Range: a strong ETag, else the Last-Modified date."""
     etag = response.headers.get("ETag")
     if etag and not etag.startswith("W/"):
         return str(etag)
@@ -254,13 +251,13 @@ def _validator(response: Any) -> str | None:
 
 
 def _started_total(response: Any, part: PartialFile, offer: Offer, url: str) -> int | None:
-    """Empties the part for a whole answer; None when the server does not say how long it is."""
+    """Size of the whole file, None if the server does not send it; empties the part for a download from the start."""
     encoded = response.headers.get("Content-Encoding", "identity") != "identity"
     length = response.headers.get("Content-Length", "")
     total = int(length) if length.isdigit() and not encoded else None
     if total is not None:
         _check_offered(total, offer)
-    # An encoded answer is decoded on the way, and then a range of it means nothing.
+    # An encoded response is decoded on the way, so it cannot be resumed by byte range.
     note = {
         "url": url,
         "validator": _validator(response),
@@ -272,7 +269,7 @@ def _started_total(response: Any, part: PartialFile, offer: Offer, url: str) -> 
 
 def _check_offered(total: int, offer: Offer) -> None:
     if offer.bytes is not None and offer.bytes != total:
-        raise MirrorFailed(f"expected {offer.bytes} bytes, the address offers {total}.")
+        raise MirrorFailed(f"expected {offer.bytes} bytes, the file there has {total}.")
 
 
 def _pour(chunks: Iterable[bytes], part: PartialFile, total: int | None, offer: Offer) -> None:
@@ -283,14 +280,14 @@ def _pour(chunks: Iterable[bytes], part: PartialFile, total: int | None, offer: 
             part.write(chunk)
             advance(len(chunk))
             if whole is not None and part.size > whole:
-                return  # too long: the check that follows says so
+                return  # too long; the checksum fails
     if whole is not None and part.size < whole:
         raise Dropped(f"the transfer ended at byte {part.size} of {whole}")
 
 
-def _no_write(path: Path, error: OSError) -> JobError:
+def _cannot_write(path: Path, error: OSError) -> JobError:
     free = shutil.disk_usage(path.parent).free / 1e9
     return JobError(
-        f"{path}: could not be written ({error.strerror or error}); {free:.1f} GB are free there. Make "
-        "room and run again: what has arrived is kept, and the download goes on from there."
+        f"{path}: cannot write ({error.strerror or error}); {free:.1f} GB are free on this disk. Free some space and "
+        "run again: the downloaded part is kept and the download resumes."
     )

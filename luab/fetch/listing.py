@@ -1,4 +1,4 @@
-"""The list of downloads: what each archive is, where it is served, and its published checksums."""
+"""The list of downloads, config/archives.yaml: each archive with its addresses and published checksums."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,25 +17,25 @@ _UNPUBLISHED = "none published"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""A name that is no path, no option and nothing to a shell."""
+"""A file name without path separators, leading dash or characters that are special to a shell."""
 FileName = Annotated[str, Field(pattern=FILE_NAME)]
 Count = Annotated[int, Field(ge=0)]
 
 
 class Source(BaseModel):
-    """One address of an archive, with the size and checksums of the file that it serves."""
+    """One address of an archive, with the size and checksums of the file there."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: str = Field(description="http:, https: or file: address, as written in the list.")
-    bytes: Count | None = Field(None, description="Exact size; None when no source states it.")
+    url: str = Field(description="http:, https: or file: address, as in the list.")
+    bytes: Count | None = Field(None, description="Exact size; None if not published.")
     sha256: Sha256 | None = Field(None, description="Published SHA-256.")
     md5: Md5 | None = Field(None, description="Published MD5.")
-    # Where a relative file: address starts. Private, so that no absolute path gets into a card.
+    # Folder of relative file: addresses. Private, so that no absolute path is written to a card.
     _base: Path = PrivateAttr(default=Path())
 
     def model_post_init(self, context: Any) -> None:
-        """Takes the list's folder from the validation context."""
+        """Reads the folder of the list from the validation context."""
         if context:
             self._base = context["base"]
 
@@ -50,7 +50,7 @@ class Source(BaseModel):
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and parts.netloc:
             if parts.username is not None:
-                raise ValueError("expected an address without user and password: requests takes those from ~/.netrc")
+                raise ValueError("remove user and password from the address and put them into ~/.netrc")
             return url
         if parts.scheme == "file" and not parts.netloc and parts.path:
             return url
@@ -58,38 +58,38 @@ class Source(BaseModel):
 
     @property
     def path(self) -> Path | None:
-        """The local file of a file: address; None for http(s)."""
+        """Local path of a file: address; None for http and https."""
         parts = urlsplit(self.url)
         return self._base / url2pathname(parts.path) if parts.scheme == "file" else None
 
     @property
     def has_checksum(self) -> bool:
-        """Whether a download can be checked by content."""
+        """Whether a SHA-256 or MD5 is published."""
         return bool(self.sha256 or self.md5)
 
 
 class Archive(BaseModel):
-    """One entry of the list of downloads; see the head of config/archives.yaml."""
+    """One entry of the list of downloads; the comment at the top of config/archives.yaml explains the keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: FileName = Field(description="Key of the entry.")
-    dataset: FileName = Field(description="The set that the file belongs to.")
+    dataset: FileName = Field(description="Dataset that the file belongs to.")
     urls: tuple[Source, ...] = Field((), description="Mirrors, tried in this order.")
     file: FileName = Field(description="Name on disk.")
-    bytes: Count | None = Field(None, description="Exact size; None when no source states it.")
+    bytes: Count | None = Field(None, description="Exact size; None if not published.")
     sha256: Sha256 | None = Field(None, description="Published SHA-256.")
     md5: Md5 | None = Field(None, description="Published MD5.")
-    checksum_source: str = Field(min_length=1, description="Who stated the checksum, or 'none published'.")
-    licence: str | None = Field(None, description="None where it was not seen stated.")
+    checksum_source: str = Field(min_length=1, description="Who published the checksum, or 'none published'.")
+    licence: str | None = Field(None, description="None if no licence was found.")
     unpack: FileName | Literal[False] = Field(False, description="Folder under data/raw, or false.")
-    manual: str | None = Field(None, description="What a person must do to get it.")
-    counts: dict[str, Count] | None = Field(None, description="What an index of the records must count.")
-    note: str | None = Field(None, description="Anything worth knowing.")
+    manual: str | None = Field(None, description="How to get the file by hand.")
+    counts: dict[str, Count] | None = Field(None, description="Expected counts of the index made from it.")
+    note: str | None = Field(None, description="Remarks.")
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """The mirrors, each with the numbers that hold for it: its own, else the entry's."""
+        """The mirrors, each with its own size and checksums, or with those of the entry if it has none."""
         shared = {"bytes": self.bytes, "sha256": self.sha256, "md5": self.md5}
         return tuple(
             source if source.has_checksum or source.bytes is not None else source.model_copy(update=shared)
@@ -99,15 +99,13 @@ class Archive(BaseModel):
     @model_validator(mode="after")
     def _relations_hold(self) -> "Archive":
         if bool(self.urls) == bool(self.manual):
-            raise ValueError("expected either `urls` or `manual`, and not both")
+            raise ValueError("expected either `urls` or `manual`, not both")
         checked = [source.has_checksum for source in self.sources] or [bool(self.sha256 or self.md5)]
         unpublished = _UNPUBLISHED in self.checksum_source
         if not all(checked) and not unpublished:
-            raise ValueError(
-                f"no sha256 or md5 for every url: give one, or begin `checksum_source` with {_UNPUBLISHED!r}"
-            )
+            raise ValueError(f"a url has no sha256 or md5: add one, or start `checksum_source` with {_UNPUBLISHED!r}")
         if any(checked) and unpublished:
-            raise ValueError(f"there is a checksum, but `checksum_source` says {_UNPUBLISHED!r}")
+            raise ValueError(f"`checksum_source` is {_UNPUBLISHED!r}, but a checksum is given")
         return self
 
 
@@ -115,13 +113,13 @@ def load_archives(path: Path | str) -> dict[str, Archive]:
     """Reads the list of downloads.
 
     Args:
-        path: YAML, one entry per file. Relative file: addresses start at its folder.
+        path: YAML with one entry per archive. Relative file: addresses start at its folder.
 
     Returns:
-        Archives by name, in the order of the file.
+        Archives by name, in file order.
 
     Raises:
-        ConfigError: The list is missing or wrong; every mistake is named with its place.
+        ConfigError: The list is missing or invalid; the message lists every mistake with its place.
     """
     path = Path(path)
     entries = _read_entries(path)
@@ -144,11 +142,11 @@ def _read_entries(path: Path) -> dict[Any, Any]:
     try:
         entries = yaml.safe_load(path.read_text())
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: expected the list of downloads; it is not there.") from error
+        raise ConfigError(f"{path}: the list of downloads is missing.") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: expected YAML, found something else: {error}") from error
+        raise ConfigError(f"{path}: expected valid YAML: {error}") from error
     if not isinstance(entries, dict):
-        raise ConfigError(f"{path}: expected one entry per download, found {type(entries).__name__}.")
+        raise ConfigError(f"{path}: expected a mapping from names to archives, found {type(entries).__name__}.")
     return entries
 
 
@@ -160,7 +158,7 @@ def _as_lines(name: str, error: ValidationError) -> Iterator[str]:
 
 
 def without_credentials(text: str) -> str:
-    """The text with the user and password of every http address in it replaced by ***: it may be for a log."""
+    """Replaces user and password in every http(s) address of a text by ***, so that logs hold no secrets."""
     return re.sub(r"(?i)(https?://)[^/\s'\"]*@", r"\1***@", text)
 
 

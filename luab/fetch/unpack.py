@@ -1,4 +1,4 @@
-"""Unpacking tars and zips without trusting what is inside."""
+"""Unpacks tar and zip archives safely: members cannot write outside the folder."""
 
 import bz2
 import contextlib
@@ -33,35 +33,35 @@ def unpack_all(
     dataset: str,
     password: str | None = None,
 ) -> dict[str, Any]:
-    """Unpacks archives into one folder, all or nothing, and describes it in `card`.
+    """Unpacks archives into one folder, all or nothing, and writes its card.
 
-    Tars of any compression (found by content, not by name) and zips. macOS junk (`._*`, `__MACOSX/`) is
-    skipped. Modes, owners and times in the archives are ignored. Members that leave the folder, links that
-    do, and devices are refused. An existing folder is replaced on success only: both need room for a while.
+    Reads zips and tars; the compression of a tar is detected by content, not by name. Skips macOS junk (`._*`,
+    `__MACOSX/`) and ignores modes, owners and times. Rejects devices, and members and links that leave the folder.
+    An existing folder is replaced only on success, so the disk needs room for both.
 
     Args:
-        archives: Files, by name for the card; a plain list goes by file name.
-        folder: What to make.
-        card: JSON to write last: dataset, archives (name: sha256), files (unpacked), skipped (junk members).
-        dataset: Name for the card.
-        password: Of encrypted zips. Python decrypts slowly; `unzip -P` is quicker for a large one.
+        archives: Paths by name in the card, or a list of paths, named by file name.
+        folder: Output folder.
+        card: JSON, written last: dataset, archives (name: sha256), files (unpacked), skipped (junk members).
+        dataset: Name in the card.
+        password: Of encrypted zips. Python decrypts slowly; `unzip -P` is faster for large ones.
 
     Returns:
-        The card's content.
+        Content of the card.
 
     Raises:
-        DataError: An archive is missing, truncated, damaged or hostile; the message names archive and member.
-        JobError: The disk is full or too small for what an archive declares.
+        DataError: An archive is missing, truncated, damaged or unsafe; the message names archive and member.
+        JobError: The disk is full, or too small for the size that an archive declares.
     """
     named = dict(archives) if isinstance(archives, Mapping) else {path.name: path for path in archives}
     for path in named.values():
         if not path.is_file():
-            raise DataError(f"{path}: expected this archive; it is not there. Fetch it: luab fetch")
+            raise DataError(f"{path}: archive not found. Download it with `luab fetch`.")
     tally = _Tally()
     with replacing_folder(folder) as aside:
         for path in named.values():
             _unpack(path, aside, tally, password)
-        # From here on the old card would describe a tree that is about to go.
+        # The old card describes the folder that is about to be replaced.
         card.unlink(missing_ok=True)
     content = {
         "dataset": dataset,
@@ -91,7 +91,7 @@ def _unpack(path: Path, root: Path, tally: _Tally, password: str | None) -> None
     except damage as error:
         raise _damaged(path, error) from error
     except OSError as error:
-        # bz2 reports damage as an OSError without a number.
+        # bz2 reports damage as an OSError without errno.
         if error.errno is not None and error.errno not in _BAD_NAME:
             raise
         raise _damaged(path, error) from error
@@ -100,15 +100,15 @@ def _unpack(path: Path, root: Path, tally: _Tally, password: str | None) -> None
 
 def _damaged(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"{path}: expected a whole tar or zip archive, found a truncated or damaged one "
-        f"({error or 'it ends early'}). Remove it and fetch it again."
+        f"{path}: the archive is truncated or damaged ({error or 'it ends early'}), or not a tar or zip. Remove it and "
+        "fetch it again."
     )
 
 
-def _hostile(path: Path, member: str, why: str) -> DataError:
+def _unsafe(path: Path, member: str, why: str) -> DataError:
     return DataError(
-        f"{path}: its member {member!r} {why}, which no dataset needs. Nothing was unpacked. Remove the "
-        "archive and fetch it again; if that does not help, do not trust where it came from."
+        f"{path}: member {member!r} {why}, which is unsafe. Nothing was unpacked. Remove the archive and fetch it "
+        "again; if that does not help, do not trust its source."
     )
 
 
@@ -122,12 +122,12 @@ def _untar(path: Path, file: BinaryIO, root: Path, tally: _Tally) -> None:
             advance(file.tell() - done)
             done = file.tell()
         while stream.read(_CHUNK_BYTES):
-            pass  # to the end, where gzip, bzip2 and xz keep their checksum
+            pass  # read to the end, where gzip, bzip2 and xz verify their checksum
 
 
 @contextlib.contextmanager
 def _decompressed(file: BinaryIO) -> Iterator[IO[bytes]]:
-    """The content of a tar, whatever its name says of the compression."""
+    """The uncompressed tar; the compression is detected by content."""
     magic = file.peek(6)[:6]  # type: ignore[attr-defined]
     if magic[:2] == b"\x1f\x8b":
         with gzip.GzipFile(fileobj=file) as stream:
@@ -143,66 +143,66 @@ def _decompressed(file: BinaryIO) -> Iterator[IO[bytes]]:
 
 
 def _untar_member(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path, tally: _Tally) -> None:
-    place = _place(path, member.name)
-    if _is_junk(place):
+    relative = _member_path(path, member.name)
+    if _is_junk(relative):
         tally.skipped += 1
         return
     if not (member.isreg() or member.isdir() or member.islnk() or member.issym()):
-        raise _hostile(path, member.name, "is a device or a pipe")
-    if _through_link(place, tally):
-        raise _hostile(path, member.name, "is written through a link")
+        raise _unsafe(path, member.name, "is a device or a pipe")
+    if _through_link(relative, tally):
+        raise _unsafe(path, member.name, "is written through a link")
     if member.islnk():
         _check_hard_link(path, member, root, tally)
     if member.isreg():
         check_room(root, member.size, f"{path} -> {member.name}")
-    new = not os.path.lexists(root / place)
+    new = not os.path.lexists(root / relative)
     try:
         tar.extract(member, root, set_attrs=False, filter="data")
     except tarfile.FilterError as error:
-        raise _hostile(path, member.name, f"leaves the folder ({error})") from error
+        raise _unsafe(path, member.name, f"leaves the folder ({error})") from error
     if member.issym():
-        tally.links.add(place)
+        tally.links.add(relative)
     tally.files += new and (member.isreg() or member.islnk())
 
 
-def _place(path: Path, name: str) -> PurePosixPath:
-    """Where a member goes, relative to the root.
+def _member_path(path: Path, name: str) -> PurePosixPath:
+    """Path of a member relative to the root.
 
     Raises:
-        DataError: It would go elsewhere.
+        DataError: The path is outside the root.
     """
-    place = PurePosixPath(name)
-    if place.is_absolute():
-        raise _hostile(path, name, "has an absolute path")
-    if ".." in place.parts:
-        raise _hostile(path, name, "climbs out of the folder with '..'")
+    relative = PurePosixPath(name)
+    if relative.is_absolute():
+        raise _unsafe(path, name, "has an absolute path")
+    if ".." in relative.parts:
+        raise _unsafe(path, name, "climbs out of the folder with '..'")
     if "\0" in name:
-        raise _hostile(path, name, "has a zero byte in its name")
-    return place
+        raise _unsafe(path, name, "has a zero byte in its name")
+    return relative
 
 
-def _is_junk(place: PurePosixPath) -> bool:
-    return place.name.startswith("._") or place.parts[:1] == ("__MACOSX",)
+def _is_junk(relative: PurePosixPath) -> bool:
+    return relative.name.startswith("._") or relative.parts[:1] == ("__MACOSX",)
 
 
-def _through_link(place: PurePosixPath, tally: _Tally) -> bool:
-    return bool(tally.links) and any(part in tally.links for part in (place, *place.parents))
+def _through_link(relative: PurePosixPath, tally: _Tally) -> bool:
+    return bool(tally.links) and any(part in tally.links for part in (relative, *relative.parents))
 
 
 def _check_hard_link(path: Path, member: tarfile.TarInfo, root: Path, tally: _Tally) -> None:
     goal = PurePosixPath(member.linkname)
     if goal.is_absolute() or ".." in goal.parts or _through_link(goal, tally):
-        raise _hostile(path, member.name, f"is a hard link out of the folder, to {member.linkname!r}")
+        raise _unsafe(path, member.name, f"is a hard link out of the folder, to {member.linkname!r}")
     if not (root / goal).is_file():
-        raise _hostile(path, member.name, f"is a hard link to {member.linkname!r}, which is not there")
+        raise _unsafe(path, member.name, f"is a hard link to the missing file {member.linkname!r}")
 
 
 def _check_links(path: Path, root: Path, tally: _Tally) -> None:
-    # Once more at the end: a link may come to point outside through a link that was made after it.
+    # A second check at the end: a later link can make an earlier one point outside.
     top = root.resolve()
     for link in tally.links:
         if not (root / link).resolve().is_relative_to(top):
-            raise _hostile(path, str(link), "is a link out of the folder")
+            raise _unsafe(path, str(link), "is a link out of the folder")
 
 
 def _unzip(path: Path, file: BinaryIO, root: Path, tally: _Tally, password: str | None) -> None:
@@ -225,16 +225,16 @@ def _unzip_member(
     tally: _Tally,
     secret: bytes | None,
 ) -> None:
-    place = _place(path, member.filename)
-    if _is_junk(place):
+    relative = _member_path(path, member.filename)
+    if _is_junk(relative):
         tally.skipped += 1
         return
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise _hostile(path, member.filename, "is a link, a device or a pipe")
-    if _through_link(place, tally):
-        raise _hostile(path, member.filename, "is written through a link")
-    goal = root / place
+        raise _unsafe(path, member.filename, "is a link, a device or a pipe")
+    if _through_link(relative, tally):
+        raise _unsafe(path, member.filename, "is written through a link")
+    goal = root / relative
     if member.is_dir():
         goal.mkdir(parents=True, exist_ok=True)
         return
@@ -247,16 +247,16 @@ def _unzip_member(
 
 @contextlib.contextmanager
 def _zip_errors(path: Path, member: zipfile.ZipInfo) -> Iterator[None]:
-    """zipfile says RuntimeError for a password and NotImplementedError for a compression it lacks."""
+    """zipfile raises RuntimeError for a wrong password and NotImplementedError for an unsupported compression."""
     try:
         yield
     except NotImplementedError as error:
         raise DataError(
-            f"{path}: its member {member.filename!r} cannot be read here ({error}). Unpack it with `unzip` "
-            "and name the folder in the config's `paths.copies`."
+            f"{path}: cannot read member {member.filename!r} ({error}). Unpack the archive with `unzip` and set the "
+            "folder in the configuration under `paths.copies`."
         ) from error
     except RuntimeError as error:
         raise DataError(
-            f"{path}: its member {member.filename!r} needs the right password ({error}). Take it from where "
-            "the archive is offered."
+            f"{path}: member {member.filename!r} needs the right password ({error}). The publisher of the archive "
+            "provides it."
         ) from error

@@ -1,1 +1,1 @@
-"""Where results come from, and how they are shared."""
+"""Lineage and sharing of results: code digests, Snakemake records, DVC, RO-Crate."""

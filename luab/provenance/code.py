@@ -1,4 +1,4 @@
-"""Where a result came from: code digest, commit, versions, hardware."""
+"""Code digests, and what run.json records of code, package versions and hardware."""
 
 import ast
 import functools
@@ -19,21 +19,21 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 @functools.cache
 def code_digest(*modules: str) -> str:
-    """Digest of modules and of everything in luab that they import: 12 hexadecimal digits.
+    """Digest of the given modules and of all luab modules that they import: 12 hexadecimal digits.
 
-    Syntax trees without docstrings are hashed, so comments and layout change nothing.
+    Hashes syntax trees without docstrings, so comments and layout do not count.
     """
     text = "\n".join(f"{module} {tree}" for module, tree in sorted(_covered(modules).items()))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def covered_modules(*modules: str) -> frozenset[str]:
-    """Names of the modules that `code_digest` of these modules covers: them and all that they import of luab."""
+    """Names of the modules that `code_digest` covers."""
     return frozenset(_covered(modules))
 
 
 def _covered(modules: Iterable[str]) -> dict[str, str]:
-    """Module name -> syntax tree as text, of modules and of everything in luab that they import."""
+    """Syntax tree as text, by module name, of the given modules and all luab modules that they import."""
     trees: dict[str, str] = {}
     pending = list(modules)
     while pending:
@@ -45,7 +45,7 @@ def _covered(modules: Iterable[str]) -> dict[str, str]:
 
 
 def provenance() -> dict[str, Any]:
-    """What run.json says about code, versions and machine; no secrets, no paths."""
+    """Content of run.json about code, versions and machine, without secrets and paths."""
     return {
         "code": {"train": code_digest(*TRAINING), "predict": code_digest(*PREDICTION)},
         "commit": commit(),
@@ -55,18 +55,18 @@ def provenance() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Installed version of each package that can change a result."""
-    found = {}
+    """Version of each package that can change a result, or "missing"."""
+    installed = {}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "missing"
-    return found
+            installed[name] = "missing"
+    return installed
 
 
 def commit() -> str | None:
-    """The checkout's commit, with "+changes" where files differ from it; None outside git."""
+    """Commit of the checkout, with "+changes" if tracked files differ; None outside git."""
     folder = Path(__file__).resolve().parents[2]
     try:
         head = _git(folder, "rev-parse", "HEAD")
@@ -76,7 +76,7 @@ def commit() -> str | None:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores and, where there is one, GPU."""
+    """Processor, number of cores, GPU (None without one) and operating system."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -99,9 +99,9 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-@functools.cache  # the workflow's start asks for the digests of ten modules, which share most of what they import
+@functools.cache  # the workflow computes ten digests at its start; their modules share most imports
 def _parsed(module: str) -> tuple[str, list[str]] | None:
-    """A module's syntax tree as text, and what it imports of luab; None where it is no module of luab."""
+    """Syntax tree of a module as text, and the luab modules that it imports; None if it is not a module of luab."""
     if (source := _source(module)) is None:
         return None
     tree = _without_docstrings(ast.parse(source.read_text()))
@@ -110,7 +110,7 @@ def _parsed(module: str) -> tuple[str, list[str]] | None:
 
 
 def _source(module: str) -> Path | None:
-    # Found by path: importing the module, as find_spec does for its parents, would load torch.
+    # By path: find_spec imports the parent packages, which would load torch.
     base = Path(__file__).resolve().parents[1].joinpath(*module.split(".")[1:])
     for candidate in (base.with_suffix(".py"), base / "__init__.py"):
         if candidate.is_file():

@@ -1,10 +1,10 @@
-"""What Snakemake knows of each file, in one file that git keeps: how it was made, and from what content.
+"""Export and import of Snakemake's records through results/provenance.jsonl, which git tracks.
 
-Snakemake decides by its records, not by file times alone, whether a file is up to date. They lie in
-.snakemake/metadata, which no clone and no pull of data brings along; without them the newest code looks younger than
-every result, and a figure would mean retraining. So they are written to results/provenance.jsonl when a run of the
-workflow has succeeded, one line per file, and read back where there are none. The same lines tell where a number
-came from::
+Snakemake decides by its records, not only by file times, whether a file is up to date. The records are in
+.snakemake/metadata, which neither a clone nor a pull contains; without them every result looks older than the code,
+and drawing a figure would retrain models. So a successful run of the workflow writes them to results/provenance.jsonl,
+one line per file, and the next start of the workflow reads them back if Snakemake has none. The same lines record how
+each file was made::
 
     {"output": "results/scores.csv", "rule": "collect", "input": ["results/runs/..."], "params": ["..."], ...}
 """
@@ -21,46 +21,46 @@ from luab.files import replacing, replacing_folder
 
 METADATA = Path(".snakemake") / "metadata"
 PROVENANCE = "provenance.jsonl"
-_LONGEST_NAME = 254  # bytes; Snakemake cuts longer ones into folders that begin with "@"
+_LONGEST_NAME = 254  # bytes; Snakemake splits longer names into folders that start with "@"
 
 Record = dict[str, Any]
 
 
 def export_records(provenance: Path, metadata: Path = METADATA) -> int:
-    """Adds Snakemake's records to those that are kept; a newer one of a file replaces the older.
+    """Adds Snakemake's records to the exported ones; the newest record of each file replaces older ones.
 
     Args:
-        provenance: results/provenance.jsonl; made if need be, sorted by output.
+        provenance: results/provenance.jsonl; created if missing, sorted by output.
         metadata: Snakemake's folder of records.
 
     Returns:
-        How many records are kept.
+        Number of exported records.
 
     Raises:
-        DataError: The kept records are damaged.
+        DataError: The exported records are damaged.
     """
-    kept = {record["output"]: record for record in read_records(provenance)}
-    kept |= {record["output"]: record for record in _live(metadata) if not record.get("incomplete")}
+    records = {record["output"]: record for record in read_records(provenance)}
+    records |= {record["output"]: record for record in _live(metadata) if not record.get("incomplete")}
     with replacing(provenance) as aside:
-        aside.write_text("".join(json.dumps(kept[name], sort_keys=True) + "\n" for name in sorted(kept)))
-    return len(kept)
+        aside.write_text("".join(json.dumps(records[name], sort_keys=True) + "\n" for name in sorted(records)))
+    return len(records)
 
 
 def import_records(provenance: Path, metadata: Path = METADATA) -> int:
-    """Gives Snakemake the kept records where it has none of its own, of missing files too.
+    """Writes the exported records to Snakemake's folder if it has none, also those of missing files.
 
-    A record of a file that is missing matters: the files made from it are compared with what they were made from.
+    Snakemake needs the records of missing files to decide whether the files made from them are up to date.
 
     Returns:
-        How many records were written; 0 where Snakemake has its own, or none are kept.
+        Number of imported records; 0 if Snakemake has its own or none were exported.
 
     Raises:
-        DataError: The kept records are damaged.
+        DataError: The exported records are damaged.
     """
     if not provenance.is_file() or any(_files(metadata)):
         return 0
     records = list(read_records(provenance))
-    # All at once: a Snakemake that was killed here must not leave some, which the next one would take for its own.
+    # All at once: after an interruption, the next Snakemake would take a part of the records for all.
     with replacing_folder(metadata) as aside:
         for record in records:
             path = _path_of(record["output"], aside)
@@ -70,24 +70,24 @@ def import_records(provenance: Path, metadata: Path = METADATA) -> int:
 
 
 def read_records(provenance: Path) -> Iterator[Record]:
-    """The kept records; none where there is no file.
+    """The exported records; none if the file is missing.
 
     Raises:
-        DataError: A line is no record; git may have left a conflict in it.
+        DataError: A line is not a record, for example because of a git conflict.
     """
     if not provenance.is_file():
         return
     for number, line in enumerate(provenance.read_text(encoding="utf-8").splitlines(), 1):
         try:
             record = json.loads(line)
-            known = isinstance(record, dict) and isinstance(record.get("output"), str) and "rule" in record
+            valid = isinstance(record, dict) and isinstance(record.get("output"), str) and "rule" in record
         except (ValueError, RecursionError):
-            known = False
-        if not known or not _stays_inside(record["output"]):
+            valid = False
+        if not valid or not _is_inside(record["output"]):
             raise DataError(
-                f"{provenance}, line {number}: expected a record of a file below this folder, found {line[:60]!r}. "
-                "Take the file of one commit (git checkout -- it), or remove it: then results without Snakemake's own "
-                "records are made anew."
+                f"{provenance}, line {number}: expected the record of a file in this folder, found {line[:60]!r}. "
+                f"Restore the file (git checkout -- {provenance}), or remove it: Snakemake then makes results again "
+                "that it has no records of."
             )
         yield record
 
@@ -98,9 +98,9 @@ def _live(metadata: Path) -> Iterator[Record]:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             output = urlsafe_b64decode(name).decode()
-        except (ValueError, RecursionError):  # being written, or not one of Snakemake's
+        except (ValueError, RecursionError):  # being written, or not a record
             continue
-        if _stays_inside(output):
+        if _is_inside(output):
             yield {"output": output} | content
 
 
@@ -115,5 +115,5 @@ def _path_of(output: str, metadata: Path) -> Path:
     return metadata.joinpath(*(f"@{part}" for part in parts[:-1]), parts[-1])
 
 
-def _stays_inside(output: str) -> bool:
+def _is_inside(output: str) -> bool:
     return not os.path.isabs(output) and ".." not in Path(output).parts

@@ -1,4 +1,4 @@
-"""What a file is made from, and what of it a remote can give."""
+"""Inputs of a file that DVC stores, and secrets in DVC's configuration."""
 
 import os
 from pathlib import Path
@@ -8,11 +8,11 @@ import pytest
 
 from luab.errors import ConfigError
 from luab.files import write_json
-from luab.provenance.publish import kept_by_dvc, needed, refuse_secrets
+from luab.provenance.publish import check_no_secrets, missing_inputs, stored_in_dvc
 from luab.study.paths import Layout
 
 LAYOUT = Layout(Path("data"), Path("results"))
-KEPT = {"data/manifests", "data/archives/ab.tar.gz", "data/archives/ab.json", "results/runs"}
+STORED = {"data/manifests", "data/archives/ab.tar.gz", "data/archives/ab.json", "results/runs"}
 
 
 def record(output: str, rule: str, *inputs: str, log: str = "") -> tuple[str, dict[str, Any]]:
@@ -47,8 +47,8 @@ def put(*names: str) -> None:
         Path(name).touch()
 
 
-def test_the_nearest_kept_files_are_needed_with_all_that_their_job_made() -> None:
-    assert needed("results/runs/a/p.json", RECORDS, KEPT, LAYOUT) == [
+def test_the_nearest_stored_files_are_needed_with_all_outputs_of_their_job() -> None:
+    assert missing_inputs("results/runs/a/p.json", RECORDS, STORED, LAYOUT) == [
         "data/manifests/v2.json",
         "data/manifests/v2.parquet",
         "results/runs/a/model",
@@ -56,52 +56,52 @@ def test_the_nearest_kept_files_are_needed_with_all_that_their_job_made() -> Non
     ]
 
 
-def test_what_nobody_keeps_is_made_and_so_its_inputs_are_needed() -> None:
-    assert needed("results/f.pdf", RECORDS, KEPT, LAYOUT) == ["results/runs/a/p.json"]
+def test_inputs_of_files_that_dvc_does_not_store_are_missing_inputs() -> None:
+    assert missing_inputs("results/f.pdf", RECORDS, STORED, LAYOUT) == ["results/runs/a/p.json"]
 
 
-def test_what_is_here_is_not_needed_nor_what_it_was_made_from() -> None:
+def test_existing_files_and_their_inputs_are_not_missing_inputs() -> None:
     put("results/scores.csv")
-    assert needed("results/f.pdf", RECORDS, KEPT, LAYOUT) == []
+    assert missing_inputs("results/f.pdf", RECORDS, STORED, LAYOUT) == []
     put("results/runs/a/run.json", "data/manifests/v2.json", "data/manifests/v2.parquet")
-    assert needed("results/runs/a/p.json", RECORDS, KEPT, LAYOUT) == ["results/runs/a/model"]
+    assert missing_inputs("results/runs/a/p.json", RECORDS, STORED, LAYOUT) == ["results/runs/a/model"]
 
 
-def test_an_archive_is_needed_with_its_card_and_by_its_own_name_alone() -> None:
-    assert needed("data/index.parquet", RECORDS, KEPT, LAYOUT) == ["data/archives/ab.json"]
+def test_the_archive_that_a_card_names_is_needed_by_file_name_only() -> None:
+    assert missing_inputs("data/index.parquet", RECORDS, STORED, LAYOUT) == ["data/archives/ab.json"]
     write_json("data/archives/ab.json", {"file": "ab.tar.gz"})
-    assert needed("data/index.parquet", RECORDS, KEPT, LAYOUT) == ["data/archives/ab.tar.gz"]
+    assert missing_inputs("data/index.parquet", RECORDS, STORED, LAYOUT) == ["data/archives/ab.tar.gz"]
     write_json("data/archives/ab.json", {"file": "../../../etc/ab.tar.gz"})
-    assert needed("data/index.parquet", RECORDS, KEPT, LAYOUT) == ["data/archives/ab.tar.gz"]
+    assert missing_inputs("data/index.parquet", RECORDS, STORED, LAYOUT) == ["data/archives/ab.tar.gz"]
 
 
-def test_an_unknown_file_is_told_with_did_you_mean() -> None:
-    with pytest.raises(ConfigError, match=r"results/score.csv: provenance.jsonl says nothing.*results/scores.csv"):
-        needed("results/score.csv", RECORDS, KEPT, LAYOUT)
+def test_an_unknown_file_raises_with_a_suggestion() -> None:
+    with pytest.raises(ConfigError, match=r"results/score.csv: provenance.jsonl has no record.*results/scores.csv"):
+        missing_inputs("results/score.csv", RECORDS, STORED, LAYOUT)
 
 
-def test_what_git_keeps_is_not_asked_of_a_remote(repository: Path) -> None:
+def test_files_in_git_are_not_stored_in_dvc(repository: Path) -> None:
     os.chdir(repository)
-    kept = kept_by_dvc()
-    assert {"results/runs", "data/targets", "data/archives/imagenet_ab_v1_0.tar.gz"} <= kept
-    assert not kept & {"results/scores.csv", "results/tables"}
+    stored = stored_in_dvc()
+    assert {"results/runs", "data/targets", "data/archives/imagenet_ab_v1_0.tar.gz"} <= stored
+    assert not stored & {"results/scores.csv", "results/tables"}
 
 
 @pytest.mark.parametrize(
     "line",
     ["secret_access_key = hush", "password = hush", "session_token = hush", "url = https://me:hush@example.org/luab"],
 )
-def test_no_password_goes_to_git(line: str, tmp_path: Path) -> None:
+def test_a_password_in_the_configuration_raises(line: str, tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text(f"[core]\n    remote = s\n['remote \"s\"']\n    {line}\n")
     with pytest.raises(ConfigError, match=r"config\.local") as caught:
-        refuse_secrets(config)
+        check_no_secrets(config)
     assert "hush" not in str(caught.value)
 
 
 def test_a_configuration_without_passwords_passes(tmp_path: Path, repository: Path) -> None:
-    asked = "ask_password = true"  # a setting, not a password
-    (tmp_path / "config").write_text(f"['remote \"s\"']\n    url = s3://me@bucket/luab\n    {asked}\n")
-    refuse_secrets(tmp_path / "config")
-    refuse_secrets(repository / ".dvc" / "config")
-    refuse_secrets(tmp_path / "none")
+    setting = "ask_password = true"  # not a password
+    (tmp_path / "config").write_text(f"['remote \"s\"']\n    url = s3://me@bucket/luab\n    {setting}\n")
+    check_no_secrets(tmp_path / "config")
+    check_no_secrets(repository / ".dvc" / "config")
+    check_no_secrets(tmp_path / "none")

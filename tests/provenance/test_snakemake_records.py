@@ -77,7 +77,7 @@ def test_a_damaged_line_is_told_and_nothing_leaves_the_folder(folders, line):
     provenance, metadata = folders
     provenance.parent.mkdir()
     provenance.write_text('{"output": "results/a.json", "rule": "train"}\n' + line + "\n")
-    with pytest.raises(DataError, match="line 2: expected a record of a file below this folder"):
+    with pytest.raises(DataError, match="line 2: expected the record of a file in this folder"):
         import_records(provenance, metadata)
     assert not metadata.exists()
 

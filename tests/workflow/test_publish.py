@@ -147,14 +147,14 @@ def test_a_model_and_its_lists_are_enough_to_predict(clone: Checkout) -> None:
 
 
 def test_a_whole_pull_leaves_nothing_to_do(study: Checkout, clone: Checkout) -> None:
-    assert "all that DVC keeps" in luab(clone, "pull")
+    assert "everything that DVC stores" in luab(clone, "pull")
     assert "up to date" in dvc(clone, "status")
     model = f"results/runs/{RUN}/model.safetensors"
     assert (clone.folder / model).read_bytes() == (study.folder / model).read_bytes()
     assert "Nothing has changed" in luab(clone, "publish")  # which refuses what Snakemake would make anew
     config = clone.folder / "config" / "config.yaml"
     config.write_text(config.read_text().replace("random_points_seed: 0", "random_points_seed: 1"))
-    assert "Snakemake would make files anew" in refused(clone, "publish")
+    assert "The results are out of date" in refused(clone, "publish")
     difference = json.loads(dvc(clone, "params", "diff", "--json"))
     assert difference["config/config.yaml"]["random_points_seed"].items() >= {"old": 0, "new": 1}.items()
 
@@ -170,18 +170,18 @@ def test_one_model_by_its_name_or_path(study: Checkout, tmp_path: Path) -> None:
 
 def test_what_pull_cannot_fetch_is_told(clone: Checkout) -> None:
     assert "Did you mean results/scores.csv" in refused(clone, "pull", "--needs", "results/score.csv")
-    assert "Name it" in refused(clone, "pull", "--needs")
-    assert "a file or folder below" in refused(clone, "pull", "../elsewhere")
-    assert "a file or folder that DVC keeps" in refused(clone, "pull", "data/raw")
+    assert "add the file to make" in refused(clone, "pull", "--needs")
+    assert "a file or folder in" in refused(clone, "pull", "../elsewhere")
+    assert "not stored in DVC" in refused(clone, "pull", "data/raw")
     assert "no remote 'storge'. Did you mean storage?" in refused(clone, "pull", "--remote", "storge", "results/runs")
-    assert "kept by git" in luab(clone, "pull", SCORES)
+    assert "in git" in luab(clone, "pull", SCORES)
     told = refused(clone, "pull", "results/runs/imagenet/resnet51")
-    assert "DVC keeps no such file or folder" in told and "resnet51" in told
+    assert "DVC stores no such file or folder" in told and "resnet51" in told
     remote = Path(dvc(clone, "config", "core.remote").strip())
     shutil.rmtree(clone.folder / ".dvc" / "cache", ignore_errors=True)
     dvc(clone, "remote", "add", "--quiet", "elsewhere", str(clone.folder.parent / remote / "nothing there"))
     told = refused(clone, "pull", "--remote", "elsewhere", "data/targets")
-    assert "DVC could not finish `pull`" in told and "run it again" in told
+    assert "`dvc pull` failed" in told and "run it again" in told
 
 
 class Quiet(SimpleHTTPRequestHandler):
