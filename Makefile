@@ -25,7 +25,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PICK = awk -v names='^($(1))$$' -v wanted=$(2) \
 	'/^[a-zA-Z0-9]/ { split($$0, pin, "=="); keep = (pin[1] ~ names) == wanted } keep' requirements.lock
 
-.PHONY: help setup demo test test-slurm lint lock clean FORCE
+.PHONY: help setup demo test test-slurm lint docs lock clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -35,9 +35,10 @@ help:
 	@echo "             (chromium, chromium-driver)"
 	@echo "make test-slurm   those on Slurm alone"
 	@echo "make lint    check style, types and the workflow"
+	@echo "make docs    build the documentation as a site: site/index.html"
 	@echo "make setup   only set up: one virtual environment, .venv"
 	@echo "make lock    pin the dependencies of pyproject.toml in requirements.lock"
-	@echo "make clean   remove .venv and the tools' caches; data and results stay"
+	@echo "make clean   remove .venv, the site and the tools' caches; data and results stay"
 	@echo "The head of the Makefile lists the variables PYTHON, TORCH_BACKEND, PYTEST_ARGS and UPGRADE."
 
 setup: $(READY)
@@ -59,12 +60,17 @@ lint: $(READY)
 	.venv/bin/mypy
 	.venv/bin/snakemake --lint
 
+# Strict: a dead link, an unknown page or a docstring that does not fit its signature is an error.
+docs: $(READY)
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+	@echo "The documentation is site/index.html."
+
 lock: $(READY)
 	$(UV) compile pyproject.toml --group dev --group setup --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" --quiet $(UPGRADE) --output-file requirements.lock
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The stamp comes last: without it the environment is incomplete and is made anew. A newer lock is installed
 # over a complete one. pip brings uv, and setuptools for the two dependencies that come as source only, so that

@@ -16,6 +16,7 @@ _HOMES = {
     "CropFlip": "luab.data.images.crops",
     "with_byproduct_head": "luab.model",
     "LuabModel": "luab.model",
+    "Normalise": "luab.model",
     "LuabLoss": "luab.objective",
     "load_study": "luab.study.config",
     "ConfigError": "luab.errors",
