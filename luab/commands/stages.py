@@ -1,10 +1,12 @@
 """Stages as the workflow calls them: paths and settings of one study, handed to functions that know of neither."""
 
+import dataclasses
 import datetime
 from pathlib import Path
 
 from luab.errors import ConfigError
 from luab.planning.plan import CAPTIONS, DEVIATIONS, Plan
+from luab.render.products import Inputs, Product, find_product, products_of
 from luab.study.config import Study
 from luab.study.paths import Run, card
 from luab.study.roots import source_root
@@ -118,50 +120,34 @@ def collect_scores(study: Study) -> None:
 
 
 def render_one_table(study: Study, name: str) -> None:
-    """Renders one table in three formats."""
-    from luab.render.products import STATISTICS, TABLES
+    """Renders one table in three formats.
+
+    Raises:
+        ConfigError: There is no such table, or the study lacks what it requires.
+    """
     from luab.render.tables import render_table
 
-    layout, needs = study.layout, TABLES.get(name, "scores")
-    byproducts = "coco_ab" if needs == "coco_tags" else "imagenet_ab"
-    csv, md, tex = (layout.table(name, suffix) for suffix in ("csv", "md", "tex"))
-    render_table(
-        name,
-        csv,
-        md,
-        tex,
-        scores=layout.scores_csv(),
-        index=layout.index(byproducts),
-        manifest=layout.manifest("coco_train"),
-        images_root=source_root(study, "coco_train"),
-        statistics=[layout.table(other, "csv") for other in STATISTICS],
-        published=study.paths.published,
-        label=study.label,
-        headline_lambda=Plan.of(study).headline_lambda(needs),
-    )
+    csv, md, tex = (study.layout.table(name, suffix) for suffix in ("csv", "md", "tex"))
+    render_table(name, csv, md, tex, _inputs(study, find_product("table", name)))
 
 
 def render_one_figure(study: Study, name: str) -> None:
-    """Renders one figure as PDF and PNG."""
-    from luab.render.figures.figures import render_figure
-    from luab.render.products import FIGURES, STATISTICS
+    """Renders one figure as PDF and PNG.
 
-    layout = study.layout
-    needs = FIGURES.get(name, "scores")
-    shown = {"cams": "wsol_test", "coco_tags": "coco_train"}.get(needs, "imagenet_train")
-    render_figure(
-        name,
-        layout.figure(name, "pdf"),
-        scores=layout.scores_csv(),
-        index=layout.index(),
-        manifest=layout.manifest(shown),
-        images_root=source_root(study, shown),
-        runs=[layout.prediction_folder(run) / "wsol_test.parquet" for run in Plan.of(study).example_runs()],
-        tags=layout.index("coco_ab"),
-        statistics=[layout.table(other, "csv") for other in STATISTICS],
-        label=study.label,
-        headline_lambda=Plan.of(study).headline_lambda(needs),
-    )
+    Raises:
+        ConfigError: There is no such figure, or the study lacks what it requires.
+    """
+    from luab.render.figures.figures import render_figure
+
+    render_figure(name, study.layout.figure(name, "pdf"), _inputs(study, find_product("figure", name)))
+
+
+def _inputs(study: Study, product: Product) -> Inputs:
+    """A product's inputs, with the folder of its images where it shows any."""
+    inputs = product.inputs(study)
+    if inputs.images_of is None:
+        return inputs
+    return dataclasses.replace(inputs, images_root=source_root(study, inputs.images_of))
 
 
 def render_whole_report(study: Study) -> None:
@@ -179,9 +165,7 @@ def render_whole_report(study: Study) -> None:
         captions=CAPTIONS,
         runs={run: layout.run(run) for run in study.runs()},
         scores=layout.scores_csv(),
-        index=layout.index(),
-        manifest=layout.manifest("imagenet_train"),
-        images_root=source_root(study, "imagenet_train"),
+        browser=next((_inputs(study, product) for product in products_of(study, "section")), None),
         class_names=dict(zip(wnids(), class_names(), strict=True)),
         deviations=DEVIATIONS,
     )
@@ -202,7 +186,8 @@ def track_results(study: Study) -> None:
     alike = [tuple(of_file) for of_file in files.values()]
     write_curves(layout.curves_csv(), {of_file: [layout.log_csv(run) for run in of_file] for of_file in alike})
     models = {run: layout.model(run) for run in runs}
-    write_dvc_file(layout.dvc_file(), models, files, layout.table("lambda_sweep", "csv"), layout.curves_csv(), label)
+    sweep = layout.table("lambda_sweep", "csv") if "lambda_sweep" in Plan.of(study).tables else None
+    write_dvc_file(layout.dvc_file(), models, files, sweep, layout.curves_csv(), label)
 
 
 def describe_results(study: Study) -> None:

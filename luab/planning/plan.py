@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -16,7 +17,7 @@ from luab.data.manifests.testsets import TEST_SETS
 from luab.errors import ConfigError
 from luab.files import replacing
 from luab.planning.estimate import parts, published_speeds, training_hours
-from luab.render.products import FIGURES, STATISTICS, TABLES, Needs, dataset_of
+from luab.render.products import find_product, left_out, products_of
 from luab.study.config import LABELLING, Coco, Study
 from luab.study.paths import DATASET, Run, card
 from luab.study.roots import FROM_IMAGENET, tree_of
@@ -30,14 +31,15 @@ _SHORTEST_MINUTES = 60
 
 
 def summary(study: Study) -> str:
-    """One sentence: the number of trainings and the estimate of their GPU hours."""
+    """The number of trainings, the estimate of their GPU hours, and what the study cannot draw."""
     runs = study.runs()
+    omitted = f" {left_out(study)}".rstrip()
     if study.demo:
-        return f"{len(runs)} trainings on the demo world, on the CPU."
+        return f"{len(runs)} trainings on the demo world, on the CPU.{omitted}"
     hours = sum(part.gpu_hours for part in parts(study, published_speeds(study)))
     return (
         f"{len(runs)} trainings, about {hours:,.0f} GPU hours with their predictions: an ESTIMATE from the speeds in "
-        "the config, measured on an RTX 3090; `luab plan` shows the parts."
+        f"the config, measured on an RTX 3090; `luab plan` shows the parts.{omitted}"
     )
 
 
@@ -118,21 +120,23 @@ class Plan:
                             f"suites: {suite.name} is for {dataset} and needs the test set {name}, which is for models "
                             f"trained on {TEST_SETS[name].dataset}. Move its benchmarks to the other data set's suites."
                         )
-        return cls(study, _archives_by_dataset(Path("config/archives.yaml")))
+        # The demo world writes its own list of the same archives, after the plan is made.
+        listing = Path("config/archives.yaml") if study.demo else study.paths.archives
+        return cls(study, _archives_by_dataset(listing))
 
     @property
     def tables(self) -> list[str]:
-        """Names of the tables of the study's data sets."""
-        return [name for name, needs in TABLES.items() if dataset_of(needs) in self.study.parts]
+        """Names of the tables that this study can draw."""
+        return [product.name for product in products_of(self.study, "table")]
 
     @property
     def figures(self) -> list[str]:
-        """Names of the figures of the study's data sets."""
-        return [name for name, needs in FIGURES.items() if dataset_of(needs) in self.study.parts]
+        """Names of the figures that this study can draw."""
+        return [product.name for product in products_of(self.study, "figure")]
 
-    def headline_lambda(self, needs: Needs) -> float:
+    def headline_lambda(self, kind: Literal["table", "figure"], name: str) -> float:
         """Lambda of the main tables of the data set that a product shows."""
-        return self.study.part(dataset_of(needs)).luab_lambda
+        return self.study.part(find_product(kind, name).dataset).luab_lambda
 
     @property
     def gpus(self) -> int:
@@ -274,12 +278,12 @@ class Plan:
         return [str(layout.score(run, name)) for run, part in runs for name in part.benchmarks]
 
     def table_inputs(self, name: str) -> list[str]:
-        """Files that a table is made from."""
-        return self._inputs(TABLES[name])
+        """Files that a table waits for."""
+        return [str(path) for path in find_product("table", name).inputs(self.study).waits_for]
 
     def figure_inputs(self, name: str) -> list[str]:
-        """Files that a figure is made from."""
-        return self._inputs(FIGURES[name])
+        """Files that a figure waits for."""
+        return [str(path) for path in find_product("figure", name).inputs(self.study).waits_for]
 
     def report_inputs(self) -> list[str]:
         """Files that the report is made from, captions and the parts of its page among them."""
@@ -290,8 +294,11 @@ class Plan:
         captions += [CAPTIONS / f"figure_{name}.rst" for name in self.figures]
         runs = [path for run in self.study.runs() for path in (layout.run_json(run), layout.log_csv(run))]
         page = [_REPORT_PAGE / name for name in ("page.html", "page.css", "page.js")]
-        files = [*tables, *figures, *captions, *runs, layout.scores_csv(), card(layout.index()), DEVIATIONS, *page]
-        return [*map(str, files), self._card("imagenet_train")]
+        sections = [
+            path for product in products_of(self.study, "section") for path in product.inputs(self.study).waits_for
+        ]
+        files = [*tables, *figures, *captions, *runs, layout.scores_csv(), *sections, DEVIATIONS, *page]
+        return [str(file) for file in files]
 
     def tracking_inputs(self) -> list[str]:
         """Files that DVC's names, metrics and plots are made from."""
@@ -314,32 +321,6 @@ class Plan:
         files = [layout.report(), layout.dvc_file(), *figures, *tables, *cards]
         tags = [str(card(layout.index("coco_ab")))] if "coco" in self.study.parts else []
         return [*self.report_inputs(), *map(str, files), *tags]
-
-    def example_runs(self) -> tuple[Run, Run]:
-        """Baseline and LUAB of the first backbone and seed, shown side by side in cam_examples."""
-        runs = [run for run in self.study.runs() if run.dataset == DATASET]
-        baseline = next(run for run in runs if run.supervision == "none")
-        luab = Run(baseline.dataset, baseline.backbone, "click", self.study.luab_lambda, baseline.seed)
-        if luab not in runs:
-            raise ConfigError("cam_examples shows LUAB beside the baseline: `supervisions` must hold none and click.")
-        return baseline, luab
-
-    def _inputs(self, needs: Needs) -> list[str]:
-        layout, index = self.study.layout, str(card(self.study.layout.index()))
-        if needs in ("scores", "coco_scores"):
-            return [str(layout.scores_csv())]
-        tags = str(card(layout.index("coco_ab")))
-        statistics = [str(layout.table(name, "csv")) for name in STATISTICS]
-        if needs == "coco_tags":
-            return [tags, self._card("coco_train")]
-        if needs in ("coco_statistics", "coco_both"):
-            return statistics if needs == "coco_statistics" else [*statistics, index, tags]
-        if needs == "index":
-            return [index]
-        if needs == "images":
-            return [index, self._card("imagenet_train")]
-        suite = next(s.name for s in self.study.suites if "wsol_test" in self.test_sets(s.name))
-        return [*(str(layout.prediction_card(run, suite)) for run in self.example_runs()), self._card("wsol_test")]
 
     def _suite(self, name: str) -> list[str]:
         _, part = self.study.part_of_suite(name)

@@ -96,7 +96,7 @@ def artifact_name(run: Run) -> str:
 
 
 def write_dvc_file(
-    output: Path, models: Mapping[Run, Path], metrics: Iterable[Path], sweep: Path, curves: Path, label: str
+    output: Path, models: Mapping[Run, Path], metrics: Iterable[Path], sweep: Path | None, curves: Path, label: str
 ) -> None:
     """Writes results/dvc.yaml: artifacts, metrics and plots, with paths relative to its folder.
 
@@ -104,7 +104,7 @@ def write_dvc_file(
         output: The file.
         models: Runs of the headline, and their weights.
         metrics: Files of `write_metrics`.
-        sweep: CSV of the table lambda_sweep.
+        sweep: CSV of the table lambda_sweep; None if the study has no sweep.
         curves: File of `write_curves`.
         label: E.g. "demo world"; stands in each description.
 
@@ -119,17 +119,16 @@ def write_dvc_file(
             f"{', '.join(sorted({run.backbone for run in models}))}. Publish these backbones apart."
         )
     curves_y = str(curves.relative_to(folder))
-    plots: list[dict[str, Any]] = [
-        {
-            "lambda": {
-                "template": "luab_sweep",
-                "x": "lambda",
-                "y": {str(sweep.relative_to(folder)): "mean"},
-                "title": _titled("By the weight of the byproduct loss", label),
-                "y_label": "mean over seeds",
-            }
+    plots: list[dict[str, Any]] = []
+    if sweep is not None:
+        plot = {
+            "template": "luab_sweep",
+            "x": "lambda",
+            "y": {str(sweep.relative_to(folder)): "mean"},
+            "title": _titled("By the weight of the byproduct loss", label),
+            "y_label": "mean over seeds",
         }
-    ]
+        plots.append({"lambda": plot})
     plots += [
         {
             loss: {

@@ -16,7 +16,7 @@ from luab.benchmarks.imagenet import BENCHMARKS
 from luab.comparison.over_seeds import mean_std
 from luab.errors import ConfigError, DataError, did_you_mean
 from luab.files import file_sha256, read_fields, read_json
-from luab.render.products import TABLES, dataset_of
+from luab.render.products import find_product
 from luab.study.config import Study
 from luab.study.paths import Layout, Run, card
 from luab.training.checkpoint import read_card
@@ -68,8 +68,7 @@ def trace(study: Study, table: Path, cell: Sequence[str]) -> Link:
         DataError: The table, the scores or a card is missing or damaged.
     """
     path = table.with_suffix(".csv")
-    if path.stem not in TABLES:
-        raise ConfigError(f"{table}: expected a table of the study. {did_you_mean(path.stem, TABLES)}")
+    find_product("table", path.stem)
     try:
         numbers = pd.read_csv(path, keep_default_na=False)
     except (OSError, ValueError) as error:
@@ -129,7 +128,7 @@ def _equal(there: object, wanted: str) -> bool:
 
 
 def _score(study: Study, path: Path, row: Mapping[Hashable, Any]) -> Link:
-    layout, dataset = study.layout, dataset_of(TABLES[path.stem])
+    layout, dataset = study.layout, find_product("table", path.stem).dataset
     scores = read_scores(layout.scores_csv())
     here = scores["dataset"] == dataset
     for name in ("backbone", "supervision", "lambda", "benchmark", "metric", "group"):

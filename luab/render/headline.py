@@ -34,11 +34,12 @@ def print_headline(study: Study) -> None:
 
 
 def headline_sheets(study: Study) -> list[Sheet]:
-    """One sheet per data set and backbone, of text; none of a data set of which a table is missing."""
+    """One sheet per data set and backbone, of text; from the tables that exist."""
     sheets = []
     for dataset, part in study.parts.items():
         files = [study.layout.table(name, "csv") for name in _TABLES[dataset]]
-        if all(file.is_file() for file in files):
+        files = [file for file in files if file.is_file()]
+        if files:
             numbers = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
             sheets += [
                 _sheet(study, dataset, numbers[numbers["backbone"] == name], name) for name in part.backbone_names

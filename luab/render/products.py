@@ -1,45 +1,312 @@
-"""Names of all tables and figures and what each is made from; light, since every start of the workflow reads it."""
+"""Every table, figure and report section, and what each is made from.
 
-from typing import Literal
+The plan, the workflow and the command line read this one list. To add a product, add an entry here, a function of its
+name to `luab.render.tables` or `luab.render.figures.figures`, and a caption in workflow/report. The module is light,
+because every start of the workflow reads it; the drawing functions are imported when they are called.
+"""
 
-Needs = Literal["scores", "index", "images", "cams", "coco_scores", "coco_tags", "coco_statistics", "coco_both"]
-"""scores: results/scores.csv, its rows of ImageNet; coco_scores: of COCO. index: the byproduct index. images: it,
-the manifest of imagenet_train and its images. cams: wsol_test predictions of the baseline and of LUAB, the manifest of
-wsol_test and its images. coco_tags: the index of COCO-AB, the manifest of coco_train, its images and instances file.
-coco_statistics: the CSV files of the tables of byproducts of both data sets. coco_both: these, and both indexes."""
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-TABLES: dict[str, Needs] = {
-    "byproduct_statistics": "index",
-    "imagenet_main": "scores",
-    "background_robustness": "scores",
-    "lambda_sweep": "scores",
-    "localization": "scores",
-    "coco_statistics": "coco_tags",
-    "interfaces": "coco_statistics",
-    "coco_main": "coco_scores",
-    "coco_localization": "coco_scores",
-}
+from luab.errors import ConfigError, did_you_mean
+from luab.render import quantities as q
+from luab.study.config import Study, StudyPart
+from luab.study.paths import DATASET, Run, card
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from luab.render.tables import Table
+
+Kind = Literal["table", "figure", "section"]
 STATISTICS = ("byproduct_statistics", "coco_statistics")
-"""Tables of the byproducts, of ImageNet and of COCO, that the comparison of both interfaces reads."""
-
-FIGURES: dict[str, Needs] = {
-    "byproduct_samples": "images",
-    "click_density": "index",
-    "hover_time": "index",
-    "worker_spread": "index",
-    "lambda_sweep": "scores",
-    "robustness_gain": "scores",
-    "background_gap": "scores",
-    "corruption_severity": "scores",
-    "si_score_factors": "scores",
-    "cam_examples": "cams",
-    "coco_samples": "coco_tags",
-    "interfaces": "coco_both",
-    "coco_gain_by_size": "coco_scores",
-}
+"""Tables of the byproducts of ImageNet and of COCO; the comparison of the two interfaces reads both."""
 
 
-def dataset_of(needs: Needs) -> str:
-    """The data set whose part of the study a product shows."""
-    return "coco" if needs.startswith("coco_") else "imagenet"
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a product is drawn from; fields that it does not use keep their defaults.
+
+    Attributes:
+        scores: results/scores.csv.
+        index: Byproduct index of ImageNet-AB.
+        tags: Byproduct index of COCO-AB.
+        manifest: Manifest of the images shown.
+        images_of: Name of that manifest, from which the command line finds `images_root`.
+        images_root: Folder that the manifest's paths are relative to.
+        predictions: Predictions of the compared runs, by supervision, baseline first.
+        statistics: CSV files of the tables in `STATISTICS`.
+        published: config/published.csv.
+        headline_lambda: Lambda of the main tables.
+        label: Words in the caption, such as "demo world"; empty for the full study.
+        waits_for: Files that must exist first. A card stands for the large file beside it.
+    """
+
+    scores: Path | None = None
+    index: Path | None = None
+    tags: Path | None = None
+    manifest: Path | None = None
+    images_of: str | None = None
+    images_root: Path | None = None
+    predictions: tuple[tuple[str, Path], ...] = ()
+    statistics: tuple[Path, ...] = ()
+    published: Path | None = None
+    headline_lambda: float = 1.0
+    label: str = ""
+    waits_for: tuple[Path, ...] = ()
+
+
+Needs = Callable[[Study], Inputs | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """A table, a figure, or a section of the report.
+
+    Attributes:
+        kind: "table", "figure" or "section".
+        name: Stem of its files.
+        title: Heading for people.
+        dataset: Data set that it shows: "imagenet" or "coco".
+        requires: What a study must have for it, to complete the sentence "this product requires ...".
+        needs: Returns its inputs in a study, or None if the study lacks what it requires.
+        from_scores: Whether it shows scores, so that it has a protocol and a number of seeds.
+    """
+
+    kind: Kind
+    name: str
+    title: str
+    dataset: str
+    requires: str
+    needs: Needs
+    from_scores: bool = False
+
+    def inputs(self, study: Study) -> Inputs:
+        """The inputs in a study.
+
+        Raises:
+            ConfigError: The study lacks what the product requires.
+        """
+        inputs = self.needs(study)
+        if inputs is None:
+            raise ConfigError(f"The {self.kind} {self.name} is not part of this study: it requires {self.requires}.")
+        return inputs
+
+    def draw(self, inputs: Inputs) -> "Table | Figure":
+        """The table or figure, not yet written to a file.
+
+        Raises:
+            DataError: An input is missing, damaged or incomplete.
+        """
+        if self.kind == "table":
+            from luab.render.tables import TABLES
+
+            return TABLES[self.name](self, inputs)
+        from luab.render.figures.figures import FIGURES
+
+        return FIGURES[self.name](self, inputs)
+
+
+def find_product(kind: Kind, name: str) -> Product:
+    """The product of that kind and name.
+
+    Raises:
+        ConfigError: There is none; the message lists the closest names.
+    """
+    products = {product.name: product for product in PRODUCTS if product.kind == kind}
+    if name not in products:
+        raise ConfigError(f"There is no {kind} {name!r}. {did_you_mean(name, products)}")
+    return products[name]
+
+
+def products_of(study: Study, kind: Kind) -> list[Product]:
+    """The products of that kind which a study can draw, in the order of the list."""
+    return [product for product in PRODUCTS if product.kind == kind and product.needs(study) is not None]
+
+
+def left_out(study: Study) -> str:
+    """One line that names the tables, figures and sections a study cannot draw, and why; empty if it draws all."""
+    names: dict[str, list[str]] = {}
+    for product in PRODUCTS:
+        if product.needs(study) is None:
+            names.setdefault(product.requires, []).append(f"{product.kind} {product.name}")
+    reasons = [f"{', '.join(products)} (requires {requires})" for requires, products in names.items()]
+    return f"Left out: {'; '.join(reasons)}." if reasons else ""
+
+
+def compared_runs(study: Study) -> tuple[Run, Run] | None:
+    """Baseline and LUAB of ImageNet's first backbone and seed, shown side by side; None without both.
+
+    LUAB is the supervision "click" if the study has it, else the first one besides the baseline.
+    """
+    part = study.parts.get(DATASET)
+    supervisions = [name for name in part.supervisions if name != "none"] if part else []
+    if part is None or not supervisions:
+        return None
+    backbone, seed = part.backbone_names[0], study.seeds[0]
+    supervision = "click" if "click" in supervisions else supervisions[0]
+    return Run(DATASET, backbone, "none", 0.0, seed), Run(DATASET, backbone, supervision, part.luab_lambda, seed)
+
+
+def _scores(dataset: str, quantities: Iterable[q.Quantity], compared: bool = False, swept: bool = False) -> Needs:
+    """Needs of a product made from scores.
+
+    Args:
+        dataset: Data set whose scores it shows.
+        quantities: The study must score the benchmark of at least one of these.
+        compared: Whether it shows differences to the baseline, so that another supervision is required.
+        swept: Whether a supervision must be trained at several lambdas.
+    """
+    benchmarks = {quantity.benchmark for quantity in quantities}
+
+    def needs(study: Study) -> Inputs | None:
+        part = study.parts.get(dataset)
+        if part is None or benchmarks.isdisjoint(part.benchmarks):
+            return None
+        if (compared and set(part.supervisions) == {"none"}) or (swept and not _is_swept(part)):
+            return None
+        scores = study.layout.scores_csv()
+        return _inputs(study, dataset, scores=scores, published=study.paths.published, waits_for=(scores,))
+
+    return needs
+
+
+def _is_swept(part: StudyPart) -> bool:
+    return any(len(part.weights(backbone, name)) > 1 for backbone in part.backbone_names for name in part.supervisions)
+
+
+def _index(study: Study) -> Inputs | None:
+    if DATASET not in study.parts:
+        return None
+    index = study.layout.index()
+    return _inputs(study, DATASET, index=index, waits_for=(card(index),))
+
+
+def _images(study: Study) -> Inputs | None:
+    inputs = _index(study)
+    return _with_images(study, inputs, "imagenet_train") if inputs else None
+
+
+def _tags(study: Study) -> Inputs | None:
+    if "coco" not in study.parts:
+        return None
+    tags = study.layout.index("coco_ab")
+    return _with_images(study, _inputs(study, "coco", tags=tags, waits_for=(card(tags),)), "coco_train")
+
+
+def _statistics(study: Study) -> Inputs | None:
+    if not {DATASET, "coco"} <= study.parts.keys():
+        return None
+    tables = tuple(study.layout.table(name, "csv") for name in STATISTICS)
+    return _inputs(study, "coco", statistics=tables, waits_for=tables)
+
+
+def _statistics_and_indexes(study: Study) -> Inputs | None:
+    inputs = _statistics(study)
+    if inputs is None:
+        return None
+    index, tags = study.layout.index(), study.layout.index("coco_ab")
+    return dataclasses.replace(inputs, index=index, tags=tags, waits_for=(*inputs.waits_for, card(index), card(tags)))
+
+
+def _score_maps(study: Study) -> Inputs | None:
+    runs, part = compared_runs(study), study.parts.get(DATASET)
+    if runs is None or part is None or "wsol_test" not in part.benchmarks:
+        return None
+    suite = next(suite.name for suite in part.suites if "wsol_test" in suite.benchmarks)
+    predictions = tuple((run.supervision, study.layout.prediction_folder(run) / "wsol_test.parquet") for run in runs)
+    cards = tuple(study.layout.prediction_card(run, suite) for run in runs)
+    return _with_images(study, _inputs(study, DATASET, predictions=predictions, waits_for=cards), "wsol_test")
+
+
+def _inputs(study: Study, dataset: str, **fields: Any) -> Inputs:
+    return Inputs(headline_lambda=study.part(dataset).luab_lambda, label=study.label, **fields)
+
+
+def _with_images(study: Study, inputs: Inputs, manifest: str) -> Inputs:
+    path = study.layout.manifest(manifest)
+    return dataclasses.replace(inputs, manifest=path, images_of=manifest, waits_for=(*inputs.waits_for, card(path)))
+
+
+def _table(name: str, title: str, dataset: str, requires: str, needs: Needs, from_scores: bool = True) -> Product:
+    return Product("table", name, title, dataset, requires, needs, from_scores)
+
+
+def _figure(name: str, title: str, dataset: str, requires: str, needs: Needs, from_scores: bool = True) -> Product:
+    return Product("figure", name, title, dataset, requires, needs, from_scores)
+
+
+_IMAGENET, _COCO = "ImageNet (`backbones`)", "COCO (`coco`)"
+_COMPARED = "a supervision besides `none`"
+_SWEEP = "a supervision at several lambdas (`sweep`) and one of the benchmarks " + ", ".join(
+    x.benchmark for x in q.SWEPT
+)
+
+PRODUCTS: tuple[Product, ...] = (
+    _table(
+        "byproduct_statistics", "Annotation byproducts of ImageNet", DATASET, _IMAGENET, _index, from_scores=False
+    ),
+    _table(
+        "imagenet_main", "ImageNet-1k and distribution shifts", DATASET,
+        "a benchmark of ImageNet-1k or of a distribution shift", _scores(DATASET, q.MAIN),
+    ),
+    _table(
+        "background_robustness", "Backgrounds Challenge and SI-Score", DATASET,
+        "a benchmark in9, in9_challenge or siscore_*", _scores(DATASET, q.BACKGROUND),
+    ),
+    _table(
+        "lambda_sweep", "Weight of the byproduct loss", DATASET, _SWEEP, _scores(DATASET, q.SWEPT, swept=True),
+    ),
+    _table(
+        "localization", "Localisation", DATASET, "the benchmark wsol_test", _scores(DATASET, q.LOCALIZATION),
+    ),
+    _table("coco_statistics", "Annotation byproducts of COCO", "coco", _COCO, _tags, from_scores=False),
+    _table(
+        "interfaces", "Byproducts of browsing and of tagging", "coco", f"both {_IMAGENET} and {_COCO}", _statistics,
+        from_scores=False,
+    ),
+    _table(
+        "coco_main", "COCO 2014, multi-label classification", "coco", "a benchmark coco_val, coco_size or coco_context",
+        _scores("coco", q.COCO_MAIN),
+    ),
+    _table(
+        "coco_localization", "COCO 2014, localisation by class", "coco", "the benchmark coco_localization",
+        _scores("coco", q.COCO_LOCALIZATION),
+    ),
+    _figure("byproduct_samples", "Clicks and mouse traces", DATASET, _IMAGENET, _images, from_scores=False),
+    _figure("click_density", "Where people click", DATASET, _IMAGENET, _index, from_scores=False),
+    _figure("hover_time", "Time per image", DATASET, _IMAGENET, _index, from_scores=False),
+    _figure("worker_spread", "Images and time per worker", DATASET, _IMAGENET, _index, from_scores=False),
+    _figure(
+        "lambda_sweep", "Weight of the byproduct loss", DATASET, _SWEEP, _scores(DATASET, q.SWEPT, swept=True),
+    ),
+    _figure(
+        "robustness_gain", "Difference to the baseline", DATASET, f"{_COMPARED} and a benchmark of ImageNet",
+        _scores(DATASET, q.GAINS, compared=True),
+    ),
+    _figure("background_gap", "Background gap", DATASET, "the benchmark in9", _scores(DATASET, [q.BG_GAP])),
+    _figure(
+        "corruption_severity", "Accuracy by severity of the corruption", DATASET, "the benchmark imagenet_c",
+        _scores(DATASET, [q.MCE]),
+    ),
+    _figure(
+        "si_score_factors", "Accuracy by size, location and rotation", DATASET, "a benchmark siscore_*",
+        _scores(DATASET, q.SI_SCORE),
+    ),
+    _figure(
+        "cam_examples", "Score maps", DATASET, f"{_COMPARED} and the benchmark wsol_test", _score_maps,
+        from_scores=False,
+    ),
+    _figure("coco_samples", "Icons and mouse traces", "coco", _COCO, _tags, from_scores=False),
+    _figure(
+        "interfaces", "Browsing and tagging", "coco", f"both {_IMAGENET} and {_COCO}", _statistics_and_indexes,
+        from_scores=False,
+    ),
+    _figure(
+        "coco_gain_by_size", "Difference to the baseline by object size", "coco",
+        f"{_COMPARED} on COCO and the benchmark coco_size", _scores("coco", q.COCO_SIZES, compared=True),
+    ),
+    Product("section", "byproduct_browser", "Look at byproducts", DATASET, _IMAGENET, _images),
+)  # fmt: skip

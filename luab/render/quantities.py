@@ -43,12 +43,13 @@ class Quantity:
 
 
 VAL = Quantity("imagenet_val", "top1", "IN-1k")
+MCE = Quantity("imagenet_c", "mce", "C (mCE)", lower=True)
 MAIN = (
     VAL,
     Quantity("imagenet_v2", "top1", "V2"),
     Quantity("imagenet_real", "accuracy", "ReaL"),
     Quantity("imagenet_a", "accuracy", "A"),
-    Quantity("imagenet_c", "mce", "C (mCE)", lower=True),
+    MCE,
     Quantity("imagenet_o", "aupr", "O (AUPR)"),
     Quantity("imagenet_sketch", "top1", "Sketch"),
     Quantity("imagenet_r", "accuracy", "R"),

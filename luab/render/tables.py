@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from luab.errors import ConfigError, DataError
-from luab.render import products, style, summaries
 from luab.render import quantities as q
+from luab.render import style, summaries
+from luab.render.products import STATISTICS, Inputs, Product, find_product
 from luab.render.table_text import write_table
 
 BOLD = "\u0001"  # marks a bold cell until a format is chosen; a control character stands in no name
@@ -204,89 +205,87 @@ def swept_backbones(scores: pd.DataFrame) -> list[str]:
     return style.backbone_order(swept)
 
 
-TABLES: dict[str, Callable[..., Table]] = {
-    "byproduct_statistics": byproduct_statistics,
-    "imagenet_main": imagenet_main,
-    "background_robustness": background_robustness,
-    "lambda_sweep": lambda_sweep,
-    "localization": localization,
-    "coco_statistics": coco_statistics,
-    "interfaces": interfaces,
-    "coco_main": coco_main,
-    "coco_localization": coco_localization,
-}
-
-
-def render_table(
-    name: str,
-    csv: Path | str,
-    md: Path | str,
-    tex: Path | str,
-    scores: Path | None = None,
-    index: Path | None = None,
-    manifest: Path | None = None,
-    images_root: Path | None = None,
-    statistics: Sequence[Path] = (),
-    published: Path | None = None,
-    label: str = "",
-    headline_lambda: float = 1.0,
-) -> None:
+def render_table(name: str, csv: Path | str, md: Path | str, tex: Path | str, inputs: Inputs) -> None:
     """Makes one table and writes it in three formats.
 
     Args:
-        name: Key of `TABLES`; luab.render.products tells which of the following it needs.
+        name: Name of a table in `luab.render.products.PRODUCTS`, which also says which inputs it needs.
         csv: Raw numbers, fractions, one row per number.
         md: For people.
         tex: LaTeX; needs booktabs, threeparttable and graphicx.
-        scores: results/scores.csv, for tables that need "scores".
-        index: imagenet_ab.parquet, for tables that need "index"; coco_ab.parquet for those that need "coco_tags".
-        manifest: Manifest of coco_train, for tables that need "coco_tags".
-        images_root: The tree of COCO, which holds its instances files, for the same.
-        statistics: CSV files of registry.STATISTICS, for tables that need "coco_statistics".
-        published: config/published.csv; without it no published value is shown.
-        label: Words in the caption, e.g. "demo world".
-        headline_lambda: Lambda of the main tables.
+        inputs: Paths, label and headline lambda.
 
     Raises:
-        ConfigError: There is no such table.
-        DataError: An input is missing or has holes.
+        ConfigError: There is no such table, or an input was not given.
+        DataError: An input is missing or incomplete.
     """
-    if name not in TABLES:
-        raise ConfigError(f"There is no table {name!r}. Choose from: {', '.join(TABLES)}.")
-    needs = products.TABLES[name]
-    if needs == "index":
-        from luab.byproducts.imagenet_ab import read_index_pieces
-        from luab.byproducts.statistics.imagenet import COLUMNS
-        from luab.byproducts.statistics.imagenet import byproduct_statistics as byproduct_numbers
+    table = find_product("table", name).draw(inputs)
+    assert isinstance(table, Table)
+    write_table(table, csv, md, tex, inputs.label)
 
-        numbers = byproduct_numbers(read_index_pieces(required(index, name, "index"), COLUMNS))
-        table = TABLES[name](numbers)
-    elif needs == "coco_tags":
-        index, manifest, root = (
-            required(path, name, what)
-            for path, what in ((index, "index"), (manifest, "manifest"), (images_root, "images-root"))
-        )
-        table = TABLES[name](_tagging_numbers(index, manifest, root))
-    elif needs == "coco_statistics":
-        table = TABLES[name](*read_statistics(name, statistics))
-    else:
-        from luab.benchmarks.collect import read_scores
 
-        known = read_published(published) if published else _NOTHING_PUBLISHED
-        every = read_scores(required(scores, name, "scores"))
-        shown = every[every["dataset"] == products.dataset_of(needs)]
-        table = TABLES[name](shown, headline_lambda, known)
-    write_table(table, csv, md, tex, label)
+def _from_scores(draw: Callable[[pd.DataFrame, float, pd.DataFrame], Table]) -> Callable[[Product, Inputs], Table]:
+    def from_file(product: Product, inputs: Inputs) -> Table:
+        published = read_published(inputs.published) if inputs.published else _NOTHING_PUBLISHED
+        return draw(scores_of(product, inputs), inputs.headline_lambda, published)
+
+    return from_file
+
+
+def scores_of(product: Product, inputs: Inputs) -> pd.DataFrame:
+    """The rows of scores.csv about the product's data set.
+
+    Raises:
+        ConfigError: The scores were not given.
+        DataError: They are missing or damaged.
+    """
+    from luab.benchmarks.collect import read_scores
+
+    scores = read_scores(required(inputs.scores, product.name, "scores"))
+    return scores[scores["dataset"] == product.dataset]
+
+
+def _from_index(product: Product, inputs: Inputs) -> Table:
+    from luab.byproducts.imagenet_ab import read_index_pieces
+    from luab.byproducts.statistics.imagenet import COLUMNS
+    from luab.byproducts.statistics.imagenet import byproduct_statistics as numbers
+
+    index = required(inputs.index, product.name, "index")
+    return byproduct_statistics(numbers(read_index_pieces(index, COLUMNS)))
+
+
+def _from_tags(product: Product, inputs: Inputs) -> Table:
+    paths = {"tags": inputs.tags, "manifest": inputs.manifest, "images_root": inputs.images_root}
+    tags, manifest, root = (required(path, product.name, what) for what, path in paths.items())
+    return coco_statistics(_tagging_numbers(tags, manifest, root))
+
+
+def _from_statistics(product: Product, inputs: Inputs) -> Table:
+    return interfaces(*read_statistics(product.name, inputs.statistics))
+
+
+TABLES: dict[str, Callable[[Product, Inputs], Table]] = {
+    "byproduct_statistics": _from_index,
+    "imagenet_main": _from_scores(imagenet_main),
+    "background_robustness": _from_scores(background_robustness),
+    "lambda_sweep": _from_scores(lambda_sweep),
+    "localization": _from_scores(localization),
+    "coco_statistics": _from_tags,
+    "interfaces": _from_statistics,
+    "coco_main": _from_scores(coco_main),
+    "coco_localization": _from_scores(coco_localization),
+}
+"""Drawing functions, by the name of the product."""
 
 
 def required(path: Path | None, name: str, what: str) -> Path:
-    """An input that a table or figure cannot do without.
+    """An input that a product cannot be drawn without.
 
     Raises:
         ConfigError: It was not given.
     """
     if path is None:
-        raise ConfigError(f"{name}: expected the input `{what}`, found none. Pass --{what} with its path.")
+        raise ConfigError(f"{name}: the input `{what}` is missing. Pass Inputs({what}=...) with its path.")
     return path
 
 
@@ -297,9 +296,9 @@ def read_statistics(name: str, paths: Sequence[Path]) -> list[pd.DataFrame]:
         ConfigError: Not both were given.
         DataError: A file is missing or has other columns.
     """
-    if len(paths) != len(products.STATISTICS):
+    if len(paths) != len(STATISTICS):
         raise ConfigError(
-            f"{name}: expected the CSV files of the tables {' and '.join(products.STATISTICS)}, found {len(paths)}."
+            f"{name}: expected the CSV files of the tables {' and '.join(STATISTICS)}, found {len(paths)}."
         )
     return [_read_statistics(path) for path in paths]
 

@@ -79,9 +79,9 @@ class Backbone(Closed):
 class Sweep(Closed):
     """The lambda grid: which supervisions are swept on which backbones."""
 
-    backbones: list[Name] = Field(description="Names from `backbones` that get the whole grid.")
-    supervisions: list[Name] = Field(description="Swept supervisions; the rest use `luab_lambda`.")
-    lambdas: list[Positive] = Field(description="Weights of the byproduct loss; 0 is the baseline.")
+    backbones: list[Name] = Field([], description="Names from `backbones` that get the whole grid.")
+    supervisions: list[Name] = Field([], description="Swept supervisions; the rest use `luab_lambda`.")
+    lambdas: list[Positive] = Field([], description="Weights of the byproduct loss; 0 is the baseline.")
 
 
 class Suite(Closed):
@@ -201,8 +201,15 @@ class StudyPart(Closed):
     backbones: list[Backbone] = Field(min_length=1, description="Architectures, with recipe and speed.")
     supervisions: list[Any] = Field(min_length=1, description="none = baseline, random = control, click = LUAB.")
     luab_lambda: Positive = Field(1.0, description="Lambda of the main tables.")
-    sweep: Sweep = Field(description="The lambda grid.")
+    sweep: Sweep = Field(
+        Sweep.model_validate({}), description="The lambda grid; leave it out, or set it to null, to train no sweep."
+    )
     suites: list[Suite] = Field(min_length=1, description="Benchmarks, by predict job.")
+
+    @field_validator("sweep", mode="before")
+    @classmethod
+    def _null_is_no_sweep(cls, sweep: Any) -> Any:
+        return {} if sweep is None else sweep  # an overlay cannot delete a key, but it can set it to null
 
     def backbone(self, name: str) -> Backbone:
         """The entry of a backbone by name.
@@ -254,6 +261,10 @@ class Study(StudyPart):
     """
 
     label: str = Field("", description="Words printed on every table and figure; empty for the real study.")
+    backbones: list[Backbone] = Field(
+        description="Architectures, with recipe and speed; an empty list leaves ImageNet out."
+    )
+    suites: list[Suite] = Field(description="Benchmarks, by predict job.")
     supervisions: list[Supervision] = Field(
         min_length=1, description="none = baseline, random = control, click = LUAB."
     )
@@ -285,8 +296,8 @@ class Study(StudyPart):
 
     @property
     def parts(self) -> dict[str, StudyPart]:
-        """What is done on each data set, ImageNet first."""
-        return {DATASET: self} | ({"coco": self.coco} if self.coco else {})
+        """What is trained and measured, by data set, ImageNet first; data sets that the study leaves out are absent."""
+        return ({DATASET: self} if self.backbones else {}) | ({"coco": self.coco} if self.coco else {})
 
     def part(self, dataset: str) -> StudyPart:
         """What is done on one data set.
@@ -429,6 +440,10 @@ def _sections() -> list[tuple[str, type[BaseModel]]]:
 
 
 def _disagreements(study: Study, recipes: Sequence[str]) -> Iterator[str]:
+    if not study.parts:
+        yield "backbones: the study trains nothing; list at least one backbone here or in `coco.backbones`."
+    if study.backbones and not study.suites:
+        yield "suites: at least one suite is required to score the trainings on ImageNet."
     for dataset, part in study.parts.items():
         at = "" if dataset == DATASET else f"{dataset}."
         yield from (f"{at}{mistake}" for mistake in _wrong_names(part, study, recipes))
@@ -486,8 +501,8 @@ def _unfit_for_coco(study: Study, coco: Coco) -> Iterator[str]:
                 yield f"recipes.{backbone.recipe}.{key}: of images with several labels there is none; set it to 0."
         if recipe.initial == "imagenet" and backbone.name not in study.backbone_names:
             yield (
-                f"coco.backbones[{i}]: {backbone.recipe} begins with ImageNet weights of {backbone.name}, which is not "
-                f"in `backbones`. {did_you_mean(backbone.name, study.backbone_names)}"
+                f"coco.backbones[{i}]: {backbone.recipe} begins with the ImageNet baseline of {backbone.name}, which "
+                f"is not in `backbones`. Add it there, or set `initial` in the recipe to timm or random."
             )
     for i, backbone in enumerate(study.backbones):
         if (recipe := study.recipes.get(backbone.recipe)) and recipe.initial == "imagenet":

@@ -9,7 +9,7 @@ import pytest
 
 from luab.errors import ConfigError
 from luab.planning.plan import Plan, keep_config, lock_hint, prepare_jobs
-from luab.render.products import FIGURES, TABLES
+from luab.render.products import PRODUCTS, compared_runs, find_product
 from luab.study.config import Study, load_study, parse_study
 from luab.study.paths import Run
 
@@ -94,13 +94,12 @@ def test_an_unknown_benchmark_is_refused(planned: Any) -> None:
 
 def test_figures_and_tables_know_their_inputs(planned: Any) -> None:
     plan = planned()
-    assert plan.tables == list(TABLES) and plan.figures == list(FIGURES)
-    for name, needs in FIGURES.items():
-        inputs = plan.figure_inputs(name)
-        if needs == "scores":
-            assert inputs == ["results/scores.csv"]
-        if needs == "index":
-            assert inputs == ["data/byproducts/imagenet_ab.json"]
+    assert [*plan.tables, *plan.figures] == [product.name for product in PRODUCTS if product.kind != "section"]
+    for name in plan.figures:
+        if find_product("figure", name).from_scores:
+            assert plan.figure_inputs(name) == ["results/scores.csv"]
+    for name in ("click_density", "hover_time", "worker_spread"):
+        assert plan.figure_inputs(name) == ["data/byproducts/imagenet_ab.json"]
     statistics = ["results/tables/byproduct_statistics.csv", "results/tables/coco_statistics.csv"]
     indexes = ["data/byproducts/imagenet_ab.json", "data/byproducts/coco_ab.json"]
     tagged = ["data/byproducts/coco_ab.json", "data/manifests/coco_train.json"]
@@ -123,11 +122,12 @@ def test_without_coco_nothing_of_it_is_shown(planned: Any) -> None:
     assert {"byproduct_statistics", "byproduct_samples", "robustness_gain"} <= shown
 
 
-def test_examples_need_the_method_beside_the_baseline(planned: Any, full: Study) -> None:
-    sweep = full.sweep.model_dump() | {"supervisions": []}
-    plan = planned(supervisions=["none", "random"], sweep=sweep)
-    with pytest.raises(ConfigError, match="none and click"):
-        plan.example_runs()
+def test_score_maps_compare_the_baseline_with_luab_or_the_first_other_supervision(planned: Any) -> None:
+    baseline, luab = Run("imagenet", "resnet18", "none", 0.0, 0), Run("imagenet", "resnet18", "click", 1.0, 0)
+    assert compared_runs(planned().study) == (baseline, luab)
+    plan = planned(supervisions=["none", "random"], sweep=None)
+    assert compared_runs(plan.study) == (baseline, Run("imagenet", "resnet18", "random", 1.0, 0))
+    assert compared_runs(planned(supervisions=["none"], sweep=None).study) is None
 
 
 def test_a_training_may_take_half_again_as_long(planned: Any) -> None:

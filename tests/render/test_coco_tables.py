@@ -16,6 +16,7 @@ from luab.byproducts.icons import IconPath
 from luab.data.manifests.manifest import INSTANCES_SCHEMA
 from luab.render import tables
 from luab.render.figures import figures
+from luab.render.products import Inputs
 
 pytest.importorskip("pycocotools")
 
@@ -85,8 +86,8 @@ def files(tmp_path: Path) -> Path:
 
 def test_tags_against_boxes_and_masks_by_hand(files: Path) -> None:
     out = [files / f"coco_statistics.{suffix}" for suffix in ("csv", "md", "tex")]
-    sources = {"index": files / "coco_ab.parquet", "manifest": files / "coco_train.parquet", "images_root": files}
-    tables.render_table("coco_statistics", *out, label="demo world", **sources)
+    sources = {"tags": files / "coco_ab.parquet", "manifest": files / "coco_train.parquet", "images_root": files}
+    tables.render_table("coco_statistics", *out, Inputs(label="demo world", **sources))
     found = pd.read_csv(out[0]).set_index("statistic")
     value, n = found["value"], found["n"]
     # Image 1: person (.25, .5) in its box and on its mask, bicycle at the same place in neither. Image 2: its bicycle.

@@ -21,6 +21,7 @@ from luab.errors import ConfigError, DataError
 from luab.render import quantities, summaries
 from luab.render.figures import coco, figures
 from luab.render.figures.coco import InterfaceSample, TagSample
+from luab.render.products import Inputs, find_product
 
 COLUMNS = [
     *("dataset", "backbone", "supervision", "lambda", "seed"),
@@ -169,13 +170,18 @@ def draw(name: str, world: Path, pdf: Path) -> None:
     figures.render_figure(
         name,
         pdf,
-        scores=world / "scores.csv",
-        index=world / "index.parquet",
-        manifest=world / "manifest.parquet",
-        images_root=world,
-        tags=world / "tags.parquet",
-        statistics=[world / "browsing.csv", world / "tagging.csv"],
-        label="demo world",
+        Inputs(
+            scores=world / "scores.csv",
+            index=world / "index.parquet",
+            manifest=world / "manifest.parquet",
+            images_root=world,
+            tags=world / "tags.parquet",
+            statistics=(
+                world / "browsing.csv",
+                world / "tagging.csv",
+            ),
+            label="demo world",
+        ),
     )
 
 
@@ -191,17 +197,17 @@ def test_figure_from_files_is_valid_and_repeats_itself(name: str, world: Path, t
 
 
 def test_samples_need_a_drag_a_trace_and_an_image(world: Path) -> None:
-    inputs = figures.Inputs(manifest=world / "manifest.parquet", images_root=world, tags=world / "tags.parquet")
-    figure = figures.FIGURES["coco_samples"]("coco_samples", inputs, "")
+    inputs = Inputs(manifest=world / "manifest.parquet", images_root=world, tags=world / "tags.parquet")
+    figure = find_product("figure", "coco_samples").draw(inputs)
     assert [axes.get_title() for axes in figure.axes[:2]] == ["train2014, 1", "train2014, 2"]
     assert "among the 2 of 5" in texts(figure)
 
 
 def test_missing_inputs_are_told(world: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--tags"):
-        figures.render_figure("coco_samples", tmp_path / "f.pdf")
+    with pytest.raises(ConfigError, match="input `tags`"):
+        figures.render_figure("coco_samples", tmp_path / "f.pdf", Inputs())
     with pytest.raises(ConfigError, match="found 0"):
-        figures.render_figure("interfaces", tmp_path / "f.pdf", tags=world / "tags.parquet")
+        figures.render_figure("interfaces", tmp_path / "f.pdf", Inputs(tags=world / "tags.parquet"))
 
 
 # ---- both interfaces ------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from PIL import Image
 from luab.byproducts.imagenet_ab import SCHEMA
 from luab.errors import DataError
 from luab.render import style, table_text, tables
+from luab.render.products import Inputs
 from luab.render.report import curves as report_curves
 from luab.render.report import report, samples
 from luab.study.paths import Run
@@ -87,9 +88,7 @@ def sources(folder: Path, text: str = "plain") -> report.Sources:
         captions=folder,
         runs={run: folder / run.folder for run in RUNS},
         scores=folder / "scores.csv",
-        index=index,
-        manifest=manifest,
-        images_root=root,
+        browser=Inputs(index=index, manifest=manifest, images_root=root),
         class_names={WNIDS[0]: "tench", WNIDS[1]: text},
         deviations=deviations,
     )

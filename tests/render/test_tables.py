@@ -7,7 +7,8 @@ import pytest
 
 from luab.benchmarks.imagenet import BENCHMARKS
 from luab.errors import ConfigError, DataError
-from luab.render import products, quantities, tables
+from luab.render import quantities, tables
+from luab.render.products import PRODUCTS, Inputs
 from luab.render.table_text import escape, latex, markdown
 
 COLUMNS = [
@@ -164,7 +165,7 @@ def test_render_writes_three_files_and_repeats_itself(tmp_path: Path) -> None:
     scores_of().to_csv(scores, index=False)
     first, second = ([tmp_path / f"{i}.{kind}" for kind in ("csv", "md", "tex")] for i in range(2))
     for csv, md, tex in (first, second):
-        tables.render_table("imagenet_main", csv, md, tex, scores=scores, label="demo world")
+        tables.render_table("imagenet_main", csv, md, tex, Inputs(scores=scores, label="demo world"))
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
     raw = pd.read_csv(first[0]).set_index("supervision")
     assert raw.loc["click", "mean"] == pytest.approx(0.74) and raw.loc["click", "low"] == pytest.approx(
@@ -175,10 +176,10 @@ def test_render_writes_three_files_and_repeats_itself(tmp_path: Path) -> None:
 
 def test_unknown_table_and_missing_input_are_told(tmp_path: Path) -> None:
     out = [tmp_path / kind for kind in ("csv", "md", "tex")]
-    with pytest.raises(ConfigError, match="Choose from: byproduct_statistics"):
-        tables.render_table("imagenet_mian", *out)
+    with pytest.raises(ConfigError, match=r"There is no table 'imagenet_mian'\. Did you mean imagenet_main"):
+        tables.render_table("imagenet_mian", *out, Inputs())
     with pytest.raises(ConfigError, match="input `scores`"):
-        tables.render_table("imagenet_main", *out)
+        tables.render_table("imagenet_main", *out, Inputs())
 
 
 def test_byproduct_statistics_always_tell_n() -> None:
@@ -204,7 +205,7 @@ def test_directions_and_names_agree_with_the_benchmarks() -> None:
         benchmark = BENCHMARKS[quantity.benchmark]
         if quantity.metric == benchmark.headline:
             assert quantity.lower == (benchmark.better == "lower"), quantity
-    assert list(tables.TABLES) == list(products.TABLES)
+    assert list(tables.TABLES) == [product.name for product in PRODUCTS if product.kind == "table"]
 
 
 def interface_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -243,22 +244,22 @@ def test_interfaces_are_made_from_the_files_of_both_tables(tmp_path: Path) -> No
     for path, table in zip(paths, interface_tables(), strict=True):
         table.to_csv(path, index=False)
     out = [tmp_path / f"interfaces.{suffix}" for suffix in ("csv", "md", "tex")]
-    tables.render_table("interfaces", *out, statistics=paths, label="demo world")
+    tables.render_table("interfaces", *out, Inputs(statistics=tuple(paths), label="demo world"))
     assert "| Points on a mask of their class | – | 5.0 % (n = 150) |" in out[1].read_text()
     assert out[1].read_text().startswith("**Byproducts of browsing and of tagging (demo world)**")
     with pytest.raises(ConfigError, match="byproduct_statistics and coco_statistics, found 1"):
-        tables.render_table("interfaces", *out, statistics=paths[:1])
+        tables.render_table("interfaces", *out, Inputs(statistics=tuple(paths[:1])))
     paths[1].write_text("statistic,value\n")
     with pytest.raises(DataError, match=r"tagging\.csv: expected the columns statistic, value, unit, n"):
-        tables.render_table("interfaces", *out, statistics=paths)
+        tables.render_table("interfaces", *out, Inputs(statistics=tuple(paths)))
     paths[1].unlink()
     with pytest.raises(DataError, match=r"tagging\.csv: expected statistics"):
-        tables.render_table("interfaces", *out, statistics=paths)
+        tables.render_table("interfaces", *out, Inputs(statistics=tuple(paths)))
 
 
 def test_statistics_of_coco_need_index_manifest_and_tree(tmp_path: Path) -> None:
     out = [tmp_path / f"t.{suffix}" for suffix in ("csv", "md", "tex")]
-    with pytest.raises(ConfigError, match="--manifest"):
-        tables.render_table("coco_statistics", *out, index=tmp_path / "coco_ab.parquet")
+    with pytest.raises(ConfigError, match="input `manifest`"):
+        tables.render_table("coco_statistics", *out, Inputs(tags=tmp_path / "coco_ab.parquet"))
     with pytest.raises(DataError, match="coco statistics: expected at least one"):
         tables.coco_statistics(pd.DataFrame(columns=["statistic", "value", "unit", "n"]))

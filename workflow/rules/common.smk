@@ -32,7 +32,7 @@ luab_plan.prepare_jobs(STUDY, checkout=Path(workflow.basedir))
 
 
 # Part of a job's shell command: nothing here means anything to a shell.
-BELOW_DATASET = r"[A-Za-z0-9_][A-Za-z0-9_.]*/[a-z_]+-[0-9][0-9.e+-]*/seed[0-9]+"
+BELOW_DATASET = r"[A-Za-z0-9_][A-Za-z0-9_.]*/[a-z0-9_]+-[0-9][0-9.e+-]*/seed[0-9]+"
 
 
 wildcard_constraints:
@@ -41,7 +41,7 @@ wildcard_constraints:
     byproducts=r"imagenet_ab|coco_ab",
     taught=r"imagenet|coco",
     archive=r"[A-Za-z0-9][A-Za-z0-9._-]*",
-    supervision=r"[a-z_]+",
+    supervision=r"[a-z0-9_]+",
     name=r"[a-z0-9_]+",
 
 

@@ -1,6 +1,5 @@
 # From scores.csv (and, for pictures of images, from the index or from predictions) to what people look at.
 # One rule per table and figure, since a caption belongs to a rule.
-from luab.render.products import FIGURES as FIGURES_NEED, TABLES as TABLES_NEED
 
 for name in PLAN.tables:
 
@@ -27,7 +26,7 @@ for name in PLAN.tables:
         params:
             name=name,
             label=STUDY.label,
-            headline=PLAN.headline_lambda(TABLES_NEED[name]),
+            headline=PLAN.headline_lambda("table", name),
             code=CODE("luab.render.tables"),
         shell:
             "python -m luab render table {params.name} > {log} 2>&1"
@@ -56,7 +55,7 @@ for name in PLAN.figures:
         params:
             name=name,
             label=STUDY.label,
-            headline=PLAN.headline_lambda(FIGURES_NEED[name]),
+            headline=PLAN.headline_lambda("figure", name),
             code=CODE("luab.render.figures.figures"),
         shell:
             "python -m luab render figure {params.name} > {log} 2>&1"

@@ -296,10 +296,10 @@ def coco_gain_by_size(scores: pd.DataFrame, headline_lambda: float, label: str =
     )
     note = (
         f"λ = {headline_lambda:g}. Above: {summaries.spread_text(summary)}. Below: difference to the baseline, "
-        f"seed against the same seed; {intervals}; hollow: the interval holds 0 or there is none. Size: of the class's largest "
-        f"object in the image, by the area of its mask (below 32², below 96², more).{context} n: positives, each part "
-        "against the same negatives; sizes over the classes that have all of those shown, contexts over those with "
-        "both."
+        f"seed against the same seed; {intervals}; hollow: the interval holds 0 or there is none. Size: "
+        "of the class's largest object in the image, by the area of its mask (below 32², below 96², more)."
+        f"{context} n: positives, each part against the same negatives; sizes over the classes that have all of those "
+        "shown, contexts over those with both."
     )
     return style.finish(figure, note, label)
 

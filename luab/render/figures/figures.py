@@ -1,6 +1,5 @@
 """Figures by name: reads what each needs, draws it, and writes PDF and PNG."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from luab.errors import ConfigError, DataError
-from luab.render import products, style, summaries
+from luab.render import style, summaries
 from luab.render.figures import byproducts, coco, factors, localization
 from luab.render.figures import scores as figures_scores
-from luab.render.tables import read_statistics, required
+from luab.render.products import Inputs, Product, find_product
+from luab.render.tables import read_statistics, required, scores_of
 
 Array = npt.NDArray[Any]
 SAMPLES = 8  # images in the figure of byproducts
@@ -26,101 +26,61 @@ _TUNING = 500  # images on which the figure's threshold is chosen
 _CAM_COLUMNS = ["image_id", "cam", "cam_h", "cam_w", "width", "height", "boxes", "point_x", "point_y"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """Paths that figures read; None where the caller has none. See `render_figure`."""
-
-    scores: Path | None = None
-    index: Path | None = None
-    manifest: Path | None = None
-    images_root: Path | None = None
-    runs: tuple[Path, ...] = ()
-    tags: Path | None = None
-    statistics: tuple[Path, ...] = ()
-    headline_lambda: float = 1.0
-
-
-def render_figure(
-    name: str,
-    output_pdf: Path | str,
-    *,
-    scores: Path | None = None,
-    index: Path | None = None,
-    manifest: Path | None = None,
-    images_root: Path | None = None,
-    runs: Sequence[Path] = (),
-    tags: Path | None = None,
-    statistics: Sequence[Path] = (),
-    label: str = "",
-    headline_lambda: float = 1.0,
-) -> None:
+def render_figure(name: str, output_pdf: Path | str, inputs: Inputs) -> None:
     """Draws one figure and writes `output_pdf` and the PNG beside it.
 
     Args:
-        name: Key of `FIGURES`; luab.render.products tells which of the following it needs.
-        output_pdf: E.g. results/figures/lambda_sweep.pdf.
-        scores: results/scores.csv.
-        index: data/byproducts/imagenet_ab.parquet.
-        manifest: Manifest (Parquet) that gives an image's path.
-        images_root: What the manifest's paths are relative to.
-        runs: predictions/wsol_test.parquet of the baseline, then of LUAB.
-        tags: data/byproducts/coco_ab.parquet.
-        statistics: CSV files of registry.STATISTICS.
-        label: Words at the bottom right, e.g. "demo world".
-        headline_lambda: Lambda of the main results.
+        name: Name of a figure in `luab.render.products.PRODUCTS`, which also says which inputs it needs.
+        output_pdf: For example results/figures/lambda_sweep.pdf.
+        inputs: Paths, label and headline lambda.
 
     Raises:
-        ConfigError: There is no such figure, or an input it needs was not given.
-        DataError: An input is missing, damaged or has holes.
+        ConfigError: There is no such figure, or an input was not given.
+        DataError: An input is missing, damaged or incomplete.
     """
-    if name not in FIGURES:
-        raise ConfigError(f"There is no figure {name!r}. Choose from: {', '.join(FIGURES)}.")
-    inputs = Inputs(scores, index, manifest, images_root, tuple(runs), tags, tuple(statistics), headline_lambda)
-    style.save(FIGURES[name](name, inputs, label), output_pdf)
+    figure = find_product("figure", name).draw(inputs)
+    assert isinstance(figure, Figure)
+    style.save(figure, output_pdf)
 
 
-def _from_scores(draw: Callable[..., Figure]) -> Callable[[str, Inputs, str], Figure]:
-    def from_file(name: str, inputs: Inputs, label: str) -> Figure:
-        from luab.benchmarks.collect import read_scores
-
-        every = read_scores(required(inputs.scores, name, "scores"))
-        shown = every[every["dataset"] == products.dataset_of(products.FIGURES[name])]
-        return draw(shown, inputs.headline_lambda, label)
+def _from_scores(draw: Callable[..., Figure]) -> Callable[[Product, Inputs], Figure]:
+    def from_file(product: Product, inputs: Inputs) -> Figure:
+        return draw(scores_of(product, inputs), inputs.headline_lambda, inputs.label)
 
     return from_file
 
 
-def _draw_click_density(name: str, inputs: Inputs, label: str) -> Figure:
+def _draw_click_density(product: Product, inputs: Inputs) -> Figure:
     from luab.byproducts.statistics.imagenet import click_points
 
-    table = _read_index(required(inputs.index, name, "index"), ["selected", "click_xy"])
-    return byproducts.click_density(click_points(table).xy, label)
+    table = _read_index(required(inputs.index, product.name, "index"), ["selected", "click_xy"])
+    return byproducts.click_density(click_points(table).xy, inputs.label)
 
 
-def _draw_hover_time(name: str, inputs: Inputs, label: str) -> Figure:
-    table = _read_index(required(inputs.index, name, "index"), ["estimate_time_ms"])
-    return byproducts.hover_time(_flat(table["estimate_time_ms"]), label)
+def _draw_hover_time(product: Product, inputs: Inputs) -> Figure:
+    table = _read_index(required(inputs.index, product.name, "index"), ["estimate_time_ms"])
+    return byproducts.hover_time(_flat(table["estimate_time_ms"]), inputs.label)
 
 
-def _draw_worker_spread(name: str, inputs: Inputs, label: str) -> Figure:
+def _draw_worker_spread(product: Product, inputs: Inputs) -> Figure:
     from luab.byproducts.imagenet_ab import read_index_pieces
     from luab.byproducts.statistics.imagenet import WORKER_COLUMNS, per_worker
 
-    pieces = read_index_pieces(required(inputs.index, name, "index"), WORKER_COLUMNS)
-    return byproducts.worker_spread(*per_worker(pieces), label)
+    pieces = read_index_pieces(required(inputs.index, product.name, "index"), WORKER_COLUMNS)
+    return byproducts.worker_spread(*per_worker(pieces), inputs.label)
 
 
-def _draw_byproduct_samples(name: str, inputs: Inputs, label: str) -> Figure:
+def _draw_byproduct_samples(product: Product, inputs: Inputs) -> Figure:
     columns = ["image_id", "boxes", "width", "height", "click_xy", "trace_xy", "trace_time_ms"]
-    index = required(inputs.index, name, "index")
-    paths = manifest_paths(required(inputs.manifest, name, "manifest"))
-    root = required(inputs.images_root, name, "images-root")
+    index = required(inputs.index, product.name, "index")
+    paths = manifest_paths(required(inputs.manifest, product.name, "manifest"))
+    root = required(inputs.images_root, product.name, "images_root")
     table = _read_index(index, ["image_id", "annotators"])
     annotated = table.filter(pa.compute.greater(table["annotators"], 0))
     rows = rows_of(index, columns, [row["image_id"] for row in _spread_rows(annotated, 64 * SAMPLES)])
     usable = [row for row in rows if row["image_id"] in paths and traced(row)]
     chosen = [usable[place] for place in _places(len(usable), SAMPLES)]
-    return byproducts.byproduct_samples([_sample(row, root / paths[row["image_id"]]) for row in chosen], label)
+    return byproducts.byproduct_samples([_sample(row, root / paths[row["image_id"]]) for row in chosen], inputs.label)
 
 
 def rows_of(index: Path, columns: list[str], image_ids: list[str]) -> list[dict[str, Any]]:
@@ -154,20 +114,20 @@ def _sample(row: dict[str, Any], path: Path) -> byproducts.ByproductSample:
     )
 
 
-def _draw_coco_samples(name: str, inputs: Inputs, label: str) -> Figure:
+def _draw_coco_samples(product: Product, inputs: Inputs) -> Figure:
     from luab.byproducts.coco_ab import read_index
     from luab.byproducts.icons import TAG_COLUMNS, last_records
 
     columns = [*TAG_COLUMNS, "trace_xy", "trace_time_ms"]
-    table = last_records(read_index(required(inputs.tags, name, "tags"), columns))
-    paths = manifest_paths(required(inputs.manifest, name, "manifest"))
-    root = required(inputs.images_root, name, "images-root")
+    table = last_records(read_index(required(inputs.tags, product.name, "tags"), columns))
+    paths = manifest_paths(required(inputs.manifest, product.name, "manifest"))
+    root = required(inputs.images_root, product.name, "images_root")
     traced = pa.compute.greater_equal(pa.compute.list_value_length(table["trace_time_ms"]), _MIN_TRACE)
     loaded = pa.compute.greater(table["width"], 0)
     dragged = pa.array(_dragged(table.select(TAG_COLUMNS), paths), pa.bool_())
     usable = table.filter(pa.compute.and_(pa.compute.and_(traced, loaded), dragged))
     samples = [_tag_sample(row, root, paths) for row in _spread_rows(usable, SAMPLES)]
-    return coco.coco_samples(samples, usable.num_rows, table.num_rows, label)
+    return coco.coco_samples(samples, usable.num_rows, table.num_rows, inputs.label)
 
 
 def _dragged(table: pa.Table, paths: dict[str, str]) -> list[bool]:
@@ -200,33 +160,34 @@ def _tag_sample(record: dict[str, Any], root: Path, paths: dict[str, str]) -> co
     )
 
 
-def _draw_interfaces(name: str, inputs: Inputs, label: str) -> Figure:
+def _draw_interfaces(product: Product, inputs: Inputs) -> Figure:
     from luab.byproducts.coco_ab import read_index
     from luab.byproducts.icons import last_records
     from luab.byproducts.statistics.imagenet import click_points, selected_times_ms
     from luab.data.supervisions.coco import Sources, click
 
-    numbers = summaries.interface_numbers(*read_statistics(name, inputs.statistics))
-    tags = required(inputs.tags, name, "tags")
-    clicks = _read_index(required(inputs.index, name, "index"), ["selected", "click_xy", "estimate_time_ms"])
+    numbers = summaries.interface_numbers(*read_statistics(product.name, inputs.statistics))
+    tags = required(inputs.tags, product.name, "tags")
+    clicks = _read_index(required(inputs.index, product.name, "index"), ["selected", "click_xy", "estimate_time_ms"])
     pages = last_records(read_index(tags, ["image_id", "time_spent_ms"]))["time_spent_ms"].drop_null().to_numpy()
     points = list(click(Sources(tags, tags, seed=0)).points.values())
     samples = {
         "browsing": coco.InterfaceSample(selected_times_ms(clicks), click_points(clicks).xy),
         "tagging": coco.InterfaceSample(pages[pages > 0], np.array(points, dtype=float).reshape(-1, 2)),
     }
-    return coco.interfaces(numbers, samples, label)
+    return coco.interfaces(numbers, samples, inputs.label)
 
 
-def _draw_cam_examples(name: str, inputs: Inputs, label: str) -> Figure:
-    if len(inputs.runs) != 2:
+def _draw_cam_examples(product: Product, inputs: Inputs) -> Figure:
+    if len(inputs.predictions) != 2:
         raise ConfigError(
-            f"{name}: expected two prediction files, the baseline's and LUAB's; found {len(inputs.runs)}. "
-            "Pass --runs twice."
+            f"{product.name}: expected the predictions of two runs, baseline first; found {len(inputs.predictions)}. "
+            "Pass Inputs(predictions=(('none', ...), ('click', ...)))."
         )
-    paths = manifest_paths(required(inputs.manifest, name, "manifest"))
-    root = required(inputs.images_root, name, "images-root")
-    tables = [_read_cams(path) for path in inputs.runs]
+    titles = [style.SUPERVISIONS.get(supervision, supervision) for supervision, _ in inputs.predictions]
+    paths = manifest_paths(required(inputs.manifest, product.name, "manifest"))
+    root = required(inputs.images_root, product.name, "images_root")
+    tables = [_read_cams(path) for _, path in inputs.predictions]
     thresholds = [_threshold(table) for table in tables]
     views = [{str(row["image_id"]): row for row in _spread_rows(table, CAMS)} for table in tables]
     ids = [image_id for image_id in views[0] if image_id in views[1] and image_id in paths]
@@ -234,10 +195,10 @@ def _draw_cam_examples(name: str, inputs: Inputs, label: str) -> Figure:
     note = (
         "Images: evenly spaced in the order of their names, not chosen by result. Heat: score map of the "
         "true class, lowest to highest. Found box: largest contour above the threshold that finds most boxes "
-        f"at IoU 0.5 on {min(_TUNING, tables[0].num_rows):,} images ({thresholds[0]:.2f} for the baseline, "
-        f"{thresholds[1]:.2f} for LUAB)."
+        f"at IoU 0.5 on {min(_TUNING, tables[0].num_rows):,} images ({thresholds[0]:.2f} for {titles[0]}, "
+        f"{thresholds[1]:.2f} for {titles[1]})."
     )
-    return localization.cam_examples(examples, ["Baseline", style.SUPERVISIONS["click"]], note, label)
+    return localization.cam_examples(examples, titles, note, inputs.label)
 
 
 def _example(path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[float]) -> localization.CamExample:
@@ -338,7 +299,7 @@ def _flat(column: pa.ChunkedArray) -> Array:
     return np.asarray(array.drop_null())
 
 
-FIGURES: dict[str, Callable[[str, Inputs, str], Figure]] = {
+FIGURES: dict[str, Callable[[Product, Inputs], Figure]] = {
     "byproduct_samples": _draw_byproduct_samples,
     "click_density": _draw_click_density,
     "hover_time": _draw_hover_time,

@@ -17,17 +17,16 @@ from markupsafe import Markup
 from luab.errors import DataError
 from luab.files import read_json, replacing
 from luab.render import style
-from luab.render.products import FIGURES, Needs
+from luab.render.products import PRODUCTS, Inputs
 from luab.render.report import curves, samples
 from luab.render.table_text import Sheet, read_markdown
-from luab.render.tables import BOLD
+from luab.render.tables import BOLD, required
 from luab.study.paths import Run
 
 PAGE = Path(__file__).parent / "page"
 QUANTITIES = {"loss": "training loss", "byproduct": "byproduct loss"}
 _BIG_PNG = 300_000  # bytes from which a figure, then one with photographs, is embedded as WebP
 _SPELT = {"coco": "COCO", "cam": "CAM", "si": "SI"}
-_SCORED = ("scores", "coco_scores")
 _DEVIATION = re.compile(r"- (?P<text>.*) \(`(?P<file>[^`]*)`\)")
 
 
@@ -43,9 +42,7 @@ class Sources:
         captions: Folder of table_<name>.rst and figure_<name>.rst.
         runs: Folder of each run.
         scores: results/scores.csv.
-        index: data/byproducts/imagenet_ab.parquet.
-        manifest: Of imagenet_train.
-        images_root: What the manifest's paths are relative to.
+        browser: Index, manifest and images of ImageNet-AB; None leaves out the browser of byproducts.
         class_names: wnid -> name.
         deviations: docs/deviations.md.
     """
@@ -57,9 +54,7 @@ class Sources:
     captions: Path
     runs: Mapping[Run, Path]
     scores: Path
-    index: Path
-    manifest: Path
-    images_root: Path
+    browser: Inputs | None
     class_names: Mapping[str, str]
     deviations: Path
 
@@ -84,9 +79,7 @@ def render_report(sources: Sources, output: Path) -> None:
         tables=[_table(name, md, sources) for name, md in sources.tables.items()],
         figures=[_figure(name, png, sources) for name, png in sources.figures.items()],
         protocols=_protocols(sources.scores),
-        browser=samples.browser_samples(
-            sources.index, sources.manifest, sources.images_root, dict(sources.class_names)
-        ),
+        browser=_browser(sources),
         samples_seed=samples.SEED,
         curves=curves,
         panels=curves.panels(list(sources.runs), logs, QUANTITIES),
@@ -97,6 +90,15 @@ def render_report(sources: Sources, output: Path) -> None:
     )  # fmt: skip
     with replacing(output) as aside:
         aside.write_text(page, encoding="utf-8")
+
+
+def _browser(sources: Sources) -> dict[str, Any] | None:
+    inputs = sources.browser
+    if inputs is None:
+        return None
+    paths = {"index": inputs.index, "manifest": inputs.manifest, "images_root": inputs.images_root}
+    index, manifest, root = (required(path, "byproduct_browser", what) for what, path in paths.items())
+    return samples.browser_samples(index, manifest, root, dict(sources.class_names))
 
 
 def _environment() -> jinja2.Environment:
@@ -157,12 +159,11 @@ def _table(name: str, md: Path, sources: Sources) -> dict[str, Any]:
 
 
 def _figure(name: str, png: Path, sources: Sources) -> dict[str, Any]:
-    needs: Needs | None = FIGURES.get(name)
     return {
         "name": name,
         "title": " ".join(_SPELT.get(word, word) for word in name.split("_")),
         "caption": caption(sources.captions / f"figure_{name}.rst"),
-        "scored": needs in _SCORED,
+        "scored": any(p.kind == "figure" and p.name == name and p.from_scores for p in PRODUCTS),
         **_embedded(png),
     }
 
