@@ -239,7 +239,7 @@ def test_missing_details_are_refused(scores: pd.DataFrame) -> None:
 
 
 def test_unknown_figure_and_missing_input_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"There is no figure 'lamda'\. Did you mean lambda_sweep"):
+    with pytest.raises(ConfigError, match=r"There is no figure 'lamda'\. The choices are background_gap"):
         figures.render_figure("lamda", tmp_path / "f.pdf", Inputs())
     with pytest.raises(ConfigError, match="input `scores`"):
         figures.render_figure("lambda_sweep", tmp_path / "f.pdf", Inputs())
