@@ -1,4 +1,4 @@
-"""What a study plans and what of it exists: tables for a terminal."""
+"""`luab plan` and `luab status`: tables of the planned trainings and of existing results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from luab.study.paths import Run
 
 
 def print_plan(study: Study) -> None:
-    """How many trainings and, outside of the demo, the estimated GPU hours by backbone and by part of the study."""
+    """Prints the number of trainings and, except for the demo, the estimated GPU hours by backbone and part."""
     console = Console()
     if not study.demo:
         _print_hours(study, console)
@@ -32,38 +32,36 @@ def _print_hours(study: Study, console: Console) -> None:
         numbers = (str(epochs), str(len(runs)), f"{speed.images_per_s:,.0f}", speed.source, f"{each:.1f}")
         table.add_row(dataset, name, *numbers)
     console.print(table)
-    table = Table("part", "trainings", "GPU hours", title="GPU hours by part: an ESTIMATE")
+    table = Table("part", "trainings", "GPU hours", title="GPU hours by part (ESTIMATE)")
     for part in parts(study, speeds):
         table.add_row(part.name, str(part.trainings or ""), f"{part.gpu_hours:,.0f}")
     console.print(table)
 
 
 def print_status(study: Study) -> None:
-    """One line per run: done, missing, or made by older code."""
+    """Prints one line per run: training, predictions and scores are done, missing, or from older code."""
     table = Table("run", "training", "predictions", "scores", title="Results of the study")
     for run in study.runs():
         table.add_row(run.folder, *(cell(study, run) for cell in (_training, _predictions, _scores)))
     console = Console()
     console.print(table)
     console.print(
-        "older code: made before luab's training or prediction code changed; kept until you ask for them anew "
-        "(snakemake --forcerun train)."
+        "older code: made before luab's training or prediction code changed. These results are kept; to make them "
+        "again, run snakemake --forcerun train."
     )
 
 
 def _training(study: Study, run: Run) -> str:
-    # A run trained by somebody's own call of luab.training.train may carry no digest: its code is then unknown.
+    # A run trained through luab.training.train.train directly has no digest, so its code is unknown.
     current = code_digest(*TRAINING)
     return _state([study.layout.run_json(run)], lambda card: card.get("code", {}).get("train") == current)
 
 
 def _predictions(study: Study, run: Run) -> str:
     cards = [study.layout.prediction_card(run, suite.name) for suite in study.part(run.dataset).suites]
-    made_now = read_json(study.layout.run_json(run)) if study.layout.run_json(run).is_file() else {}
-    return _state(
-        cards,
-        lambda card: card["model_sha256"] == made_now.get("model_sha256") and card["code"] == code_digest(*PREDICTION),
-    )
+    run_json = study.layout.run_json(run)
+    model = read_json(run_json).get("model_sha256") if run_json.is_file() else None
+    return _state(cards, lambda card: card["model_sha256"] == model and card["code"] == code_digest(*PREDICTION))
 
 
 def _scores(study: Study, run: Run) -> str:
@@ -71,9 +69,9 @@ def _scores(study: Study, run: Run) -> str:
 
 
 def _state(cards: list[Path], current: Callable[[dict[str, Any]], bool]) -> str:
-    there = [card for card in cards if card.is_file()]
-    if not there:
+    existing = [card for card in cards if card.is_file()]
+    if not existing:
         return "[dim]missing[/]"
-    if len(there) < len(cards):
-        return f"[yellow]{len(there)} of {len(cards)}[/]"
-    return "[green]done[/]" if all(current(read_json(card)) for card in there) else "[yellow]older code[/]"
+    if len(existing) < len(cards):
+        return f"[yellow]{len(existing)} of {len(cards)}[/]"
+    return "[green]done[/]" if all(current(read_json(card)) for card in existing) else "[yellow]older code[/]"

@@ -1,8 +1,8 @@
-"""The whole result set described for machines: an RO-Crate, from the archives to every table and figure.
+"""Writes an RO-Crate: a machine-readable description of all results, from the archives to tables and figures.
 
-RO-Crate 1.1 with the Process Run Crate profile 0.5 (researchobject.org/ro-crate and /workflow-run-crate): each
-training, prediction, scoring and rendering is an action with what went in, what came out and the code that ran, as far
-as it was recorded: commit and versions of trainings, a digest of predictions, none of the cheap steps behind them.
+RO-Crate 1.1 with the Process Run Crate profile 0.5 (researchobject.org/ro-crate and /workflow-run-crate). Each
+training, prediction, scoring and rendering is an action with its inputs, outputs and code. The code is described as far
+as it was recorded: commit and versions for trainings, a digest for predictions, nothing for the cheap steps after them.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ _FORMATS = {
 
 @dataclass(frozen=True)
 class Step:
-    """Something that was rendered: its name, the files it was made from, and the files it made."""
+    """One rendering step: name, input files and output files."""
 
     name: str
     inputs: Sequence[Path]
@@ -48,7 +48,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Byproducts:
-    """One archive of annotation byproducts as it was indexed: None and "" stand for what is not known."""
+    """One archive of annotation byproducts as it was indexed; None and "" if unknown."""
 
     name: str
     sha256: str | None
@@ -58,16 +58,16 @@ class Byproducts:
 
 @dataclass(frozen=True)
 class Contents:
-    """What is described.
+    """What the crate describes.
 
     Attributes:
-        folder: The results; all paths in the crate start here.
-        label: E.g. "demo world"; stands in the crate's name.
-        byproducts: The archives.
+        folder: Folder of results; paths in the crate are relative to it.
+        label: Part of the crate's name, for example "demo world".
+        byproducts: Archives of annotation byproducts.
         runs: Folder of each training.
         suites: Names of the prediction cards of each training.
-        steps: All that was made from scores, cards and indexes.
-        day: On which the results were made, as "2026-11-26".
+        steps: Steps that made files from scores, cards and indexes.
+        day: Day on which the results were made, as "2026-11-26".
     """
 
     folder: Path
@@ -82,25 +82,25 @@ class Contents:
 def write_crate(contents: Contents, output: Path) -> None:
     """Writes ro-crate-metadata.json.
 
-    Digests of models and predictions are those that their cards hold; what is small is hashed here.
+    Digests of models and predictions come from their cards; small files are hashed here.
 
     Args:
-        contents: What is described.
-        output: The file, in `contents.folder`.
+        contents: What the crate describes.
+        output: Output file, in `contents.folder`.
 
     Raises:
-        DataError: A card is missing or is not one.
+        DataError: A card is missing or damaged.
     """
     from rocrate.rocrate import ROCrate
 
     crate = ROCrate(version="1.1")
     crate.metadata.extra_contexts.append(_TERMS)
     root = crate.root_dataset
-    what = "Learning image classifiers using annotation byproducts: results"
-    root["name"] = f"{what} ({contents.label})" if contents.label else what
+    title = "Learning image classifiers using annotation byproducts: results"
+    root["name"] = f"{title} ({contents.label})" if contents.label else title
     root["description"] = (
         "Models, predictions, scores, tables and figures of baseline, random-points control and LUAB, made by luab."
-        + (f" They are of the {contents.label}: a drawn toy, no result on ImageNet or COCO." if contents.label else "")
+        + (f" From the {contents.label}, a drawn toy dataset: no result on ImageNet or COCO." if contents.label else "")
     )
     root["datePublished"] = contents.day
     root["license"] = crate.add(_entity(crate, _LICENCES["mit"], "CreativeWork", name="MIT License"))
@@ -118,12 +118,12 @@ def write_crate(contents: Contents, output: Path) -> None:
 
 
 class _Writer:
-    """Adds each entity once; `things` knows them by what they stand for."""
+    """Adds each entity to the crate once; `entities` holds them by a key of what they describe."""
 
     def __init__(self, crate: "ROCrate", contents: Contents) -> None:
         self.crate = crate
         self.contents = contents
-        self.things: dict[str, Any] = {}
+        self.entities: dict[str, Any] = {}
 
     def write(self) -> None:
         for archive in self.contents.byproducts:
@@ -135,66 +135,65 @@ class _Writer:
             self._action(f"#render/{step.name}", step.name, self._luab(), [*inputs], [*outputs])
 
     def _run(self, run: Run) -> None:
-        """Training, predictions and scoring of one run."""
+        """Adds training, predictions and scoring of one run."""
         folder = self.contents.runs[run]
         card = read_fields(folder / "run.json", ("inputs", "model_sha256", "recipe", "versions", "seconds"))
         code = self._code(card)
         model = self._file(folder / "model.safetensors", card["model_sha256"])
         inputs = [self._digest(name, digest) for name, digest in sorted(card["inputs"].items())]
-        if archive := self.things.get(f"archive {run.dataset}_ab"):
+        if archive := self.entities.get(f"archive {run.dataset}_ab"):
             for (name, _), points in zip(sorted(card["inputs"].items()), inputs, strict=True):
                 if name.startswith(("targets_", "labels_")):
                     points["isBasedOn"] = archive
-        made = [model, self._file(folder / "run.json"), self._file(folder / "log.csv")]
-        on = card.get("hardware", {}).get("gpu") or card.get("hardware", {}).get("processor") or "unknown hardware"
-        where = f"lambda {run.weight:g}, seed {run.seed}; {card['seconds']:,.0f} s on {on}"
-        self._action(f"#train/{run.folder}", f"Train {run.folder}", code, [*inputs, self._recipe(card)], made, where)
+        outputs = [model, self._file(folder / "run.json"), self._file(folder / "log.csv")]
+        hardware = card.get("hardware", {})
+        device = hardware.get("gpu") or hardware.get("processor") or "unknown hardware"
+        text = f"lambda {run.weight:g}, seed {run.seed}; {card['seconds']:,.0f} s on {device}"
+        self._action(f"#train/{run.folder}", f"Train {run.folder}", code, [*inputs, self._recipe(card)], outputs, text)
         tables: list[Any] = []
         for suite in self.contents.suites[run]:
             path = folder / "predictions" / f"{suite}.json"
-            told = read_fields(path, ("files", "code"))
-            found = [
-                self._file(path.with_name(f"{name}.parquet"), file["sha256"]) for name, file in told["files"].items()
-            ]
-            predictor = self._luab(told["code"])
-            self._action(
-                f"#predict/{run.folder}/{suite}", f"Predict {suite}", predictor, [model], [*found, self._file(path)]
-            )
-            tables += found
+            suite_card = read_fields(path, ("files", "code"))
+            files = suite_card["files"].items()
+            predictions = [self._file(path.with_name(f"{name}.parquet"), file["sha256"]) for name, file in files]
+            made = [*predictions, self._file(path)]
+            predictor = self._luab(suite_card["code"])
+            self._action(f"#predict/{run.folder}/{suite}", f"Predict {suite}", predictor, [model], made)
+            tables += predictions
         scores = sorted((folder / "scores").glob("*.json"))
         self._action(f"#score/{run.folder}", "Score", self._luab(), tables, [self._file(path) for path in scores])
 
     def _action(
-        self, name: str, title: str, code: Any, inputs: list[Any], outputs: list[Any], told: str | None = None
+        self, name: str, title: str, code: Any, inputs: list[Any], outputs: list[Any], text: str | None = None
     ) -> None:
-        properties = {"name": title} | ({"description": told} if told else {})
+        properties = {"name": title} | ({"description": text} if text else {})
         action = self.crate.add_action(code, identifier=name, object=inputs, result=outputs, properties=properties)
-        self.crate.root_dataset.append_to("mentions", action)  # as the profile asks for
+        self.crate.root_dataset.append_to("mentions", action)  # required by the profile
 
     def _file(self, path: Path, sha256: str | None = None) -> Any:
         key = f"file {path}"
-        if key not in self.things:
+        if key not in self.entities:
             properties: dict[str, Any] = {"name": path.name, "encodingFormat": _FORMATS[path.suffix]}
             if path.is_file():
                 properties["contentSize"] = str(path.stat().st_size)
                 sha256 = sha256 or file_sha256(path)
             if sha256:
                 properties["sha256"] = sha256
-            place = path.relative_to(self.contents.folder).as_posix()
-            self.things[key] = self.crate.add_file(dest_path=place, properties=properties)
-        return self.things[key]
+            relative = path.relative_to(self.contents.folder).as_posix()
+            self.entities[key] = self.crate.add_file(dest_path=relative, properties=properties)
+        return self.entities[key]
 
     def _input(self, path: Path) -> Any:
-        """A result, or what a card beside the results stands for."""
+        """Entity of a result file, or of the archive or list that a card outside the results describes."""
         if path.is_relative_to(self.contents.folder):
             return self._file(path)
         card = read_fields(path, ())
-        archive = self.things.get(f"archive {path.stem}")
+        archive = self.entities.get(f"archive {path.stem}")
         return archive or self._digest(path.stem, str(card.get("ids_sha256") or card.get("sha256") or ""))
 
     def _archive(self, archive: Byproducts) -> None:
         identifier = archive.url or f"#{archive.name}"
-        self.things[f"archive {archive.name}"] = self._add(
+        self.entities[f"archive {archive.name}"] = self._add(
             f"archive {archive.name}",
             identifier,
             "CreativeWork",
@@ -206,7 +205,7 @@ class _Writer:
             self._add(archive.licence, _LICENCES[archive.licence], "CreativeWork", name=archive.licence)
 
     def _digest(self, name: str, digest: str) -> Any:
-        """A list of images or points, which lies outside of the results: its name and the digest of its content."""
+        """Entity of a list of images or points, which is not a result: name and digest of its content."""
         return self._add(
             f"data {name} {digest}", f"#data/{name}/{digest[:12]}", "CreativeWork", name=name, sha256=digest or None
         )
@@ -238,7 +237,7 @@ class _Writer:
         )
 
     def _luab(self, digest: str = "") -> Any:
-        """luab where a card has the digest of its code alone, or where nobody recorded which code ran."""
+        """Entity of luab with the code digest of a card, or without a version if none was recorded."""
         version = {"version": f"code digest {digest}"} if digest else {}
         return self._add(
             f"luab {digest}", f"#luab/{digest}" if digest else "#luab", "SoftwareSourceCode", name="luab",
@@ -246,13 +245,13 @@ class _Writer:
         )  # fmt: skip
 
     def _add(self, key: str, identifier: str, kind: str, **properties: Any) -> Any:
-        if key not in self.things:
-            self.things[key] = self.crate.add(_entity(self.crate, identifier, kind, **properties))
-        return self.things[key]
+        if key not in self.entities:
+            self.entities[key] = self.crate.add(_entity(self.crate, identifier, kind, **properties))
+        return self.entities[key]
 
 
 def _entity(crate: "ROCrate", identifier: str, kind: str, **properties: Any) -> Any:
     from rocrate.model.contextentity import ContextEntity
 
-    known = {name: value for name, value in properties.items() if value is not None}
-    return ContextEntity(crate, identifier, properties={"@type": kind} | known)
+    given = {name: value for name, value in properties.items() if value is not None}
+    return ContextEntity(crate, identifier, properties={"@type": kind} | given)

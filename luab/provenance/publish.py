@@ -231,8 +231,8 @@ def _check_complete(study: Study) -> None:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         raise DataError(
             f"The study of config/config.yaml is incomplete: of {len(expected):,} files {len(missing):,} are missing: "
-            f"{', '.join(missing[:_SHOWN])}{more}. Make them with Snakemake, or fetch them with `luab pull`. Publishing "
-            "an incomplete study would hide these files from others."
+            f"{', '.join(missing[:_SHOWN])}{more}. Make them with Snakemake, or fetch them with `luab pull`. "
+            "Publishing an incomplete study would hide these files from others."
         )
 
 

@@ -1,4 +1,4 @@
-"""What `luab status`, `luab plan` and `luab headline` say about studies with and without results."""
+"""Output of `luab status`, `luab plan` and `luab headline` for studies with and without results."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,12 +25,12 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def study(toy_study: Callable[..., Study]) -> Study:
-    """A study with two runs of which nothing exists."""
+    """A study with two runs and no results."""
     return toy_study()
 
 
-def made(study: Study, run: Run) -> None:
-    """Cards of a run as training and prediction write them."""
+def write_results(study: Study, run: Run) -> None:
+    """Writes the cards of a finished run."""
     layout = study.layout
     code = {"train": code_digest(*TRAINING), "predict": code_digest(*PREDICTION)}
     write_json(layout.run_json(run), {"model_sha256": "aa", "code": code})
@@ -39,63 +39,65 @@ def made(study: Study, run: Run) -> None:
 
 
 def change(path: Path, **keys: object) -> None:
-    """Other values for keys of a card."""
+    """Replaces values in a card."""
     write_json(path, read_json(path) | keys)
 
 
 def row(study: Study, run: Run, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What status says of a run: training, predictions, scores."""
+    """Cells of a run in the table of `luab status`: training, predictions, scores."""
     status.print_status(study)
     lines = [line for line in capsys.readouterr().out.splitlines() if run.folder in line]
     assert len(lines) == 1
     return [cell.strip() for cell in lines[0].split("│")[2:-1]]
 
 
-def test_nothing_is_there(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_results_everything_is_missing(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     assert row(study, NONE, capsys) == ["missing"] * 3
     assert row(study, CLICK, capsys) == ["missing"] * 3
 
 
-def test_a_made_run_is_done_and_the_other_is_not(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    made(study, CLICK)
+def test_a_finished_run_is_done_and_the_other_missing(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    write_results(study, CLICK)
     assert row(study, CLICK, capsys) == ["done"] * 3
     assert row(study, NONE, capsys) == ["missing"] * 3
 
 
-def test_older_training_code_is_told(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    made(study, CLICK)
+def test_older_training_code_is_shown(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    write_results(study, CLICK)
     change(study.layout.run_json(CLICK), code={"train": "0" * 12, "predict": ""})
     assert row(study, CLICK, capsys) == ["older code", "done", "done"]
 
 
-def test_older_prediction_code_is_told(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    made(study, CLICK)
+def test_older_prediction_code_is_shown(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    write_results(study, CLICK)
     change(study.layout.prediction_card(CLICK, "all"), code="0" * 12)
     assert row(study, CLICK, capsys) == ["done", "older code", "done"]
 
 
 def test_predictions_of_another_model_are_not_current(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    made(study, CLICK)
+    write_results(study, CLICK)
     change(study.layout.run_json(CLICK), model_sha256="bb")
     assert row(study, CLICK, capsys)[0] == "done"
     assert row(study, CLICK, capsys)[1] not in ("done", "missing")
 
 
-def test_a_part_of_the_suites_is_counted(toy_study: Callable[..., Study], capsys: pytest.CaptureFixture[str]) -> None:
+def test_incomplete_suites_are_counted(toy_study: Callable[..., Study], capsys: pytest.CaptureFixture[str]) -> None:
     suites = [{"name": "all", "benchmarks": ["imagenet_val"]}, {"name": "more", "benchmarks": ["imagenet_v2"]}]
     study = Study.model_validate(toy_study().model_dump(mode="json") | {"suites": suites})
-    made(study, CLICK)
+    write_results(study, CLICK)
     assert row(study, CLICK, capsys) == ["done", "1 of 2", "1 of 2"]
 
 
-def test_a_card_without_provenance_is_of_unknown_code(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    """`luab.training.train.train` called from somebody's own script writes no code digest."""
-    made(study, CLICK)
+def test_a_card_without_a_code_digest_counts_as_older_code(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    """`luab.training.train.train` called from a script writes no code digest."""
+    write_results(study, CLICK)
     write_json(study.layout.run_json(CLICK), {"model_sha256": "aa"})
     assert row(study, CLICK, capsys) == ["older code", "done", "done"]
 
 
-def test_the_plan_sums_up(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_lists_backbones_and_gpu_hours(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     full = load_study(["config/config.yaml"], repository)
     full = full.model_copy(update={"paths": full.paths.model_copy(update={"results": tmp_path})})
     status.print_plan(full)
@@ -110,7 +112,7 @@ def test_the_demo_has_no_gpu_hours(repository: Path) -> None:
     assert status.summary(demo) == f"{len(demo.runs())} trainings on the demo world, on the CPU."
 
 
-def test_the_headline_says_where_to_look(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_headline_names_the_result_files(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     headline.print_headline(study)
     assert "nothing yet; run `make demo`" in capsys.readouterr().out
     study.layout.scores_csv().parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""`luab status --watch`: what it says of trainings in every state, on a narrow terminal too."""
+"""`luab status --watch`: trainings in every state, also on narrow and low terminals."""
 
 import dataclasses
 import io
@@ -29,8 +29,8 @@ def study(toy_study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.M
     return toy_study()
 
 
-def says(study: Study, run: Run, **other: Any) -> Progress:
-    """Writes a run's progress as a training does."""
+def write_progress(study: Study, run: Run, **other: Any) -> Progress:
+    """Writes progress.json as a training does."""
     progress = Progress(
         run=run.folder, state="training", epoch=2, epochs=8, done=25, total=80, loss=1.23456, images_per_s=1234.5,
         seconds_left=7384.0, started=time.time() - 60, updated=time.time(), attempt=2, job="12_3", node="n1",
@@ -41,60 +41,60 @@ def says(study: Study, run: Run, **other: Any) -> Progress:
     return progress
 
 
-def submitted(study: Study, run: Run, **other: Any) -> None:
-    """A record of a live job as the executor plugin keeps it."""
+def submit(study: Study, run: Run, **other: Any) -> None:
+    """Writes the record of a live job, as the executor plugin does."""
     watch.JOBS.mkdir(parents=True, exist_ok=True)
     entry = {"outputs": {str(study.layout.run_json(run)): "d"}, "folder": "f", "cluster": "local", "name": "train"}
     (watch.JOBS / f"{run.supervision}.json").write_text(json.dumps(entry | {"id": "12_3"} | other))
 
 
 def state(study: Study, run: Run) -> str:
-    return next(row.state for row in watch.look(study)[0] if row.run == run)
+    return next(row.state for row in watch.read_rows(study)[0] if row.run == run)
 
 
-def printed(study: Study, width: int = 80, height: int | None = None) -> list[str]:
+def lines_of(study: Study, width: int = 80, height: int | None = None) -> list[str]:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(watch._picture(*watch.look(study), height))
+    console.print(watch._view(*watch.read_rows(study), height))
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
-def test_nothing_has_begun(study: Study) -> None:
-    assert printed(study) == ["2 trainings: 2 not started"]
+def test_no_training_has_started(study: Study) -> None:
+    assert lines_of(study) == ["2 trainings: 2 not started"]
 
 
-def test_a_training_by_hand_runs_then_is_stopped_then_done(study: Study) -> None:
-    says(study, CLICK)
+def test_a_training_without_a_job_is_running_then_stopped_then_done(study: Study) -> None:
+    write_progress(study, CLICK)
     assert state(study, CLICK) == "running"
-    says(study, CLICK, updated=time.time() - 2 * watch.SILENT_S)  # killed: it could say nothing more
+    write_progress(study, CLICK, updated=time.time() - 2 * watch.SILENT_S)  # killed without a last update
     assert state(study, CLICK) == "stopped"
-    says(study, CLICK, state="stopped")
+    write_progress(study, CLICK, state="stopped")
     assert state(study, CLICK) == "stopped"
     write_json(study.layout.run_json(CLICK), {})
     assert state(study, CLICK) == "done"
 
 
-def test_a_job_waits_runs_and_falls_silent(study: Study) -> None:
-    submitted(study, CLICK, state="PENDING", reason="Priority")
-    (row,) = [row for row in watch.look(study)[0] if row.run == CLICK]
+def test_a_job_is_pending_then_running_then_silent(study: Study) -> None:
+    submit(study, CLICK, state="PENDING", reason="Priority")
+    (row,) = [row for row in watch.read_rows(study)[0] if row.run == CLICK]
     assert (row.state, row.where, row.progress) == ("pending", "Priority", None)
-    submitted(study, CLICK, state="RUNNING", node="n2")
-    (row,) = [row for row in watch.look(study)[0] if row.run == CLICK]
+    submit(study, CLICK, state="RUNNING", node="n2")
+    (row,) = [row for row in watch.read_rows(study)[0] if row.run == CLICK]
     assert (row.state, row.where) == ("running", "n2")
-    says(study, CLICK, updated=time.time() - 2 * watch.SILENT_S)
+    write_progress(study, CLICK, updated=time.time() - 2 * watch.SILENT_S)
     assert state(study, CLICK) == "silent"
 
 
-def test_a_requeued_job_is_pending_with_what_it_reached(study: Study) -> None:
-    says(study, CLICK, state="stopped")
-    submitted(study, CLICK, state="PENDING", reason="BeginTime")
-    (row,) = [row for row in watch.look(study)[0] if row.run == CLICK]
+def test_a_requeued_job_is_pending_and_keeps_its_progress(study: Study) -> None:
+    write_progress(study, CLICK, state="stopped")
+    submit(study, CLICK, state="PENDING", reason="BeginTime")
+    (row,) = [row for row in watch.read_rows(study)[0] if row.run == CLICK]
     assert row.state == "pending" and row.attempt == 2 and row.progress is not None and row.progress.epoch == 2
 
 
-def test_all_columns_fit_on_eighty(study: Study) -> None:
-    says(study, CLICK)
-    submitted(study, NONE, state="PENDING", reason="Resources")
-    lines = printed(study)
+def test_all_columns_fit_eighty_characters(study: Study) -> None:
+    write_progress(study, CLICK)
+    submit(study, NONE, state="PENDING", reason="Resources")
+    lines = lines_of(study)
     assert max(map(len, lines)) <= 80
     text = " ".join(" ".join(lines).split())
     assert lines[0] == "2 trainings: 1 running, 1 pending"
@@ -107,18 +107,18 @@ def test_other_jobs_are_counted(study: Study) -> None:
     for i, state in enumerate(("RUNNING", "RUNNING", "PENDING")):
         entry = {"outputs": {f"scores/{i}.json": "d"}, "folder": "f", "cluster": "local", "name": f"score run={i}"}
         (watch.JOBS / f"{i}.json").write_text(json.dumps(entry | {"id": str(i), "state": state}))
-    assert printed(study)[-1] == "other jobs: 1 x score pending, 2 x score running"
+    assert lines_of(study)[-1] == "other jobs: 1 x score pending, 2 x score running"
 
 
-def test_a_low_terminal_shows_the_urgent_ones(study: Study) -> None:
-    says(study, NONE)
-    says(study, CLICK, updated=0.0)
-    lines = printed(study, height=10)
+def test_a_low_terminal_shows_the_most_urgent_trainings(study: Study) -> None:
+    write_progress(study, NONE)
+    write_progress(study, CLICK, updated=0.0)
+    lines = lines_of(study, height=10)
     assert any("click-1" in line for line in lines) and not any("none-0" in line for line in lines)
-    assert lines[-1] == "... and 1 more; a taller window shows them"
+    assert lines[-1] == "... and 1 more; make the window taller to see them"
 
 
-def test_it_ends_when_all_is_done(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watch_ends_when_all_trainings_are_done(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     for run in (NONE, CLICK):
         write_json(study.layout.run_json(run), {})
     watch.watch(study, interval_s=3600)
