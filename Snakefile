@@ -1,7 +1,7 @@
-# The study as one graph. `snakemake -n` shows the plan; any file below results/ can be asked for alone.
+# The study as one graph. `snakemake -n` shows the plan; any file below results/ is a target.
 #
 #   config/*.yaml ─┬─ fetch ── unpack ── manifest ─┐
-#                  │                     └── pack ─┤   (pack: only where the config asks for it)
+#                  │                     └── pack ─┤   (pack: only if the config has `packing`)
 #                  └─ fetch ── index ─── targets ──┴─ train ── predict ── score ── collect ─┬─ tables
 #                                                                                           └─ figures
 #   results/
@@ -11,7 +11,7 @@
 #       scores/<benchmark>.json
 #     scores.csv                      every number, tidy
 #     tables/<name>.{csv,md,tex}      figures/<name>.{pdf,png}      report.html
-#     dvc.yaml  metrics/  plots/      what DVC shows of them      ro-crate-metadata.json
+#     dvc.yaml  metrics/  plots/      for DVC      ro-crate-metadata.json
 from snakemake.utils import min_version
 
 min_version("9.20")

@@ -149,7 +149,7 @@ def test_mistakes_of_the_configuration_come_together(desk: Desk) -> None:
     )
     said = desk.refusal("plan", "--config", "bad.yaml")
     assert said.startswith("ConfigError: The configuration has 3 mistakes")
-    assert "luab_lamda: no such key. Did you mean luab_lambda?" in said
+    assert "luab_lamda: unknown key. Did you mean luab_lambda?" in said
     assert "sweep.lambdas[0]: Input should be greater than 0 (found -0.5)" in said
     assert "timm has no model 'resnet5O'. Did you mean resnet50" in said
     assert "Correct them in config/" in said

@@ -1,4 +1,4 @@
-"""GPU hours of each part of the study: an estimate from published speeds, or from those of your own finished runs."""
+"""Estimate of the GPU hours of each part of the study, from published speeds or from your own finished runs."""
 
 import statistics
 from collections.abc import Iterable, Mapping
@@ -17,11 +17,11 @@ _SWEEP = "lambda sweep: the other lambdas"
 
 @dataclass(frozen=True)
 class Speed:
-    """Training speed of a backbone.
+    """Training throughput of a backbone.
 
     Attributes:
-        images_per_s: Per GPU.
-        source: Where it was measured.
+        images_per_s: Images per second and GPU.
+        source: Origin of the value.
     """
 
     images_per_s: float
@@ -34,12 +34,12 @@ Speeds = Mapping[tuple[str, str], Speed]
 
 @dataclass
 class CostPart:
-    """A part of the study.
+    """Cost of a part of the study.
 
     Attributes:
-        name: For people.
-        trainings: How many; 0 where it only predicts.
-        gpu_hours: Estimate, summed over its runs.
+        name: Name for people.
+        trainings: Number of trainings; 0 for predictions.
+        gpu_hours: Estimated GPU hours of all its runs.
     """
 
     name: str
@@ -48,7 +48,7 @@ class CostPart:
 
 
 def published_speeds(study: Study) -> Speeds:
-    """The speeds of the configuration; the comment above them names their source."""
+    """The speeds in the configuration, whose comments name the source."""
     return {
         (dataset, backbone.name): Speed(backbone.gpu_images_per_s, "config")
         for dataset, part in study.parts.items()
@@ -57,56 +57,56 @@ def published_speeds(study: Study) -> Speeds:
 
 
 def known_speeds(study: Study) -> Speeds:
-    """Median speed of the finished trainings of each backbone; before there are any, the configuration's."""
+    """Median speed of the finished trainings of each backbone, or the configuration's if none has finished."""
     speeds = dict(published_speeds(study))
-    for place in speeds:
-        cards = [study.layout.run_json(run) for run in study.runs() if _place(run) == place]
-        made = [read_json(card) for card in cards if card.is_file()]
-        if measured := [one["images_per_s"] / one["processes"] for one in made if one.get("images_per_s")]:
-            speeds[place] = Speed(statistics.median(measured), f"measured, n={len(measured)}")
+    for key in speeds:
+        paths = [study.layout.run_json(run) for run in study.runs() if _key(run) == key]
+        cards = [read_json(path) for path in paths if path.is_file()]
+        if measured := [card["images_per_s"] / card["processes"] for card in cards if card.get("images_per_s")]:
+            speeds[key] = Speed(statistics.median(measured), f"measured, n={len(measured)}")
     return speeds
 
 
 def training_hours(study: Study, run: Run, speeds: Speeds) -> float:
     """GPU hours of one training: images x epochs / speed."""
     images = (KNOWN_COUNTS[f"{run.dataset}_train"]["n"] or 0) * study.recipe(run.backbone, run.dataset).epochs
-    return images / speeds[_place(run)].images_per_s / 3600
+    return images / speeds[_key(run)].images_per_s / 3600
 
 
 def prediction_hours(run: Run, benchmarks: Iterable[str], speeds: Speeds) -> float:
-    """GPU hours of one run's predictions for some benchmarks, a forward pass taken as a third of a training step.
+    """GPU hours of one run's predictions for some benchmarks; a forward pass counts as a third of a training step.
 
-    Sets of unknown size count as nothing, the Backgrounds Challenge as one pass over its images. Where loading is
-    slower than the GPU, it takes longer.
+    Test sets of unknown size count as zero, and the Backgrounds Challenge as one pass over its images. If loading is
+    slower than the GPU, predictions take longer.
     """
     manifests = [name for test_set in test_sets_of(benchmarks) for name in TEST_SETS[test_set].manifests]
     images = sum(KNOWN_COUNTS[name]["n"] or 0 for name in manifests)
-    return images * _FORWARD_SHARE / speeds[_place(run)].images_per_s / 3600
+    return images * _FORWARD_SHARE / speeds[_key(run)].images_per_s / 3600
 
 
 def parts(study: Study, speeds: Speeds) -> list[CostPart]:
-    """The study in parts: trainings by supervision, the rest of the lambda sweep, predictions by suite."""
-    found: dict[str, CostPart] = {}
+    """Costs of the trainings by supervision, of the rest of the lambda sweep, and of the predictions by suite."""
+    costs: dict[str, CostPart] = {}
     for run in study.runs():
         name = _part_of(study, run)
-        part = found.setdefault(name, CostPart(name))
+        part = costs.setdefault(name, CostPart(name))
         part.trainings += 1
         part.gpu_hours += training_hours(study, run, speeds)
-    found = dict(sorted(found.items(), key=lambda item: item[0].endswith(_SWEEP)))  # after what the main tables need
+    costs = dict(sorted(costs.items(), key=lambda item: item[0].endswith(_SWEEP)))  # the sweep last
     for dataset, measured in study.parts.items():
         runs = [run for run in study.runs() if run.dataset == dataset]
         for suite in measured.suites:
             hours = sum(prediction_hours(run, suite.benchmarks, speeds) for run in runs)
-            found[suite.name] = CostPart(f"predictions: {suite.name}", 0, hours)
-    return list(found.values())
+            costs[suite.name] = CostPart(f"predictions: {suite.name}", 0, hours)
+    return list(costs.values())
 
 
 def markdown(study: Study) -> str:
-    """docs/gpu-hours.md: the estimate from the configuration's speeds."""
+    """docs/gpu-hours.md: the estimate from the speeds in the configuration."""
     speeds = published_speeds(study)
     estimate = parts(study, speeds)
     rows = [f"| {part.name} | {part.trainings or ''} | {part.gpu_hours:,.0f} |" for part in estimate]
-    runs = {place: [run for run in study.runs() if _place(run) == place] for place in speeds}
+    runs = {place: [run for run in study.runs() if _key(run) == place] for place in speeds}
     per_backbone = [
         f"| {dataset} | {name} | {speeds[dataset, name].images_per_s:,.0f} | {study.recipe(name, dataset).epochs} "
         f"| {training_hours(study, own[0], speeds):.0f} | {len(own)} |"
@@ -121,8 +121,8 @@ def markdown(study: Study) -> str:
             "measured by timm's author, not by us: one RTX 3090, mixed precision, channels last, PyTorch 1.12,",
             "synthetic batches; SOURCE: huggingface/pytorch-image-models:results/"
             "benchmark-train-amp-nhwc-pt112-cu113-rtx3090.csv.",
-            "Data-centre GPUs are faster, a loader that cannot keep up is slower. `luab plan` prints the same table,",
-            "with the measured speed of your own runs as soon as one has finished.",
+            "Data-centre GPUs are faster; a loader that cannot keep up makes it slower. `luab plan` prints the same",
+            "table, with the measured speed of your own runs once one has finished.",
             "",
             "| part | trainings | GPU hours |",
             "|---|---|---|",
@@ -133,14 +133,14 @@ def markdown(study: Study) -> str:
             "|---|---|---|---|---|---|",
             *per_backbone,
             "",
-            "Predictions: a forward pass is taken as a third of a training step; ObjectNet, whose size no source",
-            "gives, counts as nothing, and the Backgrounds Challenge as one pass over its images.",
+            "Predictions: a forward pass counts as a third of a training step. ObjectNet counts as zero, because no",
+            "source states its size, and the Backgrounds Challenge as one pass over its images.",
             "",
         ]
     )
 
 
-def _place(run: Run) -> tuple[str, str]:
+def _key(run: Run) -> tuple[str, str]:
     return run.dataset, run.backbone
 
 

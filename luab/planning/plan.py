@@ -1,4 +1,4 @@
-"""What a study consists of and which file hangs on which: the answers that the workflow's rules ask for."""
+"""The files of a study and the files that each depends on, as the workflow's rules need them."""
 
 import functools
 import hashlib
@@ -12,7 +12,7 @@ from typing import Literal
 
 import yaml
 
-from luab.benchmarks.imagenet import BENCHMARKS, test_sets_of
+from luab.benchmarks.catalogue import BENCHMARKS, test_sets_of
 from luab.data.manifests.testsets import TEST_SETS
 from luab.errors import ConfigError
 from luab.files import replacing
@@ -23,7 +23,7 @@ from luab.study.paths import DATASET, Run, card
 from luab.study.roots import FROM_IMAGENET, tree_of
 
 CAPTIONS = Path("workflow/report")
-"""Folder of the captions of tables and figures, below the checkout."""
+"""Captions of tables and figures, relative to the checkout."""
 DEVIATIONS = Path("docs/deviations.md")
 _REPORT_PAGE = Path("luab/render/report/page")
 _SLACK = 1.5
@@ -46,9 +46,9 @@ def summary(study: Study) -> str:
 def prepare_jobs(study: Study, checkout: Path) -> None:
     """Sets the environment that the jobs of this process inherit.
 
-    Jobs read the merged, checked configuration (profile, --configfile and --config included) from one file
-    named by its content. Its path travels by environment and not in the command, so that a changed caption
-    retrains nothing. `python` is the one that runs here, and luab is the checkout's.
+    Jobs read the merged configuration (profile, --configfile and --config included) from one file named by its
+    content. The environment holds its path, not the command line, so that a changed caption does not retrain.
+    `python` in a job is the interpreter of this process, and luab is the checkout's.
     """
     os.environ["LUAB_CONFIG"] = str(keep_config(study, Path(".snakemake") / "luab"))
     _prepend("PATH", Path(sys.executable).parent)
@@ -56,18 +56,18 @@ def prepare_jobs(study: Study, checkout: Path) -> None:
 
 
 def lock_hint(command: Sequence[str]) -> str:
-    """What to do about the lock that a killed Snakemake left in this folder; empty where there is none.
+    """How to remove the lock that a killed Snakemake left in this folder; empty if the folder is not locked.
 
     Args:
-        command: Of this Snakemake, program first.
+        command: Command line of this Snakemake, program first.
     """
     if not any((Path(".snakemake") / "locks").glob("*.lock")) or {"-n", "--dry-run", "--unlock"} & set(command):
         return ""
     again = shlex.join([Path(command[0]).name, *command[1:]])
     return (
-        "This folder is locked: a Snakemake runs in it, or one was killed. If none runs, remove the lock with\n"
+        "This folder is locked: Snakemake is running in it or was killed. If it is not running, remove the lock with\n"
         f"    {again} --unlock\n"
-        "and give the same command again; jobs that live on the cluster are taken over."
+        "and repeat the command; jobs that still run on the cluster are re-attached."
     )
 
 
@@ -78,7 +78,7 @@ def _prepend(variable: str, folder: Path) -> None:
 
 
 def keep_config(study: Study, folder: Path) -> Path:
-    """Writes the checked study, recipes included, to a file named by its content, unless it is there."""
+    """Writes the checked study, recipes included, to a file named by its content unless that file exists."""
     path = folder / f"{study.digest()}.yaml"
     if not path.is_file():
         with replacing(path) as aside:
@@ -92,7 +92,7 @@ class Plan:
 
     Attributes:
         study: The checked configuration.
-        archives: For each dataset its downloads, and whether each is unpacked.
+        archives: Downloads of each data set, and whether each is unpacked.
     """
 
     study: Study
@@ -100,11 +100,10 @@ class Plan:
 
     @classmethod
     def of(cls, study: Study) -> "Plan":
-        """Checks that every benchmark exists and belongs to one suite, and reads the list of downloads.
+        """Checks the suites and reads the list of downloads.
 
         Raises:
-            ConfigError: An unknown benchmark, one of another data set, or a test set that two suites would predict
-                twice.
+            ConfigError: A benchmark is unknown or belongs to another data set, or two suites need one test set.
         """
         for dataset, part in study.parts.items():
             owner: dict[str, str] = {}
@@ -112,15 +111,16 @@ class Plan:
                 for name in test_sets_of(suite.benchmarks):
                     if owner.setdefault(name, suite.name) != suite.name:
                         raise ConfigError(
-                            f"suites: both {owner[name]} and {suite.name} need the test set {name}; it would be "
-                            "predicted twice into one file. Put their benchmarks into one suite."
+                            f"suites: {owner[name]} and {suite.name} both need the test set {name}, and both would "
+                            "write its predictions. Put their benchmarks into one suite."
                         )
                     if TEST_SETS[name].dataset != dataset:
                         raise ConfigError(
-                            f"suites: {suite.name} is for {dataset} and needs the test set {name}, which is for models "
-                            f"trained on {TEST_SETS[name].dataset}. Move its benchmarks to the other data set's suites."
+                            f"suites: {suite.name} scores models trained on {dataset}, but its test set {name} is for "
+                            f"models trained on {TEST_SETS[name].dataset}. Move the benchmark to the other data set's "
+                            "suites."
                         )
-        # The demo world writes its own list of the same archives, after the plan is made.
+        # The demo world writes its own list of the same archives, but only after the plan is made.
         listing = Path("config/archives.yaml") if study.demo else study.paths.archives
         return cls(study, _archives_by_dataset(listing))
 
@@ -140,34 +140,34 @@ class Plan:
 
     @property
     def gpus(self) -> int:
-        """GPUs that a prediction asks for."""
+        """GPUs of a prediction job."""
         return 0 if self.study.compute.device == "cpu" else 1
 
     @property
     def train_gpus(self) -> int:
-        """GPUs that a training asks for, per node."""
+        """GPUs of a training job, per node."""
         return self.gpus * self.study.compute.gpus
 
     @property
     def job_mem_mb(self) -> int:
-        """Memory of a prediction: the process itself and its loader workers."""
+        """Memory of a prediction job, in MB: the process and its loader workers."""
         return 6000 + 2500 * self.study.compute.workers
 
     @property
     def train_mem_mb(self) -> int:
-        """Memory of a training, per node: its processes and all their loader workers."""
+        """Memory of a training job per node, in MB: its processes and their loader workers."""
         compute = self.study.compute
         return (6000 + 2500 * compute.workers_each) * compute.gpus if compute.gpus > 1 else self.job_mem_mb
 
     @property
     def packing(self) -> str | None:
-        """How the training images are packed, as text; None where they are read from single files."""
+        """How training images are packed, as JSON; None if they are read from single files."""
         return None if self.study.packing is None else self.study.packing.model_dump_json()
 
     def train_minutes(self, run: Run) -> int:
-        """Time limit of a training: the estimate, shared by its GPUs, with half again as slack.
+        """Time limit of a training job: 1.5 times the estimate, divided by its GPUs.
 
-        Within one hour and the longest job of the config; a training that needs more goes on after each limit.
+        At least one hour and at most `compute.longest_job_hours`; a longer training continues after each limit.
         """
         hours = training_hours(self.study, run, published_speeds(self.study)) / self.study.compute.processes * _SLACK
         longest = round(self.study.compute.longest_job_hours * 60)
@@ -175,25 +175,25 @@ class Plan:
 
     @property
     def archive_list(self) -> list[str]:
-        """What a fetch waits for: the demo world's own list of archives, or nothing."""
+        """Input of every download: the demo world's own list of archives; empty in the full study."""
         return [str(self.study.paths.archives)] if self.study.demo else []
 
     def archive_digest(self, name: str) -> str | None:
-        """Digest of an archive's entry, so that a corrected checksum or url fetches it anew."""
+        """Digest of an archive's entry: a corrected checksum or URL repeats the download."""
         if self.study.demo:
             return None
         entry = _archive_entries(self.study.paths.archives).get(name)
         return hashlib.sha256(repr(entry).encode()).hexdigest()[:12]
 
     def own_copy(self, manifest: str) -> str | None:
-        """The user's own folder that a manifest is made from, if any."""
+        """The user's own folder of a manifest's images; None for downloaded images."""
         paths = self.study.paths
         if manifest in paths.copies:
             return str(paths.copies[manifest])
         return str(paths.imagenet) if paths.imagenet and manifest in FROM_IMAGENET else None
 
     def manifest_inputs(self, manifest: str) -> list[str]:
-        """Cards that a manifest waits for: of its tree, and of the lists that describe it."""
+        """Inputs of a manifest: the cards of its tree and of the lists that describe it."""
         layout = self.study.layout
         lists = [str(layout.archive_card(name)) for name in self.lists(manifest)]
         if manifest == "imagenet_real":
@@ -206,54 +206,54 @@ class Plan:
         return [str(layout.raw_card(tree_of(manifest))), *lists]
 
     def training_inputs(self, run: Run) -> list[str]:
-        """Cards that a training waits for: of its images and points, and of the run whose weights it begins with."""
+        """Inputs of a training: the cards of its images, its points, and the run whose weights it begins with."""
         layout, part = self.study.layout, self.study.part(run.dataset)
-        taught = [run.points] if run.points else []
+        supervisions = [run.points] if run.points else []
         if isinstance(part, Coco) and not part.keep_labels:
-            taught = list(dict.fromkeys([LABELLING, *taught]))
-        first = layout.run_json(run.imagenet_baseline)
-        begun = [str(first)] if self.study.recipe(run.backbone, run.dataset).initial == "imagenet" else []
-        targets = [str(card(layout.target(name, run.dataset))) for name in taught]
-        return [*self.training_images(run.dataset), *targets, *begun]
+            supervisions = list(dict.fromkeys([LABELLING, *supervisions]))
+        targets = [str(card(layout.target(name, run.dataset))) for name in supervisions]
+        initial = self.study.recipe(run.backbone, run.dataset).initial
+        begins_with = [str(layout.run_json(run.imagenet_baseline))] if initial == "imagenet" else []
+        return [*self.training_images(run.dataset), *targets, *begins_with]
 
     def training_images(self, dataset: str) -> list[str]:
-        """Cards of the training images of a data set, and of their packs where the config asks for these."""
+        """Cards of the training images of a data set, and of their packs if the config has `packing`."""
         packed = dataset == DATASET and self.study.packing is not None
         packs = [str(card(self.study.layout.pack("imagenet_train")))] if packed else []
         return [self._card(f"{dataset}_train"), *packs]
 
     def prepared(self) -> list[str]:
-        """Cards of all that trainings and predictions read."""
+        """Cards of all data that trainings and predictions read."""
         suites = [suite.name for part in self.study.parts.values() for suite in part.suites]
-        trained = [name for run in self.study.runs() for name in self.training_inputs(run)]
+        training = [path for run in self.study.runs() for path in self.training_inputs(run)]
+        prediction = [path for suite in suites for path in self.suite_manifests(suite)]
         runs = {str(self.study.layout.run_json(run)) for run in self.study.runs()}
-        wanted = dict.fromkeys([*trained, *(name for suite in suites for name in self.suite_manifests(suite))])
-        return [name for name in wanted if name not in runs]
+        return [path for path in dict.fromkeys([*training, *prediction]) if path not in runs]
 
     def trained_with(self, run: Run) -> str:
-        """What a training's result depends on besides its inputs, as text."""
+        """Settings that a training's result depends on besides its inputs, as text."""
         part, recipe = self.study.part(run.dataset), self.study.recipe(run.backbone, run.dataset).model_dump_json()
         if isinstance(part, Coco):
             return f"{recipe} keep_labels" if part.keep_labels else recipe
         return recipe if self.study.decoding == "exact" else f"{recipe} {self.study.decoding}"
 
     def target_inputs(self, dataset: str) -> list[str]:
-        """Cards that the training points of a data set, imagenet or coco, wait for."""
+        """Inputs of the training points of "imagenet" or "coco"."""
         index = str(card(self.study.layout.index(f"{dataset}_ab")))
         return [index] if dataset == "imagenet" else [index, self._card("coco_train")]
 
     def target_module(self, dataset: str) -> str:
-        """Module that makes them."""
+        """Module that makes the training points of "imagenet" or "coco"."""
         return "luab.data.supervisions.imagenet" if dataset == "imagenet" else "luab.data.supervisions.coco"
 
     def lists(self, dataset: str) -> tuple[str, ...]:
-        """Downloads of a dataset that are read as they are: label lists, box lists."""
-        if dataset in ("imagenet_train", "imagenet_val"):  # listed for people, who fetch them by hand
+        """Downloads of a data set that are read without unpacking: lists of labels and boxes."""
+        if dataset in ("imagenet_train", "imagenet_val"):  # listed for people, who download them by hand
             return ()
         return tuple(name for name, unpacked in self.archives.get(dataset, {}).items() if not unpacked)
 
     def trees(self, dataset: str) -> tuple[str, ...]:
-        """Downloads of a dataset that are unpacked."""
+        """Downloads of a data set that are unpacked."""
         return tuple(name for name, unpacked in self.archives.get(dataset, {}).items() if unpacked)
 
     def test_sets(self, suite: str) -> tuple[str, ...]:
@@ -266,7 +266,7 @@ class Plan:
         return [self._card(name) for name in dict.fromkeys(names)]
 
     def score_manifests(self, suite: str) -> list[str]:
-        """Cards of the manifests that a suite's scores read beside the predictions."""
+        """Cards of the manifests that a suite's scores read in addition to the predictions."""
         benchmarks = [BENCHMARKS[name] for name in self._suite(suite)]
         names = [manifest for benchmark in benchmarks for manifest in (*benchmark.manifests, *benchmark.roots)]
         return [self._card(name) for name in dict.fromkeys(names)]
@@ -278,15 +278,15 @@ class Plan:
         return [str(layout.score(run, name)) for run, part in runs for name in part.benchmarks]
 
     def table_inputs(self, name: str) -> list[str]:
-        """Files that a table waits for."""
+        """Inputs of a table."""
         return [str(path) for path in find_product("table", name).inputs(self.study).waits_for]
 
     def figure_inputs(self, name: str) -> list[str]:
-        """Files that a figure waits for."""
+        """Inputs of a figure."""
         return [str(path) for path in find_product("figure", name).inputs(self.study).waits_for]
 
     def report_inputs(self) -> list[str]:
-        """Files that the report is made from, captions and the parts of its page among them."""
+        """Inputs of the report, including captions and the templates of its page."""
         layout = self.study.layout
         tables = [layout.table(name, suffix) for name in self.tables for suffix in ("csv", "md")]
         figures = [layout.figure(name, "png") for name in self.figures]
@@ -301,18 +301,18 @@ class Plan:
         return [str(file) for file in files]
 
     def tracking_inputs(self) -> list[str]:
-        """Files that DVC's names, metrics and plots are made from."""
+        """Inputs of DVC's artifacts, metrics and plots."""
         layout = self.study.layout
         logs = [layout.log_csv(run) for run in self.study.headline_runs()]
         return [str(layout.scores_csv()), *map(str, logs)]
 
     def tracking_outputs(self) -> list[str]:
-        """Files of headline numbers, one per data set, backbone and supervision."""
+        """Files of headline numbers: one per data set, backbone and supervision."""
         runs = self.study.headline_runs()
         return list(dict.fromkeys(str(self.study.layout.metrics(run)) for run in runs))
 
     def crate_inputs(self) -> list[str]:
-        """Files that the description of all results is made from."""
+        """Inputs of the RO-Crate."""
         layout = self.study.layout
         suites = [(run, suite.name) for run in self.study.runs() for suite in self.study.part(run.dataset).suites]
         cards = [layout.prediction_card(run, suite) for run, suite in suites]

@@ -1,4 +1,4 @@
-"""The study as typed, closed, frozen objects: every line of config/config.yaml has its field here."""
+"""The study's configuration: one typed, immutable field for every key of config/config.yaml."""
 
 import functools
 import hashlib
@@ -29,12 +29,12 @@ Supervision = Literal["none", "random", "click", "trace", "centre", "box"]
 CocoSupervision = Literal["none", "random", "click", "click_shared", "replayed", "centre", "box"]
 Decoding = Literal["exact", "fast"]
 LABELLING = "click"
-"""Supervision of COCO whose points decide which labels a crop keeps, for every run."""
+"""Supervision of COCO whose points decide, in every run, which labels a crop keeps."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]
 
 
 class Paths(Closed):
-    """Where things are read and written."""
+    """Files and folders that the study reads and writes."""
 
     data: Path = Field(Path("data"), description="Archives, byproduct index, manifests, targets.")
     results: Path = Field(Path("results"), description="Runs, scores, tables, figures, report.")
@@ -42,10 +42,10 @@ class Paths(Closed):
     recipes: Path = Field(Path("config/recipes"), description="Folder of the training recipes.")
     published: Path = Field(Path("config/published.csv"), description="Published values, shown beside ours.")
     imagenet: Path | None = Field(
-        None, description="Your own ImageNet: holds train/<wnid>/*.JPEG and val/. Never downloaded."
+        None, description="Your own ImageNet with train/<wnid>/*.JPEG and val/; luab does not download it."
     )
     copies: dict[str, Path] = Field(
-        {}, description="Your own copies of other sets, by manifest name; these are not downloaded."
+        {}, description="Your own copies of other data sets, by manifest name; luab does not download these."
     )
     partial: bool = Field(False, description="Accept trees that hold only some of the classes (demo world, samples).")
 
@@ -54,17 +54,17 @@ class Paths(Closed):
         named = [self.data, self.results, self.archives, self.recipes, self.published]
         for path in filter(None, [*named, self.imagenet, *self.copies.values()]):
             if set(str(path)) & set("{}\n\0"):
-                raise ValueError(f"{str(path)!r} has braces, which name a pattern to Snakemake, or a line's end")
+                raise ValueError(f"{str(path)!r} contains braces, which mark wildcards in Snakemake, or a line break")
         return self
 
 
 class Backbone(Closed):
-    """One architecture of the study."""
+    """One architecture."""
 
     name: Name = Field(description="timm model name, e.g. resnet50.")
     recipe: Name = Field(description="File name, without .yaml, in the folder of recipes.")
     gpu_images_per_s: Positive = Field(
-        description="Training images per second and GPU, for the GPU-hour estimate and the time limits of jobs."
+        description="Training throughput in images per second and GPU, for the GPU-hour estimate and time limits."
     )
 
     @field_validator("name")
@@ -77,56 +77,59 @@ class Backbone(Closed):
 
 
 class Sweep(Closed):
-    """The lambda grid: which supervisions are swept on which backbones."""
+    """The lambda grid: the supervisions and backbones that are trained with every lambda."""
 
-    backbones: list[Name] = Field([], description="Names from `backbones` that get the whole grid.")
-    supervisions: list[Name] = Field([], description="Swept supervisions; the rest use `luab_lambda`.")
+    backbones: list[Name] = Field([], description="Names from `backbones` that are trained with every lambda.")
+    supervisions: list[Name] = Field(
+        [], description="Supervisions that are trained with every lambda; the others use `luab_lambda`."
+    )
     lambdas: list[Positive] = Field([], description="Weights of the byproduct loss; 0 is the baseline.")
 
 
 class Suite(Closed):
-    """Benchmarks whose test sets one predict job covers."""
+    """Benchmarks whose test sets one prediction job covers."""
 
-    name: Name = Field(description="Name of the predictions' card.")
-    benchmarks: list[Name] = Field(min_length=1, description="Names from luab.benchmarks.imagenet.BENCHMARKS.")
+    name: Name = Field(description="Name of the suite, and stem of its prediction card.")
+    benchmarks: list[Name] = Field(min_length=1, description="Names of benchmarks (docs/protocols.md).")
 
 
 class Compute(Closed):
-    """What a job may use.
+    """Resources of a job.
 
-    Device, loader processes and the batch of a prediction change no result on the CPU. Another number of training
-    processes, or another split into accumulation steps, changes it within rounding; more where a backbone has
-    BatchNorm, whose statistics are those of one forward pass in one process unless the recipe says sync_batchnorm,
-    and where dropout or mixup draw, which each process does for itself.
+    On the CPU, loader processes and the batch size of predictions do not change results. The number of training
+    processes and the split into accumulation steps change them within rounding error. The change is larger with
+    BatchNorm, whose statistics come from one forward pass of one process unless the recipe sets sync_batchnorm, and
+    with dropout and mixup, which each process draws for itself.
     """
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto uses a GPU if one is available.")
     gpus: int = Field(
         1,
         ge=1,
-        description="GPUs per node, and processes, of one training; on the CPU processes alone. Predictions take 1.",
+        description="Processes per node of one training, each with its own GPU if the device is a GPU. Predictions "
+        "use one.",
     )
-    nodes: int = Field(1, ge=1, description="Nodes of one training; more than 1 inside a Slurm job only.")
+    nodes: int = Field(1, ge=1, description="Nodes of one training; more than 1 only in a Slurm job.")
     images_per_process: int | None = Field(
         None,
         ge=1,
-        description="Most images of one forward pass; a larger share of the batch is split into accumulation steps. "
-        "null: the whole share.",
+        description="Maximum number of images in one forward pass; a larger share of the batch is split into "
+        "accumulation steps. null: no maximum.",
     )
     workers: int = Field(
         8,
         ge=0,
-        description="Loader processes of a train or predict job on one node, divided among its processes, each of "
-        "which gets at least one; 0 loads in the job.",
+        description="Loader processes of a train or predict job per node, divided among its processes (at least one "
+        "each); 0 loads in the main process.",
     )
     threads: int = Field(
         8,
         ge=1,
-        description="CPU threads that a train or predict job asks for on one node, divided among its processes.",
+        description="CPU threads that a train or predict job requests per node, divided among its processes.",
     )
     predict_batch: int = Field(256, ge=1, description="Images per forward pass in prediction.")
     longest_job_hours: Positive = Field(
-        24, description="Longest time limit that a job asks for; a longer training goes on after it, in the same job."
+        24, description="Longest time limit that a job requests; a longer training continues after it in the same job."
     )
 
     @property
@@ -136,29 +139,29 @@ class Compute(Closed):
 
     @property
     def workers_each(self) -> int:
-        """Loader processes of each process of a training."""
+        """Loader processes of each training process."""
         return max(1, self.workers // self.gpus) if self.workers else 0
 
     @property
     def threads_each(self) -> int:
-        """CPU threads of each process of a training."""
+        """CPU threads of each training process."""
         return max(1, self.threads // self.gpus)
 
 
 class Packing(Closed):
-    """Training images once copied into a few large files, for file systems that are slow with many small ones."""
+    """Copy of the training images in a few large files, for file systems that are slow with many small files."""
 
     shorter_side_px: int | None = Field(
         None,
         ge=16,
-        description="Larger images are resized so that the shorter side is this; null keeps every byte as it is.",
+        description="Shorter side to which larger images are resized; null copies the files unchanged.",
     )
     quality: int = Field(90, ge=1, le=95, description="JPEG quality of resized images.")
-    shard_mb: int = Field(1000, ge=1, description="Size of one file, about.")
+    shard_mb: int = Field(1000, ge=1, description="Approximate size of one file.")
 
 
 class Demo(Closed):
-    """The drawn world that stands in for the real data; absent in the full study."""
+    """The drawn world that replaces the real data; absent in the full study."""
 
     seed: int = Field(0, ge=0, description="Seed of the drawing.")
     size_px: int = Field(64, ge=32, description="Side of a typical image.")
@@ -166,12 +169,12 @@ class Demo(Closed):
 
 @dataclass(frozen=True)
 class Split:
-    """How a total batch is made up.
+    """Composition of a total batch.
 
     Attributes:
-        processes: That share it equally.
-        images: Of one forward pass in one process.
-        steps: Forward passes of each process before the weights change.
+        processes: Processes that share the batch equally.
+        images: Images of one forward pass in one process.
+        steps: Forward passes of each process per weight update.
     """
 
     processes: int
@@ -180,7 +183,7 @@ class Split:
 
     @classmethod
     def of(cls, recipe: Recipe, compute: Compute) -> "Split":
-        """The split that a recipe and the means give, checked when the study was read."""
+        """The split of a recipe's batch, which was checked when the study was read."""
         share = recipe.batch_size // compute.processes
         images = min(share, compute.images_per_process or share)
         return cls(compute.processes, images, share // images)
@@ -212,10 +215,10 @@ class StudyPart(Closed):
         return {} if sweep is None else sweep  # an overlay cannot delete a key, but it can set it to null
 
     def backbone(self, name: str) -> Backbone:
-        """The entry of a backbone by name.
+        """The entry of a backbone.
 
         Raises:
-            ConfigError: It is not in the study; near names are listed.
+            ConfigError: The study does not have it; the message lists similar names.
         """
         for backbone in self.backbones:
             if backbone.name == name:
@@ -224,7 +227,7 @@ class StudyPart(Closed):
 
     @property
     def backbone_names(self) -> list[str]:
-        """Names in the order of the config."""
+        """Names of the backbones, in the order of the config."""
         return [backbone.name for backbone in self.backbones]
 
     @property
@@ -233,7 +236,7 @@ class StudyPart(Closed):
         return [name for suite in self.suites for name in suite.benchmarks]
 
     def weights(self, backbone: str, supervision: str) -> list[float]:
-        """Lambdas that a backbone is trained with under a supervision, ascending."""
+        """Lambdas of a backbone and supervision, ascending."""
         if supervision == "none":
             return [0.0]
         swept = backbone in self.sweep.backbones and supervision in self.sweep.supervisions
@@ -241,21 +244,21 @@ class StudyPart(Closed):
 
 
 class Coco(StudyPart):
-    """COCO and COCO-AB: several labels per image and a point for each of them."""
+    """COCO and COCO-AB: several labels per image, each with a point."""
 
     supervisions: list[CocoSupervision] = Field(
         min_length=1,
         description="none = baseline, random = control, click = LUAB with a point head per class, click_shared = one "
-        "head for all classes; replayed: moves and removals of icons count.",
+        "head for all classes, replayed = moves and removals of icons count.",
     )
     keep_labels: bool = Field(
         False,
-        description="Classes whose tagged point was cut away stay positive; false: the official loader's rule.",
+        description="Keep a label if the crop cut off its tagged point; false follows the official loader.",
     )
 
 
 class Study(StudyPart):
-    """Everything that decides what is run; built by `load_study` or `parse_study`.
+    """The whole configuration; built by `load_study` or `parse_study`.
 
     Its own backbones, supervisions, lambdas and suites are those of ImageNet.
     """
@@ -269,18 +272,21 @@ class Study(StudyPart):
         min_length=1, description="none = baseline, random = control, click = LUAB."
     )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="One training per seed.")
-    random_points_seed: int = Field(0, ge=0, description="Of the control's points, drawn once per image.")
-    coco: Coco | None = Field(None, description="The same for COCO; null leaves it out.")
+    random_points_seed: int = Field(0, ge=0, description="Seed of the random control, which draws one point per image.")
+    coco: Coco | None = Field(None, description="The same keys for COCO; null leaves COCO out.")
     decoding: Decoding = Field(
         "exact",
-        description="Of ImageNet's training images: exact = Pillow, as the official loader; fast = twice the speed, "
-        "the same crops and points, pixels that seldom differ by more than 1 of 255. Evaluation is always exact.",
+        description="Decoding of ImageNet's training images: exact = Pillow, like the official loader; fast = twice as "
+        "fast, with the same crops and points and pixels that rarely differ by more than 1 of 255. Evaluation is "
+        "always exact.",
     )
-    packing: Packing | None = Field(None, description="Pack ImageNet's training images; null reads files.")
-    compute: Compute = Field(Compute.model_validate({}), description="What a job may use.")
-    paths: Paths = Field(Paths.model_validate({}), description="Where things are read and written.")
-    demo: Demo | None = Field(None, description="Draw the demo world instead of downloading.")
-    recipes: dict[str, Recipe] = Field({}, description="Read from `paths.recipes`; not written by hand.")
+    packing: Packing | None = Field(
+        None, description="Pack ImageNet's training images into large files; null reads single files."
+    )
+    compute: Compute = Field(Compute.model_validate({}), description="Resources of a job.")
+    paths: Paths = Field(Paths.model_validate({}), description="Files and folders that the study reads and writes.")
+    demo: Demo | None = Field(None, description="Draw the demo world instead of downloading data.")
+    recipes: dict[str, Recipe] = Field({}, description="Filled in from `paths.recipes`; do not write it by hand.")
 
     @model_validator(mode="after")
     def _names_agree(self, info: ValidationInfo) -> "Study":
@@ -300,17 +306,19 @@ class Study(StudyPart):
         return ({DATASET: self} if self.backbones else {}) | ({"coco": self.coco} if self.coco else {})
 
     def part(self, dataset: str) -> StudyPart:
-        """What is done on one data set.
+        """What is trained and measured on one data set.
 
         Raises:
-            ConfigError: The study leaves it out.
+            ConfigError: The study does not have this data set.
         """
         if dataset not in self.parts:
-            raise ConfigError(f"The study has no part {dataset!r}, it has {', '.join(self.parts)}: see `coco`.")
+            raise ConfigError(
+                f"The study does not train on {dataset!r}, only on {', '.join(self.parts)}; see `backbones` and `coco`."
+            )
         return self.parts[dataset]
 
     def part_of_suite(self, suite: str) -> tuple[str, StudyPart]:
-        """The data set and the part that a suite belongs to.
+        """The data set that a suite belongs to, and what is measured on it.
 
         Raises:
             ConfigError: There is no such suite.
@@ -326,7 +334,7 @@ class Study(StudyPart):
         return self.recipes[self.part(dataset).backbone(backbone).recipe]
 
     def split(self, backbone: str, dataset: str = DATASET) -> Split:
-        """How the batches of a backbone's trainings are made up."""
+        """Composition of a backbone's training batches."""
         return Split.of(self.recipe(backbone, dataset), self.compute)
 
     def runs(self) -> list[Run]:
@@ -341,29 +349,29 @@ class Study(StudyPart):
         ]
 
     def headline_runs(self) -> list[Run]:
-        """The trainings of the main tables: every backbone and supervision, at the headline's lambda."""
+        """The trainings of the main tables: every backbone and supervision at `luab_lambda`."""
         return [
             run for run in self.runs() if run.supervision == "none" or run.weight == self.part(run.dataset).luab_lambda
         ]
 
     def digest(self) -> str:
-        """Name of this configuration by content, 12 hexadecimal digits."""
+        """Digest of this configuration, 12 hexadecimal digits."""
         return hashlib.sha256(self.dump().encode()).hexdigest()[:12]
 
     def dump(self) -> str:
-        """The whole study, recipes included, as YAML that `load_study` reads back."""
+        """The whole study with its recipes, as YAML that `load_study` can read."""
         return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False)
 
 
 def load_study(files: Sequence[Path | str], root: Path = Path()) -> Study:
-    """Reads configuration files; later ones override earlier ones key by key, lists as a whole.
+    """Reads configuration files. Later files override earlier ones key by key; lists are replaced as a whole.
 
     Args:
-        files: YAML files, e.g. config/config.yaml and config/demo.yaml.
-        root: What the recipes' folder is relative to.
+        files: YAML files, such as config/config.yaml and config/demo.yaml.
+        root: Folder that the paths of files and recipes are relative to.
 
     Raises:
-        ConfigError: A file is missing or not YAML, or the study is wrong; all mistakes are listed.
+        ConfigError: A file is missing or is not YAML, or the configuration has mistakes; all are listed.
     """
     merged: dict[str, Any] = {}
     for file in files:
@@ -372,10 +380,10 @@ def load_study(files: Sequence[Path | str], root: Path = Path()) -> Study:
 
 
 def parse_study(config: Mapping[str, Any], root: Path = Path()) -> Study:
-    """Checks a configuration and reads the recipes that it names.
+    """Checks a configuration and reads its recipes.
 
     Raises:
-        ConfigError: All mistakes of the configuration and of its recipes, each with its place.
+        ConfigError: The configuration or a recipe has mistakes; all are listed with their keys.
     """
     merged = json.loads(json.dumps(config, default=str))
     if not merged.get("recipes"):
@@ -396,7 +404,7 @@ def parse_study(config: Mapping[str, Any], root: Path = Path()) -> Study:
 
 
 def schema_json() -> str:
-    """config/schema.json: the JSON schema of the study, for editors and checks."""
+    """config/schema.json: the JSON schema of the configuration."""
     return json.dumps(Study.model_json_schema(), indent=2, sort_keys=True) + "\n"
 
 
@@ -416,7 +424,7 @@ def keys_table() -> str:
 
 @functools.cache
 def known_backbones() -> frozenset[str]:
-    """Names of timm's models, read from its source: importing timm would cost seconds."""
+    """Names of timm's models, read from its source because importing timm takes seconds."""
     spec = importlib.util.find_spec("timm")
     if spec is None or not spec.submodule_search_locations:
         return frozenset()
@@ -461,7 +469,7 @@ def _wrong_names(part: StudyPart, study: Study, recipes: Sequence[str]) -> Itera
     for i, backbone in enumerate(part.backbones):
         if backbone.recipe not in study.recipes:
             yield (
-                f"backbones[{i}].recipe: {study.paths.recipes}/{backbone.recipe}.yaml is not there."
+                f"backbones[{i}].recipe: {study.paths.recipes}/{backbone.recipe}.yaml does not exist."
                 f" {did_you_mean(backbone.recipe, recipes)}"
             )
     for i, name in enumerate(part.sweep.backbones):
@@ -470,12 +478,12 @@ def _wrong_names(part: StudyPart, study: Study, recipes: Sequence[str]) -> Itera
     for i, supervision in enumerate(part.sweep.supervisions):
         if supervision == "none" or supervision not in part.supervisions:
             yield (
-                f"sweep.supervisions[{i}]: {supervision!r} is not one of `supervisions` that has a lambda."
+                f"sweep.supervisions[{i}]: {supervision!r} is not in `supervisions`, or has no lambda."
                 f" {did_you_mean(supervision, [name for name in part.supervisions if name != 'none'])}"
             )
     for weight in [part.luab_lambda, *part.sweep.lambdas]:
         if float(f"{weight:g}") != weight:
-            yield f"lambda {weight!r}: a run's folder holds six digits, {weight:g}; round it."
+            yield f"lambda {weight!r}: run folders keep six digits; round it to {weight:g}."
     for key, values in (
         ("backbones", names),
         ("supervisions", part.supervisions),
@@ -483,12 +491,12 @@ def _wrong_names(part: StudyPart, study: Study, recipes: Sequence[str]) -> Itera
     ):
         yield from _twice(key, values)
     if "none" not in part.supervisions:
-        yield "supervisions: 'none', the baseline, is missing; every difference is taken to it."
+        yield "supervisions: the baseline 'none' is missing; every comparison needs it."
 
 
 def _twice(key: str, values: Sequence[Any]) -> Iterator[str]:
     if twice := sorted({str(value) for value in values if values.count(value) > 1}):
-        yield f"{key}: {', '.join(twice)} stands there twice; once is enough."
+        yield f"{key}: {', '.join(twice)} is listed twice."
 
 
 def _unfit_for_coco(study: Study, coco: Coco) -> Iterator[str]:
@@ -498,7 +506,7 @@ def _unfit_for_coco(study: Study, coco: Coco) -> Iterator[str]:
             continue
         for key in ("mixup", "cutmix", "label_smoothing"):
             if getattr(recipe, key):
-                yield f"recipes.{backbone.recipe}.{key}: of images with several labels there is none; set it to 0."
+                yield f"recipes.{backbone.recipe}.{key}: not supported for multi-label data; set it to 0."
         if recipe.initial == "imagenet" and backbone.name not in study.backbone_names:
             yield (
                 f"coco.backbones[{i}]: {backbone.recipe} begins with the ImageNet baseline of {backbone.name}, which "
@@ -506,27 +514,29 @@ def _unfit_for_coco(study: Study, coco: Coco) -> Iterator[str]:
             )
     for i, backbone in enumerate(study.backbones):
         if (recipe := study.recipes.get(backbone.recipe)) and recipe.initial == "imagenet":
-            yield f"backbones[{i}]: {backbone.recipe} begins with ImageNet weights; that is for `coco` alone."
+            yield f"backbones[{i}]: {backbone.recipe} has `initial: imagenet`, which is only for `coco.backbones`."
 
 
 def _splits_badly(name: str, recipe: Recipe, compute: Compute) -> Iterator[str]:
     share, rest = divmod(recipe.batch_size, compute.processes)
     by = f"compute.gpus {compute.gpus} x compute.nodes {compute.nodes}"
     if rest:
-        yield f"recipes.{name}.batch_size: {recipe.batch_size} does not divide by {by} = {compute.processes} processes."
+        yield (
+            f"recipes.{name}.batch_size: {recipe.batch_size} is not divisible by {by} = {compute.processes} processes."
+        )
     elif compute.images_per_process and share > compute.images_per_process and share % compute.images_per_process:
         yield (
             f"recipes.{name}.batch_size: {recipe.batch_size} gives each of {compute.processes} processes {share} "
-            f"images, which does not divide by compute.images_per_process {compute.images_per_process}."
+            f"images, which is not divisible by compute.images_per_process {compute.images_per_process}."
         )
     elif (recipe.mixup or recipe.cutmix) and compute.processes > 1 and share % 2:
         yield (
-            f"recipes.{name}.batch_size: mixup and cutmix pair images within a process, and {recipe.batch_size} "
-            f"gives each of {compute.processes} an odd number, {share}."
+            f"recipes.{name}.batch_size: mixup and cutmix mix pairs of images within a process, but "
+            f"{recipe.batch_size} gives each of {compute.processes} processes an odd number, {share}."
         )
     if recipe.sync_batchnorm and compute.device == "cpu" and compute.processes > 1:
         yield (
-            f"recipes.{name}.sync_batchnorm: torch synchronises BatchNorm on GPUs only, and compute.device is 'cpu'; "
+            f"recipes.{name}.sync_batchnorm: torch synchronises BatchNorm only on GPUs, but compute.device is 'cpu'; "
             "set it to false or train with one process."
         )
 
@@ -534,9 +544,9 @@ def _splits_badly(name: str, recipe: Recipe, compute: Compute) -> Iterator[str]:
 def _describe(detail: Any) -> list[str]:
     where = _place(detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return [f"{where}: no such key. {did_you_mean(str(detail['loc'][-1]), _siblings(detail['loc']))}"]
+        return [f"{where}: unknown key. {did_you_mean(str(detail['loc'][-1]), _siblings(detail['loc']))}"]
     if detail["type"] == "missing":
-        return [f"{where}: this key is required and missing."]
+        return [f"{where}: this required key is missing."]
     if detail["type"] == "value_error":
         lines = str(detail["ctx"]["error"]).splitlines()
         return [f"{where}: {line}" if where else line for line in lines]

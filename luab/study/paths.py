@@ -1,4 +1,4 @@
-"""Where every artefact of a study lies: rules, command line and tests ask here, nobody joins strings."""
+"""Path of every artefact of a study; rules, commands and tests take paths from here."""
 
 import math
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ DATASET = "imagenet"
 
 @dataclass(frozen=True, order=True)
 class Run:
-    """One training: what tells it from every other training of the study.
+    """One training, identified by everything that distinguishes it within the study.
 
     Attributes:
         dataset: "imagenet" or "coco".
         backbone: timm name.
-        supervision: "none" (baseline), "random" (control) or "click" (LUAB); see luab.data.supervisions.imagenet and
-            luab.data.supervisions.coco. With "_shared" behind, one point head serves all classes of COCO.
+        supervision: "none" (baseline), "random" (control), "click" (LUAB) or another supervision of the study. The
+            suffix "_shared" means that one point head serves all classes of COCO.
         weight: lambda, the weight of the byproduct loss; 0 for "none".
-        seed: Of initialisation, sample order and augmentation.
+        seed: Seed of initialisation, sample order and augmentation.
     """
 
     dataset: str
@@ -28,21 +28,21 @@ class Run:
 
     @property
     def points(self) -> str | None:
-        """The supervision whose file of targets is regressed; None for a baseline."""
+        """The supervision whose target file is regressed; None for a baseline."""
         return None if self.supervision == "none" else self.supervision.removesuffix("_shared")
 
     @property
     def imagenet_baseline(self) -> "Run":
-        """The run on ImageNet without byproducts, of the same backbone and seed."""
+        """The ImageNet baseline with the same backbone and seed."""
         return Run(DATASET, self.backbone, "none", 0.0, self.seed)
 
     @property
     def folder(self) -> str:
-        """E.g. "imagenet/resnet50/click-1/seed0": the run's place below results/runs."""
+        """Path below results/runs, such as "imagenet/resnet50/click-1/seed0"."""
         return f"{self.dataset}/{self.backbone}/{self.supervision}-{self.weight:g}/seed{self.seed}"
 
     def identity(self) -> dict[str, str | float | int]:
-        """The run as it stands in run.json, in score files and in scores.csv."""
+        """The run as recorded in run.json, score files and scores.csv."""
         return {
             "dataset": self.dataset,
             "backbone": self.backbone,
@@ -56,7 +56,7 @@ class Run:
         """The inverse of `folder`.
 
         Raises:
-            ValueError: The text has another form.
+            ValueError: The text does not have this form.
         """
         dataset, backbone, supervised, seed = folder.split("/")
         supervision, _, weight = supervised.partition("-")
@@ -72,7 +72,7 @@ class Run:
 class Layout:
     """Paths below the study's two folders, data/ and results/.
 
-    A card is a small JSON that names a big artefact by content; the workflow depends on cards.
+    A card is a small JSON file that identifies a large artefact by content; the workflow depends on cards.
     """
 
     data: Path
@@ -107,7 +107,7 @@ class Layout:
         return self.manifest_folder() / f"{dataset}.parquet"
 
     def pack(self, dataset: str) -> Path:
-        """Index of one dataset's packed images; card and folder of shards have its name."""
+        """Index of one data set's packed images; its card and its folder of shards have the same stem."""
         return self.data / "packs" / f"{dataset}.parquet"
 
     def target(self, supervision: str, dataset: str = DATASET) -> Path:
@@ -155,23 +155,23 @@ class Layout:
         return self.results / "figures" / f"{name}.{suffix}"
 
     def metrics(self, run: Run) -> Path:
-        """Headline numbers, as DVC shows them, of one backbone and supervision: mean over the seeds."""
+        """Headline numbers of one backbone and supervision for DVC: means over the seeds."""
         return self.results / "metrics" / run.dataset / run.backbone / f"{run.supervision}.json"
 
     def curves_csv(self) -> Path:
-        """Losses of the headline's trainings, as DVC plots them."""
+        """Training losses of the headline runs, plotted by DVC."""
         return self.results / "plots" / "training.csv"
 
     def dvc_file(self) -> Path:
-        """Names of models, metrics and plots, for DVC."""
+        """Artifacts, metrics and plots for DVC."""
         return self.results / "dvc.yaml"
 
     def crate(self) -> Path:
-        """Description of all results for machines."""
+        """RO-Crate of all results."""
         return self.results / "ro-crate-metadata.json"
 
     def report(self) -> Path:
-        """The whole study in one page."""
+        """The report of the whole study."""
         return self.results / "report.html"
 
 

@@ -61,10 +61,10 @@ def test_all_mistakes_at_once_with_did_you_mean(repository):
         )
     text = str(caught.value)
     assert "5 mistakes" in text
-    assert "sedes: no such key. Did you mean seeds" in text
+    assert "sedes: unknown key. Did you mean seeds" in text
     assert "luab_lambda: Input should be greater than 0 (found -1)" in text
     assert "supervisions[1]: Input should be 'none', 'random', 'click'" in text
-    assert "compute.worker: no such key. Did you mean workers?" in text
+    assert "compute.worker: unknown key. Did you mean workers?" in text
     assert "backbones[0].name: timm has no model 'resnet5'. Did you mean resnet" in text
 
 
@@ -72,12 +72,12 @@ def test_all_mistakes_at_once_with_did_you_mean(repository):
     ("changes", "sentence"),
     [
         ({"luab_lambda": float("inf")}, "luab_lambda: Input should be a finite number"),
-        ({"luab_lambda": 0.12345678}, "lambda 0.12345678: a run's folder holds six digits"),
-        ({"seeds": [1, 1]}, "seeds: 1 stands there twice"),
-        ({"supervisions": ["click"]}, "supervisions: 'none', the baseline, is missing"),
+        ({"luab_lambda": 0.12345678}, "lambda 0.12345678: run folders keep six digits"),
+        ({"seeds": [1, 1]}, "seeds: 1 is listed twice"),
+        ({"supervisions": ["click"]}, "supervisions: the baseline 'none' is missing"),
         (
             {"backbones": [{"name": "resnet18", "recipe": "resent", "gpu_images_per_s": 1}]},
-            "config/recipes/resent.yaml is not there. Did you mean resnet?",
+            "config/recipes/resent.yaml does not exist. Did you mean resnet?",
         ),
         (
             {"sweep": {"backbones": ["resnet19"], "supervisions": ["click"], "lambdas": [1]}},
@@ -85,7 +85,7 @@ def test_all_mistakes_at_once_with_did_you_mean(repository):
         ),
         (
             {"sweep": {"backbones": [], "supervisions": ["none"], "lambdas": [1]}},
-            "sweep.supervisions[0]: 'none' is not one of `supervisions` that has a lambda",
+            "sweep.supervisions[0]: 'none' is not in `supervisions`, or has no lambda",
         ),
     ],
 )
@@ -104,7 +104,7 @@ def test_a_study_that_contradicts_itself_is_refused(repository, changes, sentenc
         ({"crop_scale": [0.5, 0.1]}, "crop_scale [0.5, 0.1] is not [smallest, largest]"),
         ({"warmup_epochs": 3}, "warmup_epochs 3 is not less than epochs 2"),
         ({"crop_pct": 0}, "recipes.toy.crop_pct: Input should be greater than 0"),
-        ({"learning_rate": 1}, "recipes.toy.learning_rate: no such key"),
+        ({"learning_rate": 1}, "recipes.toy.learning_rate: unknown key"),
     ],
 )
 def test_a_recipe_that_cannot_work_is_refused(toy_study, recipe, sentence):

@@ -255,7 +255,7 @@ def test_what_waits_for_what(study):
 
 
 def test_what_cannot_be_is_refused_with_its_place(study):
-    with pytest.raises(ConfigError, match=r"recipes.coco.mixup: of images with several labels there is none"):
+    with pytest.raises(ConfigError, match=r"recipes.coco.mixup: not supported for multi-label data"):
         study(mixup=0.2)
     made = study()
     with pytest.raises(ConfigError, match="The study has no part 'coco'"):

@@ -98,9 +98,9 @@ def test_trainings_wait_for_the_pack_where_there_is_one(clean: Checkout) -> None
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("luab_lamda=2", ["luab_lamda: no such key", "luab_lambda"]),
+        ("luab_lamda=2", ["luab_lamda: unknown key", "luab_lambda"]),
         ("luab_lambda=-1", ["luab_lambda", "greater than 0", "-1"]),
-        ("supervisions=[click]", ["supervisions: 'none', the baseline, is missing"]),
+        ("supervisions=[click]", ["supervisions: the baseline 'none' is missing"]),
         ("backbones=[{name: resnet5O, recipe: resnet, gpu_images_per_s: 1}]", ["timm has no model 'resnet5O'"]),
     ],
 )

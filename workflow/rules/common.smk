@@ -1,4 +1,4 @@
-# What the rules ask: the checked study, its paths, and which file depends on which. No rules here.
+# The checked study, its paths and its dependencies, for the rules. Contains no rules.
 import sys
 from pathlib import Path
 
@@ -31,7 +31,7 @@ if workflow.is_main_process:
 luab_plan.prepare_jobs(STUDY, checkout=Path(workflow.basedir))
 
 
-# Part of a job's shell command: nothing here means anything to a shell.
+# Part of shell commands, so no character here may have a meaning in a shell.
 BELOW_DATASET = r"[A-Za-z0-9_][A-Za-z0-9_.]*/[a-z0-9_]+-[0-9][0-9.e+-]*/seed[0-9]+"
 
 

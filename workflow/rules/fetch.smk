@@ -1,5 +1,5 @@
-# From a url to a verified archive to an unpacked tree. Outputs are cards: small files that name the
-# big ones by content, so that no archive is ever deleted by a rerun.
+# Downloads archives, verifies them and unpacks them. The outputs are cards, small files that identify the large ones by
+# content, so that a rerun never deletes an archive.
 
 if STUDY.demo:
 

@@ -1,4 +1,4 @@
-# One job per run and suite of test sets: the last use of the GPU.
+# One job per run and suite of test sets. This is the last stage that uses a GPU.
 
 for dataset, suite in [(name, suite) for name, part in STUDY.parts.items() for suite in part.suites]:
 

@@ -1,4 +1,4 @@
-# From byproducts and images to what training and prediction read.
+# Turns byproducts and images into the files that training and prediction read.
 
 
 rule index:
@@ -59,8 +59,8 @@ rule targets:
         "python -m luab targets {wildcards.supervision} --dataset {wildcards.taught} > {log} 2>&1"
 
 
-# Only where the config has a `packing` section. The shards lie beside the index and are no declared outputs, so that an
-# interrupted packing goes on.
+# Only if the config has a `packing` section. The shards next to the index are not declared outputs, so that an
+# interrupted packing resumes.
 rule pack:
     input:
         f"{DATA}/manifests/{{dataset}}.json",

@@ -1,5 +1,5 @@
-# From scores.csv (and, for pictures of images, from the index or from predictions) to what people look at.
-# One rule per table and figure, since a caption belongs to a rule.
+# Draws tables, figures and the report from scores.csv, the byproduct indexes and predictions.
+# There is one rule per table and figure, because Snakemake ties a caption to a rule.
 
 for name in PLAN.tables:
 

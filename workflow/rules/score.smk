@@ -1,4 +1,4 @@
-# From predictions to numbers: cheap, so changed code reruns it.
+# Computes scores from predictions. Scoring is cheap, so it reruns when its code changes.
 
 for dataset, suite in [(name, suite) for name, part in STUDY.parts.items() for suite in part.suites]:
 

@@ -1,7 +1,7 @@
-# What a finished study says of itself to others.
+# Descriptions of a finished study for other tools.
 
 
-# Names of models, headline numbers and curves for DVC; the table lambda_sweep is plotted too, as it stands.
+# Models, headline numbers and curves for DVC, which also plots the table lambda_sweep.
 rule track:
     input:
         PLAN.tracking_inputs(),
@@ -22,7 +22,7 @@ rule track:
         "python -m luab track > {log} 2>&1"
 
 
-# An RO-Crate: every file with its digest, and every action with what went in and came out.
+# An RO-Crate: every file with its digest, and every step with its inputs and outputs.
 rule describe:
     input:
         PLAN.crate_inputs(),

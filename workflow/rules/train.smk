@@ -1,5 +1,5 @@
-# One training per run. Rerun for changed data or recipe, never because a line of code changed:
-# `luab status` tells which results stem from older code.
+# One training per run. It reruns when its data or recipe changes, not when code changes; `luab status` lists the
+# results of older code.
 
 
 rule train:
