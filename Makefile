@@ -14,6 +14,9 @@
 CANDIDATES = python3.13 python3.12 python3.11 python3
 READY = .venv/.ready
 UV = .venv/bin/uv pip
+# Tests run in up to four processes; those that share an expensive fixture share a process. The slowest are listed.
+WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
+PYTEST = .venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup --durations 25 --durations-min 5
 TORCH_FAMILY = torch|torchvision|triton|nvidia-.*|cuda-.*
 RECORDED_BACKEND := $(shell cat .venv/.torch-backend 2>/dev/null)
 TORCH_BACKEND = $(RECORDED_BACKEND)
@@ -25,7 +28,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PICK = awk -v names='^($(1))$$' -v wanted=$(2) \
 	'/^[a-zA-Z0-9]/ { split($$0, pin, "=="); keep = (pin[1] ~ names) == wanted } keep' requirements.lock
 
-.PHONY: help setup demo test test-slurm lint docs lock clean FORCE
+.PHONY: help setup demo test test-slow test-slurm lint docs lock clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -33,7 +36,8 @@ help:
 	@echo "make test    set everything up and run the tests; those on throwaway Slurm clusters where Slurm is installed"
 	@echo "             (Debian's slurm-wlm, slurmdbd, mariadb-server, munge), those of the report where Chromium is"
 	@echo "             (chromium, chromium-driver)"
-	@echo "make test-slurm   those on Slurm alone"
+	@echo "make test-slow    the slow tests of tools (set-up, publishing, documentation, measurements), which CI runs too"
+	@echo "make test-slurm   only the tests on Slurm"
 	@echo "make lint    check style, types and the workflow"
 	@echo "make docs    build the documentation as a site: site/index.html"
 	@echo "make setup   only set up: one virtual environment, .venv"
@@ -48,10 +52,13 @@ demo: $(READY)
 	@.venv/bin/luab headline --config config/demo.yaml
 
 test: $(READY)
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(READY)
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 test-slurm: $(READY)
-	.venv/bin/python -m pytest tests/plugins/slurm $(PYTEST_ARGS)
+	$(PYTEST) -m slurm $(PYTEST_ARGS)
 
 lint: $(READY)
 	.venv/bin/ruff check .

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -24,6 +25,26 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # A shell that starts pytest in the background makes it ignore Ctrl-C, and every process that tests start inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 TOY_WNIDS = ("n01440764", "n01443537", "n01484850")  # ImageNet index 0, 1, 2
+
+
+# Two runs of CI test the same examples; `LUAB_KILLS_SEED` does the same for the kills.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
+
+# Session fixtures that take minutes to make: all tests that use one of them run in the same process.
+_GROUP_OF = {"tiny": "tiny", "lanes": "slurm", "_cluster": "slurm", "_plain_cluster": "slurm"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups the tests for pytest-xdist, by file or by an expensive fixture, and adds the marker `browser`."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "browser" in fixtures:
+            item.add_marker("browser")
+        groups = [group for fixture, group in _GROUP_OF.items() if fixture in fixtures]
+        item.add_marker(pytest.mark.xdist_group(groups[0] if groups else str(item.path)))
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def test_the_digest_of_an_archive_follows_its_entry(planned: Any) -> None:
 
 
 def test_two_suites_may_not_share_a_test_set(planned: Any) -> None:
-    with pytest.raises(ConfigError, match=r"both one and two need the test set imagenet_val") as caught:
+    with pytest.raises(ConfigError, match=r"one and two both need the test set imagenet_val") as caught:
         planned(
             suites=[{"name": "one", "benchmarks": ["imagenet_val"]}, {"name": "two", "benchmarks": ["imagenet_real"]}]
         )

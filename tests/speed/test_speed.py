@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

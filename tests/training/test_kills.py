@@ -16,7 +16,7 @@ from luab.study.paths import Run
 from luab.training.heartbeat import read_attempts, read_progress
 
 KILLS = int(os.environ.get("LUAB_KILLS", "18"))
-SEED = int(os.environ.get("LUAB_KILLS_SEED") or time.time_ns() % 100_000)
+SEED = int(os.environ.get("LUAB_KILLS_SEED") or (0 if os.environ.get("CI") else time.time_ns() % 100_000))
 AT_ONCE = 4  # a training is interrupted at most so often before it may finish
 MOST_S = 15.0  # per case, unless more is asked for
 

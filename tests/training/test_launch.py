@@ -74,7 +74,6 @@ class Launched:
         self.process.wait(LIMIT_S)
 
 
-@pytest.mark.slow
 def test_two_processes_are_warned_killed_and_finish_with_the_same_bytes(toy_study, trainings, tmp_path):
     settings = {"compute": {"gpus": 2, "workers": 2}, "recipe": {"epochs": 24, "ema_decay": 0.9}}
     study = toy_study(**settings)
@@ -106,7 +105,6 @@ def test_two_processes_are_warned_killed_and_finish_with_the_same_bytes(toy_stud
         assert file_sha256(folder / name) == file_sha256(unbroken.layout.run(RUN) / name)
 
 
-@pytest.mark.slow
 def test_an_error_of_all_processes_is_one_paragraph(toy_study, tmp_path):
     study = toy_study(compute={"gpus": 2}, paths={"imagenet": str(tmp_path / "nothing")})
     with Launched(study, tmp_path) as wrong:

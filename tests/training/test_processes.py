@@ -117,8 +117,8 @@ def test_processes_draw_different_numbers_and_repeat(toy_study, trainings):
     [
         ({"gpus": 3}, {}, r"batch_size: 8 is not divisible by compute.gpus 3 x compute.nodes 1 = 3 processes"),
         ({"gpus": 2, "nodes": 2, "images_per_process": 4}, {"batch_size": 24}, r"each of 4 processes 6 images"),
-        ({"gpus": 2}, {"batch_size": 6, "mixup": 0.5}, r"mixup and cutmix mix pairs of images within a process.*odd number, 3"),
-        ({"gpus": 2}, {"sync_batchnorm": True}, r"sync_batchnorm: torch synchronises BatchNorm on GPUs only"),
+        ({"gpus": 2}, {"batch_size": 6, "mixup": 0.5}, r"mix pairs of images within a process.*odd number, 3"),
+        ({"gpus": 2}, {"sync_batchnorm": True}, r"sync_batchnorm: torch synchronises BatchNorm only on GPUs"),
         ({"gpus": 0}, {}, r"compute.gpus: Input should be greater than or equal to 1"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from luab.render.products import FIGURES, TABLES
+from luab.render.products import PRODUCTS
 
 from .conftest import Checkout, planned
 
@@ -50,12 +50,52 @@ def test_imagenet_alone_is_planned(clean: Checkout, tmp_path: Path) -> None:
     assert counts["track"] == counts["describe"] == counts["report"] == 1
 
 
+NO_LOCALIZATION = """suites:
+  - {name: accuracy, benchmarks: [imagenet_val, imagenet_a]}
+  - {name: corruption, benchmarks: [imagenet_c]}
+  - {name: background, benchmarks: [in9]}
+"""
+ONLY_COCO = """backbones: []
+suites: []
+sweep: null
+coco:
+  backbones: [{name: resnet50, recipe: resnet, gpu_images_per_s: 1218}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("overlay", "absent", "reason"),
+    [
+        (NO_LOCALIZATION, {"table_localization", "figure_cam_examples", "predict_localization"}, "wsol_test"),
+        ("sweep: null\n", {"table_lambda_sweep", "figure_lambda_sweep"}, "`sweep`"),
+        ("supervisions: [none, trace]\nsweep: null\n", {"table_lambda_sweep"}, "`sweep`"),
+        (ONLY_COCO, {"predict_accuracy", "table_imagenet_main", "table_interfaces"}, "ImageNet (`backbones`)"),
+        ("paths: {results: my results, data: /elsewhere/data}\n", set(), ""),
+    ],
+)
+def test_an_edited_study_is_planned_and_says_what_it_leaves_out(
+    clean: Checkout, tmp_path: Path, overlay: str, absent: set[str], reason: str
+) -> None:
+    if overlay is ONLY_COCO:  # its recipe may have no mixup
+        recipe = yaml.safe_load((clean.folder / "config/recipes/coco_resnet.yaml").read_text()) | {"initial": "random"}
+        overlay += yaml.safe_dump({"recipes": {"resnet": recipe}})
+        overlay += "  # recipes given here are not read from files\n"
+    (tmp_path / "edit.yaml").write_text(overlay)
+    done = clean.snakemake("-n", "--configfile", str(tmp_path / "edit.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = planned(done.stdout + done.stderr)
+    assert counts["train"] > 0 and counts["report"] == counts["describe"] == 1
+    assert not absent & counts.keys()
+    line = (done.stdout + done.stderr).partition("Left out: ")[2].partition("\n")[0]
+    assert reason in line and all(name.partition("_")[2] in line for name in absent if not name.startswith("predict"))
+
+
 def test_the_demo_is_planned_through_its_profile(clean: Checkout) -> None:
     counts = clean.plan(*DEMO)
     assert counts["demo_world"] == 1
     assert counts["predict_all"] == counts["score_all"] > 1 and counts["predict_coco"] == counts["score_coco"] > 1
     assert counts["train"] == counts["predict_all"] + counts["predict_coco"]
-    assert len([name for name in counts if name.startswith(("table_", "figure_"))]) == len(TABLES) + len(FIGURES)
+    assert len([name for name in counts if name.startswith(("table_", "figure_"))]) == len(PRODUCTS) - 1
 
 
 @pytest.mark.parametrize(

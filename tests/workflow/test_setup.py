@@ -16,6 +16,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+pytestmark = pytest.mark.slow
 TOOLS = ("sh", "make", "awk", "cat", "mkdir", "rm", "touch", "test", "echo", "env", "ls")
 MACHINES = [
     {"sys_platform": "linux", "platform_machine": "x86_64", "platform_system": "Linux"},

@@ -11,20 +11,15 @@ from pathlib import Path
 import pytest
 
 from luab.files import file_sha256, read_json
-from luab.render.products import FIGURES, TABLES
+from luab.render.products import PRODUCTS
 
 from ..conftest import Browser
 from .conftest import CONFIGS, TINY, Checkout
 
-pytestmark = pytest.mark.slow
-
 RUN = "imagenet/test_resnet/click-0.1/seed1"  # shown in no figure of examples
-FROM_SCORES = {
-    f"{kind}_{name}"
-    for kind, names in (("table", TABLES), ("figure", FIGURES))
-    for name, needs in names.items()
-    if needs in ("scores", "coco_scores")
-}
+TABLES = [product.name for product in PRODUCTS if product.kind == "table"]
+FIGURES = [product.name for product in PRODUCTS if product.kind == "figure"]
+FROM_SCORES = {f"{product.kind}_{product.name}" for product in PRODUCTS if product.from_scores}
 RENDERED = (
     {f"table_{name}" for name in TABLES} | {f"figure_{name}" for name in FIGURES} | {"report", "track", "describe"}
 )
@@ -179,6 +174,51 @@ def test_a_changed_label_draws_again_and_trains_nothing(tiny: Checkout) -> None:
     assert set(tiny.plan(*TINY, "--config", "label=another world")) == RENDERED | {"all"}
 
 
+EDITS = {
+    "sweep: null": {"lambda_sweep"},
+    "supervisions: [none, random]\nsweep: null": {"lambda_sweep"},
+    "supervisions: [none]\nsweep: null": {"lambda_sweep", "robustness_gain", "cam_examples"},
+    "suites: [{name: all, benchmarks: [imagenet_val, in9]}]": {
+        "localization", "cam_examples", "corruption_severity", "si_score_factors",
+    },
+    "coco: null": {
+        "coco_main", "coco_localization", "coco_statistics", "interfaces", "coco_samples", "coco_gain_by_size",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_reduced_study_draws_from_the_stored_scores(tiny: Checkout, tmp_path: Path, edit: str) -> None:
+    """Every product that the edited study can draw is drawn without ImageNet's images; the rest is refused by name."""
+    overlay = tmp_path / "edit.yaml"
+    overlay.write_text(f"{edit}\npaths: {{results: {tmp_path / 'my results'}}}\n")
+    (tmp_path / "my results").mkdir()
+    shutil.copy(tiny.folder / "results" / "scores.csv", tmp_path / "my results")
+    without_images = tmp_path / "without.yaml"
+    without_images.write_text("paths: {imagenet: null}\n")
+    options = [*CONFIGS, str(overlay), str(without_images)]
+    program = (
+        "import sys\n"
+        "from luab.commands.stages import render_one_figure, render_one_table\n"
+        "from luab.errors import ConfigError\n"
+        "from luab.render.products import PRODUCTS\n"
+        "from luab.study.config import load_study\n"
+        "study = load_study(sys.argv[1:])\n"
+        "for product in PRODUCTS:\n"
+        "    if product.from_scores or product.needs(study) is None and product.kind != 'section':\n"
+        "        try:\n"
+        "            {'table': render_one_table, 'figure': render_one_figure}[product.kind](study, product.name)\n"
+        "        except ConfigError as error:\n"
+        "            print(product.name, error)\n"
+    )
+    done = tiny.python("-c", program, *options)
+    assert done.returncode == 0, done.stderr
+    refused = {line.split()[0] for line in done.stdout.splitlines() if "is not part of this study" in line}
+    assert refused == EDITS[edit] and len(done.stdout.splitlines()) >= len(refused)
+    drawn = {path.stem for path in (tmp_path / "my results").glob("*/*.pdf")}
+    assert drawn == {p.name for p in PRODUCTS if p.kind == "figure" and p.from_scores} - refused
+
+
 def test_a_changed_recipe_retrains_its_own_backbone(tiny: Checkout) -> None:
     """A second backbone joins, with one training; then its recipe changes."""
     both = tiny.folder / "both.yaml"
@@ -204,13 +244,13 @@ def test_a_changed_recipe_retrains_its_own_backbone(tiny: Checkout) -> None:
 
 
 def test_changed_code_redoes_cheap_stages_only(tiny: Checkout) -> None:
-    with changed(tiny.folder / "luab" / "collect.py", lambda text: text + "\n# Only a comment.\n"):
+    with changed(tiny.folder / "luab" / "benchmarks" / "collect.py", lambda text: text + "\n# Only a comment.\n"):
         assert tiny.plan(*TINY) == {}
-    with changed(tiny.folder / "luab" / "collect.py", lambda text: text + "\n_ANOTHER = 1\n"):
+    with changed(tiny.folder / "luab" / "benchmarks" / "collect.py", lambda text: text + "\n_ANOTHER = 1\n"):
         counts = tiny.plan(*TINY)
     assert {"collect", "all"} | FROM_SCORES <= set(counts) <= {"collect", "all"} | RENDERED
     with (
-        changed(tiny.folder / "luab" / "train.py", lambda text: text + "\n_ANOTHER = 1\n"),
+        changed(tiny.folder / "luab" / "training" / "train.py", lambda text: text + "\n_ANOTHER = 1\n"),
         changed(tiny.folder / "luab" / "predict.py", lambda text: text + "\n_ANOTHER = 1\n"),
     ):
         assert tiny.plan(*TINY) == {}
@@ -261,6 +301,6 @@ def test_status_follows_the_code(tiny: Checkout) -> None:
     assert status.returncode == 0, status.stderr
     lines = [line for line in status.stdout.splitlines() if "imagenet/test_resnet" in line]
     assert len(lines) == 8 and all(line.count("done") == 3 for line in lines)
-    with changed(tiny.folder / "luab" / "train.py", lambda text: text + "\n_ANOTHER = 1\n"):
+    with changed(tiny.folder / "luab" / "training" / "train.py", lambda text: text + "\n_ANOTHER = 1\n"):
         status = tiny.python("-m", "luab", "status", *options, COLUMNS="200")
     assert len([line for line in status.stdout.splitlines() if "older code" in line]) >= 8

@@ -11,12 +11,10 @@ import pytest
 
 from luab.errors import ConfigError, DataError
 from luab.provenance.lineage import _NAMES, Link, find_cell, trace
-from luab.render.products import TABLES
+from luab.render.products import PRODUCTS
 from luab.study.config import Study, load_study
 
 from .conftest import CONFIGS, Checkout
-
-pytestmark = pytest.mark.slow
 
 MAIN = Path("results/tables/imagenet_main.csv")
 CELL = ["test_resnet,click", "benchmark=imagenet_a"]
@@ -47,7 +45,7 @@ def every(link: Link) -> Iterator[Link]:
         yield from every(inner)
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", [product.name for product in PRODUCTS if product.kind == "table"])
 def test_every_number_is_what_its_files_say(study: Study, name: str) -> None:
     path = study.layout.table(name, "csv")
     numbers = pd.read_csv(path, keep_default_na=False)
