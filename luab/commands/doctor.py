@@ -1,4 +1,4 @@
-"""`luab doctor`: is this machine ready for the study, and if not, what is missing and how to get it."""
+"""`luab doctor`: checks whether this machine is ready for the study, and how to fix what is missing."""
 
 import importlib.metadata
 import os
@@ -25,7 +25,7 @@ _DEMO_GB = 2
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: what was looked at, the verdict, and what to do."""
+    """One line of the report: what was checked, the verdict, and details or the fix."""
 
     what: str
     verdict: Verdict
@@ -33,9 +33,9 @@ class Finding:
 
 
 def examine(study: Study) -> bool:
-    """Prints what was found; False when something that the study needs is missing."""
+    """Prints a table of findings; returns False if something that the study needs is missing."""
     findings = [*_python(), *_torch(study), *_disk(study), *_slurm(study), *_data(study)]
-    table = Table("", "looked at", "found, and what to do", box=None, pad_edge=False)
+    table = Table("", "check", "result", box=None, pad_edge=False)
     for finding in findings:
         table.add_row(_MARKS[finding.verdict], finding.what, finding.text)
     Console().print(table)
@@ -47,13 +47,13 @@ def _python() -> Iterator[Finding]:
     yield Finding(
         "Python",
         "ok" if right else "missing",
-        platform.python_version() + ("" if right else ": 3.11 to 3.13 is needed; `make clean`, then PYTHON=… make"),
+        platform.python_version() + ("" if right else ": needs 3.11 to 3.13; run `make clean`, then PYTHON=… make"),
     )
     for name in ("snakemake", "timm", "dvc", "submitit"):
         try:
             yield Finding(name, "ok", importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(name, "missing", "not installed here; run `make` in the checkout")
+            yield Finding(name, "missing", "not installed; run `make` in the checkout")
 
 
 def _torch(study: Study) -> Iterator[Finding]:
@@ -73,17 +73,17 @@ def _torch(study: Study) -> Iterator[Finding]:
         yield Finding(
             "GPU",
             "missing",
-            f"the driver (CUDA {driver}) is there, torch cannot use it: this build wants CUDA {torch.version.cuda}. "
-            f"Reinstall torch for the driver: make TORCH_BACKEND={_build_for(driver)}",
+            f"torch is built for CUDA {torch.version.cuda}, which the driver (CUDA {driver}) does not support. "
+            f"Reinstall torch for this driver: make TORCH_BACKEND={_build_for(driver)}",
         )
         return
     needed = study.compute.device == "cuda"
-    text = "none here; train and predict jobs are meant for GPU nodes" if not needed else "compute.device asks for one"
+    text = "none, but compute.device is cuda" if needed else "none; run train and predict jobs on GPU nodes"
     yield Finding("GPU", "missing" if needed else "note", text)
 
 
 def _driver_cuda() -> str | None:
-    """CUDA version that the installed NVIDIA driver supports, e.g. "12.4"; None without a driver."""
+    """CUDA version that the NVIDIA driver supports, for example "12.4"; None without a driver."""
     if shutil.which("nvidia-smi") is None:
         return None
     try:
@@ -95,60 +95,62 @@ def _driver_cuda() -> str | None:
 
 
 def _build_for(cuda: str) -> str:
-    """Name of the torch build for a driver: torch is built for few minor versions, and any of a major one runs."""
+    """Torch build for a driver; builds for any minor version of CUDA run on drivers of the same major version."""
     major = cuda.partition(".")[0]
     return {"11": "cu118", "12": "cu126"}.get(major, f"cu{major}0")
 
 
 def _disk(study: Study) -> Iterator[Finding]:
     for name, path in (("data", study.paths.data), ("results", study.paths.results)):
-        there = next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())
-        free = shutil.disk_usage(there).free / 1e9
-        wanted = _DEMO_GB if study.demo else _FULL_STUDY_GB
-        enough = free >= wanted
+        existing = next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())
+        free = shutil.disk_usage(existing).free / 1e9
+        needed = _DEMO_GB if study.demo else _FULL_STUDY_GB
         text = f"{free:.0f} GB free at paths.{name} ({path})"
-        yield Finding(
-            f"disk for {name}",
-            "ok" if enough else "note",
-            text if enough else f"{text}; the study wants about {wanted} GB in all",
-        )
-        if not os.access(there, os.W_OK):
-            yield Finding(f"disk for {name}", "missing", f"{there} cannot be written to; set paths.{name}")
+        if free >= needed:
+            yield Finding(f"disk for {name}", "ok", text)
+        else:
+            yield Finding(f"disk for {name}", "note", f"{text}; the whole study needs about {needed} GB")
+        if not os.access(existing, os.W_OK):
+            yield Finding(f"disk for {name}", "missing", f"{existing} is not writable; set paths.{name}")
 
 
 def _slurm(study: Study) -> Iterator[Finding]:
-    found = [command for command in ("sbatch", "squeue", "sacct") if shutil.which(command)]
-    if not found:
-        yield Finding("Slurm", "note", "no sbatch here; `snakemake --cores N` runs everything on this machine")
-    elif "sacct" not in found:
-        yield Finding("Slurm", "note", "sbatch is here, sacct is not: ended jobs are told by their results alone")
+    commands = [command for command in ("sbatch", "squeue", "sacct") if shutil.which(command)]
+    if not commands:
+        yield Finding("Slurm", "note", "no sbatch; `snakemake --cores N` runs everything on this machine")
+    elif "sacct" not in commands:
+        yield Finding("Slurm", "note", "no sacct: finished jobs are recognised only by their results")
     else:
-        yield Finding("Slurm", "ok", ", ".join(found))
+        yield Finding("Slurm", "ok", ", ".join(commands))
 
 
 def _data(study: Study) -> Iterator[Finding]:
     paths = study.paths
     if study.demo:
-        yield Finding("ImageNet", "ok", "the demo world is drawn, nothing is needed")
+        yield Finding("ImageNet", "ok", "not needed: the demo world is drawn")
         return
     yield _imagenet(paths.imagenet)
     for name in ("imagenet_sketch", "objectnet"):
         folder = paths.copies.get(name)
         if folder is None:
-            yield Finding(name, "note", f"needs your own copy: set paths.copies.{name} (see config/archives.yaml)")
+            yield Finding(name, "note", f"needs your own copy: set paths.copies.{name} (see {paths.archives})")
         else:
             yield Finding(name, "ok" if folder.is_dir() else "missing", f"{folder}")
     if "coco" in study.parts:
         yield _coco({name: paths.copies.get(name) for name in FROM_COCO})
     cards = sorted(study.layout.archive_folder().glob("*.json"))
-    yield Finding("archives", "ok" if cards else "note", f"{len(cards)} fetched and verified in {paths.data}/archives")
+    yield Finding(
+        "archives",
+        "ok" if cards else "note",
+        f"{len(cards)} downloaded and verified in {study.layout.archive_folder()}",
+    )
 
 
 def _imagenet(folder: Path | None) -> Finding:
     if folder is None:
         return Finding("ImageNet", "missing", "set paths.imagenet to a folder with train/<wnid>/ and val/")
     if not (folder / "train").is_dir():
-        return Finding("ImageNet", "missing", f"{folder}/train is not there; it must hold 1000 folders named by wnid")
+        return Finding("ImageNet", "missing", f"{folder}/train not found; it must contain 1000 folders named by wnid")
     classes = sum(entry.is_dir() for entry in os.scandir(folder / "train"))
     enough = classes == 1000
     return Finding("ImageNet", "ok" if enough else "missing", f"{folder}: {classes} of 1000 class folders in train/")
@@ -157,7 +159,7 @@ def _imagenet(folder: Path | None) -> Finding:
 def _coco(copies: dict[str, Path | None]) -> Finding:
     named = {name: folder for name, folder in copies.items() if folder is not None}
     if not named:
-        return Finding("COCO", "ok", "is downloaded, 21 GB; or set paths.copies, see docs/full-study.md")
-    wrong = [f"paths.copies.{name}: {folder} is no folder" for name, folder in named.items() if not folder.is_dir()]
-    wrong += [f"paths.copies.{name} is missing beside the other one" for name in copies if name not in named]
-    return Finding("COCO", "missing" if wrong else "ok", "; ".join(wrong) or ", ".join(map(str, named.values())))
+        return Finding("COCO", "ok", "will be downloaded (21 GB), or set paths.copies; see docs/full-study.md")
+    mistakes = [f"paths.copies.{name}: {path} is not a folder" for name, path in named.items() if not path.is_dir()]
+    mistakes += [f"set paths.copies.{name} too" for name in copies if name not in named]
+    return Finding("COCO", "missing" if mistakes else "ok", "; ".join(mistakes) or ", ".join(map(str, named.values())))

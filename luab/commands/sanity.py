@@ -1,7 +1,7 @@
-"""`luab sanity`: a pretrained model on the user's own data, ours beside the published numbers.
+"""`luab sanity`: evaluates a pretrained model on the user's data and compares with published numbers.
 
-A number that agrees says that images, class order, preprocessing and formula are right; one that does not agree says so
-before weeks of training.
+A number that agrees shows that images, class order, preprocessing and formula are right. One that differs reveals a
+mistake before weeks of training.
 """
 
 import csv
@@ -31,7 +31,7 @@ COLUMNS = ("model", "benchmark", "metric", "value", "tolerance", "source")
 
 
 class Expected(NamedTuple):
-    """One published number, in percent, and how far from it ours may lie."""
+    """One published number and its tolerance, both in percent."""
 
     model: str
     benchmark: str
@@ -42,14 +42,14 @@ class Expected(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A published number with ours; None where the data for it are not at hand."""
+    """A published number and ours, in percent; ours is None if its data are missing."""
 
     expected: Expected
     ours: float | None
 
     @property
     def agrees(self) -> bool | None:
-        """Whether ours lies within the tolerance."""
+        """Whether ours is within the tolerance; None without ours."""
         if self.ours is None:
             return None
         return abs(self.ours - self.expected.value) <= self.expected.tolerance + 1e-9
@@ -58,57 +58,56 @@ class Verdict(NamedTuple):
 def sanity(
     study: Study, backbone: str, weights: Path | None = None, expected: Path = EXPECTED, only: Iterable[str] = ()
 ) -> list[Verdict]:
-    """Predicts with a pretrained model whatever test sets have a manifest, and scores it like any run.
+    """Predicts all test sets that have a manifest with a pretrained model, and scores it like a run.
 
-    Predictions and scores are kept below results/sanity/<backbone>/.
+    Writes predictions and scores to results/sanity/<backbone>/.
 
     Args:
-        study: Its data paths are used; its runs are not.
-        backbone: timm name with its tag, for example resnet50.tv_in1k, or a name from the study's backbones, which
-            then is seen by its recipe.
-        weights: A safetensors file; without it that of timm's collection on the Hugging Face hub, from the cache
-            where it is there. Nothing is ever unpickled.
-        expected: Table of published numbers, see COLUMNS.
-        only: Benchmarks; all that the table has for this model by default.
+        study: Only its data paths are used, and the recipe of the backbone if it is one of the study.
+        backbone: timm name with its tag, for example resnet50.tv_in1k, or a backbone of the study.
+        weights: A safetensors file; None for timm's weights from the Hugging Face Hub or its cache. Pickles are never
+            loaded.
+        expected: Table of published numbers, with the columns COLUMNS.
+        only: Names of benchmarks; empty for all that the table has for this model.
 
     Returns:
-        A verdict for each number of the table for this model.
+        A verdict for each number of this model in the table.
 
     Raises:
-        ConfigError: The table has nothing for the model, or the model wants another view of images than luab gives.
-        DataError: The weights are not at hand or another model's, or no manifest is there at all.
+        ConfigError: The table has no number for the model, or the model needs another preprocessing than luab's.
+        DataError: The weights are missing or belong to another model, or no manifest exists.
     """
     table, chosen = read_expected(expected), set(only)
-    wanted = [row for row in table if row.model == backbone and (not chosen or row.benchmark in chosen)]
-    if not wanted:
+    rows = [row for row in table if row.model == backbone and (not chosen or row.benchmark in chosen)]
+    if not rows:
         near = did_you_mean(backbone, {row.model for row in table})
-        raise ConfigError(f"{expected}: expected a number for {backbone!r}, found none. {near}")
-    there = [name for name in dict.fromkeys(row.benchmark for row in wanted) if _has_data(study, name)]
-    if not there:
-        names = ", ".join(dict.fromkeys(row.benchmark for row in wanted))
+        raise ConfigError(f"{expected}: no number for {backbone!r}. {near}")
+    requested = dict.fromkeys(row.benchmark for row in rows)
+    benchmarks = [name for name in requested if _has_data(study, name)]
+    if not benchmarks:
         raise DataError(
-            f"{study.layout.manifest_folder()}: expected manifests for any of {names}, found none. Set "
-            "`paths.imagenet` and run `luab manifest imagenet_val`, then try again."
+            f"{study.layout.manifest_folder()}: no manifests for {', '.join(requested)}. Set `paths.imagenet` and run "
+            "`luab manifest imagenet_val`, then try again."
         )
     file = weights or download(backbone)
     root = study.paths.results / "sanity" / backbone
     recipe = view_of(study, backbone)
     predictor = Predictor(study, recipe, lambda recipe: _pretrained(backbone, recipe, file))
-    predictor.write(root / "predictions", test_sets_of(there))
+    predictor.write(root / "predictions", test_sets_of(benchmarks))
     identity = {"dataset": DATASET, "backbone": backbone, "supervision": "pretrained", "lambda": 0.0, "seed": 0}
     score(
-        there, root / "predictions", study.layout.manifest_folder(), identity, root / "scores",
+        benchmarks, root / "predictions", study.layout.manifest_folder(), identity, root / "scores",
         recipe.input_px, recipe.crop_pct, study.compute.threads,
     )  # fmt: skip
-    found = {name: read_json(root / "scores" / f"{name}.json")["metrics"] for name in there}
-    return [Verdict(row, 100 * found[row.benchmark][row.metric] if row.benchmark in found else None) for row in wanted]
+    scores = {name: read_json(root / "scores" / f"{name}.json")["metrics"] for name in benchmarks}
+    return [Verdict(row, 100 * scores[row.benchmark][row.metric] if row.benchmark in scores else None) for row in rows]
 
 
 def read_expected(path: Path) -> list[Expected]:
-    """The table of published numbers.
+    """Reads the table of published numbers.
 
     Raises:
-        DataError: It is missing, has other columns, an unknown benchmark, or a cell that is no number.
+        DataError: The table is missing, or has wrong columns, an unknown benchmark, or a cell that is not a number.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
@@ -117,9 +116,9 @@ def read_expected(path: Path) -> list[Expected]:
                 raise DataError(f"{path}: expected the columns {', '.join(COLUMNS)}, found {reader.fieldnames}.")
             rows = [_expected(row) for row in reader]
     except OSError as error:
-        raise DataError(f"{path}: expected a table of published numbers; {error.strerror}.") from error
+        raise DataError(f"{path}: cannot read the table of published numbers ({error.strerror}).") from error
     except ValueError as error:
-        raise DataError(f"{path}: expected numbers in value and tolerance; {error}.") from error
+        raise DataError(f"{path}: value and tolerance must be numbers; {error}.") from error
     for row in rows:
         find_benchmark(row.benchmark)
     return rows
@@ -131,34 +130,34 @@ def _expected(row: dict[str, str]) -> Expected:
 
 
 def view_of(study: Study, backbone: str) -> Recipe:
-    """How the model sees images: by the study's recipe if it is one of its backbones, else as timm evaluates it.
+    """Evaluation preprocessing of a model: the study's recipe for its backbones, else the one of timm.
 
-    That is at its test size where it has one: torchvision's second weights were trained at 176 px and judged at 224.
+    timm's test size is used if there is one: torchvision's second weights are trained at 176 px, evaluated at 224 px.
 
     Raises:
-        ConfigError: timm does not know the model, or it wants another normalisation or interpolation than luab has.
+        ConfigError: timm has no such weights, or the model needs another normalisation or interpolation than luab's.
     """
     if backbone in study.backbone_names:
         return study.recipe(backbone)
     try:
         config = timm.get_pretrained_cfg(backbone)
-    except RuntimeError:  # of a model that it knows, and of one that it does not
+    except RuntimeError:  # unknown model or unknown tag
         config = None
     if config is None:
-        raise ConfigError(f"{backbone!r}: timm {timm.__version__} knows no such weights. Try resnet50.tv_in1k.")
+        raise ConfigError(f"{backbone!r}: timm {timm.__version__} has no such weights. Try resnet50.tv_in1k.")
     input_size, crop_pct = config.test_input_size or config.input_size, config.test_crop_pct or config.crop_pct
     usual = (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD), "bilinear")
     if (tuple(config.mean), tuple(config.std), config.interpolation) != usual:
         raise ConfigError(
-            f"{backbone}: its images are resized by {config.interpolation} interpolation and normalised by mean "
-            f"{config.mean}, deviation {config.std}; luab evaluates by bilinear interpolation with ImageNet's mean and "
-            "deviation, so the published numbers would not come out. Take torchvision's weights (tv_in1k)."
+            f"{backbone} needs {config.interpolation} interpolation and normalisation with mean {config.mean} and "
+            f"standard deviation {config.std}. luab uses bilinear interpolation and ImageNet's mean and standard "
+            "deviation, so its numbers would differ from the published ones. Use torchvision's weights (tv_in1k)."
         )
     return Recipe.model_construct(input_px=input_size[-1], crop_pct=crop_pct, model_kwargs={})
 
 
 def _pretrained(backbone: str, recipe: Recipe, file: Path) -> LuabModel:
-    """The classifier with weights from a file of timm, or of luab, whose point head is left out."""
+    """The classifier with weights from a file of timm, or of luab without its byproduct head."""
     model = build_model(backbone, recipe, outputs=0)
     put_into(model.backbone, read_backbone(file), f"{file}: expected the weights of {backbone}")
     return model
@@ -171,7 +170,7 @@ def _has_data(study: Study, benchmark: str) -> bool:
 
 
 def print_verdicts(verdicts: Sequence[Verdict], label: str = "") -> bool:
-    """The table for a terminal; whether every number that could be had agrees."""
+    """Prints the verdicts as a table; returns whether all numbers with data agree."""
     title = f"{verdicts[0].expected.model}{f' ({label})' if label else ''}, %"
     table = Table(title=title, box=box.HORIZONTALS, collapse_padding=True, pad_edge=False, show_edge=False)
     for heading in ("benchmark", "metric", "published", "ours", "differs by", "verdict"):

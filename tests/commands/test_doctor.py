@@ -1,4 +1,4 @@
-"""What `luab doctor` finds, and the remedy that it names."""
+"""`luab doctor`: its checks and the fixes that it suggests."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -25,10 +25,10 @@ def with_paths(study: Study, **paths: object) -> Study:
     return study.model_copy(update={"paths": study.paths.model_copy(update=paths)})
 
 
-def line(said: str, what: str) -> str:
-    """The line of the report on one thing."""
-    lines = [text for text in said.splitlines() if f" {what} " in text]
-    assert len(lines) == 1, said
+def line(report: str, what: str) -> str:
+    """The line of the report about one check."""
+    lines = [text for text in report.splitlines() if f" {what} " in text]
+    assert len(lines) == 1, report
     return lines[0]
 
 
@@ -38,18 +38,18 @@ def script(folder: Path, name: str, body: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def test_a_fresh_clone_lacks_imagenet_alone(
+def test_in_a_fresh_clone_only_imagenet_is_missing(
     full: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert doctor.examine(full) is False
-    said = capsys.readouterr().out
-    assert line(said, "ImageNet").split()[0] == "missing"
-    assert "set paths.imagenet to a folder with train/<wnid>/ and val/" in said
-    assert [text for text in said.splitlines() if text.startswith("missing")] == [line(said, "ImageNet")]
-    assert "paths.copies.objectnet" in line(said, "objectnet")
+    report = capsys.readouterr().out
+    assert line(report, "ImageNet").split()[0] == "missing"
+    assert "set paths.imagenet to a folder with train/<wnid>/ and val/" in report
+    assert [text for text in report.splitlines() if text.startswith("missing")] == [line(report, "ImageNet")]
+    assert "paths.copies.objectnet" in line(report, "objectnet")
     for name in ("Python", "torch", "timm", "snakemake", "disk for data", "Slurm", "GPU"):
-        assert f" {name} " in said
+        assert f" {name} " in report
     assert list(tmp_path.iterdir()) == []
 
 
@@ -61,37 +61,33 @@ def test_the_demo_needs_nothing(
     assert "the demo world is drawn" in capsys.readouterr().out
 
 
-def test_an_imagenet_of_some_classes_is_not_enough(
-    full: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_incomplete_imagenet_is_missing(full: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("n01440764", "n01443537"):
         (tmp_path / "train" / name).mkdir(parents=True)
     assert doctor.examine(with_paths(full, imagenet=tmp_path)) is False
     assert "2 of 1000 class folders in train/" in line(capsys.readouterr().out, "ImageNet")
     assert doctor.examine(with_paths(full, imagenet=tmp_path / "nowhere")) is False
-    assert "nowhere/train is not there" in line(capsys.readouterr().out, "ImageNet")
+    assert "nowhere/train not found" in line(capsys.readouterr().out, "ImageNet")
 
 
-def test_the_toy_world_is_named_missing_as_well(
-    toy_study: Callable[..., Study], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_toy_imagenet_is_missing_too(toy_study: Callable[..., Study], capsys: pytest.CaptureFixture[str]) -> None:
     doctor.examine(toy_study())
     assert "3 of 1000 class folders" in line(capsys.readouterr().out, "ImageNet")
 
 
-def test_a_whole_imagenet_passes(full: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_complete_imagenet_is_ok(full: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for k in range(1000):
         (tmp_path / "train" / f"n{k:08d}").mkdir(parents=True)
     study = with_paths(full, imagenet=tmp_path, copies={"objectnet": tmp_path, "imagenet_sketch": tmp_path / "gone"})
     assert doctor.examine(study) is False
-    said = capsys.readouterr().out
-    assert line(said, "ImageNet").startswith("ok") and line(said, "objectnet").startswith("ok")
-    assert line(said, "imagenet_sketch").startswith("missing")
+    report = capsys.readouterr().out
+    assert line(report, "ImageNet").startswith("ok") and line(report, "objectnet").startswith("ok")
+    assert line(report, "imagenet_sketch").startswith("missing")
     study = with_paths(full, imagenet=tmp_path, copies={"objectnet": tmp_path})
     assert doctor.examine(study) is True
 
 
-def test_a_driver_without_a_fitting_torch_gets_the_command(
+def test_a_driver_that_torch_does_not_support_gets_the_command(
     full: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script(
@@ -110,11 +106,11 @@ def test_a_driver_without_a_fitting_torch_gets_the_command(
     ("commands", "verdict", "words"),
     [
         ((), "note", "snakemake --cores N"),
-        (("sbatch", "squeue"), "note", "sacct is not"),
+        (("sbatch", "squeue"), "note", "no sacct"),
         (("sbatch", "squeue", "sacct"), "ok", "sbatch, squeue, sacct"),
     ],
 )
-def test_slurm_is_looked_for(
+def test_slurm_commands_are_checked(
     full: Study,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -132,7 +128,7 @@ def test_slurm_is_looked_for(
     assert found.startswith(verdict) and words in found
 
 
-def test_a_study_that_asks_for_a_gpu_misses_it(
+def test_a_gpu_is_missing_if_the_study_needs_one(
     full: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -141,24 +137,24 @@ def test_a_study_that_asks_for_a_gpu_misses_it(
     assert line(capsys.readouterr().out, "GPU").startswith("missing")
 
 
-def test_the_command_ends_with_1(repository: Path) -> None:
+def test_the_command_exits_with_1(repository: Path) -> None:
     import sys
 
     done = subprocess.run([sys.executable, "-m", "luab", "doctor"], cwd=repository, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
 
 
-def test_coco_is_downloaded_or_both_its_copies_are_named(
+def test_coco_is_downloaded_or_needs_both_copies(
     full: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     doctor.examine(full)
-    assert "is downloaded" in line(capsys.readouterr().out, "COCO")
-    for copies, told in (
-        ({"coco_train": tmp_path}, "paths.copies.coco_val is missing"),
-        ({"coco_train": tmp_path, "coco_val": tmp_path / "away"}, "is no folder"),
+    assert "will be downloaded" in line(capsys.readouterr().out, "COCO")
+    for copies, text in (
+        ({"coco_train": tmp_path}, "set paths.copies.coco_val too"),
+        ({"coco_train": tmp_path, "coco_val": tmp_path / "away"}, "is not a folder"),
     ):
         assert not doctor.examine(with_paths(full, copies=copies))
         found = line(capsys.readouterr().out, "COCO")
-        assert told in found and "missing" in found
+        assert text in found and found.startswith("missing")
     doctor.examine(with_paths(full, copies={"coco_train": tmp_path, "coco_val": tmp_path}))
     assert line(capsys.readouterr().out, "COCO").startswith("ok")
