@@ -37,8 +37,7 @@ from rich.table import Table
 from luab.benchmarks.catalogue import BENCHMARKS, test_sets_of
 from luab.benchmarks.score import score
 from luab.byproducts.coco_classes import COCO_CLASSES
-from luab.data.manifests.labels import IN9_VARIANTS
-from luab.data.manifests.layouts import CORRUPTIONS
+from luab.data.manifests.labels import CORRUPTIONS, IN9_VARIANTS
 from luab.files import write_json
 from luab.metrics.contours import eight_bits
 from luab.metrics.localization import LocalizationInput, box_accuracy, iou, scaled_boxes

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image, ImageFilter
 
+from luab.data.manifests.labels import CORRUPTION_FAMILIES
 from luab.demo.canvas import Field, Pixels, to_pixels
 from luab.demo.classes import CLASSES
 from luab.demo.packing import Archive, Members, jpeg_bytes
@@ -22,15 +23,15 @@ def imagenet_c(seed: int, size_px: int, images: list[ValImage], per_class: int) 
     clear = [[image for image in images if image.item is item and image.clear] for item in CLASSES]
     chosen = [image for of_class in clear for image in of_class[:per_class]]
     crops = {image.name: _centre_crop(image.scene.pixels, size_px) for image in chosen}
-    for name, corruptions in ARCHIVES.items():
+    for family, corruptions in CORRUPTION_FAMILIES.items():
         members: Members = {}
-        for corruption in (function.__name__ for function in corruptions):
+        for corruption in corruptions:
             for severity in range(1, 6):
                 for image in chosen:
                     rng = stream(seed, "c", corruption, severity, image.name)
                     path = f"{corruption}/{severity}/{image.item.wnid}/{image.name}.JPEG"
                     members[path] = jpeg_bytes(corrupt(crops[image.name], corruption, severity, rng), quality=85)
-        yield Archive(f"imagenet_c_{name}", "imagenet_c", f"imagenet-c-{name}.tar", "tar", members, "imagenet_c")
+        yield Archive(f"imagenet_c_{family}", "imagenet_c", f"imagenet-c-{family}.tar", "tar", members, "imagenet_c")
 
 
 def _centre_crop(pixels: Pixels, size_px: int) -> Pixels:
@@ -43,8 +44,8 @@ def _centre_crop(pixels: Pixels, size_px: int) -> Pixels:
 
 
 def corrupt(pixels: Pixels, name: str, severity: int, rng: np.random.Generator) -> Pixels:
-    """Applies one of CORRUPTIONS to a picture [H, W, 3]; `severity` is 1 to 5."""
-    return to_pixels(CORRUPTIONS[name](pixels / 255, severity - 1, rng))
+    """Applies one of `luab.data.manifests.labels.CORRUPTIONS` to a picture [H, W, 3]; `severity` is 1 to 5."""
+    return to_pixels(_FUNCTIONS[name](pixels / 255, severity - 1, rng))
 
 
 def gaussian_noise(x: Field, level: int, rng: np.random.Generator) -> Field:
@@ -152,14 +153,16 @@ def jpeg_compression(x: Field, level: int, rng: np.random.Generator) -> Field:
 
 
 Corruption = Callable[[Field, int, np.random.Generator], Field]
-# Archive -> its corruptions; a level is the severity less one.
-ARCHIVES: dict[str, tuple[Corruption, ...]] = {
-    "noise": (gaussian_noise, shot_noise, impulse_noise),
-    "blur": (defocus_blur, glass_blur, motion_blur, zoom_blur),
-    "weather": (snow, frost, fog, brightness),
-    "digital": (contrast, elastic_transform, pixelate, jpeg_compression),
-}
-CORRUPTIONS = {function.__name__: function for functions in ARCHIVES.values() for function in functions}
+# Name of a corruption -> its function; `level` is the severity minus one.
+_FUNCTIONS: dict[str, Corruption] = {
+    function.__name__: function
+    for function in (
+        gaussian_noise, shot_noise, impulse_noise,
+        defocus_blur, glass_blur, motion_blur, zoom_blur,
+        snow, frost, fog, brightness,
+        contrast, elastic_transform, pixelate, jpeg_compression,
+    )
+}  # fmt: skip
 
 
 def _image(x: Field) -> Image.Image:

@@ -3,30 +3,25 @@
 import statistics
 from collections.abc import Iterable, Mapping
 
-from luab.data.manifests.labels import EXTRA_CORRUPTIONS
+from luab.data.manifests.labels import CORRUPTIONS, EXTRA_CORRUPTIONS
 from luab.errors import DataError
 from luab.metrics.accuracy import Count
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-# AlexNet's mean error over the five severities. SOURCE: google-research/augmix, imagenet.py.
-ALEXNET_ERROR: dict[str, float] = {
-    "gaussian_noise": 0.886428,
-    "shot_noise": 0.894468,
-    "impulse_noise": 0.922640,
-    "defocus_blur": 0.819880,
-    "glass_blur": 0.826268,
-    "motion_blur": 0.785948,
-    "zoom_blur": 0.798360,
-    "snow": 0.866816,
-    "frost": 0.826572,
-    "fog": 0.819324,
-    "brightness": 0.564592,
-    "contrast": 0.853204,
-    "elastic_transform": 0.646056,
-    "pixelate": 0.717840,
-    "jpeg_compression": 0.606500,
-}
+ALEXNET_ERROR = dict(
+    zip(
+        CORRUPTIONS,
+        (
+            0.886428, 0.894468, 0.922640,  # noise
+            0.819880, 0.826268, 0.785948, 0.798360,  # blur
+            0.866816, 0.826572, 0.819324, 0.564592,  # weather
+            0.853204, 0.646056, 0.717840, 0.606500,  # digital
+        ),
+        strict=True,
+    )
+)  # fmt: skip
+"""AlexNet's mean error over the five severities. SOURCE: google-research/augmix, imagenet.py."""
 
 ErrorBySeverity = Mapping[str, Mapping[int, float]]
 

@@ -14,8 +14,8 @@ import pytest
 from luab.data.manifests import labels
 from luab.data.manifests.build_manifest import build_manifest
 from luab.data.manifests.known_counts import KNOWN_COUNTS
-from luab.data.manifests.labels import EXTRA_CORRUPTIONS
-from luab.data.manifests.layouts import CORRUPTIONS, IN9_VARIANTS, LAYOUTS
+from luab.data.manifests.labels import CORRUPTIONS, EXTRA_CORRUPTIONS, IN9_VARIANTS
+from luab.data.manifests.layouts import LAYOUTS
 from luab.data.manifests.manifest import SCHEMA, read_manifest
 from luab.data.manifests.tree import TREES
 from luab.errors import ConfigError, DataError

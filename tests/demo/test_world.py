@@ -18,6 +18,7 @@ from PIL import Image
 
 from luab.byproducts.imagenet_ab import agreement, index
 from luab.data.manifests.labels import (
+    CORRUPTIONS,
     IN9_FOLDERS,
     IN9_VARIANTS,
     in9_of_class,
@@ -29,7 +30,7 @@ from luab.demo.canvas import mask_box
 from luab.demo.classes import CLASSES, FAMILIES, DemoClass
 from luab.demo.drawing import Look, class_sprite, draw_scene, over, paint, palette
 from luab.demo.imagenet_annotators import TrainImage, image_ab_members
-from luab.demo.imagenet_c import CORRUPTIONS, corrupt
+from luab.demo.imagenet_c import corrupt
 from luab.demo.photos import PHOTO, train_images, val_images
 from luab.demo.polygons import polygon
 from luab.demo.randomness import stream

@@ -2,12 +2,11 @@
 
 import pytest
 
-from luab.data.manifests.layouts import CORRUPTIONS
+from luab.data.manifests.labels import CORRUPTIONS, EXTRA_CORRUPTIONS
 from luab.errors import DataError
 from luab.metrics.accuracy import Count
 from luab.metrics.corruption import (
     ALEXNET_ERROR,
-    EXTRA_CORRUPTIONS,
     corruption_error,
     errors_by_severity,
     mean_accuracy,

@@ -38,8 +38,19 @@ IN9_VARIANTS = (
 )  # fmt: skip
 """Folders of the Backgrounds Challenge. Source: MadryLab/backgrounds_challenge:README.md."""
 
+CORRUPTION_FAMILIES = {
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+}
+"""The corruptions of ImageNet-C by family; each family is one archive. Source: hendrycks/robustness:README.md."""
+
+CORRUPTIONS = tuple(name for names in CORRUPTION_FAMILIES.values() for name in names)
+"""The 15 corruptions of mCE in the usual order. Source: hendrycks/robustness:ImageNet-C/test.py."""
+
 EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
-"""Held-out corruptions of ImageNet-C; never part of mCE, so no manifest lists them."""
+"""The four held-out corruptions of ImageNet-C, which never count towards mCE."""
 
 _TABLES = Path(__file__).parent / "tables"
 

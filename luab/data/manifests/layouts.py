@@ -9,6 +9,7 @@ from pathlib import Path
 from luab.data.manifests.coco_instances import coco_entries
 from luab.data.manifests.devkit import flat_val, val_position
 from luab.data.manifests.labels import (
+    CORRUPTIONS,
     EXTRA_CORRUPTIONS,
     IN9_FOLDERS,
     IN9_VARIANTS,
@@ -24,14 +25,6 @@ from luab.data.manifests.tree import IMAGE_SUFFIX, TREES, Entry, Tree, by_class,
 from luab.data.manifests.wsol_lists import list_rows, listed_entries, lists_folder
 from luab.errors import DataError
 from luab.files import read_json
-
-CORRUPTIONS = (
-    "gaussian_noise", "shot_noise", "impulse_noise",
-    "defocus_blur", "glass_blur", "motion_blur", "zoom_blur",
-    "snow", "frost", "fog", "brightness",
-    "contrast", "elastic_transform", "pixelate", "jpeg_compression",
-)  # fmt: skip
-"""The 15 corruptions of mCE in the usual order. Source: hendrycks/robustness:ImageNet-C/test.py."""
 
 _FACTORS = {
     "siscore_size": ("area",),

@@ -9,15 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from luab.data.manifests.labels import CORRUPTION_FAMILIES, CORRUPTIONS
 from luab.errors import DataError
 from luab.render import style, summaries
 
-FAMILIES = {
-    "Noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
-    "Blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    "Weather": ("snow", "frost", "fog", "brightness"),
-    "Digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
-}
 _FACTORS = {
     "siscore_size": ("Object size (% of the image)", 100.0),
     "siscore_rotation": ("Rotation (degrees)", 1.0),
@@ -34,9 +29,8 @@ def corruption_severity(scores: pd.DataFrame, headline_lambda: float, label: str
     details = _details(summaries.at_headline(scores, headline_lambda), "imagenet_c")
     split = details["group"].str.rsplit("/", n=1, expand=True)
     details = details.assign(corruption=split[0], severity=split[1].astype(int))
-    known = [name for names in FAMILIES.values() for name in names]
-    details = details[details["corruption"].isin(known)]
-    panels = {"All": tuple(known), **FAMILIES}
+    details = details[details["corruption"].isin(CORRUPTIONS)]
+    panels = {"All": CORRUPTIONS} | {family.title(): names for family, names in CORRUPTION_FAMILIES.items()}
     panels = {name: names for name, names in panels.items() if details["corruption"].isin(names).any()}
     backbones = style.backbone_order(list(details["backbone"]))
     figure = style.new_figure(style.PAGE_IN, 1.25 * len(backbones) + 0.5)
