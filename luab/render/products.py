@@ -6,7 +6,7 @@ because every start of the workflow reads it; the drawing functions are imported
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,7 +72,6 @@ class Product:
         dataset: Data set that it shows: "imagenet" or "coco".
         requires: What a study must have for it, to complete the sentence "this product requires ...".
         needs: Returns its inputs in a study, or None if the study lacks what it requires.
-        from_scores: Whether it shows scores, so that it has a protocol and a number of seeds.
     """
 
     kind: Kind
@@ -81,7 +80,11 @@ class Product:
     dataset: str
     requires: str
     needs: Needs
-    from_scores: bool = False
+
+    @property
+    def from_scores(self) -> bool:
+        """Whether it shows scores, so that it has a protocol and a number of seeds."""
+        return isinstance(self.needs, Scored)
 
     def inputs(self, study: Study) -> Inputs:
         """The inputs in a study.
@@ -150,27 +153,31 @@ def compared_runs(study: Study) -> tuple[Run, Run] | None:
     return Run(DATASET, backbone, "none", 0.0, seed), Run(DATASET, backbone, supervision, part.luab_lambda, seed)
 
 
-def _scores(dataset: str, quantities: Iterable[q.Quantity], compared: bool = False, swept: bool = False) -> Needs:
-    """Needs of a product made from scores.
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """Inputs of a product that is made from scores.
 
-    Args:
-        dataset: Data set whose scores it shows.
+    Attributes:
         quantities: The study must score the benchmark of at least one of these.
+        dataset: Data set whose scores it shows.
         compared: Whether it shows differences to the baseline, so that another supervision is required.
         swept: Whether a supervision must be trained at several lambdas.
     """
-    benchmarks = {quantity.benchmark for quantity in quantities}
 
-    def needs(study: Study) -> Inputs | None:
-        part = study.parts.get(dataset)
-        if part is None or benchmarks.isdisjoint(part.benchmarks):
+    quantities: Sequence[q.Quantity]
+    dataset: str = DATASET
+    compared: bool = False
+    swept: bool = False
+
+    def __call__(self, study: Study) -> Inputs | None:
+        """The inputs in a study, or None if it lacks the benchmarks or trainings."""
+        part = study.parts.get(self.dataset)
+        if part is None or {quantity.benchmark for quantity in self.quantities}.isdisjoint(part.benchmarks):
             return None
-        if (compared and set(part.supervisions) == {"none"}) or (swept and not _is_swept(part)):
+        if (self.compared and set(part.supervisions) == {"none"}) or (self.swept and not _is_swept(part)):
             return None
         scores = study.layout.scores_csv()
-        return _inputs(study, dataset, scores=scores, published=study.paths.published, waits_for=(scores,))
-
-    return needs
+        return _inputs(study, self.dataset, scores=scores, published=study.paths.published, waits_for=(scores,))
 
 
 def _is_swept(part: StudyPart) -> bool:
@@ -230,83 +237,62 @@ def _with_images(study: Study, inputs: Inputs, manifest: str) -> Inputs:
     return dataclasses.replace(inputs, manifest=path, images_of=manifest, waits_for=(*inputs.waits_for, card(path)))
 
 
-def _table(name: str, title: str, dataset: str, requires: str, needs: Needs, from_scores: bool = True) -> Product:
-    return Product("table", name, title, dataset, requires, needs, from_scores)
-
-
-def _figure(name: str, title: str, dataset: str, requires: str, needs: Needs, from_scores: bool = True) -> Product:
-    return Product("figure", name, title, dataset, requires, needs, from_scores)
-
-
 _IMAGENET, _COCO = "ImageNet (`backbones`)", "COCO (`coco`)"
 _COMPARED = "a supervision besides `none`"
 _SWEEP = "a supervision at several lambdas (`sweep`) and one of the benchmarks " + ", ".join(
     x.benchmark for x in q.SWEPT
 )
 
+_BOTH = f"both {_IMAGENET} and {_COCO}"
+
 PRODUCTS: tuple[Product, ...] = (
-    _table(
-        "byproduct_statistics", "Annotation byproducts of ImageNet", DATASET, _IMAGENET, _index, from_scores=False
+    Product("table", "byproduct_statistics", "Annotation byproducts of ImageNet", DATASET, _IMAGENET, _index),
+    Product(
+        "table", "imagenet_main", "ImageNet-1k and distribution shifts", DATASET,
+        "a benchmark of ImageNet-1k or of a distribution shift", Scored(q.MAIN),
     ),
-    _table(
-        "imagenet_main", "ImageNet-1k and distribution shifts", DATASET,
-        "a benchmark of ImageNet-1k or of a distribution shift", _scores(DATASET, q.MAIN),
+    Product(
+        "table", "background_robustness", "Backgrounds Challenge and SI-Score", DATASET,
+        "a benchmark in9, in9_challenge or siscore_*", Scored(q.BACKGROUND),
     ),
-    _table(
-        "background_robustness", "Backgrounds Challenge and SI-Score", DATASET,
-        "a benchmark in9, in9_challenge or siscore_*", _scores(DATASET, q.BACKGROUND),
+    Product("table", "lambda_sweep", "Weight of the byproduct loss", DATASET, _SWEEP, Scored(q.SWEPT, swept=True)),
+    Product("table", "localization", "Localisation", DATASET, "the benchmark wsol_test", Scored(q.LOCALIZATION)),
+    Product("table", "coco_statistics", "Annotation byproducts of COCO", "coco", _COCO, _tags),
+    Product("table", "interfaces", "Byproducts of browsing and of tagging", "coco", _BOTH, _statistics),
+    Product(
+        "table", "coco_main", "COCO 2014, multi-label classification", "coco",
+        "a benchmark coco_val, coco_size or coco_context", Scored(q.COCO_MAIN, "coco"),
     ),
-    _table(
-        "lambda_sweep", "Weight of the byproduct loss", DATASET, _SWEEP, _scores(DATASET, q.SWEPT, swept=True),
+    Product(
+        "table", "coco_localization", "COCO 2014, localisation by class", "coco", "the benchmark coco_localization",
+        Scored(q.COCO_LOCALIZATION, "coco"),
     ),
-    _table(
-        "localization", "Localisation", DATASET, "the benchmark wsol_test", _scores(DATASET, q.LOCALIZATION),
+    Product("figure", "byproduct_samples", "Clicks and mouse traces", DATASET, _IMAGENET, _images),
+    Product("figure", "click_density", "Where people click", DATASET, _IMAGENET, _index),
+    Product("figure", "hover_time", "Time per image", DATASET, _IMAGENET, _index),
+    Product("figure", "worker_spread", "Images and time per worker", DATASET, _IMAGENET, _index),
+    Product("figure", "lambda_sweep", "Weight of the byproduct loss", DATASET, _SWEEP, Scored(q.SWEPT, swept=True)),
+    Product(
+        "figure", "robustness_gain", "Difference to the baseline", DATASET, f"{_COMPARED} and a benchmark of ImageNet",
+        Scored(q.GAINS, compared=True),
     ),
-    _table("coco_statistics", "Annotation byproducts of COCO", "coco", _COCO, _tags, from_scores=False),
-    _table(
-        "interfaces", "Byproducts of browsing and of tagging", "coco", f"both {_IMAGENET} and {_COCO}", _statistics,
-        from_scores=False,
+    Product("figure", "background_gap", "Background gap", DATASET, "the benchmark in9", Scored([q.BG_GAP])),
+    Product(
+        "figure", "corruption_severity", "Accuracy by severity of the corruption", DATASET, "the benchmark imagenet_c",
+        Scored([q.MCE]),
     ),
-    _table(
-        "coco_main", "COCO 2014, multi-label classification", "coco", "a benchmark coco_val, coco_size or coco_context",
-        _scores("coco", q.COCO_MAIN),
+    Product(
+        "figure", "si_score_factors", "Accuracy by size, location and rotation", DATASET, "a benchmark siscore_*",
+        Scored(q.SI_SCORE),
     ),
-    _table(
-        "coco_localization", "COCO 2014, localisation by class", "coco", "the benchmark coco_localization",
-        _scores("coco", q.COCO_LOCALIZATION),
+    Product(
+        "figure", "cam_examples", "Score maps", DATASET, f"{_COMPARED} and the benchmark wsol_test", _score_maps
     ),
-    _figure("byproduct_samples", "Clicks and mouse traces", DATASET, _IMAGENET, _images, from_scores=False),
-    _figure("click_density", "Where people click", DATASET, _IMAGENET, _index, from_scores=False),
-    _figure("hover_time", "Time per image", DATASET, _IMAGENET, _index, from_scores=False),
-    _figure("worker_spread", "Images and time per worker", DATASET, _IMAGENET, _index, from_scores=False),
-    _figure(
-        "lambda_sweep", "Weight of the byproduct loss", DATASET, _SWEEP, _scores(DATASET, q.SWEPT, swept=True),
-    ),
-    _figure(
-        "robustness_gain", "Difference to the baseline", DATASET, f"{_COMPARED} and a benchmark of ImageNet",
-        _scores(DATASET, q.GAINS, compared=True),
-    ),
-    _figure("background_gap", "Background gap", DATASET, "the benchmark in9", _scores(DATASET, [q.BG_GAP])),
-    _figure(
-        "corruption_severity", "Accuracy by severity of the corruption", DATASET, "the benchmark imagenet_c",
-        _scores(DATASET, [q.MCE]),
-    ),
-    _figure(
-        "si_score_factors", "Accuracy by size, location and rotation", DATASET, "a benchmark siscore_*",
-        _scores(DATASET, q.SI_SCORE),
-    ),
-    _figure(
-        "cam_examples", "Score maps", DATASET, f"{_COMPARED} and the benchmark wsol_test", _score_maps,
-        from_scores=False,
-    ),
-    _figure("coco_samples", "Icons and mouse traces", "coco", _COCO, _tags, from_scores=False),
-    _figure(
-        "interfaces", "Browsing and tagging", "coco", f"both {_IMAGENET} and {_COCO}", _statistics_and_indexes,
-        from_scores=False,
-    ),
-    _figure(
-        "coco_gain_by_size", "Difference to the baseline by object size", "coco",
-        f"{_COMPARED} on COCO and the benchmark coco_size", _scores("coco", q.COCO_SIZES, compared=True),
+    Product("figure", "coco_samples", "Icons and mouse traces", "coco", _COCO, _tags),
+    Product("figure", "interfaces", "Browsing and tagging", "coco", _BOTH, _statistics_and_indexes),
+    Product(
+        "figure", "coco_gain_by_size", "Difference to the baseline by object size", "coco",
+        f"{_COMPARED} on COCO and the benchmark coco_size", Scored(q.COCO_SIZES, "coco", compared=True),
     ),
     Product("section", "byproduct_browser", "Look at byproducts", DATASET, _IMAGENET, _images),
 )  # fmt: skip

@@ -13,13 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pydantic
 import yaml
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from luab.errors import ConfigError, did_you_mean
 from luab.study.paths import DATASET, Layout, Run
@@ -189,13 +183,10 @@ class Split:
         return cls(compute.processes, images, share // images)
 
     def __str__(self) -> str:
-        def count(n: int, noun: str, plural: str) -> str:
-            return f"{n} {noun if n == 1 else plural}"
-
-        return (
-            f"batch {self.processes * self.images * self.steps} = {count(self.processes, 'process', 'processes')} x "
-            f"{count(self.images, 'image', 'images')} x {count(self.steps, 'step', 'steps')}"
-        )
+        processes = f"{self.processes} process{'es' if self.processes > 1 else ''}"
+        images = f"{self.images} image{'s' if self.images > 1 else ''}"
+        steps = f"{self.steps} step{'s' if self.steps > 1 else ''}"
+        return f"batch {self.processes * self.images * self.steps} = {processes} x {images} x {steps}"
 
 
 class StudyPart(Closed):
@@ -392,14 +383,11 @@ def parse_study(config: Mapping[str, Any], root: Path = Path()) -> Study:
         return Study.model_validate(merged, context={"recipes": _recipe_names(_recipe_folder(merged, root))})
     except pydantic.ValidationError as error:
         mistakes = [line for detail in error.errors() for line in _describe(detail)]
+        count, them = (f"{len(mistakes)} mistakes", "them") if len(mistakes) > 1 else ("1 mistake", "it")
+        listed = "\n".join(f"  - {mistake}" for mistake in mistakes)
         raise ConfigError(
-            "The configuration has {} mistake{}:\n{}\nCorrect {} in config/ and run again; "
-            "docs/config.md lists every key.".format(
-                len(mistakes),
-                "s" if len(mistakes) > 1 else "",
-                "\n".join(f"  - {mistake}" for mistake in mistakes),
-                "them" if len(mistakes) > 1 else "it",
-            )
+            f"The configuration has {count}:\n{listed}\nCorrect {them} in config/ and run again; docs/config.md lists "
+            "every key."
         ) from error
 
 
