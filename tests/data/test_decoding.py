@@ -57,13 +57,13 @@ def test_the_first_rows_equal_pillows(how, rows):
 
 def test_pixels_of_images_of_any_size_after_each_other(monkeypatch):
     """They share one room, but for such as are too large to keep room for."""
-    monkeypatch.setattr(reading, "_KEPT_BYTES", 3 * 100 * 80)
-    monkeypatch.setattr(reading, "_kept", threading.local())
+    monkeypatch.setattr(reading, "_MAX_BUFFER_BYTES", 3 * 100 * 80)
+    monkeypatch.setattr(reading, "_of_thread", threading.local())
     for size in ((60, 40), (100, 80), (30, 20), (200, 90), (50, 70)):
         data = jpeg(photo(*size))
         pixels = decode_rows(data, plain_frame(data), size[1])
         assert np.array_equal(pixels, pillow(data))
-        assert pixels.flags["C_CONTIGUOUS"] and len(reading._kept.room) <= 3 * 100 * 80
+        assert pixels.flags["C_CONTIGUOUS"] and len(reading._of_thread.buffer) <= 3 * 100 * 80
 
 
 def test_grey_becomes_rgb():

@@ -1,4 +1,4 @@
-"""Packing a training set: its images, resized where asked for, as tar shards with an index and a card."""
+"""Packing a training set: writes its images, resized if asked for, into tar shards with an index and a card."""
 
 import io
 import json
@@ -21,27 +21,28 @@ from luab.progress import progress
 from luab.study.config import Packing
 from luab.study.paths import card
 
-_BLOCK = tarfile.BLOCKSIZE
-_AT_ONCE = 16
-Encoded = tuple[bytes, int, int]
+_BATCH = 16
+EncodedImage = tuple[bytes, int, int]
+"""Content of the file, and the original width and height in pixels."""
 
 
 def build_pack(root: Path, manifest: Path, packing: Packing, index: Path, workers: int) -> dict[str, Any]:
     """Packs the images of a manifest in its order and returns the card.
 
-    Shards are plain tar files of <image_id>.<suffix>, readable by any tar program. A shard that is there and
-    whole (its SHA-256 is taken anew) is kept, so that an interrupted packing goes on and a damaged shard is mended.
+    Shards are plain tar files of <image_id>.<suffix>. Existing shards are kept if their SHA-256 is correct, so an
+    interrupted run resumes and a damaged shard is repaired.
 
     Args:
         root: Folder that the manifest's paths start from.
         manifest: data/manifests/imagenet_train.parquet.
-        packing: Resizing, quality, size of a shard.
-        index: data/packs/imagenet_train.parquet; card and shards lie beside it. The card is written last.
-        workers: Processes that read and encode; 0 does it here.
+        packing: Resizing, JPEG quality, shard size.
+        index: data/packs/imagenet_train.parquet; the card is written next to it, last, and the shards into the folder
+            data/packs/imagenet_train.
+        workers: Processes that read and encode; 0 for this process.
 
     Raises:
         DataError: An image is missing or damaged; every image is decoded once.
-        JobError: No room.
+        JobError: The disk is full.
     """
     rows = read_manifest_table(manifest)
     ids = rows["image_id"].to_pylist()
@@ -49,7 +50,7 @@ def build_pack(root: Path, manifest: Path, packing: Packing, index: Path, worker
     parts: list[pa.Table] = []
     done = 0
     with progress(f"pack {index.stem}", len(ids), "images") as advance:
-        while (part := _whole_shard(index, len(parts), key, done)) is not None:
+        while (part := _intact_shard(index, len(parts), key, done)) is not None:
             parts.append(part)
             done += part.num_rows
             advance(part.num_rows)
@@ -59,16 +60,17 @@ def build_pack(root: Path, manifest: Path, packing: Packing, index: Path, worker
             parts.append(part)
             done += part.num_rows
             advance(part.num_rows)
-    return _finish(index, parts, packing, ids)
+    return _write_index(index, parts, packing, ids)
 
 
-def _finish(index: Path, parts: list[pa.Table], packing: Packing, ids: list[str]) -> dict[str, Any]:
+def _write_index(index: Path, parts: list[pa.Table], packing: Packing, ids: list[str]) -> dict[str, Any]:
+    """Writes the index, removes surplus shards and writes the card."""
     with replacing(index) as aside:
         pq.write_table(pa.concat_tables(part.replace_schema_metadata() for part in parts), aside, compression="zstd")
     shards = [json.loads(part.schema.metadata[b"shard"]) for part in parts]
-    kept = {shard["file"] for shard in shards}
+    names = {shard["file"] for shard in shards}
     for path in shard_folder(index).glob("shard-*"):
-        if path.with_suffix(".tar").name not in kept:
+        if path.with_suffix(".tar").name not in names:
             path.unlink()
     content = {
         "dataset": index.stem,
@@ -84,70 +86,77 @@ def _finish(index: Path, parts: list[pa.Table], packing: Packing, ids: list[str]
     return content
 
 
-def _whole_shard(index: Path, number: int, key: str, first: int) -> pa.Table | None:
-    """The rows of a shard that an earlier packing of the same images wrote and nobody changed."""
+def _intact_shard(index: Path, number: int, key: str, first: int) -> pa.Table | None:
+    """Returns the rows of an existing shard; None if it is missing, changed, or holds other images."""
     path = shard_folder(index) / shard_name(number)
     try:
         part = pq.read_table(path.with_suffix(".parquet"))
         metadata = part.schema.metadata or {}
-        said = json.loads(metadata.get(b"shard", b"{}"))
+        shard = json.loads(metadata.get(b"shard", b"{}"))
         same = metadata.get(b"key") == key.encode() and metadata.get(b"first") == str(first).encode()
-        return part if same and said["sha256"] == file_sha256(path) else None
+        return part if same and shard["sha256"] == file_sha256(path) else None
     except (OSError, ValueError, KeyError):  # Arrow's own errors are ValueErrors
         return None
 
 
 def _write_shard(
-    index: Path, number: int, key: str, ids: list[str], first: int, images: Iterator[tuple[str, Encoded]], room: int
+    index: Path,
+    number: int,
+    key: str,
+    ids: list[str],
+    first: int,
+    images: Iterator[tuple[str, EncodedImage]],
+    max_bytes: int,
 ) -> pa.Table:
     path = shard_folder(index) / shard_name(number)
-    places: list[tuple[str, int, int, int, int, int]] = []
+    rows: list[tuple[str, int, int, int, int, int]] = []
     with replacing(path) as aside, tarfile.open(aside, "w", format=tarfile.GNU_FORMAT) as tar:
         for suffix, (data, width, height) in images:
-            image_id = ids[first + len(places)]
+            image_id = ids[first + len(rows)]
             member = tarfile.TarInfo(f"{image_id}{suffix}")
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
-            begin = tar.offset - -(-len(data) // _BLOCK) * _BLOCK  # the data's own blocks come last
-            places.append((image_id, number, begin, len(data), width, height))
-            if tar.offset >= room:
+            # The data are the last blocks of the file so far.
+            begin = tar.offset - -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            rows.append((image_id, number, begin, len(data), width, height))
+            if tar.offset >= max_bytes:
                 break
-    said = {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
-    metadata = {"key": key, "first": str(first), "shard": json.dumps(said)}
-    columns = [list(column) for column in zip(*places, strict=True)]
+    shard = {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    metadata = {"key": key, "first": str(first), "shard": json.dumps(shard)}
+    columns = [list(column) for column in zip(*rows, strict=True)]
     part = pa.table(columns, schema=SCHEMA).replace_schema_metadata(metadata)
     with replacing(path.with_suffix(".parquet")) as aside:
         pq.write_table(part, aside)
     return part
 
 
-def _encoded(root: Path, paths: list[str], packing: Packing, workers: int) -> Iterator[tuple[str, Encoded]]:
-    """File suffix, bytes, and size before packing of every image, in order."""
-    images = _Encoding(root, paths, packing)
+def _encoded(root: Path, paths: list[str], packing: Packing, workers: int) -> Iterator[tuple[str, EncodedImage]]:
+    """Yields the file suffix and the encoded image of every path, in order."""
+    images = _Encoder(root, paths, packing)
     done = 0
     with plain_errors():
-        for batch in evaluation_loader(images, _AT_ONCE, workers, pinned=False):
+        for batch in evaluation_loader(images, _BATCH, workers, pinned=False):
             for data, width, height in zip(*batch, strict=True):
                 yield Path(paths[done]).suffix.lower(), (data, int(width), int(height))
                 done += 1
 
 
-class _Encoding(Dataset[Encoded]):
+class _Encoder(Dataset[EncodedImage]):
     def __init__(self, root: Path, paths: list[str], packing: Packing) -> None:
         self.root, self.paths, self.packing = root, paths, packing
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, i: int) -> Encoded:
+    def __getitem__(self, i: int) -> EncodedImage:
         file = self.root / self.paths[i]
         image = open_image(file, f"row {i} of the images to pack")
         width, height = image.size
-        shorter = self.packing.shorter_side_px
-        if shorter is None or min(width, height) <= shorter:
+        target = self.packing.shorter_side_px
+        if target is None or min(width, height) <= target:
             return file.read_bytes(), width, height
-        side = shorter / min(width, height)
-        image = image.resize((round(width * side), round(height * side)), Image.Resampling.BICUBIC)
+        scale = target / min(width, height)
+        image = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
         encoded = io.BytesIO()
         image.save(encoded, "JPEG", quality=self.packing.quality)
         return encoded.getvalue(), width, height

@@ -1,10 +1,10 @@
-"""Fast reading of training crops from JPEG bytes: only the rows that the crop needs, resized by vector code.
+"""Fast decoding of training crops: decodes only the rows of a JPEG that the crop needs, with a vectorised resize.
 
-The crop's place is drawn from the size in the header. A baseline JPEG is decoded down to the crop's last row:
-the height in its header is lowered, and the decoder stops there. Rows that are decoded equal Pillow's. The resize is
-torch's for uint8, with Pillow's filter. Of 81 million values of real photographs, cropped to 224 px, 3 % differ from
-Pillow's by 1 of 255, 1 of 8,000 by more, none by more than 17; processors may differ among each other as much.
-Everything else (progressive, CMYK, PNG under a wrong name, damaged) is left to Pillow.
+The crop is drawn from the size in the header. A baseline JPEG is decoded down to the last row of the crop: lowering the
+height in its header makes the decoder stop there. The decoded rows equal Pillow's. The resize is torch's for uint8,
+with Pillow's filter. Of 81 million values of real photographs, cropped to 224 px, 3 % differ from Pillow's by 1 of 255,
+1 in 8,000 by more, and none by more than 17; processors may differ from each other as much.
+Pillow decodes everything else (progressive, CMYK, a PNG named .jpg, damaged files).
 """
 
 import re
@@ -30,21 +30,21 @@ _OTHER_FRAMES = frozenset(range(0xC2, 0xD0)) - {0xC4, 0xC8, 0xCC}  # progressive
 _SCAN = 0xDA
 _OTHER_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")  # neither a stuffed byte of the scan's data nor a restart
 _GREY_OR_COLOUR = (1, 3)
-_SMALLEST_PX = 16  # a crop of an image of one or two pixels may be empty; Pillow fills it up
-# The last row's colour is interpolated with the row below it.
+_SMALLEST_PX = 16  # crops of smaller images can be empty; Pillow handles them
+# The colour of the last row is interpolated with the row below it.
 _ROWS_BELOW = 2
-# Room for the pixels of one image is kept: fresh memory costs the system 0.3 ms an image, a quarter of its decoding.
-_KEPT_BYTES = 16 << 20
-_kept = threading.local()
+# The pixel buffer is reused: fresh memory costs 0.3 ms of system time per image, a quarter of the decoding time.
+_MAX_BUFFER_BYTES = 16 << 20
+_of_thread = threading.local()
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What the header of a plain JPEG says.
+    """Header of a JPEG that the fast decoder can read.
 
     Attributes:
         size_wh: Width and height in pixels.
-        height_at: Where the height stands in the file, in bytes.
+        height_at: Offset of the height field in the file, in bytes.
     """
 
     size_wh: tuple[int, int]
@@ -52,7 +52,7 @@ class Frame:
 
 
 def plain_frame(data: bytes) -> Frame | None:
-    """The frame of a complete JPEG of one sequential scan in grey or colour, 8 bits per value; else None.
+    """Reads the header of a complete JPEG with one sequential scan in grey or colour, 8 bits per value; else None.
 
     Source:
         ITU-T T.81, B.1 and B.2: marker segments, frame and scan headers.
@@ -79,37 +79,37 @@ def plain_frame(data: bytes) -> Frame | None:
 
 
 def decode_rows(data: bytes, frame: Frame, rows: int) -> Pixels | None:
-    """uint8 [at least min(rows, height), width, 3], equal to Pillow's; None where the decoder gives up.
+    """Decodes the first rows of a JPEG: uint8 [at least min(rows, height), width, 3], equal to Pillow's.
 
-    The next call in the same thread writes its pixels to the same place.
+    Returns None if the decoder fails. The next call in the same thread overwrites the returned pixels.
     """
     rows = min(rows + _ROWS_BELOW, frame.size_wh[1])
     shortened = bytearray(data)
     shortened[frame.height_at : frame.height_at + 2] = rows.to_bytes(2, "big")
     try:
-        # Not strict: the data below the last row are surplus now. Pillow is as lenient with damaged data.
-        return simplejpeg.decode_jpeg(shortened, "RGB", strict=False, buffer=_room(rows * frame.size_wh[0] * 3))
+        # Not strict: the data below the last row are now surplus. Pillow tolerates damaged data just as well.
+        return simplejpeg.decode_jpeg(shortened, "RGB", strict=False, buffer=_buffer(rows * frame.size_wh[0] * 3))
     except ValueError:
         return None
 
 
-def _room(size: int) -> Pixels:
-    """At least so many bytes, the same ones as before where they fit."""
-    if size > _KEPT_BYTES:
+def _buffer(size: int) -> Pixels:
+    """Returns a buffer of at least `size` bytes, reused within a thread unless it is too large to keep."""
+    if size > _MAX_BUFFER_BYTES:
         return np.empty(size, np.uint8)
-    if not hasattr(_kept, "room") or len(_kept.room) < size:
-        _kept.room = np.empty(size, np.uint8)
-    room: Pixels = _kept.room
-    return room
+    if not hasattr(_of_thread, "buffer") or len(_of_thread.buffer) < size:
+        _of_thread.buffer = np.empty(size, np.uint8)
+    buffer: Pixels = _of_thread.buffer
+    return buffer
 
 
 def cut_pixels(pixels: Pixels, crop: Crop, side: int, interpolation: str, flip: bool) -> Pixels:
-    """Crop, resize with Pillow's antialiased filter, mirror.
+    """Crops, resizes with Pillow's antialiasing filter, and flips.
 
     Args:
         pixels: [height, width, 3].
-        crop: top, left, height, width, inside.
-        side: Of the result in pixels.
+        crop: top, left, height, width in pixels, inside the image.
+        side: Side of the result in pixels.
         interpolation: "bicubic" or "bilinear".
         flip: Whether the result is mirrored left to right.
 
@@ -117,8 +117,9 @@ def cut_pixels(pixels: Pixels, crop: Crop, side: int, interpolation: str, flip: 
         [side, side, 3].
     """
     top, left, height, width = crop
+    # [height, width, 3] -> [1, 3, height, width]
     part = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1).unsqueeze(0)
-    # In this layout, [1, 3, h, w] with the colours side by side, torch has a kernel for uint8.
+    # torch has a uint8 kernel for this memory layout, with the colours of a pixel side by side.
     part = part.contiguous(memory_format=torch.channels_last)
     resized = functional.interpolate(part, (side, side), mode=interpolation, antialias=True)
     view: Pixels = resized[0].permute(1, 2, 0).numpy()

@@ -1,4 +1,4 @@
-"""The only place that builds a DataLoader: seeded order, resumable at any batch."""
+"""DataLoaders for training and evaluation, with a seeded order that can resume at any batch."""
 
 import contextlib
 import multiprocessing
@@ -13,32 +13,26 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from luab.errors import DataError, JobError
 
-_AHEAD = 1024  # images that a loader process may have read ahead: 150 MB at 224 px
+_MAX_PREFETCHED_IMAGES = 1024  # per loader process: 150 MB at 224 px
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batches of one epoch, in an order that depends on (seed, epoch) alone.
+    """The batches of one epoch, in an order that depends on (seed, epoch) alone.
 
     Args:
-        images: Size of the training set; the last, smaller batch is dropped.
+        images: Size of the training set. The last batch is dropped if it is not full.
         batch_size: Images per batch.
-        seed: Of the order.
-        epoch: Which pass.
-        start: First batch to give; a resumed epoch sees exactly the remaining samples.
-        share: (r, n) gives the r-th of n equal parts of each batch; all parts in order are the batch.
+        seed: Seed of the order.
+        epoch: Number of the epoch.
+        start: First batch to yield; a resumed epoch yields exactly the remaining samples.
+        share: (r, n) yields the r-th of n equal parts of each batch; the n parts in order are the batch.
     """
 
     def __init__(
         self, images: int, batch_size: int, seed: int, epoch: int, start: int = 0, share: tuple[int, int] = (0, 1)
     ) -> None:
-        self.images, self.batch_size, self.seed, self.epoch, self.start = (
-            images,
-            batch_size,
-            seed,
-            epoch,
-            start,
-        )
-        self.share = share
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self.epoch, self.start, self.share = epoch, start, share
 
     def __len__(self) -> int:
         return self.images // self.batch_size - self.start
@@ -51,14 +45,14 @@ class EpochBatches(Sampler[list[int]]):
 
     @property
     def share_size(self) -> int:
-        """Images of each batch that this share holds."""
+        """Images of each batch in this share."""
         return self.batch_size // self.share[1]
 
 
 class InPlace(Dataset[Any]):
-    """Batches of a dataset of tensors and numbers, each item written to its place as soon as it is read.
+    """Collates batches by writing each item straight into the batch's tensors.
 
-    The usual way, a list of items that is stacked at the end, holds every batch twice: 300 MB per process at 1024
+    torch's default, a list of items stacked at the end, holds every batch twice in memory: 300 MB per process at 1024
     images of 224 px.
     """
 
@@ -66,85 +60,83 @@ class InPlace(Dataset[Any]):
         self.dataset = dataset
 
     def __getitems__(self, indices: list[int]) -> list[torch.Tensor]:
-        """The items of one batch, stacked; numbers become int64 and float64, as in torch's own collation."""
+        """Returns one batch; numbers become int64 and float64, as in torch's default collation."""
         batch: list[torch.Tensor] = []
-        for place, i in enumerate(indices):
+        for row, i in enumerate(indices):
             item = self.dataset[i]
-            if not place:
-                batch = [_room(torch.as_tensor(part, dtype=_wide(part)), len(indices)) for part in item]
-            for room, part in zip(batch, item, strict=True):
-                room[place] = part
+            if not row:
+                batch = [_empty_batch(part, len(indices)) for part in item]
+            for tensor, part in zip(batch, item, strict=True):
+                tensor[row] = part
         return batch
 
 
 def training_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int, pinned: bool) -> DataLoader[Any]:
-    """One epoch's loader; items are (images, labels, points, weights) stacked."""
-    how = _processes(workers)
+    """Returns a loader of one epoch; it yields lists of stacked tensors: images, labels, points, weights."""
+    options = _worker_options(workers)
     if workers:
-        how["prefetch_factor"] = min(4, max(1, _AHEAD // batches.share_size))
-    return DataLoader(InPlace(dataset), batch_sampler=batches, collate_fn=_as_it_is, pin_memory=pinned, **how)
+        options["prefetch_factor"] = min(4, max(1, _MAX_PREFETCHED_IMAGES // batches.share_size))
+    return DataLoader(InPlace(dataset), batch_sampler=batches, collate_fn=_unchanged, pin_memory=pinned, **options)
 
 
 def evaluation_loader(dataset: Dataset[Any], batch_size: int, workers: int, pinned: bool) -> DataLoader[Any]:
-    """Every item once, in order."""
-    return DataLoader(dataset, batch_size=batch_size, shuffle=False, pin_memory=pinned, **_processes(workers))
+    """Returns a loader that yields every item once, in order."""
+    return DataLoader(dataset, batch_size=batch_size, shuffle=False, pin_memory=pinned, **_worker_options(workers))
 
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Around a loop over a loader: gives back the sentence of an error that torch wrapped in its traceback.
+    """Context for a loop over a loader: raises errors of loader processes without torch's traceback in the message.
 
     Raises:
-        DataError: An image could not be read, here or in a loader process.
+        DataError: An image could not be read, in this process or in a loader process.
         JobError: A loader process was killed.
     """
     try:
         yield
     except DataError as error:
-        # torch's frames hold error and loader in a circle; until that is collected its processes wait, 10 s each.
+        # torch's frames keep error and loader alive in a reference cycle; until it is collected, each loader process
+        # waits 10 s.
         traceback.clear_frames(error.__traceback__)
         raise DataError(str(error).rpartition("luab.errors.DataError: ")[2].strip()) from None
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise JobError(
-            f"A loader process died ({str(error).splitlines()[0]}); mostly the memory ran out. Ask for more "
-            "memory, or lower compute.workers; the same command goes on from the last kept state."
+            f"A loader process died ({str(error).splitlines()[0]}), probably out of memory. Request more memory or "
+            "lower compute.workers, then run the same command again; a training resumes from its last checkpoint."
         ) from error
 
 
 def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """uint8 [batch, 3, h, w] on the device, copied while the device works."""
+    """Copies uint8 [batch, 3, h, w] to the device, in parallel with the device's work."""
     return images.to(device, non_blocking=True)
 
 
-def _as_it_is(batch: list[torch.Tensor]) -> list[torch.Tensor]:
+def _unchanged(batch: list[torch.Tensor]) -> list[torch.Tensor]:
     return batch
 
 
-def _wide(part: Any) -> torch.dtype | None:
-    return torch.float64 if isinstance(part, float) else None
+def _empty_batch(part: Any, items: int) -> torch.Tensor:
+    part = torch.as_tensor(part, dtype=torch.float64 if isinstance(part, float) else None)
+    batch = torch.empty((items, *part.shape), dtype=part.dtype)
+    # In a loader process, use memory that the training process can see, which saves one copy of the batch.
+    return batch if get_worker_info() is None else batch.share_memory_()
 
 
-def _room(part: torch.Tensor, items: int) -> torch.Tensor:
-    room = torch.empty((items, *part.shape), dtype=part.dtype)
-    # In a loader process: memory that the training process sees as well, so that the batch is not copied once more.
-    return room if get_worker_info() is None else room.share_memory_()
-
-
-def _processes(workers: int) -> dict[str, Any]:
-    # A generator of its own: the loader would otherwise draw from the one that feeds dropout, and a
-    # resumed epoch would draw once more than the unbroken one.
-    alone: dict[str, Any] = {"generator": torch.Generator(), "num_workers": workers}
+def _worker_options(workers: int) -> dict[str, Any]:
+    # Its own generator: otherwise the loader draws from the one that feeds dropout, and a resumed epoch would draw
+    # once more than an uninterrupted one.
+    options: dict[str, Any] = {"generator": torch.Generator(), "num_workers": workers}
     if not workers:
-        return alone
-    # fork on Linux: workers start in milliseconds and share the manifest's pages.
+        return options
+    # fork (Linux): workers start in milliseconds and share the memory of the manifest.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    return {**alone, "multiprocessing_context": method, "prefetch_factor": 4, "worker_init_fn": _deaf_worker}
+    return {**options, "multiprocessing_context": method, "prefetch_factor": 4, "worker_init_fn": _ignore_signals}
 
 
-def _deaf_worker(_: int) -> None:
-    # A warning goes to the whole process group. The trainer answers it after the next batch, so its
-    # loaders must outlive it; they end with the trainer.
+def _ignore_signals(_: int) -> None:
+    # The whole process group receives SIGTERM or SIGUSR2. The trainer reacts after the next batch, so its loader
+    # processes must outlive the signal; they end with the trainer.
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""A training set packed in a few large files: where each image lies, and reading it."""
+"""Reading a training set that is packed into a few large tar files (shards)."""
 
 import os
 from pathlib import Path
@@ -23,33 +23,33 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
     ]
 )
-"""Columns of a pack's index, in the order of the manifest: shard number, place in that file, and the size in pixels
-that the image had before packing."""
+"""Columns of a pack's index, in the order of the manifest: shard number, position in that shard, and the original size
+in pixels."""
 
-_AGAIN = "Pack the images again with `luab pack`; it keeps the shards that are whole."
-_OPEN_FILES = 256
+_REPACK = "Run `luab pack` again; it keeps intact shards."
+_MAX_OPEN_FILES = 256
 
 
 def shard_name(number: int) -> str:
-    """File name of a shard below the pack's folder."""
+    """File name of a shard inside the pack's folder."""
     return f"shard-{number:05d}.tar"
 
 
 def shard_folder(index: Path) -> Path:
-    """Where the shards of an index lie."""
+    """Folder of the shards that an index describes."""
     return index.with_suffix("")
 
 
 class Pack:
-    """The packed images of one manifest, readable by row from any number of processes.
+    """The packed images of one manifest, read by row; works in any number of processes.
 
     Args:
-        index: data/packs/<dataset>.parquet; its card lies beside it, its shards in the folder data/packs/<dataset>.
-        packing: How the config says that images are packed.
-        image_ids: Of the manifest, in its order.
+        index: data/packs/<dataset>.parquet, next to its card and the folder data/packs/<dataset> with the shards.
+        packing: Packing options of the config.
+        image_ids: image_id column of the manifest.
 
     Raises:
-        DataError: Index, card or a shard is missing, damaged, shortened, or made for other images or another config.
+        DataError: Index, card or a shard is missing or damaged, or belongs to other images or another config.
     """
 
     def __init__(self, index: Path, packing: Packing, image_ids: pa.Array) -> None:
@@ -58,7 +58,7 @@ class Pack:
         _check_card(index, self.card, packing)
         table = _read_index(index, self.card)
         if table["image_id"].combine_chunks() != image_ids.cast(pa.string()):
-            raise DataError(f"{index}: expected the images of the manifest in its order, found others. {_AGAIN}")
+            raise DataError(f"{index}: expected the images of the manifest in its order, found others. {_REPACK}")
         self._shard, self._offset, self._bytes, width, height = (
             table[name].to_numpy() for name in SCHEMA.names if name != "image_id"
         )
@@ -67,27 +67,27 @@ class Pack:
         self._files: dict[int, int] = {}
 
     def read(self, i: int) -> bytes:
-        """The image of row i as it was packed, as the bytes of a file.
+        """Returns the image file of row i, as it was packed.
 
         Raises:
-            DataError: The shard ends before the image does, or is gone.
+            DataError: The shard is missing or too short.
         """
         number, length = int(self._shard[i]), int(self._bytes[i])
         data = os.pread(self._file(number), length, int(self._offset[i]))
         if len(data) != length:
             raise DataError(
                 f"{self.folder / shard_name(number)} (row {i}): expected {length} bytes at {self._offset[i]}, "
-                f"found {len(data)}. {_AGAIN}"
+                f"found {len(data)}. {_REPACK}"
             )
         return data
 
     def size_wh(self, i: int) -> tuple[int, int]:
-        """Width and height of the image of row i before it was packed."""
+        """Width and height in pixels that the image of row i had before packing."""
         width, height = self._size_wh[i].tolist()
         return width, height
 
     def __getstate__(self) -> dict[str, Any]:
-        """Open files stay with the process that opened them."""
+        """Leaves out file handles, which are valid only in the process that opened them."""
         return {**self.__dict__, "_files": {}}
 
     def __del__(self) -> None:
@@ -97,48 +97,49 @@ class Pack:
 
     def _file(self, number: int) -> int:
         if number not in self._files:
-            if len(self._files) >= _OPEN_FILES:
+            if len(self._files) >= _MAX_OPEN_FILES:
                 os.close(self._files.pop(next(iter(self._files))))
             path = self.folder / shard_name(number)
             try:
                 self._files[number] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
-                raise DataError(f"{path}: expected this shard; {error.strerror}. {_AGAIN}") from error
+                raise DataError(f"{path}: expected this shard; {error.strerror}. {_REPACK}") from error
         return self._files[number]
 
     def _check_places(self, index: Path) -> None:
         sizes = np.array([shard["bytes"] for shard in self.card["shards"]], dtype=np.int64)
-        for number, shard in enumerate(self.card["shards"]):
+        for number, size in enumerate(sizes):
             path = self.folder / shard_name(number)
             found = path.stat().st_size if path.is_file() else None
-            if found != shard["bytes"]:
-                raise DataError(f"{path}: expected {shard['bytes']} bytes, found {found or 'nothing'}. {_AGAIN}")
+            if found != size:
+                raise DataError(f"{path}: expected {size} bytes, found {found or 'nothing'}. {_REPACK}")
         known = (self._shard >= 0) & (self._shard < len(sizes))
-        room = sizes[np.where(known, self._shard, 0)] - self._offset
-        if not (known & (self._offset >= 0) & (self._bytes > 0) & (self._bytes <= room)).all():
-            raise DataError(f"{index}: expected places inside of the shards, found others. {_AGAIN}")
+        available = sizes[np.where(known, self._shard, 0)] - self._offset
+        if not (known & (self._offset >= 0) & (self._bytes > 0) & (self._bytes <= available)).all():
+            raise DataError(f"{index}: expected places inside the shards, found others. {_REPACK}")
         if (self._size_wh < 1).any():
-            raise DataError(f"{index}: expected widths and heights above 0, found others. {_AGAIN}")
+            raise DataError(f"{index}: expected widths and heights above 0, found others. {_REPACK}")
 
 
 def _check_card(index: Path, content: Any, packing: Packing) -> None:
     keys = {"packing", "shards", "index_sha256"}
     if not isinstance(content, dict) or not keys <= content.keys() or not content["shards"]:
-        raise DataError(f"{card(index)}: expected the card of a pack, found something else. {_AGAIN}")
-    wanted = packing.model_dump()
-    if content["packing"] != wanted:
+        raise DataError(f"{card(index)}: expected the card of a pack, found something else. {_REPACK}")
+    configured = packing.model_dump()
+    if content["packing"] != configured:
         raise DataError(
-            f"{card(index)}: expected images packed as the config says ({wanted}), found {content['packing']}. {_AGAIN}"
+            f"{card(index)}: expected images packed as the config says ({configured}), found {content['packing']}. "
+            f"{_REPACK}"
         )
 
 
 def _read_index(index: Path, content: dict[str, Any]) -> pa.Table:
     if not index.is_file() or file_sha256(index) != content["index_sha256"]:
-        raise DataError(f"{index}: expected the index that its card names, found another or none. {_AGAIN}")
+        raise DataError(f"{index}: expected the index that its card names, found another or none. {_REPACK}")
     try:
         table = pq.read_table(index)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{index}: expected Parquet, found something else ({error}). {_AGAIN}") from error
+        raise DataError(f"{index}: expected Parquet, found something else ({error}). {_REPACK}") from error
     if not table.schema.equals(SCHEMA):
-        raise DataError(f"{index}: expected the columns {SCHEMA.names}, found {table.schema.names}. {_AGAIN}")
+        raise DataError(f"{index}: expected the columns {SCHEMA.names}, found {table.schema.names}. {_REPACK}")
     return table
