@@ -1,4 +1,4 @@
-"""The executor plugin with `cluster: local`, its payload alone, and whether Snakemake finds it when installed."""
+"""The executor plugin with `cluster: local`, its payload on its own, and the installed plugin."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ SNAKEMAKE += ["--submitit-poll-seconds", "0.5", "--submitit-queue-seconds", "1",
 def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, "not in time"
+        assert time.monotonic() < deadline, f"not within {timeout_s} s"
         time.sleep(0.05)
 
 
@@ -31,7 +31,7 @@ def environment(**more: str) -> dict[str, str]:
 
 # --- payload
 
-# Runs a payload as submitit would: `act` stands for what happens meanwhile.
+# Runs a payload as submitit would.
 HARNESS = """
     import os, pickle, signal, sys, threading, time
     from snakemake_executor_plugin_submitit.payload import JobCommand
@@ -74,15 +74,15 @@ IGNORES = "touch up; sleep 60; touch survived"
     [
         (SAVES, 3600, "handled", "1 " + SAVES),  # preempted
         (SAVES, 10, "handled", "1 " + SAVES),  # at its limit, and it saved
-        (STARTING, 10, "handled", "1 " + STARTING),  # warned before it listens: told again
-        (IGNORES, 3600, "handled", "1 " + IGNORES),  # preempted: started anew
-        (IGNORES, 10, "handled", "no continuation"),  # at its limit: a second try would end the same
+        (STARTING, 10, "handled", "1 " + STARTING),  # warned before it handles the signal: warned again
+        (IGNORES, 3600, "handled", "1 " + IGNORES),  # preempted: restarted from the beginning
+        (IGNORES, 10, "handled", "no continuation"),  # at its limit: a second attempt would end the same way
         (IGNORES, 10, "always", "1 " + IGNORES),
         (SAVES, 10, "never", "no continuation"),
-        (SAVES.replace("sys.exit(75)", "sys.exit(0)"), 10, "handled", "1 true"),  # it was done
+        (SAVES.replace("sys.exit(75)", "sys.exit(0)"), 10, "handled", "1 true"),  # it had finished
     ],
 )
-def test_a_warned_job_goes_on_where_that_helps(
+def test_a_warned_job_continues_if_that_helps(
     tmp_path: Path, command: str, limit_s: float, requeue: str, expected: str
 ) -> None:
     with payload(tmp_path, command, limit_s=limit_s, requeue=requeue) as job:
@@ -93,7 +93,7 @@ def test_a_warned_job_goes_on_where_that_helps(
     assert not (tmp_path / "survived").exists()
 
 
-def test_a_short_job_whose_warning_came_before_anybody_listened_warns_itself(tmp_path: Path) -> None:
+def test_a_short_job_that_was_warned_too_early_warns_itself(tmp_path: Path) -> None:
     with payload(tmp_path, SAVES, limit_s=12, cluster="slurm") as job:
         assert job.communicate(timeout=60)[0].strip() == "1 " + SAVES
 
@@ -107,7 +107,7 @@ def test_an_interrupted_payload_leaves_no_process_behind(tmp_path: Path) -> None
     assert not (tmp_path / "survived").exists()
 
 
-def test_a_failed_command_fails_the_payload_and_restarts_are_told(tmp_path: Path) -> None:
+def test_a_failed_command_fails_the_payload_and_restarts_are_counted(tmp_path: Path) -> None:
     with payload(tmp_path, "echo restarts $SUBMITIT_RESTARTS; exit 3") as job:
         out, err = job.communicate(timeout=20)
     assert "restarts 0" in out and "exit status 3" in err and "ended" not in out
@@ -141,7 +141,7 @@ def started(folder: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def test_a_killed_snakemake_takes_its_jobs_over_again(tmp_path: Path) -> None:
+def test_a_restarted_snakemake_takes_over_the_jobs_of_a_killed_one(tmp_path: Path) -> None:
     write(tmp_path, WAITING)
     with start(tmp_path) as first:
         until(lambda: started(tmp_path) == 2)
@@ -162,7 +162,7 @@ def test_ctrl_c_ends_local_jobs(tmp_path: Path) -> None:
         assert process.wait(30) == 1
     (tmp_path / "go").touch()
     time.sleep(1)
-    assert not (tmp_path / "out" / "0.txt").exists(), "the jobs are gone"
+    assert not (tmp_path / "out" / "0.txt").exists(), "the jobs were not cancelled"
     assert not list((tmp_path / ".snakemake").glob("locks/*"))
 
 
@@ -187,7 +187,7 @@ def test_snakemake_sees_the_plugin_of_an_installed_luab(tmp_path: Path, kind: st
     )
     wheel = subprocess.run([sys.executable, "-c", build], capture_output=True, text=True, check=True).stdout.strip()
     zipfile.ZipFile(wheel).extractall(site)
-    look = f"""if True:
+    script = f"""if True:
         import site, sys
         sys.path = [one for one in sys.path if one != {str(PLUGINS)!r}]
         site.addsitedir({str(site)!r})
@@ -196,9 +196,9 @@ def test_snakemake_sees_the_plugin_of_an_installed_luab(tmp_path: Path, kind: st
         print("submitit" in sys.modules)
     """
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    told = subprocess.run(
-        [sys.executable, "-c", look], capture_output=True, text=True, check=True, env=environ, cwd=tmp_path
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environ, cwd=tmp_path
     )
-    module, loaded = told.stdout.split()
+    module, loaded = done.stdout.split()
     assert module == "snakemake_executor_plugin_submitit.executor"
-    assert loaded == "False", "every call of snakemake loads the plugin: submitit waits until it is needed"
+    assert loaded == "False", "every snakemake call loads the plugin, so it must not import submitit"

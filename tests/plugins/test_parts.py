@@ -1,4 +1,4 @@
-"""The executor plugin without a cluster: what is asked for, what is read, what is remembered, what is said."""
+"""The executor plugin without a cluster: resources, Slurm's output, records of jobs, messages."""
 
 import itertools
 import json
@@ -15,10 +15,9 @@ import pytest
 PLUGINS = Path(__file__).parents[2] / "luab" / "plugins"
 sys.path.insert(0, str(PLUGINS))
 
-from snakemake_executor_plugin_submitit import history, local  # noqa: E402
-from snakemake_executor_plugin_submitit.executor import Waiting  # noqa: E402
+from snakemake_executor_plugin_submitit import history, local_jobs  # noqa: E402
 from snakemake_executor_plugin_submitit.messages import explain, reason, tail  # noqa: E402
-from snakemake_executor_plugin_submitit.outcomes import Pace, Watch  # noqa: E402
+from snakemake_executor_plugin_submitit.outcomes import JobWatcher, QueryInterval  # noqa: E402
 from snakemake_executor_plugin_submitit.registry import Entry, Registry  # noqa: E402
 from snakemake_executor_plugin_submitit.resources import (  # noqa: E402
     ResourceError,
@@ -35,13 +34,13 @@ from snakemake_executor_plugin_submitit.slurm_states import (  # noqa: E402
     parse_scontrol,
     parse_squeue,
 )
-from snakemake_executor_plugin_submitit.submission import outside_of_job, refusal_kind  # noqa: E402
+from snakemake_executor_plugin_submitit.submission import RefusedJobs, hidden_outer_job, refusal_kind  # noqa: E402
 
 # --- resources
 
 
-def test_resources_become_options_and_the_rest_goes_verbatim() -> None:
-    found = slurm_parameters(
+def test_resources_become_options_and_others_are_passed_verbatim() -> None:
+    parameters = slurm_parameters(
         {
             "mem_mb": 8000,
             "runtime": 90,
@@ -61,7 +60,7 @@ def test_resources_become_options_and_the_rest_goes_verbatim() -> None:
         overhead_mb=400,
         default_minutes=60,
     )
-    assert found == {
+    assert parameters == {
         "time": 90,
         "cpus_per_task": 6,
         "mem": "8400M",
@@ -80,27 +79,27 @@ def test_resources_become_options_and_the_rest_goes_verbatim() -> None:
     }
 
 
-def test_parameters_are_such_that_submitit_writes_them(tmp_path: Path) -> None:
+def test_submitit_writes_the_parameters(tmp_path: Path) -> None:
     from submitit.slurm.slurm import _make_sbatch_string
 
-    asked = {"mem_mb": 100, "gpus": 1, "gpu_model": "a100", "nodes": 2, "slurm_exclusive": "", "slurm_nice": 5}
-    text = _make_sbatch_string("true", tmp_path, **slurm_parameters(asked, 1, 400, 60))
+    resources = {"mem_mb": 100, "gpus": 1, "gpu_model": "a100", "nodes": 2, "slurm_exclusive": "", "slurm_nice": 5}
+    text = _make_sbatch_string("true", tmp_path, **slurm_parameters(resources, 1, 400, 60))
     lines = text.splitlines()
     for line in ("--mem=500M", "--gpus-per-node=a100:1", "--nodes=2", "--exclusive", "--nice=5", "--time=60"):
         assert f"#SBATCH {line}" in lines
-    assert any(line.startswith("srun") and "--ntasks=1" in line for line in lines), "the command runs once"
+    assert any(line.startswith("srun") and "--ntasks=1" in line for line in lines), "the command runs only once"
 
 
-def test_memory_per_cpu_is_left_alone() -> None:
-    found = slurm_parameters({"mem_mb": 1000, "slurm_mem_per_cpu": "2G"}, 1, 400, 60)
-    assert "mem" not in found and found["additional_parameters"] == {"mem-per-cpu": "2G"}
+def test_memory_per_cpu_replaces_mem_mb() -> None:
+    parameters = slurm_parameters({"mem_mb": 1000, "slurm_mem_per_cpu": "2G"}, 1, 400, 60)
+    assert "mem" not in parameters and parameters["additional_parameters"] == {"mem-per-cpu": "2G"}
 
 
 @pytest.mark.parametrize(
     ("resources", "named"),
     [({"mem_mb": "much"}, "mem_mb"), ({"runtime": -1}, "runtime"), ({"slurm_extra": "-p gpu"}, "-p")],
 )
-def test_a_meaningless_resource_is_named(resources: dict[str, Any], named: str) -> None:
+def test_an_invalid_resource_is_named_in_the_error(resources: dict[str, Any], named: str) -> None:
     with pytest.raises(ResourceError, match=named):
         slurm_parameters(resources, 1, 400, 60)
 
@@ -109,7 +108,7 @@ def test_local_jobs_get_time_and_gpus() -> None:
     assert local_parameters({"runtime": 5, "gpu": 1, "mem_mb": 9}, 60) == {"timeout_min": 5, "gpus_per_node": 1}
 
 
-def test_a_name_says_the_rule_and_what_all_jobs_share() -> None:
+def test_a_name_consists_of_the_rule_and_the_shared_wildcards() -> None:
     assert job_name(["train"], [{"net": "vit", "seed": "1"}, {"net": "vit", "seed": "2"}]) == "train net=vit"
     assert job_name(["train"], [{"net": "vit", "seed": "1"}]) == "train net=vit,seed=1"
     assert job_name(["b", "a", "b"], [{}, {}]) == "a+b"
@@ -122,10 +121,10 @@ def test_a_comment_lists_the_outputs_of_each_element() -> None:
     assert len(job_comment([["x" * 90]] * 20)) == 1000
 
 
-# --- what Slurm says
+# --- Slurm's output
 
 
-def test_squeue_sacct_and_scontrol_are_read() -> None:
+def test_output_of_squeue_sacct_and_scontrol_is_parsed() -> None:
     queue = parse_squeue("12_3|RUNNING|None|n1|1:02\n13|PENDING|Resources||0:00\n\nnoise\n")
     assert queue["12_3"] == State("RUNNING", "", "n1", "", "1:02") and queue["13"].reason == "Resources"
     accounts = parse_sacct(
@@ -133,10 +132,10 @@ def test_squeue_sacct_and_scontrol_are_read() -> None:
     )
     assert accounts["12_3"].by == "1000" and not accounts["12_3"].alive
     assert accounts["13"] == State("TIMEOUT", "", "", "0:0", "0") and len(accounts) == 2
-    found = parse_scontrol(
+    state = parse_scontrol(
         "JobId=5 JobName=x JobState=FAILED Reason=NonZeroExitCode RunTime=00:00:07 ExitCode=3:0 NodeList=n2"
     )
-    assert found == State("FAILED", "NonZeroExitCode", "n2", "3:0", "00:00:07")
+    assert state == State("FAILED", "NonZeroExitCode", "n2", "3:0", "00:00:07")
     assert parse_scontrol("slurm_load_jobs error: Invalid job id specified") is None
 
 
@@ -154,7 +153,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_an_unknown_job_is_gone_but_a_silent_slurm_is_an_error(tools: Path) -> None:
+def test_an_unknown_job_is_absent_but_an_unreachable_slurm_is_an_error(tools: Path) -> None:
     tool(tools, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     assert Slurm().queue(["7"]) == {}
     tool(tools, "squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
@@ -162,7 +161,7 @@ def test_an_unknown_job_is_gone_but_a_silent_slurm_is_an_error(tools: Path) -> N
         Slurm().queue(["7"])
 
 
-def test_jobs_whose_submission_was_never_answered_are_found_by_their_script(tools: Path) -> None:
+def test_jobs_of_unanswered_submissions_are_found_by_their_script(tools: Path) -> None:
     tool(tools, "squeue", "echo '12|/w/one/.submission_file_1.sh'; echo '14|/w/two/.submission_file_2.sh'; echo '15|'")
     slurm = Slurm()
     assert slurm.strays(["/w/two", "/w/three"]) == {"/w/two": "14"}
@@ -172,16 +171,16 @@ def test_jobs_whose_submission_was_never_answered_are_found_by_their_script(tool
         slurm.strays(["/w/two"])
 
 
-def test_many_jobs_are_one_call_and_sacct_is_not_asked_again_without_accounting(tools: Path) -> None:
+def test_many_jobs_need_one_call_and_sacct_is_not_called_again_without_accounting(tools: Path) -> None:
     tool(tools, "squeue", "echo \"$@\" >> $0.calls; echo '1|RUNNING|None|n1|0:01'")
     tool(tools, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
     slurm = Slurm()
-    found = slurm.queue([str(number) for number in range(300)])
-    assert set(found) == {"1"} and slurm.calls == {"squeue": 1}
+    states = slurm.queue([str(number) for number in range(300)])
+    assert set(states) == {"1"} and slurm.calls == {"squeue": 1}
     assert slurm.accounts(["1"]) == slurm.accounts(["1"]) == {} and slurm.calls["sacct"] == 1
 
 
-# --- refusals; the sentences are sbatch's own
+# --- refusals, in the words of sbatch
 
 
 @pytest.mark.parametrize(
@@ -203,34 +202,34 @@ def test_many_jobs_are_one_call_and_sacct_is_not_asked_again_without_accounting(
         ("sbatch: error: Batch job submission failed: Requested node configuration is not available", "final"),
     ],
 )
-def test_refusals_are_told_apart(text: str, kind: str) -> None:
+def test_refusals_are_classified(text: str, kind: str) -> None:
     assert refusal_kind(text) == kind
 
 
-def test_refused_jobs_wait_longer_each_time_and_start_anew_when_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_jobs_wait_longer_each_time_until_a_job_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("snakemake_executor_plugin_submitit.executor.time.monotonic", lambda: now[0])
-    waiting = Waiting(first_s=5, slowest_s=15)
+    monkeypatch.setattr("snakemake_executor_plugin_submitit.submission.time.monotonic", lambda: now[0])
+    waiting = RefusedJobs(first_s=5, slowest_s=15)
     delays = []
     for _ in range(4):
-        waited = waiting.refused(["job"], lively=False)
+        waited = waiting.add(["job"], own_jobs_queued=False)
         delays.append(waiting.delay_s)
         assert not waiting.due()
         now[0] += waiting.delay_s
         assert waiting.due() and waiting.take() == ["job"]
     assert delays == [5, 10, 15, 15] and waited == 30
-    assert waiting.refused(["job"], lively=True) == 0, "a queue full of our own jobs is no reason to give up"
+    assert waiting.add(["job"], own_jobs_queued=True) == 0, "a queue full of our own jobs does not use up the patience"
     waiting.take()
     waiting.accepted()
-    waiting.refused(["job"], lively=False)
+    waiting.add(["job"], own_jobs_queued=False)
     assert waiting.delay_s == 5
 
 
-def test_the_job_that_snakemake_runs_in_is_hidden_from_sbatch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_job_that_snakemake_itself_runs_in_is_hidden_from_sbatch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
     monkeypatch.setenv("SLURM_CONF", "/etc/some.conf")
-    with outside_of_job():
+    with hidden_outer_job():
         assert "SLURM_JOB_ID" not in os.environ and "SLURM_MEM_PER_NODE" not in os.environ
         assert os.environ["SLURM_CONF"] == "/etc/some.conf"
     assert os.environ["SLURM_MEM_PER_NODE"] == "100"
@@ -243,40 +242,41 @@ def entry(folder: Path, **more: Any) -> Entry:
     return Entry(outputs={"out/a": "1", "out/b": "2"}, folder=str(folder), cluster="slurm", name="train", **more)
 
 
-def test_an_entry_is_found_by_any_output_until_it_is_removed(tmp_path: Path) -> None:
+def test_an_entry_matches_any_of_its_outputs_and_can_be_removed(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "live")
-    kept = entry(tmp_path, id="12_3", index=3, size=5, attempt=2)
-    registry.write(kept)
-    assert registry.making(["out/b", "out/z"]) == [kept] and registry.making(["out/z"]) == []
-    registry.remove(kept)
+    record = entry(tmp_path, id="12_3", index=3, size=5, attempt=2)
+    registry.write(record)
+    [stored] = registry
+    assert stored == record and stored.writes_any_of(["out/b", "out/z"]) and not stored.writes_any_of(["out/z"])
+    registry.remove(record)
     assert list(registry) == []
 
 
-def test_a_half_written_entry_is_dropped_and_fields_of_later_versions_are_ignored(tmp_path: Path) -> None:
+def test_a_truncated_entry_is_removed_and_unknown_fields_are_ignored(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     (tmp_path / "broken.json").write_text('{"outputs": ')
-    registry.write(kept := entry(tmp_path, id="7"))
-    path = tmp_path / f"{kept.key}.json"
+    registry.write(record := entry(tmp_path, id="7"))
+    path = tmp_path / f"{record.key}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "later": 1}))
-    assert list(registry) == [kept]
+    assert list(registry) == [record]
     assert not (tmp_path / "broken.json").exists()
 
 
-def test_content_decides_whether_a_live_job_is_the_one_wanted(tmp_path: Path) -> None:
-    kept = entry(tmp_path)
-    assert kept.agrees({"out/a": "1"}) and kept.agrees({"out/a": "1", "out/b": "2"})
-    assert not kept.agrees({"out/a": "other"}) and not kept.agrees({"out/a": "1", "out/c": "3"})
+def test_a_live_job_matches_by_the_digests_of_its_outputs(tmp_path: Path) -> None:
+    record = entry(tmp_path)
+    assert record.agrees({"out/a": "1"}) and record.agrees({"out/a": "1", "out/b": "2"})
+    assert not record.agrees({"out/a": "other"}) and not record.agrees({"out/a": "1", "out/c": "3"})
 
 
-def test_an_id_that_nobody_wrote_down_is_read_from_the_folder(tmp_path: Path) -> None:
+def test_a_missing_id_is_read_from_the_folder(tmp_path: Path) -> None:
     assert entry(tmp_path, index=1, size=3).recovered_id() == ""
     for name in ("44_0_submitted.pkl", "44_1_submitted.pkl", "44_11_submitted.pkl"):
         (tmp_path / name).touch()
     assert entry(tmp_path, index=1, size=12).recovered_id() == "44_1"
-    assert entry(tmp_path, index=2, size=12).recovered_id() == "", "killed before this one could run"
+    assert entry(tmp_path, index=2, size=12).recovered_id() == "", "killed before the pickle of this job was written"
 
 
-# --- watching
+# --- watching jobs
 
 
 class Clock:
@@ -287,136 +287,136 @@ class Clock:
         return self.now
 
 
-def test_the_pace_slows_down_and_a_change_makes_it_quick_again() -> None:
+def test_the_query_interval_grows_until_something_changes() -> None:
     clock = Clock()
-    pace = Pace(10, 60, clock)
-    asked = []
+    interval = QueryInterval(10, 60, clock)
+    queried = []
     while clock.now < 400:
-        if pace.due():
-            asked.append(clock.now)
+        if interval.due():
+            queried.append(clock.now)
         clock.now += 1
-    gaps = [later - earlier for earlier, later in itertools.pairwise(asked)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(queried)]
     assert gaps[0] == 10 and gaps == sorted(gaps) and gaps[-1] == 60
-    pace.restart()
+    interval.restart()
     clock.now += 10
-    assert pace.due()
+    assert interval.due()
 
 
 @pytest.fixture
-def watched(tmp_path: Path, tools: Path) -> tuple[Watch, Clock, Entry, list[str]]:
-    clock, said = Clock(), []
+def watched(tmp_path: Path, tools: Path) -> tuple[JobWatcher, Clock, Entry, list[str]]:
+    clock, warnings = Clock(), []
     registry = Registry(tmp_path / "live")
-    kept = entry(tmp_path, id="7")
-    registry.write(kept)
+    record = entry(tmp_path, id="7")
+    registry.write(record)
     for name in ("sacct", "scontrol"):
         tool(tools, name, "echo 'Slurm accounting storage is disabled' >&2; exit 1")
-    return Watch(Slurm(), registry, Pace(1, 1, clock), 30, said.append), clock, kept, said
+    return JobWatcher(Slurm(), registry, QueryInterval(1, 1, clock), 30, warnings.append), clock, record, warnings
 
 
-def test_a_late_result_file_is_waited_for(watched: tuple[Watch, Clock, Entry, list[str]], tools: Path) -> None:
-    watch, clock, kept, _ = watched
+def test_a_late_result_file_is_waited_for(watched: tuple[JobWatcher, Clock, Entry, list[str]], tools: Path) -> None:
+    watch, clock, record, _ = watched
     tool(tools, "squeue", "echo '7|COMPLETED|None|n1|0:01'")
-    assert watch.poll([kept]) == []
+    assert watch.poll([record]) == []
     clock.now = 29
-    assert watch.poll([kept]) == []
-    kept.result.write_bytes(pickle.dumps(("success", None)))
-    [outcome] = watch.poll([kept])
+    assert watch.poll([record]) == []
+    record.result.write_bytes(pickle.dumps(("success", None)))
+    [outcome] = watch.poll([record])
     assert outcome.success
 
 
-def test_a_job_without_result_fails_after_the_grace(
-    watched: tuple[Watch, Clock, Entry, list[str]], tools: Path
+def test_a_job_without_result_fails_after_the_grace_time(
+    watched: tuple[JobWatcher, Clock, Entry, list[str]], tools: Path
 ) -> None:
-    watch, clock, kept, _ = watched
+    watch, clock, record, _ = watched
     tool(tools, "squeue", "echo '7|CANCELLED|None|n1|0:01'")
-    assert watch.poll([kept]) == []
+    assert watch.poll([record]) == []
     clock.now = 31
-    [outcome] = watch.poll([kept])
+    [outcome] = watch.poll([record])
     assert not outcome.success and outcome.state is not None and outcome.state.name == "CANCELLED"
 
 
-def test_a_requeued_job_is_alive_again(watched: tuple[Watch, Clock, Entry, list[str]], tools: Path) -> None:
-    watch, clock, kept, said = watched
+def test_a_requeued_job_is_alive_again(watched: tuple[JobWatcher, Clock, Entry, list[str]], tools: Path) -> None:
+    watch, clock, record, warnings = watched
     for now, state in ((0, "NODE_FAIL"), (20, "PENDING"), (100, "RUNNING")):
         tool(tools, "squeue", f"echo '7|{state}|None|n1|0:01'")
         clock.now = now
-        assert watch.poll([kept]) == []
-    assert "back in the queue" in said[0]
+        assert watch.poll([record]) == []
+    assert "back in the queue" in warnings[0]
 
 
-def test_a_controller_that_does_not_answer_kills_no_job(
-    watched: tuple[Watch, Clock, Entry, list[str]], tools: Path
+def test_no_job_fails_while_the_controller_does_not_answer(
+    watched: tuple[JobWatcher, Clock, Entry, list[str]], tools: Path
 ) -> None:
-    watch, clock, kept, said = watched
+    watch, clock, record, warnings = watched
     tool(tools, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     for now in range(0, 600, 5):
         clock.now = now
-        assert watch.poll([kept]) == []
-    assert len(said) == 1
+        assert watch.poll([record]) == []
+    assert len(warnings) == 1
 
 
-def test_records_change_with_the_job_and_say_when_they_were_last_true(
-    watched: tuple[Watch, Clock, Entry, list[str]], tools: Path, tmp_path: Path
+def test_records_follow_the_job_and_their_last_check_is_noted(
+    watched: tuple[JobWatcher, Clock, Entry, list[str]], tools: Path, tmp_path: Path
 ) -> None:
-    watch, clock, kept, _ = watched
-    record, checked = tmp_path / "live" / f"{kept.key}.json", tmp_path / "live" / "checked"
+    watch, clock, record, _ = watched
+    file, checked = tmp_path / "live" / f"{record.key}.json", tmp_path / "live" / "checked"
     times = []
     for now, line in ((0, "7|PENDING|Priority||0:00"), (2, "7|PENDING|Priority||0:00"), (4, "7|RUNNING|None|n1|0:01")):
         tool(tools, "squeue", f"echo '{line}'")
         clock.now = now
-        os.utime(record, (now, now))
+        os.utime(file, (now, now))
         checked.unlink(missing_ok=True)
-        assert watch.poll([kept]) == [] and checked.exists()
-        times.append(record.stat().st_mtime)
-    assert times[1] == 2, "nothing changed, so nothing was written"
+        assert watch.poll([record]) == [] and checked.exists()
+        times.append(file.stat().st_mtime)
+    assert times[1] == 2, "written although nothing changed"
     assert times[0] > 4 and times[2] > 4
-    assert json.loads(record.read_text()) | {"state": "RUNNING", "node": "n1"} == json.loads(record.read_text())
+    assert json.loads(file.read_text()) | {"state": "RUNNING", "node": "n1"} == json.loads(file.read_text())
     tool(tools, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     checked.unlink()
     clock.now = 9
-    assert watch.poll([kept]) == [] and not checked.exists(), "an unanswered question is no check"
+    assert watch.poll([record]) == [] and not checked.exists(), "a check was noted although Slurm did not answer"
 
 
-def test_the_history_gets_a_line_for_each_job_that_ended(tmp_path: Path) -> None:
-    kept = entry(tmp_path, id="7", submitted=100.0)
-    kept.starts.write_text(
+def test_the_history_has_a_line_for_each_job_that_ended(tmp_path: Path) -> None:
+    record = entry(tmp_path, id="7", submitted=100.0)
+    record.starts.write_text(
         '{"restarts": 0, "node": "a", "slurm_node": "n1", "time": 105.5}\n'
         '{"restarts": 1, "node": "b", "slurm_node": "n2", "time": 150.5}\n'
     )
-    kept.result.touch()
-    os.utime(kept.result, (200, 200))
-    history.append(tmp_path, kept, "COMPLETED")
-    history.append(tmp_path, entry(tmp_path, id="8"), history.word(State("TIMEOUT")), "time limit reached")
+    record.result.touch()
+    os.utime(record.result, (200, 200))
+    history.append(tmp_path, record, "COMPLETED")
+    history.append(tmp_path, entry(tmp_path, id="8"), history.failed_outcome(State("TIMEOUT")), "time limit reached")
     first, second = map(json.loads, (tmp_path / "history.jsonl").read_text().splitlines())
     assert (first["id"], first["outputs"], first["outcome"]) == ("7", ["out/a", "out/b"], "COMPLETED")
     assert (first["submitted"], first["started"], first["ended"], first["elapsed_s"]) == (100, 105.5, 200, 94.5)
     assert [start["slurm_node"] for start in first["starts"]] == ["n1", "n2"]
     assert (second["outcome"], second["reason"], second["started"]) == ("TIMEOUT", "time limit reached", None)
-    assert history.word(None) == history.word(State("COMPLETED")) == "FAILED"
+    assert history.failed_outcome(None) == history.failed_outcome(State("COMPLETED")) == "FAILED"
 
 
-def test_a_half_visible_result_is_read_later(watched: tuple[Watch, Clock, Entry, list[str]], tools: Path) -> None:
-    watch, _, kept, _ = watched
+def test_a_truncated_result_is_read_later(watched: tuple[JobWatcher, Clock, Entry, list[str]], tools: Path) -> None:
+    watch, _, record, _ = watched
     tool(tools, "squeue", "echo '7|RUNNING|None|n1|0:01'")
     whole = pickle.dumps(("error", "Traceback: no"))
-    kept.result.write_bytes(whole[:-5])
-    assert watch.poll([kept]) == []
-    kept.result.write_bytes(whole)
-    [outcome] = watch.poll([kept])
+    record.result.write_bytes(whole[:-5])
+    assert watch.poll([record]) == []
+    record.result.write_bytes(whole)
+    [outcome] = watch.poll([record])
     assert not outcome.success and outcome.trace == "Traceback: no"
 
 
-def test_a_local_number_that_came_again_is_not_the_job(tmp_path: Path) -> None:
+def test_a_reused_process_id_is_not_mistaken_for_the_job(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(tmp_path)]) as process:
-        mine = Entry({}, str(tmp_path), "local", "x", id=str(process.pid))
+        own = Entry({}, str(tmp_path), "local", "x", id=str(process.pid))
         other = Entry({}, "/some/other/folder", "local", "x", id=str(process.pid))
         for _ in range(100):  # for a moment after its start a process has no command line
-            if local.states([mine]):
+            if local_jobs.states([own]):
                 break
             time.sleep(0.05)
-        assert list(local.states([mine, other])) == [mine.id] and local.states([other]) == {}
-        local.cancel([mine])
-        assert local.states([mine]) == {}
+        assert list(local_jobs.states([own, other])) == [own.id] and local_jobs.states([other]) == {}
+        local_jobs.cancel([own])
+        assert local_jobs.states([own]) == {}
 
 
 # --- messages
@@ -439,21 +439,21 @@ def test_a_local_number_that_came_again_is_not_the_job(tmp_path: Path) -> None:
         (State("CANCELLED", by="0"), "", "", "cancelled by root"),
         (State("NODE_FAIL"), "", "", "node failed"),
         (State("COMPLETED"), "", "", "shared"),
-        (None, "", "", "knows it no longer"),
+        (None, "", "", "Slurm has no record of it"),
         (State("FAILED", exit_code="0:9"), "", "", "FAILED without a result, exit code 0:9"),
     ],
 )
-def test_reasons_are_named(state: State | None, trace: str, log: str, expected: str) -> None:
+def test_the_reason_of_a_failure_is_named(state: State | None, trace: str, log: str, expected: str) -> None:
     assert expected in reason(state, trace, log)
 
 
-def test_a_message_shows_the_end_of_the_log_without_the_wrapping(tmp_path: Path) -> None:
-    kept = entry(tmp_path, id="7", node="n1")
+def test_a_message_shows_the_end_of_the_log_without_submitits_traceback(tmp_path: Path) -> None:
+    record = entry(tmp_path, id="7", node="n1")
     frame = "submitit ERROR (2026) - Submitted job triggered an exception\n" * 2
     frame += 'Traceback (most recent call last):\n  File "x", line 1\n    raise error\nValueError: outer\n'
-    kept.log.write_text("first\n" * 50 + "the real reason\n" + frame + "srun: error: n1: task 0: Exited\n")
-    assert tail(kept.log, 2) == "the real reason\nsrun: error: n1: task 0: Exited"
-    kept.starts.write_text('{"restarts": 0}\n{"restarts": 1}\n')
-    said = explain(kept, None, "exit status 3", 3)
-    assert "job 7 (train) on n1 started 2 times failed: exit status 3" in said
-    assert str(kept.log) in said and "| the real reason" in said and said.count("first") == 1
+    record.log.write_text("first\n" * 50 + "the real reason\n" + frame + "srun: error: n1: task 0: Exited\n")
+    assert tail(record.log, 2) == "the real reason\nsrun: error: n1: task 0: Exited"
+    record.starts.write_text('{"restarts": 0}\n{"restarts": 1}\n')
+    message = explain(record, None, "exit status 3", 3)
+    assert "job 7 (train) on n1 started 2 times failed: exit status 3" in message
+    assert str(record.log) in message and "| the real reason" in message and message.count("first") == 1

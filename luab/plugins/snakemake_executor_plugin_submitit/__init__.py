@@ -1,4 +1,4 @@
-"""Snakemake executor plugin: jobs on Slurm through submitit, that survive what happens on a cluster."""
+"""Snakemake executor plugin: runs jobs on Slurm through submitit; they survive preemption, time limits and restarts."""
 
 from snakemake_interface_executor_plugins.settings import CommonSettings
 
@@ -13,7 +13,7 @@ common_settings = CommonSettings(
     job_deploy_sources=False,
     pass_default_storage_provider_args=True,
     pass_default_resources_args=True,
-    pass_envvar_declarations_to_cmd=False,  # sbatch hands the environment on; secrets stay out of files
+    pass_envvar_declarations_to_cmd=False,  # sbatch passes the environment on; this keeps secrets out of files
     auto_deploy_default_storage_provider=False,
     init_seconds_before_status_checks=1,
 )

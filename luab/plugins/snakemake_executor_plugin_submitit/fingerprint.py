@@ -1,4 +1,4 @@
-"""What decides a job's outputs, as text that a restarted Snakemake computes again."""
+"""Digests of everything that determines a job's outputs; a restarted Snakemake computes the same ones."""
 
 import functools
 import hashlib
@@ -8,29 +8,29 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-_READ_UP_TO = 1_000_000  # bytes; as Snakemake does, bigger inputs count by size and time
+_MAX_HASHED_BYTES = 1_000_000  # as in Snakemake, larger inputs are compared by size and time
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def members(job: Any) -> list[Any]:
-    """The single jobs of a job: itself, or all of a group."""
+    """Returns the single jobs of a group; a single job itself."""
     return sorted(job.jobs, key=lambda one: (one.rule.name, str(one.output))) if job.is_group() else [job]
 
 
 def output_names(job: Any) -> list[str]:
-    """Outputs of a job and of all members of a group; a name made of rule and wildcards where there are none."""
+    """Returns the outputs of a job or of all members of a group; without outputs, a name made of rule and wildcards."""
     return sorted({name for one in members(job) for name in _outputs(one)})
 
 
 def fingerprints(job: Any, internal: Collection[str]) -> dict[str, str]:
-    """Digest of rule, code, params and inputs for each output of a job.
+    """Computes a digest of rule, code, params and inputs for each output of a job.
 
     Args:
         job: Snakemake's job or group.
-        internal: Files that the job's own submission makes: they count by name, as they change while it runs.
+        internal: Files made by the job's own submission; they count by name only, as they change while it runs.
 
     Returns:
-        Digest by output.
+        Output -> digest.
     """
     return {name: _digest(one, internal) for one in members(job) for name in _outputs(one)}
 
@@ -44,26 +44,22 @@ def _digest(one: Any, internal: Collection[str]) -> str:
     code = [rule.name, getattr(rule, "shellcmd", None), getattr(rule, "run_func_src", None)]
     code += [str(getattr(rule, kind, None)) for kind in ("script", "notebook", "wrapper")]
     params = [_ADDRESS.sub("", repr(value)) for value in one.params]
-    inputs = sorted({_input(str(path), internal) for path in one.input})
+    inputs = sorted({(path, "" if path in internal else _content(path)) for path in map(str, one.input)})
     return hashlib.sha256(repr([code, sorted(one.wildcards_dict.items()), params, inputs]).encode()).hexdigest()[:20]
-
-
-def _input(path: str, internal: Collection[str]) -> tuple[str, str]:
-    return (path, "" if path in internal else _content(path))
 
 
 def _content(path: str) -> str:
     try:
-        facts = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return "absent"
     if not os.path.isfile(path):
-        return str(facts.st_mtime_ns)
-    return _file_content(path, facts.st_size, facts.st_mtime_ns)
+        return str(status.st_mtime_ns)
+    return _file_content(path, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4096)
 def _file_content(path: str, size: int, mtime_ns: int) -> str:
-    if size > _READ_UP_TO:
+    if size > _MAX_HASHED_BYTES:
         return f"{size} {mtime_ns}"
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""One line for each job that ended: what became of it, when and where."""
+"""history.jsonl: one line for each job that ended, with outcome, times and nodes."""
 
 import contextlib
 import json
@@ -13,17 +13,17 @@ NAME = "history.jsonl"
 
 
 def append(folder: Path, entry: Entry, outcome: str, reason: str = "") -> None:
-    """Adds a job that ended to the history.
+    """Appends a job that ended to the history.
 
     Args:
-        folder: The plugin's folder.
+        folder: Folder of the plugin.
         entry: The job.
-        outcome: COMPLETED, FAILED, CANCELLED, or Slurm's word for the end.
-        reason: Why it did not complete, in words.
+        outcome: COMPLETED, FAILED, CANCELLED, or Slurm's name of the final state.
+        reason: Why it did not complete.
     """
-    began = starts(entry)
-    first = float(str(began[0]["time"])) if began else None
-    ended = _ended(entry)
+    started = starts(entry)
+    first = float(str(started[0]["time"])) if started else None
+    ended = _end_time(entry)
     line = {
         "id": entry.id,
         "name": entry.name,
@@ -35,21 +35,21 @@ def append(folder: Path, entry: Entry, outcome: str, reason: str = "") -> None:
         "started": first,
         "ended": ended,
         "elapsed_s": round(max(0.0, ended - first), 1) if first else 0.0,
-        "starts": began,
+        "starts": started,
         "folder": entry.folder,
     }
-    # A full disk must not keep Snakemake from hearing how the job ended.
+    # Snakemake must learn how the job ended even if the disk is full.
     with contextlib.suppress(OSError), open(folder / NAME, "a") as file:
         file.write(json.dumps(line) + "\n")
 
 
-def word(state: State | None) -> str:
-    """Outcome of a job that did not succeed: Slurm's word for it, FAILED where that says nothing."""
+def failed_outcome(state: State | None) -> str:
+    """Returns the outcome of a job that did not succeed: Slurm's final state, or FAILED if that says nothing."""
     return "FAILED" if state is None or state.alive or state.name in ("COMPLETED", "GONE") else state.name
 
 
-def _ended(entry: Entry) -> float:
-    """When the job wrote its result; now for a job that left none."""
+def _end_time(entry: Entry) -> float:
+    """When the job wrote its result; the current time if there is no result."""
     try:
         return round(entry.result.stat().st_mtime, 1)
     except OSError:

@@ -1,4 +1,4 @@
-"""Why a job failed, in words, with the end of its log."""
+"""Explains why a job failed, with the end of its log."""
 
 import json
 import pickle
@@ -17,11 +17,11 @@ _HOST_MEMORY = re.compile(
 )
 _GPU_MEMORY = re.compile(r"CUDA out of memory|torch\.(?:cuda\.)?OutOfMemoryError|HIP out of memory", re.I)
 _KILLED_BY_SLURM = re.compile(r"CANCELLED AT \S+ (DUE TO [A-Z ]+)")
-_FRAME = re.compile(
+_SUBMITIT_TRACEBACK = re.compile(
     r"(?:submitit ERROR .* - Submitted job triggered an exception\n)+Traceback .*\n(?:[ ].*\n|\n)*.*\n?"
 )
 # fmt: off
-_EMPTY_WORDS = re.compile("|".join((
+_UNINFORMATIVE = re.compile("|".join((
     r"submitit INFO .* - (?:Starting with|Loading pickle)", "Shutting down, this might take", "Storing output in",
     "Exiting because a job execution failed", "Elapsed time:", "WorkflowError:$", "At least one job did not complete",
     r"\s*$",
@@ -31,7 +31,7 @@ _READ_BYTES = 64_000
 
 
 def tail(path: Path, lines: int) -> str:
-    """Last lines of a job's log, without what submitit and Snakemake add after every failure; empty if none."""
+    """Returns the last lines of a job's log without what submitit and Snakemake add to every failure; "" if none."""
     try:
         with open(path, "rb") as file:
             file.seek(0, 2)
@@ -39,15 +39,15 @@ def tail(path: Path, lines: int) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    said = [line for line in _FRAME.sub("", text).splitlines() if not _EMPTY_WORDS.match(line)]
-    return "\n".join(said[-lines:])
+    informative = [line for line in _SUBMITIT_TRACEBACK.sub("", text).splitlines() if not _UNINFORMATIVE.match(line)]
+    return "\n".join(informative[-lines:])
 
 
 def read_result(path: Path) -> tuple[bool, str] | None:
-    """Reads what submitit left at the end of a job.
+    """Reads the result file that submitit writes at the end of a job.
 
     Returns:
-        Whether it succeeded, and the traceback if not; None where the file cannot be read yet.
+        Whether the job succeeded, and the traceback if not; None if the file is not readable yet.
     """
     try:
         with open(path, "rb") as file:
@@ -58,20 +58,20 @@ def read_result(path: Path) -> tuple[bool, str] | None:
 
 
 def reason(state: State | None, trace: str, log: str) -> str:
-    """Names the cause of a failure from the job's state, its traceback and its log.
+    """Returns the cause of a failure, derived from the job's state, traceback and log.
 
     Args:
-        state: Last state known to Slurm, if any.
-        trace: Traceback from the result file; empty where there is none.
+        state: Last known state in Slurm; None if unknown.
+        trace: Traceback in the result file; empty if there is none.
         log: End of the log.
     """
     killed = _KILLED_BY_SLURM.findall(log[-4000:])
     due = killed[-1].strip() if killed else ""
-    if "timed-out" in trace or (not trace and (_named(state, "TIMEOUT", "DEADLINE") or "TIME LIMIT" in due)):
+    if "timed-out" in trace or (not trace and (_is(state, "TIMEOUT", "DEADLINE") or "TIME LIMIT" in due)):
         return _timed_out(trace)
-    if _GPU_MEMORY.search(log) and not _named(state, "OUT_OF_MEMORY"):
-        return "out of GPU memory. Make the batch smaller or ask for a bigger GPU; more mem_mb does not help"
-    if _named(state, "OUT_OF_MEMORY") or _HOST_MEMORY.search(log):
+    if _GPU_MEMORY.search(log) and not _is(state, "OUT_OF_MEMORY"):
+        return "out of GPU memory. Reduce the batch size or request a larger GPU; more mem_mb does not help"
+    if _is(state, "OUT_OF_MEMORY") or _HOST_MEMORY.search(log):
         return "out of memory. Give the rule more mem_mb, e.g. `mem_mb=lambda wildcards, attempt: attempt * 8000`"
     if trace:
         return _from_trace(trace, log)
@@ -79,49 +79,52 @@ def reason(state: State | None, trace: str, log: str) -> str:
 
 
 def explain(entry: Entry, state: State | None, why: str, lines: int) -> str:
-    """The whole message about a failed job: reason, id, node, number of starts, log and its end."""
+    """Returns the full message about a failed job: id, node, number of starts, reason, and the end of its log."""
     node = (state.node if state else "") or entry.node
     facts = [
         f"job {entry.id} ({entry.name})",
         f"on {node}" if node else "",
         f"after {state.elapsed}" if state and state.elapsed else "",
     ]
-    started = len(starts(entry))
-    if started > 1:
-        facts.append(f"started {started} times")
+    start_count = len(starts(entry))
+    if start_count > 1:
+        facts.append(f"started {start_count} times")
     end = tail(entry.log, lines)
     shown = f"last lines of {entry.log}:\n{_indented(end)}" if end else f"its log {entry.log} is empty or missing"
     return f"{' '.join(filter(None, facts))} failed: {why}.\n{shown}\n"
 
 
 def starts(entry: Entry) -> Sequence[dict[str, object]]:
-    """The notes that the job left at each of its starts."""
+    """Reads the records that the job wrote at each of its starts."""
     try:
         return [json.loads(line) for line in entry.starts.read_text().splitlines()]
     except (OSError, ValueError):
         return []
 
 
-def _named(state: State | None, *names: str) -> bool:
+def _is(state: State | None, *names: str) -> bool:
     return state is not None and state.name in names
 
 
 def _timed_out(trace: str) -> str:
     if "too many times" in trace:
-        return "time limit reached again after all continuations allowed by submitit-max-timeouts. Give it more runtime"
+        return (
+            "time limit reached again after all continuations allowed by submitit-max-timeouts. Give the rule more "
+            "`runtime`, or raise submitit-max-timeouts"
+        )
     return (
-        "time limit reached. Give the rule more `runtime` (minutes), or let it save on the warning (SIGUSR2) and end, "
-        "then it is continued"
+        "time limit reached. Give the rule more `runtime` (minutes), or let its command save and exit on the warning "
+        "signal SIGUSR2; then the job is continued"
     )
 
 
 def _from_trace(trace: str, log: str) -> str:
     if "checkpoint function returned None" in trace:
         return _timed_out(trace)
-    # The nested Snakemake always ends with 1; what the rule's command ended with stands in its log.
+    # The nested Snakemake always exits with 1; the exit status of the rule's command is in its log.
     status = re.findall(r"returned non-zero exit status (\d+)", log) or re.findall(r"exit status (-?\d+)", trace)
     if status:
-        killed = " (killed; often for want of memory)" if status[-1] == "137" else ""
+        killed = " (killed; probably out of memory)" if status[-1] == "137" else ""
         return f"exit status {status[-1]}{killed}"
     died = re.search(r"died with <Signals\.(\w+)", trace)
     if died:
@@ -130,18 +133,21 @@ def _from_trace(trace: str, log: str) -> str:
 
 
 def _without_result(state: State | None, due: str) -> str:
-    if "NODE FAILURE" in due or _named(state, "NODE_FAIL", "BOOT_FAIL"):
-        return "its node failed and Slurm did not start it again"
-    if "PREEMPTION" in due or _named(state, "PREEMPTED"):
-        return "preempted and not started again. Ask the administrators whether the partition requeues"
+    if "NODE FAILURE" in due or _is(state, "NODE_FAIL", "BOOT_FAIL"):
+        return "its node failed and Slurm did not restart it"
+    if "PREEMPTION" in due or _is(state, "PREEMPTED"):
+        return "preempted and not restarted. Ask the administrators whether the partition requeues preempted jobs"
     if state is None:
-        return "gone without a result: Slurm knows it no longer. Killed by hand, or the files are not shared"
+        return (
+            "it disappeared without a result, and Slurm has no record of it. It was killed by hand, or its folder is "
+            "not shared with the nodes"
+        )
     if state.name == "CANCELLED":
         return f"cancelled by {_user(state.by)}" if state.by else "cancelled"
     if state.name == "COMPLETED":
         return (
-            "Slurm calls it completed, but it left no result: is its folder shared with the nodes? On a slow file "
-            "system raise submitit-result-grace"
+            "Slurm reports COMPLETED, but the result file is missing. Check that submitit-folder is shared with the "
+            "nodes; on a slow file system raise submitit-result-grace"
         )
     return f"ended as {state.name} without a result" + (f", exit code {state.exit_code}" if state.exit_code else "")
 

@@ -1,17 +1,17 @@
-"""Which jobs ended, and how: result files first, then one question to the cluster for all the others."""
+"""Finds jobs that ended and their outcomes: from result files first, then with one query of the cluster."""
 
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from . import local
+from . import local_jobs
 from .messages import read_result
 from .registry import Entry, Registry
 from .slurm_states import Slurm, SlurmUnreachable, State
 
 _GROWTH = 1.5
-_RUNAWAY_S = 900  # the accounting may call a lost job running for ever
+_RUNAWAY_S = 900  # the accounting may list a lost job as running forever
 # fmt: off
 _HOPELESS = frozenset((
     "DependencyNeverSatisfied", "BadConstraints", "JobHeldAdmin", "launch failed requeued held", "JobHoldMaxRequeue",
@@ -22,13 +22,13 @@ _HOPELESS = frozenset((
 
 @dataclass(frozen=True)
 class Outcome:
-    """End of a job.
+    """Outcome of a job that ended.
 
     Attributes:
         entry: The job.
-        success: Whether it did what it should.
-        state: What the cluster said last; None where it knows nothing.
-        trace: Traceback of a failure, if there is one.
+        success: Whether it succeeded.
+        state: Last state in the cluster; None if unknown.
+        trace: Traceback of a failure; empty if there is none.
     """
 
     entry: Entry
@@ -38,12 +38,12 @@ class Outcome:
 
 
 @dataclass
-class Pace:
-    """Growing time between two calls.
+class QueryInterval:
+    """Time between two queries of the cluster; it grows while nothing changes.
 
     Attributes:
-        first_s: Time after a change.
-        slowest_s: Time when nothing changes.
+        first_s: Interval after a change.
+        slowest_s: Longest interval.
     """
 
     first_s: float
@@ -53,7 +53,7 @@ class Pace:
     _next: float = 0.0
 
     def due(self) -> bool:
-        """Whether it is time; the next time is then later than this one was."""
+        """Whether it is time for a query; if so, schedules the next one after a longer interval."""
         if self.clock() < self._next:
             return False
         self._wait_s = min(max(self.first_s, self._wait_s * _GROWTH), self.slowest_s)
@@ -61,117 +61,116 @@ class Pace:
         return True
 
     def restart(self) -> None:
-        """Something changed: ask often again, but not at once."""
+        """Returns to the first interval, because something changed."""
         self._wait_s = 0.0
         self._next = min(self._next, self.clock() + self.first_s)
 
 
-class Watch:
-    """Follows jobs, each where it was submitted.
+class JobWatcher:
+    """Follows jobs on Slurm and on this machine.
 
     Args:
-        slurm: Whom to ask.
-        registry: Where states are kept for those who watch.
-        pace: Time between two questions.
-        grace_s: Time that the result file of an ended job may take to become visible.
-        say: Told once of each thing that a user should know.
+        slurm: Runs Slurm's commands.
+        registry: Where the states are stored.
+        interval: Time between two queries.
+        grace_s: Seconds that the result file of an ended job may take to become visible.
+        warn: Prints a warning; called once for each text.
     """
 
     def __init__(
-        self,
-        slurm: Slurm,
-        registry: Registry,
-        pace: Pace,
-        grace_s: float,
-        say: Callable[[str], None],
+        self, slurm: Slurm, registry: Registry, interval: QueryInterval, grace_s: float, warn: Callable[[str], None]
     ) -> None:
         self._slurm = slurm
         self._registry = registry
-        self.pace = pace
+        self.interval = interval
         self._grace_s = grace_s
-        self._say = say
-        self._said: set[str] = set()
+        self._warn = warn
+        self._warned: set[str] = set()
         self._gone_since: dict[str, float] = {}
 
     def poll(self, entries: Sequence[Entry]) -> list[Outcome]:
-        """Looks at all jobs; returns those that ended."""
+        """Checks all jobs and returns the outcomes of those that ended."""
         ended = finished(entries)
-        open_ones = [entry for entry in entries if entry.key not in {outcome.entry.key for outcome in ended}]
-        if open_ones and (self.pace.due() or self._overdue()):
-            ended += self._ask(open_ones)
+        ended_keys = {outcome.entry.key for outcome in ended}
+        others = [entry for entry in entries if entry.key not in ended_keys]
+        if others and (self.interval.due() or self._overdue()):
+            ended += self._query(others)
         for outcome in ended:
             self._gone_since.pop(outcome.entry.key, None)
-            self.pace.restart()
+            self.interval.restart()
         return ended
 
     def states(self, entries: Sequence[Entry]) -> dict[str, State]:
-        """What the cluster says of each job, by id; jobs it has forgotten are absent.
+        """Queries the cluster for the states of all jobs.
+
+        Returns:
+            Id -> state; jobs that the cluster no longer has are absent.
 
         Raises:
-            SlurmUnreachable: It did not answer.
+            SlurmUnreachable: Slurm did not answer.
         """
-        here = local.states(entry for entry in entries if entry.cluster == "local")
-        return here | self._slurm.queue(entry.id for entry in entries if entry.cluster == "slurm" and entry.id)
+        local = local_jobs.states(entry for entry in entries if entry.cluster == "local")
+        return local | self._slurm.queue(entry.id for entry in entries if entry.cluster == "slurm" and entry.id)
 
-    def _ask(self, entries: Sequence[Entry]) -> list[Outcome]:
+    def _query(self, entries: Sequence[Entry]) -> list[Outcome]:
         try:
-            found = self.states(entries)
+            states = self.states(entries)
         except SlurmUnreachable as problem:
-            self._once(f"Slurm does not answer ({problem}); jobs are taken to live, asking again.")
+            self._warn_once(f"Slurm does not answer ({problem}). Jobs are assumed to be alive; trying again.")
             return []
         for entry in entries:
-            self._note(entry, found.get(entry.id))
+            self._update(entry, states.get(entry.id))
         self._registry.stamp()
-        return self._verdicts([entry for entry in entries if entry.key in self._gone_since], found)
+        return self._failures([entry for entry in entries if entry.key in self._gone_since], states)
 
-    def _note(self, entry: Entry, state: State | None) -> None:
-        """Keeps a job's state, and since when it is gone."""
+    def _update(self, entry: Entry, state: State | None) -> None:
+        """Stores a job's state, and since when it has been gone."""
         if state is None or not state.alive:
-            self._gone_since.setdefault(entry.key, self.pace.clock())
+            self._gone_since.setdefault(entry.key, self.interval.clock())
         elif self._gone_since.pop(entry.key, None) is not None:
-            self._once(f"job {entry.id} ({entry.name}) is back in the queue and continues.")
-        now = (state.name, state.reason, state.node) if state else ("GONE", "", entry.node)
-        if now == (entry.state, entry.reason, entry.node):
+            self._warn_once(f"job {entry.id} ({entry.name}) is back in the queue and continues.")
+        current = (state.name, state.reason, state.node) if state else ("GONE", "", entry.node)
+        if current == (entry.state, entry.reason, entry.node):
             return
-        entry.state, entry.reason, entry.node = now
+        entry.state, entry.reason, entry.node = current
         self._registry.write(entry)
-        self.pace.restart()
+        self.interval.restart()
         if entry.reason.strip("()") in _HOPELESS:
-            self._once(f"job {entry.id} ({entry.name}) waits for something that may never come: {entry.reason}")
+            self._warn_once(f"job {entry.id} ({entry.name}) may never start, because of: {entry.reason}")
 
-    def _verdicts(self, gone: Sequence[Entry], found: dict[str, State]) -> list[Outcome]:
-        """Failures among jobs that ended without a result file and whose time of grace is over."""
-        over = [entry for entry in gone if self._age(entry) >= self._grace_s]
-        late = {outcome.entry.key: outcome for outcome in finished(over)}
-        rest = [entry for entry in over if entry.key not in late]
-        known = self._slurm.accounts(entry.id for entry in rest if entry.cluster == "slurm")
-        verdicts = list(late.values())
-        for entry in rest:
-            state = known.get(entry.id) or self._last_word(entry, found.get(entry.id))
+    def _failures(self, gone: Sequence[Entry], states: dict[str, State]) -> list[Outcome]:
+        """Outcomes of the jobs that ended longer than the grace time ago: failures unless a result appeared late."""
+        overdue = [entry for entry in gone if self._age(entry) >= self._grace_s]
+        late = {outcome.entry.key: outcome for outcome in finished(overdue)}
+        failed = [entry for entry in overdue if entry.key not in late]
+        accounts = self._slurm.accounts(entry.id for entry in failed if entry.cluster == "slurm")
+        outcomes = list(late.values())
+        for entry in failed:
+            state = accounts.get(entry.id) or self._state_without_accounting(entry, states.get(entry.id))
             if state and state.alive and self._age(entry) < _RUNAWAY_S:
                 continue
-            verdicts.append(Outcome(entry, False, state))
-        return verdicts
+            outcomes.append(Outcome(entry, False, state))
+        return outcomes
 
-    def _last_word(self, entry: Entry, state: State | None) -> State | None:
+    def _state_without_accounting(self, entry: Entry, state: State | None) -> State | None:
         if entry.cluster == "local" or state is None:
             return state
         return self._slurm.details(entry.id) or state
 
     def _overdue(self) -> bool:
-        return any(self.pace.clock() - since >= self._grace_s for since in self._gone_since.values())
+        return any(self.interval.clock() - since >= self._grace_s for since in self._gone_since.values())
 
     def _age(self, entry: Entry) -> float:
-        return self.pace.clock() - self._gone_since[entry.key]
+        return self.interval.clock() - self._gone_since[entry.key]
 
-    def _once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self._say(text)
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            self._warn(text)
 
 
 def finished(entries: Iterable[Entry]) -> list[Outcome]:
-    """Jobs whose result file is visible. Listing the folder makes network file systems look anew."""
+    """Returns the outcomes of jobs with a result file. Listing the folder makes network file systems refresh it."""
     listings: dict[str, set[str]] = {}
     ended = []
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Files that remember live jobs, so that a new Snakemake finds those of one that was killed."""
+"""Records of live jobs as files, so that a new Snakemake finds the jobs of one that was killed."""
 
 import json
 import os
@@ -13,21 +13,21 @@ CHECKED = "checked"
 
 @dataclass
 class Entry:
-    """One submitted job. Written before the submission, without an id, so that no moment is uncovered.
+    """Record of one job. It is written before the submission, still without an id, so that no job goes unrecorded.
 
     Attributes:
-        outputs: Digest of what decides, by output.
-        folder: Folder of the submission, used once: results of a job id that Slurm gave out twice cannot mix.
+        outputs: Output -> digest of what determines it.
+        folder: Folder of the submission. It is never reused, so a job id that Slurm assigns again cannot mix results.
         cluster: "slurm" or "local".
-        name: What runs, for people.
-        index: Place in the array.
-        size: Jobs of the submission.
-        attempt: Snakemake's count of tries.
-        id: Slurm's id, 12 or 12_3, or the number of a local process; empty while unknown.
-        submitted: When it was handed to the scheduler, seconds since 1970.
-        state: Last known state, for those who watch; empty until the cluster was first asked.
-        reason: Why it waits.
-        node: Where it runs.
+        name: Job name shown to users.
+        index: Index in the array.
+        size: Number of jobs in the submission.
+        attempt: Snakemake's attempt number.
+        id: Slurm's job id, 12 or 12_3, or the id of a local process; empty while unknown.
+        submitted: Time of the submission, seconds since 1970.
+        state: Last known state; empty before the first query.
+        reason: Why the job waits.
+        node: Node it runs on.
         key: Name of the file that holds this entry.
     """
 
@@ -47,23 +47,23 @@ class Entry:
 
     @property
     def log(self) -> Path:
-        """Standard output and error of the job, all starts of it."""
+        """Standard output and error of all starts of the job."""
         return Path(self.folder) / f"{self.id}_0_log.out"
 
     @property
     def result(self) -> Path:
-        """What submitit writes at the very end."""
+        """Result file that submitit writes at the end."""
         return Path(self.folder) / f"{self.id}_0_result.pkl"
 
     @property
     def starts(self) -> Path:
-        """One line for each start: node, restarts."""
+        """One line for each start, with node and number of restarts."""
         return Path(self.folder) / f"{self.id}_starts.jsonl"
 
     def recovered_id(self) -> str:
-        """The id, read from the submission's files where nobody lived to write it down; empty if it never ran.
+        """Reads the id from the submission's files if Snakemake was killed before noting it; empty if there is none.
 
-        A job whose submitted pickle is missing gives up after a minute and does nothing.
+        Without its submitted pickle a job never runs: it waits for the file for a minute and then exits.
         """
         for path in Path(self.folder).glob("*_submitted.pkl"):
             job_id = path.name.removesuffix("_submitted.pkl")
@@ -71,16 +71,20 @@ class Entry:
                 return job_id
         return ""
 
+    def writes_any_of(self, outputs: Iterable[str]) -> bool:
+        """Whether this job makes one of these outputs."""
+        return not self.outputs.keys().isdisjoint(outputs)
+
     def agrees(self, digests: Mapping[str, str]) -> bool:
-        """Whether this job makes all those outputs from the same content."""
+        """Whether this job makes all these outputs with these digests."""
         return all(self.outputs.get(name) == digest for name, digest in digests.items())
 
 
 class Registry:
-    """The folder of entries.
+    """All entries in a folder.
 
     Args:
-        folder: Where the files are; made when the first is written.
+        folder: Folder of the files; created when the first is written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -92,26 +96,21 @@ class Registry:
             try:
                 content = json.loads(path.read_text())
                 yield Entry(**{name: value for name, value in content.items() if name in known})
-            except (OSError, ValueError, TypeError):  # half-written by another version, or just removed
+            except (OSError, ValueError, TypeError):  # truncated, of another version, or just removed
                 path.unlink(missing_ok=True)
 
-    def making(self, outputs: Iterable[str]) -> list[Entry]:
-        """Entries of jobs that make one of those outputs."""
-        wanted = set(outputs)
-        return [entry for entry in self if not wanted.isdisjoint(entry.outputs)]
-
     def write(self, entry: Entry) -> None:
-        """Keeps an entry; a reader never sees half of it."""
+        """Writes an entry atomically."""
         self._folder.mkdir(parents=True, exist_ok=True)
         aside = self._folder / f".{entry.key}.part"
         aside.write_text(json.dumps(asdict(entry)))
         os.replace(aside, self._folder / f"{entry.key}.json")
 
     def stamp(self) -> None:
-        """Notes by a file's time that all entries are now as the cluster says; those that changed were written."""
+        """Sets the time of the file `checked`: all entries now agree with the cluster."""
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / CHECKED).touch()
 
     def remove(self, entry: Entry) -> None:
-        """Forgets an entry, known or not."""
+        """Removes an entry; does nothing if it does not exist."""
         (self._folder / f"{entry.key}.json").unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Settings of the plugin: what `snakemake --help` lists as --submitit-..."""
+"""Settings of the plugin: the options --submitit-... of `snakemake --help`."""
 
-# No `from __future__ import annotations` here: Snakemake calls the fields' types.
+# No `from __future__ import annotations` here: Snakemake calls the types of the fields.
 from dataclasses import dataclass, field
 
 from snakemake_interface_executor_plugins.settings import ExecutorSettingsBase
@@ -12,7 +12,7 @@ def _setting(default, help_text, **metadata):  # type: ignore[no-untyped-def]
 
 @dataclass
 class ExecutorSettings(ExecutorSettingsBase):
-    """Settings; each has a default that suits a busy cluster."""
+    """Settings of the executor; the defaults suit a busy cluster."""
 
     cluster: str = _setting(
         "slurm", "Where jobs run: slurm, or local (processes on this machine).", choices=["slurm", "local"]
@@ -20,27 +20,28 @@ class ExecutorSettings(ExecutorSettingsBase):
     folder: str = _setting(
         ".snakemake/submitit", "Folder for logs and the records of live jobs; must be shared with the nodes."
     )
-    array_max: int = _setting(500, "Most jobs of one array; 1 submits each job alone.")
+    array_max: int = _setting(500, "Maximum number of jobs in one array; 1 submits each job separately.")
     memory_overhead_mb: int = _setting(
-        400, "Added to mem_mb of each job, for the Snakemake process that runs the job on the node."
+        400, "Memory added to mem_mb of each job for the Snakemake process that runs it on the node."
     )
-    default_runtime: int = _setting(60, "Time limit in minutes of a job without `runtime`.")
-    warning_seconds: int = _setting(90, "How long before the time limit a job is sent SIGUSR2.")
-    max_timeouts: int = _setting(3, "How often a job is continued after its time limit.")
+    default_runtime: int = _setting(60, "Time limit, in minutes, of jobs without `runtime`.")
+    warning_seconds: int = _setting(90, "Seconds before the time limit at which a job receives SIGUSR2.")
+    max_timeouts: int = _setting(3, "How often a job is continued after reaching its time limit.")
     requeue_timeouts: str = _setting(
         "handled",
-        "Which jobs continue after a time limit: those that end by themselves on the warning, all, none.",
+        "Which jobs continue after a time limit: handled (those that exit by themselves on the warning), always or "
+        "never.",
         choices=["handled", "always", "never"],
     )
-    poll_seconds: float = _setting(5.0, "How often result files are looked for; no call of Slurm.")
-    queue_seconds: float = _setting(10.0, "Time between two squeue calls after something changed.")
-    queue_seconds_max: float = _setting(60.0, "Time between two squeue calls when nothing changes for long.")
+    poll_seconds: float = _setting(5.0, "Seconds between two checks for result files; these do not call Slurm.")
+    queue_seconds: float = _setting(10.0, "Seconds between two squeue calls after a job changed its state.")
+    queue_seconds_max: float = _setting(60.0, "Seconds between two squeue calls when nothing changes for a long time.")
     result_grace: float = _setting(
-        30.0, "Seconds to wait for the result file of a job that ended; raise it on a slow shared file system."
+        30.0, "Seconds to wait for the result file of a job that ended; increase it on a slow shared file system."
     )
-    retry_seconds: float = _setting(5.0, "First wait after the scheduler refused a submission; doubles each time.")
-    retry_seconds_max: float = _setting(300.0, "Longest wait between two tries of a submission.")
-    patience_minutes: float = _setting(60.0, "How long a busy scheduler is asked again before jobs are given up.")
+    retry_seconds: float = _setting(5.0, "First wait after a refused submission; doubles each time.")
+    retry_seconds_max: float = _setting(300.0, "Longest wait between two attempts at a submission.")
+    patience_minutes: float = _setting(60.0, "How long refused submissions are retried before the jobs fail.")
     wckey: str = _setting("", "Slurm's wckey; none by default.")
     setup: str = _setting("", "Shell line that runs on the node before the job, e.g. `module load cuda`.")
-    tail_lines: int = _setting(20, "Lines of the log that are shown when a job fails.")
+    tail_lines: int = _setting(20, "Number of log lines shown when a job fails.")

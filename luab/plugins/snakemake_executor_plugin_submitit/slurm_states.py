@@ -1,4 +1,4 @@
-"""What Slurm says about jobs: one call for all of them, whatever their number."""
+"""States of jobs in Slurm, with one call for any number of jobs."""
 
 import os
 import re
@@ -12,13 +12,13 @@ ALIVE = frozenset((
     "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "SPECIAL_EXIT", "RESV_DEL_HOLD",
 ))
 # fmt: on
-_SLOW_S = 120
+_TIMEOUT_S = 120
 _SQUEUE = "%i|%T|%r|%N|%M"
 _SACCT = "JobID,State,ExitCode,NodeList,Elapsed"
 
 
 class SlurmUnreachable(RuntimeError):
-    """Slurm did not answer; nothing is known about any job."""
+    """Slurm did not answer, so the states of all jobs are unknown."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class State:
     """State of one job.
 
     Attributes:
-        name: Slurm's word, PENDING to TIMEOUT.
-        reason: Why it waits or ended, where Slurm says so.
+        name: Slurm's name of the state, such as PENDING or TIMEOUT.
+        reason: Why it waits or ended; empty if Slurm gives no reason.
         node: Nodes it runs or ran on.
-        exit_code: As Slurm prints it, "1:0": status and signal.
-        elapsed: Run time as Slurm prints it.
-        by: Number of the user who cancelled it.
+        exit_code: Exit status and signal in Slurm's form, "1:0".
+        elapsed: Run time in Slurm's form.
+        by: Id of the user who cancelled it.
     """
 
     name: str
@@ -49,73 +49,71 @@ class State:
 
 @dataclass
 class Slurm:
-    """Answers for many jobs in one call each, and counts the calls.
+    """Runs Slurm's commands, each once for many jobs.
 
     Attributes:
-        calls: How often each command was called.
+        calls: Number of calls of each command.
     """
 
     calls: dict[str, int] = field(default_factory=dict)
     _accounting: bool = True
 
     def queue(self, ids: Iterable[str]) -> dict[str, State]:
-        """States from squeue, jobs that ended some minutes ago included.
+        """Returns the states in squeue, including those of jobs that ended a few minutes ago.
 
         Args:
-            ids: Ids of jobs, 12 or 12_3.
+            ids: Job ids, 12 or 12_3.
 
         Returns:
-            State of each id that the controller still knows.
+            Id -> state, for the jobs that the controller still has.
 
         Raises:
             SlurmUnreachable: squeue failed for a reason other than an unknown job.
         """
-        wanted = set(ids)
-        if not wanted:
+        ids = set(ids)
+        if not ids:
             return {}
-        jobs = ",".join(sorted({base(job_id) for job_id in wanted}))
-        done = self._run(["squeue", "--noheader", "--array", "--states=all", f"--format={_SQUEUE}", f"--jobs={jobs}"])
+        done = self._run(["squeue", "--noheader", "--array", "--states=all", f"--format={_SQUEUE}", _jobs_option(ids)])
         if done.returncode and "Invalid job id" not in done.stderr:
             raise SlurmUnreachable(_last_line(done.stderr) or f"squeue ended with status {done.returncode}")
-        return {k: v for k, v in parse_squeue(done.stdout).items() if k in wanted}
+        return {job_id: state for job_id, state in parse_squeue(done.stdout).items() if job_id in ids}
 
     def strays(self, folders: Iterable[str]) -> dict[str, str]:
-        """Own jobs that wait or run and whose batch script lies in one of the folders.
+        """Finds our waiting or running jobs whose batch script is in one of the folders.
 
-        For submissions whose answer was lost: the scheduler timed out, or Snakemake was killed before it was read.
+        This finds submissions whose answer was lost because the scheduler timed out or Snakemake was killed.
 
         Returns:
-            Id by folder; of an array that of the whole.
+            Folder -> job id; for an array the id of the whole array.
 
         Raises:
             SlurmUnreachable: squeue failed.
         """
-        wanted = set(folders)
-        if not wanted:
+        folders = set(folders)
+        if not folders:
             return {}
         done = self._run(["squeue", "--noheader", f"--user={os.getuid()}", "--format=%F|%o"])
         if done.returncode:
             raise SlurmUnreachable(_last_line(done.stderr) or f"squeue ended with status {done.returncode}")
         lines = (line.strip().partition("|") for line in done.stdout.splitlines())
-        found = {os.path.dirname(script): job_id for job_id, _, script in lines}
-        return {folder: job_id for folder, job_id in found.items() if folder in wanted}
+        all_jobs = {os.path.dirname(script): job_id for job_id, _, script in lines}
+        return {folder: job_id for folder, job_id in all_jobs.items() if folder in folders}
 
     def accounts(self, ids: Iterable[str]) -> dict[str, State]:
-        """States from the accounting, for jobs that the controller forgot; empty without accounting."""
-        wanted = set(ids)
-        if not wanted or not self._accounting:
+        """Returns the states in the accounting, which keeps ended jobs for longer; empty without accounting."""
+        ids = set(ids)
+        if not ids or not self._accounting:
             return {}
-        jobs = ",".join(sorted({base(job_id) for job_id in wanted}))
         done = self._run(
-            ["sacct", "--allocations", "--noheader", "--parsable2", f"--format={_SACCT}", f"--jobs={jobs}"]
+            ["sacct", "--allocations", "--noheader", "--parsable2", f"--format={_SACCT}", _jobs_option(ids)]
         )
         if done.returncode:
             self._accounting = "disabled" not in done.stderr
             return {}
-        return {k: v for k, v in parse_sacct(done.stdout).items() if k in wanted}
+        return {job_id: state for job_id, state in parse_sacct(done.stdout).items() if job_id in ids}
 
     def details(self, job_id: str) -> State | None:
-        """State of one job from scontrol: the last source where there is no accounting."""
+        """Returns the state of one job in scontrol, the last source on clusters without accounting."""
         done = self._run(["scontrol", "--oneliner", "show", "job", job_id])
         return None if done.returncode else parse_scontrol(done.stdout)
 
@@ -123,7 +121,7 @@ class Slurm:
         """Cancels all jobs in one call.
 
         Returns:
-            scancel's complaint; empty when all went well.
+            Error message of scancel; empty on success.
         """
         command = ["scancel", *sorted(set(ids))]
         if len(command) == 1:
@@ -134,40 +132,44 @@ class Slurm:
     def _run(self, command: list[str]) -> "subprocess.CompletedProcess[str]":
         self.calls[command[0]] = self.calls.get(command[0], 0) + 1
         try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=_SLOW_S, check=False)
+            return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             return subprocess.CompletedProcess(command, 255, "", str(error))
 
 
 def base(job_id: str) -> str:
-    """Id of the whole array: 12 for 12_3."""
+    """Returns the id of the whole array: 12 for 12_3."""
     return job_id.partition("_")[0]
 
 
+def _jobs_option(ids: Iterable[str]) -> str:
+    return f"--jobs={','.join(sorted({base(job_id) for job_id in ids}))}"
+
+
 def parse_squeue(text: str) -> dict[str, State]:
-    """Reads lines such as `12_3|RUNNING|None|n1|1:02`."""
-    found = {}
+    """Parses lines such as `12_3|RUNNING|None|n1|1:02`."""
+    states = {}
     for line in text.splitlines():
         parts = line.strip().split("|")
         if len(parts) == 5:
             job_id, name, reason, node, elapsed = parts
-            found[job_id] = State(name, "" if reason == "None" else reason, node, "", elapsed)
-    return found
+            states[job_id] = State(name, "" if reason == "None" else reason, node, "", elapsed)
+    return states
 
 
 def parse_sacct(text: str) -> dict[str, State]:
-    """Reads lines such as `12_3|CANCELLED by 1000|0:15|n1|00:01:02`; the last line of an id holds."""
-    found = {}
+    """Parses lines such as `12_3|CANCELLED by 1000|0:15|n1|00:01:02`; the last line of an id counts."""
+    states = {}
     for line in text.splitlines():
         parts = line.strip().split("|")
         if len(parts) == 5 and "." not in parts[0]:
             name, _, by = parts[1].partition(" by ")
-            found[parts[0]] = State(name, "", "" if parts[3].startswith("None") else parts[3], parts[2], parts[4], by)
-    return found
+            states[parts[0]] = State(name, "", "" if parts[3].startswith("None") else parts[3], parts[2], parts[4], by)
+    return states
 
 
 def parse_scontrol(text: str) -> State | None:
-    """Reads the `Key=value` line of `scontrol --oneliner show job`."""
+    """Parses the `Key=value` line of `scontrol --oneliner show job`."""
     fields: Mapping[str, str] = dict(re.findall(r"(\w+)=(\S*)", text))
     if "JobState" not in fields:
         return None

@@ -171,7 +171,7 @@ def test_a_job_whose_code_changed_is_cancelled_and_its_successor_waits_for_its_e
         SLEEPER.replace("while [ ! -e go ]; do sleep 0.2; done; echo {wildcards.i}", "echo new {wildcards.i}")
     )
     assert project.run() == 0, project.screen
-    assert "has changed since" in project.screen and len(project.job_ids) == 2
+    assert "have changed since" in project.screen and len(project.job_ids) == 2
     assert (project.folder / "out/1.txt").read_text() == "new 1\n"
     old, new = project.job_ids
     rows = elements(project, "JobID", "Start", "End")
@@ -201,7 +201,7 @@ def test_a_controller_that_does_not_answer_a_submission_is_asked_again(project: 
     project.go()
     with project.running() as process:
         with project.cluster.frozen("slurmctld"):
-            project.until(lambda: "takes no more jobs now" in project.screen, "the silence is noted")
+            project.until(lambda: "accepts no more jobs at the moment" in project.screen, "the silence is noted")
         # It now takes, late, what nobody waits for any more.
         assert project.wait(process) == 0, project.screen
     assert len(project.starts) == 3
@@ -218,7 +218,7 @@ def test_a_full_queue_is_waited_for_but_not_for_ever(project: Project) -> None:
     )
     project.cluster.limit_submissions(2)
     assert project.run() == 0, project.screen
-    assert "takes no more jobs now" in project.screen and len(project.starts) == 5
+    assert "accepts no more jobs at the moment" in project.screen and len(project.starts) == 5
 
 
 # --- failing
@@ -259,7 +259,7 @@ def test_failures_say_why_and_show_the_log(project: Project) -> None:
         project.until(lambda: project.starts, "the job to cancel runs")
         project.cluster.run("scancel", "--name=cancelled")
         assert project.wait(process) == 1
-    assert "submission was refused" in project.screen and "invalid partition" in project.screen
+    assert "refused the submission" in project.screen and "invalid partition" in project.screen
     assert "(bad) on" in project.screen and "exit status 42" in project.screen
     assert "| the reason in words" in project.screen, "the end of the log"
     assert f"cancelled by {pwd.getpwuid(os.getuid()).pw_name}" in project.screen

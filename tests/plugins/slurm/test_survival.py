@@ -247,7 +247,7 @@ def test_files_that_become_visible_late_are_waited_for_but_not_for_ever(project:
     """)
     setup = ["--submitit-setup", f"cd {project.folder}; source late.sh", "--submitit-result-grace", "30"]
     assert project.run(*setup, "--keep-going", "--latency-wait", "60") == 1
-    assert re.search(r"\(never\).* failed: Slurm calls it completed, but it left no result", project.screen)
+    assert re.search(r"\(never\).* failed: Slurm reports COMPLETED, but the result file is missing", project.screen)
     assert (project.folder / "late.txt").read_text() == "late\n" and len(project.starts) == 1
     assert project.history["late.txt"]["outcome"] == "COMPLETED"
     assert project.history["never.txt"]["outcome"] == "FAILED"

@@ -1,4 +1,4 @@
-"""Jobs of `cluster: local`: processes on this machine, known by number and folder."""
+"""Jobs of `cluster: local`: processes on this machine, identified by process id and folder."""
 
 import contextlib
 import os
@@ -11,30 +11,28 @@ from pathlib import Path
 from .registry import Entry
 from .slurm_states import State
 
-_PATIENCE_S = 5.0
+_CANCEL_TIMEOUT_S = 5.0
 
 
 def states(entries: Iterable[Entry]) -> dict[str, State]:
-    """RUNNING for each entry whose process lives; the others are absent."""
+    """Returns RUNNING for each job whose process is alive; other jobs are absent."""
     return {entry.id: State("RUNNING", node=os.uname().nodename) for entry in entries if _alive(entry)}
 
 
 def cancel(entries: Iterable[Entry]) -> None:
-    """Interrupts the processes that watch over the jobs; they end the jobs. Waits some seconds for it."""
-    living = [entry for entry in entries if _alive(entry)]
-    for entry in living:
+    """Interrupts the supervising processes, which end their jobs, and waits up to 5 s until they have exited."""
+    running = [entry for entry in entries if _alive(entry)]
+    for entry in running:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(int(entry.id), signal.SIGINT)
-    deadline = time.monotonic() + _PATIENCE_S
-    while any(_alive(entry) for entry in living) and time.monotonic() < deadline:
+    deadline = time.monotonic() + _CANCEL_TIMEOUT_S
+    while any(_alive(entry) for entry in running) and time.monotonic() < deadline:
         time.sleep(0.1)
 
 
 def _alive(entry: Entry) -> bool:
-    """Whether the number still belongs to the job's process: numbers come again, folders do not."""
-    if not entry.id:
-        return False
-    return entry.folder in _command_line(entry.id)
+    """Whether the process id still belongs to the job: ids are reused, folders are not."""
+    return bool(entry.id) and entry.folder in _command_line(entry.id)
 
 
 def _command_line(pid: str) -> str:
