@@ -1,16 +1,16 @@
-"""A throwaway Slurm cluster on this one machine, for tests: two nodes with fake GPUs, with or without accounting.
+"""A throwaway Slurm cluster on this machine, for tests: two nodes with fake GPUs, with or without accounting.
 
-It runs the machine's own Slurm programs (Debian's packages, see `PACKAGES`) on settings of its own: every file lies
-in one temporary folder, every port is a free one, and clients find it through SLURM_CONF alone, so a cluster that
-already runs on the machine is never seen nor touched. It needs no root. `keeper.py` ends all its processes, jobs
-included, and removes the folder, also when the process that started it is killed.
+It runs the installed Slurm programs (Debian's packages, see `PACKAGES`) with its own settings: all files are in one
+temporary folder, all ports were free before, and clients find it only through SLURM_CONF, so it does not interfere with
+a cluster that already runs on the machine. It does not need root. `keeper.py` ends all its processes, including jobs,
+and removes the folder, even if the process that started it is killed.
 
     with Cluster() as cluster:
         job = cluster.submit("echo $CUDA_VISIBLE_DEVICES", "--gpus-per-node=1")
         cluster.wait_for(job, "COMPLETED")
         print(cluster.output(job))
 
-`python tests/plugins/slurm/cluster.py` starts one for playing with.
+`python tests/plugins/slurm/cluster.py` starts one for trying things out.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from typing import Literal, Self
 
 PACKAGES = ("slurm-wlm", "slurmdbd", "mariadb-server", "munge")
 NODES = ("n1", "n2")
-CPUS, MEMORY_MB, GPUS = 4, 8000, 2  # of each node; settings only, the machine may have less
+CPUS, MEMORY_MB, GPUS = 4, 8000, 2  # of each node; only settings, the machine may have less
 FINAL = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "TIMEOUT"}
 
 _KEEPER = Path(__file__).with_name("keeper.py")
@@ -43,36 +43,36 @@ _ACCOUNTING_PROGRAMS = ("slurmdbd", "sacctmgr", "sacct", "mariadbd", "mysql_inst
 
 
 class ClusterError(Exception):
-    """The throwaway cluster, or a job on it, did not do what was asked; the text ends with the daemons' logs."""
+    """The throwaway cluster or a job on it failed; the text ends with the daemons' logs."""
 
 
 def missing_programs(accounting: bool = True) -> str:
-    """One sentence that names the programs that are not installed and the packages that bring them; "" if none is."""
-    wanted = _PLAIN_PROGRAMS + (_ACCOUNTING_PROGRAMS if accounting else ())
-    absent = [program for program in wanted if shutil.which(program, path=_search_path()) is None]
+    """Names the programs that are not installed and the packages that contain them; "" if all are installed."""
+    programs = _PLAIN_PROGRAMS + (_ACCOUNTING_PROGRAMS if accounting else ())
+    absent = [program for program in programs if shutil.which(program, path=_search_path()) is None]
     if not absent:
         return ""
     return f"{', '.join(absent)} not found: install {' '.join(PACKAGES)} (apt-get install --no-install-recommends)."
 
 
 class Cluster:
-    """A running cluster between `start` and `stop`, or as a context manager.
+    """A cluster that runs between `start` and `stop`, or as a context manager.
 
-    Nodes n1 and n2 with 4 CPUs, 8000 MB and 2 fake GPUs each (`--gpus-per-node`; CUDA_VISIBLE_DEVICES is set).
-    Partition `gpu` is the default, `urgent` has higher priority. With accounting there are the account `luab` and the
-    QOS `scavenge` (default) and `urgent`. Memory is enforced: a job over its request is killed.
+    The nodes n1 and n2 have 4 CPUs, 8000 MB and 2 fake GPUs each (`--gpus-per-node`; CUDA_VISIBLE_DEVICES is set).
+    Partition `gpu` is the default, `urgent` has higher priority. With accounting, the account is `luab` and the QOS are
+    `scavenge` (default) and `urgent`. Memory limits are enforced: a job that exceeds its request is killed.
 
     Args:
-        accounting: Whether MariaDB and slurmdbd run. Without them `sacct` fails, as on clusters that have none.
-        preemption: What decides who preempts by requeueing: `partition` (jobs in `urgent` preempt those in `gpu`) or
-            `qos` (jobs of QOS `urgent` preempt those of `scavenge`; needs accounting).
-        preempt_signal: Whether a job that is preempted gets the signal that it asked for with `--signal` at the
-            beginning of its grace time (`preempt_send_user_signal`); otherwise it gets SIGCONT and SIGTERM alone.
+        accounting: Whether MariaDB and slurmdbd run. Without them `sacct` fails, as on clusters without accounting.
+        preemption: Which jobs preempt others, by requeueing them: `partition` (jobs in `urgent` preempt those in `gpu`)
+            or `qos` (jobs of QOS `urgent` preempt those of `scavenge`; needs accounting).
+        preempt_signal: Whether a preempted job receives the signal that it requested with `--signal` at the beginning
+            of its grace time (`preempt_send_user_signal`); otherwise it receives only SIGCONT and SIGTERM.
         grace_s: Seconds between the start of a preemption and the kill.
-        user: Login name to run daemons and jobs as, where this process is root; nobody else may choose.
+        user: Login name that daemons and jobs run as; only root may set it.
 
     Attributes:
-        folder: Holds every file of the cluster; gone after `stop`.
+        folder: Holds all files of the cluster; removed by `stop`.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Cluster:
         user: str | None = None,
     ) -> None:
         if preemption == "qos" and not accounting:
-            raise ValueError("preemption by QOS needs accounting=True: QOS live in the accounting database.")
+            raise ValueError("preemption by QOS needs accounting=True: QOS are stored in the accounting database.")
         if user is not None and os.getuid() != 0:
             raise ValueError(f"only root may run the cluster as another user; found user={user!r}.")
         self.accounting = accounting
@@ -99,13 +99,13 @@ class Cluster:
         self._database_password = secrets.token_hex(16)
         self.folder = Path()
 
-    # Life
+    # Starting and stopping
 
     def start(self) -> Self:
-        """Starts everything and returns when both nodes take jobs (3 to 6 s).
+        """Starts everything and returns when both nodes accept jobs (3 to 6 s).
 
         Raises:
-            ClusterError: A program is missing, or a daemon did not come up; nothing is left running.
+            ClusterError: A program is missing or a daemon did not start; nothing is left running.
         """
         if missing := missing_programs(self.accounting):
             raise ClusterError(missing)
@@ -118,7 +118,7 @@ class Cluster:
         return self
 
     def stop(self) -> None:
-        """Kills every process of the cluster, jobs included, and removes its folder. Harmless when repeated."""
+        """Kills all processes of the cluster, including jobs, and removes its folder. May be called repeatedly."""
         sweeper = self._keepers.pop("sweeper", None)
         keepers = list(self._keepers.values())
         for keeper in keepers:
@@ -139,14 +139,14 @@ class Cluster:
         self.stop()
 
     def reset(self) -> None:
-        """Cancels all jobs, revives what was killed, lifts the limits: the next test finds the cluster as new."""
+        """Cancels all jobs, restarts killed daemons and lifts the limits, for the next test."""
         for name in [*self._daemons(), *NODES]:
             if self._keepers[name].poll() is not None:
                 self.revive(name)
         if self.accounting and self._submission_limit() is not None:
             self.limit_submissions(None)
         self.run("scancel", "--quiet", "--user", self.user, check=False)
-        # A job that ignores SIGTERM lives for KillWait.
+        # A job that ignores SIGTERM lives until KillWait.
         self._until(lambda: not self.squeue(), 120, "the cancelled jobs to leave the queue")
         for node in NODES:
             self._await_node(node)
@@ -154,30 +154,27 @@ class Cluster:
     # Slurm's commands
 
     def env(self) -> dict[str, str]:
-        """The environment for a process that shall use this cluster, and no other.
-
-        That process must run as the cluster's user; see `command`.
-        """
+        """Returns the environment of a process that uses this cluster; see `command` for its user."""
         foreign = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SINFO|SCANCEL|SCONTROL)_")
-        kept = {name: value for name, value in os.environ.items() if not foreign.match(name)}
+        own = {name: value for name, value in os.environ.items() if not foreign.match(name)}
         if self._switched:
-            kept |= {"HOME": str(self.folder / "jobs"), "USER": self.user, "LOGNAME": self.user}
-        return kept | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": _search_path()}
+            own |= {"HOME": str(self.folder / "jobs"), "USER": self.user, "LOGNAME": self.user}
+        return own | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": _search_path()}
 
     def command(self, *argv: str) -> list[str]:
-        """The command line that runs `argv` as the cluster's user; `argv` itself unless `user` was given."""
+        """Returns the command line that runs `argv` as the cluster's user; `argv` itself if `user` was not given."""
         if not self._switched:
             return list(argv)
         entry = pwd.getpwnam(self.user)
         return ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups", "--", *argv]
 
     def run(self, *argv: str, check: bool = True, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
-        """Runs a command as the cluster's user, with stdout and stderr captured.
+        """Runs a command as the cluster's user and captures stdout and stderr.
 
         Raises:
-            ClusterError: It failed and `check` is set, or took longer than `timeout_s`.
+            ClusterError: It failed although `check` is set, or took longer than `timeout_s`.
         """
-        # Not the caller's folder: the cluster's user may have no access to it.
+        # Not in the caller's folder, to which the cluster's user may have no access.
         try:
             done = subprocess.run(
                 self.command(*argv),
@@ -189,7 +186,7 @@ class Cluster:
                 timeout=timeout_s,
             )
         except subprocess.TimeoutExpired:
-            raise self._error(f"`{' '.join(argv)}` did not end within {timeout_s} s.") from None
+            raise self._error(f"`{' '.join(argv)}` did not finish within {timeout_s} s.") from None
         if check and done.returncode:
             raise self._error(
                 f"`{' '.join(argv)}` ended with {done.returncode}: {(done.stderr or done.stdout).strip()}"
@@ -200,105 +197,109 @@ class Cluster:
         """Submits shell lines as a batch job and returns its id; `output` reads what it prints.
 
         Raises:
-            ClusterError: sbatch refused; the text holds its reason.
+            ClusterError: sbatch refused it; the text contains the reason.
         """
         is_array = any(option.startswith("--array") for option in options)
         target = self.folder / "jobs" / ("%A_%a.out" if is_array else "%j.out")
-        told = self.run("sbatch", "--parsable", f"--output={target}", "--open-mode=append", *options, "--wrap", script)
-        return told.stdout.strip().split(";")[0]
+        done = self.run("sbatch", "--parsable", f"--output={target}", "--open-mode=append", *options, "--wrap", script)
+        return done.stdout.strip().split(";")[0]
 
     def output(self, job_id: str) -> str:
-        """What a job of `submit` has printed so far, stderr included; "" before it starts."""
+        """Returns what a job of `submit` has printed so far, including stderr; "" before it starts."""
         with contextlib.suppress(FileNotFoundError):
             return (self.folder / "jobs" / f"{job_id}.out").read_text()
         return ""
 
     def squeue(self, *options: str) -> dict[str, str]:
-        """State of every job that waits, runs or ends just now, by id; array elements singly, as `12_3`."""
+        """Returns id -> state of all jobs that wait, run or are ending; array elements separately, as `12_3`."""
         lines = self.run("squeue", "--noheader", "--array", "--format=%i %T", *options).stdout.splitlines()
         return dict(line.split() for line in lines)
 
     def sacct(
         self, *options: str, fields: str = "JobID,State,ExitCode,Elapsed,NodeList,AllocTRES,MaxRSS"
     ) -> list[dict[str, str]]:
-        """Rows of the accounting database, one per job and step; `options` such as `--jobs=12`.
+        """Returns rows of the accounting database, one per job and step; `options` such as `--jobs=12`.
 
         Raises:
-            ClusterError: There is no accounting.
+            ClusterError: The cluster has no accounting.
         """
         out = self.run("sacct", "--parsable2", "--allusers", "--duplicates", f"--format={fields}", *options).stdout
         head, *rows = [line.split("|") for line in out.splitlines()]
         return [dict(zip(head, row, strict=True)) for row in rows]
 
     def ended(self, *options: str, fields: str) -> list[dict[str, str]]:
-        """Rows of `sacct --allocations` with State, once the accounting, which lags, knows the ends of all."""
+        """Returns rows of `sacct --allocations` with State, once all jobs have ended there; the accounting lags."""
 
         def rows() -> list[dict[str, str]]:
             return self.sacct("--allocations", *options, fields=f"{fields},State")
 
         open_states = ("PENDING", "RUNNING", "SUSPENDED")
-        self._until(lambda: all(row["State"] not in open_states for row in rows()), 120, "the ends in the accounting")
+        self._until(
+            lambda: all(row["State"] not in open_states for row in rows()),
+            120,
+            "the ends of all jobs in the accounting",
+        )
         return rows()
 
     def scontrol(self, *arguments: str) -> str:
-        """What `scontrol ...` prints."""
+        """Returns the output of `scontrol ...`."""
         return self.run("scontrol", *arguments).stdout
 
     def job(self, job_id: str) -> dict[str, str]:
-        """The controller's record of a job, by scontrol's field names; kept for 5 minutes after its end."""
+        """Returns the controller's record of a job by scontrol's field names; kept for 5 minutes after its end."""
         return _fields(self.scontrol("--oneliner", "show", "job", str(job_id)))
 
     # Waiting
 
     def wait_for(self, job_id: str, state: str | Iterable[str], timeout_s: float = 180) -> str:
-        """Waits until the job is in the state, or in one of several, and returns it.
+        """Waits until the job is in one of the states, and returns that state.
 
         Args:
-            job_id: As from `submit`; `12_3` for an element of an array.
+            job_id: Id returned by `submit`; `12_3` for an element of an array.
             state: Slurm's long names: PENDING, RUNNING, COMPLETED, ...
-            timeout_s: Seconds to wait.
+            timeout_s: Maximum time.
 
         Raises:
             ClusterError: The time is over, or the job ended in another state.
         """
-        wanted = {state} if isinstance(state, str) else set(state)
+        expected = {state} if isinstance(state, str) else set(state)
         deadline = time.monotonic() + timeout_s
         ended = 0
-        while (found := self.job(job_id)["JobState"]) not in wanted:
+        while (current := self.job(job_id)["JobState"]) not in expected:
             # A requeued job shows a final state for a moment.
-            ended = ended + 1 if found in FINAL else 0
+            ended = ended + 1 if current in FINAL else 0
             if ended > 10 or time.monotonic() > deadline:
-                reason = "ended otherwise" if found in FINAL else f"not within {timeout_s} s"
+                reason = "it ended" if current in FINAL else f"after {timeout_s} s"
                 raise self._error(
-                    f"Job {job_id} should be {' or '.join(sorted(wanted))}, but is {found} ({reason}).\n"
+                    f"Job {job_id} should be {' or '.join(sorted(expected))}, but is {current} ({reason}).\n"
                     f"{self.job(job_id)}\nIts output: {self.output(str(job_id))[-2000:]}"
                 )
             time.sleep(0.1)
-        return found
+        return current
 
     def wait_for_output(self, job_id: str, text: str, timeout_s: float = 180) -> None:
-        """Waits until the text stands in the output of a job of `submit`."""
+        """Waits until the output of a job of `submit` contains the text."""
         self._until(lambda: text in self.output(job_id), timeout_s, f"{text!r} in the output of job {job_id}")
 
-    # Trouble
+    # Failures
 
     def kill_node(self, name: str) -> None:
-        """Kills a node like a power cut: its slurmd, its job steps and its jobs, at once and without a word.
+        """Kills a node as a power cut would: its slurmd, job steps and jobs, at once.
 
-        The controller notices after about half a minute, then requeues the jobs. To have it notice at
-        once: `scontrol("update", "NodeName=n1", "State=DOWN", "Reason=killed")`.
+        The controller notices after about half a minute and requeues the jobs. To make it notice at once, run
+        `scontrol("update", "NodeName=n1", "State=DOWN", "Reason=killed")`.
         """
         self.kill(name)
 
     def revive_node(self, name: str) -> None:
-        """Starts a killed node again and waits until it takes jobs."""
+        """Restarts a killed node and waits until it accepts jobs."""
         self.revive(name)
 
     def kill(self, daemon: str) -> None:
-        """Kills (SIGKILL) munged, mariadbd, slurmdbd, slurmctld, n1 or n2, with everything that it started.
+        """Kills (SIGKILL) munged, mariadbd, slurmdbd, slurmctld, n1 or n2, with all processes that it started.
 
-        The controller saves its state every 5 s. It is killed after such a moment: one that forgot jobs gives their
-        ids to others, which the nodes refuse as duplicates and are drained for.
+        The controller, which saves its state every 5 s, is killed just after it did. Otherwise it would assign the ids
+        of lost jobs again; nodes refuse these as duplicates and are drained.
         """
         if daemon == "slurmctld":
             self._await_saved_state()
@@ -307,7 +308,7 @@ class Cluster:
         keeper.wait()
 
     def revive(self, daemon: str) -> None:
-        """Starts a killed daemon again and waits until it answers."""
+        """Restarts a killed daemon and waits until it answers."""
         if daemon in NODES:
             self._start_node(daemon)
             self._await_node(daemon)
@@ -320,7 +321,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def frozen(self, daemon: str) -> Iterator[None]:
-        """Stops a daemon (SIGSTOP) for the time of the `with`, as if its machine were overloaded: clients time out."""
+        """Stops a daemon (SIGSTOP) during the `with`, as if its machine were overloaded, so that clients time out."""
         pid = _only_child(self._keepers[daemon].pid)
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -339,34 +340,34 @@ class Cluster:
         return jobs
 
     def limit_submissions(self, jobs: int | None) -> None:
-        """Lets the user have at most so many jobs waiting or running: sbatch refuses more. None lifts the limit.
+        """Sets the maximum number of waiting and running jobs of the user; sbatch refuses more. None lifts the limit.
 
         Raises:
-            ClusterError: There is no accounting, and so no such limit.
+            ClusterError: The cluster has no accounting, so it has no such limit.
         """
         if not self.accounting:
             raise ClusterError(
-                "A limit of submissions lives in the accounting database: use a cluster with accounting."
+                "A limit of submissions is stored in the accounting database: use a cluster with accounting."
             )
         value = -1 if jobs is None else jobs
         self.run("sacctmgr", "-i", "modify", "user", self.user, "set", f"MaxSubmitJobs={value}")
         self._until(lambda: self._submission_limit() == jobs, 60, f"a limit of {jobs} submitted jobs")
 
     def logs(self, lines: int = 15) -> str:
-        """The last lines of every daemon's log, with headings; for error messages."""
+        """Returns the last lines of each daemon's log, with headings, for error messages."""
         parts = []
         for file in sorted((self.folder / "log").glob("*.log")):
             tail = file.read_text(errors="replace").splitlines()[-lines:]
             parts.append(f"--- {file.name}\n" + "\n".join(tail))
         return "\n".join(parts)
 
-    # Starting
+    # Daemons
 
     def _lay_out(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="luab-slurm-"))
-        # From here on the folder is removed whatever happens.
+        # From here on, the folder is removed whatever happens.
         self._keep("sweeper", "sweep", str(self.folder))
-        # munged wants its socket to be reachable by everybody.
+        # munged requires that all users can reach its socket.
         self.folder.chmod(0o755)
         for name in ("run", "log", "jobs", "state", "spool", "db", "tmp"):
             (self.folder / name).mkdir(mode=0o755)
@@ -412,7 +413,7 @@ class Cluster:
         options = [f"--key-file={self.folder / 'munge.key'}", f"--socket={self._munge_socket()}"]
         options += [f"--pid-file={run / 'munged.pid'}", f"--log-file={log / 'munged.log'}"]
         options += [f"--seed-file={run / 'munged.seed'}", "--num-threads=2"]
-        # As root it asks to be forced: a user of its own is the rule.
+        # munged runs as root only with --force.
         options += ["--force"] if self.user == "root" else []
         self._munge_socket().unlink(missing_ok=True)
         self._daemon("munged", "munged", "--foreground", *options)
@@ -425,14 +426,14 @@ class Cluster:
 
     def _await_database(self) -> None:
         if status := self._keepers["mysql_install_db"].wait():
-            said = (self.folder / "run" / "mysql_install_db.out").read_text(errors="replace")[:2000]
-            raise ClusterError(f"mysql_install_db ended with {status}:\n{said}")
+            output = (self.folder / "run" / "mysql_install_db.out").read_text(errors="replace")[:2000]
+            raise ClusterError(f"mysql_install_db ended with {status}:\n{output}")
 
     def _start_mariadbd(self) -> None:
         port = self._ports["database"]
         options = [f"--datadir={self.folder / 'db'}", f"--socket={self.folder / 'run' / 'db.sock'}"]
         options += ["--bind-address=127.0.0.1", f"--port={port}", f"--pid-file={self.folder / 'run' / 'db.pid'}"]
-        # A server that starts removes the temporary tables of every other one with the same folder for them.
+        # A server removes, at its start, the temporary tables of all servers that share this folder.
         options += [f"--tmpdir={self.folder / 'tmp'}"]
         options += ["--skip-log-bin", "--skip-name-resolve", "--innodb-buffer-pool-size=64M"]
         options += ["--innodb-flush-log-at-trx-commit=2", f"--init-file={self.folder / 'init.sql'}"]
@@ -445,7 +446,7 @@ class Cluster:
         self._await_daemon("slurmdbd", lambda: _listening(self._ports["accounting"]))
 
     def _register(self) -> None:
-        """Writes cluster, account, QOS and user into the accounting database: the controller does not start without."""
+        """Registers cluster, account, QOS and user in the accounting database; the controller needs them to start."""
         grace = [f"GraceTime={self.grace_s}", "PreemptMode=requeue"]
         for entry in (
             ["add", "cluster", "throwaway"],
@@ -453,7 +454,7 @@ class Cluster:
             ["add", "qos", "scavenge", *grace],
             ["add", "qos", "urgent", "Preempt=scavenge", "Priority=1000"],
             ["add", "user", self.user, "Account=luab"],
-            # Separately: root is there from the beginning, with an account and a QOS that `add` leaves as they are.
+            # Separately, because root always exists, with an account and a QOS that `add` does not change.
             ["modify", "user", self.user, "set", "DefaultAccount=luab"],
             ["modify", "user", self.user, "set", "QOS=scavenge,urgent", "DefaultQOS=scavenge"],
         ):
@@ -469,21 +470,21 @@ class Cluster:
     def _await_saved_state(self) -> None:
         name = f"saved-{secrets.token_hex(8)}"
         self.scontrol("update", f"NodeName={NODES[0]}", f"Comment={name}")
-        # It writes the jobs first, then the nodes.
+        # It saves the jobs before the nodes.
         file = self.folder / "state" / "node_state"
         self._until(
             lambda: file.exists() and name.encode() in file.read_bytes(), 60, "the controller to save its state"
         )
 
     def _await_node(self, node: str) -> None:
-        def takes_jobs() -> bool:
+        def accepts_jobs() -> bool:
             state = _fields(self.scontrol("--oneliner", "show", "node", node))["State"]
             if (state.startswith("DOWN") and "NOT_RESPONDING" not in state) or "DRAIN" in state:
                 self.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
-            # The controller may not have noticed yet that the node was gone.
+            # The controller may not have noticed yet that the node was down.
             return _listening(self._ports[node]) and state in ("IDLE", "MIXED", "ALLOCATED")
 
-        self._await_daemon(node, takes_jobs)
+        self._await_daemon(node, accepts_jobs)
 
     def _daemon(self, name: str, *argv: str) -> None:
         self._keep(name, "keep", *self.command(*argv))
@@ -507,14 +508,14 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                start_new_session=True,  # a Ctrl-C is for the owner, who then stops the cluster
+                start_new_session=True,  # Ctrl-C only reaches the owner, which then stops the cluster
             )
 
     def _await_daemon(self, name: str, ready: Callable[[], bool]) -> None:
         def ready_or_dead() -> bool:
             if (status := self._keepers[name].poll()) is not None:
-                said = (self.folder / "run" / f"{name}.out").read_text(errors="replace")[-2000:]
-                raise self._error(f"{name} ended with {status} instead of starting.\n{said}")
+                output = (self.folder / "run" / f"{name}.out").read_text(errors="replace")[-2000:]
+                raise self._error(f"{name} ended with {status} instead of starting.\n{output}")
             return ready()
 
         self._until(ready_or_dead, 120, f"{name} to be ready")
@@ -527,7 +528,7 @@ class Cluster:
             time.sleep(0.05)
 
     def _submission_limit(self) -> int | None:
-        """The limit as the controller knows it."""
+        """The limit in the controller."""
         shown = self.scontrol("show", "assoc_mgr", f"users={self.user}", "flags=assoc")
         numbers = re.findall(rf"UserName={self.user}\(.*?MaxSubmitJobs=(\d*)", shown, re.DOTALL)
         return int(numbers[0]) if numbers and numbers[0] else None
@@ -541,7 +542,7 @@ class Cluster:
         return self.folder / "run" / "munge.sock"
 
     def _init_sql(self) -> str:
-        # root gets in by the socket and as the same operating-system user alone: that is the server's default.
+        # By default, root can only connect through the socket and as the same operating-system user.
         accounts = [f"'slurm'@'{host}'" for host in ("127.0.0.1", "localhost")]
         return "".join(
             f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY '{self._database_password}';\n"
@@ -589,7 +590,7 @@ StorageLoc=slurm_acct
         )
 
     def _accounting_conf(self) -> str:
-        # AccountingStoragePass is the munge socket: without it the controller asks the machine's own munged.
+        # AccountingStoragePass is the munge socket; without it the controller would use the system's munged.
         return f"""\
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
@@ -607,9 +608,8 @@ AccountingStorageEnforce=limits,qos
         )
 
 
-# SlurmdTimeout: a dead node is noticed after 30 s (measured), not 5 minutes. cred_expire: a requeued job starts again
-# after seconds instead of two minutes. OverMemoryKill: without control groups Slurm watches the memory itself, every
-# 2 s.
+# SlurmdTimeout: a dead node is noticed after 30 s (measured) instead of 5 minutes. cred_expire: a requeued job restarts
+# after seconds instead of two minutes. OverMemoryKill: without control groups, Slurm checks the memory every 2 s.
 _SLURM_CONF = """\
 ClusterName=throwaway
 SlurmctldHost={host}(127.0.0.1)
@@ -650,7 +650,7 @@ JobAcctGatherParams=OverMemoryKill
 GresTypes=gpu
 """
 
-# Any two character devices do for Slurm; nobody opens them.
+# Slurm accepts any two character devices; they are never opened.
 _GRES_CONF = """\
 AutoDetect=off
 NodeName=n[1-2] Name=gpu Type=fake File=/dev/null,/dev/zero
@@ -674,29 +674,29 @@ _GIVEN: set[int] = set()
 
 
 def _free_ports(count: int) -> list[int]:
-    """Free ports below the range from which the kernel serves outgoing connections, so that none takes them."""
-    found: list[int] = []
+    """Finds free ports below the range that the kernel uses for outgoing connections."""
+    ports: list[int] = []
     for port in random.SystemRandom().sample(range(10_000, 32_000), 1000):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            # Clusters that start at the same time must not find the same one.
+            # Clusters that start at the same time must not use the same port.
             if port not in _GIVEN:
-                found.append(port)
+                ports.append(port)
                 _GIVEN.add(port)
-        if len(found) == count:
-            return found
-    raise ClusterError(f"{count} free ports were wanted, {len(found)} found between 10000 and 32000.")
+        if len(ports) == count:
+            return ports
+    raise ClusterError(f"Expected {count} free ports between 10000 and 32000, found {len(ports)}.")
 
 
 def _listening(port: int) -> bool:
-    """Whether something listens on the TCP port; asks the kernel, so that the daemon sees no odd connection."""
+    """Whether a process listens on the TCP port; reads the kernel's tables, so that the daemon sees no connection."""
     tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
     rows = [row.split() for table in tables if table.exists() for row in table.read_text().splitlines()[1:]]
     return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
 
 
 def _fields(line: str) -> dict[str, str]:
-    """scontrol's `Key=value Key=value` of one record."""
+    """Parses a record of scontrol, `Key=value Key=value`."""
     return dict(re.findall(r"(?:^|\s)([A-Za-z:/_]+)=(\S*)", line))
 
 
@@ -708,10 +708,10 @@ def _only_child(pid: int) -> int:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Starts a cluster, prints how to reach it, and stops it on Enter."""
+    """Starts a cluster, prints how to use it, and stops it on Enter."""
     begin = time.monotonic()
     with Cluster(accounting="--no-accounting" not in arguments) as cluster:
-        print(f"Up after {time.monotonic() - begin:.1f} s. In another shell, until you press Enter here:")
+        print(f"Started in {time.monotonic() - begin:.1f} s. Use it in another shell, until you press Enter here:")
         print(f"  export SLURM_CONF={cluster.folder / 'slurm.conf'}")
         sys.stdin.readline()
 

@@ -1,4 +1,4 @@
-"""Throwaway Slurm clusters as fixtures; the tests skip where Slurm is not installed, and fail there under CI."""
+"""Throwaway Slurm clusters as fixtures; without Slurm the tests are skipped, or fail if the variable CI is set."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# pytest's importlib mode leaves the tests' own folders off the path.
+# In importlib mode, pytest does not put the folders of tests on the path.
 sys.path.insert(0, str(Path(__file__).parent))
 
 import lanes as lanes_module
@@ -17,7 +17,7 @@ from project import Project
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what lies in this folder: `-m 'not slurm'` leaves it out, `-m slurm` runs it alone."""
+    """Marks all tests of this folder: `-m 'not slurm'` leaves them out, `-m slurm` runs only them."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("slurm")
@@ -32,13 +32,13 @@ def _require_slurm(accounting: bool = True) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def lanes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The lanes, which start with the first test of this folder and run beside all that follow."""
+    """Starts the lanes with the first test of this folder; they run in parallel with the following tests."""
     _require_slurm()
-    wanted = {item.name for item in request.session.items}
+    selected = {item.name for item in request.session.items}
     folder = tmp_path_factory.mktemp("lanes")
     try:
         for lane in lanes_module.ALL:
-            lane.start(folder, wanted)
+            lane.start(folder, selected)
         yield
     finally:
         for lane in lanes_module.ALL:
@@ -61,7 +61,7 @@ def _clean(cluster: Cluster) -> None:
     try:
         cluster.reset()
     except ClusterError:
-        # The next test shall not fail for this one.
+        # The next test must not fail because of this one.
         cluster.stop()
         cluster.start()
         raise
@@ -69,21 +69,21 @@ def _clean(cluster: Cluster) -> None:
 
 @pytest.fixture
 def slurm(_cluster: Cluster) -> Iterator[Cluster]:
-    """A cluster with accounting, partition preemption and its warning signal; shared, without jobs of other tests."""
+    """A cluster with accounting, partition preemption and its warning signal; shared, but free of other tests' jobs."""
     yield _cluster
     _clean(_cluster)
 
 
 @pytest.fixture
 def slurm_without_accounting(_plain_cluster: Cluster) -> Iterator[Cluster]:
-    """The same without slurmdbd: sacct fails; shared, without jobs of other tests."""
+    """The same without slurmdbd, so that sacct fails; shared, but free of other tests' jobs."""
     yield _plain_cluster
     _clean(_plain_cluster)
 
 
 @pytest.fixture
 def make_slurm() -> Iterator[Callable[..., Cluster]]:
-    """Starts a cluster of the test's own, `make_slurm(preemption="qos")`; stopped when the test ends."""
+    """Starts a cluster for one test, `make_slurm(preemption="qos")`; it is stopped when the test ends."""
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(Cluster(**options))
 

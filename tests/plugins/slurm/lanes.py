@@ -1,9 +1,9 @@
-"""Scenarios that mostly wait, run beside the other tests: each lane is a thread with a cluster of its own.
+"""Lanes run scenarios that mostly wait, in parallel with the other tests: each is a thread with its own cluster.
 
     @PLAIN.scenario
     def test_something(project: Project) -> None: ...
 
-The lanes start with the first test of the session that uses Slurm; the decorated test waits for its scenario's end
+The lanes start with the first test of the session that uses Slurm; a decorated test waits for the end of its scenario
 and passes or fails with it.
 """
 
@@ -23,7 +23,7 @@ class Lane:
     """Runs scenarios one after another on one cluster.
 
     Args:
-        options: Of the cluster.
+        options: Options of the cluster.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -33,10 +33,10 @@ class Lane:
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._over = threading.Event()
         self._folder = Path()
-        self._wanted: Collection[str] = ()
+        self._selected: Collection[str] = ()
 
     def scenario(self, function: Scenario) -> Callable[[Any], None]:
-        """Decorates a test that shall run in this lane; it gets a project on the lane's cluster."""
+        """Decorator for a test that runs in this lane, with a project on the lane's cluster."""
         name = function.__name__
         self._scenarios[name] = function
 
@@ -47,21 +47,21 @@ class Lane:
         test.__module__ = function.__module__
         return test
 
-    def start(self, folder: Path, wanted: Collection[str]) -> None:
-        """Starts the wanted scenarios, if any.
+    def start(self, folder: Path, selected: Collection[str]) -> None:
+        """Starts the selected scenarios, if any.
 
         Args:
-            folder: Each project gets a folder of its own in it.
-            wanted: Names of tests.
+            folder: Holds a folder for each project.
+            selected: Names of tests.
         """
-        self._wanted = [name for name in self._scenarios if name in wanted]
-        self._outcomes = {name: Future() for name in self._wanted}
+        self._selected = [name for name in self._scenarios if name in selected]
+        self._outcomes = {name: Future() for name in self._selected}
         self._folder = folder
-        if self._wanted:
+        if self._selected:
             self._thread.start()
 
     def stop(self) -> None:
-        """Ends what still runs."""
+        """Stops the scenarios that still run."""
         self._over.set()
         if self._thread.is_alive():
             self._cluster.stop()
@@ -69,7 +69,7 @@ class Lane:
 
     def _work(self) -> None:
         started = False
-        for name in self._wanted:
+        for name in self._selected:
             try:
                 if not started:
                     self._cluster.start()
@@ -80,7 +80,7 @@ class Lane:
                 self._outcomes[name].set_exception(problem)
                 if self._over.is_set():
                     return
-                # It may be broken: the next scenario gets a new one.
+                # The cluster may be broken, so the next scenario gets a new one.
                 self._cluster.stop()
                 started = False
             else:

@@ -1,4 +1,4 @@
-"""A tiny workflow, run through the plugin on a throwaway cluster."""
+"""A tiny workflow that runs through the plugin on a throwaway cluster."""
 
 import json
 import re
@@ -17,33 +17,33 @@ from cluster import Cluster
 PLUGINS = Path(__file__).parents[3] / "luab" / "plugins"
 QUICK = ["--submitit-poll-seconds", "0.5", "--submitit-queue-seconds", "1", "--submitit-queue-seconds-max", "3"]
 QUICK += ["--submitit-result-grace", "6", "--submitit-retry-seconds", "2", "--latency-wait", "5"]
-# Nothing waits that long on a machine that has nothing else to do.
+# On an idle machine nothing takes that long.
 PATIENCE_S = 240
 
-# Counts to STEPS at least, twice a second, until the file `go` is there, and saves each fifth step and on a signal:
-# a training in small.
+# A small training: counts at least to STEPS, twice a second, until the file `go` exists; saves every fifth step and on
+# a signal.
 TRAINER = """
     import os, signal, sys, time
     from pathlib import Path
     state, output, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    told = []
-    signal.signal(signal.SIGUSR2, lambda *_: told.append("USR2"))
-    signal.signal(signal.SIGTERM, lambda *_: told.append("TERM"))
+    received = []
+    signal.signal(signal.SIGUSR2, lambda *_: received.append("USR2"))
+    signal.signal(signal.SIGTERM, lambda *_: received.append("TERM"))
     done = int(state.read_text()) if state.exists() else 0
     with open("starts.txt", "a") as file:
         print(output, done, os.environ["SUBMITIT_RESTARTS"], os.environ["SLURMD_NODENAME"], file=file)
     while done < steps or not Path("go").exists():
         time.sleep(0.5)
         done += 1
-        if told or done % 5 == 0:
+        if received or done % 5 == 0:
             state.with_suffix(".part").write_text(str(done))
             state.with_suffix(".part").rename(state)
-        if told:
+        if received:
             sys.exit(75)
     output.write_text(str(done))
 """
 
-# Three jobs that end when the file `go` is there.
+# Three jobs that end when the file `go` exists.
 SLEEPER = """
     rule all:
         input: expand("out/{i}.txt", i=range(3))
@@ -59,8 +59,8 @@ class Project:
 
     Args:
         folder: An empty folder.
-        cluster: Where its jobs run.
-        over: Set when nobody waits for it any longer.
+        cluster: Cluster that its jobs run on.
+        over: Set when the session ends.
     """
 
     def __init__(self, folder: Path, cluster: Cluster, over: threading.Event | None = None) -> None:
@@ -68,7 +68,7 @@ class Project:
         self.cluster = cluster
         self._over = over or threading.Event()
         self.environment: dict[str, str] = {**cluster.env(), "PYTHONPATH": str(PLUGINS)}
-        # Compiling Snakemake anew for each job would take twice as long as running it.
+        # Without a cache, compiling Snakemake for each job would take twice as long as running it.
         self.environment["PYTHONPYCACHEPREFIX"] = str(folder.parent / "pycache")
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.put("trainer.py", TRAINER)
@@ -82,7 +82,7 @@ class Project:
         self.put("Snakefile", snakefile)
 
     def train(self, steps: int, resources: str = "", count: int = 1) -> None:
-        """Writes a sweep of trainings of half a second per step; they end after `go`, not before."""
+        """Writes a sweep of trainings with half a second per step; they end only after `go`."""
         self.write(f"""
             rule all:
                 input: expand("out/{{i}}.txt", i=range({count}))
@@ -93,13 +93,13 @@ class Project:
         """)
 
     def command(self, *arguments: str) -> list[str]:
-        """Snakemake's command line."""
+        """Returns Snakemake's command line."""
         start = [sys.executable, "-m", "snakemake", "--executor", "submitit", "--jobs", "20", "--rerun-incomplete"]
         return [*start, *QUICK, *arguments]
 
     @contextmanager
     def running(self, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-        """Snakemake in the background; killed at the end if it still lives."""
+        """Runs Snakemake in the background; it is killed at the end if it is still running."""
         with open(self.folder / "screen.txt", "a") as screen:
             process = subprocess.Popen(
                 self.command(*arguments),
@@ -117,7 +117,7 @@ class Project:
             process.wait()
 
     def run(self, *arguments: str) -> int:
-        """Snakemake to its end; returns its status."""
+        """Runs Snakemake until it ends; returns its status."""
         with self.running(*arguments) as process:
             return self.wait(process)
 
@@ -127,21 +127,21 @@ class Project:
         return process.wait()
 
     def go(self) -> None:
-        """Lets the jobs end that wait for it."""
+        """Lets the waiting jobs end."""
         (self.folder / "go").touch()
 
     def unlock(self) -> None:
-        """What a user does after a kill: the same command with --unlock."""
+        """Unlocks the folder after a kill, as a user would: the same command with --unlock."""
         assert self.run("--unlock") == 0, self.screen
 
     @property
     def screen(self) -> str:
-        """All that Snakemake printed."""
+        """Everything that Snakemake printed."""
         return (self.folder / "screen.txt").read_text()
 
     @property
     def starts(self) -> list[list[str]]:
-        """What the jobs' commands noted when they began, word by word."""
+        """Words of the lines that the jobs' commands wrote when they started."""
         path = self.folder / "starts.txt"
         return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -153,7 +153,7 @@ class Project:
 
     @property
     def history(self) -> dict[str, dict[str, Any]]:
-        """The plugin's records of ended jobs by output; no output may have ended twice."""
+        """The plugin's records of ended jobs by output; an output must not occur twice."""
         lines = (self.folder / ".snakemake/submitit/history.jsonl").read_text().splitlines()
         records = [(name, record) for record in map(json.loads, lines) for name in record["outputs"]]
         assert len(dict(records)) == len(records), records
@@ -161,19 +161,19 @@ class Project:
 
     @property
     def job_ids(self) -> list[str]:
-        """Ids that Snakemake's screen speaks of as submitted; of an array its base."""
+        """Ids of the submissions on Snakemake's screen; for an array that of the whole array."""
         return re.findall(r"Submitted (?:job|array) (\d+)", self.screen)
 
     def until(self, condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
         """Waits for a condition."""
         deadline = time.monotonic() + timeout_s
         while not condition():
-            assert not self._over.is_set(), "the session ends"
+            assert not self._over.is_set(), "the session is ending"
             assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}\n{self.screen[-3000:]}"
             time.sleep(0.1)
 
     def wrap(self, name: str, script: str) -> None:
-        """Puts a shell script of that name before Slurm's own program, which it reaches as REAL."""
+        """Puts a shell script before Slurm's program of the same name, which it can call as REAL."""
         folder = self.folder / "bin"
         folder.mkdir(exist_ok=True)
         real = subprocess.run(["which", name], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""The throwaway Slurm cluster does what the other tests rely on, and leaves nothing behind."""
+"""The throwaway Slurm cluster behaves as the other tests expect, and leaves nothing behind."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster, ClusterError
 
-DETACHED = f"4{os.getpid()}.25"  # seconds; told apart from those of another session
+DETACHED = f"4{os.getpid()}.25"  # seconds; different in each session
 OWNER = """
 import sys, time
 sys.path.insert(0, {folder!r})
@@ -25,16 +25,16 @@ time.sleep(600)
 
 
 def processes_with(text: str) -> list[int]:
-    """Ids of the processes with the text in their command line or environment."""
-    found = []
+    """Returns the ids of processes with the text in their command line or environment."""
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                said = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                content = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
             except OSError:
                 continue
-            found += [int(entry.name)] if text.encode() in said else []
-    return found
+            pids += [int(entry.name)] if text.encode() in content else []
+    return pids
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
@@ -45,16 +45,16 @@ def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
 
 
 def states(cluster: Cluster, job: str) -> set[str]:
-    """States that accounting holds of a job; it learns them a moment after the controller."""
+    """Returns the states of a job in the accounting, which lags a little behind the controller."""
     return {row["State"] for row in cluster.sacct(f"--jobs={job}") if row["JobID"] == job}
 
 
-def test_stop_leaves_neither_process_nor_file_and_another_cluster_of_the_machine_does_not_notice(
+def test_stop_leaves_no_process_or_file_and_does_not_affect_another_cluster(
     slurm: Cluster, make_slurm: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = slurm.submit("sleep 300")
-    slurm.wait_for(kept, "RUNNING")
-    # As on a machine whose users work on a cluster already.
+    other = slurm.submit("sleep 300")
+    slurm.wait_for(other, "RUNNING")
+    # As on a machine that already uses a cluster.
     monkeypatch.setenv("SLURM_CONF", str(slurm.folder / "slurm.conf"))
     cluster = make_slurm()
     folder = cluster.folder
@@ -70,10 +70,10 @@ def test_stop_leaves_neither_process_nor_file_and_another_cluster_of_the_machine
     assert processes_with(DETACHED) == []
     assert not folder.exists()
     cluster.stop()
-    assert slurm.squeue() == {kept: "RUNNING"}
+    assert slurm.squeue() == {other: "RUNNING"}
 
 
-def test_the_owners_death_by_sigkill_leaves_neither_process_nor_file() -> None:
+def test_sigkill_of_the_owner_leaves_no_process_or_file() -> None:
     script = OWNER.format(folder=str(Path(__file__).parent), marker=DETACHED)
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
@@ -86,7 +86,7 @@ def test_the_owners_death_by_sigkill_leaves_neither_process_nor_file() -> None:
     assert processes_with(DETACHED) == []
 
 
-def test_a_start_that_fails_says_why_and_leaves_nothing() -> None:
+def test_a_failed_start_is_explained_and_leaves_nothing() -> None:
     class Broken(Cluster):
         def _slurm_conf(self) -> str:
             return super()._slurm_conf() + "NoSuchKey=1\n"
@@ -98,7 +98,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing() -> None:
     assert not cluster.folder.exists()
 
 
-def test_a_job_sees_the_gpus_it_asked_for(slurm: Cluster) -> None:
+def test_a_job_sees_the_requested_gpus(slurm: Cluster) -> None:
     for gpus, devices in ((1, "0"), (2, "0,1")):
         job = slurm.submit("echo devices=$CUDA_VISIBLE_DEVICES.", f"--gpus-per-node={gpus}")
         slurm.wait_for(job, "COMPLETED")
@@ -114,7 +114,7 @@ def test_two_jobs_of_one_gpu_share_a_node_but_no_gpu(slurm: Cluster) -> None:
     assert sorted(slurm.output(job) for job in jobs) == ["0\n", "1\n"]
 
 
-def test_sacct_knows_state_exit_code_and_gpus(slurm: Cluster) -> None:
+def test_sacct_has_state_exit_code_and_gpus(slurm: Cluster) -> None:
     job = slurm.submit("exit 3", "--gpus-per-node=1")
     slurm.wait_for(job, "FAILED")
     assert wait_until(lambda: "FAILED" in states(slurm, job), 60)
@@ -135,15 +135,15 @@ def test_without_accounting_jobs_run_and_sacct_fails(slurm_without_accounting: C
         cluster.limit_submissions(1)
 
 
-def test_a_job_over_its_memory_is_killed_and_the_log_says_so(slurm: Cluster) -> None:
+def test_a_job_that_exceeds_its_memory_is_killed_and_the_log_says_so(slurm: Cluster) -> None:
     job = slurm.submit(f"{sys.executable} -c 'import time; x = bytearray(300_000_000); time.sleep(30)'", "--mem=100")
     slurm.wait_for(job, {"FAILED", "OUT_OF_MEMORY"})
     assert "exceeded memory limit" in slurm.output(job)
 
 
-def test_a_full_queue_refuses_and_the_next_test_finds_it_free(slurm: Cluster) -> None:
-    filling = slurm.fill()
-    assert sorted(slurm.job(job)["NodeList"] for job in filling) == ["n1", "n2"]
+def test_a_full_queue_refuses_jobs_and_reset_empties_it(slurm: Cluster) -> None:
+    jobs = slurm.fill()
+    assert sorted(slurm.job(job)["NodeList"] for job in jobs) == ["n1", "n2"]
     slurm.limit_submissions(2)
     with pytest.raises(ClusterError, match="AssocMaxSubmitJobLimit"):
         slurm.submit("true")
@@ -152,7 +152,7 @@ def test_a_full_queue_refuses_and_the_next_test_finds_it_free(slurm: Cluster) ->
     slurm.wait_for(slurm.submit("true"), "COMPLETED")
 
 
-def test_wait_for_explains_a_job_that_ended_otherwise(slurm: Cluster) -> None:
+def test_wait_for_explains_a_job_that_ended_in_another_state(slurm: Cluster) -> None:
     job = slurm.submit("echo no such luck; exit 1")
     with pytest.raises(ClusterError, match=r"should be COMPLETED, but is FAILED(.|\n)*no such luck"):
         slurm.wait_for(job, "COMPLETED")
@@ -168,7 +168,7 @@ def test_the_environment_hides_the_machines_own_cluster(slurm: Cluster, monkeypa
     slurm.wait_for(slurm.submit("true"), "COMPLETED")
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="the other tests already run as an ordinary user")
+@pytest.mark.skipif(os.getuid() != 0, reason="the other tests run as an ordinary user already")
 def test_runs_as_an_ordinary_user(make_slurm: Callable[..., Cluster]) -> None:
     cluster = make_slurm(user="nobody")
     job = cluster.submit("id -un; echo $CUDA_VISIBLE_DEVICES", "--gpus-per-node=2")
@@ -183,7 +183,7 @@ def test_runs_as_an_ordinary_user(make_slurm: Callable[..., Cluster]) -> None:
 
 def _runs_as_root(cluster: Cluster, daemon: str) -> bool:
     pids = [pid for pid in processes_with(str(cluster.folder)) if _name(pid) == daemon]
-    assert pids, f"{daemon} does not run"
+    assert pids, f"{daemon} is not running"
     return any(Path(f"/proc/{pid}").stat().st_uid == 0 for pid in pids)
 
 

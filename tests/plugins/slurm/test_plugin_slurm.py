@@ -1,4 +1,4 @@
-"""The executor plugin on a real Slurm: submitting, stopping, starting again, failing."""
+"""The executor plugin on a real Slurm: submitting, stopping, restarting, failing."""
 
 import os
 import pwd
@@ -9,7 +9,7 @@ from project import SLEEPER, Project
 
 
 def elements(project: Project, *fields: str) -> list[dict[str, str]]:
-    """Rows of the accounting for all jobs and array elements of a project."""
+    """Returns the accounting's rows of all jobs and array elements of a project."""
     rows = project.cluster.ended(f"--jobs={','.join(project.job_ids)}", fields=",".join(fields))
     return [row for row in rows if row["JobID"].partition("_")[0] in project.job_ids]
 
@@ -39,13 +39,13 @@ def test_a_sweep_is_one_array_with_its_resources_and_a_group_is_one_job(project:
             shell: "cat {input} > {output}; echo $SLURM_JOB_ID >> {output}"
     """)
     assert project.run() == 0, project.screen
-    assert len(project.job_ids) == 2, "one sbatch for the sweep, one for the group"
+    assert len(project.job_ids) == 2, "not one sbatch for the sweep and one for the group"
     rows = elements(project, "JobID", "JobName", "Timelimit", "ReqMem", "AllocCPUS", "AllocTRES", "Account")
     sweep = [row for row in rows if row["JobName"].startswith("work")]
     assert len({row["JobID"] for row in sweep}) == 4 and len({row["JobID"].partition("_")[0] for row in sweep}) == 1
     for row in sweep:
         assert row["JobName"] == "work net=vit" and row["Timelimit"] == "00:07:00" and row["Account"] == "luab"
-        assert row["ReqMem"] == "700M", "mem_mb and the nested Snakemake's 400 MB"
+        assert row["ReqMem"] == "700M", "not mem_mb plus the nested Snakemake's 400 MB"
         assert row["AllocCPUS"] == "2" and "gres/gpu=1" in row["AllocTRES"]
     device, cpus = (project.folder / "out/vit-0.txt").read_text().split()
     assert device in ("0", "1") and cpus == "2"
@@ -65,7 +65,7 @@ def test_a_sweep_is_one_array_with_its_resources_and_a_group_is_one_job(project:
 # --- Ctrl-C, SIGKILL
 
 
-def test_ctrl_c_cancels_everything_with_one_call_and_a_restart_begins_anew(project: Project) -> None:
+def test_ctrl_c_cancels_all_jobs_with_one_call_and_a_restart_starts_from_scratch(project: Project) -> None:
     project.wrap("scancel", 'echo "$@" >> scancelled.txt; exec REAL "$@"')
     project.write(
         SLEEPER
@@ -78,12 +78,12 @@ def test_ctrl_c_cancels_everything_with_one_call_and_a_restart_begins_anew(proje
     """
     )
     with project.running() as process:
-        project.until(lambda: len(project.starts) == 3, "all jobs run")
+        project.until(lambda: len(project.starts) == 3, "the start of all jobs")
         process.send_signal(signal.SIGINT)
         assert project.wait(process) == 1
     first = project.job_ids
     [call] = (project.folder / "scancelled.txt").read_text().splitlines()
-    assert sorted(call.split()) == sorted(first), "one call, the array and the single job"
+    assert sorted(call.split()) == sorted(first), "not one call for the array and the single job"
     assert [record["outcome"] for record in project.history.values()] == ["CANCELLED"] * 3
 
     project.go()
@@ -94,27 +94,31 @@ def test_ctrl_c_cancels_everything_with_one_call_and_a_restart_begins_anew(proje
     cancelled = [row for row in rows if row["JobID"].partition("_")[0] in first]
     assert len(cancelled) == 3 and all(row["State"].startswith("CANCELLED") for row in cancelled)
     ended = max(row["End"] for row in cancelled)
-    assert all(row["Start"] >= ended for row in rows if row not in cancelled), "never two at one file"
+    assert all(row["Start"] >= ended for row in rows if row not in cancelled), (
+        "two jobs wrote one file at the same time"
+    )
 
 
 @PLAIN.scenario
 def test_after_sigkill_running_jobs_are_taken_over(project: Project) -> None:
     project.write(SLEEPER)
     with project.running():
-        project.until(lambda: len(project.starts) == 3, "all jobs run")
-        project.until(lambda: all(entry["state"] == "RUNNING" for entry in project.live), "the records say so")
+        project.until(lambda: len(project.starts) == 3, "the start of all jobs")
+        project.until(
+            lambda: all(entry["state"] == "RUNNING" for entry in project.live), "the state RUNNING in all records"
+        )
     assert {entry["node"] for entry in project.live} <= {"n1", "n2"}
-    # As if it had been killed between sbatch and the note of the id.
+    # As if Snakemake had been killed between sbatch and writing the id.
     path = next((project.folder / ".snakemake/submitit/live").glob("*.json"))
     path.write_text(path.read_text().replace(f'"id": "{project.live[0]["id"]}"', '"id": ""'))
     assert project.run() == 1
     assert "--unlock" in project.screen and str(project.folder) in project.screen
     project.unlock()
     with project.running() as process:
-        project.until(lambda: project.screen.count("Taking over") == 3, "the jobs are taken over")
+        project.until(lambda: project.screen.count("Taking over") == 3, "the takeover of the jobs")
         project.go()
         assert project.wait(process) == 0, project.screen
-    assert len(project.job_ids) == 1 and len(project.starts) == 3, "nothing submitted, nothing started twice"
+    assert len(project.job_ids) == 1 and len(project.starts) == 3, "a job was submitted or started twice"
 
 
 def test_after_sigkill_pending_jobs_are_taken_over_and_ended_ones_are_done(project: Project) -> None:
@@ -123,30 +127,33 @@ def test_after_sigkill_pending_jobs_are_taken_over_and_ended_ones_are_done(proje
     project.go()
     with project.running():
         project.until(
-            lambda: [entry["state"] for entry in project.live] == ["PENDING"] * 3, "their records say they wait"
+            lambda: [entry["state"] for entry in project.live] == ["PENDING"] * 3, "the state PENDING in all records"
         )
-        project.until(lambda: {entry["reason"] for entry in project.live} <= {"Resources", "Priority"}, "and why")
+        project.until(
+            lambda: {entry["reason"] for entry in project.live} <= {"Resources", "Priority"},
+            "the reason in all records",
+        )
         checked = project.folder / ".snakemake/submitit/live/checked"
-        project.until(checked.exists, "the time of the answer is noted")
+        project.until(checked.exists, "the time of the first query")
         before = checked.stat().st_mtime_ns
-        project.until(lambda: checked.stat().st_mtime_ns > before, "the queue is asked again")
+        project.until(lambda: checked.stat().st_mtime_ns > before, "the next query")
     project.unlock()
     with project.running():
-        project.until(lambda: project.screen.count("Taking over") == 3, "the waiting jobs are taken over")
+        project.until(lambda: project.screen.count("Taking over") == 3, "the takeover of the waiting jobs")
     project.unlock()
     project.cluster.run("scancel", *blockers)
-    project.until(lambda: not project.cluster.squeue(), "the jobs ran while nobody looked")
+    project.until(lambda: not project.cluster.squeue(), "the end of the jobs while Snakemake is not running")
     assert project.run() == 0, project.screen
     assert len(project.job_ids) == 1 and len(project.starts) == 3
     (project.folder / "out/1.txt").unlink()
     assert project.run() == 0, project.screen
-    assert len(project.job_ids) == 2 and len(project.starts) == 4, "an old result does not stand for a missing file"
+    assert len(project.job_ids) == 2 and len(project.starts) == 4, "an old result was taken for a missing file"
 
 
 def test_a_kill_between_sbatch_and_its_answer_leaves_no_second_job(project: Project) -> None:
     blockers = project.cluster.fill()
     project.write(SLEEPER)
-    project.wrap("sbatch", 'told=$(REAL "$@"); kill -9 $PPID; echo "$told"')
+    project.wrap("sbatch", 'answer=$(REAL "$@"); kill -9 $PPID; echo "$answer"')
     with project.running() as process:
         assert project.wait(process) == -signal.SIGKILL
     [lost] = {job.partition("_")[0] for job in project.cluster.squeue()} - set(blockers)
@@ -154,7 +161,7 @@ def test_a_kill_between_sbatch_and_its_answer_leaves_no_second_job(project: Proj
     project.unlock()
     project.go()
     with project.running() as process:
-        project.until(lambda: f"Cancelling {lost}" in project.screen, "the lost array is found")
+        project.until(lambda: f"Cancelling {lost}" in project.screen, "the discovery of the lost array")
         project.cluster.run("scancel", *blockers)
         assert project.wait(process) == 0, project.screen
     assert len(project.job_ids) == 1 and len(project.starts) == 3
@@ -162,10 +169,10 @@ def test_a_kill_between_sbatch_and_its_answer_leaves_no_second_job(project: Proj
     assert all(state.startswith("CANCELLED") for state in states)
 
 
-def test_a_job_whose_code_changed_is_cancelled_and_its_successor_waits_for_its_end(project: Project) -> None:
+def test_a_job_whose_code_changed_is_cancelled_and_the_new_one_waits_for_its_end(project: Project) -> None:
     project.write(SLEEPER)
     with project.running():
-        project.until(lambda: len(project.starts) == 3, "all jobs run")
+        project.until(lambda: len(project.starts) == 3, "the start of all jobs")
     project.unlock()
     project.write(
         SLEEPER.replace("while [ ! -e go ]; do sleep 0.2; done; echo {wildcards.i}", "echo new {wildcards.i}")
@@ -179,16 +186,16 @@ def test_a_job_whose_code_changed_is_cancelled_and_its_successor_waits_for_its_e
     assert all(row["Start"] >= ended for row in rows if row["JobID"].startswith(f"{new}_"))
 
 
-# --- a scheduler in trouble
+# --- failures of the scheduler
 
 
 @BY_QOS.scenario
 def test_a_controller_that_dies_loses_no_job(project: Project) -> None:
     project.write(SLEEPER)
     with project.running() as process:
-        project.until(lambda: len(project.starts) == 3, "all jobs run")
+        project.until(lambda: len(project.starts) == 3, "the start of all jobs")
         project.cluster.kill("slurmctld")
-        project.until(lambda: "does not answer" in project.screen, "the silence is noted")
+        project.until(lambda: "does not answer" in project.screen, "the warning that the controller does not answer")
         project.cluster.revive("slurmctld")
         assert set(project.cluster.squeue().values()) == {"RUNNING"}
         project.go()
@@ -196,19 +203,22 @@ def test_a_controller_that_dies_loses_no_job(project: Project) -> None:
 
 
 @WARNED.scenario
-def test_a_controller_that_does_not_answer_a_submission_is_asked_again(project: Project) -> None:
+def test_a_submission_without_an_answer_is_repeated(project: Project) -> None:
     project.write(SLEEPER)
     project.go()
     with project.running() as process:
         with project.cluster.frozen("slurmctld"):
-            project.until(lambda: "accepts no more jobs at the moment" in project.screen, "the silence is noted")
-        # It now takes, late, what nobody waits for any more.
+            project.until(
+                lambda: "accepts no more jobs at the moment" in project.screen,
+                "the warning that the controller does not answer",
+            )
+        # The controller now accepts the submission, but too late: Snakemake has given up waiting for the answer.
         assert project.wait(process) == 0, project.screen
     assert len(project.starts) == 3
 
 
 @BY_QOS.scenario
-def test_a_full_queue_is_waited_for_but_not_for_ever(project: Project) -> None:
+def test_a_full_queue_is_waited_for_but_not_forever(project: Project) -> None:
     project.cluster.limit_submissions(0)
     project.write(SLEEPER.replace("range(3)", "range(5)"))
     project.go()
@@ -221,11 +231,11 @@ def test_a_full_queue_is_waited_for_but_not_for_ever(project: Project) -> None:
     assert "accepts no more jobs at the moment" in project.screen and len(project.starts) == 5
 
 
-# --- failing
+# --- failing jobs
 
 
 @WARNED.scenario
-def test_out_of_memory_is_named_and_the_retry_asks_for_more(project: Project) -> None:
+def test_out_of_memory_is_reported_and_the_retry_requests_more(project: Project) -> None:
     project.write("""
         rule eat:
             output: "out.txt"
@@ -238,7 +248,7 @@ def test_out_of_memory_is_named_and_the_retry_asks_for_more(project: Project) ->
 
 
 @WARNED.scenario
-def test_failures_say_why_and_show_the_log(project: Project) -> None:
+def test_failures_are_explained_and_show_the_log(project: Project) -> None:
     project.write("""
         rule all:
             input: "bad.txt", "cancelled.txt", "wrong.txt"
@@ -256,12 +266,12 @@ def test_failures_say_why_and_show_the_log(project: Project) -> None:
             shell: "echo started >> starts.txt; sleep 1000"
     """)
     with project.running("--keep-going") as process:
-        project.until(lambda: project.starts, "the job to cancel runs")
+        project.until(lambda: project.starts, "the start of the job to cancel")
         project.cluster.run("scancel", "--name=cancelled")
         assert project.wait(process) == 1
     assert "refused the submission" in project.screen and "invalid partition" in project.screen
     assert "(bad) on" in project.screen and "exit status 42" in project.screen
-    assert "| the reason in words" in project.screen, "the end of the log"
+    assert "| the reason in words" in project.screen, "the end of the log is missing"
     assert f"cancelled by {pwd.getpwuid(os.getuid()).pw_name}" in project.screen
     assert sorted(project.history) == ["bad.txt", "cancelled.txt"]
     assert project.history["bad.txt"]["outcome"] == "FAILED"

@@ -1,4 +1,4 @@
-"""The executor plugin on a real Slurm: what running jobs survive. Most of the time of these tests is Slurm's own."""
+"""The executor plugin on a real Slurm: what running jobs survive. These tests mostly wait for Slurm."""
 
 import os
 import random
@@ -12,13 +12,13 @@ from project import Project
 
 
 def preempt(project: Project, option: str) -> None:
-    """Lets an urgent job have the whole node n1 for some seconds."""
+    """Runs an urgent job that needs the whole node n1 for some seconds."""
     urgent = project.cluster.submit("sleep 3", option, "--nodelist=n1", "--exclusive", "--mem=0")
     project.cluster.wait_for(urgent, "COMPLETED")
 
 
-def continued(project: Project, output: str, starts: int) -> None:
-    """Checks that a training started so often, under one id, each time from where it had been saved, and is right."""
+def check_continued(project: Project, output: str, starts: int) -> None:
+    """Checks that a training started `starts` times under one id, each time from its saved state, and is correct."""
     saved = [(int(step), int(restarts)) for name, step, restarts, _ in project.starts if name == output]
     assert len(project.job_ids) == 1 and len(saved) == starts, project.starts
     assert saved == sorted(saved) and saved[0] == (0, 0) and saved[-1][0] > 0 and saved[-1][1] == starts - 1
@@ -27,15 +27,15 @@ def continued(project: Project, output: str, starts: int) -> None:
     assert record["outcome"] == "COMPLETED" and [one["restarts"] for one in record["starts"]] == list(range(starts))
 
 
-def survives_preemption(project: Project, option: str) -> None:
-    """Lets a training be preempted by an urgent job after its first checkpoint, and checks that it went on."""
+def check_survives_preemption(project: Project, option: str) -> None:
+    """Preempts a training after its first checkpoint and checks that it continues."""
     project.train(steps=10, resources="runtime=20, slurm_nodelist='n1'")
     with project.running() as process:
         project.until(lambda: (project.folder / "state.0").exists(), "the first checkpoint")
         preempt(project, option)
         project.go()
         assert project.wait(process) == 0, project.screen
-    continued(project, "out/0.txt", starts=2)
+    check_continued(project, "out/0.txt", starts=2)
 
 
 # --- warnings, preemption, limits
@@ -46,39 +46,39 @@ def test_a_preempted_job_and_a_requeued_element_continue(project: Project) -> No
     project.train(steps=10, resources="runtime=20, slurm_nodelist='n1'", count=2)
     with project.running() as process:
         project.until(lambda: (project.folder / "state.1").exists(), "the first checkpoint")
-        # Snakemake hands jobs over in any order.
+        # Snakemake submits jobs in any order.
         [element] = [entry["id"] for entry in project.live if "out/1.txt" in entry["outputs"]]
         project.cluster.scontrol("requeue", element)
-        project.until(lambda: len(project.starts) == 3, "the element starts again")
-        project.until(lambda: (project.folder / "state.0").exists(), "the other's checkpoint")
+        project.until(lambda: len(project.starts) == 3, "the restart of the element")
+        project.until(lambda: (project.folder / "state.0").exists(), "the checkpoint of the other one")
         preempt(project, "--partition=urgent")
-        project.until(lambda: len(project.starts) == 5, "both start again")
+        project.until(lambda: len(project.starts) == 5, "the restart of both")
         project.go()
         assert project.wait(process) == 0, project.screen
-    continued(project, "out/0.txt", starts=2)
-    continued(project, "out/1.txt", starts=3)
+    check_continued(project, "out/0.txt", starts=2)
+    check_continued(project, "out/1.txt", starts=3)
 
 
 @BY_QOS.scenario
 def test_preemption_by_qos_without_a_warning_is_survived(project: Project) -> None:
-    survives_preemption(project, "--qos=urgent")
+    check_survives_preemption(project, "--qos=urgent")
 
 
 @PLAIN.scenario
 def test_preemption_by_partition_without_a_warning_and_without_accounting_is_survived(project: Project) -> None:
-    survives_preemption(project, "--partition=urgent")
+    check_survives_preemption(project, "--partition=urgent")
 
 
 @PLAIN.scenario
-def test_a_short_limit_is_survived_though_the_usual_warning_is_longer(project: Project) -> None:
-    # Slurm warns up to half a minute earlier than asked, here soon after a start or 30 s later.
+def test_a_time_limit_shorter_than_the_usual_warning_is_survived(project: Project) -> None:
+    # Slurm warns up to half a minute early: here soon after a start, or 30 s later.
     project.train(steps=70, resources="runtime=1")
     project.go()
     assert project.run("--submitit-max-timeouts", "10") == 0, project.screen
     [submission] = (project.folder / ".snakemake/submitit").glob("*/*_submission.sh")
-    assert "--signal=USR2@30" in submission.read_text(), "not 90 s before the end of a minute"
+    assert "--signal=USR2@30" in submission.read_text(), "not 90 s before the end of a job of one minute"
     assert len(project.starts) >= 2
-    continued(project, "out/0.txt", starts=len(project.starts))
+    check_continued(project, "out/0.txt", starts=len(project.starts))
     assert (project.folder / "out/0.txt").read_text() == "70"
 
 
@@ -95,7 +95,7 @@ def test_the_job_of_a_killed_node_continues_elsewhere(project: Project) -> None:
         project.go()
         assert project.wait(process) == 0, project.screen
     assert project.starts[-1][3] != first and project.history["out/0.txt"]["starts"][-1]["slurm_node"] != first
-    continued(project, "out/0.txt", starts=2)
+    check_continued(project, "out/0.txt", starts=2)
     rows = project.cluster.ended(f"--jobs={project.job_ids[0]}", fields="JobID")
     assert "NODE_FAIL" in {row["State"] for row in rows}
     project.cluster.revive_node(first)
@@ -106,13 +106,13 @@ MEMBER = """
     import os, signal, sys, time
     from pathlib import Path
     node = os.environ["SLURMD_NODENAME"]
-    told = []
-    signal.signal(signal.SIGUSR2, lambda *_: told.append(1))
+    warned = []
+    signal.signal(signal.SIGUSR2, lambda *_: warned.append(1))
     with open("members.txt", "a") as file:
         print(node, *(os.environ[name] for name in ("SLURM_PROCID", "SLURM_NTASKS", "CUDA_VISIBLE_DEVICES")), file=file)
     while not Path("go").exists():
-        if told:
-            Path(f"told.{node}").touch()
+        if warned:
+            Path(f"warned.{node}").touch()
             sys.exit(75)
         time.sleep(0.1)
 """
@@ -136,13 +136,13 @@ def test_two_nodes_run_one_command_that_reaches_both(project: Project) -> None:
 
     with project.running() as process:
         project.until(lambda: count() == 2, "a process on each node")
-        assert project.starts == [["n1", "0"]], "the command itself runs once"
+        assert project.starts == [["n1", "0"]], "the command itself runs only once"
         lines = sorted(line.split() for line in members.read_text().splitlines())
         assert lines == [["n1", "0", "2", "0"], ["n2", "1", "2", "0"]]
-        # What Slurm sends before a limit and a preemption, now.
+        # The signal that Slurm sends before a time limit and a preemption.
         project.cluster.run("scancel", "--signal=USR2", project.job_ids[0])
-        project.until(lambda: count() == 4, "both again")
-        assert (project.folder / "told.n1").exists() and (project.folder / "told.n2").exists()
+        project.until(lambda: count() == 4, "the restart of both processes")
+        assert (project.folder / "warned.n1").exists() and (project.folder / "warned.n2").exists()
         assert project.starts == [["n1", "0"], ["n1", "1"]]
         process.send_signal(signal.SIGINT)
         assert project.wait(process) == 1
@@ -154,23 +154,23 @@ def test_two_nodes_run_one_command_that_reaches_both(project: Project) -> None:
 
 
 def _processes_in(folder: Path) -> list[str]:
-    """Command lines of the processes whose working folder this is."""
-    found = []
+    """Command lines of the processes with this working folder."""
+    commands = []
     for entry in filter(lambda path: path.name.isdigit(), Path("/proc").iterdir()):
         try:
             if (entry / "cwd").resolve(strict=True) == folder.resolve():
-                found.append((entry / "cmdline").read_text())
+                commands.append((entry / "cmdline").read_text())
         except OSError:
             continue
-    return found
+    return commands
 
 
-# --- kills at any moment
+# --- kills at random times
 
 
 @BY_QOS.scenario
 def test_snakemake_killed_again_and_again_runs_every_job_once(project: Project) -> None:
-    """LUAB_KILLS sets how often, LUAB_KILLS_SEED when."""
+    """LUAB_KILLS is the number of kills, LUAB_KILLS_SEED the seed of their times."""
     rng = random.Random(int(os.environ.get("LUAB_KILLS_SEED", 0)))
     kills = int(os.environ.get("LUAB_KILLS", 6))
     count = 3 * max(1, kills // 6)
@@ -190,28 +190,28 @@ def test_snakemake_killed_again_and_again_runs_every_job_once(project: Project) 
             resources: runtime=60, mem_mb=100
             shell: "echo {{output}} >> starts.txt; while [ ! -e go ]; do sleep 0.2; done; touch {{output}}"
     """)
-    moments: list[float] = []
+    delays: list[float] = []
     for _ in range(kills):
         Path(project.folder / "screen.txt").write_text("")
         with project.running() as process:
-            project.until(lambda: "Building DAG of jobs" in project.screen, "Snakemake begins")
-            moments.append(round(rng.uniform(0, 5), 2))
-            time.sleep(moments[-1])
+            project.until(lambda: "Building DAG of jobs" in project.screen, "the start of Snakemake")
+            delays.append(round(rng.uniform(0, 5), 2))
+            time.sleep(delays[-1])
             assert process.poll() is None, project.screen
         project.unlock()
     project.go()
     assert project.run() == 0, project.screen
-    made = [line[0] for line in project.starts]
-    assert len(made) == len(set(made)) == 3 * count, (moments, sorted(made))
+    outputs = [line[0] for line in project.starts]
+    assert len(outputs) == len(set(outputs)) == 3 * count, (delays, sorted(outputs))
     rows = project.cluster.ended(fields="JobID,JobName")
     states = [row["State"].split()[0] for row in rows if row["JobName"].split()[0] in ("a", "b", "c")]
-    assert states.count("COMPLETED") == 3 * count and set(states) <= {"COMPLETED", "CANCELLED"}, (moments, states)
+    assert states.count("COMPLETED") == 3 * count and set(states) <= {"COMPLETED", "CANCELLED"}, (delays, states)
     assert {record["outcome"] for record in project.history.values()} == {"COMPLETED"}
 
 
 # --- a slow shared file system
 
-# Runs the job in a folder of its own and moves its result into the shared one SECONDS after Slurm called the job ended.
+# Runs the job in a separate folder and moves its result into the shared one some seconds after Slurm lists it as ended.
 LATE_RESULT = """
     srun() {
         shared="${@: -1}"
@@ -228,7 +228,7 @@ LATE_RESULT = """
 
 
 @PLAIN.scenario
-def test_files_that_become_visible_late_are_waited_for_but_not_for_ever(project: Project) -> None:
+def test_late_files_are_waited_for_but_not_forever(project: Project) -> None:
     project.put("late.sh", LATE_RESULT)
     project.put("late.late", "3")
     project.put("late.never", "3600")
@@ -238,7 +238,7 @@ def test_files_that_become_visible_late_are_waited_for_but_not_for_ever(project:
         rule late:
             output: "late.txt"
             resources: runtime=5, mem_mb=100
-            # The output appears after the command's end as well.
+            # The output, too, appears after the end of the command.
             shell: "echo start >> starts.txt; (sleep 2; echo late > {output}.part; mv {output}.part {output}) &"
         rule never:
             output: "never.txt"
@@ -257,7 +257,7 @@ def test_files_that_become_visible_late_are_waited_for_but_not_for_ever(project:
 
 
 @PLAIN.scenario
-def test_without_accounting_ends_are_still_seen(project: Project) -> None:
+def test_ended_jobs_are_detected_without_accounting(project: Project) -> None:
     project.write("""
         rule all:
             input: "good.txt", "bad.txt", "cancelled.txt"
@@ -275,7 +275,7 @@ def test_without_accounting_ends_are_still_seen(project: Project) -> None:
             shell: "echo started >> starts.txt; sleep 1000"
     """)
     with project.running("--keep-going") as process:
-        project.until(lambda: project.starts, "the job to cancel runs")
+        project.until(lambda: project.starts, "the start of the job to cancel")
         project.cluster.run("scancel", "--name=cancelled")
         assert project.wait(process) == 1
     assert "Finished jobid" in project.screen and "exit status 42" in project.screen

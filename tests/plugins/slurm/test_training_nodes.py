@@ -1,4 +1,4 @@
-"""One training on two nodes: started by one command on the first, warned as Slurm warns, resumed to the same bytes."""
+"""A training on two nodes: one command starts it on the first, a warning stops it, it resumes to the same bytes."""
 
 import os
 import sys
@@ -33,8 +33,8 @@ def _submit(cluster: Cluster, study: Study, folder: Path) -> str:
 def _until_it_trains(cluster: Cluster, study: Study, job: str) -> None:
     end = time.monotonic() + LIMIT_S
     while time.monotonic() < end:
-        seen = read_progress(study.layout.run(RUN))
-        if seen is not None and (seen.job, seen.state) == (job, "training") and seen.done > 0:
+        progress = read_progress(study.layout.run(RUN))
+        if progress is not None and (progress.job, progress.state) == (job, "training") and progress.done > 0:
             return
         time.sleep(0.2)
     raise AssertionError(cluster.output(job) + cluster.logs())
@@ -50,14 +50,14 @@ def test_two_nodes_train_one_model(
     _until_it_trains(cluster, study, job)
     cluster.run("scancel", "--signal=USR2", job)
     cluster.wait_for(job, "FAILED", LIMIT_S)
-    said = cluster.output(job)
-    assert "batch 8 = 2 processes x 4 images x 1 step" in said
-    assert f"JobError: {RUN.folder}: stopped by SIGUSR2 at epoch" in said and "Traceback" not in said, said
+    output = cluster.output(job)
+    assert "batch 8 = 2 processes x 4 images x 1 step" in output
+    assert f"JobError: {RUN.folder}: stopped by SIGUSR2 at epoch" in output and "Traceback" not in output, output
     assert (folder / "state.pt").is_file()
     again = _submit(cluster, study, tmp_path)
     cluster.wait_for(again, "COMPLETED", LIMIT_S)
-    seen = read_progress(folder)
-    assert seen is not None and (seen.state, seen.processes, seen.job) == ("finished", 2, again)
+    progress = read_progress(folder)
+    assert progress is not None and (progress.state, progress.processes, progress.job) == ("finished", 2, again)
     assert [line["outcome"] for line in read_attempts(folder) if line["event"] == "end"] == ["stopped", "finished"]
     unbroken = toy_study(recipe=recipe, compute={"gpus": 2}, paths={"results": str(tmp_path / "unbroken")})
     assert trainings(unbroken, RUN).fine

@@ -1,4 +1,4 @@
-"""`luab status --watch` on a real queue: one squeue for all jobs, none while a Snakemake asks."""
+"""`luab status --watch` on a real queue: one squeue for all jobs, none while Snakemake is running."""
 
 import os
 import time
@@ -13,7 +13,7 @@ from luab.commands import watch
 
 @pytest.fixture
 def calls(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Makes this process use the cluster, and its squeue note each call in a file."""
+    """Makes this process use the cluster, with a squeue that logs each call to the returned file."""
     for name, value in slurm.env().items():
         monkeypatch.setenv(name, value)
     folder = tmp_path / "bin"
@@ -26,9 +26,7 @@ def calls(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return folder / "calls"
 
 
-def test_the_queue_is_asked_once_for_all_and_only_where_nobody_does(
-    slurm: Cluster, calls: Path, tmp_path: Path
-) -> None:
+def test_one_squeue_for_all_jobs_and_only_if_the_records_are_old(slurm: Cluster, calls: Path, tmp_path: Path) -> None:
     running = slurm.submit("sleep 600", "--mem=100")
     waiting = slurm.submit("sleep 600", "--mem=100", "--hold")
     ended = slurm.submit("true", "--mem=100")
