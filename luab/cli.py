@@ -348,8 +348,7 @@ def trace(
     config: Config = None,
 ) -> None:
     """Show where a number came from: scores, predictions, model, recipe, data and machine; fails if any differs."""
-    from luab.provenance.lineage import print_trace as print_lineage
-    from luab.provenance.lineage import trace as lineage
+    from luab.provenance.lineage import lineage, print_lineage
 
     number = lineage(study_of(config), table, cell)
     typer.echo(json.dumps(dataclasses.asdict(number), ensure_ascii=False)) if as_json else print_lineage(number)

@@ -1,8 +1,7 @@
-"""What DVC is told of a study's results: names of models, headline numbers, data of plots.
+"""Writes what DVC shows of a study: names of models, headline numbers and plot data.
 
-DVC reads all of it from results/dvc.yaml, which lies beside what it describes: so it always speaks of the study that
-made these results, whatever the configuration says by then. The stages, which say how to make them anew, are in the
-dvc.yaml above.
+DVC reads them from results/dvc.yaml. It is next to the results, so it always describes the study that made them, even
+if the configuration has changed since. The stages that make the results are in dvc.yaml at the top of the repository.
 """
 
 import csv
@@ -29,17 +28,17 @@ _DESCRIPTIONS = {
     "click": "LUAB, regresses the annotators' clicks",
 }
 _HEAD = """\
-# Written by the workflow: what DVC shows of the results in this folder. `dvc metrics show`, `dvc plots show`; of a
-# tagged version (git tag -a results=<name>@v1.0.0) `dvc artifacts get <address of this repository> results:<name>`.
+# Written by the workflow. To see the results in this folder: `dvc metrics show`, `dvc plots show`. To get a model of a
+# tagged version (git tag -a results=<name>@v1.0.0): `dvc artifacts get <address of this repository> results:<name>`.
 """
 
 
 def write_metrics(scores: "pd.DataFrame", files: Mapping[Path, Sequence[Run]]) -> None:
-    """Writes one small JSON per data set, backbone and supervision: headline numbers, mean over its seeds.
+    """Writes one small JSON per dataset, backbone and supervision: means of headline numbers over seeds.
 
     Args:
-        scores: As luab.benchmarks.collect.read_scores gives them.
-        files: Each file, and the runs, alike but for the seed, that it is over.
+        scores: From luab.benchmarks.collect.read_scores.
+        files: Output files, each with runs that differ only in the seed.
 
     Raises:
         DataError: A run has no headline numbers.
@@ -55,23 +54,25 @@ def write_metrics(scores: "pd.DataFrame", files: Mapping[Path, Sequence[Run]]) -
         for quantity in shown:
             key = (first.dataset, first.backbone, first.supervision, first.weight, *quantity.key)
             if key in means.index and means.loc[key, "n"] == len(runs):
-                alone = benchmarks.count(quantity.benchmark) == 1  # short names, for a table that fits a terminal
-                name = quantity.benchmark if alone else f"{quantity.benchmark}.{quantity.metric}"
+                is_only = (
+                    benchmarks.count(quantity.benchmark) == 1
+                )  # then a short name, so that the table fits a terminal
+                name = quantity.benchmark if is_only else f"{quantity.benchmark}.{quantity.metric}"
                 content[name] = float(means.loc[key, "mean"])
         if len(content) == 1:
-            raise DataError(f"{file}: expected scores of {first.folder}, found none. Collect the scores again.")
+            raise DataError(f"{file}: no scores of {first.folder}. Collect the scores again.")
         write_json(file, content)
 
 
 def write_curves(output: Path, logs: Mapping[Sequence[Run], Sequence[Path]]) -> None:
-    """Writes the losses of each epoch, mean over the seeds, as `CURVE_COLUMNS`; empty where a run has none.
+    """Writes the losses of each epoch, as means over seeds; the byproduct loss is empty for baselines.
 
     Args:
-        output: A CSV file.
-        logs: Runs that are alike but for the seed, and the log.csv of each.
+        output: CSV file with the columns `CURVE_COLUMNS`.
+        logs: Runs that differ only in the seed, and their log.csv files.
 
     Raises:
-        DataError: A log is missing or is not one.
+        DataError: A log is missing or damaged.
     """
     from luab.render.report.curves import read_log
 
@@ -79,19 +80,16 @@ def write_curves(output: Path, logs: Mapping[Sequence[Run], Sequence[Path]]) -> 
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(CURVE_COLUMNS)
         for runs, files in logs.items():
-            first, read = runs[0], [read_log(path, ("epoch", *_LOSSES)) for path in files]
+            first, epochs_of = runs[0], [read_log(path, ("epoch", *_LOSSES)) for path in files]
             losses = _LOSSES if first.points else _LOSSES[:1]
-            for rows in zip(*read, strict=False):  # seeds differ in length where one was trained with another recipe
+            for rows in zip(*epochs_of, strict=False):  # lengths differ if a seed was trained with another recipe
                 means = [f"{math.fsum(float(row[loss]) for row in rows) / len(rows):.6g}" for loss in losses]
                 means += [""] * (len(_LOSSES) - len(losses))
                 writer.writerow([first.dataset, first.backbone, first.supervision, rows[0]["epoch"], *means, len(rows)])
 
 
 def artifact_name(run: Run) -> str:
-    """The name that DVC knows a model by: lower-case letters, digits and hyphens.
-
-    Example: "imagenet-resnet50-click-seed0".
-    """
+    """Name of a model in DVC, of lower-case letters, digits and hyphens: "imagenet-resnet50-click-seed0"."""
     return re.sub(r"[^a-z0-9]+", "-", f"{run.dataset}-{run.backbone}-{run.supervision}-seed{run.seed}".lower())
 
 
@@ -101,65 +99,48 @@ def write_dvc_file(
     """Writes results/dvc.yaml: artifacts, metrics and plots, with paths relative to its folder.
 
     Args:
-        output: The file.
-        models: Runs of the headline, and their weights.
+        output: Output file.
+        models: Weights of each headline run.
         metrics: Files of `write_metrics`.
         sweep: CSV of the table lambda_sweep; None if the study has no sweep.
         curves: File of `write_curves`.
-        label: E.g. "demo world"; stands in each description.
+        label: Part of each description, for example "demo world"; may be empty.
 
     Raises:
-        DataError: Two backbones' names are one to DVC.
+        DataError: Two backbones have the same name in DVC.
     """
     folder = output.parent
     artifacts = {artifact_name(run): _artifact(run, path.relative_to(folder), label) for run, path in models.items()}
     if len(artifacts) < len(models):
         raise DataError(
-            f"{output}: names of backbones that differ in other signs than letters and digits are one to DVC: "
-            f"{', '.join(sorted({run.backbone for run in models}))}. Publish these backbones apart."
+            f"{output}: some of these backbones have the same name in DVC, which ignores all but letters and digits: "
+            f"{', '.join(sorted({run.backbone for run in models}))}. Publish them in separate studies."
         )
-    curves_y = str(curves.relative_to(folder))
-    plots: list[dict[str, Any]] = []
+
+    def plot(template: str, x: str, file: Path, y: str, title: str) -> dict[str, Any]:
+        y_of_file = {str(file.relative_to(folder)): y}
+        title = _with_label(title, label)
+        return {"template": template, "x": x, "y": y_of_file, "title": title, "y_label": "mean over seeds"}
+
+    plots = [{loss: plot("luab_curves", "epoch", curves, loss, f"Training: {loss} loss")} for loss in _LOSSES]
     if sweep is not None:
-        plot = {
-            "template": "luab_sweep",
-            "x": "lambda",
-            "y": {str(sweep.relative_to(folder)): "mean"},
-            "title": _titled("By the weight of the byproduct loss", label),
-            "y_label": "mean over seeds",
-        }
-        plots.append({"lambda": plot})
-    plots += [
-        {
-            loss: {
-                "template": "luab_curves",
-                "x": "epoch",
-                "y": {curves_y: loss},
-                "title": _titled(f"Training: {loss} loss", label),
-                "y_label": "mean over seeds",
-            }
-        }
-        for loss in _LOSSES
-    ]
-    content = {
-        "artifacts": artifacts,
-        "metrics": [str(path.relative_to(folder)) for path in metrics],
-        "plots": plots,
-    }
+        plots.insert(0, {"lambda": plot("luab_sweep", "lambda", sweep, "mean", "By the weight of the byproduct loss")})
+    metric_files = [str(path.relative_to(folder)) for path in metrics]
+    content = {"artifacts": artifacts, "metrics": metric_files, "plots": plots}
     with replacing(output) as aside:
         aside.write_text(_HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
 
 
 def _artifact(run: Run, path: Path, label: str) -> dict[str, Any]:
     supervision = run.supervision.removesuffix("_shared")
-    told = _DESCRIPTIONS.get(supervision, f"regresses the points of {supervision}")
+    text = _DESCRIPTIONS.get(supervision, f"regresses the points of {supervision}")
     return {
         "path": path.as_posix(),
         "type": "model",
-        "desc": _titled(f"{run.backbone} on {run.dataset}: {told}; lambda {run.weight:g}, seed {run.seed}", label),
+        "desc": _with_label(f"{run.backbone} on {run.dataset}: {text}; lambda {run.weight:g}, seed {run.seed}", label),
         "labels": list(filter(None, [run.dataset, run.supervision, f"lambda-{run.weight:g}", label.replace(" ", "-")])),
     }
 
 
-def _titled(text: str, label: str) -> str:
+def _with_label(text: str, label: str) -> str:
     return f"{text} ({label})" if label else text

@@ -1,4 +1,4 @@
-"""Where a number came from: from a cell of a table back to scores, predictions, model, recipe, data and machine."""
+"""`luab trace`: the lineage of a number, from a table cell back to scores, predictions, model, recipe and data."""
 
 import dataclasses
 import math
@@ -21,8 +21,8 @@ from luab.study.config import Study
 from luab.study.paths import Layout, Run, card
 from luab.training.checkpoint import read_card
 
-State = Literal["ok", "differs", "not here", ""]
-_MARKS = {"ok": "[green]ok[/]", "differs": "[red]differs[/]", "not here": "[yellow]not here[/]", "": ""}
+State = Literal["ok", "differs", "missing", ""]
+_MARKS = {"ok": "[green]ok[/]", "differs": "[red]differs[/]", "missing": "[yellow]missing[/]", "": ""}
 _NAMES = ("title", "interface", "statistic", "backbone", "supervision", "lambda", "benchmark", "metric", "group")
 _TOLERANCE = 1e-12
 _SHOWN = 12
@@ -30,13 +30,13 @@ _SHOWN = 12
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """One thing that a number hangs on.
+    """One file or value that a number depends on.
 
     Attributes:
-        what: E.g. "predictions imagenet_a".
-        found: Path, digest or value, for a person.
-        state: Whether it is what those further on say it is; "" where nobody says.
-        links: What it hangs on itself.
+        what: What it is, for example "predictions imagenet_a".
+        found: Path, digest or value, as text.
+        state: Whether it matches what the dependent files recorded; "" if nothing was recorded.
+        links: What it depends on itself.
     """
 
     what: str
@@ -45,26 +45,26 @@ class Link:
     links: "list[Link]" = dataclasses.field(default_factory=list)
 
     def problems(self) -> Iterator["Link"]:
-        """All that differs, in it and below it."""
+        """This link and all links below it that differ."""
         if self.state == "differs":
             yield self
         for link in self.links:
             yield from link.problems()
 
 
-def trace(study: Study, table: Path, cell: Sequence[str]) -> Link:
-    """Follows one number of a table back.
+def lineage(study: Study, table: Path, cell: Sequence[str]) -> Link:
+    """Finds everything that one number of a table depends on, and compares it with what was recorded.
 
     Args:
-        study: To which the table belongs.
-        table: Its csv (md and tex of the same name are taken for it).
-        cell: What names the number: values ("resnet50"), or columns with them ("benchmark=imagenet_a").
+        study: The study of the table.
+        table: The table as CSV; the suffixes .md and .tex are accepted too.
+        cell: Terms that select the number: values ("resnet50") or columns and values ("benchmark=imagenet_a").
 
     Returns:
-        The number and, below it, all that it hangs on.
+        The number, with everything that it depends on as links.
 
     Raises:
-        ConfigError: There is no such table, or `cell` fits no number or several.
+        ConfigError: The table is unknown, or `cell` matches no number or several.
         DataError: The table, the scores or a card is missing or damaged.
     """
     path = table.with_suffix(".csv")
@@ -72,7 +72,7 @@ def trace(study: Study, table: Path, cell: Sequence[str]) -> Link:
     try:
         numbers = pd.read_csv(path, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: expected a table of numbers; {error}. Render it with Snakemake.") from error
+        raise DataError(f"{path}: cannot read this table ({error}). Render it with Snakemake.") from error
     row = find_cell(numbers, cell, path)
     if "statistic" in numbers:
         return _statistic(study, path.stem, row)
@@ -80,46 +80,46 @@ def trace(study: Study, table: Path, cell: Sequence[str]) -> Link:
 
 
 def find_cell(numbers: pd.DataFrame, cell: Sequence[str], path: Path) -> Mapping[Hashable, Any]:
-    """The one row that all terms fit.
+    """The one row that matches all terms.
 
     Raises:
-        ConfigError: A term has an unknown column or fits no row, or the terms fit several.
+        ConfigError: A term has an unknown column or matches no row, or the terms match several rows.
     """
     names = [name for name in _NAMES if name in numbers]
-    found = numbers
+    rows = numbers
     for text in cell:
-        whole = _fits(numbers, names, text.strip()).any()  # a title may have a comma of its own
-        for term in [text.strip()] if whole else [part.strip() for part in text.split(",") if part.strip()]:
-            column, given, value = term.partition("=")
-            if given and column not in names:
+        is_one_term = _matches(numbers, names, text.strip()).any()  # a title may contain a comma
+        for term in [text.strip()] if is_one_term else [part.strip() for part in text.split(",") if part.strip()]:
+            column, equals, value = term.partition("=")
+            if equals and column not in names:
                 raise ConfigError(f"--cell {term}: {path.name} has no such column. {did_you_mean(column, names)}")
-            chosen = _fits(found, names, term)
-            if not chosen.any():
-                values = {str(there) for name in ([column] if given else names) for there in found[name]} - {""}
-                near = did_you_mean(value if given else term, values)
-                raise ConfigError(f"--cell {term}: no number of {path.name} is called so. {near}")
-            found = found[chosen]
-    if len(found) > 1:
-        shown = ["  " + " ".join(f"{n}={row[n]}" for n in names) for _, row in found.iterrows()]
+            matching = _matches(rows, names, term)
+            if not matching.any():
+                values = {str(entry) for name in ([column] if equals else names) for entry in rows[name]} - {""}
+                near = did_you_mean(value if equals else term, values)
+                raise ConfigError(f"--cell {term}: no number of {path.name} matches. {near}")
+            rows = rows[matching]
+    if len(rows) > 1:
+        shown = ["  " + " ".join(f"{n}={row[n]}" for n in names) for _, row in rows.iterrows()]
         more = [f"  ... and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
         raise ConfigError(
-            "\n".join([f"--cell: expected what names one number, found {len(found)}:", *shown[:_SHOWN], *more])
+            "\n".join([f"--cell: expected terms that select one number, found {len(rows)}:", *shown[:_SHOWN], *more])
             + "\nAdd terms, for example --cell backbone=...,benchmark=...,metric=..."
         )
-    return found.iloc[0].to_dict()
+    return rows.iloc[0].to_dict()
 
 
-def _fits(numbers: pd.DataFrame, names: list[str], term: str) -> pd.Series:
-    column, given, value = term.partition("=")
-    columns = [column] if given and column in names else names
-    return numbers[columns].map(_equal, wanted=value if given else term).any(axis=1)
+def _matches(numbers: pd.DataFrame, names: list[str], term: str) -> pd.Series:
+    column, equals, value = term.partition("=")
+    columns = [column] if equals and column in names else names
+    return numbers[columns].map(_is_equal, text=value if equals else term).any(axis=1)
 
 
-def _equal(there: object, wanted: str) -> bool:
-    if isinstance(there, str):
-        return there == wanted
+def _is_equal(value: object, text: str) -> bool:
+    if isinstance(value, str):
+        return value == text
     try:
-        return float(str(there)) == float(wanted)
+        return float(str(value)) == float(text)
     except ValueError:
         return False
 
@@ -130,23 +130,23 @@ def _equal(there: object, wanted: str) -> bool:
 def _score(study: Study, path: Path, row: Mapping[Hashable, Any]) -> Link:
     layout, dataset = study.layout, find_product("table", path.stem).dataset
     scores = read_scores(layout.scores_csv())
-    here = scores["dataset"] == dataset
+    matches = scores["dataset"] == dataset
     for name in ("backbone", "supervision", "lambda", "benchmark", "metric", "group"):
-        here &= scores[name] == row[name]
-    of_seeds = scores[here]
-    again = mean_std(of_seeds).iloc[0] if len(of_seeds) else {"mean": math.nan, "std": math.nan, "n": 0}
-    same = all(_near(row[name], again[name]) for name in ("mean", "std", "n"))
+        matches &= scores[name] == row[name]
+    of_seeds = scores[matches]
+    now = mean_std(of_seeds).iloc[0] if len(of_seeds) else {"mean": math.nan, "std": math.nan, "n": 0}
+    equal = all(_is_close(row[name], now[name]) for name in ("mean", "std", "n"))
+    text = f"{row['mean']} ± {row['std']} over n = {row['n']} seeds"
+    text += "" if equal else f"; from {layout.scores_csv()}: {now['mean']} ± {now['std']}, n = {now['n']}"
     protocol = str(row["protocol"])
+    first = Link("protocol", protocol, _state({protocol}, set(of_seeds["protocol"])))
     seeds = [_seed(layout, score) for _, score in of_seeds.iterrows()]
-    shown = f"{row['mean']} ± {row['std']} over n = {row['n']} seeds"
-    text = shown if same else f"{shown}; from {layout.scores_csv()}: {again['mean']} ± {again['std']}, n = {again['n']}"
     name = " ".join(str(row[key]) for key in ("backbone", "supervision", "benchmark", "metric", "group") if row[key])
-    head = Link("protocol", protocol, "ok" if set(of_seeds["protocol"]) == {protocol} else "differs")
-    return Link(f"{path.stem}: {name}, lambda {row['lambda']}", text, "ok" if same else "differs", [head, *seeds])
+    return Link(f"{path.stem}: {name}, lambda {row['lambda']}", text, "ok" if equal else "differs", [first, *seeds])
 
 
-def _near(shown: object, again: object) -> bool:
-    first, second = (float("nan" if value == "" else str(value)) for value in (shown, again))
+def _is_close(shown: object, computed: object) -> bool:
+    first, second = (float("nan" if value == "" else str(value)) for value in (shown, computed))
     return (math.isnan(first) and math.isnan(second)) or abs(first - second) <= _TOLERANCE
 
 
@@ -162,10 +162,10 @@ def _score_file(layout: Layout, run: Run, score: pd.Series) -> Link:
         return _absent("score", path)
     content = read_fields(path, ("details", "metrics", "n", "ids_sha256"))
     details = {(part["metric"], part["group"]): part["value"] for part in content["details"]}
-    own = {(metric, ""): value for metric, value in content["metrics"].items()}
-    value = (own | details).get((score["metric"], score["group"]))
+    overall = {(metric, ""): value for metric, value in content["metrics"].items()}
+    value = (overall | details).get((score["metric"], score["group"]))
     links = [Link("images", f"n = {content['n']}, SHA-256 of their ids {content['ids_sha256']}")]
-    return Link("score", f"{path}: {value!r}", "ok" if value == score["value"] else "differs", links)
+    return Link("score", f"{path}: {value!r}", _state(value, score["value"]), links)
 
 
 def _predictions(layout: Layout, run: Run, benchmark: str) -> Iterator[Link]:
@@ -181,13 +181,17 @@ def _predictions(layout: Layout, run: Run, benchmark: str) -> Iterator[Link]:
             continue
         file, content = listed[name]
         links = [
-            Link("model", f"SHA-256 {content['model_sha256']}", _as_said(content["model_sha256"], _model(layout, run))),
+            Link(
+                "model",
+                f"SHA-256 {content['model_sha256']}",
+                _state(content["model_sha256"], _model_sha256(layout, run)),
+            ),
             Link("code", f"digest {content['code']}"),
         ]
         yield _hashed(f"predictions {name}", path, file["sha256"], f"{file['rows']} rows", links)
 
 
-def _model(layout: Layout, run: Run) -> str | None:
+def _model_sha256(layout: Layout, run: Run) -> str | None:
     path = layout.run_json(run)
     return str(read_fields(path, ("model_sha256",))["model_sha256"]) if path.is_file() else None
 
@@ -196,38 +200,37 @@ def _training(layout: Layout, run: Run) -> Link:
     path = layout.run_json(run)
     if not path.is_file():
         return _absent("training", path)
-    told = read_fields(path, ("model_sha256", "recipe", "inputs", "versions", "seconds"))
+    content = read_fields(path, ("model_sha256", "recipe", "inputs", "versions", "seconds"))
     file = layout.model(run)
-    model = _hashed("model", file, told["model_sha256"], "", [])
+    model = _hashed("model", file, content["model_sha256"], "", [])
     if file.is_file():
-        model.links.append(_named(file, run))
-    commit = told.get("commit")
-    hardware = told.get("hardware", {})
-    on = ", ".join(str(hardware[key]) for key in ("gpu", "processor", "cores", "system") if hardware.get(key))
+        model.links.append(_card_in_model(file, run))
+    recipe, hardware = content["recipe"], content.get("hardware", {})
+    machine = ", ".join(str(hardware[key]) for key in ("gpu", "processor", "cores", "system") if hardware.get(key))
     links = [
         model,
-        Link("recipe", ", ".join(f"{key}={value}" for key, value in told["recipe"].items())),
+        Link("recipe", ", ".join(f"{key}={value}" for key, value in recipe.items())),
         Link("seed", str(run.seed)),
-        Link("commit", str(commit or "none: not a git checkout")),
-        Link("code", f"digest {told.get('code', {}).get('train', 'unknown')}"),
-        *(_input(layout, run, told["recipe"], name, digest) for name, digest in sorted(told["inputs"].items())),
-        Link("versions", ", ".join(f"{name} {version}" for name, version in told["versions"].items())),
-        Link("hardware", on or "unknown"),
-        Link("time", f"{told['seconds'] / 3600:.3g} h, {told.get('processes', 1)} processes"),
+        Link("commit", str(content.get("commit") or "none: not a git checkout")),
+        Link("code", f"digest {content.get('code', {}).get('train', 'unknown')}"),
+        *(_input(layout, run, recipe, name, digest) for name, digest in sorted(content["inputs"].items())),
+        Link("versions", ", ".join(f"{name} {version}" for name, version in content["versions"].items())),
+        Link("hardware", machine or "unknown"),
+        Link("time", f"{content['seconds'] / 3600:.3g} h, {content.get('processes', 1)} processes"),
     ]
     return Link("training", str(path), links=links)
 
 
-def _named(model: Path, run: Run) -> Link:
+def _card_in_model(model: Path, run: Run) -> Link:
     try:
-        named = read_card(model).get("run")
+        identity = read_card(model).get("run")
     except DataError as error:
         return Link("card in the file", str(error), "differs")
-    return Link("card in the file", str(named), "ok" if named == run.identity() else "differs")
+    return Link("card in the file", str(identity), "ok" if identity == run.identity() else "differs")
 
 
 def _input(layout: Layout, run: Run, recipe: Mapping[str, Any], name: str, digest: str) -> Link:
-    """Images, points and the archive that these come from, or the weights that a training began with."""
+    """One input of a training: images, points with the archive that they come from, or initial weights."""
     kind, _, supervision = name.partition("_")
     if kind in ("targets", "labels"):
         path = card(layout.target(supervision, run.dataset))
@@ -238,7 +241,7 @@ def _input(layout: Layout, run: Run, recipe: Mapping[str, Any], name: str, diges
         if recipe.get("initial") != "imagenet":
             return Link("initial weights", f"{recipe.get('initial')}: SHA-256 {digest}")
         first = run.imagenet_baseline
-        state = _as_said(digest, _model(layout, first))
+        state = _state(digest, _model_sha256(layout, first))
         return Link("initial weights", f"{first.folder}: SHA-256 {digest}", state, [_training(layout, first)])
     return _carded(f"images {name}", card(layout.manifest(name)), "ids_sha256", digest, [])
 
@@ -252,7 +255,7 @@ def _index(layout: Layout, name: str) -> Link:
     archive = (
         _carded(f"archive {name}", layout.archive_card(name), "sha256", source, [])
         if source
-        else Link(f"archive {name}", "unknown: the index was made from a file without a card")
+        else Link(f"archive {name}", "unknown: the index was made from a file without card")
     )
     if layout.archive_card(name).is_file():
         archive.links.append(Link("url", str(read_json(layout.archive_card(name)).get("url"))))
@@ -264,17 +267,16 @@ def _index(layout: Layout, name: str) -> Link:
 
 def _statistic(study: Study, table: str, row: Mapping[Hashable, Any]) -> Link:
     if row["value"] == "":
-        raise ConfigError(f"{table}: {row['interface']} has no such number, its cell is empty. Name another one.")
+        raise ConfigError(f"{table}: {row['interface']} has no such number, its cell is empty. Select another one.")
     layout = study.layout
-    of = {"browsing": ["imagenet_ab"], "tagging": ["coco_ab"]}.get(str(row.get("interface", "")))
-    names = of or (["imagenet_ab"] if table == "byproduct_statistics" else ["coco_ab"])
+    of_interface = {"browsing": ["imagenet_ab"], "tagging": ["coco_ab"]}.get(str(row.get("interface", "")))
+    names = of_interface or (["imagenet_ab"] if table == "byproduct_statistics" else ["coco_ab"])
     links = [_index(layout, name) for name in names]
     if "coco_ab" in names:
         path = card(layout.manifest("coco_train"))
-        there = path.is_file()
         links.append(
             Link("images coco_train", f"{path}: SHA-256 of their ids {read_json(path)['ids_sha256']}")
-            if there
+            if path.is_file()
             else _absent("images coco_train", path)
         )
     name = " ".join(str(row[key]) for key in ("interface", "statistic") if key in row)
@@ -285,35 +287,36 @@ def _statistic(study: Study, table: str, row: Mapping[Hashable, Any]) -> Link:
 
 
 def _absent(what: str, path: Path) -> Link:
-    return Link(what, f"{path}: luab pull {path}", "not here")
+    return Link(what, f"{path}: luab pull {path}", "missing")
 
 
-def _as_said(found: object, said: object) -> State:
-    return "" if said is None else ("ok" if found == said else "differs")
+def _state(value: object, recorded: object) -> State:
+    return "" if recorded is None else ("ok" if value == recorded else "differs")
 
 
-def _hashed(what: str, path: Path, sha256: str, told: str, links: list[Link]) -> Link:
-    text = f"{path}: SHA-256 {sha256}" + (f", {told}" if told else "")
+def _hashed(what: str, path: Path, sha256: str, more: str, links: list[Link]) -> Link:
+    """A file, compared with its recorded SHA-256."""
+    text = f"{path}: SHA-256 {sha256}" + (f", {more}" if more else "")
     if not path.is_file():
-        return Link(what, f"{text}; luab pull {path}", "not here", links)
+        return Link(what, f"{text}; luab pull {path}", "missing", links)
     now = file_sha256(path)
-    return Link(what, text if now == sha256 else f"{text}; the file has {now}", _as_said(now, sha256), links)
+    return Link(what, text if now == sha256 else f"{text}; the file has {now}", _state(now, sha256), links)
 
 
 def _carded(what: str, path: Path, key: str, digest: str, links: list[Link]) -> Link:
-    """What a card says of data, beside the digest that was trained on or indexed."""
+    """Data whose card is at `path`; its digest there is compared with the one that was trained on or indexed."""
     if not path.is_file():
-        return Link(what, f"SHA-256 {digest}; {path}: luab pull {path}", "not here", links)
+        return Link(what, f"SHA-256 {digest}; {path}: luab pull {path}", "missing", links)
     now = read_json(path).get(key)
     text = f"{path}: SHA-256 {digest}"
-    return Link(what, text if now == digest else f"{text}; the card has {now}", _as_said(now, digest), links)
+    return Link(what, text if now == digest else f"{text}; the card has {now}", _state(now, digest), links)
 
 
 # ---- printing ---------------------------------------------------------------------------------------------------
 
 
-def print_trace(link: Link) -> None:
-    """A tree on the terminal: the number on top, what it hangs on below."""
+def print_lineage(link: Link) -> None:
+    """Prints a tree: the number at the top, what it depends on below."""
     Console().print(_tree(link))
 
 

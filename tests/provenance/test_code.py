@@ -1,4 +1,4 @@
-"""Digests of code follow what the code does; run.json tells versions and machine, and no paths."""
+"""Code digests change with the code and only with it; run.json records versions and machine, but no paths."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ def copied(repository: Path, tmp_path: Path) -> Path:
 
 
 def digest(package: Path, module: str) -> str:
-    """The digest that a process gives which imports luab from that copy."""
+    """The digest from a process that imports luab from that copy."""
     command = f"from luab.provenance.code import code_digest; print(code_digest({module!r}))"
     done = subprocess.run(
         [sys.executable, "-c", command], cwd=package.parent, capture_output=True, text=True, check=True, env={}
@@ -27,7 +27,7 @@ def digest(package: Path, module: str) -> str:
     return done.stdout.strip()
 
 
-def test_comments_docstrings_and_layout_change_nothing(copied: Path) -> None:
+def test_comments_docstrings_and_layout_do_not_change_the_digest(copied: Path) -> None:
     before = digest(copied, "luab.benchmarks.collect")
     file = copied / "benchmarks" / "collect.py"
     lines = file.read_text().split('"""', 2)
@@ -35,7 +35,7 @@ def test_comments_docstrings_and_layout_change_nothing(copied: Path) -> None:
     assert digest(copied, "luab.benchmarks.collect") == before
 
 
-def test_code_changes_it_and_so_does_code_that_is_imported(copied: Path) -> None:
+def test_own_and_imported_code_change_the_digest(copied: Path) -> None:
     before = digest(copied, "luab.benchmarks.collect")
     (copied / "benchmarks" / "collect.py").write_text((copied / "benchmarks" / "collect.py").read_text() + "\n_A = 1\n")
     own = digest(copied, "luab.benchmarks.collect")
@@ -54,14 +54,14 @@ def test_a_docstring_alone_in_a_body_may_change(copied: Path) -> None:
     assert changed != code.code_digest("luab.errors")
 
 
-def test_code_elsewhere_changes_nothing(copied: Path) -> None:
+def test_other_code_does_not_change_the_digest(copied: Path) -> None:
     before = digest(copied, "luab.training.train")
     for name in ("benchmarks/collect.py", "render/tables.py", "demo/world.py", "cli.py"):
         (copied / name).write_text((copied / name).read_text() + "\n_A = 1\n")
     assert digest(copied, "luab.training.train") == before
 
 
-def test_a_method_with_a_decorator_or_async_counts_too(copied: Path) -> None:
+def test_async_functions_are_included(copied: Path) -> None:
     (copied / "new.py").write_text('async def wait() -> None:\n    """One."""\n')
     one = digest(copied, "luab.new")
     (copied / "new.py").write_text('async def wait() -> None:\n    """Two."""\n')
@@ -79,20 +79,20 @@ def test_relative_imports_are_followed(copied: Path) -> None:
     assert len({before, second, digest(copied, "luab.new")}) == 3
 
 
-def test_what_run_json_says() -> None:
-    told = code.provenance()
-    assert set(told) == {"code", "commit", "versions", "hardware"}
-    assert told["code"] == {
+def test_the_content_of_run_json() -> None:
+    content = code.provenance()
+    assert set(content) == {"code", "commit", "versions", "hardware"}
+    assert content["code"] == {
         "train": code.code_digest(*code.TRAINING),
         "predict": code.code_digest(*code.PREDICTION),
     }
-    assert set(told["versions"]) == {"python", *code.PACKAGES}
-    assert told["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert told["hardware"]["cores"] >= 1 and told["hardware"]["processor"]
-    assert str(Path(__file__).resolve().parents[2]) not in json.dumps(told)
+    assert set(content["versions"]) == {"python", *code.PACKAGES}
+    assert content["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert content["hardware"]["cores"] >= 1 and content["hardware"]["processor"]
+    assert str(Path(__file__).resolve().parents[2]) not in json.dumps(content)
 
 
-def test_the_commit_says_whether_files_differ(copied: Path) -> None:
+def test_the_commit_shows_whether_files_differ(copied: Path) -> None:
     command = "from luab.provenance.code import commit; print(commit())"
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(copied.parent)]
 
@@ -105,7 +105,7 @@ def test_the_commit_says_whether_files_differ(copied: Path) -> None:
         subprocess.run([*git, *words], check=True)
     clean = commit()
     assert len(clean) == 40
-    (copied / "files.py").write_text("")  # provenance itself does not need it
+    (copied / "files.py").write_text("")  # the module code does not import it
     assert commit() == clean + "+changes"
 
 

@@ -1,4 +1,4 @@
-"""The RO-Crate: what goes in, what comes out, and that a stranger's reader understands it."""
+"""The RO-Crate: its entities and references, read by the rocrate library too."""
 
 import json
 from pathlib import Path
@@ -66,7 +66,7 @@ def ids(value: Any) -> list[str]:
     return [one["@id"] for one in (value if isinstance(value, list) else [value])]
 
 
-def test_a_table_is_followed_back_to_archive_recipe_and_code(contents: Contents) -> None:
+def test_a_table_refers_to_archive_recipe_and_code(contents: Contents) -> None:
     crate = written(contents)
     table = crate["#render/table_t"]
     assert ids(table["result"]) == ["tables/t.csv"]
@@ -92,14 +92,14 @@ def test_a_table_is_followed_back_to_archive_recipe_and_code(contents: Contents)
 def test_files_have_size_and_digest(contents: Contents) -> None:
     crate = written(contents)
     model = crate[f"{FOLDER}/model.safetensors"]
-    assert (model["sha256"], model["contentSize"]) == (MODEL, "7")  # as its card says, not hashed again
+    assert (model["sha256"], model["contentSize"]) == (MODEL, "7")  # from its card, not hashed again
     predictions = crate[f"{FOLDER}/predictions/imagenet_val.parquet"]
-    assert predictions["sha256"] == PREDICTIONS and "contentSize" not in predictions  # not here
+    assert predictions["sha256"] == PREDICTIONS and "contentSize" not in predictions  # the file is missing
     assert crate["scores.csv"]["sha256"] == file_sha256(contents.folder / "scores.csv")
     assert crate["scores.csv"]["encodingFormat"] == "text/csv"
 
 
-def test_it_says_what_it_is_and_names_no_path_of_this_machine(contents: Contents, tmp_path: Path) -> None:
+def test_it_describes_the_study_and_contains_no_local_path(contents: Contents, tmp_path: Path) -> None:
     crate = written(contents)
     root = crate["./"]
     assert "demo world" in root["name"] and "no result on ImageNet" in root["description"]
@@ -109,7 +109,7 @@ def test_it_says_what_it_is_and_names_no_path_of_this_machine(contents: Contents
     assert str(tmp_path) not in (contents.folder / "ro-crate-metadata.json").read_text()
 
 
-def test_every_reference_is_answered_and_the_library_reads_it(contents: Contents) -> None:
+def test_every_reference_has_an_entity_and_rocrate_reads_it(contents: Contents) -> None:
     crate = written(contents)
     loose: set[str] = set()
 
@@ -142,7 +142,7 @@ def test_equal_results_give_equal_bytes(contents: Contents) -> None:
     assert output.read_bytes() == before
 
 
-def test_a_card_without_its_keys_is_refused(contents: Contents) -> None:
+def test_a_card_without_required_keys_raises(contents: Contents) -> None:
     write_json(contents.folder / FOLDER / "run.json", {"inputs": {}})
     with pytest.raises(DataError, match=r"run.json: expected a card with inputs, model_sha256"):
         written(contents)

@@ -1,4 +1,4 @@
-"""What DVC is told of results: numbers, curves, names."""
+"""Files that DVC reads: metrics, curves, names of models, results/dvc.yaml."""
 
 import json
 from pathlib import Path
@@ -20,11 +20,11 @@ def scores(*cells: tuple[Run, str, str, str, float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def test_metrics_are_means_over_seeds_of_numbers_that_all_have(tmp_path: Path) -> None:
+def test_metrics_are_means_over_seeds_of_numbers_that_every_seed_has(tmp_path: Path) -> None:
     of_run = [
         (RUNS[0], "imagenet_val", "top1", "", 0.5),
         (RUNS[1], "imagenet_val", "top1", "", 0.75),
-        (RUNS[0], "in9", "bg_gap", "", 0.25),  # of one seed alone: no mean
+        (RUNS[0], "in9", "bg_gap", "", 0.25),  # of one seed only: no mean
         (RUNS[0], "wsol_test", "point_in_box", "", 0.5),
         (RUNS[1], "wsol_test", "point_in_box", "", 1.0),
         (RUNS[0], "wsol_test", "point_in_box", "large", 0.1),  # a detail, not the number
@@ -36,7 +36,7 @@ def test_metrics_are_means_over_seeds_of_numbers_that_all_have(tmp_path: Path) -
     assert found == {"seeds": 2, "imagenet_val": 0.625, "wsol_test.point_in_box": 0.75}
 
 
-def test_metrics_of_a_run_without_scores_are_refused(tmp_path: Path) -> None:
+def test_metrics_of_a_run_without_scores_raise(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"click-1/seed0.*Collect the scores again"):
         write_metrics(scores(), {tmp_path / "m.json": RUNS})
 
@@ -57,7 +57,7 @@ def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "epoch,loss\n0,1\n"])
-def test_curves_without_a_log_are_refused(tmp_path: Path, text: str | None) -> None:
+def test_curves_without_a_log_raise(tmp_path: Path, text: str | None) -> None:
     log = tmp_path / "log.csv"
     if text is not None:
         log.write_text(text)
@@ -66,7 +66,7 @@ def test_curves_without_a_log_are_refused(tmp_path: Path, text: str | None) -> N
     assert not (tmp_path / "c.csv").exists()
 
 
-def test_names_are_those_that_dvc_allows() -> None:
+def test_names_are_valid_in_dvc() -> None:
     from dvc.repo.artifacts import name_is_compatible
 
     odd = Run("coco", "vit_tiny.Deit_IN1k", "click_shared", 0.1, 2)
@@ -74,7 +74,7 @@ def test_names_are_those_that_dvc_allows() -> None:
     assert name_is_compatible(artifact_name(odd)) and not name_is_compatible("vit.tiny")
 
 
-def test_the_file_is_one_that_dvc_reads(tmp_path: Path) -> None:
+def test_dvc_can_read_the_file(tmp_path: Path) -> None:
     from dvc.schema import COMPILED_MULTI_STAGE_SCHEMA
 
     models = {run: tmp_path / "runs" / run.folder / "model.safetensors" for run in RUNS}
@@ -90,7 +90,7 @@ def test_the_file_is_one_that_dvc_reads(tmp_path: Path) -> None:
     assert content["metrics"] == ["metrics/a.json"] and str(tmp_path) not in text and "stages" not in content
 
 
-def test_names_that_are_one_to_dvc_are_refused(tmp_path: Path) -> None:
+def test_equal_names_in_dvc_raise(tmp_path: Path) -> None:
     pair = [Run("imagenet", name, "none", 0.0, 0) for name in ("a_b", "a.b")]
     with pytest.raises(DataError, match=r"a\.b, a_b"):
         write_dvc_file(

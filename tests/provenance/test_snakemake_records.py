@@ -1,4 +1,4 @@
-"""Snakemake's records: kept, merged, given back, and damaged ones told."""
+"""Snakemake's records: export, merge, import, and damaged files."""
 
 import errno
 import json
@@ -23,7 +23,7 @@ def put(metadata, output, **content):
     path.write_text(json.dumps({"rule": "train", "incomplete": False} | content))
 
 
-def test_records_are_kept_sorted_and_come_back_equal(folders):
+def test_records_are_exported_sorted_and_imported_unchanged(folders):
     provenance, metadata = folders
     put(metadata, "results/b.json", input=["x"], params=["1"])
     put(metadata, LONG, rule="score")
@@ -38,13 +38,13 @@ def test_records_are_kept_sorted_and_come_back_equal(folders):
     assert {p.relative_to(other): json.loads(p.read_text()) for p in other.rglob("*") if p.is_file()} == before
 
 
-def test_names_are_cut_as_snakemake_cuts_them(folders):
+def test_long_names_are_split_like_snakemake_splits_them(folders):
     _, metadata = folders
     path = _path_of(LONG, metadata).relative_to(metadata)
     assert len(path.parts) == 2 and path.parts[0].startswith("@") and len(path.parts[0]) == 255
 
 
-def test_a_newer_record_replaces_the_older_and_the_rest_stays(folders):
+def test_a_newer_record_replaces_the_older_and_others_stay(folders):
     provenance, metadata = folders
     put(metadata, "results/a.json", params=["old"])
     put(metadata, "results/b.json")
@@ -52,7 +52,7 @@ def test_a_newer_record_replaces_the_older_and_the_rest_stays(folders):
     for path in list(metadata.iterdir()):
         path.unlink()
     put(metadata, "results/a.json", params=["new"])
-    put(metadata, "results/c.json", incomplete=True)  # interrupted: not kept
+    put(metadata, "results/c.json", incomplete=True)  # interrupted: not exported
     assert export_records(provenance, metadata) == 2
     assert {r["output"]: r.get("params") for r in read_records(provenance)} == {
         "results/a.json": ["new"],
@@ -60,7 +60,7 @@ def test_a_newer_record_replaces_the_older_and_the_rest_stays(folders):
     }
 
 
-def test_snakemake_s_own_records_win(folders):
+def test_snakemake_s_own_records_are_not_replaced(folders):
     provenance, metadata = folders
     put(metadata, "results/a.json", params=["old"])
     export_records(provenance, metadata)
@@ -73,7 +73,7 @@ def test_snakemake_s_own_records_win(folders):
 @pytest.mark.parametrize(
     "line", ["<<<<<<< HEAD", "[]", '{"rule": "x"}', '{"output": "../x", "rule": "y"}', '{"output": "/x", "rule": "y"}']
 )
-def test_a_damaged_line_is_told_and_nothing_leaves_the_folder(folders, line):
+def test_a_damaged_line_raises_and_nothing_is_written(folders, line):
     provenance, metadata = folders
     provenance.parent.mkdir()
     provenance.write_text('{"output": "results/a.json", "rule": "train"}\n' + line + "\n")
@@ -82,8 +82,8 @@ def test_a_damaged_line_is_told_and_nothing_leaves_the_folder(folders, line):
     assert not metadata.exists()
 
 
-def test_an_import_that_breaks_off_leaves_nothing(folders, monkeypatch):
-    """Else the next Snakemake would take the first few for all that is known, and train what the others tell of."""
+def test_an_interrupted_import_writes_nothing(folders, monkeypatch):
+    """Otherwise the next Snakemake would take a part of the records for all, and train models again."""
     provenance, metadata = folders
     lines = [json.dumps({"output": f"results/{name}", "rule": "r"}) for name in "abc"]
     provenance.parent.mkdir()

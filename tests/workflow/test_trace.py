@@ -1,4 +1,4 @@
-"""Every number of every table is followed back, and a file that is not what was scored is found."""
+"""`luab trace`: the lineage of every number of every table, and files that have changed since."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from luab.errors import ConfigError, DataError
-from luab.provenance.lineage import _NAMES, Link, find_cell, trace
+from luab.provenance.lineage import _NAMES, Link, find_cell, lineage
 from luab.render.products import PRODUCTS
 from luab.study.config import Study, load_study
 
@@ -29,7 +29,7 @@ def study(tiny: Checkout, monkeypatch: pytest.MonkeyPatch) -> Study:
 
 @contextlib.contextmanager
 def away(path: Path) -> Iterator[None]:
-    """The file is not there, or may be overwritten; it comes back as it was."""
+    """Removes a file, which may then be overwritten, and restores it at the end."""
     kept = path.with_name(path.name + ".kept")
     shutil.copy2(path, kept)
     path.unlink()
@@ -46,26 +46,26 @@ def every(link: Link) -> Iterator[Link]:
 
 
 @pytest.mark.parametrize("name", [product.name for product in PRODUCTS if product.kind == "table"])
-def test_every_number_is_what_its_files_say(study: Study, name: str) -> None:
+def test_every_number_matches_its_files(study: Study, name: str) -> None:
     path = study.layout.table(name, "csv")
     numbers = pd.read_csv(path, keep_default_na=False)
     names = [column for column in _NAMES if column in numbers]
     traced = 0
     for _, row in numbers.iterrows():
         cell = [f"{column}={row[column]}" for column in names]
-        if row.get("value") == "":  # of an interface that has no such number
+        if row.get("value") == "":  # an interface without this number
             with pytest.raises(ConfigError, match="its cell is empty"):
-                trace(study, path, cell)
+                lineage(study, path, cell)
             continue
-        found = trace(study, path, cell)
+        found = lineage(study, path, cell)
         states = {link.state for link in every(found)}
         assert states <= {"ok", ""} and "ok" in states, list(found.problems())
         traced += 1
     assert traced >= 5
 
 
-def test_a_number_hangs_on_all_that_made_it(study: Study) -> None:
-    found = trace(study, MAIN, CELL)
+def test_a_number_depends_on_everything_that_made_it(study: Study) -> None:
+    found = lineage(study, MAIN, CELL)
     said = {link.what: link.found for link in every(found)}
     assert {
         "protocol", "seed 0", "seed 1", "score", "images", "predictions imagenet_a", "training", "model", "recipe",
@@ -87,16 +87,16 @@ def test_a_number_hangs_on_all_that_made_it(study: Study) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
-def test_what_is_not_here_is_said_and_is_no_error(study: Study, file: Path, what: str) -> None:
+def test_missing_files_are_shown_but_are_not_problems(study: Study, file: Path, what: str) -> None:
     with away(file):
-        found = trace(study, MAIN, CELL)
+        found = lineage(study, MAIN, CELL)
     assert not list(found.problems())
-    absent = [link for link in every(found) if link.state == "not here"]
+    absent = [link for link in every(found) if link.state == "missing"]
     assert absent and {link.what for link in absent} == {what} and f"luab pull {file}" in absent[0].found
 
 
-def test_weights_that_a_training_began_with_are_followed_too(study: Study) -> None:
-    found = trace(study, Path("results/tables/coco_main.csv"), ["click", "coco_val", "map"])
+def test_initial_weights_have_a_lineage_too(study: Study) -> None:
+    found = lineage(study, Path("results/tables/coco_main.csv"), ["click", "coco_val", "map"])
     begun = [link for link in every(found) if link.what == "initial weights"]
     assert [link.state for link in begun] == ["ok", "ok"] and "imagenet/test_resnet/none-0/seed0" in begun[0].found
     assert "images imagenet_train" in {link.what for link in every(begun[0])}
@@ -104,7 +104,7 @@ def test_weights_that_a_training_began_with_are_followed_too(study: Study) -> No
 
 def test_changed_files_are_found(study: Study) -> None:
     def problems() -> set[str]:
-        return {link.what for link in trace(study, MAIN, CELL).problems()}
+        return {link.what for link in lineage(study, MAIN, CELL).problems()}
 
     table = MAIN.read_text()
     row = next(line for line in table.splitlines() if "click,1.0,imagenet_a" in line)
@@ -138,21 +138,21 @@ def test_changed_files_are_found(study: Study) -> None:
     assert problems() == set()
 
 
-def test_the_command_prints_a_tree_or_json_and_fails_where_something_differs(tiny: Checkout) -> None:
+def test_the_command_prints_a_tree_or_json_and_fails_if_a_file_differs(tiny: Checkout) -> None:
     options = [
         str(MAIN),
         *(word for cell in CELL for word in ("--cell", cell)),
         *(w for c in CONFIGS for w in ("-c", c)),
     ]
-    told = tiny.python("-m", "luab", "trace", *options, COLUMNS="200")
-    assert told.returncode == 0 and "├── seed 0" in told.stdout and "targets click ok" in told.stdout, told.stderr
+    text = tiny.python("-m", "luab", "trace", *options, COLUMNS="200")
+    assert text.returncode == 0 and "├── seed 0" in text.stdout and "targets click ok" in text.stdout, text.stderr
     found = json.loads(tiny.python("-m", "luab", "trace", *options, "--json").stdout)
     assert found["state"] == "ok" and [link["what"] for link in found["links"]] == ["protocol", "seed 0", "seed 1"]
     predictions = tiny.folder / RUN / "predictions" / "imagenet_a.parquet"
     with away(predictions):
         predictions.write_bytes(b"others")
-        told = tiny.python("-m", "luab", "trace", *options, COLUMNS="200")
-    assert told.returncode == 1 and "predictions imagenet_a differs" in told.stdout
+        text = tiny.python("-m", "luab", "trace", *options, COLUMNS="200")
+    assert text.returncode == 1 and "predictions imagenet_a differs" in text.stdout
 
 
 NUMBERS = pd.DataFrame(
@@ -169,12 +169,12 @@ NUMBERS = pd.DataFrame(
     ("cell", "row"),
     [(["resnet50,click"], 0), (["backbone=vit"], 2), (["resnet50", "lambda=0"], 1), (["vit", "1"], 2)],
 )
-def test_a_number_is_named_by_values_or_columns(cell: list[str], row: int) -> None:
+def test_a_number_is_selected_by_values_or_columns(cell: list[str], row: int) -> None:
     assert find_cell(NUMBERS, cell, MAIN) == NUMBERS.iloc[row].to_dict()
 
 
 @pytest.mark.parametrize(
-    ("cell", "told"),
+    ("cell", "text"),
     [
         (["resnet5"], "Did you mean resnet50"),
         (["backbon=vit"], "Did you mean backbone"),
@@ -183,12 +183,12 @@ def test_a_number_is_named_by_values_or_columns(cell: list[str], row: int) -> No
         ([], "found 3"),
     ],
 )
-def test_a_name_that_fits_none_or_several_is_refused(cell: list[str], told: str) -> None:
+def test_terms_that_match_none_or_several_raise(cell: list[str], text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         find_cell(NUMBERS, cell, MAIN)
-    assert told in str(caught.value)
+    assert text in str(caught.value)
 
 
-def test_another_file_is_no_table(study: Study) -> None:
+def test_an_unknown_table_raises(study: Study) -> None:
     with pytest.raises(ConfigError, match="Did you mean imagenet_main"):
-        trace(study, Path("results/tables/imagenet_man.csv"), CELL)
+        lineage(study, Path("results/tables/imagenet_man.csv"), CELL)
