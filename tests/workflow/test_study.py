@@ -196,7 +196,7 @@ def test_a_reduced_study_draws_from_the_stored_scores(tiny: Checkout, tmp_path: 
     shutil.copy(tiny.folder / "results" / "scores.csv", tmp_path / "my results")
     without_images = tmp_path / "without.yaml"
     without_images.write_text("paths: {imagenet: null}\n")
-    options = [*CONFIGS, str(overlay), str(without_images)]
+    options = ["config/config.yaml", *CONFIGS, str(overlay), str(without_images)]
     program = (
         "import sys\n"
         "from luab.commands.stages import render_one_figure, render_one_table\n"
