@@ -1,5 +1,6 @@
 """Links, anchors and lists of the documentation match what is in the repository."""
 
+import pkgutil
 import re
 import tomllib
 from pathlib import Path
@@ -80,6 +81,12 @@ def test_the_api_page_has_every_public_name() -> None:
     for name in luab.__all__:
         module = luab._HOMES[name]
         assert f"::: {module}.{name}\n    options: {{heading: luab.{name}, toc_label: {name}}}" in page, name
+
+
+@pytest.mark.parametrize("page", [page for page in DOCS if "\n::: " in text_of(page)])
+def test_documented_names_exist(page: str) -> None:
+    for name in re.findall(r"^::: ([\w.]+)", text_of(page), re.MULTILINE):
+        pkgutil.resolve_name(name)
 
 
 def test_the_diagram_has_every_package() -> None:
