@@ -11,7 +11,7 @@ import pytest
 
 from .pages import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]
 
 _LOADED = re.compile(r'<(?:script|img|iframe|link)[^>]*\s(?:src|href)="?((?:https?:)?//[^">\s]+)')
 
