@@ -1,18 +1,19 @@
-"""Clicks and mouse traces from the index of ImageNet-AB, as flat arrays."""
+"""Clicks, mouse traces and hovers from the index of ImageNet-AB, as flat arrays."""
 
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from luab.byproducts.nested import Bools, Floats, Integers, entries, inner_entries, points
 
 
 class Clicks(NamedTuple):
-    """One point per image that has one.
+    """The click of each image that has one.
 
-    rows: [n] number of the image's row in the table, ascending. xy: [n, 2] fractions of the image, x right,
-    y down; may lie outside [0, 1]. selected_without_click: metadata elements that gave no point.
+    rows: [n] rows of the images in the table, ascending. xy: [n, 2] fractions of the image, x right, y down; may lie
+    outside [0, 1]. selected_without_click: number of selected annotations that have no click.
     """
 
     rows: Integers
@@ -21,10 +22,10 @@ class Clicks(NamedTuple):
 
 
 def click_points(table: pa.Table) -> Clicks:
-    """The official loader's click: the first selecting click of each selected annotation, then the mean.
+    """Returns the click of each image as the official loader computes it.
 
-    The mean is over the metadata elements of an image. One whose state is False has no say, even if it
-    was clicked before.
+    It is the mean, over the selected annotations of an image, of the first selecting click of each. Annotations that
+    were not selected in the end are ignored, even if they were clicked before.
     DEVIATES: a selected annotation without a click is left out and counted, where the official loader would stop.
 
     Args:
@@ -32,19 +33,19 @@ def click_points(table: pa.Table) -> Clicks:
 
     Source: naver-ai/NeglectedFreeLunch, imagenet_dataloader.ipynb.
     """
-    chosen, owner = final_states(table)
+    selected, owner = final_states(table)
     xy, starts, lengths = points(table["click_xy"])
-    counted = chosen & (lengths > 0)
-    rows, means = mean_by_row(owner[counted], xy[starts[counted]], table.num_rows)
-    return Clicks(rows, means, int((chosen & (lengths == 0)).sum()))
+    used = selected & (lengths > 0)
+    rows, means = mean_by_row(owner[used], xy[starts[used]], table.num_rows)
+    return Clicks(rows, means, int((selected & (lengths == 0)).sum()))
 
 
 class Samples(NamedTuple):
-    """Every sample of every mouse trace, in order.
+    """The samples of all mouse traces, in order.
 
-    rows: [n] row of the image. annotations: [n] number of the metadata element, counted over the whole
-    table. selected: [n] that annotation's final state. xy: [n, 2] fractions, may lie outside [0, 1].
-    times_ms: [n] epoch ms; may repeat, and may run backwards.
+    rows: [n] row of the image. annotations: [n] number of the annotation, counted over the whole table. selected: [n]
+    final state of that annotation. xy: [n, 2] fractions, may lie outside [0, 1]. times_ms: [n] epoch ms; may repeat,
+    and may decrease.
     """
 
     rows: Integers
@@ -55,37 +56,66 @@ class Samples(NamedTuple):
 
 
 def samples_of_traces(table: pa.Table) -> Samples:
-    """The mouse traces as flat arrays.
+    """Returns the mouse traces as flat arrays.
 
     Args:
         table: The index with at least the columns selected, trace_xy and trace_time_ms.
     """
-    chosen, owner = final_states(table)
+    selected, owner = final_states(table)
     times, annotations = inner_entries(table["trace_time_ms"])
     xy, _, _ = points(table["trace_xy"])
-    return Samples(owner[annotations], annotations, chosen[annotations], xy, times.to_numpy())
+    return Samples(owner[annotations], annotations, selected[annotations], xy, times.to_numpy())
+
+
+class Hovers(NamedTuple):
+    """The n hover actions of all annotations, in order.
+
+    enters: [n] whether the action is an enter; the others are leaves. closed: [n - 1] whether the action is an enter
+    that the next action closes: a leave in the same annotation. times_ms: [n] epoch ms.
+    """
+
+    enters: Bools
+    closed: Bools
+    times_ms: Integers
+
+
+def hovers(table: pa.Table | pa.RecordBatch) -> Hovers:
+    """Returns the hover actions as flat arrays.
+
+    Args:
+        table: The index with at least the columns hover_action and hover_time_ms.
+    """
+    actions, owner = inner_entries(table["hover_action"])
+    times, _ = inner_entries(table["hover_time_ms"])
+    enters = pc.equal(actions, "enter").to_numpy(zero_copy_only=False).astype(bool)
+    return Hovers(enters, enters[:-1] & ~enters[1:] & (owner[:-1] == owner[1:]), times.to_numpy())
 
 
 def mean_by_row(rows: Integers, xy: Floats, of: int, weights: Floats | None = None) -> tuple[Integers, Floats]:
-    """Means of the points [n, 2] that share a row, weighted or not; rows of no weight are left out.
+    """Returns the mean, weighted or not, of the points of each row; rows with weight 0 are left out.
 
     Args:
-        rows: [n] the row of each point, in 0..of-1.
+        rows: [n] row of each point, 0 to of - 1.
         xy: [n, 2] points in any frame.
-        of: Number of rows in all.
-        weights: [n] at least 0; None weighs all alike.
+        of: Total number of rows.
+        weights: [n] at least 0; None for equal weights.
 
     Returns:
         The rows [m] that have a mean, ascending, and their means [m, 2].
     """
     total = np.bincount(rows, weights, minlength=of).astype(np.float64)
-    kept = np.flatnonzero(total)
+    present = np.flatnonzero(total)
     share = np.ones(len(rows)) if weights is None else weights
-    sums = [np.bincount(rows, xy[:, axis] * share, minlength=of)[kept] for axis in (0, 1)]
-    return kept, np.stack(sums, axis=1) / total[kept, None]
+    sums = [np.bincount(rows, xy[:, axis] * share, minlength=of)[present] for axis in (0, 1)]
+    return present, np.stack(sums, axis=1) / total[present, None]
 
 
-def final_states(table: pa.Table) -> tuple[Bools, Integers]:
+def final_states(table: pa.Table | pa.RecordBatch) -> tuple[Bools, Integers]:
     """Returns whether each annotation was selected when the page was submitted, and its row in the table."""
     selected, owner = entries(table["selected"])
     return selected.to_numpy(zero_copy_only=False).astype(bool), owner
+
+
+def recorded_times_ms(table: pa.Table | pa.RecordBatch) -> Integers:
+    """Returns the recorded time (estimateTime) of each annotation; 0 if missing."""
+    return entries(table["estimate_time_ms"])[0].fill_null(0).to_numpy()

@@ -1,13 +1,13 @@
-"""The 80 classes of COCO, and the panes in which the annotation tool of COCO-AB offers their icons.
+"""The 80 classes of COCO, and the panes of the annotation tool of COCO-AB that contain their icons.
 
-A class is named by its index: the rank, 0 to 79, of its official category id among all ids in use.
+The index of a class is the rank, 0 to 79, of its official category id among all ids in use.
 """
 
 from typing import NamedTuple
 
 
 class CocoClass(NamedTuple):
-    """One class: official category id (1 to 90 with gaps), official name, number of the tool's pane."""
+    """One class: official category id (1 to 90 with gaps), official name, number of its pane in the tool."""
 
     category_id: int
     name: str
@@ -27,7 +27,7 @@ PANES = (
     "Electronics",
     "IndoorObjects",
 )
-"""Names of the tool's panes by number. Source: naver-ai/coco-annotation-tool:icon-categories.json."""
+"""Names of the panes by number. Source: naver-ai/coco-annotation-tool:icon-categories.json."""
 
 _BY_PANE: dict[int, tuple[tuple[int, str], ...]] = {
     0: ((1, "person"), (27, "backpack"), (28, "umbrella"), (31, "handbag"), (32, "tie"), (33, "suitcase")),

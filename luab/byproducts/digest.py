@@ -1,4 +1,4 @@
-"""A digest of what an Arrow table says, whatever file, chunking or library version it came through."""
+"""A digest of the content of an Arrow table, independent of file, chunking and library version."""
 
 import hashlib
 
@@ -8,23 +8,23 @@ import pyarrow.compute as pc
 
 
 class ContentDigest:
-    """SHA-256 of a table's content, fed batch by batch.
+    """SHA-256 of the content of a table, updated batch by batch.
 
-    Two tables of equal columns, types and rows have the same digest, however they are cut into batches
-    and whichever version of Parquet wrote them; a changed value, row order or column changes it.
+    Tables with equal columns, types and rows have the same digest, however they are cut into batches and whichever
+    version of Parquet wrote them. A change of a value, of the row order or of a column changes it.
     """
 
     def __init__(self) -> None:
         self._parts: dict[str, hashlib._Hash] = {}
 
     def update(self, batch: pa.RecordBatch | pa.Table) -> None:
-        """Adds the rows of a batch, or of all chunks of a table."""
+        """Adds the rows of a batch or a table."""
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             for chunk in _chunks(column):
                 self._add(name, chunk)
 
     def hexdigest(self) -> str:
-        """64 hexadecimal digits."""
+        """Returns 64 hexadecimal digits."""
         whole = hashlib.sha256()
         for path in sorted(self._parts):
             whole.update(f"{path} {self._parts[path].hexdigest()}\n".encode())
@@ -61,7 +61,7 @@ def _chunks(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
 
 
 def _text(strings: pa.Array) -> memoryview:
-    """All strings, without nulls, one after another in UTF-8: as they lie in the array's buffer."""
+    """All strings of an array without nulls, concatenated as UTF-8: a view of its buffer."""
     _, offsets, data = strings.buffers()
     if not len(strings) or data is None:
         return memoryview(b"")

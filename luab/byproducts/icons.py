@@ -1,4 +1,4 @@
-"""What an annotator of COCO-AB said of an image: a point for each class whose icon was put on it."""
+"""Icons on the images of COCO-AB: where annotators added, moved and left them. A class has at most one icon."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -8,18 +8,17 @@ import pyarrow as pa
 TAG_COLUMNS = ["image_id", "width", "height", "action_type", "action_class", "action_from_xy", "action_to_xy"]
 """Columns of the index that `added` and `left` read."""
 
-
 _BATCH_RECORDS = 4096
 
 
 def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """The rows of a table one after the other; few are Python objects at a time."""
+    """Yields the rows of a table; only some rows at a time are Python objects."""
     for batch in table.to_batches(max_chunksize=_BATCH_RECORDS):
         yield from batch.to_pylist()
 
 
 def last_records(table: pa.Table) -> pa.Table:
-    """The rows that count: of each image the last, in the table's order.
+    """Returns the last record of each image, in the order of the table; only these records count.
 
     Source: naver-ai/NeglectedFreeLunch, coco_dataloader.ipynb.
     """
@@ -28,18 +27,17 @@ def last_records(table: pa.Table) -> pa.Table:
 
 
 def added(record: Mapping[str, Any]) -> dict[int, list[float]]:
-    """Class -> where its icon was added last; moves and removals have no say, so a removed icon keeps its point.
+    """Returns class -> the place where its icon was last added; ignores moves and removals, so removed icons count.
 
     Source: naver-ai/NeglectedFreeLunch, coco_dataloader.ipynb.
     """
-    actions = zip(record["action_type"], record["action_class"], record["action_to_xy"], strict=True)
-    return {label: to for kind, label, to in actions if kind == "add"}
+    return {label: to for kind, label, to in _actions(record) if kind == "add"}
 
 
 def left(record: Mapping[str, Any]) -> dict[int, list[float]]:
-    """Class -> where its icon was when the page was submitted; a class has one icon."""
+    """Returns class -> the place of its icon when the page was submitted."""
     icons: dict[int, list[float]] = {}
-    for kind, label, to in zip(record["action_type"], record["action_class"], record["action_to_xy"], strict=True):
+    for kind, label, to in _actions(record):
         if kind == "remove":
             icons.pop(label, None)
         else:
@@ -48,9 +46,10 @@ def left(record: Mapping[str, Any]) -> dict[int, list[float]]:
 
 
 class IconPath(NamedTuple):
-    """Where one icon was: its last add, then the places that it was dragged to; and whether it was removed in the end.
+    """The path of one icon.
 
-    places: x right, y down, fractions of the image; NaN where the release has no point.
+    places: its last add, then the places it was dragged to; x right, y down, fractions of the image; NaN where the
+    release has no point. removed: whether it was removed in the end.
     """
 
     places: list[list[float]]
@@ -58,12 +57,16 @@ class IconPath(NamedTuple):
 
 
 def icon_paths(record: Mapping[str, Any]) -> dict[int, IconPath]:
-    """Class -> the way of its icon since it was added last; what was done with an icon never added has no way."""
-    found: dict[int, IconPath] = {}
-    for kind, label, to in zip(record["action_type"], record["action_class"], record["action_to_xy"], strict=True):
+    """Returns class -> the path of its icon since it was last added; ignores icons that were never added."""
+    paths: dict[int, IconPath] = {}
+    for kind, label, to in _actions(record):
         if kind == "add":
-            found[label] = IconPath([to], removed=False)
-        elif label in found:
-            places = found[label].places
-            found[label] = IconPath(places, True) if kind == "remove" else IconPath([*places, to], False)
-    return found
+            paths[label] = IconPath([to], removed=False)
+        elif label in paths:
+            places = paths[label].places
+            paths[label] = IconPath(places, True) if kind == "remove" else IconPath([*places, to], False)
+    return paths
+
+
+def _actions(record: Mapping[str, Any]) -> Iterator[tuple[str, int, list[float]]]:
+    return zip(record["action_type"], record["action_class"], record["action_to_xy"], strict=True)

@@ -23,7 +23,7 @@ def make_index(study: Study, byproducts: str) -> str:
     """
     if byproducts not in ("imagenet_ab", "coco_ab"):
         raise ConfigError(f"index: expected imagenet_ab or coco_ab, found {byproducts!r}.")
-    from luab.byproducts import cards, coco_ab, imagenet_ab
+    from luab.byproducts import coco_ab, imagenet_ab
     from luab.fetch.listing import load_archives
     from luab.fetch.verify import archived
 
@@ -34,7 +34,7 @@ def make_index(study: Study, byproducts: str) -> str:
     known = listed.counts if listed and listed.sha256 == sha256 else None
     if byproducts == "imagenet_ab":
         return imagenet_ab.agreement(imagenet_ab.index(file, parquet, card(parquet), sha256, known=known))
-    return cards.agreement(coco_ab.index(file, parquet, card(parquet), sha256, known=known))
+    return coco_ab.agreement(coco_ab.index(file, parquet, card(parquet), sha256, known=known))
 
 
 def make_targets(study: Study, supervision: str, dataset: str) -> None:

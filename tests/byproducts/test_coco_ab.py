@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from luab.byproducts import coco_ab
-from luab.byproducts.cards import agreement
-from luab.byproducts.coco_ab import KNOWN_COUNTS, RELEASED_SHA256, SCHEMA, Tally, read_index
+from luab.byproducts.coco_ab import KNOWN_COUNTS, RELEASED_SHA256, SCHEMA, agreement, read_index
 from luab.byproducts.coco_classes import COCO_CLASSES, INDEX_OF_ID, INDEX_OF_NAME, PANES
+from luab.byproducts.reading.coco import Tally
 from luab.byproducts.reading.coco_record import BadRecord, parse_record
 from luab.errors import ConfigError, DataError
 
@@ -149,7 +149,7 @@ BAD: list[tuple[Any, str]] = [
     (record(hit_id="\ud800"), "Unicode"),
     (record(actionHistories={}), "actionHistories"),
     (record(mouseTracking=[1]), "mouseTracking"),
-    (record(mouseTracking=[{"x": 1, "y": 0}]), "lacks its timeAt"),
+    (record(mouseTracking=[{"x": 1, "y": 0}]), "has no timeAt"),
     (record(mouseTracking=[{"x": 1, "timeAt": 0}]), "y of mouseTracking, found None"),
     (record(mouseTracking=[{"x": True, "y": 0, "timeAt": 1}]), "x of mouseTracking"),
     (record(categoryHistories=[{"categoryIndex": 11, "timeAt": 1}]), "categoryIndex"),
@@ -158,7 +158,7 @@ BAD: list[tuple[Any, str]] = [
     (record(9, action("add", "blender", (0, 0))), "iconType, found 'blender'"),
     (record(9, action("add", to=("0", 0))), "x of pointTo"),
     (record(9, {**action("add"), "pointTo": [0, 1]}), "pointTo, found an array"),
-    (record(9, action("add", to=(0, 0), time=None)), "actionHistories lacks"),
+    (record(9, action("add", to=(0, 0), time=None)), "actionHistories has no"),
     (record(9, action("add", to=(0, 0), time=2**63)), "timeAt"),
 ]
 
@@ -210,7 +210,7 @@ def test_the_release_is_compared_with_its_known_counts(tmp_path: Path) -> None:
     assert agreement(met) == "82,765 records; all 2 known counts agree (records 82,765, classes 80)."
     other, _ = index(tmp_path, [record()], archive_sha256="0" * 64)
     assert (other["known"], other["agrees"]) == (None, None)
-    assert "nothing is known" in agreement(other)
+    assert "no known counts" in agreement(other)
 
 
 def test_another_archive_is_compared_with_what_is_told_of_it(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_the_digest_names_the_content_and_not_its_layout(tmp_path: Path) -> None
 
 
 def test_the_reader_refuses_other_files(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"COCO-AB; run `luab index`"):
+    with pytest.raises(DataError, match=r"COCO-AB is missing\. Run `luab index`"):
         read_index(tmp_path / "none.parquet")
     index(tmp_path, [record()])
     assert read_index(tmp_path / "index.parquet", ["image_id"]).column_names == ["image_id"]

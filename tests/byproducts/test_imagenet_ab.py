@@ -155,10 +155,10 @@ def test_absent_and_none_numbers_are_null_and_counted() -> None:
         (record(metadata(clicks=[("", 0.5, 1)])), "numbers <x> and <y>"),
         (record(metadata(clicks=[("nan", 0.5, 1)])), "finite"),
         (record(metadata(trace=[(0.5, 0.5, "1.5")])), "integer as <time>"),
-        (record(metadata(trace=[(0.5, 0.5, "None")])), "lacks its <time>"),
+        (record(metadata(trace=[(0.5, 0.5, "None")])), "has no <time>"),
         (record(metadata(hovers="<action>jump</action><time>1</time>")), "enter or leave"),
-        (record("<object><name>n01440764</name></object>"), "lacks its <bndbox>"),
-        (record("<object><bndbox><xmin>1</xmin></bndbox></object>"), "four numbers"),
+        (record("<object><name>n01440764</name></object>"), "has no <bndbox>"),
+        (record("<object><bndbox><xmin>1</xmin></bndbox></object>"), "all four numbers"),
         (b"<html/>", "expected <annotation>"),
         (b"", "empty"),
     ],
@@ -239,7 +239,7 @@ def test_known_counts_of_any_archive(tmp_path: Path) -> None:
     assert card["agrees"] is False
     assert "WARNING" in agreement(card) and "workers 1 instead of 3" in agreement(card)
     card, _ = index(archive, tmp_path)
-    assert "nothing is known" in agreement(card)
+    assert "no known counts" in agreement(card)
     with pytest.raises(ConfigError, match=r"found colours\.$"):
         index(archive, tmp_path, known={"colours": 3})
 
@@ -336,7 +336,7 @@ def test_the_reader_takes_columns_and_refuses_what_is_not_the_index(tmp_path: Pa
     assert piece.equals(read_index(path, ["selected", "wnid"]))
     with pytest.raises(KeyError):
         read_index(path, ["colour"])
-    with pytest.raises(DataError, match="run `luab index`"):
+    with pytest.raises(DataError, match="Run `luab index`"):
         read_index(tmp_path / "absent.parquet")
     pq.write_table(read_index(path).drop_columns(["wnid"]).append_column("more", pa.array([1])), path)
     with pytest.raises(DataError, match=r"\['wnid'\].*\['more'\]"):
@@ -357,7 +357,7 @@ def test_columns_whose_values_seldom_repeat_have_no_dictionary(tmp_path: Path) -
     group = pq.ParquetFile(tmp_path / "index.parquet").metadata.row_group(0)
     columns = [group.column(number) for number in range(group.num_columns)]
     encoded = {column.path_in_schema.split(".")[0]: column.has_dictionary_page for column in columns}
-    assert not any(encoded[name] for name in imagenet_ab._SELDOM_REPEATED)
+    assert not any(encoded[name] for name in imagenet_ab._RELEASE.no_dictionary)
     assert all(encoded[name] for name in ("wnid", "worker_id", "click_xy", "trace_xy", "hover_action"))
 
 

@@ -71,14 +71,14 @@ def test_empty_arrays_and_objects(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", ["byte 0", "a JSON array", "found the end"]),
+        ("", ["byte 0", "a JSON array", "found the end of the file"]),
         ('{"a": 1}', ["byte 0", "found '{'"]),
         ("[1, 2", ["byte 5", "after 2 records"]),
         ("[1, 2,", ["byte 6", "record 2"]),
-        ('[{"a": 1}, {"a": [1, 2', ["byte 11", "record 1 is not JSON, or cut off"]),
+        ('[{"a": 1}, {"a": [1, 2', ["byte 11", "record 1 is not valid JSON, or truncated"]),
         ('[{"a": 1}, {"a": nope}]', ["byte 11", "record 1"]),
         ("[1 2]", ["byte 3", "after 1 records"]),
-        ("[1] [2]", ["byte 4", "found more"]),
+        ("[1] [2]", ["byte 4", "found more text"]),
         ('[{"a": 1, "b": {"a": 1, "a": 2}}]', ["byte 1", "the key 'a' occurs twice"]),
         ("[NaN]", ["record 0", "NaN"]),
         ("[-Infinity]", ["-Infinity"]),
@@ -97,7 +97,7 @@ def test_what_is_not_json_is_named_with_its_place(tmp_path: Path, text: str | by
 @pytest.mark.parametrize("depth", [5_000, 300_000])
 def test_deep_nesting_is_refused(tmp_path: Path, depth: int) -> None:
     for opening in ("[", '{"a":'):
-        with pytest.raises(DataError, match=r"record 1.*nested too deep"):
+        with pytest.raises(DataError, match=r"record 1.*nested too deeply"):
             of_array(saved(tmp_path, "[0," + opening * depth))
 
 
@@ -107,7 +107,7 @@ def test_a_record_without_end_is_refused_before_it_fills_memory(
     monkeypatch.setattr(json_stream, "_CHUNK_BYTES", 100)
     monkeypatch.setattr(json_stream, "LARGEST_RECORD_CHARS", 1000)
     assert of_array(saved(tmp_path, '["' + "a" * 900 + '"]'))[0].value == "a" * 900
-    with pytest.raises(DataError, match="byte 1: record 0 is not JSON, or longer"):
+    with pytest.raises(DataError, match="byte 1: record 0 is not valid JSON, or longer"):
         of_array(saved(tmp_path, '["' + "a" * 100_000 + '"]'))
 
 
@@ -116,11 +116,11 @@ def test_a_record_without_end_is_refused_before_it_fills_memory(
     [
         ("[]", ["byte 0", "a JSON object"]),
         ('{"a": [1]', ["comma or the end of the object"]),
-        ('{"a": [1], "a": [2]}', ["unique", "'a'"]),
-        ('{"a": 5}', ["expected an array as 'a'"]),
-        ('{"b": [1]}', ["found none called a"]),
+        ('{"a": [1], "a": [2]}', ["unique strings", "'a'"]),
+        ('{"a": 5}', ["expected an array as the value of 'a'"]),
+        ('{"b": [1]}', ["expected the arrays a; a not found"]),
         ('{"a" [1]}', ["a colon"]),
-        ("{1: [1]}", ["texts"]),
+        ("{1: [1]}", ["unique strings"]),
         ('{"a": [1],}', ["a key"]),
         ('{"a": [1, {]}', ["record 1 of 'a'"]),
     ],
@@ -133,5 +133,5 @@ def test_what_is_no_object_of_arrays_is_refused(tmp_path: Path, text: str, words
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="it is not there"):
+    with pytest.raises(DataError, match="the JSON file is missing"):
         of_array(tmp_path / "none.json")

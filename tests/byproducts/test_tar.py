@@ -158,4 +158,4 @@ def test_blocks_before_the_damage_come_first(tmp_path: Path) -> None:
     (tmp_path / "ab.tar.gz").write_bytes(gzip.compress(plain[: len(plain) // 2]))
     found, end = walked(tmp_path / "ab.tar.gz")
     assert found == SOME[: len(found)] and len(found) > 20
-    assert f"damaged or cut off after {found[-1][0]}" in end
+    assert f"damaged or truncated after {found[-1][0]}" in end

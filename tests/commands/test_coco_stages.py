@@ -50,7 +50,7 @@ def card(path: Path) -> dict[str, Any]:
 
 def test_from_archives_to_points(study: Study) -> None:
     layout = study.layout
-    assert make_index(study, "coco_ab").startswith("11 records; nothing is known")  # 2 without, 1 twice
+    assert make_index(study, "coco_ab").startswith("11 records; no known counts")  # 2 without, 1 twice
     assert card(layout.index("coco_ab"))["source_sha256"] == file_sha256(layout.archive_folder() / "coco_ab_v1_0.json")
     for name, count in (("coco_train", 12), ("coco_val", 4)):
         make_manifest(study, name)

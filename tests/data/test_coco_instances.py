@@ -145,7 +145,7 @@ def test_other_categories_or_a_damaged_file(root: Path) -> None:
         with pytest.raises(DataError, match=r"80 categories.*\[(1|90)\]"):
             build(tree(root, whole([image(9)], [], categories), 9))
     text = json.dumps(whole([image(9)], [annotation(9, 1)]))
-    for broken, words in ((text[:400], "byte"), ('{"images": []}', "found none called annotations, categories")):
+    for broken, words in ((text[:400], "byte"), ('{"images": []}', "annotations, categories not found")):
         with pytest.raises(DataError, match=words):
             build(tree(root, broken, 9))
 

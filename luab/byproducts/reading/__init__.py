@@ -1,1 +1,1 @@
-"""The fast way from the released archives to columns."""
+"""Reads the released archives quickly: `imagenet.read_records` and `coco.read_records` are the only entry points."""

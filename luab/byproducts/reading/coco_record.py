@@ -1,6 +1,6 @@
-"""One COCO-AB record: decoded JSON in, a row out.
+"""Turns one record of COCO-AB, decoded from JSON, into a row.
 
-What a record looks like is shown in `luab.byproducts.coco_ab`, whose `SCHEMA` names each column's frame.
+`luab.byproducts.coco_ab` shows a record; `luab.byproducts.schema` explains the columns.
 """
 
 import math
@@ -11,10 +11,10 @@ from luab.byproducts.coco_classes import INDEX_OF_NAME, PANES
 
 Row = dict[str, Any]
 Notes = Counter[str]
-"""What a row does not show: counts of missing_values, unknown_keys and of points that are absent or null."""
+"""Counts that a row does not show: missing_values, unknown_keys, and absent or null points."""
 
 _INT32, _INT64 = 2**31 - 1, 2**63 - 1
-_LONGEST_TEXT = 200
+_MAX_CHARACTERS = 200
 _INTEGERS = {  # column: (key, largest value); none may be negative
     "width": ("originalImageWidth", _INT32),
     "height": ("originalImageHeight", _INT32),
@@ -31,17 +31,17 @@ _NOWHERE = [math.nan, math.nan]
 
 
 class BadRecord(Exception):
-    """One record is not what the release's records are."""
+    """The record does not have the format of the release; the text says why."""
 
 
 def parse_record(record: Any) -> tuple[Row, Notes]:
     """Turns a decoded record into a row.
 
-    image_id is needed, and the class, kind and time of every action; sizes, times, identifiers and lists of a record
-    may be absent or null. A point that an action lacks becomes NaN, whether its key is absent or null.
+    Required are image_id, and the type, class and time of every action. The sizes, times, identifiers and lists of a
+    record may be absent or null. A point of an action that is absent or null becomes NaN.
 
     Raises:
-        BadRecord: A value has another type or is out of its range; the text says which.
+        BadRecord: A value has the wrong type or is out of range.
     """
     if not isinstance(record, dict):
         raise BadRecord(f"expected an object, found {_shown(record)}")
@@ -50,7 +50,7 @@ def parse_record(record: Any) -> tuple[Row, Notes]:
     if image_id is None:
         raise BadRecord("image_id is missing")
     row: Row = {"image_id": image_id}
-    row |= {name: _integer(record.get(key), key, most) for name, (key, most) in _INTEGERS.items()}
+    row |= {name: _integer(record.get(key), key, largest) for name, (key, largest) in _INTEGERS.items()}
     row |= {name: _text(record.get(name), name) for name in _TEXTS}
     notes["missing_values"] = sum(record.get(key) is None for key in _KEYS)
     actions, panes, samples = (_objects(record.get(key), key) for key in _LISTS)
@@ -108,35 +108,35 @@ def _objects(value: Any, key: str) -> list[dict[str, Any]]:
     return value
 
 
-def _integer(value: Any, key: str, most: int) -> int | None:
+def _integer(value: Any, key: str, largest: int) -> int | None:
     if value is None:
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if type(value) is not int or not 0 <= value <= most:  # not isinstance: true is an int, too
-        raise BadRecord(f"expected a whole number from 0 to {most} as {key}, found {_shown(value)}")
+    if type(value) is not int or not 0 <= value <= largest:  # isinstance would accept true
+        raise BadRecord(f"expected a whole number from 0 to {largest} as {key}, found {_shown(value)}")
     return value
 
 
 def _time(entry: dict[str, Any], key: str) -> int:
-    given = entry.get("timeAt")
-    if type(given) is int and 0 <= given <= _INT64:  # nearly all, and there are dozens per record
-        return given
-    time_ms = _integer(given, f"timeAt of {key}", _INT64)
+    value = entry.get("timeAt")
+    if type(value) is int and 0 <= value <= _INT64:  # fast path: a record has dozens of times
+        return value
+    time_ms = _integer(value, f"timeAt of {key}", _INT64)
     if time_ms is None:
-        raise BadRecord(f"an entry of {key} lacks its timeAt")
+        raise BadRecord(f"an entry of {key} has no timeAt")
     return time_ms
 
 
 def _text(value: Any, key: str) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
-        raise BadRecord(f"expected a text of at most {_LONGEST_TEXT} characters as {key}, found {_shown(value)}")
+    if not isinstance(value, str) or len(value) > _MAX_CHARACTERS:
+        raise BadRecord(f"expected a string of at most {_MAX_CHARACTERS} characters as {key}, found {_shown(value)}")
     try:
         value.encode()
-    except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair
-        raise BadRecord(f"expected a text that is Unicode as {key}, found {_shown(value)}") from error
+    except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair
+        raise BadRecord(f"expected a string of valid Unicode as {key}, found {_shown(value)}") from error
     return value
 
 
@@ -158,7 +158,7 @@ def _coordinate(value: Any, key: str) -> float:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message, whatever its size."""
+    """The value for a message, shortened."""
     if isinstance(value, list | dict):
         return f"{'an array' if isinstance(value, list) else 'an object'} of {len(value)}"
     if isinstance(value, int) and abs(value) > _INT64:

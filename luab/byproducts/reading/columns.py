@@ -1,4 +1,4 @@
-"""Records to columns: blocks of XML files in, Arrow batches out, with the strict reader's values to the bit."""
+"""Turns blocks of XML records into Arrow batches, bit-identical to the values of the strict parser."""
 
 import re
 from collections.abc import Sequence
@@ -31,22 +31,22 @@ _TYPES: dict[str, pa.DataType] = dict.fromkeys(VALUES, _INT32) | {
 }
 _PLAIN = pyarrow.csv.ParseOptions(quote_char=False, double_quote=False)
 
-# Of an element's entries only the numbers stay, one entry per line and a comma at each end of a tag; an <action> is
-# made a number before. LETTERS stand in both tags of an entry, hoveredRecord, mouseTracking, selectedRecord, and
-# nowhere else in it.
+# Repeated elements are read as CSV: of their text only the numbers stay, with one entry per line and a comma for each
+# closing tag; an <action> is replaced by a number first. Each of these letters occurs in the opening and the closing
+# tag of an entry (hoveredRecord, mouseTracking, selectedRecord) and nowhere else in it.
 _LETTERS = {"hovers": b"R", "trace": b"T", "clicks": b"R"}
 _TO_LINES = bytes.maketrans(b"/RT", b",\n\n")
-_NO_NUMBER = bytes(set(range(256)) - set(b"0123456789.-/RT"))
+_NOT_NUMBER = bytes(set(range(256)) - set(b"0123456789.-/RT"))
 _LEAVES = {"action": pa.int8(), "time": _INT64, "x": pa.float64(), "y": pa.float64()}
-_ENDS = ["end_of_entry", "end_of_line"]  # fields that the last two commas make
+_ENDS = ["end_of_entry", "end_of_line"]  # empty fields at the end of a line, from its last two commas
 _ACTIONS = ["leave", "enter"]
 
 
 class ReadBlock(NamedTuple):
-    """What became of a block.
+    """The records of a block.
 
-    batch: its records, columns of `SCHEMA`. tally: what they hold. bad: name and fault of the broken record
-    at which the reading stopped, or None.
+    batch: columns of `SCHEMA`. tally: counts over the records. bad: name and fault of the bad record at which reading
+    stopped, or None.
     """
 
     batch: pa.RecordBatch
@@ -55,10 +55,10 @@ class ReadBlock(NamedTuple):
 
 
 class BlockReader:
-    """Reads blocks of records; knows the shapes it has met, which change its speed and nothing else.
+    """Reads blocks of records; it learns the shapes of records, which changes its speed but not its results.
 
     Args:
-        skip_bad: Whether broken records are counted and left out; otherwise the first one ends its block.
+        skip_bad: Whether to count and skip bad records; otherwise reading stops at the first one.
     """
 
     def __init__(self, skip_bad: bool) -> None:
@@ -66,7 +66,7 @@ class BlockReader:
         self._shapes = Shapes()
 
     def read(self, block: Block) -> ReadBlock:
-        """Turns one block into columns."""
+        """Turns a block into columns."""
         tally, rows, bad = Tally(), _Rows(), None
         end = 0
         for name, size in zip(block.names, block.sizes, strict=True):
@@ -83,7 +83,7 @@ class BlockReader:
                 tally.skip("bad_records")
         batch = rows.batch(self._shapes.orders)
         tally.add(batch)
-        self._shapes.settle()
+        self._shapes.sort()
         return ReadBlock(batch, tally, bad)
 
     def _read_record(self, image_id: str, wnid: str, record: bytes, rows: "_Rows") -> None:
@@ -97,7 +97,7 @@ class BlockReader:
 
 
 class _Rows:
-    """Records of a block in the two forms they come in, and the place of each."""
+    """Records of a block in two forms, texts of the fast reader and rows of the strict parser, and their positions."""
 
     def __init__(self) -> None:
         self._image_ids: list[str] = []
@@ -123,16 +123,16 @@ class _Rows:
     def batch(self, orders: dict[str, list[str]]) -> pa.RecordBatch:
         if not self._lines:
             return batch_of_rows(self._rows)
-        usual = self._batch_of_fields(orders)
+        fast = self._batch_of_fields(orders)
         if not self._rows:
-            return usual
-        both = pa.Table.from_batches([usual, batch_of_rows(self._rows)]).combine_chunks()
+            return fast
+        both = pa.Table.from_batches([fast, batch_of_rows(self._rows)]).combine_chunks()
         places = np.argsort(np.array(self._field_places + self._row_places))
         (batch,) = both.take(pa.array(places)).combine_chunks().to_batches()
         return batch
 
     def _batch_of_fields(self, orders: dict[str, list[str]]) -> pa.RecordBatch:
-        values = _values(self._lines)
+        values = _csv(b"\n".join(self._lines), VALUES, _TYPES)
         objects, *entries = zip(*self._lists, strict=True)
         boxes, box_counts = _boxes(objects)
         width, height = _size(values)
@@ -154,16 +154,15 @@ class _Rows:
 
 
 def batch_of_rows(rows: Sequence[Row]) -> pa.RecordBatch:
-    """The strict reader's rows as columns."""
+    """Returns rows of the strict parser as columns."""
     columns = {name: [row[name] for row in rows] for name in SCHEMA.names}
     return pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
 
 
 def _ids(name: str) -> tuple[str, str] | None:
-    """Image and class of a record's path, None for macOS junk."""
-    usual = _USUAL_NAME.fullmatch(name)
-    if usual:
-        return usual[2], usual[1]
+    """Image id and class from the path of a record; None for macOS junk."""
+    if match := _USUAL_NAME.fullmatch(name):
+        return match[2], match[1]
     path = PurePosixPath(name)
     if path.name.startswith("._") or path.name == ".DS_Store":
         return None
@@ -175,28 +174,19 @@ def _ids(name: str) -> tuple[str, str] | None:
 # ---- texts of many records at once
 
 
-_SIZES = ("original", "box")
-
-
-def _values(lines: list[bytes]) -> dict[str, pa.Array]:
-    """The texts that occur once per record, as columns by their group's name."""
-    return _csv(b"\n".join(lines), VALUES, _TYPES)
-
-
 def _csv(lines: bytes, names: Sequence[str], types: dict[str, pa.DataType]) -> dict[str, pa.Array]:
-    """The columns that have a type."""
-    # One block, read by this thread: the processes around share the cores out.
-    how = pyarrow.csv.ReadOptions(column_names=list(names), use_threads=False, block_size=len(lines) + 1)
-    read = pyarrow.csv.ConvertOptions(
+    """Parses CSV without a header, as one block in this thread; returns the columns that have a type."""
+    reading = pyarrow.csv.ReadOptions(column_names=list(names), use_threads=False, block_size=len(lines) + 1)
+    conversion = pyarrow.csv.ConvertOptions(
         column_types=types, include_columns=list(types), null_values=[""], strings_can_be_null=False
     )
-    table = pyarrow.csv.read_csv(pa.BufferReader(lines), how, _PLAIN, read).combine_chunks()
+    table = pyarrow.csv.read_csv(pa.BufferReader(lines), reading, _PLAIN, conversion).combine_chunks()
     return {name: table[name].chunk(0) for name in types}
 
 
 def _size(values: dict[str, pa.Array]) -> tuple[pa.Array, pa.Array]:
-    """Width and height: as the page read them, or where it could not, as the box's <size> has them."""
-    sources = [[values[f"{source}_{side}"].fill_null(0) for side in ("width", "height")] for source in _SIZES]
+    """Width and height as the page measured them, or else from the box's <size>; null if both are unknown."""
+    sources = [[values[f"{name}_{side}"].fill_null(0) for side in ("width", "height")] for name in ("original", "box")]
     known = [pc.and_(pc.not_equal(width, 0), pc.not_equal(height, 0)) for width, height in sources]
     width, height = (
         pc.if_else(known[0], by_page, pc.if_else(known[1], by_box, pa.scalar(None, _INT32)))
@@ -206,7 +196,7 @@ def _size(values: dict[str, pa.Array]) -> tuple[pa.Array, pa.Array]:
 
 
 def _boxes(objects: Sequence[bytes]) -> tuple[pa.Array, NDArray[np.int64]]:
-    """The boxes of all records, and how many each has."""
+    """The boxes of all records, and the number of boxes of each record."""
     counts = np.array([text.count(b"<bndbox>") for text in objects])
     corners = [corner for box in _BOX.findall(b"".join(objects)) for corner in box]
     flat = pa.array(corners, pa.string()).cast(_INT32) if corners else pa.array([], _INT32)
@@ -214,7 +204,7 @@ def _boxes(objects: Sequence[bytes]) -> tuple[pa.Array, NDArray[np.int64]]:
 
 
 def _list_columns(name: str, texts: Sequence[bytes], order: list[str]) -> dict[str, pa.Array]:
-    """The columns of one repeated element of metadata, a list for each record's single metadata."""
+    """The columns of one repeated element, a list for each record; each record has one annotation."""
     letter = _LETTERS[name]
     counts = np.array([text.count(letter) for text in texts]) // 2
     text = b"".join(texts)
@@ -236,13 +226,13 @@ def _list_columns(name: str, texts: Sequence[bytes], order: list[str]) -> dict[s
 
 
 def _leaves(text: bytes, order: list[str]) -> dict[str, pa.Array]:
-    """The leaves of all entries, each a column; those that are not in `order` are null throughout."""
+    """The leaves of all entries as columns; leaves that are not in `order` are null."""
     if not text:
         return {leaf: pa.array([], kind) for leaf, kind in _LEAVES.items()}
-    lines = text.translate(_TO_LINES, _NO_NUMBER)
-    found = _csv(lines, [*order, *_ENDS], {leaf: _LEAVES[leaf] for leaf in order})
-    entries = len(found[order[0]])
-    return {leaf: pa.nulls(entries, kind) for leaf, kind in _LEAVES.items()} | found
+    lines = text.translate(_TO_LINES, _NOT_NUMBER)
+    columns = _csv(lines, [*order, *_ENDS], {leaf: _LEAVES[leaf] for leaf in order})
+    entries = len(columns[order[0]])
+    return {leaf: pa.nulls(entries, kind) for leaf, kind in _LEAVES.items()} | columns
 
 
 def _pairs(xy: NDArray[Any]) -> pa.Array:

@@ -1,8 +1,8 @@
-"""The files of a tar.gz or of a folder, in order, in blocks of many: streamed, nothing unpacked.
+"""Streams the files of a tar.gz or a folder, in order and in blocks of many, without unpacking them.
 
-A million members at 40 us each is what `tarfile` costs, more than all the rest of the index. So headers are
-walked here, but only such as every tool writes for a plain file of a short name; from the first header on
-that is anything else (a link, a long name, a damaged one) the rest of the archive is `tarfile`'s.
+`tarfile` takes 40 us per member, so for a million members more than all other work of the index. This module therefore
+parses headers itself, but only those that every tool writes for a regular file with a short name. From the first
+other header on (a link, a long name, a damaged header), `tarfile` reads the rest of the archive.
 """
 
 import os
@@ -21,18 +21,18 @@ from luab.fetch.strict_tar import Stream, strict_members
 
 LARGEST_RECORD_BYTES = 64 << 20
 
-# Large enough that work per block does not count, small enough that dozens fit into memory.
+# Large enough that the work per block is negligible, small enough that dozens of blocks fit in memory.
 BLOCK_BYTES = 8 << 20
 _SECTOR = 512
 _PLAIN, _FOLDER, _EXTENDED = b"05x"
-# Keys of an extended header that change what the member after it is called or how long it is.
-_TELLING = re.compile(rb"(?:path|linkpath|size|hdrcharset|GNU\.sparse\..*)")
+# Keys of an extended header that change the name or the size of the member after it.
+_CHANGES_MEMBER = re.compile(rb"(?:path|linkpath|size|hdrcharset|GNU\.sparse\..*)")
 _NAME = slice(0, 100)
-# Offset and length of the numbers that tarfile reads besides size and checksum; the last two may be empty.
+# Offset and length of the numbers that tarfile reads in addition to size and checksum; the last two may be empty.
 _NUMBERS = ((100, 8), (108, 8), (116, 8), (136, 12), (329, 8), (337, 8))
 _SIZE, _CHECKSUM, _TYPE, _PREFIX = (124, 12), 148, 156, 345
 
-# isal's stub takes its class of errors for an error.
+# The type stub of isal declares the exception class as an instance.
 _DAMAGE: tuple[type[Exception], ...] = (
     *(EOFError, igzip.BadGzipFile, tarfile.TarError),
     isal_zlib.error,  # type: ignore[assignment]
@@ -45,9 +45,9 @@ _Flags = NDArray[np.bool_]
 class Block(NamedTuple):
     """Consecutive files.
 
-    names: path of each in the archive. sizes: bytes of each. data: their contents, one after another.
-    What is no plain file, or larger than `LARGEST_RECORD_BYTES`, is empty. consumed: how many bytes of
-    the archive (of the files, for a folder) were read for it.
+    names: path of each file in the archive. sizes: bytes of each file. data: contents of all files, concatenated;
+    empty for a member that is not a regular file or is larger than `LARGEST_RECORD_BYTES`. consumed: number of bytes
+    that were read for the block, of the archive or of the files in the folder.
     """
 
     names: list[str]
@@ -57,10 +57,10 @@ class Block(NamedTuple):
 
 
 def archive_blocks(archive: Path) -> Iterator[Block]:
-    """The files of a tar.gz; folders are passed over.
+    """Yields the files of a tar.gz and skips its folders.
 
     Raises:
-        DataError: It is truncated, damaged, or not a tar.gz at all; blocks before the damage come first.
+        DataError: The archive is truncated, damaged or not a tar.gz; blocks before the damage are yielded first.
     """
     last = ""
     seen = 0
@@ -71,32 +71,32 @@ def archive_blocks(archive: Path) -> Iterator[Block]:
                 now = raw.tell()
                 yield Block(names, sizes, data, now - seen)
                 seen = now
-            while stream.read(1 << 20):  # to the end, where the checksum of the whole is compared
+            while stream.read(1 << 20):  # up to the end, where the checksum of the whole stream is compared
                 pass
     except _DAMAGE as error:
         raise DataError(_damaged(archive, last, error)) from error
 
 
 def folder_blocks(folder: Path) -> Iterator[Block]:
-    """The files of a folder, in the order of their sorted paths."""
-    return (Block(names, sizes, data, len(data)) for names, sizes, data in _gathered(_files_below(folder)))
+    """Yields the files of a folder in the order of their sorted paths."""
+    return (Block(names, sizes, data, len(data)) for names, sizes, data in _grouped(_files_below(folder)))
 
 
 _Files = tuple[list[str], list[int], bytes]  # as in Block
 
 
-def _gathered(files: Iterable[tuple[str, bytes]]) -> Iterator[_Files]:
+def _grouped(files: Iterable[tuple[str, bytes]]) -> Iterator[_Files]:
     names: list[str] = []
     contents: list[bytes] = []
-    held = 0
+    size = 0
     try:
         for name, content in files:
             names.append(name)
             contents.append(content)
-            held += _SECTOR + len(content)
-            if held >= BLOCK_BYTES:
+            size += _SECTOR + len(content)
+            if size >= BLOCK_BYTES:
                 yield _joined(names, contents)
-                names, contents, held = [], [], 0
+                names, contents, size = [], [], 0
     except _DAMAGE:
         yield _joined(names, contents)
         raise
@@ -116,11 +116,11 @@ def _files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield path.relative_to(folder.parent).as_posix(), data
 
 
-# ---- a tar, header by header
+# ---- tar headers
 
 
 def _files(stream: Stream) -> Iterator[_Files]:
-    """Files of a tar: walked while headers are plain, then by tarfile, which also judges what is damaged."""
+    """Yields files by `_walk` while headers are plain, then by tarfile, which also detects damage."""
     data, more = b"", True
     while more:
         added = stream.read(BLOCK_BYTES)
@@ -137,11 +137,11 @@ def _files(stream: Stream) -> Iterator[_Files]:
         elif _is_odd(data, end):
             more = False
         data = data[end:]
-    yield from _gathered(_by_tarfile(_Rest(data, stream)))
+    yield from _grouped(_by_tarfile(_Rest(data, stream)))
 
 
 def _walk(data: bytes) -> tuple[list[int], int]:
-    """Where each header begins whose file is in `data` to its end, and where the first other one would."""
+    """Offsets of the headers whose file is complete in `data`, and the offset after the last of these files."""
     headers: list[int] = []
     at, length = 0, len(data)
     while at + _SECTOR <= length:
@@ -154,13 +154,13 @@ def _walk(data: bytes) -> tuple[list[int], int]:
             break
         headers.append(at)
         at = after
-    if headers and data[headers[-1] + _TYPE] == _EXTENDED:  # to be looked at together with what it extends
+    if headers and data[headers[-1] + _TYPE] == _EXTENDED:  # must be checked together with the member it extends
         at = headers.pop()
     return headers, at
 
 
 def _plain_headers(data: bytes, headers: list[int]) -> int:
-    """How many of the headers are plain, up to the first that is not."""
+    """Number of plain headers before the first one that is not plain."""
     if not headers:
         return 0
     view = np.frombuffer(data, np.uint8)
@@ -169,7 +169,7 @@ def _plain_headers(data: bytes, headers: list[int]) -> int:
     count = len(headers) if plain.all() else int(plain.argmin())
     extended = np.flatnonzero(table[:count, _TYPE] == _EXTENDED).tolist()
     for place in extended:
-        # What it extends must follow, as a plain file, and must not be changed by it.
+        # The extended member must follow, as a plain file, and the extended header must not change it.
         follows = place + 1 < count and table[place + 1, _TYPE] == _PLAIN
         if not follows or not _harmless(_content(data, headers[place])):
             return place
@@ -177,7 +177,7 @@ def _plain_headers(data: bytes, headers: list[int]) -> int:
 
 
 def _summed(table: _Bytes) -> _Flags:
-    """Whether the checksum is right: six octal digits, over the header with blanks in its place."""
+    """Whether the checksum, six octal digits, is the sum over the header with the checksum field set to blanks."""
     field = table[:, _CHECKSUM : _CHECKSUM + 8]
     total = table.sum(axis=1, dtype=np.int64) - field.sum(axis=1, dtype=np.int64) + 8 * ord(" ")
     claimed = (field[:, :6].astype(np.int64) - ord("0")) @ (8 ** np.arange(5, -1, -1))
@@ -185,7 +185,7 @@ def _summed(table: _Bytes) -> _Flags:
 
 
 def _named(table: _Bytes) -> _Flags:
-    """Whether the name is short, in ASCII and in one piece."""
+    """Whether the name is short, ASCII and not split into two fields."""
     name = table[:, _NAME]
     return (name[:, 0] != 0) & (name == 0).any(axis=1) & (name < 128).all(axis=1) & (table[:, _PREFIX] == 0)
 
@@ -197,12 +197,12 @@ def _typed(table: _Bytes) -> _Flags:
 
 
 def _numbered(table: _Bytes) -> _Flags:
-    """Whether size, mode, owner, time and device are octal numbers that fill their fields, or, but for size, none."""
+    """Whether size, mode, owner, time and device fill their fields with octal digits; all but size may be empty."""
     start, length = _SIZE
     right = _octal(table[:, start : start + length - 1]) & _blank(table[:, start + length - 1 : start + length])
     for start, length in _NUMBERS:
         field = table[:, start : start + length]
-        # Tools end a number by a NUL, a blank, or both.
+        # Tools end a number with a NUL, a blank, or both.
         last = _octal(field[:, -2:-1]) | _blank(field[:, -2:-1])
         right &= (_octal(field[:, :-2]) & last & _blank(field[:, -1:])) | (field[:, 0] == 0)
     return right
@@ -217,10 +217,10 @@ def _blank(field: _Bytes) -> _Flags:
 
 
 def _harmless(content: bytes) -> bool:
-    """Whether an extended header is whole and says nothing about the name, size or kind of the file after it."""
+    """Whether an extended header is complete and does not change the name, size or type of the file after it."""
     while content:
         length = re.match(rb"([1-9]\d{0,5}) ([^=]+)=", content)
-        if not length or _TELLING.fullmatch(length[2]):
+        if not length or _CHANGES_MEMBER.fullmatch(length[2]):
             return False
         size = int(length[1])
         if not len(length[0]) < size <= len(content) or content[size - 1 : size] != b"\n":
@@ -246,7 +246,7 @@ def _is_end(data: bytes, at: int) -> bool:
 
 
 def _is_odd(data: bytes, at: int) -> bool:
-    """Whether a whole header is there that the walk stopped at, other than for lack of its content."""
+    """Whether `_walk` stopped at a complete header for another reason than missing file content."""
     header = data[at : at + _SECTOR]
     if len(header) < _SECTOR:
         return False
@@ -257,7 +257,7 @@ def _is_odd(data: bytes, at: int) -> bool:
 
 
 class _Rest:
-    """A stream of which some was read already."""
+    """A stream whose first bytes, `ahead`, were read already."""
 
     def __init__(self, ahead: bytes, stream: Stream) -> None:
         self._ahead, self._stream = ahead, stream
@@ -285,6 +285,6 @@ def _member_content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _damaged(archive: Path, name: str, error: Exception) -> str:
     where = f"after {name}" if name else "at its start"
     return (
-        f"{archive}: expected a whole tar.gz, found it damaged or cut off {where} ({error}). "
+        f"{archive}: expected a complete tar.gz, but it is damaged or truncated {where} ({error}). "
         "Remove it and run `luab fetch` again."
     )

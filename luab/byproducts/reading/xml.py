@@ -1,6 +1,6 @@
-"""One ImageNet-AB record: XML bytes in, a row out.
+"""Parses one record of ImageNet-AB from XML to a row, strictly.
 
-What a record looks like is shown in `luab.byproducts.imagenet_ab`, whose `SCHEMA` names each column's frame.
+`luab.byproducts.imagenet_ab` shows a record; `luab.byproducts.schema` explains the columns.
 """
 
 import math
@@ -26,7 +26,7 @@ INTEGERS = {  # column: (tag, largest value)
 LISTS = ("click_xy", "click_time_ms", "trace_xy", "trace_time_ms", "hover_action", "hover_time_ms")
 PER_METADATA = (*TEXTS, *INTEGERS, "selected", "position_xy", *LISTS)
 
-# No entity is resolved, nothing is fetched, and libxml2's limits on depth and size stay on.
+# Entities are not resolved, nothing is downloaded, and the limits of libxml2 on depth and size stay on.
 _PARSER = etree.XMLParser(
     resolve_entities=False,
     no_network=True,
@@ -38,18 +38,18 @@ _PARSER = etree.XMLParser(
 
 
 class BadRecord(Exception):
-    """One record is not what the release's records are."""
+    """The record does not have the format of the release; the text says why."""
 
 
 def parse_record(data: bytes) -> Row:
-    """Reads one XML record; the row lacks image_id and wnid, which the file's path says.
+    """Parses one XML record; the row has no image_id and wnid, since these come from the path of the file.
 
-    An empty list is written in the release as one element with the text None: what counts is whether an
-    element has children. Numbers that describe the page or the image may be absent (null); a point needs
-    its coordinates, a trace sample and a hover action also their time.
+    The release writes an empty list as one element with the text None, so only elements with children are entries.
+    Numbers that describe the page or the image may be missing (null). A point must have its coordinates, a trace
+    sample and a hover action must also have their time.
 
     Raises:
-        BadRecord: Not such a record; the text says why.
+        BadRecord: The record is malformed.
     """
     root = parse_xml(data)
     boxes: list[list[int]] = []
@@ -62,7 +62,7 @@ def parse_record(data: bytes) -> Row:
             boxes.append(_box(child))
         elif child.tag == "size":
             sizes.append(_size({part.tag: part.text for part in child}, "width", "height"))
-    # The page read its size from the picture itself, so it goes before the box's <size>.
+    # The page measured the picture itself, so its size takes precedence over the box's <size>.
     width, height = _first_known([entry["original"] for entry in entries] + sizes)
     row: Row = {"annotators": len(entries), "has_box": bool(boxes), "boxes": boxes}
     row |= {"width": width, "height": height}
@@ -71,27 +71,27 @@ def parse_record(data: bytes) -> Row:
 
 
 def parse_xml(data: bytes) -> Any:
-    """The root element, <annotation>, of well-formed XML that declares no document type.
+    """Returns the root element of a record.
 
     Raises:
-        BadRecord: It is something else.
+        BadRecord: The data is not well-formed XML with the root <annotation>, or declares a document type.
     """
     if not data:
-        raise BadRecord("it is empty, no plain file, or larger than 64 MiB")
+        raise BadRecord("it is empty, not a regular file, or larger than 64 MiB")
     if b"<!DOCTYPE" in data:
         raise BadRecord(_DOCTYPE)
     try:
         root = etree.fromstring(data, _PARSER)
     except etree.XMLSyntaxError as error:
         raise BadRecord(f"not XML: {error}") from error
-    if root.getroottree().docinfo.doctype:  # in UTF-16 it escapes the look at the bytes
+    if root.getroottree().docinfo.doctype:  # the check of the bytes misses it in UTF-16
         raise BadRecord(_DOCTYPE)
     if root.tag != "annotation":
         raise BadRecord(f"expected <annotation>, found <{root.tag}>")
     return root
 
 
-_DOCTYPE = "it declares a document type, which the release never does and which can hide an XML bomb"
+_DOCTYPE = "it declares a document type; the release never does, and a document type can hide an XML bomb"
 
 
 def _metadata(element: Any) -> Row:
@@ -106,7 +106,7 @@ def _metadata(element: Any) -> Row:
         parts = lists.get(child.tag)
         if parts is None:
             texts[child.tag] = child.text
-        elif len(child):  # else the word None: an empty list
+        elif len(child):  # otherwise its text is None: an empty list
             parts.append({part.tag: part.text for part in child})
     clicks, trace, hovers = lists["selectedRecord"], lists["mouseTracking"], lists["hoveredRecord"]
     entry: Row = {name: _text(texts.get(name)) for name in TEXTS}
@@ -126,10 +126,10 @@ def _metadata(element: Any) -> Row:
 def _box(element: Any) -> list[int]:
     bounds = element.find("bndbox")
     if bounds is None:
-        raise BadRecord("an <object> lacks its <bndbox>")
+        raise BadRecord("an <object> has no <bndbox>")
     box = [_integer(bounds.findtext(tag), tag) for tag in ("xmin", "ymin", "xmax", "ymax")]
     if None in box:
-        raise BadRecord("a <bndbox> lacks one of its four numbers")
+        raise BadRecord("a <bndbox> does not have all four numbers")
     return box  # type: ignore[return-value]
 
 
@@ -138,7 +138,7 @@ def _size(texts: dict[str, str | None], width: str, height: str) -> _Size:
 
 
 def _first_known(sizes: list[_Size]) -> _Size:
-    # A picture that the page could not load has size 0.
+    # The size is 0 if the page could not load the picture.
     return next(((width, height) for width, height in sizes if width and height), (None, None))
 
 
@@ -147,7 +147,7 @@ def _text(text: str | None) -> str | None:
 
 
 def _selected(text: str | None) -> bool:
-    if text not in ("True", "False"):  # the text, for bool("False") is true
+    if text not in ("True", "False"):  # compare the text: bool("False") is true
         raise BadRecord(f"expected True or False as <selected>, found {text!r}")
     return text == "True"
 
@@ -167,7 +167,7 @@ def _integer(text: str | None, tag: str, most: int = INT32) -> int | None:
 def _time(parts: dict[str, str | None]) -> int:
     time_ms = _integer(parts.get("time"), "time", _INT64)
     if time_ms is None:
-        raise BadRecord("a mouseTracking or hoveredRecord lacks its <time>")
+        raise BadRecord("a mouseTracking or hoveredRecord has no <time>")
     return time_ms
 
 

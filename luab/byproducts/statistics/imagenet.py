@@ -1,4 +1,4 @@
-"""Numbers about the byproducts themselves, from the index of ImageNet-AB alone."""
+"""Statistics of the byproducts of ImageNet, from the index of ImageNet-AB alone."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -10,33 +10,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from luab.byproducts.clicks import click_points as click_points
-from luab.byproducts.clicks import final_states
-from luab.byproducts.nested import Bools, Floats, Integers, entries, inner_entries, points
-from luab.byproducts.statistics.averages import mean, quantile, ratio
+from luab.byproducts.clicks import click_points, final_states, hovers, recorded_times_ms
+from luab.byproducts.nested import Bools, Floats, Integers, entries, outside, points
+from luab.byproducts.statistics.averages import Statistic, largest, mean, quantile, quartiles, ratio, smallest, table_of
 
-# The longest recorded time is five hours, of a page left open: means are clipped here.
 CLIP_TIME_MS = 60_000
-
-_Statistic = tuple[str, float, str, int]  # name, value, unit, how many it is over
-_SHARE, _MS, _COUNT = "share", "ms", "count"
+"""Times are clipped here before averaging: the longest one is five hours, of a page that was left open."""
 
 
 def hover_times_ms(table: pa.Table) -> Integers:
-    """Durations of the closed hovers, an enter directly followed by a leave, in the table's order.
+    """Returns the durations of the closed hovers, an enter directly followed by a leave, in the table's order.
 
-    An enter without its leave has no duration; a negative one (the worker's clock was set back) is left out.
+    Negative durations (the worker's clock was set back) are left out.
 
     Args:
         table: The index with at least the columns hover_action and hover_time_ms.
     """
-    closed, times = _closed_hovers(table)
+    _, closed, times = hovers(table)
     durations = np.diff(times)[closed]
     return durations[durations >= 0]
 
 
 def selected_times_ms(table: pa.Table) -> Integers:
-    """The recorded times (estimateTime) of selected annotations, those above zero, in the table's order.
+    """Returns the recorded times (estimateTime) above zero of selected annotations, in the table's order.
 
     Args:
         table: The index with at least the columns selected and estimate_time_ms.
@@ -45,9 +41,9 @@ def selected_times_ms(table: pa.Table) -> Integers:
 
 
 def trace_times_ms(table: pa.Table) -> Integers:
-    """How long each trace of two samples or more lasts, from its first sample to its last, in the table's order.
+    """Returns the durations of the traces, from the first sample to the last, in the table's order.
 
-    A negative one (the worker's clock was set back) is left out.
+    Traces of fewer than two samples and negative durations (the worker's clock was set back) are left out.
 
     Args:
         table: The index with at least the column trace_time_ms.
@@ -60,70 +56,68 @@ def trace_times_ms(table: pa.Table) -> Integers:
     return durations[durations >= 0]
 
 
-# Columns that `byproduct_statistics` needs.
 COLUMNS = [
     *("annotators", "has_box", "boxes", "width", "height", "worker_id", "estimate_time_ms", "selected"),
     *("click_xy", "trace_xy", "trace_time_ms", "hover_action", "hover_time_ms"),
 ]
+"""Columns that `byproduct_statistics` needs."""
+
+WORKER_COLUMNS = ["worker_id", "estimate_time_ms", "selected"]
+"""Columns that `per_worker` needs."""
 
 
 def byproduct_statistics(index: pa.Table | Iterable[pa.Table], card: dict[str, Any] | None = None) -> pd.DataFrame:
-    """What the byproducts look like, as a tidy table.
+    """Computes statistics of the byproducts.
 
-    Clicks are those of `click_points`. A click is inside when the source pixel under it is inside any box
-    of the image, both ends included; images without a box or size have no say, and the image's centre is
-    judged on the same images.
+    Clicks are those of `click_points`. A click is in a box if the source pixel under it is in any box of the image,
+    with both ends included; this is computed over the images with a box and a size, for the click and for the centre.
     ASSUME: a click is inside a box when its pixel is, ends included; the paper does not define its test.
 
     Times are those of selected annotations with estimateTime > 0; `estimate_time_mean_clipped` is the mean
-    after clipping at `CLIP_TIME_MS`. Workers are counted over the same annotations; `worker_time_*` spreads over
-    the workers, each with the mean of their clipped times. A trace lasts from its first sample to its last.
+    after clipping at `CLIP_TIME_MS`. Workers are counted over the same annotations; `worker_time_*` is the spread, over
+    workers, of the mean of their clipped times. A trace lasts from its first sample to its last.
 
     Args:
-        index: The whole index, or its pieces in order (`read_index_pieces`), so that one after the other is in
-            memory; at least `COLUMNS`.
-        card: Its card; adds what the table cannot say: the skipped junk.
+        index: The index with at least `COLUMNS`, whole or in pieces (`read_index_pieces`); of pieces, only one at a
+            time is in memory.
+        card: The card of the index; adds the number of skipped junk files.
 
     Returns:
-        Columns statistic, value, unit (share and fraction in [0, 1]; count, ms) and n, the number of
-        records, annotations, points or workers that the value is over. A value over nothing is NaN.
+        Columns statistic, value, unit (share and fraction in [0, 1]; count, ms) and n, the number of records,
+        annotations, points or workers that the value summarises. A value over nothing is NaN.
     """
-    seen = _Seen()
+    totals = _Totals()
     for table in [index] if isinstance(index, pa.Table) else index:
-        seen.add(table)
+        totals.add(table)
     parts = [_coverage, _aim, _times, _hovers, _traces, _workers]
-    found = [statistic for part in parts for statistic in part(seen)]
+    statistics = [statistic for part in parts for statistic in part(totals)]
     if card is not None:
-        found.append(("junk_skipped", card["counts"]["junk_skipped"], _COUNT, card["rows"]))
-    frame = pd.DataFrame(found, columns=["statistic", "value", "unit", "n"])
-    return frame.astype({"value": "float64", "n": "int64"})
-
-
-WORKER_COLUMNS = ["worker_id", "estimate_time_ms", "selected"]
+        statistics.append(("junk_skipped", card["counts"]["junk_skipped"], "count", card["rows"]))
+    return table_of(statistics)
 
 
 def per_worker(index: pa.Table | Iterable[pa.Table]) -> tuple[Integers, Floats]:
-    """Images of each worker, and the mean of their times clipped at `CLIP_TIME_MS`, in ms; the order means nothing.
+    """Returns the number of images of each worker and the mean of their clipped times in ms, in any order.
 
-    Counted are selected annotations with estimateTime > 0 whose worker is known.
+    Only selected annotations with estimateTime > 0 and a known worker count.
 
     Args:
-        index: As `byproduct_statistics` takes it, with at least `WORKER_COLUMNS`.
+        index: As for `byproduct_statistics`, with at least `WORKER_COLUMNS`.
     """
-    seen = _Seen()
+    totals = _Totals()
     for table in [index] if isinstance(index, pa.Table) else index:
-        seen.add_workers(table)
-    return seen.per_worker()
+        totals.add_workers(table)
+    return totals.per_worker()
 
 
-class _Seen:
-    """What one pass over the index keeps: counts, and numbers of which the quantiles are wanted."""
+class _Totals:
+    """Counts over the pieces of an index, and the values whose quantiles are needed."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.images_of: Counter[str] = Counter()  # worker -> annotations
         self.time_of: Counter[str] = Counter()  # worker -> sum of the clipped times
-        self._numbers: defaultdict[str, list[NDArray[Any]]] = defaultdict(list)
+        self._values: defaultdict[str, list[NDArray[Any]]] = defaultdict(list)
 
     def add(self, table: pa.Table) -> None:
         self._add_coverage(table)
@@ -132,12 +126,12 @@ class _Seen:
         self._add_traces(table)
         self.add_workers(table)
 
-    def numbers(self, name: str) -> NDArray[Any]:
-        """All numbers kept under a name, in the index's order."""
-        return np.concatenate(self._numbers[name] or [np.zeros(0)])
+    def values(self, name: str) -> NDArray[Any]:
+        """Returns all values of one name, in the order of the index."""
+        return np.concatenate(self._values[name] or [np.zeros(0)])
 
-    def _keep(self, name: str, numbers: NDArray[Any]) -> None:
-        self._numbers[name].append(numbers)
+    def _keep(self, name: str, values: NDArray[Any]) -> None:
+        self._values[name].append(values)
 
     def _add_coverage(self, table: pa.Table) -> None:
         chosen, owner = final_states(table)
@@ -154,27 +148,27 @@ class _Seen:
         points_of_all, _, _ = points(table["click_xy"])
         self.counts["selected_without_click"] += without
         self.counts["clicks"] += len(points_of_all)
-        self.counts["clicks_outside"] += int(_outside(points_of_all).sum())
+        self.counts["clicks_outside"] += int(outside(points_of_all).sum())
         self._keep("to_centre", np.hypot(*(xy - 0.5).T))
         self._keep("click_inside", inside_a_box(table, rows, xy))
         self._keep("centre_inside", inside_a_box(table, rows, np.full_like(xy, 0.5)))
 
     def _add_hovers(self, table: pa.Table) -> None:
-        actions, _ = inner_entries(table["hover_action"])
-        self.counts["enters"] += int(pc.sum(pc.equal(actions, "enter")).as_py() or 0)
-        self.counts["closed"] += int(_closed_hovers(table)[0].sum())
+        enters, closed, _ = hovers(table)
+        self.counts["enters"] += int(enters.sum())
+        self.counts["closed"] += int(closed.sum())
         self._keep("hover_times", hover_times_ms(table))
 
     def _add_traces(self, table: pa.Table) -> None:
         xy, _, lengths = points(table["trace_xy"])
         self.counts["samples"] += len(xy)
-        self.counts["samples_outside"] += int(_outside(xy).sum())
+        self.counts["samples_outside"] += int(outside(xy).sum())
         self._keep("trace_lengths", lengths)
         self._keep("trace_times", trace_times_ms(table))
 
     def add_workers(self, table: pa.Table) -> None:
         selected, _ = entries(table["selected"])
-        times = entries(table["estimate_time_ms"])[0].fill_null(0)
+        times = pa.array(recorded_times_ms(table))
         workers = entries(table["worker_id"])[0]
         annotations = pa.table({"worker": workers, "ms": pc.min_element_wise(times, CLIP_TIME_MS)})
         annotations = annotations.filter(pc.and_(pc.and_(selected, pc.greater(times, 0)), workers.is_valid()))
@@ -184,91 +178,86 @@ class _Seen:
         self.time_of.update(dict(zip(names, each["ms_sum"].to_pylist(), strict=True)))
 
     def per_worker(self) -> tuple[Integers, Floats]:
-        """As the function of that name."""
+        """Result of the function `per_worker`."""
         images = np.array(list(self.images_of.values()), np.int64)
         times = np.array([self.time_of[worker] for worker in self.images_of], np.float64)
         return images, times / images
 
 
-def _coverage(seen: _Seen) -> list[_Statistic]:
-    count, records = seen.counts, seen.counts["records"]
+def _coverage(totals: _Totals) -> list[Statistic]:
+    count, records = totals.counts, totals.counts["records"]
     return [
-        ("records", records, _COUNT, records),
-        ("with_metadata", ratio(count["metadata"], records), _SHARE, records),
-        ("selected", ratio(count["selected"], records), _SHARE, records),
-        ("selected_with_time", ratio(count["selected_with_time"], records), _SHARE, records),
-        ("with_box", ratio(count["with_box"], records), _SHARE, records),
-        ("annotations_per_record_max", _most(seen.numbers("annotators")), _COUNT, records),
+        ("records", records, "count", records),
+        ("with_metadata", ratio(count["metadata"], records), "share", records),
+        ("selected", ratio(count["selected"], records), "share", records),
+        ("selected_with_time", ratio(count["selected_with_time"], records), "share", records),
+        ("with_box", ratio(count["with_box"], records), "share", records),
+        ("annotations_per_record_max", largest(totals.values("annotators")), "count", records),
     ]
 
 
-def _aim(seen: _Seen) -> list[_Statistic]:
-    distances, inside, centre_inside = map(seen.numbers, ("to_centre", "click_inside", "centre_inside"))
-    without, clicks = seen.counts["selected_without_click"], seen.counts["clicks"]
+def _aim(totals: _Totals) -> list[Statistic]:
+    distances, inside, centre_inside = map(totals.values, ("to_centre", "click_inside", "centre_inside"))
+    without, clicks = totals.counts["selected_without_click"], totals.counts["clicks"]
     return [
-        ("images_with_click", len(distances), _COUNT, seen.counts["records"]),
-        ("with_click", ratio(len(distances), seen.counts["records"]), _SHARE, seen.counts["records"]),
-        ("selected_without_click", without, _COUNT, len(distances) + without),
-        ("click_in_box", mean(inside), _SHARE, len(inside)),
-        ("centre_in_box", mean(centre_inside), _SHARE, len(centre_inside)),
+        ("images_with_click", len(distances), "count", totals.counts["records"]),
+        ("with_click", ratio(len(distances), totals.counts["records"]), "share", totals.counts["records"]),
+        ("selected_without_click", without, "count", len(distances) + without),
+        ("click_in_box", mean(inside), "share", len(inside)),
+        ("centre_in_box", mean(centre_inside), "share", len(centre_inside)),
         ("click_to_centre_mean", mean(distances), "fraction", len(distances)),
         ("click_to_centre_median", quantile(distances, 0.5), "fraction", len(distances)),
-        ("clicks_out_of_range", ratio(seen.counts["clicks_outside"], clicks), _SHARE, clicks),
+        ("clicks_out_of_range", ratio(totals.counts["clicks_outside"], clicks), "share", clicks),
     ]
 
 
-def _times(seen: _Seen) -> list[_Statistic]:
-    times = seen.numbers("times")
+def _times(totals: _Totals) -> list[Statistic]:
+    times = totals.values("times")
     n = len(times)
     return [
-        *_quartiles("estimate_time", times),
-        ("estimate_time_mean", mean(times), _MS, n),
-        ("estimate_time_mean_clipped", mean(np.minimum(times, CLIP_TIME_MS)), _MS, n),
-        ("estimate_time_max", _most(times), _MS, n),
+        *quartiles("estimate_time", times),
+        ("estimate_time_mean", mean(times), "ms", n),
+        ("estimate_time_mean_clipped", mean(np.minimum(times, CLIP_TIME_MS)), "ms", n),
+        ("estimate_time_max", largest(times), "ms", n),
     ]
 
 
-def _hovers(seen: _Seen) -> list[_Statistic]:
-    enters, closed = seen.counts["enters"], seen.counts["closed"]
+def _hovers(totals: _Totals) -> list[Statistic]:
+    enters, closed = totals.counts["enters"], totals.counts["closed"]
     return [
-        ("hover_closed", closed, _COUNT, enters),
-        ("hover_unclosed", enters - closed, _COUNT, enters),
-        *_quartiles("hover_time", seen.numbers("hover_times")),
+        ("hover_closed", closed, "count", enters),
+        ("hover_unclosed", enters - closed, "count", enters),
+        *quartiles("hover_time", totals.values("hover_times")),
     ]
 
 
-def _traces(seen: _Seen) -> list[_Statistic]:
-    lengths, samples = seen.numbers("trace_lengths"), seen.counts["samples"]
+def _traces(totals: _Totals) -> list[Statistic]:
+    lengths, samples = totals.values("trace_lengths"), totals.counts["samples"]
     return [
-        ("trace_points_mean", mean(lengths), _COUNT, len(lengths)),
-        ("trace_points_median", quantile(lengths, 0.5), _COUNT, len(lengths)),
-        ("trace_empty", mean(lengths == 0), _SHARE, len(lengths)),
-        ("trace_out_of_range", ratio(seen.counts["samples_outside"], samples), _SHARE, samples),
-        *_quartiles("trace_time", seen.numbers("trace_times")),
+        ("trace_points_mean", mean(lengths), "count", len(lengths)),
+        ("trace_points_median", quantile(lengths, 0.5), "count", len(lengths)),
+        ("trace_empty", mean(lengths == 0), "share", len(lengths)),
+        ("trace_out_of_range", ratio(totals.counts["samples_outside"], samples), "share", samples),
+        *quartiles("trace_time", totals.values("trace_times")),
     ]
 
 
-def _workers(seen: _Seen) -> list[_Statistic]:
-    images, means = seen.per_worker()
+def _workers(totals: _Totals) -> list[Statistic]:
+    images, means = totals.per_worker()
     n = len(images)
     return [
-        ("workers", n, _COUNT, int(images.sum())),
-        ("images_per_worker_min", _least(images), _COUNT, n),
-        ("images_per_worker_median", quantile(images, 0.5), _COUNT, n),
-        ("images_per_worker_max", _most(images), _COUNT, n),
-        ("worker_time_min", _least(means), _MS, n),
-        *_quartiles("worker_time", means),
-        ("worker_time_max", _most(means), _MS, n),
+        ("workers", n, "count", int(images.sum())),
+        ("images_per_worker_min", smallest(images), "count", n),
+        ("images_per_worker_median", quantile(images, 0.5), "count", n),
+        ("images_per_worker_max", largest(images), "count", n),
+        ("worker_time_min", smallest(means), "ms", n),
+        *quartiles("worker_time", means),
+        ("worker_time_max", largest(means), "ms", n),
     ]
-
-
-def _quartiles(name: str, times_ms: NDArray[Any]) -> list[_Statistic]:
-    parts = {"quartile_1": 0.25, "median": 0.5, "quartile_3": 0.75}
-    return [(f"{name}_{part}", quantile(times_ms, share), _MS, len(times_ms)) for part, share in parts.items()]
 
 
 def inside_a_box(table: pa.Table, rows: Integers, xy: Floats) -> Bools:
-    """Whether each point is inside any box of its image, for the images that have a box and a size.
+    """Returns whether each point is in any box of its image, for the images that have a box and a size.
 
     Args:
         table: The index with at least the columns boxes, width and height.
@@ -276,13 +265,13 @@ def inside_a_box(table: pa.Table, rows: Integers, xy: Floats) -> Bools:
         xy: [n, 2] fractions of the image.
 
     Returns:
-        [m] for the m of the n points whose image has a box and a size, in the order of rows.
+        [m] values for the points whose image has a box and a size, in the order of `rows`.
     """
     boxes, owner = entries(table["boxes"])
     corners = boxes.flatten().to_numpy().reshape(-1, 4)
     sides = [table[name].to_numpy().astype(np.float64) for name in ("width", "height")]
     size = np.stack(sides, axis=1)[rows]  # [n, 2], NaN where unknown
-    # The pixel under the point; 1.0 is the far edge, which belongs to the last pixel.
+    # The pixel under the point; the far edge (1.0) belongs to the last pixel.
     pixels = np.full((table.num_rows, 2), np.nan)
     pixels[rows] = np.where(xy == 1, size - 1, np.floor(xy * size))
     inside = (corners[:, :2] <= pixels[owner]) & (pixels[owner] <= corners[:, 2:])
@@ -291,30 +280,9 @@ def inside_a_box(table: pa.Table, rows: Integers, xy: Floats) -> Bools:
     return hits[rows][known] > 0
 
 
-def _closed_hovers(table: pa.Table) -> tuple[Bools, Integers]:
-    """Which of the n-1 neighbouring pairs of actions are one closed hover, and the n times."""
-    actions, owner = inner_entries(table["hover_action"])
-    times, _ = inner_entries(table["hover_time_ms"])
-    enters = pc.equal(actions, "enter").to_numpy(zero_copy_only=False).astype(bool)
-    closed = enters[:-1] & ~enters[1:] & (owner[:-1] == owner[1:])
-    return closed, times.to_numpy()
-
-
 def _timed(table: pa.Table) -> tuple[Integers, Integers]:
     """Times above zero of selected annotations, and their rows."""
     chosen, owner = final_states(table)
-    times = entries(table["estimate_time_ms"])[0].fill_null(0).to_numpy()
+    times = recorded_times_ms(table)
     timed = chosen & (times > 0)
     return times[timed], owner[timed]
-
-
-def _outside(xy: Floats) -> Bools:
-    return np.any((xy < 0) | (xy > 1), axis=1)
-
-
-def _least(values: NDArray[Any]) -> float:
-    return float(values.min()) if len(values) else np.nan
-
-
-def _most(values: NDArray[Any]) -> float:
-    return float(values.max()) if len(values) else np.nan

@@ -1,1 +1,1 @@
-"""Points that a model is trained on, one file for each supervision."""
+"""Points that models are trained on, one file for each supervision."""

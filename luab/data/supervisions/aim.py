@@ -1,4 +1,4 @@
-"""Where the tags of COCO-AB lie: in a box or on a mask of their class, and how far from the middle of the image."""
+"""How precisely the tags of COCO-AB are placed: in a box or on a mask of their class, and how far from the centre."""
 
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from luab.data.supervisions.point_files import Tag, TagPoints
 
 
 def aim_of_tags(index: Path, manifest: Path, instances: Path) -> dict[str, NDArray[Any]]:
-    """How well the points of `luab.data.supervisions.coco.click` hit the objects of their class.
+    """Checks the points of `luab.data.supervisions.coco.click` against the objects of their class.
 
-    Judged are tags of a class that the image has; the image's middle is judged on the same tags.
+    Only tags of a class that the image has are checked; the centre of the image is checked for the same tags.
     ASSUME: an icon on a crowd is right, so boxes and masks of crowds count like others.
 
     Args:
@@ -29,7 +29,7 @@ def aim_of_tags(index: Path, manifest: Path, instances: Path) -> dict[str, NDArr
         image. Each has one entry per tag.
 
     Raises:
-        DataError: A file is absent or damaged.
+        DataError: A file is missing or damaged.
     """
     points = click(Sources(index, manifest, seed=0)).points
     in_box = points_in_boxes(manifest, points)
@@ -45,14 +45,15 @@ def aim_of_tags(index: Path, manifest: Path, instances: Path) -> dict[str, NDArr
 
 
 def points_in_boxes(manifest: Path, points: TagPoints) -> dict[Tag, bool]:
-    """Whether each point lies in a box of its class in its image; for the classes that the image has.
+    """Returns whether each point is in a box of its class in its image, for the classes that the image has.
 
-    The pixel under the point decides, both ends of a box included; the far edge of the image belongs to the last one.
+    A point is in a box if the pixel under it is, with both ends of the box included; the far edge of the image belongs
+    to its last pixel.
 
     Raises:
-        DataError: The manifest is absent or damaged.
+        DataError: The manifest is missing or damaged.
     """
-    found: dict[Tag, bool] = {}
+    inside: dict[Tag, bool] = {}
     columns = ["image_id", "width", "height", "boxes", "box_labels"]
     for row in rows_of(read_manifest_table(manifest).select(columns)):
         for (x0, y0, x1, y1), label in zip(row["boxes"], row["box_labels"], strict=True):
@@ -61,9 +62,9 @@ def points_in_boxes(manifest: Path, points: TagPoints) -> dict[Tag, bool]:
                 x, y = points[tag]
                 column = min(int(x * row["width"]), row["width"] - 1)
                 line = min(int(y * row["height"]), row["height"] - 1)
-                found[tag] = found.get(tag, False) or (x0 <= column <= x1 and y0 <= line <= y1)
-    return found
+                inside[tag] = inside.get(tag, False) or (x0 <= column <= x1 and y0 <= line <= y1)
+    return inside
 
 
-def _array(answers: dict[Tag, bool]) -> NDArray[np.bool_]:
-    return np.fromiter(answers.values(), dtype=bool, count=len(answers))
+def _array(values: dict[Tag, bool]) -> NDArray[np.bool_]:
+    return np.fromiter(values.values(), dtype=bool, count=len(values))

@@ -1,0 +1,140 @@
+"""Reads the JSON array of COCO-AB as Arrow batches."""
+
+from collections import Counter
+from collections.abc import Generator, Iterator
+from itertools import islice, pairwise
+from pathlib import Path
+
+import pyarrow as pa
+
+from luab.byproducts.json_stream import Item, array_items
+from luab.byproducts.reading.coco_record import BadRecord, Notes, Row, parse_record
+from luab.byproducts.schema import COCO_SCHEMA
+from luab.errors import DataError
+
+# Rows are Python objects in batches of this length: the garbage collector visits every live object, so few are kept.
+_BATCH_RECORDS = 1024
+
+COUNTS = {
+    "records": "rows of the table",
+    "bad_records": "records skipped with on_bad='count'",
+    "duplicate_records": "records whose image has an earlier record",
+    "zero_original_size": "records whose image has width or height 0",
+    "zero_displayed_size": "records whose displayed image has width or height 0",
+    "without_actions": "records without actions",
+    "empty_trace": "records without trace samples",
+    "empty_panes": "records without changes of pane",
+    "adds": "add actions",
+    "moves": "move actions",
+    "removes": "remove actions",
+    "added_again": "adds of a class that the record added before",
+    "removed_icons": "classes of a record whose last action is a removal",
+    "points_absent": "points (pointFrom, pointTo) whose key is absent, where the action does not need them",
+    "points_null": "the same, with the value null",
+    "needed_points_missing": "absent or null points that the action needs (to: add, move; from: move, remove)",
+    "points_out_of_range": "points of actions with x or y outside [0, 1]",
+    "trace_out_of_range": "trace samples with x or y outside [0, 1]",
+    "trace_duplicate_times": "trace samples with the same time as the previous one",
+    "trace_backward_times": "trace samples with an earlier time than the previous one",
+    "missing_values": "absent or null sizes, times, identifiers and lists of a record",
+    "unknown_keys": "keys of records that COCO-AB does not have",
+}
+"""Meaning of each count; the counts of distinct images, workers and classes come on top."""
+
+
+class Tally:
+    """Counts over records (`COUNTS`)."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
+        self._images: set[int] = set()
+        self._workers: set[str] = set()
+        self._classes: set[int] = set()
+
+    def skip(self) -> None:
+        """Counts a bad record."""
+        self._counts["bad_records"] += 1
+
+    def add(self, row: Row, notes: Notes) -> None:
+        """Counts one row of the table; `notes` are counts that the row does not show."""
+        count = self._counts
+        count.update(notes)
+        count["records"] += 1
+        count["duplicate_records"] += row["image_id"] in self._images
+        count["zero_original_size"] += 0 in (row["width"], row["height"])
+        count["zero_displayed_size"] += 0 in (row["displayed_width"], row["displayed_height"])
+        count["empty_panes"] += not row["pane_index"]
+        self._images.add(row["image_id"])
+        if row["worker_id"] is not None:
+            self._workers.add(row["worker_id"])
+        self._add_actions(row)
+        self._add_trace(row)
+
+    def counts(self) -> dict[str, int]:
+        """Returns all counts by name."""
+        distinct = {"images": len(self._images), "workers": len(self._workers), "classes": len(self._classes)}
+        return dict(self._counts) | distinct
+
+    def _add_actions(self, row: Row) -> None:
+        count, kinds, classes = self._counts, row["action_type"], row["action_class"]
+        count["without_actions"] += not kinds
+        for kind in kinds:
+            count[f"{kind}s"] += 1
+        added = [number for kind, number in zip(kinds, classes, strict=True) if kind == "add"]
+        last = dict(zip(classes, kinds, strict=True))
+        count["added_again"] += len(added) - len(set(added))
+        count["removed_icons"] += sum(kind == "remove" for kind in last.values())
+        count["points_out_of_range"] += _outside(row["action_from_xy"]) + _outside(row["action_to_xy"])
+        self._classes.update(classes)
+
+    def _add_trace(self, row: Row) -> None:
+        count = self._counts
+        count["empty_trace"] += not row["trace_xy"]
+        count["trace_out_of_range"] += _outside(row["trace_xy"])
+        for before, time in pairwise(row["trace_time_ms"]):
+            count["trace_duplicate_times"] += time == before
+            count["trace_backward_times"] += time < before
+
+
+def read_records(archive: Path, tally: Tally, skip_bad: bool) -> Generator[pa.RecordBatch, None, None]:
+    """Yields the records in batches, with the columns of `luab.byproducts.schema.COCO_SCHEMA`.
+
+    Args:
+        archive: coco_ab_v1_0.json.
+        tally: Receives the counts over the records.
+        skip_bad: Whether to skip and count bad records; otherwise the first one raises. Invalid JSON always raises,
+            since the start of the next record is unknown.
+
+    Raises:
+        DataError: The file is missing, truncated, not JSON or has no records; a record is bad.
+    """
+    names = COCO_SCHEMA.names
+    with array_items(archive) as items:
+        rows = _rows(items, archive, skip_bad, tally)
+        while batch := list(islice(rows, _BATCH_RECORDS)):
+            columns = {name: [row[name] for row in batch] for name in names}
+            yield pa.RecordBatch.from_pydict(columns, schema=COCO_SCHEMA)
+    if tally.counts()["records"] == 0:
+        raise DataError(f"{archive}: expected records of COCO-AB, found none. Remove it and fetch it again.")
+
+
+def _rows(items: Iterator[Item], archive: Path, skip_bad: bool, tally: Tally) -> Iterator[Row]:
+    for item in items:
+        try:
+            row, notes = parse_record(item.value)
+        except BadRecord as error:
+            if skip_bad:
+                tally.skip()
+                continue
+            raise DataError(
+                f"{archive}: record {item.number} at byte {item.offset} does not have the format of COCO-AB: {error}. "
+                "Fetch the file again (its SHA-256 is in config/archives.yaml), or pass on_bad='count' to skip bad "
+                "records."
+            ) from error
+        tally.add(row, notes)
+        yield row
+
+
+def _outside(points: list[list[float]]) -> int:
+    # NaN, which means no point, is neither below 0 nor above 1.
+    return sum(x < 0 or x > 1 or y < 0 or y > 1 for x, y in points)
