@@ -51,7 +51,7 @@ def _from_scores(draw: Callable[..., Figure]) -> Callable[[Product, Inputs], Fig
 
 
 def _draw_click_density(product: Product, inputs: Inputs) -> Figure:
-    from luab.byproducts.statistics.imagenet import click_points
+    from luab.byproducts.clicks import click_points
 
     table = _read_index(required(inputs.index, product.name, "index"), ["selected", "click_xy"])
     return byproducts.click_density(click_points(table).xy, inputs.label)
@@ -133,7 +133,7 @@ def _draw_coco_samples(product: Product, inputs: Inputs) -> Figure:
 def _dragged(table: pa.Table, paths: dict[str, str]) -> list[bool]:
     """Whether each record's image is there and has two icons or more, one of which was moved."""
     from luab.byproducts.icons import icon_paths, rows_of
-    from luab.data.supervisions.coco import coco_image_id
+    from luab.data.supervisions.point_files import coco_image_id
 
     found = []
     for record in rows_of(table):
@@ -146,7 +146,7 @@ def _dragged(table: pa.Table, paths: dict[str, str]) -> list[bool]:
 def _tag_sample(record: dict[str, Any], root: Path, paths: dict[str, str]) -> coco.TagSample:
     from luab.byproducts.coco_classes import COCO_CLASSES
     from luab.byproducts.icons import icon_paths
-    from luab.data.supervisions.coco import coco_image_id
+    from luab.data.supervisions.point_files import coco_image_id
 
     icons = [(COCO_CLASSES[label].name, icon) for label, icon in icon_paths(record).items()]
     # The release lacks some points; an icon without any cannot be drawn.
@@ -163,7 +163,8 @@ def _tag_sample(record: dict[str, Any], root: Path, paths: dict[str, str]) -> co
 def _draw_interfaces(product: Product, inputs: Inputs) -> Figure:
     from luab.byproducts.coco_ab import read_index
     from luab.byproducts.icons import last_records
-    from luab.byproducts.statistics.imagenet import click_points, selected_times_ms
+    from luab.byproducts.clicks import click_points
+    from luab.byproducts.statistics.imagenet import selected_times_ms
     from luab.data.supervisions.coco import Sources, click
 
     numbers = summaries.interface_numbers(*read_statistics(product.name, inputs.statistics))
