@@ -161,9 +161,9 @@ def _tag_sample(record: dict[str, Any], root: Path, paths: dict[str, str]) -> co
 
 
 def _draw_interfaces(product: Product, inputs: Inputs) -> Figure:
+    from luab.byproducts.clicks import click_points
     from luab.byproducts.coco_ab import read_index
     from luab.byproducts.icons import last_records
-    from luab.byproducts.clicks import click_points
     from luab.byproducts.statistics.imagenet import selected_times_ms
     from luab.data.supervisions.coco import Sources, click
 
