@@ -5,7 +5,7 @@ import datetime
 from pathlib import Path
 
 from luab.errors import ConfigError
-from luab.planning.plan import CAPTIONS, DEVIATIONS, Plan
+from luab.planning.plan import CAPTIONS, Plan
 from luab.render.products import Inputs, Product, find_product, products_of
 from luab.study.config import Study
 from luab.study.paths import Run, card
@@ -154,20 +154,26 @@ def render_whole_report(study: Study) -> None:
     """Renders the whole study as one page."""
     from luab.data.manifests.labels import class_names, wnids
     from luab.render.headline import headline_sheets
+    from luab.render.report.deviations import tagged_choices
     from luab.render.report.report import Sources, render_report
+    from luab.render.tables import read_table
 
     layout, plan = study.layout, Plan.of(study)
+    tables = {}
+    for product in products_of(study, "table"):
+        table = read_table(product.name, layout.table(product.name, "csv"), product.inputs(study))
+        tables[product.name] = table.sheet(study.label)
     sources = Sources(
         label=study.label,
         headline=headline_sheets(study),
-        tables={name: layout.table(name, "md") for name in plan.tables},
+        tables=tables,
         figures={name: layout.figure(name, "png") for name in plan.figures},
         captions=CAPTIONS,
         runs={run: layout.run(run) for run in study.runs()},
         scores=layout.scores_csv(),
         browser=next((_inputs(study, product) for product in products_of(study, "section")), None),
         class_names=dict(zip(wnids(), class_names(), strict=True)),
-        deviations=DEVIATIONS,
+        deviations=tagged_choices(Path()),
     )
     render_report(sources, layout.report())
 
@@ -214,7 +220,7 @@ def describe_results(study: Study) -> None:
     for name in plan.figures:
         outputs = [layout.figure(name, suffix) for suffix in ("pdf", "png")]
         steps.append(Step(f"figure_{name}", [Path(path) for path in plan.figure_inputs(name)], outputs))
-    shown = [path for step in steps[1:] for path in step.outputs if path.suffix in (".md", ".png")]
+    shown = [path for step in steps[1:] for path in step.outputs if path.suffix in (".csv", ".png")]
     steps.append(Step("report", [*shown, scores], [report]))
     contents = Contents(
         folder=layout.results,

@@ -25,6 +25,7 @@ from luab.study.roots import FROM_IMAGENET, tree_of
 CAPTIONS = Path("workflow/report")
 """Captions of tables and figures, relative to the checkout."""
 DEVIATIONS = Path("docs/deviations.md")
+"""Generated from the tags that the report lists, so a changed tag renders the report again."""
 _REPORT_PAGE = Path("luab/render/report/page")
 _SLACK = 1.5
 _SHORTEST_MINUTES = 60
@@ -288,7 +289,7 @@ class Plan:
     def report_inputs(self) -> list[str]:
         """Inputs of the report, including captions and the templates of its page."""
         layout = self.study.layout
-        tables = [layout.table(name, suffix) for name in self.tables for suffix in ("csv", "md")]
+        tables = [layout.table(name, "csv") for name in self.tables]
         figures = [layout.figure(name, "png") for name in self.figures]
         captions = [CAPTIONS / f"table_{name}.rst" for name in self.tables]
         captions += [CAPTIONS / f"figure_{name}.rst" for name in self.figures]
@@ -297,7 +298,8 @@ class Plan:
         sections = [
             path for product in products_of(self.study, "section") for path in product.inputs(self.study).waits_for
         ]
-        files = [*tables, *figures, *captions, *runs, layout.scores_csv(), *sections, DEVIATIONS, *page]
+        texts = [self.study.paths.published, DEVIATIONS, *page]
+        files = [*tables, *figures, *captions, *runs, layout.scores_csv(), *sections, *texts]
         return [str(file) for file in files]
 
     def tracking_inputs(self) -> list[str]:

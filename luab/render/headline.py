@@ -1,4 +1,4 @@
-"""What the demo ends with: the headline numbers on a terminal, and where everything lies."""
+"""The headline numbers, for the terminal and the report."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from luab.render.quantities import COCO_LOCALIZATION, COCO_MAIN, GAINS, LOCALIZATION, main_supervision
 from luab.render.table_text import Sheet
 from luab.study.config import Study
 from luab.study.paths import DATASET
@@ -15,54 +16,57 @@ _TABLES = {
     "imagenet": ("imagenet_main", "background_robustness", "localization"),
     "coco": ("coco_main", "coco_localization"),
 }
-_SHORT = {"none": "Baseline", "random": "Random", "click": "LUAB"}  # 80 columns are soon full
+_SHORT = {"none": "Baseline", "random": "Random", "click": "LUAB"}  # to fit into 80 columns
 _TO_LOOK_AT = ("report.html", "tables", "figures", "scores.csv")
 
 
 def print_headline(study: Study) -> None:
-    """One table per backbone: every benchmark's headline by supervision, with LUAB's difference to the baseline."""
+    """Prints one table per backbone: every benchmark by supervision, with the difference of LUAB to the baseline."""
     console = Console()
     for sheet in headline_sheets(study):
         table = Table(title=sheet.title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for name in sheet.head:
             table.add_column(name, no_wrap=True)
         for row in sheet.rows:
-            table.add_row(*(cell.replace(" ± ", "±") for cell in row))  # else numbers are cut at 80 columns
+            table.add_row(*(cell.replace(" ± ", "±") for cell in row))  # rich would cut wider numbers at 80 columns
         console.print(table)
-    there = [str(study.paths.results / name) for name in _TO_LOOK_AT if (study.paths.results / name).exists()]
-    console.print("Look at: " + ("  ".join(there) if there else "nothing yet; run `make demo`"))
+    results = [str(study.paths.results / name) for name in _TO_LOOK_AT if (study.paths.results / name).exists()]
+    console.print("Look at: " + ("  ".join(results) if results else "nothing yet; run `make demo`"))
 
 
 def headline_sheets(study: Study) -> list[Sheet]:
-    """One sheet per data set and backbone, of text; from the tables that exist."""
+    """One sheet per data set and backbone, from the tables that exist."""
     sheets = []
     for dataset, part in study.parts.items():
         files = [study.layout.table(name, "csv") for name in _TABLES[dataset]]
-        files = [file for file in files if file.is_file()]
-        if files:
-            numbers = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
-            sheets += [
-                _sheet(study, dataset, numbers[numbers["backbone"] == name], name) for name in part.backbone_names
-            ]
+        tables = [
+            pd.read_csv(file, dtype={"supervision": str}, keep_default_na=False, na_values=[""])
+            for file in files
+            if file.is_file()
+        ]
+        numbers = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"backbone": []})
+        shown = [(name, numbers[numbers["backbone"] == name]) for name in part.backbone_names]
+        sheets += [_sheet(study, dataset, rows, name) for name, rows in shown if len(rows)]
     return sheets
 
 
 def _sheet(study: Study, dataset: str, numbers: pd.DataFrame, backbone: str) -> Sheet:
     part = study.part(dataset)
+    luab = main_supervision(part.supervisions)
     seeds = f"mean ± std over {len(study.seeds)} seeds, λ = {part.luab_lambda:g}"
     where = "" if dataset == DATASET else f" on {dataset.upper()}"
     title = f"{backbone}{where}{f' ({study.label})' if study.label else ''}, %: {seeds}"
     rows = []
-    for heading, found in _benchmarks(numbers, dataset):
-        by_supervision = {str(row["supervision"]): row for _, row in found.iterrows()}
+    for heading, benchmark in _benchmarks(numbers, dataset):
+        by_supervision = {str(row["supervision"]): row for _, row in benchmark.iterrows()}
         cells = [_mean(by_supervision.get(name)) for name in part.supervisions]
-        rows.append([heading, *cells, _difference(by_supervision.get("click"))])
-    return Sheet(title, ["", *(_SHORT.get(name, name) for name in part.supervisions), "LUAB − baseline"], rows)
+        rows.append([heading, *cells] + ([_difference(by_supervision.get(luab))] if luab else []))
+    head = ["", *(_SHORT.get(name, name) for name in part.supervisions)]
+    return Sheet(title, head + ([f"{_SHORT.get(luab, luab)} − baseline"] if luab else []), rows)
 
 
 def _benchmarks(numbers: pd.DataFrame, dataset: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    from luab.render.quantities import COCO_LOCALIZATION, COCO_MAIN, GAINS, LOCALIZATION
-
+    """Heading and rows of every quantity in the tables."""
     points = [quantity for quantity in LOCALIZATION if quantity.needs_point]
     for quantity in (*GAINS, *points) if dataset == DATASET else (*COCO_MAIN, *COCO_LOCALIZATION):
         here = (numbers["benchmark"] == quantity.benchmark) & (numbers["metric"] == quantity.metric)

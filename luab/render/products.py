@@ -18,7 +18,7 @@ from luab.study.paths import DATASET, Run, card
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from luab.render.tables import Table
+    from luab.render.table_text import Table
 
 Kind = Literal["table", "figure", "section"]
 STATISTICS = ("byproduct_statistics", "coco_statistics")
@@ -39,6 +39,7 @@ class Inputs:
         predictions: Predictions of the compared runs, by supervision, baseline first.
         statistics: CSV files of the tables in `STATISTICS`.
         published: config/published.csv.
+        supervisions: Supervisions of the data set in the order of the config, which is also their order of display.
         headline_lambda: Lambda of the main tables.
         label: Words in the caption, such as "demo world"; empty for the full study.
         waits_for: Files that must exist first. A card stands for the large file beside it.
@@ -53,6 +54,7 @@ class Inputs:
     predictions: tuple[tuple[str, Path], ...] = ()
     statistics: tuple[Path, ...] = ()
     published: Path | None = None
+    supervisions: tuple[str, ...] = ()
     headline_lambda: float = 1.0
     label: str = ""
     waits_for: tuple[Path, ...] = ()
@@ -229,7 +231,9 @@ def _score_maps(study: Study) -> Inputs | None:
 
 
 def _inputs(study: Study, dataset: str, **fields: Any) -> Inputs:
-    return Inputs(headline_lambda=study.part(dataset).luab_lambda, label=study.label, **fields)
+    part = study.part(dataset)
+    supervisions = tuple(part.supervisions)
+    return Inputs(supervisions=supervisions, headline_lambda=part.luab_lambda, label=study.label, **fields)
 
 
 def _with_images(study: Study, inputs: Inputs, manifest: str) -> Inputs:

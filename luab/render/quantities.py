@@ -4,6 +4,7 @@ Light: the plan reads this module to find out which products a study can draw.
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,3 +137,9 @@ BOTH_INTERFACES = (  # title, statistic of browsing, of tagging; None where the 
     ("Workers", "workers", "workers"),
     ("Images of a worker, median", "images_per_worker_median", "images_per_worker_median"),
 )
+
+
+def main_supervision(supervisions: Iterable[str]) -> str | None:
+    """The supervision that is compared with the baseline: click, else the last one; None if the baseline is alone."""
+    others = [name for name in supervisions if name != "none"]
+    return "click" if "click" in others else others[-1] if others else None

@@ -1,7 +1,9 @@
 """One look for all figures: type, colours, names for people, notes and reproducible files."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -18,37 +20,29 @@ from luab.files import replacing
 COLUMN_IN = 3.25
 PAGE_IN = 6.75
 INK, MUTED, FAINT = "#222222", "#666666", "#D9D9D9"
-# Okabe and Ito's palette, told apart under the common colour-vision deficiencies.
-COLOURS = {
-    "none": "#6B6B6B",
-    "random": "#D98200",
-    "click": "#0072B2",
-    "trace": "#009E73",
-    "centre": "#CC79A7",
-    "box": "#8C510A",
-    "click_shared": "#56B4E9",
-    "replayed": "#A3225F",
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How a supervision is shown in every table and figure."""
+
+    title: str
+    colour: str
+    marker: str
+
+
+# Colours of Okabe and Ito's palette and its darker shades: distinct under the common colour-vision deficiencies.
+_LOOKS = {
+    "none": Look("Baseline", "#6B6B6B", "s"),
+    "random": Look("Random points", "#D98200", "^"),
+    "click": Look("LUAB (clicks)", "#0072B2", "o"),
+    "trace": Look("LUAB (traces)", "#009E73", "D"),
+    "centre": Look("Image centre", "#CC79A7", "v"),
+    "box": Look("Box centre", "#8C510A", "P"),
+    "click_shared": Look("LUAB (shared head)", "#56B4E9", "X"),
+    "replayed": Look("LUAB (final places)", "#A3225F", "<"),
 }
-MARKERS = {
-    "none": "s",
-    "random": "^",
-    "click": "o",
-    "trace": "D",
-    "centre": "v",
-    "box": "P",
-    "click_shared": "X",
-    "replayed": "<",
-}
-SUPERVISIONS = {
-    "none": "Baseline",
-    "random": "Random points",
-    "click": "LUAB (clicks)",
-    "click_shared": "LUAB (shared head)",
-    "replayed": "LUAB (final places)",
-    "trace": "LUAB (traces)",
-    "centre": "Image centre",
-    "box": "Box centre",
-}
+COLOURS = {name: look.colour for name, look in _LOOKS.items()}
 _BACKBONES = {
     "resnet18": "ResNet-18",
     "resnet34": "ResNet-34",
@@ -221,10 +215,15 @@ def backbone_order(names: Sequence[str]) -> list[str]:
     return sorted(set(names), key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
-def supervision_order(names: Sequence[str]) -> list[str]:
-    """The distinct supervisions, baseline first."""
-    known = list(SUPERVISIONS)
-    return sorted(set(names), key=lambda name: (known.index(name) if name in known else len(known), name))
+def looks(supervisions: Iterable[str]) -> dict[str, Look]:
+    """Title, colour and marker of each supervision: the baseline first, then in the order given.
+
+    A supervision without a look of its own is shown under its name, in the next free colour of the palette.
+    """
+    names = sorted(dict.fromkeys(supervisions), key=lambda name: name != "none")
+    palette = [name for name in (*list(_LOOKS)[3:], "random", "click") if name not in names] or list(_LOOKS)[1:]
+    free = itertools.cycle(palette)
+    return {name: _LOOKS.get(name) or dataclasses.replace(_LOOKS[next(free)], title=name) for name in names}
 
 
 def percent(value: float, signed: bool = False) -> str:

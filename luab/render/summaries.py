@@ -6,6 +6,7 @@ import pandas as pd
 
 from luab.comparison.over_seeds import difference_to_baseline, mean_std
 from luab.errors import DataError
+from luab.render import style
 from luab.render.quantities import BOTH_INTERFACES, Quantity
 
 CELL = ["backbone", "supervision", "lambda"]
@@ -13,15 +14,15 @@ PLACE = ["benchmark", "metric", "group"]
 
 
 def interface_numbers(browsing: pd.DataFrame, tagging: pd.DataFrame) -> pd.DataFrame:
-    """The statistics that both interfaces are compared by.
+    """The statistics of both interfaces, matched by meaning.
 
     Args:
-        browsing: statistic, value, unit, n of ImageNet-AB (luab.byproducts.statistics.imagenet).
-        tagging: The same of COCO-AB (luab.byproducts.statistics.coco).
+        browsing: Columns statistic, value, unit, n, of ImageNet-AB (luab.byproducts.statistics.imagenet).
+        tagging: The same columns, of COCO-AB (luab.byproducts.statistics.coco).
 
     Returns:
-        Columns title, interface, statistic, value, unit, n; two rows for each title, browsing first; NaN and no name
-        where an interface has no such number.
+        Columns title, interface, statistic, value, unit, n; two rows per title, browsing first. If an interface lacks
+        the number, its statistic is empty and its value NaN.
 
     Raises:
         DataError: A statistic is missing.
@@ -35,30 +36,34 @@ def interface_numbers(browsing: pd.DataFrame, tagging: pd.DataFrame) -> pd.DataF
             elif name in table.index:
                 rows.append((title, interface, name, *table.loc[name, ["value", "unit", "n"]]))
             else:
-                raise DataError(f"{interface}: expected the statistic {name}, found none. Render its table again.")
+                raise DataError(f"{interface}: the statistic {name} is missing. Render its table again.")
     return pd.DataFrame(rows, columns=["title", "interface", "statistic", "value", "unit", "n"])
 
 
-def present(scores: pd.DataFrame, quantities: Sequence[Quantity]) -> list[Quantity]:
-    """The quantities that the study has scores for, in the order given.
+def present(scores: pd.DataFrame, quantities: Sequence[Quantity], product: str) -> list[Quantity]:
+    """The quantities that the scores contain, in the order given.
+
+    Args:
+        scores: Tidy scores.
+        quantities: Quantities that the product can show.
+        product: Name of the table or figure, for the error.
 
     Raises:
-        DataError: It has none of them.
+        DataError: The scores contain none of them.
     """
-    there = set(scores[PLACE].itertuples(index=False, name=None))
-    found = [quantity for quantity in quantities if quantity.key in there]
-    if not found:
-        wanted = ", ".join(sorted({quantity.benchmark for quantity in quantities}))
-        there_is = ", ".join(sorted(set(scores["benchmark"])))
+    scored = set(scores[PLACE].itertuples(index=False, name=None))
+    shown = [quantity for quantity in quantities if quantity.key in scored]
+    if not shown:
+        required = ", ".join(sorted({quantity.benchmark for quantity in quantities}))
         raise DataError(
-            f"scores: expected one of the benchmarks {wanted}, found {there_is}. Add one to `suites` in the "
-            "configuration and run again, or leave this table or figure out."
+            f"{product}: requires scores of at least one of the benchmarks {required}, found "
+            f"{', '.join(sorted(set(scores['benchmark']))) or 'none'}. Add one to `suites` in the configuration."
         )
-    return found
+    return shown
 
 
 def only(scores: pd.DataFrame, quantities: Iterable[Quantity]) -> pd.DataFrame:
-    """The scores of some quantities."""
+    """The rows of the scores for these quantities."""
     keys = pd.MultiIndex.from_tuples([quantity.key for quantity in quantities], names=PLACE)
     return scores[pd.MultiIndex.from_frame(scores[PLACE]).isin(keys)]
 
@@ -67,34 +72,49 @@ def at_headline(scores: pd.DataFrame, headline_lambda: float) -> pd.DataFrame:
     """The baseline and every supervision at the headline lambda.
 
     Raises:
-        DataError: No supervised run has that lambda.
+        DataError: There are supervised runs, but none has that lambda.
     """
     baseline = scores["supervision"] == "none"
     headline = ~baseline & ((scores["lambda"] - headline_lambda).abs() < 1e-9)
-    if not headline.any():
-        found = ", ".join(f"{value:g}" for value in sorted(scores.loc[~baseline, "lambda"].unique())) or "none"
+    if not headline.any() and not baseline.all():
+        trained = ", ".join(f"{value:g}" for value in sorted(scores.loc[~baseline, "lambda"].unique()))
         raise DataError(
-            f"scores: expected runs at the headline lambda {headline_lambda:g}, found lambda {found}. "
+            f"scores: expected runs at the headline lambda {headline_lambda:g}, found lambda {trained}. "
             "Set `luab_lambda` to one of these, or train at it."
         )
     return scores[baseline | headline]
 
 
+def swept_backbones(scores: pd.DataFrame) -> list[str]:
+    """Backbones with a supervision that was trained at several lambdas.
+
+    Raises:
+        DataError: There is none.
+    """
+    counts = scores.groupby(["backbone", "supervision"])["lambda"].nunique()
+    swept = [backbone for (backbone, _), n in counts.items() if n > 1]
+    if not swept:
+        raise DataError(
+            "lambda_sweep: requires a backbone with several lambdas; the scores have one lambda per supervision. "
+            "Add backbones to `sweep` in the configuration."
+        )
+    return style.backbone_order(swept)
+
+
 def summarise(scores: pd.DataFrame, quantities: Sequence[Quantity], diffs: bool = True) -> pd.DataFrame:
-    """Mean, spread and difference to the baseline of every cell, refusing holes.
+    """Mean, spread and difference to the baseline of every run and quantity.
 
     Args:
         scores: Tidy scores; rows of other quantities are ignored.
-        quantities: What is wanted, all of it present for some run.
+        quantities: Quantities to summarise, each present for at least one run.
         diffs: Whether to add the differences of luab.comparison.over_seeds.
 
     Returns:
-        One row per backbone, supervision, lambda and quantity: mean, std (over seeds; NaN for one), n
-        (seeds), images (of the test set), protocol, and difference, low, high, p, p_holm, which are NaN
-        for the baseline.
+        One row per backbone, supervision, lambda and quantity: mean, std (over seeds; NaN for one), n (seeds), images
+        (of the test set), protocol, and difference, low, high, p, p_holm, which are NaN for the baseline.
 
     Raises:
-        DataError: A backbone and supervision lacks a quantity that others have.
+        DataError: A run lacks a quantity that other runs have.
     """
     chosen = only(scores, quantities)
     _refuse_holes(scores, quantities)
@@ -102,41 +122,41 @@ def summarise(scores: pd.DataFrame, quantities: Sequence[Quantity], diffs: bool 
     table = mean_std(chosen)[[*keys, "mean", "std", "n"]]
     about = chosen.groupby(keys, as_index=False).agg(images=("n", "max"), protocol=("protocol", "first"))
     table = table.merge(about, on=keys, validate="one_to_one")
-    if diffs:
-        # Holm's correction is over all benchmarks of a method, not over those of one table.
-        wanted = pd.concat([scores[scores["group"] == ""], chosen])
-        pairs = difference_to_baseline(wanted[~wanted.index.duplicated()])
-        columns = ["difference", "low", "high", "p", "p_holm"]
-        table = table.merge(pairs[[*keys, *columns]], on=keys, how="left", validate="one_to_one")
-    return table
-
-
-def cell(summary: pd.DataFrame, backbone: str, supervision: str, weight: float, quantity: Quantity) -> pd.Series:
-    """The one row of `summarise` for a run's cell and a quantity."""
-    here = (summary["backbone"] == backbone) & (summary["supervision"] == supervision)
-    here &= (summary["lambda"] - weight).abs() < 1e-9
-    for column, value in zip(PLACE, quantity.key, strict=True):
-        here &= summary[column] == value
-    return summary[here].iloc[0]
+    if not diffs:
+        return table
+    columns = ["difference", "low", "high", "p", "p_holm"]
+    # Holm's correction is over all benchmarks of a method, not over those of one table.
+    everything = pd.concat([scores[scores["group"] == ""], chosen])
+    pairs = difference_to_baseline(everything[~everything.index.duplicated()])
+    if pairs.empty:
+        return table.assign(**dict.fromkeys(columns, float("nan")))
+    return table.merge(pairs[[*keys, *columns]], on=keys, how="left", validate="one_to_one")
 
 
 def of(summary: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
-    """All rows of `summarise` for one quantity."""
+    """The rows of a summary for one quantity."""
     here = summary["benchmark"] == quantity.benchmark
     return summary[here & (summary["metric"] == quantity.metric) & (summary["group"] == quantity.group)]
 
 
 def seeds_text(summary: pd.DataFrame) -> str:
-    """How many seeds stand behind each point: "3 seeds", "1 seed" or "1 to 3 seeds"."""
+    """The number of seeds per point: "3 seeds", "1 seed" or "1 to 3 seeds"."""
     low, high = int(summary["n"].min()), int(summary["n"].max())
     return f"{low} to {high} seeds" if low != high else f"{high} seed{'s' if high != 1 else ''}"
 
 
 def spread_text(summary: pd.DataFrame) -> str:
-    """What the spread is, or that there is none: with one seed nothing can be said about it."""
+    """What the spread is, or that one seed has none."""
     if int(summary["n"].max()) == 1:
         return "one seed per point (n = 1), so no spread is shown"
     return f"mean ± standard deviation over n = {seeds_text(summary)}"
+
+
+def intervals_text(summary: pd.DataFrame) -> str:
+    """What the intervals are, or that one seed has none."""
+    if int(summary["n"].max()) == 1:
+        return "no intervals, since n = 1 seed"
+    return f"95 % intervals, n = {seeds_text(summary)}"
 
 
 def _refuse_holes(scores: pd.DataFrame, quantities: Sequence[Quantity]) -> None:
@@ -150,6 +170,6 @@ def _refuse_holes(scores: pd.DataFrame, quantities: Sequence[Quantity]) -> None:
     ]
     if missing:
         raise DataError(
-            f"scores: expected every run to have every benchmark, found {len(missing)} empty cells: "
+            f"scores: {len(missing)} numbers are missing that other runs have: "
             f"{'; '.join(missing[:5])}{' …' if len(missing) > 5 else ''}. Score these runs and collect again."
         )

@@ -1,20 +1,14 @@
-"""Tables as files: raw CSV, Markdown for people, LaTeX with booktabs."""
+"""A table before and after a file format is chosen: text, raw CSV, Markdown for people, LaTeX with booktabs."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from luab.errors import DataError
 from luab.files import replacing
 
-if TYPE_CHECKING:
-    from luab.render.tables import Table
-
-_BOLD = "\u0001"
+BOLD = "\u0001"  # marks a bold cell until a format is chosen; no name contains a control character
 _TEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -43,7 +37,44 @@ _TEX = {
 }
 
 
-def write_table(table: "Table", csv: Path | str, md: Path | str, tex: Path | str, label: str = "") -> None:
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    """A table as text; the text of a bold cell begins with `BOLD`."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table before a file format is chosen.
+
+    Attributes:
+        name: Stem of its files.
+        title: One line.
+        cells: Text of every cell; the first columns name the row. A leading `BOLD` marks a bold cell.
+        raw: The same numbers, unrounded fractions, one row per number.
+        notes: Lines below the table: n, protocol, source.
+        groups: Index of the first row of each block of rows; blocks are separated by rules.
+    """
+
+    name: str
+    title: str
+    cells: pd.DataFrame
+    raw: pd.DataFrame
+    notes: list[str]
+    groups: list[int] = dataclasses.field(default_factory=list)
+
+    def sheet(self, label: str = "") -> Sheet:
+        """The table as text, with the label (for example "demo world") in its title."""
+        title = f"{self.title} ({label})" if label else self.title
+        rows = [list(row) for row in self.cells.itertuples(index=False, name=None)]
+        return Sheet(title, list(self.cells.columns), rows, self.notes)
+
+
+def write_table(table: Table, csv: Path | str, md: Path | str, tex: Path | str, label: str = "") -> None:
     """Writes one table three times; each file appears whole or not at all.
 
     Args:
@@ -64,73 +95,33 @@ def write_table(table: "Table", csv: Path | str, md: Path | str, tex: Path | str
         aside.write_text(latex(table, label))
 
 
-def markdown(table: "Table", label: str = "") -> str:
+def markdown(table: Table, label: str = "") -> str:
     """The table as Markdown: title with label, cells, notes as a list."""
-    head = list(table.cells.columns)
-    lines = [_md_row(head), "|" + "|".join("---" for _ in head) + "|"]
-    lines += [_md_row(row) for row in _rows(table.cells)]
-    return "\n".join([f"**{_title(table, label)}**", "", *lines, "", *(f"- {_md(note)}" for note in table.notes), ""])
+    sheet = table.sheet(label)
+    lines = [_md_row(sheet.head), "|" + "|".join("---" for _ in sheet.head) + "|", *map(_md_row, sheet.rows)]
+    return "\n".join([f"**{sheet.title}**", "", *lines, "", *(f"- {_md(note)}" for note in sheet.notes), ""])
 
 
-@dataclasses.dataclass(frozen=True)
-class Sheet:
-    """A table as text; a bold cell begins with `BOLD`."""
-
-    title: str
-    head: list[str]
-    rows: list[list[str]]
-    notes: list[str] = dataclasses.field(default_factory=list)
-
-
-def read_markdown(md: Path) -> Sheet:
-    """The inverse of `markdown`, but for the indent of cells.
-
-    Raises:
-        DataError: The file is missing, or was not written by `write_table`.
-    """
-    try:
-        lines = md.read_text().splitlines()
-    except OSError as error:
-        raise DataError(f"{md}: expected a rendered table; {error.strerror}. Render it.") from error
-    rows = [_cells(line) for line in lines if line.startswith("|")]
-    if len(rows) < 2 or not lines[0].startswith("**") or len({len(row) for row in rows}) != 1:
-        raise DataError(
-            f"{md}: expected a table as `luab render table` writes it, found another text. Render it again."
-        )
-    notes = [_unescaped(line[2:]) for line in lines if line.startswith("- ")]
-    return Sheet(_unescaped(lines[0][2:-2]), rows[0], rows[2:], notes)
-
-
-def _cells(line: str) -> list[str]:
-    texts = [text.strip() for text in re.split(r"(?<!\\)\|", line)[1:-1]]
-    bold = [len(text) > 4 and text.startswith("**") and text.endswith("**") for text in texts]
-    return [_BOLD + _unescaped(text[2:-2]) if b else _unescaped(text) for text, b in zip(texts, bold, strict=True)]
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([\\|*_<])", r"\1", text)
-
-
-def latex(table: "Table", label: str = "") -> str:
+def latex(table: Table, label: str = "") -> str:
     """The table as a LaTeX float; needs the packages booktabs, threeparttable and graphicx."""
-    head = list(table.cells.columns)
+    sheet = table.sheet(label)
     rows = []
-    for i, row in enumerate(_rows(table.cells)):
+    for i, row in enumerate(sheet.rows):
         if i and i in table.groups:
             rows.append(r"\midrule")
         rows.append(_tex_row(row))
-    wide = len(head) > 5
+    wide = len(sheet.head) > 5
     body = [
         r"\begin{threeparttable}",
-        rf"\begin{{tabular}}{{{'l' * len(head)}}}",
+        rf"\begin{{tabular}}{{{'l' * len(sheet.head)}}}",
         r"\toprule",
-        _tex_row(head),
+        _tex_row(sheet.head),
         r"\midrule",
         *rows,
         r"\bottomrule",
         r"\end{tabular}",
         r"\begin{tablenotes}[flushleft]\footnotesize",
-        *(rf"\item {escape(note)}" for note in table.notes),
+        *(rf"\item {escape(note)}" for note in sheet.notes),
         r"\end{tablenotes}",
         r"\end{threeparttable}",
     ]
@@ -140,7 +131,7 @@ def latex(table: "Table", label: str = "") -> str:
             "% needs: booktabs, threeparttable, graphicx",
             rf"\begin{{{float_}}}",
             r"\centering",
-            rf"\caption{{{escape(_title(table, label))}}}",
+            rf"\caption{{{escape(sheet.title)}}}",
             rf"\label{{tab:{table.name.replace('_', '-')}}}",
             *([r"\resizebox{\textwidth}{!}{%"] if wide else []),
             *body,
@@ -156,20 +147,12 @@ def escape(text: str) -> str:
     return "".join(_TEX.get(character, character) for character in text)
 
 
-def _title(table: "Table", label: str) -> str:
-    return f"{table.title} ({label})" if label else table.title
-
-
-def _rows(cells: pd.DataFrame) -> list[tuple[str, ...]]:
-    return list(cells.itertuples(index=False, name=None))
-
-
 def _md_row(row: Sequence[str]) -> str:
     return "| " + " | ".join(_md_cell(text) for text in row) + " |"
 
 
 def _md_cell(text: str) -> str:
-    return f"**{_md(text[1:])}**" if text.startswith(_BOLD) else _md(text.strip())
+    return f"**{_md(text[1:])}**" if text.startswith(BOLD) else _md(text.strip())
 
 
 def _md(text: str) -> str:
@@ -181,7 +164,7 @@ def _tex_row(row: Sequence[str]) -> str:
 
 
 def _tex_cell(text: str) -> str:
-    if text.startswith(_BOLD):
+    if text.startswith(BOLD):
         return rf"\textbf{{{escape(text[1:])}}}"
     indent = r"\quad " if text.startswith("  ") else ""
     return indent + escape(text.strip())

@@ -1,4 +1,4 @@
-"""Tables of the study: which rows and columns, what stands in a cell, what is said beneath."""
+"""Tables of the study: rows, columns, the text of each cell, and the notes below."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,199 +10,124 @@ from luab.errors import ConfigError, DataError
 from luab.render import quantities as q
 from luab.render import style, summaries
 from luab.render.products import STATISTICS, Inputs, Product, find_product
-from luab.render.table_text import write_table
+from luab.render.table_text import BOLD, Table, write_table
 
-BOLD = "\u0001"  # marks a bold cell until a format is chosen; a control character stands in no name
 PUBLISHED = "Published IN-1k"
-_BOLD_NOTE = "Bold: best mean of its backbone, where the 95 % interval of its difference to the baseline excludes 0."
+_BOLD_NOTE = "Bold: best mean of its backbone, if the 95 % interval of its difference to the baseline excludes 0."
 _DIFF_NOTE = (
-    "Lines marked Δ: difference to the baseline, seed against the same seed, in percentage points, with the "
-    "95 % interval and p of a paired t-test; without an interval there are too few seeds for one, or all differ alike."
+    "Lines marked Δ: difference to the baseline with the same seed, in percentage points, with the 95 % interval and p "
+    "of a paired t-test. No interval: too few seeds, or all differences are equal."
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table before a file format is chosen.
-
-    Attributes:
-        name: Stem of its files.
-        title: One line.
-        cells: Text of every cell; first columns name the row. A leading `BOLD` marks a bold cell.
-        raw: The same numbers, unrounded fractions, one row per number.
-        notes: What is said beneath: n, protocol, source.
-        groups: Index of the first row of each block of rows (rules are drawn before them).
-    """
-
-    name: str
-    title: str
-    cells: pd.DataFrame
-    raw: pd.DataFrame
-    notes: list[str]
-    groups: list[int] = dataclasses.field(default_factory=list)
+_STATISTICS_NOTES = {
+    "byproduct_statistics": ["n: number of records or clicks behind each value."],
+    "coco_statistics": [
+        "n: number of records, tags, classes of images or workers behind each value. If an image has several records, "
+        "the last one counts.",
+        "Tags follow the rule of the official loader: the place of the last added icon counts; moves and removals are "
+        "ignored.",
+        "Right, in a box, on a mask: by the annotations of the tag's class, crowds included. In a box and on a mask "
+        "are shares of the right tags of records with an image size; the middle of the image is tested on these tags.",
+        "Times: as long as the page was open; the mean after clipping at ten minutes.",
+    ],
+}
 
 
-def byproduct_statistics(statistics: pd.DataFrame) -> Table:
-    """Statistics of the byproducts.
+def statistics_table(name: str, statistics: pd.DataFrame) -> Table:
+    """The statistics of the byproducts of one data set.
 
     Args:
-        statistics: statistic, value, unit, n (records behind the value), as luab.byproducts.statistics.imagenet gives.
+        name: "byproduct_statistics" (ImageNet-AB) or "coco_statistics" (COCO-AB).
+        statistics: Columns statistic, value, unit, n, from luab.byproducts.statistics.
 
     Raises:
         DataError: It is empty.
     """
-    notes = ["n: records or clicks behind each value."]
-    return _statistics("byproduct_statistics", "Annotation byproducts of ImageNet", statistics, notes)
-
-
-def coco_statistics(statistics: pd.DataFrame) -> Table:
-    """Statistics of the byproducts of COCO, as luab.byproducts.statistics.coco gives them.
-
-    Raises:
-        DataError: It is empty.
-    """
-    notes = [
-        "n: records, tags, classes of images or workers behind each value. Of an image with several records the last "
-        "counts.",
-        "Tags are those of the official loader: added icons, the last place counts, moves and removals have no say.",
-        "Tags are right, in a box and on a mask by the annotations of their class, crowds included; in a box and on a "
-        "mask are shares of right tags of records with an image size. The image's middle is judged on the same tags.",
-        "Times: as long as the page was open; the mean after clipping at ten minutes.",
-    ]
-    return _statistics("coco_statistics", "Annotation byproducts of COCO", statistics, notes)
+    if statistics.empty:
+        raise DataError(f"{name}: there are no statistics to show. Index the byproducts again.")
+    cells = pd.DataFrame(
+        {
+            "Statistic": [str(statistic).replace("_", " ") for statistic in statistics["statistic"]],
+            "Value": [_value(*row) for row in statistics[["value", "unit", "n"]].itertuples(index=False)],
+        }
+    )
+    return Table(name, find_product("table", name).title, cells, statistics, _STATISTICS_NOTES[name])
 
 
 def interfaces(browsing: pd.DataFrame, tagging: pd.DataFrame) -> Table:
-    """What the two interfaces leave behind, side by side.
+    """The statistics of the two annotation interfaces, side by side.
 
     Args:
-        browsing: Raw numbers of `byproduct_statistics`.
-        tagging: Raw numbers of `coco_statistics`.
+        browsing: Raw numbers of the table byproduct_statistics.
+        tagging: Raw numbers of the table coco_statistics.
 
     Raises:
         DataError: A statistic is missing.
     """
-    both = summaries.interface_numbers(browsing, tagging)
-    cells = pd.DataFrame(
-        {
-            "Byproducts": list(dict.fromkeys(both["title"])),
-            **{
-                heading: [
-                    "–" if pd.isna(n) else _value(value, unit, n)
-                    for value, unit, n in both.loc[both["interface"] == name, ["value", "unit", "n"]].itertuples(
-                        index=False
-                    )
-                ]
-                for name, heading in q.INTERFACES.items()
-            },
-        }
-    )
+    numbers = summaries.interface_numbers(browsing, tagging)
+    columns = {"Byproducts": list(dict.fromkeys(numbers["title"]))}
+    for name, heading in q.INTERFACES.items():
+        rows = numbers.loc[numbers["interface"] == name, ["value", "unit", "n"]].itertuples(index=False)
+        columns[heading] = ["–" if pd.isna(n) else _value(value, unit, n) for value, unit, n in rows]
     notes = [
-        "Browsing: images of one class are chosen from a grid by a click each. Tagging: icons of all classes are "
-        "dragged onto one image. –: the interface has no such number.",
-        "Labels: of ImageNet one for each image, of COCO each class that the annotations give an image.",
-        "In a box, on a mask: of the point's own class; images without a box, and wrong tags, have no say. The middle "
-        "of the image is judged on the same images or tags.",
-        "Time: browsing, as recorded while the pointer was on the image; tagging, as long as the page of the image was "
-        "open. They are not the same quantity. Of browsing, an image has one point, so both of its times are one.",
-        "Other images, classes and workers: differences are not of the interface alone. No seeds, so no spread over "
-        "them; n: what each value is over.",
+        "Browsing: annotators choose the images of one class from a grid, with one click each. Tagging: annotators "
+        "drag icons of all classes onto one image. –: the interface has no such number.",
+        "Labels: one per image of ImageNet; on COCO, each class that the annotations give an image.",
+        "In a box, on a mask: of the point's own class; images without a box and wrong tags are left out. The middle "
+        "of the image is tested on the same images or tags.",
+        "Time: for browsing, recorded while the pointer was on the image; for tagging, as long as the page of the "
+        "image was open. These are different quantities. A browsed image has one point, so its two times are equal.",
+        "Images, classes and workers differ too, so differences are not due to the interface alone. There are no "
+        "seeds, so no spread over seeds; n: number of items behind each value.",
     ]
-    return Table("interfaces", "Byproducts of browsing and of tagging", cells, both, notes)
+    return Table("interfaces", find_product("table", "interfaces").title, pd.DataFrame(columns), numbers, notes)
 
 
-def _statistics(name: str, title: str, statistics: pd.DataFrame, notes: list[str]) -> Table:
-    if statistics.empty:
-        raise DataError(f"{name.replace('_', ' ')}: expected at least one, found none. Index the byproducts again.")
-    cells = pd.DataFrame(
-        {
-            "Statistic": [str(name).replace("_", " ") for name in statistics["statistic"]],
-            "Value": [_value(v, u, n) for v, u, n in statistics[["value", "unit", "n"]].itertuples(index=False)],
-        }
-    )
-    return Table(name, title, cells, statistics, notes)
+def score_table(
+    name: str, scores: pd.DataFrame, headline_lambda: float = 1.0, published: pd.DataFrame | None = None
+) -> Table:
+    """A table of scores: every backbone and supervision, with the difference of each to the baseline.
 
-
-def imagenet_main(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
-    """ImageNet and its shifted relatives, every backbone and supervision, at the headline lambda.
+    Args:
+        name: Key of `_SCORE_TABLES`. lambda_sweep shows all lambdas of the swept backbones, the rest one lambda.
+        scores: Tidy scores of one data set; supervisions are shown in the order of their first row.
+        headline_lambda: The lambda shown.
+        published: From `read_published`; adds a column if it has values for a shown backbone.
 
     Raises:
-        DataError: A cell is missing.
+        DataError: A number is missing, or the scores contain nothing that the table shows.
     """
-    title = f"ImageNet-1k and distribution shifts (%), λ = {headline_lambda:g}"
-    chosen = summaries.at_headline(scores, headline_lambda)
-    return _published(_by_backbone("imagenet_main", title, chosen, summaries.present(chosen, q.MAIN)), published)
+    title = f"{find_product('table', name).title} (%)"
+    if name == "lambda_sweep":
+        chosen = scores[scores["backbone"].isin(summaries.swept_backbones(scores))]
+    else:
+        chosen = summaries.at_headline(scores, headline_lambda)
+        title += f", λ = {headline_lambda:g}"
+    quantities = _SCORE_TABLES[name]
+    if name == "localization":
+        quantities = (*quantities[:2], *_per_iou(chosen), *quantities[2:])
+    shown = summaries.present(chosen, quantities, name)
+    summary = summaries.summarise(chosen, shown)
+    looks = style.looks(scores["supervision"])
+    rows: list[list[str]] = []
+    groups: list[int] = []
+    for backbone in style.backbone_order(list(summary["backbone"])):
+        groups.append(len(rows))
+        rows += _block(summary[summary["backbone"] == backbone], backbone, looks, shown)
+    cells = pd.DataFrame(rows, columns=["Backbone", "Supervision", "λ", *(quantity.heading for quantity in shown)])
+    table = Table(name, title, cells, _raw(summary, shown), _notes(summary, shown), groups)
+    return table if published is None else _published(table, published, looks)
 
 
-def background_robustness(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
-    """Backgrounds Challenge and SI-Score, at the headline lambda.
-
-    Raises:
-        DataError: A cell is missing.
-    """
-    title = f"Backgrounds Challenge and SI-Score (%), λ = {headline_lambda:g}"
-    chosen = summaries.at_headline(scores, headline_lambda)
-    return _by_backbone("background_robustness", title, chosen, summaries.present(chosen, q.BACKGROUND))
-
-
-def localization(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
-    """Localisation by class activation maps and by the predicted point, at the headline lambda.
-
-    Raises:
-        DataError: A cell is missing.
-    """
-    title = f"Localisation (%), λ = {headline_lambda:g}"
-    chosen = summaries.at_headline(scores, headline_lambda)
-    wanted = [*q.LOCALIZATION[:2], *_per_iou(chosen), *q.LOCALIZATION[2:]]
-    return _by_backbone("localization", title, chosen, summaries.present(chosen, wanted))
-
-
-def lambda_sweep(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
-    """Swept backbones: a row for every lambda, beside the baseline and the control.
-
-    Raises:
-        DataError: No backbone has several lambdas, or a cell is missing.
-    """
-    chosen = scores[scores["backbone"].isin(swept_backbones(scores))]
-    return _by_backbone("lambda_sweep", "Weight of the byproduct loss (%)", chosen, summaries.present(chosen, q.SWEPT))
-
-
-def coco_main(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
-    """COCO: mean average precision, F1, and what is left of it for small objects and out of context.
-
-    Raises:
-        DataError: A cell is missing.
-    """
-    chosen = summaries.at_headline(scores, headline_lambda)
-    title = f"COCO 2014, multi-label classification (%), λ = {headline_lambda:g}"
-    return _by_backbone("coco_main", title, chosen, summaries.present(chosen, q.COCO_MAIN))
-
-
-def coco_localization(scores: pd.DataFrame, headline_lambda: float, published: pd.DataFrame) -> Table:
-    """COCO: where score maps and regressed points lie, by the masks.
-
-    Raises:
-        DataError: A cell is missing.
-    """
-    chosen = summaries.at_headline(scores, headline_lambda)
-    title = f"COCO 2014, localisation by class (%), λ = {headline_lambda:g}"
-    return _by_backbone("coco_localization", title, chosen, summaries.present(chosen, q.COCO_LOCALIZATION))
-
-
-def swept_backbones(scores: pd.DataFrame) -> list[str]:
-    """Backbones with a supervision that was trained at several lambdas.
-
-    Raises:
-        DataError: There is none.
-    """
-    counts = scores.groupby(["backbone", "supervision"])["lambda"].nunique()
-    swept = [backbone for (backbone, _), n in counts.items() if n > 1]
-    if not swept:
-        raise DataError(
-            "scores: expected a backbone with several lambdas, found one lambda for each. "
-            "Add backbones to `sweep` in the configuration, or leave the lambda sweep out."
-        )
-    return style.backbone_order(swept)
+_SCORE_TABLES: dict[str, tuple[q.Quantity, ...]] = {
+    "imagenet_main": q.MAIN,
+    "background_robustness": q.BACKGROUND,
+    "lambda_sweep": q.SWEPT,
+    "localization": q.LOCALIZATION,
+    "coco_main": q.COCO_MAIN,
+    "coco_localization": q.COCO_LOCALIZATION,
+}
 
 
 def render_table(name: str, csv: Path | str, md: Path | str, tex: Path | str, inputs: Inputs) -> None:
@@ -224,16 +149,13 @@ def render_table(name: str, csv: Path | str, md: Path | str, tex: Path | str, in
     write_table(table, csv, md, tex, inputs.label)
 
 
-def _from_scores(draw: Callable[[pd.DataFrame, float, pd.DataFrame], Table]) -> Callable[[Product, Inputs], Table]:
-    def from_file(product: Product, inputs: Inputs) -> Table:
-        published = read_published(inputs.published) if inputs.published else _NOTHING_PUBLISHED
-        return draw(scores_of(product, inputs), inputs.headline_lambda, published)
-
-    return from_file
+def _from_scores(product: Product, inputs: Inputs) -> Table:
+    published = read_published(inputs.published) if inputs.published else None
+    return score_table(product.name, scores_of(product, inputs), inputs.headline_lambda, published)
 
 
 def scores_of(product: Product, inputs: Inputs) -> pd.DataFrame:
-    """The rows of scores.csv about the product's data set.
+    """The rows of scores.csv about the product's data set, with the supervisions in the order of the config.
 
     Raises:
         ConfigError: The scores were not given.
@@ -241,8 +163,13 @@ def scores_of(product: Product, inputs: Inputs) -> pd.DataFrame:
     """
     from luab.benchmarks.collect import read_scores
 
-    scores = read_scores(required(inputs.scores, product.name, "scores"))
-    return scores[scores["dataset"] == product.dataset]
+    (path,) = required(product.name, inputs, "scores")
+    scores = read_scores(path)
+    scores = scores[scores["dataset"] == product.dataset]
+    order = {name: place for place, name in enumerate(inputs.supervisions)}
+    return scores.sort_values(
+        "supervision", key=lambda names: names.map(order).fillna(len(order)), kind="stable", ignore_index=True
+    )
 
 
 def _from_index(product: Product, inputs: Inputs) -> Table:
@@ -250,14 +177,13 @@ def _from_index(product: Product, inputs: Inputs) -> Table:
     from luab.byproducts.statistics.imagenet import COLUMNS
     from luab.byproducts.statistics.imagenet import byproduct_statistics as numbers
 
-    index = required(inputs.index, product.name, "index")
-    return byproduct_statistics(numbers(read_index_pieces(index, COLUMNS)))
+    (index,) = required(product.name, inputs, "index")
+    return statistics_table(product.name, numbers(read_index_pieces(index, COLUMNS)))
 
 
 def _from_tags(product: Product, inputs: Inputs) -> Table:
-    paths = {"tags": inputs.tags, "manifest": inputs.manifest, "images_root": inputs.images_root}
-    tags, manifest, root = (required(path, product.name, what) for what, path in paths.items())
-    return coco_statistics(_tagging_numbers(tags, manifest, root))
+    tags, manifest, root = required(product.name, inputs, "tags", "manifest", "images_root")
+    return statistics_table(product.name, _tagging_numbers(tags, manifest, root))
 
 
 def _from_statistics(product: Product, inputs: Inputs) -> Table:
@@ -266,27 +192,44 @@ def _from_statistics(product: Product, inputs: Inputs) -> Table:
 
 TABLES: dict[str, Callable[[Product, Inputs], Table]] = {
     "byproduct_statistics": _from_index,
-    "imagenet_main": _from_scores(imagenet_main),
-    "background_robustness": _from_scores(background_robustness),
-    "lambda_sweep": _from_scores(lambda_sweep),
-    "localization": _from_scores(localization),
     "coco_statistics": _from_tags,
     "interfaces": _from_statistics,
-    "coco_main": _from_scores(coco_main),
-    "coco_localization": _from_scores(coco_localization),
+    **dict.fromkeys(_SCORE_TABLES, _from_scores),
 }
 """Drawing functions, by the name of the product."""
 
 
-def required(path: Path | None, name: str, what: str) -> Path:
-    """An input that a product cannot be drawn without.
+def read_table(name: str, csv: Path, inputs: Inputs) -> Table:
+    """Builds a rendered table again, for the report; reads no byproduct index and no image.
+
+    Args:
+        name: Name of the table.
+        csv: Raw numbers of the rendered table. Tables in `STATISTICS` are built from these, the rest from `inputs`.
+        inputs: Paths and headline lambda.
 
     Raises:
-        ConfigError: It was not given.
+        DataError: An input is missing or damaged.
     """
-    if path is None:
-        raise ConfigError(f"{name}: the input `{what}` is missing. Pass Inputs({what}=...) with its path.")
-    return path
+    if name in STATISTICS:
+        return statistics_table(name, _read_statistics(csv))
+    table = find_product("table", name).draw(inputs)
+    assert isinstance(table, Table)
+    return table
+
+
+def required(product: str, inputs: Inputs, *names: str) -> list[Path]:
+    """The paths in these fields of `inputs`.
+
+    Raises:
+        ConfigError: One was not given.
+    """
+    paths = []
+    for name in names:
+        path = getattr(inputs, name)
+        if path is None:
+            raise ConfigError(f"{product}: the input `{name}` is missing. Pass Inputs({name}=...) with its path.")
+        paths.append(path)
+    return paths
 
 
 def read_statistics(name: str, paths: Sequence[Path]) -> list[pd.DataFrame]:
@@ -329,9 +272,7 @@ def _tagging_numbers(index: Path, manifest: Path, root: Path) -> pd.DataFrame:
     return numbers(read_index(index, COLUMNS), classes_of, aim)
 
 
-_NOTHING_PUBLISHED = pd.DataFrame(
-    columns=["table", "backbone", "supervision", "benchmark", "metric", "value", "source"]
-)
+_PUBLISHED_COLUMNS = ("table", "backbone", "supervision", "benchmark", "metric", "value", "source")
 
 
 def read_published(path: Path | str) -> pd.DataFrame:
@@ -348,7 +289,7 @@ def read_published(path: Path | str) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError as error:
         raise DataError(f"{path}: expected the published values; the file is not there.") from error
-    lacking = [column for column in _NOTHING_PUBLISHED.columns if column not in table]
+    lacking = [column for column in _PUBLISHED_COLUMNS if column not in table]
     if lacking:
         raise DataError(f"{path}: lacks the columns {', '.join(lacking)}; it has {', '.join(table.columns)}.")
     numbers = pd.to_numeric(table["value"].where(table["value"] != ""), errors="coerce")
@@ -372,28 +313,18 @@ def _value(value: float, unit: str, n: int) -> str:
     return f"{shown} (n = {int(n):,})"
 
 
-def _by_backbone(name: str, title: str, scores: pd.DataFrame, quantities: Sequence[q.Quantity]) -> Table:
-    summary = summaries.summarise(scores, quantities)
-    rows: list[list[str]] = []
-    groups: list[int] = []
-    for backbone in style.backbone_order(list(summary["backbone"])):
-        groups.append(len(rows))
-        rows += _block(summary[summary["backbone"] == backbone], backbone, quantities)
-    headings = [quantity.heading for quantity in quantities]
-    cells = pd.DataFrame(rows, columns=["Backbone", "Supervision", "λ", *headings])
-    return Table(name, title, cells, _raw(summary, quantities), _notes(summary, quantities), groups)
-
-
-def _block(summary: pd.DataFrame, backbone: str, quantities: Sequence[q.Quantity]) -> list[list[str]]:
+def _block(
+    summary: pd.DataFrame, backbone: str, looks: dict[str, style.Look], quantities: Sequence[q.Quantity]
+) -> list[list[str]]:
+    """The rows of one backbone: its runs, each followed by its difference to the baseline."""
     best = {quantity: _best(summary, quantity) for quantity in quantities}
     rows: list[list[str]] = []
-    for supervision in style.supervision_order(list(summary["supervision"])):
-        weights = sorted(summary.loc[summary["supervision"] == supervision, "lambda"].unique())
-        for weight in weights:
-            run = summary[(summary["supervision"] == supervision) & (summary["lambda"] == weight)]
-            name = "" if rows else style.backbone_name(backbone)
+    for supervision, look in looks.items():
+        runs = summary[summary["supervision"] == supervision]
+        for weight in sorted(runs["lambda"].unique()):
+            run = runs[runs["lambda"] == weight]
             lambda_text = "–" if supervision == "none" else f"{weight:g}"
-            heads = [name, style.SUPERVISIONS.get(supervision, supervision), lambda_text]
+            heads = ["" if rows else style.backbone_name(backbone), look.title, lambda_text]
             rows.append(heads + [_cell(summaries.of(run, k), best[k] == (supervision, weight)) for k in quantities])
             if supervision != "none":
                 rows.append(["", "  Δ", ""] + [_difference(summaries.of(run, k)) for k in quantities])
@@ -440,6 +371,8 @@ def _best(summary: pd.DataFrame, quantity: q.Quantity) -> tuple[str, float] | No
         return None
     top = rows.loc[(rows["mean"] * quantity.gain_sign).idxmax()]
     others = rows[rows["supervision"] != "none"]
+    if others.empty:
+        return None
     excludes = (others["low"] > 0) | (others["high"] < 0)
     sure = excludes.all() if top["supervision"] == "none" else excludes.get(top.name, False)
     return (top["supervision"], top["lambda"]) if sure else None
@@ -448,24 +381,9 @@ def _best(summary: pd.DataFrame, quantity: q.Quantity) -> tuple[str, float] | No
 def _raw(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> pd.DataFrame:
     keys = [quantity.key for quantity in quantities]
     order = pd.Series([keys.index(key) for key in summary[summaries.PLACE].itertuples(index=False, name=None)])
-    columns = [
-        *summaries.CELL,
-        *summaries.PLACE,
-        "mean",
-        "std",
-        "n",
-        "difference",
-        "low",
-        "high",
-        "p",
-        "p_holm",
-        "images",
-    ]
-    return (
-        summary.assign(_order=order.to_numpy())
-        .sort_values([*summaries.CELL, "_order"])[[*columns, "protocol"]]
-        .reset_index(drop=True)
-    )
+    numbers = ["mean", "std", "n", "difference", "low", "high", "p", "p_holm", "images", "protocol"]
+    ordered = summary.assign(_order=order.to_numpy()).sort_values([*summaries.CELL, "_order"])
+    return ordered[[*summaries.CELL, *summaries.PLACE, *numbers]].reset_index(drop=True)
 
 
 def _notes(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> list[str]:
@@ -504,34 +422,27 @@ def _iou_name(group: str) -> str:
     return f"IoU {digits}" if digits else group
 
 
-def _published(table: Table, published: pd.DataFrame) -> Table:
-    """The table with a column of published values where we know some for its backbones."""
+def _published(table: Table, published: pd.DataFrame, looks: dict[str, style.Look]) -> Table:
+    """The table with a column of published values, if there are any for its backbones."""
     here = published[(published["table"] == table.name) & published["backbone"].isin(table.raw["backbone"])]
     if here.empty:
         return table
     here = here[here["value"].notna() & (here["benchmark"] == q.VAL.benchmark) & (here["metric"] == q.VAL.metric)]
-    known = {(r.backbone, r.supervision): (r.value, r.source) for r in here.itertuples()}
-    rows = table.raw[["backbone", "supervision"]].itertuples(index=False, name=None)
-    known = {key: known[key] for key in dict.fromkeys(rows) if key in known}
-    names = {style.backbone_name(key[0]): key[0] for key in known}
-    words = {style.SUPERVISIONS[key[1]]: key[1] for key in known}
+    here = here[here["supervision"].isin(table.raw["supervision"])]
+    values = {(r.backbone, r.supervision): (r.value, r.source) for r in here.itertuples()}
+    shown = {
+        (style.backbone_name(b), looks[s].title): f"{value:.1f} (published)" for (b, s), (value, _) in values.items()
+    }
     backbones = table.cells["Backbone"].where(table.cells["Backbone"] != "").ffill()
-    column = [
-        _published_cell(known.get((names.get(backbone, ""), words.get(supervision, ""))))
-        for backbone, supervision in zip(backbones, table.cells["Supervision"], strict=True)
-    ]
-    sources = sorted({source for _, source in known.values()})
-    note = [f"{PUBLISHED}: percent as published, no spread or n known to us; source: {s}." for s in sources]
+    column = [shown.get(row, "") for row in zip(backbones, table.cells["Supervision"], strict=True)]
+    sources = sorted({source for _, source in values.values()})
+    note = [f"{PUBLISHED}: percent as published; its spread and n are unknown; source: {source}." for source in sources]
     raw = table.raw.assign(
         published=[
-            known[key[:2]][0] / 100 if key[:2] in known and key[2:] == q.VAL.key else float("nan")
+            values[key[:2]][0] / 100 if key[:2] in values and key[2:] == q.VAL.key else float("nan")
             for key in table.raw[["backbone", "supervision", *summaries.PLACE]].itertuples(index=False, name=None)
         ]
     )
     return dataclasses.replace(
         table, cells=table.cells.assign(**{PUBLISHED: column}), raw=raw, notes=table.notes + note
     )
-
-
-def _published_cell(known: tuple[float, str] | None) -> str:
-    return "" if known is None else f"{known[0]:.1f} (published)"

@@ -102,7 +102,9 @@ def test_tags_against_boxes_and_masks_by_hand(files: Path) -> None:
 
 
 def test_samples_show_adds_moves_and_removals(files: Path) -> None:
-    sample = figures._tag_sample(RECORDS[0], files, {"COCO_train2014_000000000001": "COCO_train2014_000000000001.jpg"})
+    sample = figures._tagged_image(
+        RECORDS[0], files, {"COCO_train2014_000000000001": "COCO_train2014_000000000001.jpg"}
+    )
     icons = dict(sample.icons)
     assert icons["person"] == IconPath([[0.25, 0.5], [0.3, 0.5]], removed=False)  # the last add, then its move
     assert icons["bicycle"].places == [[0.25, 0.5]] and icons["dog"].removed
@@ -110,5 +112,5 @@ def test_samples_show_adds_moves_and_removals(files: Path) -> None:
 
 def test_places_that_the_release_lacks_are_not_drawn(files: Path) -> None:
     broken = record(1, [("add", PERSON, (0.5, 0.5)), ("move", PERSON, NOWHERE), ("add", DOG, NOWHERE)])
-    sample = figures._tag_sample(broken, files, {"COCO_train2014_000000000001": "COCO_train2014_000000000001.jpg"})
+    sample = figures._tagged_image(broken, files, {"COCO_train2014_000000000001": "COCO_train2014_000000000001.jpg"})
     assert sample.icons == [("person", IconPath([[0.5, 0.5]], removed=False))]

@@ -19,7 +19,7 @@ from PIL import Image
 from luab.byproducts.imagenet_ab import SCHEMA
 from luab.errors import ConfigError, DataError
 from luab.render import quantities, style, summaries
-from luab.render.figures import byproducts, factors, figures
+from luab.render.figures import annotated_images, byproducts, factors, figures
 from luab.render.figures import scores as figures_scores
 from luab.render.figures.localization import cam_view
 from luab.render.products import PRODUCTS, Inputs
@@ -359,15 +359,15 @@ def test_cam_view_boxes_the_bright_patch() -> None:
 
 
 def test_samples_put_click_and_trace_on_the_image() -> None:
-    sample = byproducts.ByproductSample(
-        image_id="n01440764_10027",
+    sample = annotated_images.BrowsedImage(
+        title="n01440764_10027",
         image=np.zeros((100, 200, 3), np.uint8),
         trace_xy=np.array([[0.0, 1.0], [0.25, 0.5], [0.5, 0.25]]),
         trace_ms=np.array([1000.0, 1100.0, 1500.0]),
         click_xy=np.array([[0.5, 0.25]]),
         boxes=np.zeros((0, 4)),
     )
-    figure = byproducts.byproduct_samples([sample], "demo world")
+    figure = annotated_images.byproduct_samples([sample], "demo world")
     axes = figure.axes[0]
     np.testing.assert_allclose(artist(axes, "click").get_xydata(), [[100, 25]])
     (trace,) = [c for c in axes.collections if c.get_gid() == "trace"]

@@ -19,8 +19,10 @@ from luab.byproducts.icons import IconPath
 from luab.data.manifests.manifest import INSTANCES_SCHEMA
 from luab.errors import ConfigError, DataError
 from luab.render import quantities, summaries
-from luab.render.figures import coco, figures
-from luab.render.figures.coco import InterfaceSample, TagSample
+from luab.render.figures import annotated_images, byproducts, figures
+from luab.render.figures import scores as figures_scores
+from luab.render.figures.annotated_images import TaggedImage
+from luab.render.figures.byproducts import InterfaceSample
 from luab.render.products import Inputs, find_product
 
 COLUMNS = [
@@ -55,7 +57,7 @@ def size_scores(seeds: int = 3, sizes: tuple[str, ...] = ("small", "medium", "la
 
 
 def test_gain_by_size_worked_by_hand() -> None:
-    figure = coco.coco_gain_by_size(size_scores(), 1.0)
+    figure = figures_scores.coco_gain_by_size(size_scores(), 1.0)
     means, gains = figure.axes
     small = [bars[0].get_ydata()[0] for bars in means.containers]
     np.testing.assert_allclose(small, [50.1, 50.1, 53.0, 50.1, 50.1])  # in the order of the legend
@@ -77,7 +79,7 @@ def test_gain_by_size_worked_by_hand() -> None:
 
 def test_contexts_stand_beside_sizes_where_there_are_any() -> None:
     contexts = size_scores(sizes=("in_context", "out_of_context")).assign(benchmark="coco_context")
-    figure = coco.coco_gain_by_size(pd.concat([size_scores(), contexts], ignore_index=True), 1.0)
+    figure = figures_scores.coco_gain_by_size(pd.concat([size_scores(), contexts], ignore_index=True), 1.0)
     gains = figure.axes[1]
     assert [label.get_text() for label in gains.get_xticklabels()][3:] == [
         *("in\ncontext\nn = 100", "out of\ncontext\nn = 200"),
@@ -87,14 +89,14 @@ def test_contexts_stand_beside_sizes_where_there_are_any() -> None:
 
 
 def test_one_seed_and_two_sizes_are_drawn_and_said() -> None:
-    figure = coco.coco_gain_by_size(size_scores(1, ("small", "medium")), 1.0)
+    figure = figures_scores.coco_gain_by_size(size_scores(1, ("small", "medium")), 1.0)
     assert len(figure.axes[1].get_xticks()) == 2
     assert "no intervals, since n = 1 seed" in texts(figure)
 
 
 def test_scores_without_sizes_are_refused() -> None:
     with pytest.raises(DataError, match="coco_size, found coco_val"):
-        coco.coco_gain_by_size(size_scores().assign(benchmark="coco_val"), 1.0)
+        figures_scores.coco_gain_by_size(size_scores().assign(benchmark="coco_val"), 1.0)
 
 
 # ---- icons ----------------------------------------------------------------------------------------
@@ -103,8 +105,8 @@ def test_scores_without_sizes_are_refused() -> None:
 def test_icons_drags_and_traces_stand_where_they_were() -> None:
     icons = [("dog", IconPath([[0.2, 0.5], [0.4, 0.6]], False)), ("cat", IconPath([[0.9, 0.1]], removed=True))]
     trace = np.array([[0.0, 0.0], [0.5, 0.5], [1.0, 1.0]])
-    sample = TagSample("train2014, 9", np.zeros((50, 100, 3), np.uint8), trace, np.array([5, 10, 25]), icons)
-    figure = coco.coco_samples([sample], usable=7, records=1234, label="demo world")
+    sample = TaggedImage("train2014, 9", np.zeros((50, 100, 3), np.uint8), trace, np.array([5, 10, 25]), icons)
+    figure = annotated_images.coco_samples([sample], usable=7, records=1234, label="demo world")
     axes = figure.axes[0]
     np.testing.assert_allclose([np.squeeze(mark.get_xydata()) for mark in lines(axes, "icon")], [[40, 30], [90, 5]])
     assert [mark.get_marker() for mark in lines(axes, "icon")] == ["o", "X"]
@@ -119,7 +121,7 @@ def test_icons_drags_and_traces_stand_where_they_were() -> None:
 
 def test_no_usable_record_is_told() -> None:
     with pytest.raises(DataError, match="two icons, one of them moved"):
-        coco.coco_samples([], usable=0, records=3)
+        annotated_images.coco_samples([], usable=0, records=3)
 
 
 # ---- from files -----------------------------------------------------------------------------------
@@ -226,7 +228,7 @@ def numbers() -> pd.DataFrame:
 def test_bars_medians_and_points_are_those_given() -> None:
     browsing = InterfaceSample(np.array([100, 200, 300]), np.array([[0.1, 0.1], [0.1, 0.1], [1.2, 0.5]]))
     tagging = InterfaceSample(np.array([9000, 13_709.5, 20_000]), np.array([[0.9, 0.9]]))
-    figure = coco.interfaces(numbers(), {"browsing": browsing, "tagging": tagging}, "demo world")
+    figure = byproducts.interfaces(numbers(), {"browsing": browsing, "tagging": tagging}, "demo world")
     shares, times, left, right = figure.axes[:4]
     widths = [[bar.get_width() for bar in bars] for bars in shares.containers]
     np.testing.assert_allclose(widths[0], [20, 20, 20])  # browsing knows no masks
@@ -245,4 +247,4 @@ def test_an_interface_without_times_or_points_is_refused() -> None:
     good = InterfaceSample(np.array([1.0]), np.array([[0.5, 0.5]]))
     for bad in (InterfaceSample(np.zeros(0), good.points), InterfaceSample(good.times_ms, np.array([[2.0, 0.5]]))):
         with pytest.raises(DataError, match="times and points of tagging"):
-            coco.interfaces(numbers(), {"browsing": good, "tagging": bad})
+            byproducts.interfaces(numbers(), {"browsing": good, "tagging": bad})

@@ -16,10 +16,11 @@ from PIL import Image
 
 from luab.byproducts.imagenet_ab import SCHEMA
 from luab.errors import DataError
-from luab.render import style, table_text, tables
+from luab.render import style, table_text
 from luab.render.products import Inputs
 from luab.render.report import curves as report_curves
 from luab.render.report import report, samples
+from luab.render.report.deviations import tagged_choices
 from luab.study.paths import Run
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">{{ 7*7 }}&amp;"
@@ -55,14 +56,12 @@ def sample_inputs(folder: Path, per_class: int = 8) -> tuple[Path, Path, Path]:
 def sources(folder: Path, text: str = "plain") -> report.Sources:
     """A small study; `text` stands wherever a text comes from data or from a message."""
     index, manifest, root = sample_inputs(folder / "images")
-    cells = pd.DataFrame({"Model": [text, "LUAB"], "top-1": ["1.0 | 2", f"{tables.BOLD}71.2 ± 0.3"]})
-    table = tables.Table("main", f"Main {text}", cells, cells, [f"n = 9, {text}"])
-    md = folder / "main.md"
-    table_text.write_table(table, folder / "main.csv", md, folder / "main.tex", "toy world")
+    cells = pd.DataFrame({"Model": [text, "LUAB"], "top-1": ["1.0 | 2", f"{table_text.BOLD}71.2 ± 0.3"]})
+    table = table_text.Table("main", f"Main {text}", cells, cells, [f"n = 9, {text}"])
     figure = style.finish(style.new_figure(3, 2), f"n = 7 images. {text}", "toy world")
-    style.save(figure, folder / "curve.pdf")
+    style.save(figure, folder / "hover_time.pdf")
     (folder / "table_main.rst").write_text("Cells are **means**.\n")
-    (folder / "figure_curve.rst").write_text("A curve over n seeds.\n")
+    (folder / "figure_hover_time.rst").write_text("A curve over n seeds.\n")
     score = {"dataset": "imagenet", "benchmark": "imagenet_val", "group": "", "n": 50000, "protocol": f"top-1 {text}"}
     pd.DataFrame([score, score | {"group": "detail"}]).to_csv(folder / "scores.csv", index=False)
     for i, run in enumerate(RUNS):
@@ -78,19 +77,17 @@ def sources(folder: Path, text: str = "plain") -> report.Sources:
         (folder / run.folder).mkdir(parents=True)
         (folder / run.folder / "run.json").write_text(json.dumps(card))
         (folder / run.folder / "log.csv").write_text("epoch,loss,byproduct\n0,4,0.5\n1,2,0.25\n")
-    deviations = folder / "deviations.md"
-    deviations.write_text(f"# Where\n\n## Assumptions: silent\n\n- Lambda is 1 (see `x`). {text} (`luab/a.py`)\n")
     return report.Sources(
         label=text,
         headline=[table_text.Sheet(f"Headline {text}", ["", "Baseline", "LUAB"], [["top-1 ↑", "70.1", "71.2"]])],
-        tables={"main": md},
-        figures={"curve": folder / "curve.png"},
+        tables={"main": table.sheet("toy world")},
+        figures={"hover_time": folder / "hover_time.png"},
         captions=folder,
         runs={run: folder / run.folder for run in RUNS},
         scores=folder / "scores.csv",
         browser=Inputs(index=index, manifest=manifest, images_root=root),
         class_names={WNIDS[0]: "tench", WNIDS[1]: text},
-        deviations=deviations,
+        deviations={"Assumptions: silent": [(f"Lambda is 1 (see `x`). {text}", "luab/a.py")]},
     )
 
 
@@ -271,22 +268,23 @@ def test_paper_has_no_controls_and_no_dark_ground(page: Path, browser: Any) -> N
         browser.media()
 
 
-def test_a_table_s_markdown_is_read_back(tmp_path: Path) -> None:
-    cells = pd.DataFrame({"a_b": ["x|y \\", "<i>"], "λ": [f"{tables.BOLD}1*2", "–"]})
-    table = tables.Table("t", "Title *1*", cells, cells, ["n = 3 | _all_"])
-    table_text.write_table(table, tmp_path / "t.csv", tmp_path / "t.md", tmp_path / "t.tex", "demo")
-    sheet = table_text.read_markdown(tmp_path / "t.md")
-    assert dataclasses.astuple(sheet) == (
+def test_markdown_escapes_what_the_sheet_holds_as_text() -> None:
+    cells = pd.DataFrame({"a_b": ["x|y \\", "<i>"], "λ": [f"{table_text.BOLD}1*2", "–"]})
+    table = table_text.Table("t", "Title *1*", cells, cells, ["n = 3 | _all_"])
+    assert dataclasses.astuple(table.sheet("demo")) == (
         "Title *1* (demo)",
         ["a_b", "λ"],
-        [["x|y \\", f"{tables.BOLD}1*2"], ["<i>", "–"]],
+        [["x|y \\", f"{table_text.BOLD}1*2"], ["<i>", "–"]],
         ["n = 3 | _all_"],
     )
-    (tmp_path / "t.md").write_text("something else\n")
-    with pytest.raises(DataError, match="Render it again"):
-        table_text.read_markdown(tmp_path / "t.md")
-    with pytest.raises(DataError, match="expected a rendered table"):
-        table_text.read_markdown(tmp_path / "none.md")
+    assert table_text.markdown(table, "demo").splitlines()[2:] == [
+        "| a\\_b | λ |",
+        "|---|---|",
+        "| x\\|y \\\\ | **1\\*2** |",
+        "| \\<i> | – |",
+        "",
+        "- n = 3 \\| \\_all\\_",
+    ]
 
 
 def test_samples_have_a_click_and_keep_within_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,17 +329,17 @@ def test_a_curve_lies_where_its_numbers_say(tmp_path: Path) -> None:
         report_curves.panels([run], {run: tmp_path / "log.csv"}, report.QUANTITIES)
 
 
-def test_the_list_of_deviations_is_read_whole(repository: Path) -> None:
-    page = repository / "docs" / "deviations.md"
-    found = report.read_deviations(page)
-    assert sum(map(len, found.values())) == sum(line.startswith("- ") for line in page.read_text().splitlines()) > 20
-    assert len(found) == 2
+def test_all_tagged_choices_are_listed(repository: Path) -> None:
+    choices = tagged_choices(repository)
+    page = (repository / "docs" / "deviations.md").read_text()
+    assert sum(map(len, choices.values())) == sum(line.startswith("- ") for line in page.splitlines()) > 20
+    assert len(choices) == 2
 
 
 def test_what_is_missing_is_told(tmp_path: Path) -> None:
     made = sources(tmp_path)
-    for change in ({"captions": tmp_path / "no"}, {"figures": {"curve": tmp_path / "no.png"}},
-                   {"scores": tmp_path / "no.csv"}, {"deviations": tmp_path / "no.md"}):  # fmt: skip
+    for change in ({"captions": tmp_path / "no"}, {"figures": {"hover_time": tmp_path / "no.png"}},
+                   {"scores": tmp_path / "no.csv"}):  # fmt: skip
         with pytest.raises(DataError, match=r"expected .*\. (Render|Run|Write)"):
             report.render_report(dataclasses.replace(made, **change), tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()

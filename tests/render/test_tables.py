@@ -8,8 +8,8 @@ import pytest
 from luab.benchmarks.imagenet import BENCHMARKS
 from luab.errors import ConfigError, DataError
 from luab.render import quantities, tables
-from luab.render.products import PRODUCTS, Inputs
-from luab.render.table_text import escape, latex, markdown
+from luab.render.products import PRODUCTS, Inputs, find_product
+from luab.render.table_text import BOLD, Table, escape, latex, markdown
 
 COLUMNS = [
     *("dataset", "backbone", "supervision", "lambda", "seed"),
@@ -39,19 +39,19 @@ def scores_of(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def column(table: tables.Table, heading: str) -> list[str]:
+def column(table: Table, heading: str) -> list[str]:
     return list(table.cells[heading])
 
 
 def test_cells_worked_by_hand() -> None:
-    table = tables.imagenet_main(scores_of(), 1.0, NOTHING)
+    table = tables.score_table("imagenet_main", scores_of(), 1.0, NOTHING)
     # Differences .02 .03 .04: mean .03, t(2, .975) = 4.303, half width 4.303 * .01 / sqrt(3) = .0248;
     # p of t = .03 / (.01 / sqrt(3)) = 5.196 with 2 degrees of freedom is .035; Holm keeps a single p.
     assert column(table, "IN-1k ↑") == [
         "71.0 ± 1.0 (n = 3)",
         "71.0 ± 1.0 (n = 3)",
         "+0.0 [−2.5, +2.5], p = 1.000",
-        tables.BOLD + "74.0 ± 2.0 (n = 3)",
+        BOLD + "74.0 ± 2.0 (n = 3)",
         "+3.0 [+0.5, +5.5], p = 0.035",
     ]
     assert column(table, "Supervision") == ["Baseline", "Random points", "  Δ", "LUAB (clicks)", "  Δ"]
@@ -59,44 +59,46 @@ def test_cells_worked_by_hand() -> None:
 
 
 def test_one_seed_has_no_spread_and_no_interval() -> None:
-    table = tables.imagenet_main(scores_of({("none", 0.0): [0.5], ("click", 1.0): [0.625]}), 1.0, NOTHING)
+    table = tables.score_table(
+        "imagenet_main", scores_of({("none", 0.0): [0.5], ("click", 1.0): [0.625]}), 1.0, NOTHING
+    )
     assert column(table, "IN-1k ↑") == ["50.0 (n = 1)", "62.5 (n = 1)", "+12.5 (n = 1)"]
     assert table.raw["std"].isna().all() and table.raw["low"].isna().all()
 
 
 def test_lower_is_better_decides_what_is_bold() -> None:
     worse = {("none", 0.0): [0.70, 0.71, 0.72], ("click", 1.0): [0.60, 0.62, 0.61]}
-    table = tables.imagenet_main(scores_of(worse, "imagenet_c", "mce"), 1.0, NOTHING)
+    table = tables.score_table("imagenet_main", scores_of(worse, "imagenet_c", "mce"), 1.0, NOTHING)
     cells = column(table, "C (mCE) ↓")
-    assert cells[1].startswith(tables.BOLD) and not cells[0].startswith(tables.BOLD)
+    assert cells[1].startswith(BOLD) and not cells[0].startswith(BOLD)
     assert cells[2].startswith("−10.0 [")
 
 
 def test_best_is_not_bold_when_the_interval_holds_zero() -> None:
     near = {("none", 0.0): [0.70, 0.71, 0.72], ("click", 1.0): [0.74, 0.69, 0.73]}
-    table = tables.imagenet_main(scores_of(near), 1.0, NOTHING)
-    assert not any(cell.startswith(tables.BOLD) for cell in column(table, "IN-1k ↑"))
+    table = tables.score_table("imagenet_main", scores_of(near), 1.0, NOTHING)
+    assert not any(cell.startswith(BOLD) for cell in column(table, "IN-1k ↑"))
 
 
 def test_missing_cell_is_refused_by_name() -> None:
     both = pd.concat([scores_of(), scores_of(benchmark="imagenet_v2")])
     hole = both[~((both["benchmark"] == "imagenet_v2") & (both["supervision"] == "click"))]
     with pytest.raises(DataError, match="resnet18 click-1: imagenet_v2/top1"):
-        tables.imagenet_main(hole, 1.0, NOTHING)
+        tables.score_table("imagenet_main", hole, 1.0, NOTHING)
 
 
 def test_absent_benchmarks_and_lambdas_are_refused() -> None:
     with pytest.raises(DataError, match="found imagenet_val"):
-        tables.background_robustness(scores_of(), 1.0, NOTHING)
+        tables.score_table("background_robustness", scores_of(), 1.0, NOTHING)
     with pytest.raises(DataError, match="headline lambda 7, found lambda 1"):
-        tables.imagenet_main(scores_of(), 7.0, NOTHING)
+        tables.score_table("imagenet_main", scores_of(), 7.0, NOTHING)
     with pytest.raises(DataError, match="several lambdas"):
-        tables.lambda_sweep(scores_of(), 1.0, NOTHING)
+        tables.score_table("lambda_sweep", scores_of(), 1.0, NOTHING)
 
 
 def test_sweep_has_a_row_per_lambda() -> None:
     values = VALUES | {("click", 0.1): [0.70, 0.72, 0.71]}
-    table = tables.lambda_sweep(scores_of(values), 1.0, NOTHING)
+    table = tables.score_table("lambda_sweep", scores_of(values), 1.0, NOTHING)
     assert column(table, "λ") == ["–", "1", "", "0.1", "", "1", ""]
 
 
@@ -104,7 +106,7 @@ def test_baseline_has_no_point_and_no_hole() -> None:
     points = scores_of({key: VALUES[key] for key in VALUES if key[0] != "none"}, "wsol_test", "point_in_box")
     boxes = pd.concat([scores_of(benchmark="wsol_test", metric=m) for m in ("max_box_acc", "max_box_acc_v2")])
     parts = scores_of(benchmark="wsol_test", metric="max_box_acc_v2").assign(group="iou_30")
-    table = tables.localization(pd.concat([boxes, parts, points]), 1.0, NOTHING)
+    table = tables.score_table("localization", pd.concat([boxes, parts, points]), 1.0, NOTHING)
     assert column(table, "Point in box ↑") == [
         *("–", "71.0 ± 1.0 (n = 3)", "–", "74.0 ± 2.0 (n = 3)", "–"),
     ]
@@ -115,11 +117,11 @@ def test_published_values_stand_beside_ours_and_unknown_ones_stay_empty(reposito
     published = tables.read_published(repository / "config" / "published.csv")
     assert published["value"].dropna().tolist() == [81.6, 82.5]
     assert not (published["value"] == 0).any()
-    table = tables.imagenet_main(scores_of(backbone="vit_base_patch16_224"), 1.0, published)
+    table = tables.score_table("imagenet_main", scores_of(backbone="vit_base_patch16_224"), 1.0, published)
     assert column(table, tables.PUBLISHED) == ["81.6 (published)", "", "", "82.5 (published)", ""]
     assert table.raw["published"].dropna().tolist() == pytest.approx([0.825, 0.816])
     assert any("not seen in the paper" in note for note in table.notes)
-    other = tables.imagenet_main(scores_of(), 1.0, published)
+    other = tables.score_table("imagenet_main", scores_of(), 1.0, published)
     assert column(other, tables.PUBLISHED) == [""] * 5
     assert other.raw["published"].isna().all()
 
@@ -132,7 +134,7 @@ def test_published_value_without_source_is_refused(tmp_path: Path) -> None:
 
 
 def test_markdown_carries_label_and_notes() -> None:
-    text = markdown(tables.imagenet_main(scores_of(), 1.0, NOTHING), "demo world")
+    text = markdown(tables.score_table("imagenet_main", scores_of(), 1.0, NOTHING), "demo world")
     assert text.startswith("**ImageNet-1k and distribution shifts (%), λ = 1 (demo world)**\n")
     assert "| **74.0 ± 2.0 (n = 3)** |" in text
     assert "- IN-1k: 1,000 images; by\\_hand 100%.\n" in text
@@ -140,7 +142,7 @@ def test_markdown_carries_label_and_notes() -> None:
 
 def test_latex_closes_what_it_opens_and_escapes_what_it_prints() -> None:
     two = pd.concat([scores_of(), scores_of(backbone="resnet50_odd")])
-    text = latex(tables.imagenet_main(two, 1.0, NOTHING), "demo_world")
+    text = latex(tables.score_table("imagenet_main", two, 1.0, NOTHING), "demo_world")
     bare = text.replace(r"\{", "").replace(r"\}", "")
     assert bare.count("{") == bare.count("}")
     opened = [line.split("{")[1].split("}")[0] for line in text.splitlines() if line.startswith(r"\begin")]
@@ -174,6 +176,23 @@ def test_render_writes_three_files_and_repeats_itself(tmp_path: Path) -> None:
     assert raw.loc["click", "n"] == 3 and pd.isna(raw.loc["none", "difference"])
 
 
+def test_the_report_gets_the_table_as_it_was_rendered(tmp_path: Path) -> None:
+    scores, index = tmp_path / "scores.csv", tmp_path / "byproduct_statistics.csv"
+    scores_of().to_csv(scores, index=False)
+    numbers = [("selected", 0.8636, "share", 1281167), ("nothing", float("nan"), "ms", 0)]
+    rendered = tables.statistics_table(
+        "byproduct_statistics", pd.DataFrame(numbers, columns=["statistic", "value", "unit", "n"])
+    )
+    rendered.raw.to_csv(index, index=False)
+    for name, table in (
+        ("byproduct_statistics", rendered),
+        ("imagenet_main", find_product("table", "imagenet_main").draw(Inputs(scores=scores))),
+    ):
+        assert isinstance(table, Table)
+        again = tables.read_table(name, tmp_path / f"{name}.csv", Inputs(scores=scores))
+        assert again.sheet("demo") == table.sheet("demo") and again.sheet("demo").title.endswith(" (demo)")
+
+
 def test_unknown_table_and_missing_input_are_told(tmp_path: Path) -> None:
     out = [tmp_path / kind for kind in ("csv", "md", "tex")]
     with pytest.raises(ConfigError, match=r"There is no table 'imagenet_mian'\. Did you mean imagenet_main"):
@@ -192,7 +211,7 @@ def test_byproduct_statistics_always_tell_n() -> None:
         ],
         columns=["statistic", "value", "unit", "n"],
     )
-    table = tables.byproduct_statistics(found)
+    table = tables.statistics_table("byproduct_statistics", found)
     assert column(table, "Value") == [
         *("86.4 % (n = 1,281,167)", "512.5 ms (n = 10)", "1,705 (n = 9)", "– (n = 0)"),
     ]
@@ -262,4 +281,4 @@ def test_statistics_of_coco_need_index_manifest_and_tree(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="input `manifest`"):
         tables.render_table("coco_statistics", *out, Inputs(tags=tmp_path / "coco_ab.parquet"))
     with pytest.raises(DataError, match="coco statistics: expected at least one"):
-        tables.coco_statistics(pd.DataFrame(columns=["statistic", "value", "unit", "n"]))
+        tables.statistics_table("coco_statistics", pd.DataFrame(columns=["statistic", "value", "unit", "n"]))

@@ -1,6 +1,6 @@
 """Figures of accuracy against one factor: severity of a corruption; size, rotation and place of an object."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ from matplotlib.ticker import MaxNLocator
 from luab.data.manifests.labels import CORRUPTION_FAMILIES, CORRUPTIONS
 from luab.errors import DataError
 from luab.render import style, summaries
+from luab.render.quantities import main_supervision
 
+Looks = Mapping[str, style.Look]
 _FACTORS = {
     "siscore_size": ("Object size (% of the image)", 100.0),
     "siscore_rotation": ("Rotation (degrees)", 1.0),
@@ -26,19 +28,22 @@ def corruption_severity(scores: pd.DataFrame, headline_lambda: float, label: str
     Raises:
         DataError: There are no details of ImageNet-C.
     """
-    details = _details(summaries.at_headline(scores, headline_lambda), "imagenet_c")
+    looks = style.looks(scores["supervision"])
+    details = _details(summaries.at_headline(scores, headline_lambda), "imagenet_c", "corruption_severity")
     split = details["group"].str.rsplit("/", n=1, expand=True)
     details = details.assign(corruption=split[0], severity=split[1].astype(int))
     details = details[details["corruption"].isin(CORRUPTIONS)]
     panels = {"All": CORRUPTIONS} | {family.title(): names for family, names in CORRUPTION_FAMILIES.items()}
     panels = {name: names for name, names in panels.items() if details["corruption"].isin(names).any()}
+    if not panels:
+        raise DataError("corruption_severity: the scores of imagenet_c contain none of the 15 corruptions.")
     backbones = style.backbone_order(list(details["backbone"]))
     figure = style.new_figure(style.PAGE_IN, 1.25 * len(backbones) + 0.5)
     grid = figure.subplots(len(backbones), len(panels), squeeze=False, sharex=True, sharey="row")
     for row, backbone in zip(grid, backbones, strict=True):
         for axes, names in zip(row, panels.values(), strict=True):
             chosen = details[(details["backbone"] == backbone) & details["corruption"].isin(names)]
-            _draw_lines(axes, _by_factor(chosen, "severity"), dodge=0.13)
+            _draw_lines(axes, _by_factor(chosen, "severity"), looks, dodge=0.13)
             axes.set_xticks(sorted(details["severity"].unique()))
             if backbone == backbones[-1]:
                 axes.set_xlabel("Severity")
@@ -48,7 +53,7 @@ def corruption_severity(scores: pd.DataFrame, headline_lambda: float, label: str
         axes.set_title(f"{name} ({count})")
     style.legend_above(figure, grid[0, 0])
     note = (
-        f"ImageNet-C, in brackets: corruptions averaged; {int(details['n'].max()):,} images per corruption "
+        f"ImageNet-C; in brackets: number of corruptions averaged; {int(details['n'].max()):,} images per corruption "
         f"and severity; λ = {headline_lambda:g}; {_spread(details)}."
     )
     return style.finish(figure, note, label)
@@ -56,88 +61,99 @@ def corruption_severity(scores: pd.DataFrame, headline_lambda: float, label: str
 
 @style.styled
 def si_score_factors(scores: pd.DataFrame, headline_lambda: float, label: str = "") -> Figure:
-    """SI-Score: accuracy against size and rotation, and LUAB's change of accuracy over the object's place.
+    """SI-Score: accuracy against size and rotation, and the difference to the baseline over the object's place.
+
+    The difference is shown for LUAB, or for the last supervision of a study without clicks.
 
     Raises:
         DataError: There are no details of SI-Score.
     """
+    looks = style.looks(scores["supervision"])
+    compared = main_supervision(looks)
     chosen = summaries.at_headline(scores, headline_lambda)
-    there = set(chosen.loc[chosen["group"] != "", "benchmark"])
-    factors = [name for name in _FACTORS if name in there]
-    place = "siscore_location" in there and "click" in set(chosen["supervision"])
-    if not factors and not place:
-        raise DataError("scores: expected details of SI-Score, found none. Add a siscore_* benchmark to `suites`.")
-    backbones = style.backbone_order(list(chosen["backbone"]))
+    detailed = set(chosen.loc[chosen["group"] != "", "benchmark"])
+    factors = [name for name in _FACTORS if name in detailed]
+    has_map = "siscore_location" in detailed and compared is not None
+    if not factors and not has_map:
+        raise DataError(
+            "si_score_factors: the scores have no details of SI-Score. Add a siscore_* benchmark to `suites`."
+        )
+    used = chosen[(chosen["group"] != "") & chosen["benchmark"].isin([*factors, "siscore_location"])]
+    backbones = style.backbone_order(list(used["backbone"]))
     figure = style.new_figure(style.PAGE_IN, 1.3 * len(backbones) + 0.55)
-    ratios = [1.25] * len(factors) + [1.0] * place
+    ratios = [1.25] * len(factors) + [1.0] * has_map
     grid = figure.subplots(len(backbones), len(ratios), squeeze=False, width_ratios=ratios)
     for column, factor in enumerate(factors):
-        _factor_column(list(grid[:, column]), _details(chosen, factor), factor, backbones)
-    if place:
-        _place_column(figure, list(grid[:, -1]), _details(chosen, "siscore_location"), backbones)
+        details = _details(chosen, factor, "si_score_factors")
+        _factor_column(list(grid[:, column]), details, factor, backbones, looks)
+    if has_map and compared is not None:
+        details = _details(chosen, "siscore_location", "si_score_factors")
+        maps = [location_difference(details[details["backbone"] == name], compared) for name in backbones]
+        _place_column(figure, list(grid[:, -1]), maps, looks[compared].title)
     for row, backbone in zip(grid, backbones, strict=True):
         row[0].set_ylabel(f"{style.backbone_name(backbone)}\naccuracy (%) ↑")
     if factors:
         style.legend_above(figure, grid[0, 0])
-    used = chosen[(chosen["group"] != "") & chosen["benchmark"].isin([*factors, "siscore_location"])]
     sizes = {name: used.loc[used["benchmark"] == name, "n"] for name in sorted(set(used["benchmark"]))}
     images = "; ".join(f"{name.removeprefix('siscore_')} {_span(n)}" for name, n in sizes.items())
     note = f"Images per factor value: {images}. λ = {headline_lambda:g}; {_spread(used)}."
-    if place:
-        note += " Maps: mean over seeds of LUAB minus baseline at each place of the object's centre."
+    if has_map and compared is not None:
+        note += f" Maps: {looks[compared].title} minus baseline, mean over seeds, at each place of the object's centre."
     return style.finish(figure, note, label)
 
 
-def _factor_column(column: Sequence[Axes], details: pd.DataFrame, factor: str, backbones: Sequence[str]) -> None:
+def _factor_column(
+    column: Sequence[Axes], details: pd.DataFrame, factor: str, backbones: Sequence[str], looks: Looks
+) -> None:
     title, scale = _FACTORS[factor]
     details = details.assign(factor=details["group"].astype(float) * scale)
     for axes, backbone in zip(column, backbones, strict=True):
-        _draw_lines(axes, _by_factor(details[details["backbone"] == backbone], "factor"), dodge=0)
+        _draw_lines(axes, _by_factor(details[details["backbone"] == backbone], "factor"), looks, dodge=0)
         axes.tick_params(labelbottom=backbone == backbones[-1])
     column[-1].set_xlabel(title)
 
 
-def _place_column(figure: Figure, column: Sequence[Axes], details: pd.DataFrame, backbones: Sequence[str]) -> None:
-    maps = [location_difference(details[details["backbone"] == backbone]) for backbone in backbones]
-    limit = max(0.5, max(float(np.nanmax(np.abs(values.to_numpy()))) for values in maps))
+def _place_column(figure: Figure, column: Sequence[Axes], maps: Sequence[pd.DataFrame], title: str) -> None:
+    limit = max([0.5, *(float(np.nanmax(np.abs(values.to_numpy()))) for values in maps if values.size)])
     for axes, values in zip(column, maps, strict=True):
-        shown = axes.imshow(
-            values.to_numpy(), cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="equal", interpolation="nearest"
-        )
         axes.set(xticks=[], yticks=[])
         axes.grid(False)
         axes.spines[:].set_visible(False)
-    column[0].set_title("Place: LUAB − baseline", pad=3)
-    bar = figure.colorbar(shown, ax=list(column), shrink=max(0.35, 0.9 / len(backbones)), aspect=14, pad=0.03)
+        look: dict[str, Any] = {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit, "interpolation": "nearest"}
+        shown = axes.imshow(values.to_numpy() if values.size else np.full((1, 1), np.nan), aspect="equal", **look)
+    column[0].set_title(f"Place: {title.partition(' (')[0]} − baseline", pad=3)
+    bar = figure.colorbar(shown, ax=list(column), shrink=max(0.35, 0.9 / len(column)), aspect=14, pad=0.03)
     bar.set_label("pp, above 0 is better")
     bar.outline.set_visible(False)
 
 
-def location_difference(details: pd.DataFrame) -> pd.DataFrame:
-    """LUAB minus baseline in percentage points on the grid of places: rows y (down), columns x (right).
+def location_difference(details: pd.DataFrame, supervision: str = "click") -> pd.DataFrame:
+    """A supervision minus the baseline in percentage points on the grid of places: rows y (down), columns x (right).
 
     Args:
         details: Rows of siscore_location of one backbone; group is "x,y" as fractions of the image.
+        supervision: Supervision to compare; without it, or without the baseline, the grid is empty.
 
     Raises:
-        DataError: A group is not of that form.
+        DataError: A group does not have that form.
     """
     place = details["group"].str.extract(r"^\(?\s*([-\d.]+)\s*[,/_]\s*([-\d.]+)\s*\)?$")
     if place.isna().any(axis=None):
         wrong = details.loc[place.isna().any(axis=1), "group"].iloc[0]
         raise DataError(f"scores: siscore_location: expected a group like '0.25,0.5' (x,y), found {wrong!r}.")
+    if not {supervision, "none"} <= set(details["supervision"]):
+        return pd.DataFrame()
     table = details.assign(x=place[0].astype(float), y=place[1].astype(float))
     means = table.groupby(["supervision", "y", "x"])["value"].mean()
-    return 100 * (means["click"] - means["none"]).unstack("x").sort_index()
+    return 100 * (means[supervision] - means["none"]).unstack("x").sort_index()
 
 
-def _details(scores: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    metric = "accuracy"
-    here = (scores["benchmark"] == benchmark) & (scores["group"] != "") & (scores["metric"] == metric)
+def _details(scores: pd.DataFrame, benchmark: str, product: str) -> pd.DataFrame:
+    here = (scores["benchmark"] == benchmark) & (scores["group"] != "") & (scores["metric"] == "accuracy")
     if not here.any():
         raise DataError(
-            f"scores: expected details of {benchmark} ({metric} per group), found none. "
-            "Add the benchmark to `suites` in the configuration and run again, or leave this figure out."
+            f"{product}: the scores have no details of {benchmark} (accuracy per group). Add the benchmark to `suites` "
+            "in the configuration and score it."
         )
     return scores[here]
 
@@ -150,20 +166,20 @@ def _by_factor(details: pd.DataFrame, factor: str) -> pd.DataFrame:
     return table.rename(columns={factor: "x"}).fillna({"std": 0.0})
 
 
-def _draw_lines(axes: Axes, table: pd.DataFrame, dodge: float) -> None:
+def _draw_lines(axes: Axes, table: pd.DataFrame, looks: Looks, dodge: float) -> None:
     """One line per supervision; with `dodge` also markers, set apart sideways."""
-    supervisions = style.supervision_order(list(table["supervision"]))
-    for i, supervision in enumerate(supervisions):
+    for i, (supervision, look) in enumerate(looks.items()):
         line = table[table["supervision"] == supervision].sort_values("x")
+        if line.empty:
+            continue
         x, mean, std = (line[name].to_numpy() for name in ("x", "mean", "std"))
-        colour, name = style.COLOURS[supervision], style.SUPERVISIONS[supervision]
+        named: dict[str, Any] = {"color": look.colour, "label": look.title, "gid": supervision}
         if dodge:
-            x = x + dodge * (i - (len(supervisions) - 1) / 2)
-            look: dict[str, Any] = {"marker": style.MARKERS[supervision], "ms": 2.6, "elinewidth": 0.9}
-            axes.errorbar(x, mean, yerr=std, color=colour, lw=0.8, label=name, gid=supervision, **look)
+            x = x + dodge * (i - (len(looks) - 1) / 2)
+            axes.errorbar(x, mean, yerr=std, lw=0.8, marker=look.marker, ms=2.6, elinewidth=0.9, **named)
         else:
-            axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
-            axes.plot(x, mean, color=colour, label=name, gid=supervision)
+            axes.fill_between(x, mean - std, mean + std, color=look.colour, alpha=0.2, lw=0)
+            axes.plot(x, mean, **named)
     axes.yaxis.set_major_locator(MaxNLocator(4))
 
 

@@ -1,6 +1,6 @@
-"""Figures by name: reads what each needs, draws it, and writes PDF and PNG."""
+"""Figures by name: reads the inputs of each, draws it, and writes PDF and PNG."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from luab.errors import ConfigError, DataError
 from luab.render import style, summaries
-from luab.render.figures import byproducts, coco, factors, localization
+from luab.render.figures import annotated_images, byproducts, factors, localization
 from luab.render.figures import scores as figures_scores
 from luab.render.products import Inputs, Product, find_product
 from luab.render.tables import read_statistics, required, scores_of
@@ -21,8 +21,8 @@ from luab.render.tables import read_statistics, required, scores_of
 Array = npt.NDArray[Any]
 SAMPLES = 8  # images in the figure of byproducts
 CAMS = 6  # images in the figure of score maps
-_MIN_TRACE = 4  # samples that make a trace worth looking at
-_TUNING = 500  # images on which the figure's threshold is chosen
+_MIN_TRACE = 4  # fewest samples of a trace that is drawn
+_TUNING = 500  # images on which the threshold of the score maps is chosen
 _CAM_COLUMNS = ["image_id", "cam", "cam_h", "cam_w", "width", "height", "boxes", "point_x", "point_y"]
 
 
@@ -52,131 +52,136 @@ def _from_scores(draw: Callable[..., Figure]) -> Callable[[Product, Inputs], Fig
 
 def _draw_click_density(product: Product, inputs: Inputs) -> Figure:
     from luab.byproducts.clicks import click_points
+    from luab.byproducts.imagenet_ab import read_index
 
-    table = _read_index(required(inputs.index, product.name, "index"), ["selected", "click_xy"])
-    return byproducts.click_density(click_points(table).xy, inputs.label)
+    (index,) = required(product.name, inputs, "index")
+    return byproducts.click_density(click_points(read_index(index, ["selected", "click_xy"])).xy, inputs.label)
 
 
 def _draw_hover_time(product: Product, inputs: Inputs) -> Figure:
-    table = _read_index(required(inputs.index, product.name, "index"), ["estimate_time_ms"])
-    return byproducts.hover_time(_flat(table["estimate_time_ms"]), inputs.label)
+    from luab.byproducts.imagenet_ab import read_index
+
+    (index,) = required(product.name, inputs, "index")
+    times = read_index(index, ["estimate_time_ms"])["estimate_time_ms"].combine_chunks()
+    while pa.types.is_list(times.type):  # one list per image, of one time per annotator
+        times = times.flatten()
+    return byproducts.hover_time(np.asarray(times.drop_null()), inputs.label)
 
 
 def _draw_worker_spread(product: Product, inputs: Inputs) -> Figure:
     from luab.byproducts.imagenet_ab import read_index_pieces
     from luab.byproducts.statistics.imagenet import WORKER_COLUMNS, per_worker
 
-    pieces = read_index_pieces(required(inputs.index, product.name, "index"), WORKER_COLUMNS)
-    return byproducts.worker_spread(*per_worker(pieces), inputs.label)
+    (index,) = required(product.name, inputs, "index")
+    return byproducts.worker_spread(*per_worker(read_index_pieces(index, WORKER_COLUMNS)), inputs.label)
 
 
 def _draw_byproduct_samples(product: Product, inputs: Inputs) -> Figure:
+    from luab.byproducts.imagenet_ab import read_index
+
     columns = ["image_id", "boxes", "width", "height", "click_xy", "trace_xy", "trace_time_ms"]
-    index = required(inputs.index, product.name, "index")
-    paths = manifest_paths(required(inputs.manifest, product.name, "manifest"))
-    root = required(inputs.images_root, product.name, "images_root")
-    table = _read_index(index, ["image_id", "annotators"])
+    index, manifest, root = required(product.name, inputs, "index", "manifest", "images_root")
+    paths = manifest_paths(manifest)
+    table = read_index(index, ["image_id", "annotators"])
     annotated = table.filter(pa.compute.greater(table["annotators"], 0))
     rows = rows_of(index, columns, [row["image_id"] for row in _spread_rows(annotated, 64 * SAMPLES)])
-    usable = [row for row in rows if row["image_id"] in paths and traced(row)]
+    usable = [row for row in rows if row["image_id"] in paths and _is_traced(row)]
     chosen = [usable[place] for place in _places(len(usable), SAMPLES)]
-    return byproducts.byproduct_samples([_sample(row, root / paths[row["image_id"]]) for row in chosen], inputs.label)
+    samples = [_browsed_image(row, root / paths[row["image_id"]]) for row in chosen]
+    return annotated_images.byproduct_samples(samples, inputs.label)
 
 
-def rows_of(index: Path, columns: list[str], image_ids: list[str]) -> list[dict[str, Any]]:
-    """The rows of some images, by image_id, from an index that does not fit into memory as a whole."""
+def rows_of(index: Path, columns: list[str], image_ids: Iterable[str]) -> list[dict[str, Any]]:
+    """The rows of some images, sorted by image_id, from an index that does not fit into memory as a whole."""
     from luab.byproducts.imagenet_ab import read_index_pieces
 
-    wanted = pa.array(image_ids, pa.string())
-    pieces = read_index_pieces(index, columns)
-    found = [piece.filter(pa.compute.is_in(piece["image_id"], wanted)) for piece in pieces]
-    return list(pa.concat_tables(found).sort_by("image_id").to_pylist())
+    ids = pa.array(image_ids, pa.string())
+    pieces = [piece.filter(pa.compute.is_in(piece["image_id"], ids)) for piece in read_index_pieces(index, columns)]
+    return list(pa.concat_tables(pieces).sort_by("image_id").to_pylist())
 
 
-def traced(row: dict[str, Any]) -> bool:
-    """Whether the first annotator of a record clicked and left a trace to look at."""
+def _is_traced(row: dict[str, Any]) -> bool:
+    """Whether the first annotator of a record clicked and left a trace of some length."""
     return bool(row["click_xy"][0]) and len(row["trace_xy"][0]) >= _MIN_TRACE
 
 
-def _sample(row: dict[str, Any], path: Path) -> byproducts.ByproductSample:
+def _browsed_image(row: dict[str, Any], path: Path) -> annotated_images.BrowsedImage:
     image = read_image(path)
     boxes = np.array(row["boxes"] or np.zeros((0, 4)), dtype=float)
     if row["width"] and row["height"]:
         # Boxes are in pixels of the image as annotated; the file may have been resized.
         boxes = boxes * (np.array([image.shape[1] / row["width"], image.shape[0] / row["height"]] * 2))
-    return byproducts.ByproductSample(
-        image_id=row["image_id"],
-        image=image,
-        trace_xy=np.array(row["trace_xy"][0], dtype=float),
-        trace_ms=np.array(row["trace_time_ms"][0], dtype=float),
-        click_xy=np.array(row["click_xy"][0], dtype=float),
-        boxes=boxes,
+    trace_xy, trace_ms, click_xy = (
+        np.array(row[name][0], dtype=float) for name in ("trace_xy", "trace_time_ms", "click_xy")
     )
+    return annotated_images.BrowsedImage(row["image_id"], image, trace_xy, trace_ms, click_xy, boxes)
 
 
 def _draw_coco_samples(product: Product, inputs: Inputs) -> Figure:
     from luab.byproducts.coco_ab import read_index
     from luab.byproducts.icons import TAG_COLUMNS, last_records
 
-    columns = [*TAG_COLUMNS, "trace_xy", "trace_time_ms"]
-    table = last_records(read_index(required(inputs.tags, product.name, "tags"), columns))
-    paths = manifest_paths(required(inputs.manifest, product.name, "manifest"))
-    root = required(inputs.images_root, product.name, "images_root")
+    tags, manifest, root = required(product.name, inputs, "tags", "manifest", "images_root")
+    table = last_records(read_index(tags, [*TAG_COLUMNS, "trace_xy", "trace_time_ms"]))
+    paths = manifest_paths(manifest)
     traced = pa.compute.greater_equal(pa.compute.list_value_length(table["trace_time_ms"]), _MIN_TRACE)
     loaded = pa.compute.greater(table["width"], 0)
     dragged = pa.array(_dragged(table.select(TAG_COLUMNS), paths), pa.bool_())
     usable = table.filter(pa.compute.and_(pa.compute.and_(traced, loaded), dragged))
-    samples = [_tag_sample(row, root, paths) for row in _spread_rows(usable, SAMPLES)]
-    return coco.coco_samples(samples, usable.num_rows, table.num_rows, inputs.label)
+    samples = [_tagged_image(row, root, paths) for row in _spread_rows(usable, SAMPLES)]
+    return annotated_images.coco_samples(samples, usable.num_rows, table.num_rows, inputs.label)
 
 
 def _dragged(table: pa.Table, paths: dict[str, str]) -> list[bool]:
-    """Whether each record's image is there and has two icons or more, one of which was moved."""
+    """Whether each record's image is listed and has two icons or more, one of which was moved."""
     from luab.byproducts.icons import icon_paths, rows_of
     from luab.data.supervisions.point_files import coco_image_id
 
-    found = []
+    dragged = []
     for record in rows_of(table):
         icons = icon_paths(record).values()
         moved = any(len(icon.places) > 1 for icon in icons)
-        found.append(len(icons) > 1 and moved and coco_image_id(record["image_id"]) in paths)
-    return found
+        dragged.append(len(icons) > 1 and moved and coco_image_id(record["image_id"]) in paths)
+    return dragged
 
 
-def _tag_sample(record: dict[str, Any], root: Path, paths: dict[str, str]) -> coco.TagSample:
+def _tagged_image(record: dict[str, Any], root: Path, paths: dict[str, str]) -> annotated_images.TaggedImage:
     from luab.byproducts.coco_classes import COCO_CLASSES
     from luab.byproducts.icons import icon_paths
     from luab.data.supervisions.point_files import coco_image_id
 
-    icons = [(COCO_CLASSES[label].name, icon) for label, icon in icon_paths(record).items()]
-    # The release lacks some points; an icon without any cannot be drawn.
-    known = [(name, [place for place in icon.places if not np.isnan(place).any()], icon) for name, icon in icons]
-    return coco.TagSample(
+    icons = []
+    for label, icon in icon_paths(record).items():
+        # The release lacks some points; an icon without any cannot be drawn.
+        if places := [place for place in icon.places if not np.isnan(place).any()]:
+            icons.append((COCO_CLASSES[label].name, icon._replace(places=places)))
+    return annotated_images.TaggedImage(
         title=f"train2014, {record['image_id']}",
         image=read_image(root / paths[coco_image_id(record["image_id"])]),
         trace_xy=np.array(record["trace_xy"], dtype=float),
         trace_ms=np.array(record["trace_time_ms"], dtype=float),
-        icons=[(name, icon._replace(places=places)) for name, places, icon in known if places],
+        icons=icons,
     )
 
 
 def _draw_interfaces(product: Product, inputs: Inputs) -> Figure:
+    from luab.byproducts import coco_ab, imagenet_ab
     from luab.byproducts.clicks import click_points
-    from luab.byproducts.coco_ab import read_index
     from luab.byproducts.icons import last_records
     from luab.byproducts.statistics.imagenet import selected_times_ms
     from luab.data.supervisions.coco import Sources, click
 
     numbers = summaries.interface_numbers(*read_statistics(product.name, inputs.statistics))
-    tags = required(inputs.tags, product.name, "tags")
-    clicks = _read_index(required(inputs.index, product.name, "index"), ["selected", "click_xy", "estimate_time_ms"])
-    pages = last_records(read_index(tags, ["image_id", "time_spent_ms"]))["time_spent_ms"].drop_null().to_numpy()
+    index, tags = required(product.name, inputs, "index", "tags")
+    clicks = imagenet_ab.read_index(index, ["selected", "click_xy", "estimate_time_ms"])
+    pages = last_records(coco_ab.read_index(tags, ["image_id", "time_spent_ms"]))
+    times = pages["time_spent_ms"].drop_null().to_numpy()
     points = list(click(Sources(tags, tags, seed=0)).points.values())
     samples = {
-        "browsing": coco.InterfaceSample(selected_times_ms(clicks), click_points(clicks).xy),
-        "tagging": coco.InterfaceSample(pages[pages > 0], np.array(points, dtype=float).reshape(-1, 2)),
+        "browsing": byproducts.InterfaceSample(selected_times_ms(clicks), click_points(clicks).xy),
+        "tagging": byproducts.InterfaceSample(times[times > 0], np.array(points, dtype=float).reshape(-1, 2)),
     }
-    return coco.interfaces(numbers, samples, inputs.label)
+    return byproducts.interfaces(numbers, samples, inputs.label)
 
 
 def _draw_cam_examples(product: Product, inputs: Inputs) -> Figure:
@@ -185,9 +190,10 @@ def _draw_cam_examples(product: Product, inputs: Inputs) -> Figure:
             f"{product.name}: expected the predictions of two runs, baseline first; found {len(inputs.predictions)}. "
             "Pass Inputs(predictions=(('none', ...), ('click', ...)))."
         )
-    titles = [style.SUPERVISIONS.get(supervision, supervision) for supervision, _ in inputs.predictions]
-    paths = manifest_paths(required(inputs.manifest, product.name, "manifest"))
-    root = required(inputs.images_root, product.name, "images_root")
+    supervisions = [supervision for supervision, _ in inputs.predictions]
+    titles = [look.title for look in style.looks(supervisions).values()]
+    manifest, root = required(product.name, inputs, "manifest", "images_root")
+    paths = manifest_paths(manifest)
     tables = [_read_cams(path) for _, path in inputs.predictions]
     thresholds = [_threshold(table) for table in tables]
     views = [{str(row["image_id"]): row for row in _spread_rows(table, CAMS)} for table in tables]
@@ -206,38 +212,29 @@ def _example(path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[fl
     first = rows[0]
     size = np.array([first["width"], first["height"]] * 2, dtype=float)
     truth = [tuple(np.array(box, dtype=float) / size) for box in first["boxes"]]
-    views = [
-        localization.cam_view(_cam(row), threshold, _point(row))
-        for row, threshold in zip(rows, thresholds, strict=True)
-    ]
+    views = []
+    for row, threshold in zip(rows, thresholds, strict=True):
+        point = None if row["point_x"] is None else (row["point_x"], row["point_y"])
+        views.append(localization.cam_view(_cam(row), threshold, point))
     return localization.CamExample(str(first["image_id"]), read_image(path), truth, views)
 
 
 def _threshold(table: pa.Table) -> float:
-    """The threshold that MaxBoxAcc would take on some of the images."""
+    """The threshold that MaxBoxAcc would choose on some of the images; 0 without any."""
     from luab.metrics.localization import IOU_PCT, LocalizationInput, box_accuracy
 
-    rows = _spread_rows(table, _TUNING)
     images = [
         LocalizationInput(_cam(row), np.array(row["boxes"], dtype=np.int64), (row["width"], row["height"]))
-        for row in rows
+        for row in _spread_rows(table, _TUNING)
     ]
+    if not images:
+        return 0.0  # the figure then refuses to be drawn without examples
     accuracy = box_accuracy(images, side_px=224, step=0.01)
     return float(accuracy.thresholds[int(accuracy.largest[IOU_PCT.index(50)].argmax())])
 
 
 def _cam(row: dict[str, Any]) -> Array:
     return np.array(row["cam"], dtype=np.float32).reshape(row["cam_h"], row["cam_w"])
-
-
-def _point(row: dict[str, Any]) -> tuple[float, float] | None:
-    return None if row["point_x"] is None else (row["point_x"], row["point_y"])
-
-
-def _read_index(path: Path, columns: list[str]) -> pa.Table:
-    from luab.byproducts.imagenet_ab import read_index
-
-    return read_index(path, columns)
 
 
 def _read_cams(path: Path) -> pa.Table:
@@ -259,18 +256,18 @@ def _read_parquet(path: Path, columns: list[str]) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: expected a Parquet file; it is not there. Run the stage that makes it.") from error
+        raise DataError(f"{path}: the Parquet file does not exist. Run the stage that writes it.") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
-            f"{path}: expected Parquet with the columns {', '.join(columns)}; {error}. Make it again."
+            f"{path}: expected Parquet with the columns {', '.join(columns)}; {error}. Write it again."
         ) from error
 
 
 def read_image(path: Path) -> Array:
-    """[height, width, 3] uint8.
+    """Pixels [height, width, 3] uint8.
 
     Raises:
-        DataError: There is no such image.
+        DataError: The image is missing or damaged.
     """
     from PIL import Image
 
@@ -278,7 +275,7 @@ def read_image(path: Path) -> Array:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except OSError as error:
-        raise DataError(f"{path}: expected an image that the manifest names; {error}.") from error
+        raise DataError(f"{path}: cannot read this image, which the manifest lists; {error}.") from error
 
 
 def _spread_rows(table: pa.Table, count: int) -> list[dict[str, Any]]:
@@ -290,14 +287,6 @@ def _spread_rows(table: pa.Table, count: int) -> list[dict[str, Any]]:
 def _places(total: int, count: int) -> Array:
     """At most `count` indices below `total`, evenly spaced."""
     return np.arange(total) if total <= count else np.linspace(0, total - 1, count).round().astype(int)
-
-
-def _flat(column: pa.ChunkedArray) -> Array:
-    """All numbers inside a column of nested lists, in order; nulls are left out."""
-    array = column.combine_chunks()
-    while pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type):
-        array = array.flatten()
-    return np.asarray(array.drop_null())
 
 
 FIGURES: dict[str, Callable[[Product, Inputs], Figure]] = {
@@ -313,5 +302,5 @@ FIGURES: dict[str, Callable[[Product, Inputs], Figure]] = {
     "cam_examples": _draw_cam_examples,
     "coco_samples": _draw_coco_samples,
     "interfaces": _draw_interfaces,
-    "coco_gain_by_size": _from_scores(coco.coco_gain_by_size),
+    "coco_gain_by_size": _from_scores(figures_scores.coco_gain_by_size),
 }

@@ -1,6 +1,6 @@
-"""Figures of the scores: sweep of lambda, gains over the baseline, the gap between backgrounds."""
+"""Figures of the scores: the sweep of lambda, differences to the baseline, the gap between backgrounds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from luab.errors import DataError
 from luab.render import quantities as q
 from luab.render import style, summaries
-from luab.render.tables import swept_backbones
+
+Looks = Mapping[str, style.Look]
+_SIGNED = FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0")
 
 
 @style.styled
@@ -19,18 +22,18 @@ def lambda_sweep(scores: pd.DataFrame, headline_lambda: float, label: str = "") 
     """Benchmarks against the weight of the byproduct loss, one row of panels per swept backbone.
 
     Raises:
-        DataError: No backbone has several lambdas, or a cell is missing.
+        DataError: No backbone has several lambdas, or a number is missing.
     """
-    backbones = swept_backbones(scores)
+    looks = style.looks(scores["supervision"])
+    backbones = summaries.swept_backbones(scores)
     chosen = scores[scores["backbone"].isin(backbones)]
-    shown = summaries.present(chosen, q.SWEPT)
+    shown = summaries.present(chosen, q.SWEPT, "lambda_sweep")
     summary = summaries.summarise(chosen, shown, diffs=False)
     figure = style.new_figure(style.PAGE_IN, 1.45 * len(backbones) + 0.45)
     grid = figure.subplots(len(backbones), len(shown), squeeze=False, sharex=True)
     for row, backbone in zip(grid, backbones, strict=True):
         for axes, quantity in zip(row, shown, strict=True):
-            here = summaries.of(summary[summary["backbone"] == backbone], quantity)
-            _sweep_panel(axes, here)
+            _sweep_panel(axes, summaries.of(summary[summary["backbone"] == backbone], quantity), looks)
         row[0].set_ylabel(f"{style.backbone_name(backbone)}\n%")
     for axes, quantity in zip(grid[0], shown, strict=True):
         axes.set_title(quantity.heading)
@@ -39,28 +42,27 @@ def lambda_sweep(scores: pd.DataFrame, headline_lambda: float, label: str = "") 
     style.legend_above(figure, grid[0, 0])
     band = ", their spread as a band" if summary["n"].max() > 1 else ""
     note = (
-        f"Points: {summaries.spread_text(summary)}. Horizontal lines: runs at a single λ{band} "
-        f"(baseline: no byproduct loss; random points: λ = {headline_lambda:g}). Arrow: which way is better."
+        f"Points: {summaries.spread_text(summary)}. Horizontal lines: supervisions with a single λ{band} "
+        f"(baseline: no byproduct loss; others: λ = {headline_lambda:g}). Arrow: direction of better values."
     )
     return style.finish(figure, note, label)
 
 
-def _sweep_panel(axes: Axes, rows: pd.DataFrame) -> None:
-    for supervision in style.supervision_order(list(rows["supervision"])):
+def _sweep_panel(axes: Axes, rows: pd.DataFrame, looks: Looks) -> None:
+    for supervision, look in looks.items():
         line = rows[rows["supervision"] == supervision].sort_values("lambda")
         mean, std = 100 * line["mean"].to_numpy(), 100 * line["std"].fillna(0).to_numpy()
-        colour, name = style.COLOURS[supervision], style.SUPERVISIONS[supervision]
         if len(line) == 1:
             dashes = (0, (5, 2)) if supervision == "none" else (0, (1.5, 1.5))
-            axes.axhline(mean[0], color=colour, ls=dashes, label=name, gid=supervision)
-            axes.axhspan(mean[0] - std[0], mean[0] + std[0], color=colour, alpha=0.15, lw=0)
-            continue
-        weights = line["lambda"].to_numpy()
-        axes.fill_between(weights, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
-        axes.plot(weights, mean, color=colour, marker=style.MARKERS[supervision], label=name, gid=supervision)
-        axes.set_xscale("log")
-        axes.set_xticks(weights, [f"{weight:g}" for weight in weights])
-        axes.xaxis.set_minor_locator(NullLocator())
+            axes.axhline(mean[0], color=look.colour, ls=dashes, label=look.title, gid=supervision)
+            axes.axhspan(mean[0] - std[0], mean[0] + std[0], color=look.colour, alpha=0.15, lw=0)
+        elif len(line):
+            weights = line["lambda"].to_numpy()
+            axes.fill_between(weights, mean - std, mean + std, color=look.colour, alpha=0.2, lw=0)
+            axes.plot(weights, mean, color=look.colour, marker=look.marker, label=look.title, gid=supervision)
+            axes.set_xscale("log")
+            axes.set_xticks(weights, [f"{weight:g}" for weight in weights])
+            axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.1, y=0.12)
     axes.yaxis.set_major_locator(MaxNLocator(4))
 
@@ -70,10 +72,10 @@ def robustness_gain(scores: pd.DataFrame, headline_lambda: float, label: str = "
     """Gain over the baseline per benchmark with its 95 % interval, one panel per backbone.
 
     Raises:
-        DataError: A cell is missing.
+        DataError: A number is missing, or there is no supervision besides the baseline.
     """
-    chosen = summaries.at_headline(scores, headline_lambda)
-    shown = summaries.present(chosen, q.GAINS)
+    chosen, looks = _compared(scores, headline_lambda, "robustness_gain")
+    shown = summaries.present(chosen, q.GAINS, "robustness_gain")
     summary = summaries.summarise(chosen, shown)
     backbones = style.backbone_order(list(summary["backbone"]))
     columns = min(5, len(backbones))
@@ -84,43 +86,50 @@ def robustness_gain(scores: pd.DataFrame, headline_lambda: float, label: str = "
         axes.set_axis_off()
     for i, backbone in enumerate(backbones):
         axes = grid.flat[i]
-        _gain_panel(axes, summary[summary["backbone"] == backbone], shown)
+        _gain_panel(axes, summary[summary["backbone"] == backbone], shown, looks)
         axes.set_title(style.backbone_name(backbone))
         # Panels above an empty place are the last of their column.
         if i + columns >= len(backbones):
             axes.set_xlabel("Gain (pp), right is better", fontsize=6 if columns > 3 else 7)
     style.legend_above(figure, grid[0, 0])
-    single = int(summary["n"].max()) == 1
-    intervals = "no intervals, since n = 1 seed" if single else f"95 % intervals, n = {summaries.seeds_text(summary)}"
     note = (
         f"Difference to the baseline in percentage points at λ = {headline_lambda:g}, sign flipped where "
-        f"lower is better (marked ↓), so that right is always better; {intervals}. "
-        "Hollow: the interval holds 0 or there is none."
+        f"lower is better (marked ↓), so that right is always better; {summaries.intervals_text(summary)}. "
+        "Hollow: the interval contains 0, or there is no interval."
     )
     return style.finish(figure, note, label)
 
 
-def _gain_panel(axes: Axes, rows: pd.DataFrame, shown: Sequence[q.Quantity]) -> None:
-    supervisions = [name for name in style.supervision_order(list(rows["supervision"])) if name != "none"]
+def _compared(scores: pd.DataFrame, headline_lambda: float, product: str) -> tuple[pd.DataFrame, dict[str, style.Look]]:
+    """The scores at the headline lambda, and the look of every supervision."""
+    looks = style.looks(scores["supervision"])
+    if set(looks) <= {"none"}:
+        raise DataError(f"{product}: requires a supervision besides the baseline; add one to `supervisions`.")
+    return summaries.at_headline(scores, headline_lambda), looks
+
+
+def _gain_panel(axes: Axes, rows: pd.DataFrame, shown: Sequence[q.Quantity], looks: Looks) -> None:
+    supervisions = [name for name in looks if name != "none"]
     offsets = np.linspace(-0.17, 0.17, len(supervisions)) if len(supervisions) > 1 else [0.0]
     axes.axvline(0, color=style.COLOURS["none"], lw=1.0)
     for supervision, offset in zip(supervisions, offsets, strict=True):
         mine = rows[rows["supervision"] == supervision]
+        if mine.empty:
+            continue
         gains = np.array([_gain(summaries.of(mine, quantity), quantity) for quantity in shown])  # [quantities, 3]
         y = np.arange(len(shown)) + offset
-        sure = (gains[:, 1] > 0) | (gains[:, 2] < 0)  # NaN compares false: hollow
-        colour = style.COLOURS[supervision]
-        axes.hlines(y, gains[:, 1], gains[:, 2], color=colour, lw=1.0, alpha=0.75)
-        look: dict[str, Any] = {"ls": "none", "marker": style.MARKERS[supervision], "mec": colour, "mew": 0.9}
-        axes.plot(gains[:, 0], y, mfc="white", gid=supervision, **look)
-        axes.plot(gains[sure, 0], y[sure], mfc=colour, **look)
-        # Filled in the legend: a hollow entry would say that nothing is ever sure.
-        axes.plot([], [], mfc=colour, label=style.SUPERVISIONS[supervision], **look)
-    axes.set_yticks(range(len(shown)), [_gain_name(quantity) for quantity in shown])
+        significant = (gains[:, 1] > 0) | (gains[:, 2] < 0)  # NaN compares false: hollow
+        look = looks[supervision]
+        axes.hlines(y, gains[:, 1], gains[:, 2], color=look.colour, lw=1.0, alpha=0.75)
+        marks: dict[str, Any] = {"ls": "none", "marker": look.marker, "mec": look.colour, "mew": 0.9}
+        axes.plot(gains[:, 0], y, mfc="white", gid=supervision, **marks)
+        axes.plot(gains[significant, 0], y[significant], mfc=look.colour, **marks)
+        # Filled in the legend, where a hollow mark would mean "not significant".
+        axes.plot([], [], mfc=look.colour, label=look.title, **marks)
+    axes.set_yticks(range(len(shown)), [quantity.heading if quantity.lower else quantity.title for quantity in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"))
+    axes.xaxis.set_major_formatter(_SIGNED)
 
 
 def _gain(row: pd.DataFrame, quantity: q.Quantity) -> tuple[float, float, float]:
@@ -130,8 +139,82 @@ def _gain(row: pd.DataFrame, quantity: q.Quantity) -> tuple[float, float, float]
     return (difference, low, high) if sign > 0 else (difference, high, low)
 
 
-def _gain_name(quantity: q.Quantity) -> str:
-    return quantity.heading if quantity.lower else quantity.title
+@style.styled
+def coco_gain_by_size(scores: pd.DataFrame, headline_lambda: float, label: str = "") -> Figure:
+    """Mean average precision, and its gain over the baseline, by the size of objects and by their context.
+
+    One column per backbone; the contexts are left out if the study has none.
+
+    Raises:
+        DataError: A number is missing, the sizes are not in the study, or the baseline is alone.
+    """
+    chosen, looks = _compared(scores, headline_lambda, "coco_gain_by_size")
+    sizes = summaries.present(chosen, q.COCO_SIZES, "coco_gain_by_size")
+    shown = summaries.present(chosen, [*sizes, *q.COCO_CONTEXTS], "coco_gain_by_size")
+    summary = summaries.summarise(chosen, shown)
+    backbones = style.backbone_order(list(summary["backbone"]))
+    figure = style.new_figure(style.COLUMN_IN if len(backbones) == 1 else style.PAGE_IN, 3.0)
+    grid = figure.subplots(2, len(backbones), squeeze=False, sharex=True, sharey="row")
+    for column, backbone in zip(grid.T, backbones, strict=True):
+        mine = summary[summary["backbone"] == backbone]
+        for place, (supervision, look) in enumerate(looks.items()):
+            offset = 0.09 * (place - (len(looks) - 1) / 2)
+            rows = mine[mine["supervision"] == supervision]
+            # Two lines: none joins a size and a context.
+            for first, part in ((0, sizes), (len(sizes), shown[len(sizes) :])):
+                if part and len(rows):
+                    _part_line(column, rows, supervision, look, part, first + offset)
+        column[0].set_title(style.backbone_name(backbone))
+        column[1].axhline(0, color=style.COLOURS["none"], lw=1.0)
+        column[1].set_xticks(range(len(shown)), [_part_name(quantity, chosen) for quantity in shown])
+        column[1].set_xlim(-0.5, len(shown) - 0.5)
+        for axes in column:
+            axes.grid(axis="x", visible=False)
+    grid[0, 0].set_ylabel("mAP (%) ↑")
+    grid[1, 0].set_ylabel("Gain (pp) ↑")
+    grid[1, 0].yaxis.set_major_formatter(_SIGNED)
+    style.legend_above(figure, grid[0, 0], columns=3)
+    context = ""
+    if len(shown) > len(sizes):
+        context = " In context: some of the usual companions of the class are in the image; out of context: none."
+    note = (
+        f"λ = {headline_lambda:g}. Above: {summaries.spread_text(summary)}. Below: difference to the baseline, same "
+        f"seed; {summaries.intervals_text(summary)}; hollow: the interval contains 0, or there is none. Size: largest "
+        f"object of the class in the image, by the area of its mask (below 32², below 96², larger).{context} n: "
+        "positives, each part against the same negatives; sizes over the classes that have all sizes shown, contexts "
+        "over the classes that have both."
+    )
+    return style.finish(figure, note, label)
+
+
+def _part_line(
+    column: Sequence[Axes],
+    rows: pd.DataFrame,
+    supervision: str,
+    look: style.Look,
+    shown: Sequence[q.Quantity],
+    first: float,
+) -> None:
+    table = pd.concat([summaries.of(rows, quantity) for quantity in shown])
+    mean, std, gain, low, high = (
+        100 * table[name].to_numpy(dtype=float) for name in ("mean", "std", "difference", "low", "high")
+    )
+    x = np.arange(len(shown)) + first
+    marks: dict[str, Any] = {"marker": look.marker, "color": look.colour, "mec": look.colour, "lw": 0.9}
+    column[0].errorbar(x, mean, yerr=np.nan_to_num(std), elinewidth=0.9, label=look.title, **marks)
+    if supervision == "none":
+        return
+    column[1].vlines(x, low, high, color=look.colour, lw=1.0, alpha=0.75)
+    column[1].plot(x, gain, mfc="white", gid=supervision, **marks)
+    significant = (low > 0) | (high < 0)  # NaN compares false: hollow
+    column[1].plot(x[significant], gain[significant], **marks | {"ls": "none"})
+
+
+def _part_name(quantity: q.Quantity, scores: pd.DataFrame) -> str:
+    part = quantity.metric.removeprefix("map_")
+    here = scores[(scores["benchmark"] == quantity.benchmark) & (scores["group"] == part)]
+    name = part.removesuffix("_context").replace("_", " ") + ("\ncontext" if part.endswith("_context") else "")
+    return f"{name}\nn = {int(here['n'].max()):,}" if len(here) else name
 
 
 @style.styled
@@ -139,26 +222,26 @@ def background_gap(scores: pd.DataFrame, headline_lambda: float, label: str = ""
     """Accuracy on same-class and on random backgrounds, and the gap between, per backbone and supervision.
 
     Raises:
-        DataError: A cell is missing, or the Backgrounds Challenge is not in the study.
+        DataError: A number is missing, or the Backgrounds Challenge is not in the study.
     """
+    looks = style.looks(scores["supervision"])
     chosen = summaries.at_headline(scores, headline_lambda)
-    wanted = summaries.present(chosen, [q.MIXED_RAND, q.MIXED_SAME, q.BG_GAP])
-    summary = summaries.summarise(chosen, wanted, diffs=False)
+    shown = summaries.present(chosen, [q.MIXED_RAND, q.MIXED_SAME, q.BG_GAP], "background_gap")
+    summary = summaries.summarise(chosen, shown, diffs=False)
     backbones = style.backbone_order(list(summary["backbone"]))
-    supervisions = style.supervision_order(list(summary["supervision"]))
-    lines = len(backbones) * (len(supervisions) + 0.8)
+    step = len(looks) + 0.8
+    lines = len(backbones) * step
     figure = style.new_figure(style.PAGE_IN, 0.125 * lines + 0.75)
     accuracy, gap = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    ticks = []
     for i, backbone in enumerate(backbones):
-        start = i * (len(supervisions) + 0.8)
-        ticks.append(start + (len(supervisions) - 1) / 2)
         if i % 2:
             for axes in (accuracy, gap):
-                axes.axhspan(start - 0.9, start + len(supervisions) - 0.1, color="#F5F5F5", lw=0, zorder=0)
-        for j, supervision in enumerate(supervisions):
-            here = summary[(summary["backbone"] == backbone) & (summary["supervision"] == supervision)]
-            _gap_row(accuracy, gap, here, start + j, supervision)
+                axes.axhspan(i * step - 0.9, i * step + len(looks) - 0.1, color="#F5F5F5", lw=0, zorder=0)
+        for j, (supervision, look) in enumerate(looks.items()):
+            rows = summary[(summary["backbone"] == backbone) & (summary["supervision"] == supervision)]
+            if len(rows):
+                _gap_row(accuracy, gap, rows, i * step + j, look)
+    ticks = [i * step + (len(looks) - 1) / 2 for i in range(len(backbones))]
     accuracy.set_yticks(ticks, [style.backbone_name(backbone) for backbone in backbones])
     accuracy.set_ylim(lines - 0.9, -0.9)
     for axes in (accuracy, gap):
@@ -167,27 +250,31 @@ def background_gap(scores: pd.DataFrame, headline_lambda: float, label: str = ""
     accuracy.set_xlabel("Accuracy (%) ↑    hollow: mixed-rand, filled: mixed-same")
     gap.set_xlabel("BG-gap (percentage points) ↓")
     style.legend_above(figure, accuracy)
+    details = chosen[(chosen["benchmark"] == "in9") & (chosen["group"] == q.MIXED_RAND.metric)]
+    images = (details if len(details) else summaries.only(chosen, shown))["n"].max()
     note = (
-        f"ImageNet-9, {_images_per_variant(chosen):,} images per variant; λ = {headline_lambda:g}; "
+        f"ImageNet-9, {int(images):,} images per variant; λ = {headline_lambda:g}; "
         f"{summaries.spread_text(summary)}. BG-gap: accuracy on mixed-same minus accuracy on mixed-rand."
     )
     return style.finish(figure, note, label)
 
 
-def _images_per_variant(scores: pd.DataFrame) -> int:
-    details = scores[(scores["benchmark"] == "in9") & (scores["group"] == q.MIXED_RAND.metric)]
-    return int(details["n"].max()) if len(details) else int(summaries.only(scores, [q.MIXED_RAND])["n"].max())
-
-
-def _gap_row(accuracy: Axes, gap: Axes, rows: pd.DataFrame, y: float, supervision: str) -> None:
-    colour, marker = style.COLOURS[supervision], style.MARKERS[supervision]
+def _gap_row(accuracy: Axes, gap: Axes, rows: pd.DataFrame, y: float, look: style.Look) -> None:
     (rand, rand_std), (same, same_std), (width, width_std) = (
-        100 * summaries.of(rows, quantity).iloc[0][["mean", "std"]].astype(float).fillna(0).to_numpy()
-        for quantity in (q.MIXED_RAND, q.MIXED_SAME, q.BG_GAP)
+        _percent_mean_std(rows, quantity) for quantity in (q.MIXED_RAND, q.MIXED_SAME, q.BG_GAP)
     )
-    bars: dict[str, Any] = {"ls": "none", "marker": marker, "color": colour, "elinewidth": 0.9, "mew": 0.9}
-    accuracy.plot([rand, same], [y, y], color=colour, lw=1.6, alpha=0.25, solid_capstyle="butt")
+    bars: dict[str, Any] = {"ls": "none", "marker": look.marker, "color": look.colour, "elinewidth": 0.9, "mew": 0.9}
+    accuracy.plot([rand, same], [y, y], color=look.colour, lw=1.6, alpha=0.25, solid_capstyle="butt")
     accuracy.errorbar(rand, y, xerr=rand_std, mfc="white", **bars)
     accuracy.errorbar(same, y, xerr=same_std, **bars)
     gap.errorbar(width, y, xerr=width_std, **bars)
-    accuracy.plot([], [], marker=marker, color=colour, ls="none", label=style.SUPERVISIONS[supervision])
+    accuracy.plot([], [], marker=look.marker, color=look.colour, ls="none", label=look.title)
+
+
+def _percent_mean_std(rows: pd.DataFrame, quantity: q.Quantity) -> tuple[float, float]:
+    """Mean and standard deviation in percent; NaN if the scores lack the quantity, no spread for one seed."""
+    row = summaries.of(rows, quantity)
+    if row.empty:
+        return float("nan"), 0.0
+    mean, std = row.iloc[0][["mean", "std"]].astype(float).fillna(0)
+    return 100 * mean, 100 * std

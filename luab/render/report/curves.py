@@ -15,12 +15,12 @@ from luab.study.paths import Run
 WIDTH, HEIGHT = 360, 200
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 30
 MOST_POINTS = 120
-"""Of one line: more cannot be seen at this width, and the page stays small."""
+"""Points per line: more are not visible at this width, and fewer keep the page small."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One run's line: `points` as SVG wants them, and the last value."""
+    """The line of one run: `points` in SVG's format, and the last value."""
 
     run: str
     supervision: str
@@ -30,7 +30,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """One picture of `WIDTH` x `HEIGHT`: ticks are (place, text)."""
+    """One picture of `WIDTH` x `HEIGHT`; ticks are (place, text)."""
 
     title: str
     dataset: str
@@ -42,47 +42,46 @@ class Panel:
 
 
 def panels(runs: Sequence[Run], logs: Mapping[Run, Path], quantities: Mapping[str, str]) -> list[Panel]:
-    """Panels in the order of the runs; a quantity that no run of a backbone has is left out, as the byproduct
-    loss of a baseline is.
+    """Panels in the order of the runs; a quantity that no run of a backbone has is left out.
 
     Args:
-        runs: In the order of the study.
-        logs: log.csv of each.
+        runs: Runs in the order of the study. A baseline gets no line for the byproduct loss.
+        logs: log.csv of each run.
         quantities: Column of log.csv -> its name for people.
 
     Raises:
-        DataError: A log is missing or is not one.
+        DataError: A log is missing or malformed.
     """
-    read = {run: read_log(logs[run], ("epoch",)) for run in runs}
-    found = []
+    rows = {run: read_log(logs[run], ("epoch",)) for run in runs}
+    drawn = []
     for dataset, backbone in dict.fromkeys((run.dataset, run.backbone) for run in runs):
         own = [run for run in runs if (run.dataset, run.backbone) == (dataset, backbone)]
         for column, name in quantities.items():
-            taught = [run for run in own if column != "byproduct" or run.points]
-            values = {run: curve for run in taught if (curve := _curve(read[run], column))}
+            having = [run for run in own if column != "byproduct" or run.points]
+            values = {run: curve for run in having if (curve := _curve(rows[run], column))}
             if values:
-                found.append(_panel(dataset, backbone, name, values))
-    return found
+                drawn.append(_panel(dataset, backbone, name, values))
+    return drawn
 
 
 def read_log(log: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a training's log.csv, one per epoch, as text.
+    """The rows of log.csv of a training, one per epoch, as text.
 
     Raises:
-        DataError: It is missing, empty or lacks one of these columns.
+        DataError: The log is missing, empty or lacks one of these columns.
     """
     try:
         with open(log, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
-        raise DataError(f"{log}: expected the log of a finished training; {error.strerror}. Train the run.") from error
+        raise DataError(f"{log}: cannot read this training log ({error.strerror}). Train the run.") from error
     if not rows or not set(columns) <= rows[0].keys():
-        raise DataError(f"{log}: expected rows with {', '.join(columns)}, found none. Train the run again.")
+        raise DataError(f"{log}: the training log has no rows with {', '.join(columns)}. Train the run again.")
     return rows
 
 
 def _curve(rows: list[dict[str, str]], column: str) -> list[tuple[float, float]]:
-    """(epoch, value) of finite values, at most `MOST_POINTS` of them, the last one among these."""
+    """(epoch, value) of at most `MOST_POINTS` finite values, evenly spaced, the last one included."""
     pairs = [(float(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
     finite = [pair for pair in pairs if math.isfinite(pair[1])]
     if len(finite) <= MOST_POINTS:
@@ -117,7 +116,7 @@ def _panel(dataset: str, backbone: str, name: str, values: dict[Run, list[tuple[
 
 
 def _axis(values: np.ndarray, whole: bool) -> tuple[list[float], float, float]:
-    """Ticks within the values' range, and the range; one value alone gets room on both sides."""
+    """Ticks within the range of the values, and the range, which is widened if all values are equal."""
     low, high = float(values.min()), float(values.max())
     if low == high:
         room = 0.5 if whole else abs(low) / 10 or 1.0

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,46 +16,45 @@ from markupsafe import Markup
 from luab.errors import DataError
 from luab.files import read_json, replacing
 from luab.render import style
-from luab.render.products import PRODUCTS, Inputs
+from luab.render.products import Inputs, find_product
 from luab.render.report import curves, samples
-from luab.render.table_text import Sheet, read_markdown
-from luab.render.tables import BOLD, required
+from luab.render.table_text import BOLD, Sheet
+from luab.render.tables import required
 from luab.study.paths import Run
 
 PAGE = Path(__file__).parent / "page"
 QUANTITIES = {"loss": "training loss", "byproduct": "byproduct loss"}
 _BIG_PNG = 300_000  # bytes from which a figure, then one with photographs, is embedded as WebP
-_SPELT = {"coco": "COCO", "cam": "CAM", "si": "SI"}
-_DEVIATION = re.compile(r"- (?P<text>.*) \(`(?P<file>[^`]*)`\)")
+_COLOURS = list(style.COLOURS.values())  # page.css has a class s-<k> for the k-th, in shades that suit its background
 
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """What the page is made from.
+    """Inputs of the page.
 
     Attributes:
-        label: E.g. "demo world"; empty for none.
+        label: For example "demo world"; empty for the full study.
         headline: From luab.render.headline.headline_sheets.
-        tables: Name -> results/tables/<name>.md.
-        figures: Name -> results/figures/<name>.png.
+        tables: Table name -> its text.
+        figures: Figure name -> results/figures/<name>.png.
         captions: Folder of table_<name>.rst and figure_<name>.rst.
         runs: Folder of each run.
         scores: results/scores.csv.
         browser: Index, manifest and images of ImageNet-AB; None leaves out the browser of byproducts.
         class_names: wnid -> name.
-        deviations: docs/deviations.md.
+        deviations: From luab.render.report.deviations.tagged_choices.
     """
 
     label: str
     headline: Sequence[Sheet]
-    tables: Mapping[str, Path]
+    tables: Mapping[str, Sheet]
     figures: Mapping[str, Path]
     captions: Path
     runs: Mapping[Run, Path]
     scores: Path
     browser: Inputs | None
     class_names: Mapping[str, str]
-    deviations: Path
+    deviations: Mapping[str, Sequence[tuple[str, str]]]
 
 
 def render_report(sources: Sources, output: Path) -> None:
@@ -68,6 +66,7 @@ def render_report(sources: Sources, output: Path) -> None:
     """
     cards = {run: read_json(folder / "run.json") for run, folder in sources.runs.items()}
     logs = {run: folder / "log.csv" for run, folder in sources.runs.items()}
+    looks = style.looks(run.supervision for run in cards)
     css, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     page = _environment().get_template("page.html").render(
         label=sources.label,
@@ -76,17 +75,20 @@ def render_report(sources: Sources, output: Path) -> None:
         css_hash=csp_hash(css),
         script_hash=csp_hash(script),
         headline=sources.headline,
-        tables=[_table(name, md, sources) for name, md in sources.tables.items()],
+        tables=[
+            {"name": name, "sheet": sheet, "caption": caption(sources.captions / f"table_{name}.rst")}
+            for name, sheet in sources.tables.items()
+        ],
         figures=[_figure(name, png, sources) for name, png in sources.figures.items()],
         protocols=_protocols(sources.scores),
         browser=_browser(sources),
         samples_seed=samples.SEED,
         curves=curves,
         panels=curves.panels(list(sources.runs), logs, QUANTITIES),
-        supervisions={name: style.SUPERVISIONS.get(name, name) for name in _distinct(r.supervision for r in cards)},
-        runs=[_run(run, card) for run, card in cards.items()],
+        supervisions={name: (look.title, _COLOURS.index(look.colour)) for name, look in looks.items()},
+        runs=[_run(run, looks[run.supervision].title, card) for run, card in cards.items()],
         environment=_shared(list(cards.values())),
-        deviations=read_deviations(sources.deviations),
+        deviations=sources.deviations,
     )  # fmt: skip
     with replacing(output) as aside:
         aside.write_text(page, encoding="utf-8")
@@ -96,8 +98,7 @@ def _browser(sources: Sources) -> dict[str, Any] | None:
     inputs = sources.browser
     if inputs is None:
         return None
-    paths = {"index": inputs.index, "manifest": inputs.manifest, "images_root": inputs.images_root}
-    index, manifest, root = (required(path, "byproduct_browser", what) for what, path in paths.items())
+    index, manifest, root = required("byproduct_browser", inputs, "index", "manifest", "images_root")
     return samples.browser_samples(index, manifest, root, dict(sources.class_names))
 
 
@@ -111,65 +112,37 @@ def _environment() -> jinja2.Environment:
 
 
 def csp_hash(text: str) -> str:
-    """What a content security policy calls an inline style or script by."""
+    """The source by which a content security policy allows an inline style or script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def read_deviations(page: Path) -> dict[str, list[tuple[str, str]]]:
-    """Heading -> (text, file) of docs/deviations.md, as `luab docs` writes it.
-
-    Raises:
-        DataError: The page is missing or another.
-    """
-    try:
-        lines = page.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{page}: expected the list of deviations; {error.strerror}. Run `luab docs`.") from error
-    found: dict[str, list[tuple[str, str]]] = {}
-    for line in lines:
-        if line.startswith("## "):
-            found[line[3:]] = []
-        elif match := _DEVIATION.fullmatch(line):
-            if not found:
-                raise DataError(f"{page}: expected a heading before {line!r}, found none. Run `luab docs`.")
-            found[next(reversed(found))].append((match["text"], match["file"]))
-    return found
-
-
 def caption(file: Path) -> Markup:
-    """A caption as HTML. Its label, a Snakemake parameter, is left out: the page says it once.
+    """A caption as HTML, without its label (a Snakemake parameter), which the page shows once.
 
     Raises:
-        DataError: There is no such caption.
+        DataError: The file is missing.
     """
     from docutils.core import publish_parts
 
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{file}: expected a caption in reStructuredText; {error.strerror}. Write one.") from error
+        raise DataError(
+            f"{file}: cannot read this caption ({error.strerror}). Write it in reStructuredText."
+        ) from error
     plain = jinja2.Environment().from_string(text).render(snakemake={"params": {"label": ""}})
     settings = {"raw_enabled": False, "file_insertion_enabled": False, "report_level": 5, "doctitle_xform": False}
     return Markup(publish_parts(plain, writer="html5", settings_overrides=settings)["body"])
 
 
-def _table(name: str, md: Path, sources: Sources) -> dict[str, Any]:
-    sheet = read_markdown(md)
-    return {"name": name, "sheet": sheet, "caption": caption(sources.captions / f"table_{name}.rst")}
-
-
 def _figure(name: str, png: Path, sources: Sources) -> dict[str, Any]:
-    return {
-        "name": name,
-        "title": " ".join(_SPELT.get(word, word) for word in name.split("_")),
-        "caption": caption(sources.captions / f"figure_{name}.rst"),
-        "scored": any(p.kind == "figure" and p.name == name and p.from_scores for p in PRODUCTS),
-        **_embedded(png),
-    }
+    product = find_product("figure", name)
+    text = caption(sources.captions / f"figure_{name}.rst")
+    return {"name": name, "title": product.title, "caption": text, "scored": product.from_scores, **_embedded(png)}
 
 
 def _embedded(png: Path) -> dict[str, Any]:
-    """A figure as data URL, with its size and the note that `luab.render.style.save` left in it."""
+    """A figure as data URL, with its size and the note that `luab.render.style.save` wrote into it."""
     from PIL import Image
 
     try:
@@ -183,16 +156,16 @@ def _embedded(png: Path) -> dict[str, Any]:
                 if len(buffer.getvalue()) < len(content):
                     content, kind = buffer.getvalue(), "image/webp"
     except OSError as error:
-        raise DataError(f"{png}: expected a rendered figure; {error}. Render it.") from error
+        raise DataError(f"{png}: cannot read this figure ({error}). Render it with `luab render figure`.") from error
     return {"src": samples.data_url(kind, content), "width": size[0], "height": size[1], "note": note}
 
 
 def _protocols(scores: Path) -> list[dict[str, Any]]:
-    """Every benchmark once: n and protocol; several n where test sets differ between runs."""
+    """Every benchmark with its n and protocol; several n if test sets differ between runs."""
     try:
         table = pd.read_csv(scores, usecols=["dataset", "benchmark", "group", "n", "protocol"], dtype=str)
     except (OSError, ValueError) as error:
-        raise DataError(f"{scores}: expected the study's scores; {error}. Run `luab collect`.") from error
+        raise DataError(f"{scores}: cannot read the scores of the study ({error}). Run `luab collect`.") from error
     whole = table[table["group"].isna()]
     return [
         {"dataset": keys[0], "benchmark": keys[1], "n": ", ".join(_distinct(rows["n"])), "protocol": keys[2]}
@@ -200,12 +173,12 @@ def _protocols(scores: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _run(run: Run, card: dict[str, Any]) -> dict[str, Any]:
+def _run(run: Run, title: str, card: dict[str, Any]) -> dict[str, Any]:
     recipe, attempts, final = (card.get(key) or {} for key in ("recipe", "attempts", "final"))
     return {
         **run.identity(),
         "folder": run.folder,
-        "shown": style.SUPERVISIONS.get(run.supervision, run.supervision),
+        "shown": title,
         "epochs": recipe.get("epochs"),
         "loss": final.get("loss"),
         "seconds": attempts.get("seconds", card.get("seconds")),
@@ -215,7 +188,7 @@ def _run(run: Run, card: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shared(cards: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, int]]:
-    """(part, key, value, runs that have it) of what the cards say about code, versions and machines."""
+    """(part, key, value, number of runs) for the code, versions and machines recorded in the cards."""
     counts: dict[tuple[str, str, str], int] = {}
     for card in cards:
         entries = [("checkout", "commit", card.get("commit"))]

@@ -1,41 +1,40 @@
-"""The report's byproduct browser: a few training images of every class, small, with trace and click."""
+"""Images for the byproduct browser of the report: a few small training images of every class, with trace and click."""
 
 import base64
 import io
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from luab.byproducts.imagenet_ab import read_index, read_index_pieces
+from luab.byproducts.imagenet_ab import read_index
 from luab.errors import DataError
-from luab.render.figures.figures import manifest_paths, read_image
+from luab.render.figures.figures import manifest_paths, read_image, rows_of
 
 MOST_PER_CLASS = 6
 MOST_IMAGES = 2000
 MOST_BYTES = 6_000_000
-"""Of all embedded images before base64, which adds a third: the page stays within 15 MB at full size."""
+"""Bytes of all embedded images before base64, which adds a third: at full size the page stays within 15 MB."""
 SEED = 0
 _SIDE_PX = 160
 _TRACE_POINTS = 48
-_TRIED = 3  # candidates for each place: some have no click
+_CANDIDATES = 3  # images drawn for each one shown, since some have no click
 
 
 def browser_samples(index: Path, manifest: Path, images_root: Path, names: dict[str, str]) -> dict[str, Any]:
-    """Images for the browser, drawn with `SEED` among each class's images that have a click.
+    """Images for the browser, drawn with `SEED` from the images of each class that have a click.
 
     Args:
         index: data/byproducts/imagenet_ab.parquet.
-        manifest: Of imagenet_train.
-        images_root: What the manifest's paths are relative to.
+        manifest: Manifest of imagenet_train.
+        images_root: Folder that the paths in the manifest are relative to.
         names: wnid -> name of the class.
 
     Returns:
-        `samples`: dicts of id, wnid, name, src (data URL), width, height (px), and trace and click as
-        [[x, y], ...] in pixels of the shown image; those of one class together, classes by name. `images` and
-        `classes`: how many images of how many classes the index has; `per_class`: most that are shown of one.
+        `samples`: dicts of id, wnid, name, src (data URL), width, height (px), and trace and click as [[x, y], ...] in
+        pixels of the shown image; grouped by class, classes by name. `images` and `classes`: number of annotated
+        images and of their classes; `per_class`: most images shown per class.
 
     Raises:
         DataError: An input is missing or damaged, or a listed image cannot be read.
@@ -48,12 +47,16 @@ def browser_samples(index: Path, manifest: Path, images_root: Path, names: dict[
         if image_id in paths:
             by_class.setdefault(wnid, []).append(image_id)
     if not by_class:
-        raise DataError(f"{index}: expected annotated images that {manifest} lists too, found none. Index again.")
+        raise DataError(f"{index}: no annotated image is listed in {manifest}. Index the byproducts again.")
     per_class = max(1, min(MOST_PER_CLASS, MOST_IMAGES // len(by_class)))
-    wanted = _candidates(by_class, per_class)
-    rows = _clicked(index, {image_id for ids in wanted.values() for image_id in ids})
-    # Round by round, so that a full page misses the last images of classes and no class as a whole.
-    chosen = {wnid: [rows[name] for name in ids if name in rows][:per_class] for wnid, ids in wanted.items()}
+    candidates = _candidates(by_class, per_class)
+    ids = [image_id for of_class in candidates.values() for image_id in of_class]
+    rows = {row["image_id"]: row for row in rows_of(index, ["image_id", "click_xy", "trace_xy"], ids)}
+    chosen = {
+        wnid: [rows[name] for name in ids if rows[name]["click_xy"] and rows[name]["click_xy"][0]][:per_class]
+        for wnid, ids in candidates.items()
+    }
+    # Round by round, so that a full page lacks the last images of classes, but no class.
     shown, room = [], MOST_BYTES
     for place in range(per_class):
         for wnid in sorted(chosen):
@@ -70,17 +73,9 @@ def browser_samples(index: Path, manifest: Path, images_root: Path, names: dict[
 
 def _candidates(by_class: dict[str, list[str]], per_class: int) -> dict[str, list[str]]:
     draw = np.random.default_rng(SEED)
-    return {wnid: list(draw.permutation(sorted(by_class[wnid]))[: _TRIED * per_class]) for wnid in sorted(by_class)}
-
-
-def _clicked(index: Path, image_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    wanted = pa.array(sorted(image_ids), pa.string())
-    found: dict[str, dict[str, Any]] = {}
-    for piece in read_index_pieces(index, ["image_id", "click_xy", "trace_xy"]):
-        for row in piece.filter(pa.compute.is_in(piece["image_id"], wanted)).to_pylist():
-            if row["click_xy"] and row["click_xy"][0]:
-                found[row["image_id"]] = row
-    return found
+    return {
+        wnid: list(draw.permutation(sorted(by_class[wnid]))[: _CANDIDATES * per_class]) for wnid in sorted(by_class)
+    }
 
 
 def _sample(row: dict[str, Any], wnid: str, name: str, path: Path) -> tuple[dict[str, Any], int]:
@@ -110,5 +105,5 @@ def _pixels(points: list[list[float]], width: int, height: int) -> list[list[flo
 
 
 def data_url(kind: str, content: bytes) -> str:
-    """A file as an address that needs no network."""
+    """A file as a URL that contains its content."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -15,7 +15,7 @@ function imageItem(sample) {
   const svg = svgElement("svg", {
     viewBox: `0 0 ${sample.width} ${sample.height}`,
     role: "img",
-    "aria-label": `${sample.name}, ${sample.id}: mouse trace of ${sample.trace.length} shown points, ${sample.click.length} clicks`,
+    "aria-label": `${sample.name}, ${sample.id}: mouse trace of ${sample.trace.length} points, ${sample.click.length} clicks`,
   });
   svg.append(svgElement("image", { href: sample.src, width: sample.width, height: sample.height }));
   const points = sample.trace.map((point) => point.join(",")).join(" ");
@@ -55,7 +55,7 @@ function startBrowser() {
     const before = limit;
     limit += PAGE_OF_IMAGES;
     show();
-    if (more.hidden) { // the focus would be lost with the button
+    if (more.hidden) { // keep the focus, which was on the button
       const next = list.children[before];
       next.tabIndex = -1;
       next.focus();
@@ -104,7 +104,7 @@ function startRuns() {
   }));
 }
 
-// On paper all details but the cards of runs are open, since nobody can open them on paper.
+// On paper, details cannot be opened: open all before printing, except the cards of the runs.
 function startPrinting() {
   let opened = [];
   addEventListener("beforeprint", () => {
