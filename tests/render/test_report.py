@@ -309,7 +309,7 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
     inputs = sample_inputs(tmp_path)
     for path in tmp_path.glob("*.png"):
         path.unlink()
-    with pytest.raises(DataError, match="expected an image that the manifest names"):
+    with pytest.raises(DataError, match="cannot read this image, which the manifest lists"):
         samples.browser_samples(*inputs, {})
 
 
@@ -340,7 +340,7 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
     made = sources(tmp_path)
     for change in ({"captions": tmp_path / "no"}, {"figures": {"hover_time": tmp_path / "no.png"}},
                    {"scores": tmp_path / "no.csv"}):  # fmt: skip
-        with pytest.raises(DataError, match=r"expected .*\. (Render|Run|Write)"):
+        with pytest.raises(DataError, match=r"cannot read .*\. (Render|Run|Write)"):
             report.render_report(dataclasses.replace(made, **change), tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
