@@ -1,4 +1,4 @@
-"""Predictions of one test set, read and checked, and their columns as arrays."""
+"""Reads and checks the predictions of a test set; returns their columns as arrays."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,61 +17,61 @@ from luab.progress import progress
 
 _CLASSES = ("labels", "top5", "restricted_top1", "box_labels")
 _MOST_CLASSES = 1000
-_MAY_BE_NULL = ("point_x", "point_y", "points")
+_OPTIONAL = ("point_x", "point_y", "points")
 
 
 def read_predictions(folder: Path, test_set: str, columns: tuple[str, ...]) -> pa.Table:
-    """The named columns of <folder>/<test_set>.parquet; see docs/data-formats.md.
+    """Reads columns of <folder>/<test_set>.parquet; see docs/data-formats.md.
 
     Raises:
-        DataError: The file is missing or damaged, lacks columns or rows, repeats an image, has empty cells (but
-            for points, which a model without a byproduct head lacks), numbers that are not finite, or no classes
-            where these belong.
+        DataError: The file is missing or damaged, lacks columns or rows, lists an image twice, or contains empty cells
+            (except points, which a model without a byproduct head lacks), numbers that are not finite, or invalid
+            classes.
     """
     path = folder / f"{test_set}.parquet"
     remedy = "Remove the file and run `luab predict` or Snakemake again."
     table = _read(path, columns, remedy)
     for name in columns:
-        if table[name].null_count and name not in _MAY_BE_NULL:
+        if table[name].null_count and name not in _OPTIONAL:
             raise DataError(
                 f"{path}: expected a value in every row of {name}, found {table[name].null_count} empty. {remedy}"
             )
         bad = _not_finite(table[name])
         if bad:
             raise DataError(
-                f"{path}: expected finite numbers in {name}, found {bad} that are not. The model is damaged "
-                "or its training diverged: look at the run's log.csv, train again, then predict."
+                f"{path}: expected finite numbers in {name}, found {bad} that are not. The training diverged or the "
+                "weights are damaged: check the run's log.csv, train again, then predict."
             )
     return table
 
 
 def read_listed(folder: Path, dataset: str, columns: tuple[str, ...] = ("image_id", "labels")) -> pa.Table:
-    """The named columns of the manifest <folder>/<dataset>.parquet.
+    """Reads columns of the manifest <folder>/<dataset>.parquet.
 
     Raises:
-        DataError: The file is missing or damaged, lacks these columns or rows, or repeats an image.
+        DataError: The file is missing or damaged, lacks these columns or rows, or lists an image twice.
     """
     return _read(folder / f"{dataset}.parquet", columns, "Run `luab manifest` or Snakemake again.")
 
 
 def _read(path: Path, columns: tuple[str, ...], remedy: str) -> pa.Table:
-    """The named columns of a Parquet file with at least one row and each image once."""
+    """Reads columns of a Parquet file that must have at least one row and each image once."""
     if not path.is_file():
-        raise DataError(f"{path}: expected this file; it is not there. {remedy}")
+        raise DataError(f"{path}: expected this file, but it does not exist. {remedy}")
     try:
         with pq.ParquetFile(path) as file:
             present = file.schema_arrow.names
             if missing := [name for name in columns if name not in present]:
                 raise DataError(f"{path}: no {', '.join(missing)}; the file has {', '.join(present)}. {remedy}")
             table = file.read(list(columns))
-        table.validate(full=True)  # Arrow reads text that is none, and offsets beyond the values
+        table.validate(full=True)  # Arrow reads invalid text and offsets beyond the values
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: expected a Parquet file, could not read it ({error}). {remedy}") from error
     distinct = pc.count_distinct(table["image_id"]).as_py()
     if not table.num_rows or distinct != table.num_rows:
         raise DataError(
-            f"{path}: expected every image once, found {table.num_rows} rows with {distinct} different "
-            f"image_id. {remedy}"
+            f"{path}: expected every image once, found {table.num_rows} rows with {distinct} different image_id. "
+            f"{remedy}"
         )
     for name in set(columns) & set(_CLASSES):
         _check_classes(path, name, _flat(table[name]), remedy)
@@ -79,7 +79,7 @@ def _read(path: Path, columns: tuple[str, ...], remedy: str) -> pa.Table:
 
 
 def _check_classes(path: Path, name: str, classes: pa.ChunkedArray, remedy: str) -> None:
-    """Class indices go into tables as they are: one below 0 would count from the end."""
+    """Classes index arrays later, and an index below 0 would count from the end without an error."""
     if not pa.types.is_integer(classes.type):
         raise DataError(f"{path}: expected whole numbers in {name}, found {classes.type}. {remedy}")
     least, most = pc.min_max(classes).as_py().values()
@@ -107,13 +107,12 @@ def top5_of(table: pa.Table) -> Ints:
     """[n, 5] classes, best first.
 
     Raises:
-        DataError: A row holds more or fewer.
+        DataError: A row has more or fewer than five classes.
     """
     flat = pc.list_flatten(table["top5"]).to_numpy()
     if len(flat) != 5 * table.num_rows:
         raise DataError(
-            f"top5: expected the 5 best classes of {table.num_rows} images, found {len(flat)} classes "
-            "in all. Predict again."
+            f"top5: expected 5 classes for each of {table.num_rows} images, found {len(flat)} in total. Predict again."
         )
     return np.asarray(flat.reshape(-1, 5))
 
@@ -127,7 +126,7 @@ def label_table(table: pa.Table, classes: int) -> Bools:
     """[n, classes] whether an image has each label.
 
     Raises:
-        DataError: A label is none of the classes.
+        DataError: A label is outside the range of the classes.
     """
     labels = pc.list_flatten(table["labels"]).to_numpy()
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
@@ -140,17 +139,17 @@ def label_table(table: pa.Table, classes: int) -> Bools:
 
 
 def matrix_of(table: pa.Table, column: str, width: int) -> npt.NDArray[np.float32] | None:
-    """[n, width] values of a column of lists of that length; None where all are empty.
+    """[n, width] values of a column of lists; None if all lists are null.
 
     Raises:
-        DataError: Some are empty, or the lists have another length.
+        DataError: Some lists are null, or a list has another length than `width`.
     """
     if table[column].null_count == table.num_rows:
         return None
     flat = pc.list_flatten(table[column]).to_numpy()
     if len(flat) != width * table.num_rows:
         raise DataError(
-            f"{column}: expected {width} values for each of {table.num_rows} images, found {len(flat)} in all. "
+            f"{column}: expected {width} values for each of {table.num_rows} images, found {len(flat)} in total. "
             "Predict again."
         )
     return np.asarray(flat.reshape(-1, width), dtype=np.float32)
@@ -166,46 +165,46 @@ def numbers_of(table: pa.Table, column: str) -> npt.NDArray[Any]:
 
 
 def texts_of(table: pa.Table, column: str) -> npt.NDArray[np.object_]:
-    """[n] values of a column of text; equal ones are one object."""
+    """[n] values of a text column; equal texts are the same object."""
     encoded = table[column].dictionary_encode().combine_chunks()
     return np.asarray(np.array(encoded.dictionary.to_pylist(), dtype=object)[encoded.indices.to_numpy()])
 
 
 def ids_of(table: pa.Table) -> list[str]:
-    """Image ids in the order of the rows."""
+    """Image ids in row order."""
     return [str(image_id) for image_id in table["image_id"].to_pylist()]
 
 
 def boxes_of(table: pa.Table) -> list[Ints]:
-    """[boxes, 4] array per image: x0 y0 x1 y1 in source pixels."""
+    """One [boxes, 4] array per image: x0 y0 x1 y1 in source pixels."""
     flat = pc.list_flatten(pc.list_flatten(table["boxes"])).to_numpy().reshape(-1, 4)
     return np.split(flat, np.cumsum(_lengths(table, "boxes"))[:-1])
 
 
 def points_of(name: str, table: pa.Table) -> npt.NDArray[np.float64] | None:
-    """[n, 2] predicted points; None for a model without a byproduct head, whose points are all empty."""
+    """[n, 2] predicted points; None for a model without a byproduct head, whose points are all null."""
     empty = [table[column].null_count for column in ("point_x", "point_y")]
     if empty == [table.num_rows] * 2:
         return None
     if any(empty):
         raise DataError(
-            f"{name}: expected a point for every image or for none, found {max(empty)} of {table.num_rows} "
-            "empty. Predict again."
+            f"{name}: expected a point for every image or for none, found {max(empty)} of {table.num_rows} empty. "
+            "Predict again."
         )
     return np.stack([numbers_of(table, "point_x"), numbers_of(table, "point_y")], axis=1).astype(np.float64)
 
 
 def score_maps_of(name: str, table: pa.Table, boxes: list[Ints], size_wh: Ints) -> Iterator[LocalizationInput]:
-    """Score map, boxes and size (width, height) of each image, as box_accuracy takes them.
+    """Yields the input of `box_accuracy` for each image.
 
     Raises:
-        DataError: A map has another number of values than cam_h x cam_w.
+        DataError: The size of a map differs from cam_h x cam_w.
     """
     shapes = np.stack([numbers_of(table, "cam_h"), numbers_of(table, "cam_w")], axis=1).astype(np.int64)
     if (shapes.prod(axis=1) != _lengths(table, "cam")).any():
-        raise DataError(f"{name}: expected score maps of cam_h x cam_w values, found others. Predict again.")
+        raise DataError(f"{name}: expected score maps of cam_h x cam_w values, found other sizes. Predict again.")
     maps = np.split(pc.list_flatten(table["cam"]).to_numpy(), np.cumsum(_lengths(table, "cam"))[:-1])
     with progress(f"boxes of {name}", len(maps), "images") as advance:
-        for values, shape, of_image, (width, height) in zip(maps, shapes, boxes, size_wh, strict=True):
-            yield LocalizationInput(values.reshape(shape), of_image, (int(width), int(height)))
+        for values, shape, image_boxes, (width, height) in zip(maps, shapes, boxes, size_wh, strict=True):
+            yield LocalizationInput(values.reshape(shape), image_boxes, (int(width), int(height)))
             advance(1)

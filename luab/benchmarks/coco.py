@@ -13,11 +13,19 @@ import pyarrow.compute as pc
 
 from luab.benchmarks.catalogue import POINTING_TOLERANCE_PX
 from luab.benchmarks.formula import Detail, Formula, Inputs, Scores
-from luab.benchmarks.outcomes import Outcomes, rankings
+from luab.benchmarks.outcomes import rankings, total
 from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.data.manifests.coco_masks import class_masks, pixels_of
 from luab.errors import DataError
-from luab.metrics.localization import STEP, batches, hits_mask, in_processes, pixel_counts, precision_of_pixels
+from luab.metrics.localization import (
+    STEP,
+    batches,
+    bin_edges,
+    hits_mask,
+    in_processes,
+    pixel_counts,
+    precision_of_pixels,
+)
 from luab.metrics.multilabel import (
     AREA_LIMITS_PX,
     average_precisions,
@@ -32,8 +40,8 @@ from luab.progress import progress
 
 NAMES = [item.name for item in COCO_CLASSES]
 CLASSES = len(NAMES)
-_PART = 512  # pairs that one process judges at a time
-_EDGES = np.append(np.arange(0, 1, STEP), [1.0, 2.0])
+_PART = 512  # pairs of image and class per task of a process
+_EDGES = bin_edges(STEP)
 IGNORED = 255
 
 Bools = npt.NDArray[np.bool_]
@@ -47,14 +55,14 @@ def _val(inputs: Inputs) -> Scores:
     counts = shown.sum(axis=0)
     details = [Detail(NAMES[k], "ap", float(precision[k]), int(counts[k])) for k in np.flatnonzero(counts)]
     if not details:
-        raise DataError("coco_val: expected images with labels, found none. Make the manifest coco_val again.")
+        raise DataError("coco_val: no image has a label. Build the manifest coco_val again, then predict.")
     metrics = {"map": float(np.nanmean(precision))} | f1_scores(scores, shown)
     images = functools.partial(rankings, table["image_id"], shown, scores, np.ones(shown.shape, dtype=bool))
     return Scores(metrics, table.num_rows, ids_of(table), details, {"classes": len(details)}, images)
 
 
 def _size(inputs: Inputs) -> Scores:
-    """Positives of one size of objects at a time, against all negatives."""
+    """Positives of one object size at a time, against all negatives."""
     table = inputs.tables["coco_val"]
     areas = _largest_areas(_same_images(table, inputs.manifests["coco_val"], "coco_size"))
     subsets = {size: of_size(areas, size) for size in AREA_LIMITS_PX}
@@ -66,38 +74,44 @@ def _context(inputs: Inputs) -> Scores:
     table = inputs.tables["coco_val"]
     shown, usual = label_table(table, CLASSES), companions(label_table(inputs.manifests["coco_train"], CLASSES))
     inside = in_context(shown, usual)
-    found = _subset_scores(table, shown, {"in_context": inside, "out_of_context": ~inside}, "map_out_of_context")
-    pairs = int(usual.sum())
-    if len(found.metrics) == 2:
-        gap = found.metrics["map_in_context"] - found.metrics["map_out_of_context"]
-        found.metrics["context_gap"] = gap
-    found.extra["companions"] = {"pairs": pairs, "classes": int(usual.any(axis=1).sum())}
-    return found
+    result = _subset_scores(table, shown, {"in_context": inside, "out_of_context": ~inside}, "map_out_of_context")
+    metrics = result.metrics
+    if len(metrics) == 2:
+        metrics["context_gap"] = metrics["map_in_context"] - metrics["map_out_of_context"]
+    result.extra["companions"] = {"pairs": int(usual.sum()), "classes": int(usual.any(axis=1).sum())}
+    return result
 
 
 def _subset_scores(table: pa.Table, positive: Bools, subsets: dict[str, Bools], headline: str) -> Scores:
+    """mAP with the positives of one subset at a time, over the classes that have positives in every subset."""
     scores = _scores_of(table)
-    found = mean_precision_of(scores, positive, subsets)
-    if headline.removeprefix("map_") not in found:
+    precisions = mean_precision_of(scores, positive, subsets)
+    if headline.removeprefix("map_") not in precisions:
         raise DataError(
-            f"{headline}: expected positives of every kind for at least one class, found none. The validation set is "
-            "too small for this benchmark: take it out of `suites`."
+            f"{headline}: no class has positives in every subset ({', '.join(subsets)}). The validation set is too "
+            "small for this benchmark; remove it from `suites`."
         )
-    metrics = {f"map_{name}": value for name, (value, _) in found.items()}
-    details = [Detail(name, "map", value, n) for name, (value, n) in found.items()]
-    inside = {name: positive & subset for name, subset in subsets.items() if name in found}
+    metrics = {f"map_{name}": value for name, (value, _) in precisions.items()}
+    details = [Detail(name, "map", value, n) for name, (value, n) in precisions.items()]
+    inside = {name: positive & subsets[name] for name in precisions}
     shared = np.all([subset.any(axis=0) for subset in inside.values()], axis=0)
     chosen = inside[headline.removeprefix("map_")]
-    kept = (chosen | ~positive) & shared
-    images = functools.partial(rankings, table["image_id"], chosen, scores, kept)
+    counted = (chosen | ~positive) & shared
+    images = functools.partial(rankings, table["image_id"], chosen, scores, counted)
     return Scores(metrics, table.num_rows, ids_of(table), details, {"classes": int(shared.sum())}, images)
 
 
 class _Pair(NamedTuple):
-    """One class that an image shows.
+    """One class in one image.
 
-    Place in the table, class, map, run lengths of its objects and of crowds, width and height of the image in pixels,
-    and the point that was regressed for the class.
+    Attributes:
+        row: Row of the image in the predictions.
+        label: The class.
+        score_map: [h, w], any range.
+        objects: Run lengths of the union of its objects.
+        crowds: Run lengths of the union of its crowds.
+        size_wh: Width and height of the image in pixels.
+        point_xy: The predicted point as fractions of the image; None for a model without a byproduct head.
     """
 
     row: int
@@ -110,7 +124,7 @@ class _Pair(NamedTuple):
 
 
 class _Judged(NamedTuple):
-    """Of some pairs: places in the table, classes, hits of the map, points on a mask."""
+    """Results of several pairs: their rows and classes, whether the map hits, whether the point is on a mask."""
 
     rows: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
@@ -119,7 +133,7 @@ class _Judged(NamedTuple):
 
 
 def _localization(inputs: Inputs) -> Scores:
-    """Every (image, class) pair that has a mask of a single object; crowds are neither right nor wrong."""
+    """All pairs of image and class with a mask of a single object; crowds count as neither right nor wrong."""
     table = inputs.tables["coco_val"]
     points = matrix_of(table, "points", 2 * CLASSES)
     pixels, parts = np.zeros((CLASSES, 2, len(_EDGES) - 1), dtype=np.int64), []
@@ -129,25 +143,20 @@ def _localization(inputs: Inputs) -> Scores:
         pixels += counted
         parts.append(judged)
     if not parts:
-        raise DataError("coco_localization: expected images with masks, found none. Make the manifest again.")
+        raise DataError("coco_localization: no image has a mask. Build the manifest coco_val again, then predict.")
     rows, labels, hits, on_mask = (np.concatenate(column) for column in zip(*parts, strict=True))
     present = np.unique(labels)
     precision = {k: precision_of_pixels(pixels[k]) for k in present if pixels[k, 1].any()}
     metrics = {"pointing_game": _mean_by_class(hits, labels), "pxap": math.fsum(precision.values()) / len(precision)}
-    details = [
-        Detail(NAMES[k], "pointing_game", float(hits[labels == k].mean()), int((labels == k).sum())) for k in present
-    ]
-    details += [Detail(NAMES[k], "pxap", value, int((labels == k).sum())) for k, value in precision.items()]
+    counts = np.bincount(labels, minlength=CLASSES)
+    details = _by_class("pointing_game", hits, labels)
+    details += [Detail(NAMES[k], "pxap", value, int(counts[k])) for k, value in precision.items()]
     if points is not None:
         metrics["point_in_mask"] = _mean_by_class(on_mask, labels)
-        details += [
-            Detail(NAMES[k], "point_in_mask", float(on_mask[labels == k].mean()), int((labels == k).sum()))
-            for k in present
-        ]
-    worth = np.zeros(table.num_rows)
-    counts = np.bincount(labels, minlength=CLASSES)
-    np.add.at(worth, rows, hits / (len(present) * counts[labels]))
-    images = functools.partial(_worths, table["image_id"], worth)
+        details += _by_class("point_in_mask", on_mask, labels)
+    values = np.zeros(table.num_rows)
+    np.add.at(values, rows, hits / (len(present) * counts[labels]))
+    images = functools.partial(total, table["image_id"], values)
     extra = {"pairs": len(rows), "classes": len(present)}
     return Scores(metrics, table.num_rows, ids_of(table), details, extra, images)
 
@@ -164,19 +173,17 @@ def _pairs(table: pa.Table, inputs: Inputs, points: Floats | None) -> Iterator[_
             classes = labels.as_py()
             cams = maps.values.to_numpy().astype(np.float32)
             if len(cams) != len(classes) * height * width:
-                raise DataError(
-                    "coco_val: expected a score map for each label of an image, found others. Predict again."
-                )
+                raise DataError("coco_val: expected one score map per label of each image. Predict again.")
             for label, cam in zip(classes, cams.reshape(len(classes), height, width), strict=True):
-                found = masks.get((numbers[row], label))
-                if found is not None and found.objects is not None:
+                mask = masks.get((numbers[row], label))
+                if mask is not None and mask.objects is not None:
                     point = None if points is None else points[row, 2 * label : 2 * label + 2]
-                    yield _Pair(row, label, cam, found.objects, found.crowds, sizes[row], point)
+                    yield _Pair(row, label, cam, mask.objects, mask.crowds, sizes[row], point)
             advance(1)
 
 
 def _judge(pairs: Sequence[_Pair], side_px: int) -> tuple[npt.NDArray[np.int64], _Judged]:
-    """[classes, 2, bins] pixels of background and objects by score, and what each pair is worth."""
+    """[classes, 2, bins] pixel counts of background and objects by score, and the result of each pair."""
     pixels = np.zeros((CLASSES, 2, len(_EDGES) - 1), dtype=np.int64)
     hits, on_mask = np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs), dtype=bool)
     for k, pair in enumerate(pairs):
@@ -186,12 +193,12 @@ def _judge(pairs: Sequence[_Pair], side_px: int) -> tuple[npt.NDArray[np.int64],
         pixels[pair.label] += pixel_counts(_unit(pair.score_map, side_px), mask, _EDGES)
         hits[k] = hits_mask(pair.score_map, objects, POINTING_TOLERANCE_PX)
         on_mask[k] = pair.point_xy is not None and _on(objects, pair.point_xy)
-    rows, labels = (np.array([pair[place] for pair in pairs], dtype=np.int64) for place in (0, 1))
+    rows, labels = (np.array([pair[column] for pair in pairs], dtype=np.int64) for column in (0, 1))
     return pixels, _Judged(rows, labels, hits, on_mask)
 
 
 def _unit(score_map: Floats, side: int) -> Floats:
-    """Resized bicubically and scaled to [0, 1]; zeros where it is constant or not finite."""
+    """A score map resized bicubically and scaled to [0, 1]; zeros if it is constant or not finite."""
     resized = cv2.resize(score_map, (side, side), interpolation=cv2.INTER_CUBIC)
     low, high = resized.min(), resized.max()
     if not np.isfinite(resized).all() or low == high:
@@ -200,9 +207,9 @@ def _unit(score_map: Floats, side: int) -> Floats:
 
 
 def _small_mask(objects: Bools, crowds: Bools | None, side_px: int) -> npt.NDArray[np.uint8]:
-    """[side, side] 1 on objects, `IGNORED` on crowds beside them, 0 elsewhere."""
-    own = _nearest(objects, side_px)
-    return own if crowds is None else np.where(own > 0, own, _nearest(crowds, side_px) * np.uint8(IGNORED))
+    """[side, side] 1 on objects, `IGNORED` on crowds outside the objects, 0 elsewhere."""
+    mask = _nearest(objects, side_px)
+    return mask if crowds is None else np.where(mask > 0, mask, _nearest(crowds, side_px) * np.uint8(IGNORED))
 
 
 def _nearest(mask: Bools, side_px: int) -> npt.NDArray[np.uint8]:
@@ -210,46 +217,47 @@ def _nearest(mask: Bools, side_px: int) -> npt.NDArray[np.uint8]:
 
 
 def _on(mask: Bools, point_xy: Floats) -> bool:
-    """Whether a point, in fractions of the image, lies on a mask; outside of the image it does not."""
+    """Whether a point, given as fractions of the image, lies on a mask; False for points outside the image."""
     height, width = mask.shape
     x, y = float(point_xy[0]), float(point_xy[1])
     return 0 <= x <= 1 and 0 <= y <= 1 and bool(mask[min(int(y * height), height - 1), min(int(x * width), width - 1)])
 
 
 def _mean_by_class(right: Bools, labels: npt.NDArray[np.int64]) -> float:
-    """Mean over classes of the share of right pairs."""
+    """Mean over classes of the share of correct pairs."""
     return math.fsum(right[labels == k].mean() for k in np.unique(labels)) / len(np.unique(labels))
 
 
-def _worths(ids: pa.ChunkedArray, worth: npt.NDArray[np.float64]) -> Outcomes:
-    order = pc.sort_indices(ids).to_numpy()
-    names = [str(image_id) for image_id in ids.take(order).to_pylist()]
-    return Outcomes(names, np.zeros(len(order), dtype=np.int64), worth[order])
+def _by_class(metric: str, right: Bools, labels: npt.NDArray[np.int64]) -> list[Detail]:
+    """The share of correct pairs of each class."""
+    return [
+        Detail(NAMES[k], metric, float(right[labels == k].mean()), int((labels == k).sum())) for k in np.unique(labels)
+    ]
 
 
 def _scores_of(table: pa.Table) -> npt.NDArray[np.float32]:
     scores = matrix_of(table, "scores", CLASSES)
     if scores is None:
-        raise DataError("coco_val: expected scores of 80 classes for each image, found none. Predict again.")
+        raise DataError("coco_val: the predictions contain no class scores. Predict again.")
     return scores
 
 
 def _same_images(table: pa.Table, manifest: pa.Table, name: str) -> pa.Table:
     """The manifest's rows in the order of the predictions."""
-    place = pc.index_in(table["image_id"], manifest["image_id"].combine_chunks())
-    if place.null_count or table.num_rows != manifest.num_rows:
+    rows = pc.index_in(table["image_id"], manifest["image_id"].combine_chunks())
+    if rows.null_count or table.num_rows != manifest.num_rows:
         raise DataError(
-            f"{name}: expected the same images in the predictions of coco_val ({table.num_rows}) and in its manifest "
-            f"({manifest.num_rows}); they differ. Predict again."
+            f"{name}: expected the same images in the predictions of coco_val ({table.num_rows} images) and in its "
+            f"manifest ({manifest.num_rows} images), but they differ. Predict again."
         )
-    return manifest.take(place)
+    return manifest.take(rows)
 
 
 def _largest_areas(manifest: pa.Table) -> Floats:
-    """[images, classes] area of the largest object of each class, crowds left out where a class has other objects."""
+    """[images, classes] area of each class's largest object; crowds count only if the class has no other objects."""
     areas = np.zeros((manifest.num_rows, CLASSES))
-    rows = zip(*(manifest[name].to_pylist() for name in ("box_labels", "box_areas", "box_crowd")), strict=True)
-    for row, (labels, sizes, crowds) in enumerate(rows):
+    columns = (manifest[name].to_pylist() for name in ("box_labels", "box_areas", "box_crowd"))
+    for row, (labels, sizes, crowds) in enumerate(zip(*columns, strict=True)):
         single = {label for label, crowd in zip(labels, crowds, strict=True) if not crowd}
         for label, size, crowd in zip(labels, sizes, crowds, strict=True):
             if not (crowd and label in single):

@@ -1,4 +1,4 @@
-"""All score files of a study in one tidy table; a missing, double or foreign cell is refused."""
+"""Collects all score files of a study into one tidy table; missing, duplicate and foreign files are errors."""
 
 import csv
 import math
@@ -14,90 +14,85 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (*RUN_KEYS, "benchmark", "metric", "group", "value", "n", "protocol")
-SCORES_PATTERN = "results/runs/{dataset}/{backbone}/{supervision}-{lambda:g}/seed{seed}/scores"
 _KEYS = ("benchmark", "protocol", "run", "n", "ids_sha256", "metrics", "details")
 _PARSERS: dict[str, Callable[[str], float | int]] = {"lambda": float, "seed": int, "value": float, "n": int}
 _TYPES: dict[str, Any] = {"lambda": "float64", "seed": "int64", "value": "float64", "n": "int64"}
-_SHOWN = 20
+_MOST_PROBLEMS_SHOWN = 20
 
 Cell = Mapping[str, Any]
 
 
-def collect(expected: Iterable[Cell], scores_root: Callable[[Cell], Path | str] | str, output_csv: Path | str) -> int:
-    """Writes one row per run, benchmark, metric and group, sorted.
-
-    The same files give the same bytes. Group is empty for a benchmark's own metrics.
+def collect(expected: Iterable[Cell], scores_folder: Callable[[Cell], Path | str], output_csv: Path | str) -> int:
+    """Writes one sorted row per run, benchmark, metric and group; equal inputs give equal bytes.
 
     Args:
-        expected: Every cell of the study: the run's keys (dataset, backbone, supervision, lambda, seed)
-            and "benchmark".
-        scores_root: The folder of a run's score files: a function of the cell, or a pattern such as
-            SCORES_PATTERN. Its files are <benchmark>.json.
-        output_csv: Columns as in COLUMNS; UTF-8, "\\n", numbers by repr so that nothing is lost.
+        expected: Every run and benchmark of the study: dataset, backbone, supervision, lambda, seed and "benchmark".
+        scores_folder: Returns the folder of a run's score files, which are called <benchmark>.json.
+        output_csv: UTF-8 file with COLUMNS. The group is empty for the metrics of a whole benchmark. Numbers are
+            written by repr, so that reading them back gives the same floats.
 
     Returns:
         The number of rows.
 
     Raises:
-        DataError: Lists all that is wrong at once: cells missing or asked for twice, files of another run or
-            benchmark, runs that scored other images than the rest, numbers given twice or not finite.
+        DataError: A file is missing, listed twice or belongs to another run or benchmark; runs scored different images;
+            or numbers are duplicate or not finite. The message lists all problems.
     """
-    folder_of = scores_root if callable(scores_root) else scores_root.format_map
     cells = list(expected)
-    problems = _doubles(cells)
-    found: list[tuple[Cell, dict[str, Any]]] = []
+    problems = _duplicates(cells)
+    contents: list[tuple[Cell, dict[str, Any]]] = []
     for cell in cells:
-        content, wrong = _read_cell(cell, Path(folder_of(cell)) / f"{cell['benchmark']}.json")
-        problems += wrong
+        content, faults = _read_cell(cell, Path(scores_folder(cell)) / f"{cell['benchmark']}.json")
+        problems += faults
         if content is not None:
-            found.append((cell, content))
-    problems += _differing(found)
-    _refuse(problems)
-    rows = sorted(row for cell, content in found for row in _rows(cell, content))
+            contents.append((cell, content))
+    problems += _differing(contents)
+    _raise_if_any(problems)
+    rows = sorted(row for cell, content in contents for row in _rows(cell, content))
     _write(rows, output_csv)
     return len(rows)
 
 
 def read_scores(path: Path | str) -> "pd.DataFrame":
-    """The tidy table: text columns as text ("none" stays "none"), lambda and value float, seed and n int.
+    """Reads the tidy table: text columns as text ("none" stays "none"), lambda and value as float, seed and n as int.
 
     Raises:
-        DataError: The file is missing, is not such a table, or has other columns.
+        DataError: The file is missing, is not a table, or has other columns.
     """
     import pandas as pd
 
     path = Path(path)
-    remedy = "Make it with Snakemake or `luab score`; do not edit it by hand."
+    remedy = "Create it with Snakemake or `luab collect`; do not edit it by hand."
     if not path.is_file():
-        raise DataError(f"{path}: expected the table of all scores; it is not there. {remedy}")
+        raise DataError(f"{path}: the table of all scores does not exist. {remedy}")
     try:
         table = pd.read_csv(path, dtype="str", keep_default_na=False)
     except ValueError as error:
-        raise DataError(f"{path}: expected a table of scores, could not read it ({error}). {remedy}") from error
+        raise DataError(f"{path}: not a readable table of scores ({error}). {remedy}") from error
     if tuple(table.columns) != COLUMNS:
         raise DataError(
             f"{path}: expected the columns {', '.join(COLUMNS)}; found {', '.join(table.columns)}. {remedy}"
         )
     try:
-        # Python's own parsers: repr came from them, and pandas' is not exact in every version.
+        # Python's own parsers invert repr; the parser of pandas is not exact in every version.
         parsed = {name: [parse(text) for text in table[name]] for name, parse in _PARSERS.items()}
     except ValueError as error:
-        raise DataError(f"{path}: expected numbers in {', '.join(_PARSERS)}; {error}. {remedy}") from error
+        raise DataError(f"{path}: a value in {', '.join(_PARSERS)} is not a number ({error}). {remedy}") from error
     return table.assign(**{name: pd.Series(values, dtype=_TYPES[name]) for name, values in parsed.items()})
 
 
 def _read_cell(cell: Cell, path: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The content of a cell's file, or None, and what is wrong with it."""
+    """The content of a score file, or None, and the problems with it."""
     if not path.is_file():
         return None, [f"missing: {_name(cell)} ({path})"]
     content = read_json(path)
     if not isinstance(content, dict) or (absent := [key for key in _KEYS if key not in content]):
-        lacks = ", ".join(absent) if isinstance(content, dict) else ", ".join(_KEYS)
-        return None, [f"not a score file, lacks {lacks}: {path}"]
+        lacking = absent if isinstance(content, dict) else _KEYS
+        return None, [f"not a score file, lacks {', '.join(lacking)}: {path}"]
     run = {key: cell[key] for key in RUN_KEYS}
     if content["run"] != run or content["benchmark"] != cell["benchmark"]:
-        other = f"{content['benchmark']} of {content['run']}"
-        return None, [f"another run's: {path} should be {_name(cell)} and holds {other}"]
+        actual = f"{content['benchmark']} of {content['run']}"
+        return None, [f"another run's: {path} should contain {_name(cell)} but contains {actual}"]
     return content, _bad_numbers(cell, content)
 
 
@@ -113,42 +108,43 @@ def _bad_numbers(cell: Cell, content: dict[str, Any]) -> list[str]:
     return [f"unusable: {_name(cell)}: {', '.join(bad)}"] if bad else []
 
 
-def _doubles(cells: list[Cell]) -> list[str]:
+def _duplicates(cells: list[Cell]) -> list[str]:
     seen: set[str] = set()
     problems = []
     for name in map(_name, cells):
         if name in seen:
-            problems.append(f"asked for twice: {name}")
+            problems.append(f"listed twice: {name}")
         seen.add(name)
     return problems
 
 
-def _differing(found: list[tuple[Cell, dict[str, Any]]]) -> list[str]:
-    """Runs that differ from the first one of their benchmark in images, or of their backbone in protocol."""
+def _differing(contents: list[tuple[Cell, dict[str, Any]]]) -> list[str]:
+    """Runs whose images differ from those of the benchmark's first run, or whose protocol from the backbone's first."""
     first: dict[tuple[str, ...], tuple[str, Any]] = {}
     problems = []
-    for cell, content in found:
-        place = (cell["dataset"], cell["benchmark"])
-        for key, what, value in (
-            ((*place, "images"), "scored other images", (content["n"], content["ids_sha256"])),
-            ((*place, "protocol", cell["backbone"]), "used another protocol", content["protocol"]),
+    for cell, content in contents:
+        benchmark = (cell["dataset"], cell["benchmark"])
+        for key, problem, value in (
+            ((*benchmark, "images"), "scored other images", (content["n"], content["ids_sha256"])),
+            ((*benchmark, "protocol", cell["backbone"]), "used another protocol", content["protocol"]),
         ):
-            name, usual = first.setdefault(key, (_name(cell), value))
-            if value != usual:
-                problems.append(f"{what}: {_name(cell)} has {_short(value)}, {name} has {_short(usual)}")
+            name, expected = first.setdefault(key, (_name(cell), value))
+            if value != expected:
+                problems.append(f"{problem}: {_name(cell)} has {_short(value)}, {name} has {_short(expected)}")
     return problems
 
 
-def _refuse(problems: list[str]) -> None:
+def _raise_if_any(problems: list[str]) -> None:
     if not problems:
         return
-    more = f"\n  ... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    lines = problems[:_MOST_PROBLEMS_SHOWN]
+    if len(problems) > len(lines):
+        lines.append(f"... and {len(problems) - len(lines)} more")
     raise DataError(
-        "Scores: expected one good file for every run and benchmark of the study, all runs on the "
-        f"same images; {len(problems)} found wrong:\n  "
-        + "\n  ".join(problems[:_SHOWN])
-        + more
-        + "\nRun Snakemake again to make what is missing; remove a wrong file first."
+        "Scores: expected one valid score file for every run and benchmark of the study, all on the same images; "
+        f"{len(problems)} problems:\n  "
+        + "\n  ".join(lines)
+        + "\nRemove wrong files, then run Snakemake again to create the missing ones."
     )
 
 
@@ -161,7 +157,7 @@ def _rows(cell: Cell, content: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _numbers(content: dict[str, Any]) -> list[tuple[str, str, Any, Any]]:
-    """(metric, group, value, n) of everything in a score file."""
+    """(metric, group, value, n) of all numbers in a score file."""
     own = [(metric, "", value, content["n"]) for metric, value in content["metrics"].items()]
     parts = [(part["metric"], part["group"], part["value"], part["n"]) for part in content["details"]]
     return own + parts

@@ -1,4 +1,4 @@
-"""What a benchmark's headline is made of, image by image: the material of intervals and paired tests."""
+"""What each image contributes to a benchmark's headline; intervals and paired tests are computed from it."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,40 +11,40 @@ import pyarrow.compute as pc
 from luab.metrics.accuracy import Bools
 
 Floats = npt.NDArray[np.float64]
-Places = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 
 
 class Outcomes(NamedTuple):
     """A headline that is a sum over images: offset + values.sum().
 
-    Images are drawn anew within their stratum, so that every draw keeps the numbers that a value was divided by.
+    Images are resampled within their stratum, so that every resample has the group sizes by which values were divided.
 
     Attributes:
-        ids: Images, ascending as text; one that stands in several groups of a test set (ImageNet-C) is one image.
-        strata: [images] which stratum each is in, 0, 1, ...
-        values: [images] what each adds.
-        offset: What is there without any image.
+        ids: Image ids in ascending text order; all versions of one image (ImageNet-C) are one image.
+        strata: [images] stratum of each image, 0, 1, ...
+        values: [images] contribution of each image.
+        offset: Constant part of the headline.
     """
 
     ids: list[str]
-    strata: Places
+    strata: Indices
     values: Floats
     offset: float = 0.0
 
     @property
     def headline(self) -> float:
-        """The benchmark's number, but for rounding."""
+        """The benchmark's headline, up to rounding."""
         return self.offset + float(self.values.sum())
 
     @property
     def is_share(self) -> bool:
-        """Whether it is a plain share of right images: each adds 0 or 1/n."""
+        """Whether the headline is a plain share of correct images: each image contributes 0 or 1/n."""
         right = np.isclose(self.values * len(self.ids), 1.0)
         return bool(self.offset == 0 and not self.strata.any() and (right | (self.values == 0)).all())
 
 
 class Ranking(NamedTuple):
-    """ImageNet-O: unknown images (`is_out`) to be found among known ones by their low confidence."""
+    """ImageNet-O: images of unknown classes (`is_out`) and of known classes, ranked by confidence."""
 
     ids: list[str]
     is_out: Bools
@@ -52,58 +52,62 @@ class Ranking(NamedTuple):
 
 
 class Rankings(NamedTuple):
-    """Images with several labels, ranked for each class: the mean over classes of the average precision.
+    """Multi-label images, ranked for each class; the headline is the mean over classes of the average precision.
 
     Attributes:
-        ids: Images, ascending as text.
+        ids: Image ids in ascending text order.
         positive: [images, classes].
         scores: [images, classes].
-        kept: [images, classes] which images count for a class.
+        counted: [images, classes] which images count for a class.
     """
 
     ids: list[str]
     positive: Bools
     scores: Floats
-    kept: Bools
+    counted: Bools
 
 
-def rankings(ids: pa.ChunkedArray, positive: Bools, scores: npt.NDArray[np.float32], kept: Bools) -> Rankings:
-    """Images in order of their ids; classes without a positive that counts are left out."""
-    order, there = pc.sort_indices(ids).to_numpy(), (positive & kept).any(axis=0)
-    parts = (np.asarray(part)[order][:, there] for part in (positive, scores.astype(np.float64), kept))
+def rankings(ids: pa.ChunkedArray, positive: Bools, scores: npt.NDArray[np.float32], counted: Bools) -> Rankings:
+    """Sorts the images by id and leaves out classes without a positive that counts; see `Rankings`."""
+    order, present = pc.sort_indices(ids).to_numpy(), (positive & counted).any(axis=0)
+    parts = (np.asarray(part)[order][:, present] for part in (positive, scores.astype(np.float64), counted))
     return Rankings(_texts(ids.take(order)), *parts)
 
 
 def share(ids: pa.ChunkedArray, right: Bools | Floats) -> Outcomes:
-    """The plain mean of what each image is worth: a share of right images where that is 0 or 1."""
+    """The mean of a value per image; a share of correct images if all values are 0 or 1."""
+    return total(ids, np.asarray(right, dtype=np.float64) / len(ids))
+
+
+def total(ids: pa.ChunkedArray, values: Floats) -> Outcomes:
+    """The sum of a value per image."""
     order = pc.sort_indices(ids).to_numpy()
-    values = np.asarray(right, dtype=np.float64)[order] / len(order)
-    return Outcomes(_texts(ids.take(order)), np.zeros(len(order), dtype=np.int64), values)
+    return Outcomes(_texts(ids.take(order)), np.zeros(len(order), dtype=np.int64), values[order])
 
 
 def ranking(ids: pa.ChunkedArray, is_out: Bools, confidence: npt.NDArray[np.float32]) -> Ranking:
-    """Images in order of their ids."""
+    """Sorts the images by id; see `Ranking`."""
     order = pc.sort_indices(ids).to_numpy()
     return Ranking(_texts(ids.take(order)), is_out[order], confidence[order].astype(np.float64))
 
 
 def grouped(table: pa.Table, right: Bools, weights: Mapping[str, float], offset: float = 0.0) -> Outcomes:
-    """offset + the sum over groups of a weight times the group's share of right images.
+    """offset + the sum over groups of a weight times the group's share of correct images.
 
-    An image is what its id names behind "<group>/": the 75 versions of one ImageNet-C image, and the variants of one
-    ImageNet-9 image where their names agree, are drawn together, since what a model gets right in one it tends
-    to get right in the others. Images that stand in the same groups make up a stratum.
+    Rows whose ids agree after "<group>/" are versions of one image and are resampled together: the 75 versions of an
+    ImageNet-C image, or the variants of an ImageNet-9 image with equal file names. A model that is correct on one
+    version tends to be correct on the others. Images that occur in the same groups form a stratum.
 
     Args:
-        table: image_id and group.
-        right: [rows].
-        weights: Group -> weight; the other groups' rows are left out.
-        offset: See `Outcomes`.
+        table: Columns image_id and group.
+        right: [rows] whether each row is correct.
+        weights: Group -> weight; rows of other groups are ignored.
+        offset: Constant part of the headline.
     """
     parts = [_of_group(table, right, name, weight) for name, weight in weights.items()]
     encoded = pa.chunked_array([part for part, _ in parts]).dictionary_encode().combine_chunks()
     image = encoded.indices.to_numpy().astype(np.int64)
-    values = np.bincount(image, weights=np.concatenate([worth for _, worth in parts]))
+    values = np.bincount(image, weights=np.concatenate([value for _, value in parts]))
     group = np.repeat(np.arange(len(parts)), [len(part) for part, _ in parts])
     order = pc.sort_indices(encoded.dictionary).to_numpy()
     strata = _strata(image, group, len(parts))[order]
@@ -113,25 +117,25 @@ def grouped(table: pa.Table, right: Bools, weights: Mapping[str, float], offset:
 
 
 def _of_group(table: pa.Table, right: Bools, group: str, weight: float) -> tuple[pa.Array, Floats]:
-    here = pc.equal(table["group"], group)
-    names = table["image_id"].filter(here).combine_chunks()
+    in_group = pc.equal(table["group"], group)
+    names = table["image_id"].filter(in_group).combine_chunks()
     prefix = f"{group}/"
     if pc.all(pc.starts_with(names, prefix)).as_py():
         names = pc.utf8_slice_codeunits(names, start=len(prefix))
-    worth = right[here.to_numpy()] * (weight / len(names)) if len(names) else np.zeros(0)
-    return names, np.asarray(worth, dtype=np.float64)
+    values = right[in_group.to_numpy()] * (weight / len(names)) if len(names) else np.zeros(0)
+    return names, np.asarray(values, dtype=np.float64)
 
 
-def _strata(image: Places, group: Places, groups: int) -> Places:
-    """A number per image that two images share when they stand in the same groups."""
+def _strata(image: Indices, group: Indices, groups: int) -> Indices:
+    """[images] a number that is equal for images that occur in the same groups."""
     times = np.bincount(image)
-    if times.max() == 1:  # each image in one group (SI-Score)
+    if times.max() == 1:  # each image is in one group (SI-Score)
         return np.asarray(group[np.argsort(image)])
     strata = np.zeros(len(times), dtype=np.int64)
-    if times.min() == groups:  # all images in all groups
+    if times.min() == groups:  # all images are in all groups
         return strata
-    for one in range(groups):
-        inside = np.bincount(image[group == one], minlength=len(times))
+    for k in range(groups):
+        inside = np.bincount(image[group == k], minlength=len(times))
         strata = np.unique(2 * strata + inside, return_inverse=True)[1]
     return strata
 

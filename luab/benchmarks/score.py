@@ -5,15 +5,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from luab.benchmarks import coco, imagenet
 from luab.benchmarks.benchmark import RUN_KEYS, Benchmark
 from luab.benchmarks.catalogue import find_benchmark
+from luab.benchmarks.coco import FORMULAS as COCO_FORMULAS
 from luab.benchmarks.formula import Formula, Inputs, Scores
+from luab.benchmarks.imagenet import FORMULAS as IMAGENET_FORMULAS
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256, write_json
 from luab.predictions import read_listed, read_predictions
 
-FORMULAS: dict[str, Formula] = {**imagenet.FORMULAS, **coco.FORMULAS}
+FORMULAS: dict[str, Formula] = {**IMAGENET_FORMULAS, **COCO_FORMULAS}
 """Every formula by the key that a benchmark names."""
 
 

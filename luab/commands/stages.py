@@ -89,7 +89,7 @@ def make_pack(study: Study) -> None:
 
 def score_suite(study: Study, run: Run, suite: str) -> None:
     """Scores one suite's benchmarks of one run."""
-    from luab.benchmarks.imagenet import find_benchmark
+    from luab.benchmarks.catalogue import find_benchmark
     from luab.benchmarks.score import score
 
     layout, recipe = study.layout, study.recipe(run.backbone, run.dataset)

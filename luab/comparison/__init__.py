@@ -1,1 +1,1 @@
-"""Comparisons of runs: over seeds, over images, of two runs."""
+"""Comparisons of runs: spread over seeds, uncertainty over images, and two runs on the same images."""

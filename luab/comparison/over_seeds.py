@@ -1,4 +1,4 @@
-"""Runs against each other: spread over seeds, and differences to the baseline with their uncertainty."""
+"""Statistics over seeds: mean and spread, and differences to the baseline with intervals and tests."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ CONFIDENCE = 0.95
 
 _NUMBER = ["benchmark", "metric", "group"]
 _METHOD = ["dataset", "backbone", "supervision", "lambda"]
-# Differences of equal accuracies differ from 0 by rounding alone; anything this small is no variance.
+# Equal accuracies may differ by rounding; a standard deviation up to this counts as zero.
 _NO_SPREAD = 1e-12
 
 Floats = npt.NDArray[np.float64]
@@ -25,14 +25,14 @@ def mean_std(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation and number of seeds of every number.
 
     Args:
-        scores: The tidy table, see luab.benchmarks.collect.read_scores.
+        scores: The tidy table from luab.benchmarks.collect.read_scores.
 
     Returns:
-        dataset, backbone, supervision, lambda, benchmark, metric, group, mean, std (ddof = 1, NaN for one
-        seed), n (seeds); sorted.
+        dataset, backbone, supervision, lambda, benchmark, metric, group, mean, std (ddof = 1, NaN for a single seed),
+        n (seeds); sorted.
 
     Raises:
-        DataError: A seed is there twice.
+        DataError: A number occurs twice for one seed.
     """
     _check_cells(scores)
     grouped = scores.groupby(_METHOD + _NUMBER, as_index=False, sort=True)
@@ -40,27 +40,27 @@ def mean_std(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def difference_to_baseline(scores: pd.DataFrame, headlines: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Each method minus the baseline ("none") of its backbone, seed against the same seed.
+    """Differences between each method and the baseline ("none") of its backbone, paired by seed.
 
-    The sign is that of the value: for a metric where lower is better, below zero is a gain. Intervals and
-    p are of the paired t-test; they are NaN with fewer than two common seeds or when all differences are
-    equal, since then nothing can be said about the spread.
+    For a metric where lower is better, a negative difference is a gain. Intervals and p come from the paired t-test;
+    they are NaN with fewer than two common seeds or if all differences are equal.
 
     Args:
-        scores: The tidy table, see luab.benchmarks.collect.read_scores.
-        headlines: Benchmark -> metric to which the correction applies; that of luab.benchmarks.catalogue by default.
+        scores: The tidy table from luab.benchmarks.collect.read_scores.
+        headlines: Benchmark -> metric that is corrected for multiple tests; by default the headlines of
+            luab.benchmarks.catalogue.
 
     Returns:
         dataset, backbone, supervision, lambda, benchmark, metric, group, difference (mean), low, high (95 %
-        t-interval), p (two-sided), n (common seeds), p_holm; sorted. p_holm corrects p over the headline
-        metrics of all benchmarks of one method on one backbone (those with a p); NaN elsewhere. Numbers
-        without a common seed are left out.
+        t-interval), p (two-sided), n (common seeds), p_holm; sorted. p_holm is p corrected over the headlines of all
+        benchmarks of one method on one backbone, and NaN for other metrics. Numbers without a common seed are left
+        out.
 
     Raises:
-        DataError: A seed is there twice.
+        DataError: A number occurs twice for one seed.
 
-    ASSUME: each method (supervision and lambda) is a question of its own; the correction for many tests is over
-        its benchmarks, not over methods.
+    ASSUME: each method (supervision and lambda) is a separate question; the correction for multiple tests is over its
+        benchmarks, not over methods.
     """
     _check_cells(scores)
     differences = _paired(scores)
@@ -70,8 +70,8 @@ def difference_to_baseline(scores: pd.DataFrame, headlines: Mapping[str, str] | 
     ]
     columns = [*_METHOD, *_NUMBER, "difference", "low", "high", "p", "n"]
     table = pd.DataFrame(rows, columns=columns)
-    chosen = headlines if headlines is not None else {name: b.headline for name, b in BENCHMARKS.items()}
-    is_headline = (table["group"] == "") & (table["metric"] == table["benchmark"].map(dict(chosen)))
+    headlines = headlines if headlines is not None else {name: b.headline for name, b in BENCHMARKS.items()}
+    is_headline = (table["group"] == "") & (table["metric"] == table["benchmark"].map(dict(headlines)))
     table["p_holm"] = np.nan
     for _, family in table[is_headline].groupby(_METHOD):
         table.loc[family.index, "p_holm"] = holm(family["p"].to_numpy(dtype=float))
@@ -79,7 +79,7 @@ def difference_to_baseline(scores: pd.DataFrame, headlines: Mapping[str, str] | 
 
 
 def holm(p: Floats) -> Floats:
-    """Holm's step-down correction; NaN stays NaN and does not count as a test.
+    """Holm's step-down correction of p values; NaN stays NaN and does not count as a test.
 
     Source:
         Holm, A simple sequentially rejective multiple test procedure, 1979.
@@ -93,7 +93,7 @@ def holm(p: Floats) -> Floats:
 
 
 def _paired(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row per number of a method and seed, with the baseline's value of the same seed beside it."""
+    """One row per number of a method and seed: its value (with) and the baseline's value for that seed (without)."""
     values = scores[[*_METHOD, "seed", *_NUMBER, "value"]]
     is_baseline = values["supervision"] == BASELINE
     baseline = values[is_baseline].drop(columns=["supervision", "lambda"])
@@ -131,6 +131,6 @@ def _check_cells(scores: pd.DataFrame) -> None:
     baselines = scores.loc[scores["supervision"] == BASELINE, ["dataset", "backbone", "lambda"]].drop_duplicates()
     if baselines.duplicated(["dataset", "backbone"]).any():
         raise DataError(
-            f"Scores: expected one baseline per backbone, found several lambdas of '{BASELINE}'. The "
-            "baseline has lambda 0 alone: correct the config and collect again."
+            f"Scores: expected one baseline per backbone, found '{BASELINE}' with several lambdas. The lambda of the "
+            "baseline must be 0: correct the config, then collect the scores again."
         )

@@ -32,7 +32,7 @@ COLUMNS = (
 
 
 class Row(NamedTuple):
-    """One benchmark: both runs' headline with interval, their difference, and p corrected over all rows."""
+    """One benchmark: headline and interval of both runs, their difference, and p corrected over all rows."""
 
     benchmark: Benchmark
     protocol: str
@@ -46,22 +46,22 @@ class Row(NamedTuple):
 def compare_runs(
     study: Study, first: Run, second: Run, benchmarks: Iterable[str] = (), resamples: int = RESAMPLES, seed: int = SEED
 ) -> list[Row]:
-    """Both runs' headlines from their stored predictions, with intervals over images and paired tests.
+    """Compares two runs by their stored predictions: headlines, intervals over images and paired tests.
 
     Args:
-        study: Where the predictions lie.
-        first: What is compared with, for example the baseline.
-        second: What is compared.
-        benchmarks: Names; by default all of the study.
-        resamples: Draws of the bootstrap.
-        seed: Of the draws.
+        study: The study that contains both runs.
+        first: The reference, for example the baseline.
+        second: The run that is compared with it.
+        benchmarks: Names of benchmarks; by default all benchmarks of the study.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
 
     Returns:
-        One row per benchmark, in order; p_holm is corrected over the number of these rows.
+        One row per benchmark, in order; p_holm is corrected over these rows.
 
     Raises:
-        DataError: Predictions are missing or damaged, or the two runs scored other images; all that is
-            wrong is listed.
+        DataError: Predictions are missing or damaged, or the runs were scored on different images; the message lists
+            all such benchmarks.
     """
     names = list(benchmarks) or study.part(first.dataset).benchmarks
     rows, problems = [], []
@@ -77,9 +77,9 @@ def compare_runs(
             advance(1)
     if problems:
         raise DataError(
-            f"{first.folder} and {second.folder}: expected predictions of the same images, found others:\n  "
+            f"{first.folder} and {second.folder} must have predictions of the same images, but they differ:\n  "
             + "\n  ".join(problems)
-            + "\nPredict both runs with the same manifests, or leave these benchmarks out with --benchmark."
+            + "\nPredict both runs with the same manifests, or name only other benchmarks with --benchmark."
         )
     corrected = holm(np.array([row.paired.p for row in rows]))
     return [row._replace(p_holm=float(p)) for row, p in zip(rows, corrected, strict=True)]
@@ -97,18 +97,18 @@ def _row(
 ) -> Row:
     if any(s.images is None for s in scores):
         raise DataError(
-            f"{benchmark.name}: expected its numbers image by image, found none. Give Scores.images in "
-            "luab/benchmarks/imagenet.py, or leave this benchmark out with --benchmark."
+            f"{benchmark.name}: its formula {benchmark.formula} returns no contributions of single images. Set "
+            "Scores.images in the formula, or name only other benchmarks with --benchmark."
         )
     values = [s.metrics[benchmark.headline] for s in scores]
     first, second = (s.images() for s in scores if s.images is not None)
-    # Sums over images differ from the scores by rounding; what is shown is what the score files hold.
+    # Sums over images differ from the score files by rounding; show the numbers of the score files.
     test = paired(first, second, resamples, seed)._replace(difference=values[1] - values[0])
     one, other = (
         interval(images, resamples, seed)._replace(value=value)
         for images, value in zip((first, second), values, strict=True)
     )
-    # Backbones may see images differently: then both views are told.
+    # Two backbones may have different input sizes; then the row has both protocols.
     protocols = dict.fromkeys(_protocol(study, run, benchmark) for run in runs)
     return Row(benchmark, "; second run: ".join(protocols), scores[0].n, one, other, test, np.nan)
 
@@ -119,12 +119,12 @@ def _protocol(study: Study, run: Run, benchmark: Benchmark) -> str:
 
 
 def _differ(name: str, scores: list[Scores], digests: list[str]) -> str:
-    texts = [f"{s.n} images, digest {digest[:12]}" for s, digest in zip(scores, digests, strict=True)]
-    return f"{name}: {texts[0]} against {texts[1]}"
+    first, second = (f"{s.n} images, digest {digest[:12]}" for s, digest in zip(scores, digests, strict=True))
+    return f"{name}: {first} against {second}"
 
 
 def print_comparison(study: Study, first: Run, second: Run, rows: list[Row], resamples: int = RESAMPLES) -> None:
-    """The table for a terminal of 80 columns."""
+    """Prints a table that fits into 80 columns."""
     table = Table(
         title=f"{study.label or 'Two runs'} on the same images, headline metrics (%)",
         box=box.HORIZONTALS, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False,
@@ -140,10 +140,10 @@ def print_comparison(study: Study, first: Run, second: Run, rows: list[Row], res
     console.print(f"first:  {first.folder}\nsecond: {second.folder}", highlight=False)
     console.print(table)
     console.print(
-        "Small: 95 % intervals over images (Wilson for plain shares, else bootstrap within the test set's groups). "
-        "p: exact McNemar for plain shares, else paired bootstrap; Holm: corrected for "
-        f"{len(rows)} benchmarks; green and red: p Holm below .05. {resamples:,} draws. One training each: how "
-        "much another seed would change is in the tables of the study.",
+        "Small: 95 % intervals over images (Wilson for plain shares, otherwise bootstrap within the test set's "
+        "groups). p: exact McNemar test for plain shares, otherwise paired bootstrap; Holm: corrected for "
+        f"{len(rows)} benchmarks; green and red: p Holm below .05. {resamples:,} resamples. This compares single "
+        "trainings; the tables of the study show the spread over seeds.",
         style="dim",
     )
 
@@ -152,8 +152,8 @@ def _p(row: Row) -> list[str]:
     return [f"{p:.3f}" if p >= 0.001 else "<.001" for p in (row.paired.p, row.p_holm)]
 
 
-def _percent(found: Interval) -> str:
-    return f"{100 * found.value:.2f}\n[dim]{100 * found.low:.1f}-{100 * found.high:.1f}[/]"
+def _percent(headline: Interval) -> str:
+    return f"{100 * headline.value:.2f}\n[dim]{100 * headline.low:.1f}-{100 * headline.high:.1f}[/]"
 
 
 def _change(row: Row) -> str:
@@ -164,7 +164,7 @@ def _change(row: Row) -> str:
 
 
 def write_comparison(path: Path, rows: list[Row], resamples: int = RESAMPLES, seed: int = SEED) -> None:
-    """The same as a CSV with COLUMNS; fractions, unrounded."""
+    """Writes the rows as CSV with COLUMNS; fractions, not rounded."""
     with replacing(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -172,7 +172,10 @@ def write_comparison(path: Path, rows: list[Row], resamples: int = RESAMPLES, se
 
 
 def _cells(row: Row, resamples: int, seed: int) -> list[Any]:
-    found = [row.benchmark.name, row.benchmark.headline, row.benchmark.better, row.n, *row.first, *row.second]
     change = row.paired
-    found += [change.difference, change.low, change.high, change.p, row.p_holm, change.method, resamples, seed]
-    return [repr(float(x)) if isinstance(x, float) else x for x in (*found, row.protocol)]
+    cells = [
+        *(row.benchmark.name, row.benchmark.headline, row.benchmark.better, row.n, *row.first, *row.second),
+        *(change.difference, change.low, change.high, change.p, row.p_holm, change.method),
+        *(resamples, seed, row.protocol),
+    ]
+    return [repr(float(cell)) if isinstance(cell, float) else cell for cell in cells]

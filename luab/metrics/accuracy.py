@@ -1,6 +1,7 @@
-"""Share of images whose answer is among the right labels, top-k and per group."""
+"""Shares of correctly classified images, with any number of correct labels per image, and per group."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,12 +12,14 @@ from luab.errors import DataError
 
 Ints = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
+Labels = Ints | Sequence[int] | Sequence[Sequence[int]]
+"""Correct labels: one per image, ragged rows (an empty row is an image without a label), or a padded array."""
 
 NO_LABEL = -1
 
 
 class Count(NamedTuple):
-    """How many of `n` images were right; kept in integers, divided once."""
+    """Number of correct images among `n`; integers, so that a fraction is rounded only once."""
 
     correct: int
     n: int
@@ -26,26 +29,18 @@ class Count(NamedTuple):
         """`correct / n`, in [0, 1].
 
         Raises:
-            DataError: There are no images.
+            DataError: `n` is 0.
         """
         if not self.n:
             raise DataError(
-                "A share of zero images was asked for: expected at least one image with a label, found none. "
-                "Check that the labels of this test set were read."
+                "Cannot compute an accuracy over zero images: no image has a label. Check the labels in the manifest "
+                "of this test set."
             )
         return self.correct / self.n
 
 
-def label_matrix(labels: Ints | Sequence[int] | Sequence[Sequence[int]]) -> Ints:
-    """One row of right labels per image, filled up with -1.
-
-    Args:
-        labels: One label per image, several (ragged; an empty row is an image without a label), or an
-            [n, m] array that is filled up already and is returned as it is.
-
-    Returns:
-        Integers [n, m], m at least 1.
-    """
+def label_matrix(labels: Labels) -> Ints:
+    """[n, m] one row of correct labels per image, padded with -1; m is at least 1."""
     if isinstance(labels, np.ndarray) and labels.dtype != object:
         return labels.reshape(len(labels), -1) if labels.ndim != 1 else labels[:, None]
     rows = [np.atleast_1d(np.asarray(row, dtype=np.int64)) for row in labels]
@@ -55,7 +50,7 @@ def label_matrix(labels: Ints | Sequence[int] | Sequence[Sequence[int]]) -> Ints
 
 
 def padded(flat: Ints, lengths: Ints) -> Ints:
-    """Cuts `flat` into rows of the given lengths and fills them up with -1: integers [n, m], m >= 1."""
+    """Splits `flat` into rows of the given lengths and pads them with -1: integers [n, m], m >= 1."""
     starts = np.cumsum(lengths) - lengths
     columns = np.arange(len(flat)) - np.repeat(starts, lengths)
     matrix = np.full((len(lengths), max(1, int(lengths.max(initial=0)))), NO_LABEL, dtype=np.int64)
@@ -63,93 +58,73 @@ def padded(flat: Ints, lengths: Ints) -> Ints:
     return matrix
 
 
-def has_label(labels: Ints | Sequence[int] | Sequence[Sequence[int]]) -> Bools:
-    """Whether each image has any label at all: booleans [n]."""
+def has_label(labels: Labels) -> Bools:
+    """[n] whether each image has any label."""
     return np.asarray((label_matrix(labels) >= 0).any(axis=1))
 
 
-def is_correct(answers: Ints, labels: Ints | Sequence[int] | Sequence[Sequence[int]]) -> Bools:
-    """Whether any of an image's answers is among its labels.
+def is_correct(answers: Ints, labels: Labels) -> Bools:
+    """[n] whether any answer for an image is one of its labels.
 
     Args:
-        answers: [n] or [n, k]; a negative answer is never right.
-        labels: As in `label_matrix`; an image without labels is never right.
-
-    Returns:
-        Booleans [n].
+        answers: [n] or [n, k] classes; a negative answer is never correct.
+        labels: Correct labels; an image without labels is never correct.
 
     Raises:
         DataError: The numbers of images differ.
     """
-    truth = label_matrix(labels)
-    given = label_matrix(answers)
-    if len(truth) != len(given):
+    truth, predicted = label_matrix(labels), label_matrix(answers)
+    if len(truth) != len(predicted):
         raise DataError(
-            f"Expected one set of labels per image, found {len(given)} answers and {len(truth)} label sets. "
+            f"Expected one set of labels per image, found {len(predicted)} answers and {len(truth)} label sets. "
             "Read both from the same predictions file."
         )
-    right = np.zeros(len(given), dtype=bool)
-    for column in truth.T:  # a loop over the few labels keeps memory at [n, k]
-        right |= ((given == column[:, None]) & (column[:, None] >= 0)).any(axis=1)
-    return right
+    correct = np.zeros(len(predicted), dtype=bool)
+    for column in truth.T:  # a loop over the few labels needs memory for [n, k] only
+        correct |= ((predicted == column[:, None]) & (column[:, None] >= 0)).any(axis=1)
+    return correct
 
 
-def topk_accuracy(top5: Ints, labels: Ints | Sequence[int] | Sequence[Sequence[int]], k: int = 1) -> float:
-    """Share of labelled images for which one of the k best classes is a right one.
-
-    Images without any label are left out of both numbers, as ImageNet-ReaL asks.
-
-    Args:
-        top5: [n, 5] class indices, best first.
-        labels: As in `label_matrix`.
-        k: How many of the best count, 1 to 5.
-
-    Returns:
-        A fraction in [0, 1].
-
-    Raises:
-        DataError: No image has a label, fewer than k classes are there, or the lengths differ.
+def labelled_count(correct: Bools, labels: Labels) -> Count:
+    """Number of correct images among those that have a label; ImageNet-ReaL leaves the others out.
 
     Source:
-        ImageNet-ReaL: google-research/reassessed-imagenet, README.md.
+        google-research/reassessed-imagenet, README.md.
     """
-    if top5.ndim != 2 or not 1 <= k <= top5.shape[1]:
-        raise DataError(f"Expected the {k} best classes of each image, found an array of shape {top5.shape}.")
-    return labelled_count(is_correct(top5[:, :k], labels), labels).fraction
-
-
-def restricted_accuracy(restricted_top1: Ints, labels: Ints | Sequence[int] | Sequence[Sequence[int]]) -> float:
-    """Share of labelled images whose arg-max over the test set's own classes is right; a fraction.
-
-    Args:
-        restricted_top1: [n] class indices in the 1000-class numbering, arg-max over the subset only.
-        labels: As in `label_matrix`.
-
-    Raises:
-        DataError: No image has a label, or the lengths differ.
-
-    Source:
-        hendrycks/natural-adv-examples, eval.py (ImageNet-A, -R); ObjectNet with 125 classes.
-    """
-    return labelled_count(is_correct(restricted_top1, labels), labels).fraction
-
-
-def labelled_count(correct: Bools, labels: Ints | Sequence[int] | Sequence[Sequence[int]]) -> Count:
-    """Right images among those that have a label."""
-    scored = has_label(labels)
-    return Count(int(np.count_nonzero(correct & scored)), int(np.count_nonzero(scored)))
+    labelled = has_label(labels)
+    return Count(int(np.count_nonzero(correct & labelled)), int(np.count_nonzero(labelled)))
 
 
 def count_by_group(correct: Bools, groups: npt.ArrayLike) -> dict[str, Count]:
-    """Right images and images of each group, the groups in text order.
+    """Counts the correct images of each group; groups are sorted by name.
 
     Args:
-        correct: Booleans [n].
-        groups: [n] names.
+        correct: [n] whether each image is correct.
+        groups: [n] group names.
     """
-    # Encoded by hashing: sorting the names of ImageNet-C's 3.75 million rows would take longer than all the rest.
+    # Encoding by hash: sorting the names of ImageNet-C's 3.75 million rows would take longer than everything else.
     encoded = pa.array(np.asarray(groups, dtype=object), pa.string()).dictionary_encode()
     names, index = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
     n = np.bincount(index, minlength=len(names))
-    right = np.bincount(index[correct], minlength=len(names))
-    return {name: Count(int(right[i]), int(n[i])) for name, i in sorted(zip(names, range(len(names)), strict=True))}
+    hits = np.bincount(index[correct], minlength=len(names))
+    return {name: Count(int(hits[i]), int(n[i])) for name, i in sorted(zip(names, range(len(names)), strict=True))}
+
+
+def mean_over_groups(counts: Mapping[str, Count]) -> float:
+    """Mean of the accuracies of all groups, each group with the same weight; a fraction.
+
+    SI-Score averages over the values of a factor like this. The result differs slightly from the share of correct
+    images, since the groups differ in size.
+
+    Args:
+        counts: Group (factor value) -> number of correct images and of images.
+
+    Raises:
+        DataError: There is no group, or a group has no images.
+
+    Source:
+        google-research/robustness_metrics, metrics/synthetic.py.
+    """
+    if not counts:
+        raise DataError("SI-Score: expected at least one factor value, found none. Build the manifest again.")
+    return float(statistics.mean(count.fraction for count in counts.values()))

@@ -1,13 +1,13 @@
-"""Boxes of all contours of a score map at every level of its 8 bits, without drawing contours where they are plain.
+"""Boxes of all contours of a score map at every level of its 8 bits, tracing contours only at levels that need it.
 
-At most levels the pixels above it are one piece without a hole, and the piece's contour has the box of its rows and
-columns, which are found for all levels at once. Two facts tell these levels from the others:
+At most levels, the pixels above the level form a single component without a hole. Its contour then has the bounding box
+of these pixels, which is computed for all levels at once. Two facts identify such levels:
 
-- pieces minus holes, the Euler number, follows for all levels at once from three histograms;
-- going down from a level, a new piece begins at a peak of the map and nowhere else, so that without peaks in between
-  there are no more pieces than before.
+- the Euler number (components minus holes) of all levels follows from three histograms;
+- with a falling level, a new component appears only at a peak of the map, so that between two levels without a peak in
+  between the number of components cannot grow.
 
-Only where these do not say "one piece, no hole" are contours drawn.
+Contours are traced only at levels for which these facts do not prove "one component, no hole".
 """
 
 from typing import Any
@@ -25,14 +25,14 @@ TOP = 255
 
 
 def eight_bits(score_map: Floats, side_px: int) -> Bytes:
-    """A score map as 8 bits: bicubic resize, min to 0, max to 255, truncated.
+    """Converts a score map to 8 bits: bicubic resize, minimum to 0, maximum to 255, truncated.
 
     Args:
         score_map: [h, w], any range.
-        side_px: Side of the square that comes out.
+        side_px: Side of the result.
 
     Returns:
-        [side_px, side_px]; zeros where the map is constant or not finite.
+        [side_px, side_px]; all zeros if the map is constant or not finite.
     """
     return _truncated(_resized(score_map, side_px))
 
@@ -51,22 +51,22 @@ def _truncated(resized: Floats) -> Bytes:
 
 
 def contour_boxes(foreground: Bytes) -> tuple[Ints, int]:
-    """Boxes of all contours of a mask, holes included, and which belongs to the largest contour.
+    """Boxes of all contours of a mask, including those of holes, and the index of the largest contour.
 
     Args:
-        foreground: [h, w], not zero where the foreground is.
+        foreground: [h, w], non-zero on the foreground.
 
     Returns:
-        [k, 4] x0y0x1y1 with x1 = x + width, clipped to the last pixel; one box (0, 0, 0, 0) for an empty
-        mask. The index of the contour with the largest area, the first of equals.
+        [k, 4] x0y0x1y1 with x1 = x + width, clipped to the last pixel; one box (0, 0, 0, 0) for an empty mask. The
+        index of the contour with the largest area; on a tie, the first.
     """
     height, width = foreground.shape
-    boxes, largest = _drawn(foreground, (0, 0), (width - 1, height - 1))
+    boxes, largest = _traced(foreground, (0, 0), (width - 1, height - 1))
     return (np.array(boxes, dtype=np.int64), largest) if boxes else (np.zeros((1, 4), dtype=np.int64), 0)
 
 
-def _drawn(foreground: Bytes, corner_xy: tuple[int, int], last_xy: tuple[int, int]) -> tuple[list[Any], int]:
-    """As `contour_boxes`, of a part of a mask that has all its foreground and begins at a corner; none if empty."""
+def _traced(foreground: Bytes, corner_xy: tuple[int, int], last_xy: tuple[int, int]) -> tuple[list[Any], int]:
+    """Like `contour_boxes`, for the part of a mask from a corner on that contains all foreground; no box if empty."""
     contours, _ = cv2.findContours(foreground, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE, offset=corner_xy)
     sides = [cv2.boundingRect(contour) for contour in contours]
     boxes = [(x, y, min(x + w, last_xy[0]), min(y + h, last_xy[1])) for x, y, w, h in sides]
@@ -77,16 +77,16 @@ def _drawn(foreground: Bytes, corner_xy: tuple[int, int], last_xy: tuple[int, in
 
 
 class Levels:
-    """One score map, cut at its levels.
+    """One score map and its levels.
 
     Args:
         score_map: [h, w], any range.
-        side_px: Side of the square that it is resized to.
+        side_px: Side of the square that the map is resized to.
 
     Attributes:
-        map8: See `eight_bits`.
-        values: Ascending, each value that the map has. "Above i" are the pixels above values[i].
-        extents: [values, 4] x0y0x1y1 around all pixels above each, as `contour_boxes` writes boxes; 0 for none.
+        map8: The map in 8 bits, see `eight_bits`.
+        values: The distinct values of the map in ascending order.
+        extents: [values, 4] box around all pixels above each value, as in `contour_boxes`; zeros if there are none.
     """
 
     def __init__(self, score_map: Floats, side_px: int) -> None:
@@ -97,48 +97,48 @@ class Levels:
         self.extents = _extents(self.map8, self.values)
         euler, peaks = _euler_numbers(self.map8, counts), _peaks(resized, self.map8)
         self._euler = euler[self.values].tolist()
-        self._new = np.add.reduceat(peaks, self.values).tolist()  # peaks from each value to the next
+        self._new = np.add.reduceat(peaks, self.values).tolist()  # peaks from each value up to the next
 
-    def boxes(self, wanted: Ints) -> tuple[Ints, Ints, Ints]:
-        """Boxes of all contours above some values.
+    def boxes(self, levels: Ints) -> tuple[Ints, Ints, Ints]:
+        """Boxes of all contours of the pixels above some values.
 
         Args:
-            wanted: Ascending indices into `values`.
+            levels: Indices into `values` in ascending order.
 
         Returns:
-            [k, 4] boxes of one level after the other, the highest first; [wanted] where each of `wanted` begins in
-            them; and [wanted] which one is that of the largest contour.
+            [k, 4] boxes of all levels, the highest level first; [levels] index of the first box of each level;
+            [levels] index of the box of each level's largest contour.
         """
-        found: list[list[Any]] = []
+        boxes_of: list[list[Any]] = []
         largest: list[int] = []
         above = len(self.values)
-        pieces = 0  # at most so many are above the level looked at before
-        for level in reversed(wanted.tolist()):
-            pieces += sum(self._new[level + 1 : above + 1])
+        components = 0  # upper bound at the previous, higher level
+        for level in reversed(levels.tolist()):
+            components += sum(self._new[level + 1 : above + 1])
             above = level
-            if pieces == 1 and self._euler[level] == 1:
-                boxes, most = [self.extents[level].tolist()], 0
+            if components == 1 and self._euler[level] == 1:
+                boxes, index = [self.extents[level].tolist()], 0
             else:
-                boxes, most = self._contours(level)
-                pieces = (len(boxes) + self._euler[level]) // 2  # contours are pieces and holes
-            found.append(boxes or [(0, 0, 0, 0)])
-            largest.append(most)
-        sizes = np.array([len(boxes) for boxes in found])
-        begins = np.cumsum(sizes) - sizes
-        every = np.array([box for boxes in found for box in boxes], dtype=np.int64).reshape(-1, 4)
-        return every, begins[::-1], (begins + np.array(largest, dtype=np.int64))[::-1]
+                boxes, index = self._contours(level)
+                components = (len(boxes) + self._euler[level]) // 2  # there is one contour per component and per hole
+            boxes_of.append(boxes or [(0, 0, 0, 0)])
+            largest.append(index)
+        sizes = np.array([len(boxes) for boxes in boxes_of])
+        starts = np.cumsum(sizes) - sizes
+        all_boxes = np.array([box for boxes in boxes_of for box in boxes], dtype=np.int64).reshape(-1, 4)
+        return all_boxes, starts[::-1], (starts + np.array(largest, dtype=np.int64))[::-1]
 
     def _contours(self, level: int) -> tuple[list[Any], int]:
         x0, y0, x1, y1 = self.extents[level].tolist()
         above = (self.map8[y0 : y1 + 1, x0 : x1 + 1] > self.values[level]).view(np.uint8)
         height, width = self.map8.shape
-        return _drawn(above, (x0, y0), (width - 1, height - 1))
+        return _traced(above, (x0, y0), (width - 1, height - 1))
 
 
 def _extents(map8: Bytes, values: Bytes) -> Ints:
     rows, columns = (map8.max(axis=axis) > values[:, None] for axis in (1, 0))
     height, width = map8.shape
-    around = np.stack(
+    extents = np.stack(
         [
             columns.argmax(axis=1),
             rows.argmax(axis=1),
@@ -147,30 +147,31 @@ def _extents(map8: Bytes, values: Bytes) -> Ints:
         ],
         axis=1,
     )
-    around[~rows.any(axis=1)] = 0
-    return around
+    extents[~rows.any(axis=1)] = 0
+    return extents
 
 
 def _euler_numbers(map8: Bytes, counts: Ints) -> Ints:
-    """[256] pieces (touching at corners counts) minus holes of the pixels above each level.
+    """[256] 8-connected components minus holes of the pixels above each level.
 
-    A pixel is a square with its borders, so that the number is squares - edges + corners; an edge or corner lies above
-    a level when any pixel at it does.
+    The number is squares - edges + corners, where a pixel is a closed square; an edge or corner lies above a level if
+    any pixel that touches it does.
     """
     framed = np.pad(map8, 1)
     wide = np.maximum(framed[:, 1:], framed[:, :-1])
     tall = np.maximum(framed[1:], framed[:-1])
     corners = np.maximum(wide[1:], wide[:-1])
-    # The frame adds edges of value 0, which lie above no level.
+    # The padding adds edges of value 0, which lie above no level.
     steps = counts - _histogram(wide[1:-1]) - _histogram(tall[:, 1:-1]) + _histogram(corners)
     return np.asarray(steps.sum() - np.cumsum(steps))
 
 
 def _peaks(resized: Floats, map8: Bytes) -> Ints:
-    """[256] pixels of each level that no neighbour exceeds before truncation: more than enough for each new piece.
+    """[256] number of pixels of each level that no neighbour exceeds before truncation.
 
-    A piece that is new at a level holds no higher pixel. Its best pixel before truncation is exceeded by no neighbour:
-    those in the piece are no better, those outside it are of a lower level.
+    It is an upper bound on the components that appear at a level. Such a component contains no pixel of a higher level,
+    and no neighbour exceeds its highest pixel before truncation: neighbours inside it are not higher, and neighbours
+    outside it have a lower level.
     """
     tops = map8[resized == cv2.dilate(resized, np.ones((3, 3), np.uint8))]
     return np.bincount(tops, minlength=TOP + 1)

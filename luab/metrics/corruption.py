@@ -1,7 +1,7 @@
-"""ImageNet-C: errors under corruption, taken relative to AlexNet's."""
+"""ImageNet-C: errors under corruption, relative to the errors of AlexNet."""
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from luab.data.manifests.labels import CORRUPTIONS, EXTRA_CORRUPTIONS
 from luab.errors import DataError
@@ -27,20 +27,20 @@ ErrorBySeverity = Mapping[str, Mapping[int, float]]
 
 
 def corruption_error(corruption: str, error_by_severity: Mapping[int, float]) -> float:
-    """Mean error over the severities divided by AlexNet's mean error: a ratio, 1 for AlexNet.
+    """Mean error over the severities divided by AlexNet's mean error; 1 for AlexNet, and it may exceed 1.
 
-    It is the ratio of the means, not the mean of ratios, and may exceed 1.
+    It is a ratio of means, not a mean of ratios.
 
     Raises:
-        DataError: The corruption has no AlexNet error, or a severity is missing or unknown.
+        DataError: No AlexNet error is known for the corruption, or a severity is missing or unknown.
 
     Source:
         hendrycks/robustness, ImageNet-C/test.py.
     """
     if corruption not in ALEXNET_ERROR:
         raise DataError(
-            f"ImageNet-C: expected one of {', '.join(ALEXNET_ERROR)}; found {corruption!r}, "
-            "for which AlexNet's error is not published. Leave it out of mCE."
+            f"ImageNet-C: no AlexNet error is published for {corruption!r}, so it cannot count towards mCE. "
+            f"Corruptions of mCE: {', '.join(ALEXNET_ERROR)}."
         )
     _check_severities(corruption, error_by_severity)
     return _mean(error_by_severity.values()) / ALEXNET_ERROR[corruption]
@@ -50,41 +50,39 @@ def mean_corruption_error(errors: ErrorBySeverity) -> float:
     """mCE: the mean of the 15 corruption errors, lower is better, 1 for AlexNet.
 
     Args:
-        errors: corruption -> severity -> error, as a fraction of 1. The four extra corruptions may be
-            there and are left out.
+        errors: Corruption -> severity -> error, a fraction. The four extra corruptions are ignored.
 
     Raises:
-        DataError: Names the corruptions or severities that are missing or unknown.
+        DataError: Corruptions or severities are missing or unknown; the message names them.
 
     Source:
-        hendrycks/robustness, ImageNet-C/test.py. The normalisers are constants: AlexNet is not run again.
+        hendrycks/robustness, ImageNet-C/test.py. The errors of AlexNet are constants.
     """
-    _check_corruptions(errors, list(ALEXNET_ERROR))
-    return _mean(corruption_error(name, errors[name]) for name in ALEXNET_ERROR)
+    _check_corruptions(errors, CORRUPTIONS)
+    return _mean(corruption_error(name, errors[name]) for name in CORRUPTIONS)
 
 
-def mean_accuracy(errors: ErrorBySeverity, corruptions: Iterable[str] = tuple(ALEXNET_ERROR)) -> float:
-    """Mean accuracy over all pairs of corruption and severity, higher is better; a fraction.
+def mean_accuracy(errors: ErrorBySeverity, corruptions: Sequence[str] = CORRUPTIONS) -> float:
+    """Mean accuracy over all pairs of corruption and severity, a fraction; higher is better.
 
     Args:
-        errors: As in `mean_corruption_error`.
-        corruptions: Which count: by default the 15 of mCE, that is 75 pairs.
+        errors: As for `mean_corruption_error`.
+        corruptions: Corruptions to average; by default the 15 of mCE, that is 75 pairs.
 
     Raises:
         DataError: As `mean_corruption_error`.
     """
-    names = list(corruptions)
-    _check_corruptions(errors, names)
-    for name in names:
+    _check_corruptions(errors, corruptions)
+    for name in corruptions:
         _check_severities(name, errors[name])
-    return 1 - _mean(error for name in names for error in errors[name].values())
+    return 1 - _mean(error for name in corruptions for error in errors[name].values())
 
 
 def errors_by_severity(counts: Mapping[str, Count]) -> dict[str, dict[int, float]]:
-    """Corruption -> severity -> error, from the right images of each group "gaussian_noise/3".
+    """Corruption -> severity -> error, from the counts of groups such as "gaussian_noise/3".
 
     Raises:
-        DataError: A group is named otherwise.
+        DataError: A group has another kind of name.
     """
     errors: dict[str, dict[int, float]] = {}
     for group, count in counts.items():
@@ -97,27 +95,25 @@ def split_group(group: str) -> tuple[str, int]:
     """("gaussian_noise", 3) for "gaussian_noise/3".
 
     Raises:
-        DataError: It is not a name, a slash and a severity.
+        DataError: The group is not a name, a slash and a severity from 1 to 5.
     """
     name, slash, severity = group.rpartition("/")
     if not slash or not severity.isdecimal() or int(severity) not in SEVERITIES:
         raise DataError(
             f"ImageNet-C: expected a group such as 'gaussian_noise/3', found {group!r}. "
-            "Index the dataset again: its folders are <corruption>/<severity 1 to 5>/<wnid>."
+            "Build the manifest again; the folders must be <corruption>/<severity 1 to 5>/<wnid>."
         )
     return name, int(severity)
 
 
-def _check_corruptions(errors: ErrorBySeverity, wanted: list[str]) -> None:
-    missing = [name for name in wanted if name not in errors]
-    unknown = sorted(set(errors) - set(ALEXNET_ERROR) - set(EXTRA_CORRUPTIONS))
-    if missing or unknown:
+def _check_corruptions(errors: ErrorBySeverity, corruptions: Sequence[str]) -> None:
+    missing = [name for name in corruptions if name not in errors]
+    unknown = sorted(set(errors) - {*CORRUPTIONS, *EXTRA_CORRUPTIONS})
+    problems = [f"{kind}: {', '.join(names)}" for kind, names in (("missing", missing), ("unknown", unknown)) if names]
+    if problems:
         raise DataError(
-            f"ImageNet-C: expected {len(wanted)} corruptions; "
-            + "; ".join(
-                f"{what}: {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names
-            )
-            + ". Fetch or unpack what is missing and predict again."
+            f"ImageNet-C: expected {len(corruptions)} corruptions; {'; '.join(problems)}. Fetch and unpack the missing "
+            "archives, then predict again."
         )
 
 
@@ -125,10 +121,10 @@ def _check_severities(corruption: str, error_by_severity: Mapping[int, float]) -
     if sorted(error_by_severity) != list(SEVERITIES):
         raise DataError(
             f"ImageNet-C, {corruption}: expected the severities 1 to 5, found "
-            f"{sorted(error_by_severity) or 'none'}. Fetch or unpack what is missing and predict again."
+            f"{sorted(error_by_severity) or 'none'}. Fetch and unpack the missing files, then predict again."
         )
 
 
 def _mean(values: Iterable[float]) -> float:
-    # statistics.mean adds exactly and rounds once, so five equal errors have exactly that mean.
+    # statistics.mean adds exactly and rounds once, so the mean of five equal errors equals each of them.
     return float(statistics.mean(list(values)))

@@ -1,4 +1,4 @@
-"""Where a model looks: boxes cut out of score maps (MaxBoxAcc) and predicted points, against drawn boxes."""
+"""Localisation: boxes and pixels from score maps (MaxBoxAcc, PxAP), the pointing game, and predicted points."""
 
 import functools
 import itertools
@@ -15,14 +15,14 @@ from luab.metrics.contours import TOP, Bytes, Floats, Ints, Levels
 
 IOU_PCT = (30, 50, 70)
 STEP = 0.001
-_PART = 256  # images that a process takes at a time
+_PART = 256  # images per task of a process
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class LocalizationInput(NamedTuple):
-    """One image: its raw score map [h, w], its boxes [k, 4] x0y0x1y1 in source pixels, its size (w, h)."""
+    """One image: raw score map [h, w], ground-truth boxes [k, 4] x0y0x1y1 in source pixels, size (width, height)."""
 
     score_map: Floats
     boxes: Ints
@@ -30,14 +30,14 @@ class LocalizationInput(NamedTuple):
 
 
 class BoxAccuracy(NamedTuple):
-    """Images found, by IoU and cut-off; `n` counts each image once.
+    """Numbers of localised images by IoU (rows, see IOU_PCT) and threshold.
 
     Attributes:
-        largest: [3, thresholds] with the box of the largest contour alone (MaxBoxAcc).
-        any_contour: [3, thresholds] with the best of all contours' boxes (MaxBoxAccV2).
-        thresholds: [thresholds] share of the map's maximum.
-        n: Images.
-        hits: [n, 3, 32] whether any contour's box fits, a bit per level of the 8-bit map (np.packbits).
+        largest: [3, thresholds] images localised by the box of the largest contour (MaxBoxAcc).
+        any_contour: [3, thresholds] images localised by the best box of all contours (MaxBoxAccV2).
+        thresholds: [thresholds] fractions of the map's maximum.
+        n: Number of images.
+        hits: [n, 3, 32] whether any contour's box fits, one bit per level of the 8-bit map (np.packbits).
     """
 
     largest: Ints
@@ -51,19 +51,19 @@ class BoxAccuracy(NamedTuple):
         return int(self.largest[IOU_PCT.index(50)].max()) / self.n
 
     def max_box_acc_v2(self) -> float:
-        """MaxBoxAccV2: mean over IoU 0.3, 0.5 and 0.7 of the best threshold's share; higher is better."""
+        """MaxBoxAccV2: mean over IoU 0.3, 0.5 and 0.7 of the accuracy at the best threshold; higher is better."""
         return int(self.any_contour.max(axis=1).sum()) / (len(IOU_PCT) * self.n)
 
     def found_at(self, iou_pct: int) -> int:
-        """Images found at one IoU by any contour, at the best threshold of that IoU."""
+        """Number of images localised by any contour at one IoU, at the best threshold for that IoU."""
         return int(self.any_contour[IOU_PCT.index(iou_pct)].max())
 
     def best_threshold(self, iou_pct: int) -> float:
-        """The lowest threshold with that many."""
+        """The lowest threshold that reaches `found_at`."""
         return float(self.thresholds[int(self.any_contour[IOU_PCT.index(iou_pct)].argmax())])
 
     def hits_at_best(self) -> npt.NDArray[np.bool_]:
-        """[n, 3] whether each image is found at each IoU, at that IoU's best threshold."""
+        """[n, 3] whether each image is localised at each IoU, at the best threshold for that IoU."""
         cuts = _cuts(self.thresholds)[self.any_contour.argmax(axis=1)]
         return np.asarray(self.hits[:, np.arange(len(IOU_PCT)), cuts // 8] << (cuts % 8) & 128 > 0)
 
@@ -71,157 +71,139 @@ class BoxAccuracy(NamedTuple):
 def box_accuracy(
     images: Iterable[LocalizationInput], side_px: int, step: float = STEP, processes: int = 1
 ) -> BoxAccuracy:
-    """Counts, for every threshold, the images whose box fits one of the drawn boxes.
+    """Counts the images whose box matches a ground-truth box, for every threshold.
 
-    A map has 8 bits, so all thresholds between two of its levels give the same box: the work is done
-    once per level and the counts are those of every threshold.
+    Maps have 8 bits, so all thresholds between two levels give the same box, and boxes are computed once per level.
 
     Args:
-        images: Maps of the true class, with boxes and sizes. A constant map, or one that is not finite,
-            counts as all zeros and gives the box (0, 0, 0, 0).
-        side_px: Maps are resized to this square; the images were squeezed to it without a crop.
+        images: Maps of the true class, with boxes and sizes. A constant map, or one that is not finite, counts as all
+            zeros and gives the box (0, 0, 0, 0).
+        side_px: Side of the square that the images were resized to without a crop; maps are resized to it too.
         step: Thresholds are 0, step, 2 step, ... below 1.
-        processes: More than one share many images among them; the counts are the same.
-
-    Returns:
-        Integer counts.
+        processes: Number of processes; the counts do not depend on it.
 
     Raises:
-        DataError: There are no images, or one has no box.
+        DataError: There are no images, or an image has no box.
 
     Source:
         clovaai/wsolevaluation, evaluation.py and util.py; Choe et al., CVPR 2020.
     """
     thresholds = np.arange(0, 1, step)
     cuts = _cuts(thresholds)
-    work = functools.partial(_found, side_px=side_px, cuts=np.unique(cuts))
-    found = list(in_processes(work, enumerate(batches(images, _PART)), processes))
-    if not found:
-        raise DataError("Localisation: expected images, found none. Index and predict the set again.")
-    largest = np.sum([part for part, _ in found], axis=0)
-    any_contour = np.sum([np.unpackbits(part, axis=2).sum(axis=0, dtype=np.int64) for _, part in found], axis=0)
-    hits = np.concatenate([part for _, part in found])
+    work = functools.partial(_localised, side_px=side_px, cuts=np.unique(cuts))
+    results = list(in_processes(work, enumerate(batches(images, _PART)), processes))
+    if not results:
+        raise DataError("Localisation: expected images, found none. Build the manifest again, then predict.")
+    largest = np.sum([counts for counts, _ in results], axis=0)
+    any_contour = np.sum([np.unpackbits(bits, axis=2).sum(axis=0, dtype=np.int64) for _, bits in results], axis=0)
+    hits = np.concatenate([bits for _, bits in results])
     return BoxAccuracy(largest[:, cuts], any_contour[:, cuts], thresholds, len(hits), hits)
 
 
 def _cuts(thresholds: Floats) -> Ints:
-    """Level of the 8-bit map that each threshold cuts above."""
+    """The level of the 8-bit map for each threshold; the foreground lies above it."""
     return np.asarray((thresholds * TOP).astype(int))
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """`size` items at a time, in their order; the last ones may be fewer."""
+    """Splits items into lists of `size`, in order; the last list may be shorter."""
     remaining = iter(items)
     while part := list(itertools.islice(remaining, size)):
         yield part
 
 
 def in_processes(work: Callable[[T], R], parts: Iterator[T], processes: int) -> Iterator[R]:
-    """`work` on each part, in their order; in this process where there is but one part or one process.
+    """Yields `work(part)` for each part, in order; runs in this process for a single part or a single process.
 
     Args:
         work: A function that another process can import.
-        parts: Each of some hundred images: starting processes takes longer than a few hundred maps.
-        processes: How many share the parts; OpenCV keeps to one thread in each.
+        parts: Batches of a few hundred images, so that the work outweighs the start of the processes.
+        processes: Number of worker processes; OpenCV uses one thread in each.
     """
     first = list(itertools.islice(parts, 2))
     rest = itertools.chain(first, parts)
     if processes == 1 or len(first) < 2:
         yield from map(work, rest)
         return
-    # Not forked: Arrow's threads are about, and a fork might copy a lock that one of them holds.
+    # Spawn, not fork: a fork could copy a lock held by one of Arrow's threads.
     with multiprocessing.get_context("spawn").Pool(processes, cv2.setNumThreads, (1,)) as pool:
         yield from pool.imap(work, rest)
 
 
-def _found(numbered: tuple[int, list[LocalizationInput]], side_px: int, cuts: Ints) -> tuple[Ints, Bytes]:
-    """[3, 256] images found at each level by the largest contour, and the bits of `BoxAccuracy.hits`."""
+def _localised(numbered: tuple[int, list[LocalizationInput]], side_px: int, cuts: Ints) -> tuple[Ints, Bytes]:
+    """[3, 256] images localised at each level by the largest contour, and the bits of `BoxAccuracy.hits`."""
     number, part = numbered
-    wanted = np.array(IOU_PCT)[:, None] / 100
+    least_iou = np.array(IOU_PCT)[:, None] / 100
     largest = np.zeros((len(IOU_PCT), TOP + 1), dtype=np.int64)
     hits = np.zeros((len(part), len(IOU_PCT), TOP + 1), dtype=bool)
     for i, (score_map, boxes, size_wh) in enumerate(part):
         if not len(boxes):
             raise DataError(
-                f"Image {number * _PART + i} of the localisation set: expected at least one box, found none. "
-                "Index it again."
+                f"Image {number * _PART + i} of the localisation set: expected at least one box, found none. Build the "
+                "manifest again."
             )
-        drawn = scaled_boxes(boxes, size_wh, (side_px, side_px))
-        of_largest, of_any = _overlaps(Levels(score_map, side_px), drawn, cuts)
-        largest[:, cuts] += of_largest >= wanted
-        hits[i][:, cuts] = of_any >= wanted
+        scaled = scaled_boxes(boxes, size_wh, (side_px, side_px))
+        of_largest, of_any = _overlaps(Levels(score_map, side_px), scaled, cuts)
+        largest[:, cuts] += of_largest >= least_iou
+        hits[i][:, cuts] = of_any >= least_iou
     return largest, np.packbits(hits, axis=2)
 
 
-def pixel_average_precision(
-    score_maps: Iterable[Floats], masks: Iterable[npt.NDArray[np.integer[Any]]], step: float = STEP
-) -> float:
-    """PxAP: area under the precision-recall curve of finding foreground pixels, all pixels of all images pooled.
+def bin_edges(step: float = STEP) -> Floats:
+    """[bins + 1] edges of the bins [0, step), ..., [1 - step, 1), [1, 2) by which PxAP counts pixels."""
+    return np.append(np.arange(0, 1, step), [1.0, 2.0])
 
-    Pixels are counted by score in bins [0, step), ..., [1 - step, 1), [1, 2): precision and recall are those of taking
-    a bin and all above it, and a bin adds precision x its step in recall. In the source a bin [2, 3) lies above
-    these; it never has a pixel, and its step is the one left out, so nothing is lost.
+
+def pixel_counts(score_map: Floats, mask: npt.NDArray[np.integer[Any]], edges: Floats) -> Ints:
+    """[2, bins] numbers of background and of foreground pixels by score.
 
     Args:
-        score_maps: [h, w] each, in [0, 1].
-        masks: [h, w] each: 1 foreground, 0 background, 255 ignored.
-        step: Width of a bin.
-
-    Returns:
-        A fraction, higher is better.
+        score_map: [h, w] in [0, 1].
+        mask: [h, w] 1 for foreground, 0 for background, 255 for ignored pixels.
+        edges: [bins + 1] from `bin_edges`; a score on an edge belongs to the bin above it.
 
     Raises:
-        DataError: A map and its mask differ in shape, a score lies outside of [0, 1], or no pixel is foreground.
+        DataError: Map and mask differ in shape, or a score lies outside [0, 1].
+    """
+    if score_map.shape != mask.shape or not ((score_map >= 0) & (score_map <= 1)).all():
+        raise DataError(
+            f"PxAP: expected a map in [0, 1] and a mask of the same shape; found shapes {score_map.shape} and "
+            f"{mask.shape}, and scores from {score_map.min()} to {score_map.max()}. Scale the map first."
+        )
+    bins = len(edges) - 1
+    bin_of = _bins_of(score_map.ravel(), edges)
+    label = mask.ravel().astype(np.int64)
+    counted = label < 2
+    return np.bincount(bin_of[counted] + bins * label[counted], minlength=2 * bins).reshape(2, bins)
+
+
+def precision_of_pixels(counts: Ints) -> float:
+    """PxAP: area under the precision-recall curve of foreground pixels, pooled over all images; higher is better.
+
+    Precision and recall are those of taking a bin and all bins above it; a bin adds its precision times its step in
+    recall. The source has another bin [2, 3), which is always empty and whose step is the one it leaves out, so the
+    results are equal.
+
+    Args:
+        counts: [2, bins] sum of `pixel_counts` over the images.
+
+    Raises:
+        DataError: No pixel is foreground.
 
     Source:
         clovaai/wsolevaluation, evaluation.py (MaskEvaluator). Made for OpenImages30k; ILSVRC has no masks.
     """
-    edges = np.append(np.arange(0, 1, step), [1.0, 2.0])
-    counts = np.zeros((2, len(edges) - 1), dtype=np.int64)
-    for score_map, mask in zip(score_maps, masks, strict=True):
-        counts += pixel_counts(score_map, mask, edges)
-    return precision_of_pixels(counts)
-
-
-def pixel_counts(score_map: Floats, mask: npt.NDArray[np.integer[Any]], edges: Floats) -> Ints:
-    """[2, bins] pixels of the background and of the foreground by score; those marked 255 are left out.
-
-    Args:
-        score_map: [h, w] in [0, 1].
-        mask: [h, w]: 1 foreground, 0 background, 255 ignored.
-        edges: [bins + 1] from 0 on, one step apart but for the last, which is above 1; a pixel on an edge belongs to
-            the bin above it.
-
-    Raises:
-        DataError: Map and mask differ in shape, or a score lies outside of [0, 1].
-    """
-    if score_map.shape != mask.shape or not ((score_map >= 0) & (score_map <= 1)).all():
-        raise DataError(
-            f"PxAP: expected a map in [0, 1] and a mask of the same shape, found {score_map.shape}, "
-            f"{mask.shape} and scores from {score_map.min()} to {score_map.max()}. Scale the map first."
-        )
-    bins = len(edges) - 1
-    place = _bins_of(score_map.ravel(), edges)
-    kind = mask.ravel().astype(np.int64)
-    seen = kind < 2
-    return np.bincount(place[seen] + bins * kind[seen], minlength=2 * bins).reshape(2, bins)
-
-
-def precision_of_pixels(counts: Ints) -> float:
-    """PxAP from the sums of `pixel_counts`.
-
-    Raises:
-        DataError: No pixel is foreground.
-    """
     if not counts[1].any():
-        raise DataError("PxAP: expected at least one foreground pixel, found none. Check the masks: foreground is 1.")
+        raise DataError(
+            "PxAP: expected at least one foreground pixel, found none. Foreground pixels of a mask must be 1."
+        )
     false, true = counts[:, ::-1].cumsum(axis=1)
     steps = np.diff(true, prepend=0)
     return float((steps * true / np.maximum(true + false, 1)).sum() / true[-1])
 
 
 def _bins_of(scores: Floats, edges: Floats) -> Ints:
-    """The bin of each score, as np.searchsorted finds it: guessed from the step, then compared with the edges."""
+    """The bin of each score; equals np.searchsorted, but is faster: estimated from the step, then corrected."""
     bins = np.minimum((scores * (1 / (edges[1] - edges[0]))).astype(np.int64), len(edges) - 2)
     bins -= scores < edges[bins]
     bins += scores >= edges[bins + 1]
@@ -229,12 +211,12 @@ def _bins_of(scores: Floats, edges: Floats) -> Ints:
 
 
 def hits_mask(score_map: Floats, mask: npt.NDArray[np.bool_], tolerance_px: int) -> bool:
-    """The pointing game: whether the map's highest place lies on a mask, or at most so many pixels from it.
+    """The pointing game: whether the maximum of the map lies on a mask or within a tolerance of it.
 
     Args:
-        score_map: [h, w] resized bicubically to the mask's size; the first of equal maxima counts.
+        score_map: [h, w], resized bicubically to the mask's size here; of equal maxima the first counts.
         mask: [height, width] in source pixels.
-        tolerance_px: Radius in source pixels.
+        tolerance_px: Largest distance from the mask in source pixels.
 
     Source:
         Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016, whose tolerance is 15 px.
@@ -249,51 +231,35 @@ def hits_mask(score_map: Floats, mask: npt.NDArray[np.bool_], tolerance_px: int)
 
 
 def scaled_boxes(boxes: Ints, from_wh: tuple[int, int], to_wh: tuple[int, int]) -> Ints:
-    """Boxes moved to an image of another size, truncated to whole pixels.
+    """Scales boxes from one image size to another, truncated to whole pixels.
 
     Args:
         boxes: [k, 4] x0y0x1y1 in pixels of an image of size `from_wh`.
-        from_wh: Width, height.
-        to_wh: Width, height.
+        from_wh: Width and height.
+        to_wh: Width and height.
     """
     scaled = np.asarray(boxes, dtype=np.float64) * (to_wh * 2) / (from_wh * 2)
     return np.asarray(scaled.astype(np.int64))  # astype truncates
 
 
 def iou(boxes_a: Ints, boxes_b: Ints) -> Floats:
-    """Intersection over union of every pair: [a, b], for [a, 4] and [b, 4] boxes x0y0x1y1.
+    """[a, b] intersection over union of every pair of boxes [a, 4] and [b, 4], x0y0x1y1.
 
-    The last pixel belongs to a box, so widths and heights are differences plus one. A pair whose union
-    is not positive has 0.
+    The last pixel belongs to a box, so widths and heights are differences plus one. A pair whose union is not positive
+    gets 0.
     """
-    a, b = boxes_a[:, None, :], boxes_b[None, :, :]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1
-    shared = np.clip(sides, 0, None).prod(axis=-1)
-    union = _area(a) + _area(b) - shared
+    shared = _intersections(boxes_a, boxes_b)
+    union = _area(boxes_a)[:, None] + _area(boxes_b) - shared
     return np.where(union > 0, shared / np.where(union > 0, union, 1), 0.0)
 
 
-def centre_gaussian(side_px: int, sigma: float = 0.25) -> Floats:
-    """A score map that knows nothing but the centre: the baseline that WSOL methods must beat.
-
-    ASSUME: the centre prior is round, with a standard deviation of `sigma` sides; since the threshold is chosen
-    afterwards, the width hardly matters.
-
-    Returns:
-        [side_px, side_px] in (0, 1].
-    """
-    axis = (np.arange(side_px) + 0.5) / side_px - 0.5
-    squared = axis[:, None] ** 2 + axis[None, :] ** 2
-    return np.asarray(np.exp(-squared / (2 * sigma**2)))
-
-
 def points_in_box(point_xy: Floats, boxes: Iterable[Ints], size_wh: Ints) -> int:
-    """How many predicted points lie inside any of their image's boxes.
+    """Number of predicted points that lie in any box of their image.
 
     Args:
         point_xy: [n, 2] fractions of the image, x right, y down.
-        boxes: n times [k, 4] x0y0x1y1 in source pixels; a box reaches to the far edge of its last pixel,
-            and its border counts as inside.
+        boxes: n times [k, 4] x0y0x1y1 in source pixels; a box extends to the far edge of its last pixel, and its border
+            counts as inside.
         size_wh: [n, 2] width and height in source pixels.
     """
     inside = 0
@@ -304,14 +270,11 @@ def points_in_box(point_xy: Floats, boxes: Iterable[Ints], size_wh: Ints) -> int
 
 
 def point_distances(point_xy: Floats, boxes: Iterable[Ints], size_wh: Ints) -> Floats:
-    """Distance from each predicted point to the nearest box centre, as a share of the image's diagonal.
+    """[n] distance from each predicted point to the nearest box centre, as a fraction of the image's diagonal.
 
     ASSUME: no released protocol scores a predicted point; centre and diagonal are this project's choice.
 
-    Arguments as in `points_in_box`.
-
-    Returns:
-        [n], 0 at a centre, at most about 1.
+    Arguments as for `points_in_box`.
     """
     distances = np.empty(len(point_xy))
     for i, (point, of_image) in enumerate(zip(point_xy * size_wh, boxes, strict=True)):
@@ -325,31 +288,36 @@ def _area(boxes: Ints) -> Ints:
     return np.asarray((boxes[..., 2:] - boxes[..., :2] + 1).prod(axis=-1))
 
 
-def _overlaps(levels: Levels, boxes: Ints, cuts: Ints) -> tuple[Floats, Floats]:
-    """Best IoU with any drawn box at each cut: of the largest contour's box, and over all contours'.
+def _intersections(boxes_a: Ints, boxes_b: Ints) -> Ints:
+    """[a, b] pixels shared by every pair of boxes."""
+    a, b = boxes_a[:, None, :], boxes_b[None, :, :]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1
+    return np.asarray(np.clip(sides, 0, None).prod(axis=-1))
 
-    0 stands for every IoU below the smallest that is asked for, where that is plain without looking.
+
+def _overlaps(levels: Levels, boxes: Ints, cuts: Ints) -> tuple[Floats, Floats]:
+    """Best IoU with any ground-truth box at each cut: of the largest contour's box, and of all contours' boxes.
+
+    The result is 0 at levels where no IoU can reach the smallest of IOU_PCT.
     """
-    # The pixels above a cut are those above the highest value that does not exceed it; a useless map has the value 0
-    # alone, with none above.
+    # The pixels above a cut are those above the highest value that does not exceed it. A constant map has only the
+    # value 0, with no pixel above it.
     used, index = np.unique(np.searchsorted(levels.values, cuts, side="right") - 1, return_inverse=True)
     of_largest, of_any = np.zeros(len(used)), np.zeros(len(used))
-    look = np.flatnonzero(_may_fit(levels.extents[used], boxes))
-    if len(look):
-        found, begins, largest = levels.boxes(used[look])
-        best = iou(found, boxes).max(axis=1)
-        of_largest[look] = best[largest]
-        of_any[look] = np.maximum.reduceat(best, begins[::-1])[::-1]
+    candidates = np.flatnonzero(_may_fit(levels.extents[used], boxes))
+    if len(candidates):
+        contours, starts, largest = levels.boxes(used[candidates])
+        best = iou(contours, boxes).max(axis=1)
+        of_largest[candidates] = best[largest]
+        of_any[candidates] = np.maximum.reduceat(best, starts[::-1])[::-1]
     return of_largest[index], of_any[index]
 
 
-def _may_fit(around: Ints, boxes: Ints) -> npt.NDArray[np.bool_]:
-    """Whether a box around pixels above each level could have the smallest IoU that is asked for.
+def _may_fit(extents: Ints, boxes: Ints) -> npt.NDArray[np.bool_]:
+    """[levels] whether a contour's box could reach the smallest IoU of IOU_PCT at each level.
 
-    No such box reaches beyond the box around all of these pixels, `around` [levels, 4]. What that one shares with a
-    drawn box, as a part of the drawn box, is the most that any IoU with it can be; high levels leave too little of it.
+    No contour's box extends beyond `extents` [levels, 4], so the share of a ground-truth box that the extent covers is
+    an upper bound on any IoU with that box. High levels cover too little.
     """
-    a, b = around[:, None, :], boxes[None, :, :]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1
-    part = np.clip(sides, 0, None).prod(axis=-1) / np.maximum(_area(b), 1)
-    return np.asarray((part >= IOU_PCT[0] / 100 - 1e-9).any(axis=1))
+    share = _intersections(extents, boxes) / np.maximum(_area(boxes), 1)
+    return np.asarray((share >= IOU_PCT[0] / 100 - 1e-9).any(axis=1))

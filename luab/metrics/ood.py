@@ -1,4 +1,4 @@
-"""ImageNet-O: how well the confidence tells unknown classes from known ones."""
+"""ImageNet-O: how well the confidence separates images of unknown classes from images of known classes."""
 
 from typing import Any
 
@@ -14,20 +14,17 @@ RECALL = 0.95
 
 
 def aupr(confidence: Floats, is_out: Bools) -> float:
-    """Average precision of finding the out-of-distribution images by low confidence.
+    """Average precision of detecting out-of-distribution images by low confidence; higher is better.
 
-    The step-wise sum, not the trapezoid; images of equal confidence enter together. Chance is the share
-    of out-of-distribution images, 2000 / 12000 for ImageNet-O.
+    The step-wise sum, not the trapezoid; images of equal confidence share one threshold. Chance level is the share of
+    out-of-distribution images, 2000 / 12000 for ImageNet-O.
 
     Args:
-        confidence: [n] maximum softmax probability, taken over the 200 ImageNet-O classes.
-        is_out: [n] whether the image is out of distribution: the positives.
-
-    Returns:
-        A fraction, higher is better.
+        confidence: [n] maximum softmax probability over the 200 ImageNet-O classes.
+        is_out: [n] whether the image is out of distribution (the positives).
 
     Raises:
-        DataError: A confidence is not finite, a kind of image is missing, or the lengths differ.
+        DataError: A confidence is not finite, one kind of image is missing, or the lengths differ.
 
     Source:
         hendrycks/natural-adv-examples, eval_many_models.py and calibration_tools.py.
@@ -39,7 +36,7 @@ def aupr(confidence: Floats, is_out: Bools) -> float:
 
 
 def auroc(confidence: Floats, is_out: Bools) -> float:
-    """Area under the ROC curve; chance is 0.5, higher is better. Arguments and errors as in `aupr`."""
+    """Area under the ROC curve; chance level is 0.5, higher is better. Arguments and errors as for `aupr`."""
     from sklearn.metrics import roc_auc_score
 
     _check(confidence, is_out)
@@ -47,17 +44,16 @@ def auroc(confidence: Floats, is_out: Bools) -> float:
 
 
 def fpr95(confidence: Floats, is_out: Bools) -> float:
-    """Share of known images taken for unknown, at the cut whose recall of unknown ones is nearest 0.95.
+    """False positive rate at the threshold whose recall of unknown images is nearest to 0.95; lower is better.
 
-    The releasing project's rule: the nearest recall, not the first that reaches it. Where two recalls are
-    equally near, the higher one; where several cuts share the recall, the one with most false alarms.
-    Cuts below the first that finds everything do not count. Lower is better. Arguments and errors as
-    in `aupr`.
+    The rule of the releasing project: the nearest recall, not the first that reaches 0.95. Of two equally near recalls
+    the higher one counts; of several thresholds with that recall, the one with most false alarms. Thresholds below the
+    first one with recall 1 are ignored. Arguments and errors as for `aupr`.
     """
     _check(confidence, is_out)
-    found, false_alarms = _cuts(_score(confidence), is_out)
-    complete = int(np.searchsorted(found, found[-1]))
-    recall = found[: complete + 1] / found[-1]
+    hits, false_alarms = _cuts(_score(confidence), is_out)
+    complete = int(np.searchsorted(hits, hits[-1]))
+    recall = hits[: complete + 1] / hits[-1]
     nearest = complete - int(np.argmin(np.abs(recall[::-1] - RECALL)))
     return int(false_alarms[nearest]) / int(np.count_nonzero(~is_out))
 
@@ -67,23 +63,23 @@ def _score(confidence: Floats) -> Floats:
 
 
 def _cuts(score: Floats, is_out: Bools) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Unknown and known images at or above each distinct score, from the highest score down."""
+    """Numbers of unknown and of known images at or above each distinct score, in descending order of score."""
     order = np.argsort(-score, kind="stable")
     last_of_score = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    found = np.cumsum(is_out[order])[last_of_score]
-    return found, last_of_score + 1 - found
+    hits = np.cumsum(is_out[order])[last_of_score]
+    return hits, last_of_score + 1 - hits
 
 
 def _check(confidence: Floats, is_out: Bools) -> None:
     out, n = int(np.count_nonzero(is_out)), len(is_out)
     if len(confidence) != n or not 0 < out < n:
         raise DataError(
-            "ImageNet-O: expected a confidence for each image of both kinds, found "
-            f"{len(confidence)} confidences for {out} unknown and {n - out} known images. "
-            "Index ImageNet-O and the validation set, then predict again."
+            "ImageNet-O: expected images of both kinds, each with a confidence; found "
+            f"{len(confidence)} confidences for {out} unknown and {n - out} known images. Build the manifests of "
+            "ImageNet-O and of the validation set, then predict again."
         )
     if not np.isfinite(confidence).all():
         raise DataError(
-            f"ImageNet-O: expected finite confidences, found {np.count_nonzero(~np.isfinite(confidence))} "
-            "that are not. The model is damaged or diverged: look at its log.csv."
+            f"ImageNet-O: {np.count_nonzero(~np.isfinite(confidence))} confidences are not finite. The training "
+            "diverged or the weights are damaged: check the run's log.csv."
         )

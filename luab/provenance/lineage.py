@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
+from luab.benchmarks.catalogue import BENCHMARKS
 from luab.benchmarks.collect import read_scores
-from luab.benchmarks.imagenet import BENCHMARKS
 from luab.comparison.over_seeds import mean_std
 from luab.errors import ConfigError, DataError, did_you_mean
 from luab.files import file_sha256, read_fields, read_json

@@ -479,7 +479,7 @@ def replaced(column: str, value):
         ("wsol_test", replaced("boxes", []), "at least one box"),
         ("wsol_test", replaced("point_x", None), "a point for every image or for none, found 1 of 2"),
         ("imagenet_c", replaced("group", "fog"), "'gaussian_noise/3', found 'fog'"),
-        ("in9", lambda t: t.slice(4), "original missing"),
+        ("in9", lambda t: t.slice(4), "missing variants: original;"),
         ("imagenet_real", lambda t: t.slice(1), "the same images"),
     ],
 )  # fmt: skip

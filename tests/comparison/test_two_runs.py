@@ -37,7 +37,7 @@ def write(study, run, test_set, right, ids=None, group=None):
 
 @pytest.fixture
 def study(toy_study):
-    """Predictions of two runs on two test sets: 10 and 22 of 40 right on one, the same on the other."""
+    """Predictions of two runs on two test sets: 10 and 22 of 40 correct on one, equal on the other."""
     study = toy_study()
     for run, right in ((FIRST, 10), (SECOND, 22)):
         write(study, run, "imagenet_val", np.arange(N) < right)
@@ -45,7 +45,7 @@ def study(toy_study):
     return study
 
 
-def test_rows_hold_numbers_intervals_and_corrected_p(study):
+def test_rows_contain_numbers_intervals_and_corrected_p(study):
     val, v2 = compare_runs(study, FIRST, SECOND, ["imagenet_val", "imagenet_v2"], resamples=500)
     assert (val.first.value, val.second.value) == (10 / 40, 22 / 40)
     assert val.paired.difference == pytest.approx(0.3)
@@ -65,7 +65,7 @@ def test_table_fits_80_columns_and_csv_is_complete(study, tmp_path, monkeypatch,
     print_comparison(study, FIRST, SECOND, rows, 500)
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
-    for words in ("25.00", "55.00", "+30.00", "<.001", "imagenet_v2 ↑", "2 benchmarks", "500 draws"):
+    for words in ("25.00", "55.00", "+30.00", "<.001", "imagenet_v2 ↑", "2 benchmarks", "500 resamples"):
         assert words in text
     assert "…" not in text
     write_comparison(tmp_path / "c.csv", rows, 500)
@@ -75,26 +75,26 @@ def test_table_fits_80_columns_and_csv_is_complete(study, tmp_path, monkeypatch,
     assert float(read[0]["difference"]) == rows[0].paired.difference and read[0]["test"] == "McNemar"
 
 
-def test_other_images_are_refused_and_all_are_named(study):
+def test_different_images_are_an_error_that_names_all_benchmarks(study):
     for name in ("imagenet_val", "imagenet_v2"):
         write(study, SECOND, name, np.arange(N) < 5, ids=[f"j{k:02d}" for k in range(N)])
     with pytest.raises(DataError, match=r"(?s)imagenet_val: 40 images, digest \w{12} against.*imagenet_v2: 40"):
         compare_runs(study, FIRST, SECOND, ["imagenet_val", "imagenet_v2"])
 
 
-def test_one_image_less_and_another_factor_are_refused(study):
-    """Equal numbers of right images would hide either."""
+def test_a_replaced_image_and_another_factor_are_errors(study):
+    """The numbers of correct images are equal in both cases."""
     names, right = [f"i{k:02d}" for k in range(N)], np.arange(N) < 10
     write(study, SECOND, "imagenet_val", right, ids=[*names[:-1], "i99"])
     with pytest.raises(DataError, match="imagenet_val: 40 images, digest"):
         compare_runs(study, FIRST, SECOND, ["imagenet_val"])
-    for run, sizes in ((FIRST, ["0.1", "0.2"]), (SECOND, ["0.2", "0.1"])):  # the images' sizes changed places
+    for run, sizes in ((FIRST, ["0.1", "0.2"]), (SECOND, ["0.2", "0.1"])):  # the sizes of the images are swapped
         write(study, run, "siscore_size", right, group=np.repeat(sizes, N // 2).tolist())
     with pytest.raises(DataError, match="the same images in the same groups"):
         compare_runs(study, FIRST, SECOND, ["siscore_size"], resamples=10)
 
 
-def test_views_that_differ_are_both_told(study):
+def test_two_input_sizes_give_two_protocols(study):
     other = study.backbones[0].model_copy(update={"name": "test_vit", "recipe": "larger"})
     recipes = study.recipes | {"larger": study.recipes["toy"].model_copy(update={"input_px": 64, "crop_pct": 1.0})}
     both = study.model_copy(update={"backbones": [*study.backbones, other], "recipes": recipes})

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from luab.data.manifests.coco_masks import points_in_masks
 from luab.data.manifests.manifest import INSTANCES_SCHEMA
+from luab.data.supervisions.aim import points_in_masks
 from luab.errors import DataError
 
 pytest.importorskip("pycocotools")

@@ -39,7 +39,7 @@ def test_index_and_name_agree_with_known_classes() -> None:
     assert all(index[wnid] == position for position, wnid in enumerate(labels.wnids()))
 
 
-def test_names_tell_classes_apart() -> None:
+def test_names_are_unique() -> None:
     names = labels.class_names()
     assert len(set(names)) == 1000
     assert (names[134], names[517]) == ("crane (bird)", "crane (machine)")
@@ -85,7 +85,7 @@ def test_objectnet_folders_with_several_indices() -> None:
 def test_siscore_has_61_classes_with_the_bird_kite() -> None:
     classes = labels.siscore_classes()
     assert (len(classes), len(set(classes.values()))) == (61, 61)
-    # Typed from label_str_to_imagenet_classes.py of google-research/si-score, apart from the table.
+    # Computed from label_str_to_imagenet_classes.py of google-research/si-score, independently of the table.
     assert sum(classes.values()) == 38708
     text = json.dumps(dict(classes), sort_keys=True)
     assert sha256(text) == "426054a80c571965dfc3e6dcc353271b1fda6ba9fb682e5dbf6a9024ae6ede88"
@@ -103,19 +103,19 @@ def test_in9_counts_per_class() -> None:
 def test_in9_map_is_the_released_file_byte_for_byte() -> None:
     of_class = labels.in9_of_class()
     table = json.loads((Path(labels.__file__).parent / "tables" / "in9_classes.json").read_text())
-    mapped = [index for ids in table.values() for index in ids]  # kept in the released file's order
+    mapped = [index for ids in table.values() for index in ids]  # in the order of the released file
     order = mapped + sorted(set(range(1000)) - set(mapped))
     text = json.dumps({str(index): int(of_class[index]) for index in order})
     assert len(text) == 10520
     assert sha256(text) == "5b72ab44c804129744f5dff9372d8048c3b85da38d48385d73686ee0b0e7b638"
 
 
-def test_in9_map_may_be_changed_by_its_caller() -> None:
+def test_in9_map_is_a_new_array_on_each_call() -> None:
     labels.in9_of_class()[:] = 7
     assert labels.in9_of_class()[0] == 8  # a tench is a fish
 
 
-def test_unknown_names_list_near_ones() -> None:
+def test_errors_for_unknown_names_suggest_similar_ones() -> None:
     with pytest.raises(DataError, match=r"found 'imagenet_b'.*imagenet_a"):
         labels.subset("imagenet_b")
     with pytest.raises(DataError, match=r"val/n0144076: expected.*n01440764"):
@@ -125,6 +125,9 @@ def test_unknown_names_list_near_ones() -> None:
 
 
 def test_labels_import_nothing_heavy(repository: Path) -> None:
-    code = "import sys, luab.data.manifests.labels; print([m for m in ('torch', 'timm', 'pandas') if m in sys.modules])"
+    code = (
+        "import sys, luab.data.manifests.labels; "
+        "print([m for m in ('torch', 'timm', 'pandas', 'numpy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0)

@@ -11,12 +11,13 @@ from luab.metrics import localization
 from luab.metrics.contours import contour_boxes, eight_bits
 from luab.metrics.localization import (
     LocalizationInput,
+    bin_edges,
     box_accuracy,
-    centre_gaussian,
     iou,
-    pixel_average_precision,
+    pixel_counts,
     point_distances,
     points_in_box,
+    precision_of_pixels,
     scaled_boxes,
 )
 
@@ -173,19 +174,24 @@ def test_iou_counts_the_last_pixel():
     assert iou(np.array([[0, 0, -1, -1]]), np.array([[0, 0, -1, -1]]))[0, 0] == 0  # no pixels at all
 
 
+def pixel_average_precision(score_maps, masks, step=0.001) -> float:
+    counts = [pixel_counts(score_map, mask, bin_edges(step)) for score_map, mask in zip(score_maps, masks, strict=True)]
+    return precision_of_pixels(np.sum(counts, axis=0))
+
+
 def test_pixel_average_precision_by_hand():
     scores = np.array([[0.95, 0.75], [0.55, 0.35]])
     mask = np.array([[1, 0], [1, 0]])
-    # From the top: right (1/1 at recall 1/2), wrong, right (2/3 at recall 1), wrong: 1/2 + 1/2 x 2/3.
+    # By falling score: correct (1/1 at recall 1/2), wrong, correct (2/3 at recall 1), wrong: 1/2 + 1/2 x 2/3.
     assert pixel_average_precision([scores], [mask], 0.1) == pytest.approx(5 / 6)
-    # Ignored pixels are in neither count: without the wrong one at .75 the ranking is perfect.
+    # Ignored pixels do not count: without the wrong pixel at .75 the ranking is perfect.
     assert pixel_average_precision([scores], [np.where(scores == 0.75, 255, mask)], 0.1) == 1.0
-    # Pooled over images, not averaged: one more wrong pixel on top makes it 1/2 and 2/4.
+    # Pooled over images, not averaged: another wrong pixel at the top gives 1/2 and 2/4.
     top = (np.array([[1.0]]), np.array([[0]]))
     assert pixel_average_precision([scores, top[0]], [mask, top[1]], 0.1) == pytest.approx((1 / 2 + 2 / 4) / 2)
 
 
-def test_pixels_in_one_bin_enter_together():
+def test_pixels_of_one_bin_share_a_threshold():
     scores, mask = np.array([[0.51, 0.59]]), np.array([[1, 0]])
     assert pixel_average_precision([scores], [mask], 0.1) == 0.5
     assert pixel_average_precision([1 - scores], [mask], 0.01) == 1.0  # .49 before .41
@@ -269,7 +275,9 @@ def test_no_images_and_no_boxes_are_errors():
 
 
 def test_the_centre_baseline_finds_a_centred_box():
-    image = LocalizationInput(centre_gaussian(32), np.array([[8, 8, 23, 23]]), (32, 32))
+    squared = ((np.arange(32) + 0.5) / 32 - 0.5) ** 2
+    gaussian = np.exp(-(squared[:, None] + squared) / (2 * 0.25**2))
+    image = LocalizationInput(gaussian, np.array([[8, 8, 23, 23]]), (32, 32))
     found = box_accuracy([image], 32)
     assert found.max_box_acc_v2() == 1.0
     assert box_accuracy([image._replace(boxes=np.array([[0, 0, 3, 3]]))], 32).max_box_acc_v2() == 0.0

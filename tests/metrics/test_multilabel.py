@@ -1,4 +1,4 @@
-"""Average precision of several labels: by hand, against an independent library, and on subsets."""
+"""Multi-label metrics: by hand, against an independent implementation, and on subsets."""
 
 import numpy as np
 import pytest
@@ -28,15 +28,15 @@ def test_average_precision_by_hand():
 def test_a_class_without_positives_has_none():
     found = average_precisions(SCORES, POSITIVE & [True, False])
     assert found[0] == pytest.approx(5 / 6) and np.isnan(found[1])
-    kept = np.ones((4, 2), dtype=bool)
-    kept[1, 0] = False  # the false alarm in between
-    assert average_precisions(SCORES, POSITIVE, kept)[0] == 1.0
+    counted = np.ones((4, 2), dtype=bool)
+    counted[1, 0] = False  # the false positive in between
+    assert average_precisions(SCORES, POSITIVE, counted)[0] == 1.0
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), ties=st.booleans())
-def test_the_mean_equals_an_independent_library_s(seed, ties):
-    """Ranked by hand with numpy in exact fractions, and by torch; scikit-learn does it inside."""
+def test_average_precision_equals_independent_implementations(seed, ties):
+    """The code uses scikit-learn; the test sums over thresholds in Python and over ranks in torch."""
     rng = np.random.default_rng(seed)
     scores = rng.integers(-3, 4, (40, 5)).astype(float) if ties else rng.normal(size=(40, 5))
     positive = rng.random((40, 5)) < 0.3
@@ -67,23 +67,23 @@ def by_ranks(scores, positive):
     return float(((precision * hits).sum(0) / hits.sum(0)).mean())
 
 
-def test_scores_that_are_not_finite_are_refused():
+def test_scores_that_are_not_finite_are_an_error():
     with pytest.raises(DataError, match="1 that are not finite"):
         average_precisions(np.where(SCORES == 3, np.nan, SCORES), POSITIVE)
 
 
 def test_f1_by_hand():
-    # Said: first class 3 of which 2 right, of 2 there; second class 3 (0 is a half) of which 1 right, of 1.
+    # Predicted: class 0 three times, 2 correct, of 2 positives; class 1 three times (0 is a half), 1 correct, of 1.
     found = f1_scores(SCORES, POSITIVE)
     precision, recall = (2 / 3 + 1 / 3) / 2, (1 + 1) / 2
     assert found["cf1"] == pytest.approx(2 * precision * recall / (precision + recall))
     assert found["of1"] == pytest.approx(2 * (3 / 6) * 1 / (3 / 6 + 1))
     assert f1_scores(np.full((4, 2), -1.0), POSITIVE) == {"cf1": 0.0, "of1": 0.0}
-    absent = f1_scores(SCORES, POSITIVE & [True, False])  # a class that never occurs has no say in CF1
+    absent = f1_scores(SCORES, POSITIVE & [True, False])  # a class that never occurs is ignored in CF1
     assert absent["cf1"] == pytest.approx(2 * (2 / 3) / (2 / 3 + 1))
 
 
-def test_sizes_begin_at_their_lower_limit():
+def test_sizes_include_their_lower_limit():
     areas = np.array([[0.0, 1023.9], [1024.0, 9215.0], [9216.0, 1e6]])
     assert of_size(areas, "small").tolist() == [[False, True], [False, False], [False, False]]
     assert of_size(areas, "medium").tolist() == [[False, False], [True, True], [False, False]]
@@ -92,7 +92,7 @@ def test_sizes_begin_at_their_lower_limit():
 
 def test_companions_by_hand():
     # Class 0 in 10 of 40 images, class 1 in 4 of them and in 4 others: 40 % against 20 % in general: twice as often.
-    # Class 2 is everywhere: never more often than usual. Class 3 comes once in the 10, which is a tenth: 4 times.
+    # Class 2 is in every image: never more often than usual. Class 3 is in one of the 10, a tenth: 4 times as often.
     shown = np.zeros((40, 4), dtype=bool)
     shown[:10, 0], shown[:4, 1], shown[20:24, 1], shown[:, 2], shown[5, 3] = True, True, True, True, True
     usual = companions(shown)
@@ -112,6 +112,6 @@ def test_subsets_share_negatives_and_classes():
     positive = np.array([[True, True], [True, False], [False, False], [False, False]])
     first = np.array([[True, True], [False, False], [False, False], [False, False]])
     found = mean_precision_of(scores, positive, {"one": first, "other": ~first, "none": np.zeros((4, 2), dtype=bool)})
-    # The second class has no positive of the other kind and counts in neither. First: 3 above 2 and 0; 1 below 2.
+    # Class 1 has no positive in "other" and is ignored. Class 0: 3 ranks above 2 and 0; 1 ranks below 2.
     assert found == {"one": (1.0, 1), "other": (0.5, 1)}
     assert mean_precision_of(scores, positive & first, {"other": ~first}) == {}

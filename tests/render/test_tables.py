@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from luab.benchmarks.imagenet import BENCHMARKS
+from luab.benchmarks.catalogue import BENCHMARKS
 from luab.errors import ConfigError, DataError
 from luab.render import quantities, tables
 from luab.render.products import PRODUCTS, Inputs, find_product

@@ -18,7 +18,7 @@ def steps(page: str) -> list[tuple[str, str, str]]:
     """(what to do, file, code) of each step of the section."""
     section = page.split("\n## A benchmark\n")[1].split("\n### ")[0]
     found = [match.groups() for match in _STEP.finditer(section)]
-    assert len(found) == section.count("```python") == 5, "a block of code without a file to put it into"
+    assert len(found) == section.count("```python") == 6, "a block of code without a file to put it into"
     return [(what, file, code) for what, file, code in found]
 
 

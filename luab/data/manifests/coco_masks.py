@@ -1,8 +1,8 @@
-"""The masks of COCO's instances files, and whether points lie on them; needs pycocotools."""
+"""The masks in COCO's instances files; needs pycocotools."""
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,54 +11,75 @@ from numpy.typing import NDArray
 
 from luab.byproducts.coco_classes import INDEX_OF_ID
 from luab.byproducts.json_stream import Item, object_items
-from luab.data.manifests.manifest import read_manifest_table
-from luab.data.supervisions.point_files import Tag, TagPoints, coco_image_id
 from luab.errors import DataError
 
+Size = tuple[int, int]
+"""Width and height in pixels."""
 
-def points_in_masks(instances: Path, manifest: Path, points: TagPoints) -> dict[Tag, bool]:
-    """Whether each point lies on a mask of its class in its image; for the classes that the image has.
 
-    The pixel under the point decides; the far edge of the image belongs to the last one. Masks are read as a stream and
-    none is kept.
+class AnnotatedMask(NamedTuple):
+    """One annotation of an instances file.
+
+    Attributes:
+        number: Number of the image.
+        label: The class.
+        size_wh: Width and height of the image in pixels.
+        item: The annotation.
+        instances: The file.
+    """
+
+    number: int
+    label: int
+    size_wh: Size
+    item: Item
+    instances: Path
+
+    @property
+    def is_crowd(self) -> bool:
+        """Whether it is a crowd rather than a single object."""
+        return bool(self.item.value.get("iscrowd"))
+
+    def run_lengths(self) -> list[Any]:
+        """Its pieces as compressed run lengths.
+
+        Raises:
+            DataError: The mask is neither polygons nor run lengths that fit the image.
+        """
+        from pycocotools import mask as masks
+
+        width, height = self.size_wh
+        pieces: list[Any] = masks.frPyObjects(_segmentation(self.item, self.size_wh, self.instances), height, width)
+        return pieces
+
+
+def annotated_masks(instances: Path, sizes: Mapping[int, Size]) -> Iterator[AnnotatedMask]:
+    """Reads the annotations of some images as a stream.
 
     Args:
-        instances: instances_train2014.json.
-        manifest: Manifest of coco_train, for the sizes of images.
-        points: By image and class.
-
-    Returns:
-        One entry for each point whose class is annotated in its image.
+        instances: For example instances_val2014.json.
+        sizes: Width and height of these images by their numbers.
 
     Raises:
-        DataError: A file is damaged; a mask is neither polygons nor run lengths that fit the image.
+        DataError: The file is damaged.
     """
-    columns = read_manifest_table(manifest).select(["image_id", "width", "height"]).columns
-    sizes = {name: (width, height) for name, width, height in zip(*(c.to_pylist() for c in columns), strict=True)}
-    found: dict[Tag, bool] = {}
     with object_items(instances, ("annotations",)) as items:
         for item in items:
-            tag = _tag(item, instances)
-            if tag in points and tag[0] in sizes:
-                found[tag] = found.get(tag, False) or _on_mask(item, points[tag], sizes[tag[0]], instances)
-    return found
+            number, label = _numbers(item, instances)
+            if number in sizes:
+                yield AnnotatedMask(number, label, sizes[number], item, instances)
 
 
 class ClassMask(NamedTuple):
-    """All masks of one class in one image, as compressed run lengths: single objects and crowds; None for none."""
+    """All masks of one class in one image as compressed run lengths: single objects and crowds, or None."""
 
     objects: dict[str, Any] | None
     crowds: dict[str, Any] | None
 
 
-def class_masks(instances: Path, sizes: Mapping[int, tuple[int, int]]) -> dict[tuple[int, int], ClassMask]:
+def class_masks(instances: Path, sizes: Mapping[int, Size]) -> dict[tuple[int, int], ClassMask]:
     """The union of the masks of each class in each image, by image number and class.
 
-    Masks are read as a stream; run lengths of COCO's 40,504 validation images take about 100 MB.
-
-    Args:
-        instances: instances_val2014.json.
-        sizes: Width and height of the images that are wanted, by number.
+    The run lengths of COCO's 40,504 validation images take about 100 MB. Arguments as for `annotated_masks`.
 
     Raises:
         DataError: The file is damaged; a mask is neither polygons nor run lengths that fit the image.
@@ -66,32 +87,20 @@ def class_masks(instances: Path, sizes: Mapping[int, tuple[int, int]]) -> dict[t
     from pycocotools import mask as masks
 
     pieces: dict[tuple[int, int], tuple[list[Any], list[Any]]] = {}
-    with object_items(instances, ("annotations",)) as items:
-        for item in items:
-            number, label = _numbers(item, instances)
-            if number not in sizes:
-                continue
-            width, height = sizes[number]
-            found = masks.frPyObjects(_segmentation(item, (width, height), instances), height, width)
-            crowd = int(bool(item.value.get("iscrowd")))
-            pieces.setdefault((number, label), ([], []))[crowd].extend(found)
+    for mask in annotated_masks(instances, sizes):
+        pieces.setdefault((mask.number, mask.label), ([], []))[mask.is_crowd].extend(mask.run_lengths())
     return {tag: ClassMask(*(masks.merge(part) if part else None for part in both)) for tag, both in pieces.items()}
 
 
-def pixels_of(mask: dict[str, Any] | None, size_wh: tuple[int, int]) -> NDArray[np.bool_]:
-    """[height, width] the pixels of run lengths; all False for None."""
+def pixels_of(mask: dict[str, Any] | None, size_wh: Size) -> NDArray[np.bool_]:
+    """[height, width] whether each pixel lies on the mask; all False for None."""
     from pycocotools import mask as masks
 
     if mask is None:
         return np.zeros(size_wh[::-1], dtype=bool)
-    with warnings.catch_warnings():  # pycocotools has not followed numpy 2 in how arrays are copied
+    with warnings.catch_warnings():  # pycocotools copies arrays in a way that numpy 2 deprecates
         warnings.simplefilter("ignore", DeprecationWarning)
         return np.asarray(masks.decode(mask).astype(bool))
-
-
-def _tag(item: Item, path: Path) -> Tag:
-    number, label = _numbers(item, path)
-    return coco_image_id(number), label
 
 
 def _numbers(item: Item, path: Path) -> tuple[int, int]:
@@ -102,19 +111,8 @@ def _numbers(item: Item, path: Path) -> tuple[int, int]:
     return image, INDEX_OF_ID[category]
 
 
-def _on_mask(item: Item, point: tuple[float, float], size: tuple[int, int], path: Path) -> bool:
-    from pycocotools import mask as masks
-
-    (x, y), (width, height) = point, size
-    before = min(int(x * width), width - 1) * height + min(int(y * height), height - 1)  # pixels, column by column
-    pixel = {"counts": [before, 1, width * height - before - 1], "size": [height, width]}
-    pieces = masks.frPyObjects(_segmentation(item, size, path), height, width)
-    together = masks.merge([masks.merge(pieces), masks.frPyObjects(pixel, height, width)], intersect=True)
-    return bool(masks.area(together))
-
-
-def _segmentation(item: Item, size: tuple[int, int], path: Path) -> list[Any]:
-    """Polygons or one set of run lengths, checked, since pycocotools trusts what it is given."""
+def _segmentation(item: Item, size: Size, path: Path) -> list[Any]:
+    """Returns polygons or one set of run lengths after checking them, since pycocotools does not check its input."""
     given = item.value.get("segmentation")
     if isinstance(given, list) and given and all(_is_polygon(piece) for piece in given):
         return given
@@ -127,7 +125,7 @@ def _segmentation(item: Item, size: tuple[int, int], path: Path) -> list[Any]:
 
 
 def _is_polygon(piece: Any) -> bool:
-    # Four numbers would be taken for a box.
+    # pycocotools would read four numbers as a box.
     if not isinstance(piece, list) or len(piece) < 6 or len(piece) % 2:
         return False
     return all(type(v) in (int, float) and abs(v) < 2**20 and math.isfinite(v) for v in piece)

@@ -1,7 +1,7 @@
 """Class lists of ImageNet and of the sets derived from it, each with its source and licence.
 
-Every class is named by its ImageNet index: the position, 0 to 999, of its WordNet id (wnid) among the
-1,000 wnids of ILSVRC2012 in ascending order of their text. The tables lie beside this module in `tables/`.
+A class is identified by its ImageNet index: the rank, 0 to 999, of its WordNet id (wnid) in the sorted list of the
+1,000 wnids of ILSVRC2012. The tables are in the folder `tables/` next to this module.
 """
 
 import csv
@@ -31,7 +31,7 @@ IN9_FOLDERS = (
     "07_primate",
     "08_fish",
 )
-"""The nine folders of ImageNet-9 in order of their class, with the spaces that the real names have."""
+"""The nine folders of ImageNet-9 in order of their class; the released names contain spaces."""
 
 IN9_VARIANTS = (
     "original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_b", "only_bg_t",
@@ -67,16 +67,16 @@ def wnids() -> tuple[str, ...]:
 
 @functools.cache
 def wnid_index() -> Mapping[str, int]:
-    """Maps each wnid to its ImageNet index. Source: see `wnids`."""
+    """Wnid -> ImageNet index. Source: see `wnids`."""
     return MappingProxyType({wnid: index for index, wnid in enumerate(wnids())})
 
 
 @functools.cache
 def class_names() -> tuple[str, ...]:
-    """One short English name per class, in order of the ImageNet index; no two are alike.
+    """One short, unique English name per class, in order of the ImageNet index.
 
     Source: first lemma of timm/data/_info/imagenet_synset_to_lemma.txt (Apache-2.0; the lemmas are WordNet's,
-    WordNet licence). DEVIATES: lemmas that name two classes were told apart by hand: the two cranes
+    WordNet licence). DEVIATES: lemmas that name two classes were made unique by hand: the two cranes
     (134 bird, 517 machine), and 638 maillot / 639 tank suit.
     """
     return tuple(name for _, name in _classes())
@@ -87,10 +87,10 @@ def index_of(wnid: str, where: str) -> int:
 
     Args:
         wnid: For example "n01440764".
-        where: File or folder that holds the wnid, for the message.
+        where: File or folder that contains the wnid, for the error message.
 
     Raises:
-        DataError: It is none of the 1,000; the message lists wnids like it.
+        DataError: It is not one of the 1,000 wnids; the message suggests similar ones.
     """
     return look_up(wnid, wnid_index(), "one of the 1,000 ImageNet wnids", where)
 
@@ -102,7 +102,7 @@ def subset(name: str) -> tuple[int, ...]:
         name: "imagenet_a", "imagenet_o", "imagenet_r" (200 each) or "objectnet" (125).
 
     Raises:
-        DataError: There is no list of that name.
+        DataError: No list has that name.
 
     Source: A and O from eval.py and eval_many_models.py of hendrycks/natural-adv-examples (MIT); R from
     eval.py of hendrycks/imagenet-r (MIT), equal to timm/data/_info/imagenet_{a,r}_indices.txt (Apache-2.0);
@@ -126,7 +126,7 @@ def objectnet_folders() -> Mapping[str, tuple[int, ...]]:
 def siscore_classes() -> Mapping[str, int]:
     """The 61 class folders of SI-Score, each with its one ImageNet index.
 
-    "kite" is the bird (21) and "crane" is not among them.
+    "kite" is the bird (21); "crane" is not one of the classes.
 
     Source: label_str_to_imagenet_classes.py of google-research/si-score (Apache-2.0), restricted to the
     classes that TensorFlow Datasets' siscore builder lists (Apache-2.0).
@@ -135,10 +135,10 @@ def siscore_classes() -> Mapping[str, int]:
 
 
 def in9_of_class() -> "NDArray[np.int8]":
-    """The ImageNet-9 class (0 to 8, order of `IN9_FOLDERS`) of each ImageNet index; -1 for the 630 without.
+    """The ImageNet-9 class (0 to 8, order of `IN9_FOLDERS`) of each ImageNet index; -1 for the 630 others.
 
     Returns:
-        int8 [1000], a fresh array on each call.
+        int8 [1000], a new array on each call.
 
     Source: in_to_in9.json of MadryLab/backgrounds_challenge (licence unknown: the repository has none); the
     table keeps its order.
@@ -153,16 +153,16 @@ def in9_of_class() -> "NDArray[np.int8]":
 
 
 def look_up(key: str, table: Mapping[str, T], expected: str, where: str) -> T:
-    """`table[key]`, with an error that lists the nearest keys.
+    """Returns `table[key]`.
 
     Args:
-        key: What to look up.
-        table: Where to look.
-        expected: What a key is, for the message, such as "a class subset".
-        where: File, folder or function that asks, for the message.
+        key: The key.
+        table: The table.
+        expected: What a valid key is, for the error message, such as "a class subset".
+        where: File, folder or function in which the key was found, for the error message.
 
     Raises:
-        DataError: The table has no such key.
+        DataError: The table lacks the key; the message suggests similar keys.
     """
     if key in table:
         return table[key]
@@ -186,5 +186,5 @@ def _subsets() -> Mapping[str, tuple[int, ...]]:
 
 @functools.cache
 def _json(name: str) -> Any:
-    """A table; shared between calls, so nobody may change it."""
+    """A table; calls share it, so do not modify it."""
     return json.loads((_TABLES / name).read_text(encoding="utf-8"))

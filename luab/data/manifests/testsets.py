@@ -1,10 +1,10 @@
-"""Test sets: which images of which manifests a model is shown, how, and over which classes it chooses."""
+"""Test sets: their images, the preprocessing of these images, and the classes of the restricted arg-max."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from luab.data.manifests.labels import subset
-from luab.errors import ConfigError, DataError, did_you_mean
+from luab.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TestSet:
-    """One set of images and the view of them that goes into the network.
+    """A set of images and their preprocessing.
 
     Attributes:
-        name: Also the file name of its predictions.
-        manifests: Where its rows come from.
-        subset: Name for `luab.data.manifests.labels.subset`: classes of the restricted arg-max; None for all 1000.
-        resize: "resize_crop" (shorter side, then centre crop), "identity" (the file already is the crop)
-            or "squash" (both sides to the input's, no crop).
-        border_px: Cut from every side of the file first.
-        hole: Side of a blank square in the centre, as a share of the crop's side.
-        fill: What the square is filled with: the mean colour, which is zero after normalisation, or black.
-        cam: Whether the score map of the true class is kept.
-        cam_method: Which map, see luab.cam: "plain", "stride1" (CNNs with the last stage at stride 1) or
+        name: Also the stem of the predictions file.
+        manifests: Manifests that list the images.
+        subset: Classes of the restricted arg-max, a name for `luab.data.manifests.labels.subset`; None for all 1000.
+        resize: "resize_crop" (resize the shorter side, then centre crop), "identity" (the file already is the crop)
+            or "squash" (resize both sides to the input size without a crop).
+        border_px: Pixels cut from every side of the file before resizing.
+        hole: Side of a blank square in the centre, as a fraction of the crop's side.
+        fill: Colour of the square: the mean colour, which is zero after normalisation, or black.
+        cam: Whether the score map of the true class is stored.
+        cam_method: Kind of score map, see luab.cam: "plain", "stride1" (CNNs with the last stage at stride 1) or
             "attention" (ViTs by their attention).
-        challenge: Whether each foreground is tried on all backgrounds instead of predicted once.
-        outputs: Classes of the models that it is for.
-        dataset: Training set of the models that it is for.
-        description: One line for people.
+        challenge: Whether each foreground is predicted on all backgrounds instead of once.
+        outputs: Number of classes of the models that the set applies to.
+        dataset: Training set of the models that the set applies to.
+        description: One line for documentation.
     """
 
     name: str
@@ -46,7 +46,7 @@ class TestSet:
     dataset: Literal["imagenet", "coco"] = "imagenet"
     description: str = ""
 
-    __test__ = False  # a class of this name looks like a test to pytest
+    __test__ = False  # pytest would collect a class of this name
 
 
 _ALL = (
@@ -68,19 +68,20 @@ _ALL = (
     ),
     # SOURCE: HaohanWang/ImageNet-Sketch:README.md.
     TestSet("imagenet_sketch", ("imagenet_sketch",), description="Sketches of the 1000 classes"),
-    # SOURCE: hendrycks/robustness:ImageNet-C/test.py (files have the crop's size: used as they are).
+    # SOURCE: hendrycks/robustness:ImageNet-C/test.py (files have the crop's size and are not resized).
     TestSet("imagenet_c", ("imagenet_c",), resize="identity", description="15 corruptions at 5 severities"),
-    # ASSUME: the centre hole of Cocc has half of the side (112 of 224), as one-number results are usually given;
+    # ASSUME: the centre hole of Cocc has half of the crop's side (112 of 224), as in most single-number results;
     # neither a data set nor code was released.
     TestSet("imagenet_cocc", ("imagenet_val",), hole=0.5, description="Validation images with the centre blank"),
     # SOURCE: mlfoundations/wise-ft:src/datasets/objectnet.py and modestyachts/imagenet-testbed cut 2 px.
-    # ASSUME: ObjectNet images lose 2 px at each side; the set's own text is recalled to speak of a border of 1 px.
+    # ASSUME: 2 px are cut from each side of ObjectNet images; the documentation of the set, as we remember it, mentions
+    # a border of 1 px.
     TestSet("objectnet", ("objectnet",), "objectnet", border_px=2, description="Objects in unusual views"),
     # SOURCE: google-research/si-score:README.md and google-research/robustness_metrics (1000-way arg-max).
     TestSet("siscore_size", ("siscore_size",), description="Pasted objects of many sizes"),
     TestSet("siscore_location", ("siscore_location",), description="Pasted objects at many places"),
     TestSet("siscore_rotation", ("siscore_rotation",), description="Pasted objects at many angles"),
-    # SOURCE: MadryLab/backgrounds_challenge:tools/datasets.py (224 x 224 files, used as they are).
+    # SOURCE: MadryLab/backgrounds_challenge:tools/datasets.py (224 x 224 files, not resized).
     TestSet("in9", ("in9",), resize="identity", description="ImageNet-9 with changed backgrounds"),
     # SOURCE: MadryLab/backgrounds_challenge:challenge_eval.py.
     TestSet(
@@ -93,8 +94,8 @@ _ALL = (
     # SOURCE: clovaai/wsolevaluation:data_loaders.py (direct resize to 224 x 224, no crop).
     TestSet("wsol_val", ("wsol_val",), resize="squash", cam=True, description="ImageNet-V2 with boxes"),
     TestSet("wsol_test", ("wsol_test",), resize="squash", cam=True, description="Validation images with boxes"),
-    # ASSUME: COCO's validation images are squeezed to the input's side without a crop, as is usual for multi-label
-    # models; the official loader has no evaluation.
+    # ASSUME: COCO's validation images are resized to a square without a crop, as is usual for multi-label models; the
+    # official loader has no evaluation.
     TestSet(
         "coco_val",
         ("coco_val",),
@@ -102,13 +103,18 @@ _ALL = (
         cam=True,
         outputs=80,
         dataset="coco",
-        description="COCO 2014 validation images, with a score map of each class that they show",
+        description="COCO 2014 validation images, with a score map of each class in the image",
     ),
 )
 
 
 def occluded(hole_px: int, fill: Literal["mean", "black"]) -> TestSet:
-    """Validation images with another centre hole; its side is that in a crop of 224 pixels, others in proportion."""
+    """Validation images with another centre hole.
+
+    Args:
+        hole_px: Side of the hole in a crop of 224 pixels; it scales with the crop.
+        fill: Colour of the hole.
+    """
     name = f"imagenet_cocc_{hole_px}_{fill}"
     return TestSet(name, ("imagenet_val",), hole=hole_px / 224, fill=fill, description=f"Centre hole {hole_px} {fill}")
 
@@ -118,7 +124,7 @@ def _localised(split: str, method: Literal["stride1", "attention"]) -> TestSet:
     return TestSet(name, (split,), resize="squash", cam=True, cam_method=method, description=f"{split}, {method} maps")
 
 
-# Views of other protocols; a suite that names none of their benchmarks predicts none of them.
+# Test sets of alternative protocols; they are predicted only if a suite names one of their benchmarks.
 _ALTERNATIVES = (
     # SOURCE: google-research/augmix:imagenet.py and modestyachts/imagenet-testbed resize the stored crops again.
     TestSet("imagenet_c_resize256", ("imagenet_c",), description="ImageNet-C, resized and cropped once more"),
@@ -127,8 +133,8 @@ _ALTERNATIVES = (
     *(occluded(px, "mean") for px in (0, 56, 168, 224)),
     *(occluded(px, "black") for px in (56, 112, 168, 224)),
     # SOURCE: MadryLab/backgrounds_challenge:in9_eval.py, challenge_eval.py (models trained on ImageNet-9 itself).
-    # DEVIATES: models with nine outputs see images normalised by ImageNet's mean and deviation, as luab trains
-    # them; the released ones were trained with ImageNet-9's own (tools/datasets.py) and cannot be judged here.
+    # DEVIATES: for models with nine outputs, images are normalised by ImageNet's mean and standard deviation, as in
+    # luab's training; the released models used those of ImageNet-9 (tools/datasets.py) and cannot be scored here.
     TestSet("in9_nine_class", ("in9",), resize="identity", outputs=9, description="ImageNet-9 for nine outputs"),
     TestSet(
         "in9_challenge_nine_class",
@@ -145,31 +151,19 @@ TEST_SETS: dict[str, TestSet] = {test_set.name: test_set for test_set in (*_ALL,
 """Every test set by name."""
 
 
-def find_test_set(name: str) -> TestSet:
-    """The test set of a name.
-
-    Raises:
-        ConfigError: There is none; the message lists names like it.
-    """
-    if name not in TEST_SETS:
-        raise ConfigError(f"{name!r} is no test set. {did_you_mean(name, TEST_SETS)}")
-    return TEST_SETS[name]
-
-
 def test_set_rows(test_set: TestSet, manifests: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
     """The rows of a test set, sorted by image_id as text, with the manifest each comes from.
 
     Args:
-        test_set: Which one.
-        manifests: Rows of (at least) the manifests that it names, from `luab.data.manifests.manifest.read_manifest`.
+        test_set: The test set.
+        manifests: Rows of (at least) its manifests, from `luab.data.manifests.manifest.read_manifest`.
 
     Returns:
-        The manifests' columns and `manifest`. imagenet_o has the groups "out" and "in" (validation images of
-        its 200 classes); in9_challenge keeps all of in9's rows of `original` and of the backgrounds
-        `only_bg_t`, told apart by their group.
+        The manifests' columns and `manifest`. imagenet_o has the groups "out" and "in" (validation images of its 200
+        classes); in9_challenge has the groups `original` and `only_bg_t` (the backgrounds) of in9.
 
     Raises:
-        DataError: A manifest is not given, or nothing of it belongs to the test set.
+        DataError: A manifest is missing in `manifests`, or none of its rows belongs to the test set.
     """
     import pandas as pd
 
@@ -190,12 +184,12 @@ def _rows_of(test_set: TestSet, name: str, manifests: "dict[str, pd.DataFrame]")
     if test_set.challenge:
         rows = rows[rows["group"].isin(("original", "only_bg_t"))]
     if rows.empty:
-        raise DataError(f"{test_set.name}: expected images from the manifest {name}, found none that belong to it.")
+        raise DataError(f"{test_set.name}: the manifest {name} has no images that belong to it.")
     return rows
 
 
 def _in_or_out(rows: "pd.DataFrame", manifest: str) -> "pd.DataFrame":
-    """ImageNet-O's own images, or the validation images of the same classes."""
+    """ImageNet-O images (group "out") or validation images of the same classes (group "in")."""
     if manifest == "imagenet_o":
         return rows.assign(group="out")
     chosen = set(subset("imagenet_o"))

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luab.byproducts.icons import rows_of
-from luab.data.manifests.coco_masks import points_in_masks
+from luab.data.manifests.coco_masks import annotated_masks
 from luab.data.manifests.manifest import read_manifest_table
 from luab.data.supervisions.coco import Sources, click
-from luab.data.supervisions.point_files import Tag, TagPoints
+from luab.data.supervisions.point_files import Tag, TagPoints, coco_image_id
 
 
 def aim_of_tags(index: Path, manifest: Path, instances: Path) -> dict[str, NDArray[Any]]:
@@ -64,6 +64,44 @@ def points_in_boxes(manifest: Path, points: TagPoints) -> dict[Tag, bool]:
                 line = min(int(y * row["height"]), row["height"] - 1)
                 inside[tag] = inside.get(tag, False) or (x0 <= column <= x1 and y0 <= line <= y1)
     return inside
+
+
+def points_in_masks(instances: Path, manifest: Path, points: TagPoints) -> dict[Tag, bool]:
+    """Whether each point lies on a mask of its class in its image; for the classes that the image has.
+
+    The pixel under the point decides; the far edge of the image belongs to the last one. Masks are read as a stream.
+
+    Args:
+        instances: instances_train2014.json.
+        manifest: Manifest of coco_train, for the sizes of images.
+        points: Points by image and class.
+
+    Returns:
+        One entry for each point whose class is annotated in its image.
+
+    Raises:
+        DataError: A file is damaged; a mask is neither polygons nor run lengths that fit the image.
+    """
+    columns = read_manifest_table(manifest).select(["image_id", "width", "height"]).columns
+    rows = zip(*(column.to_pylist() for column in columns), strict=True)
+    sizes = {int(image_id[-12:]): (width, height) for image_id, width, height in rows}
+    hits: dict[Tag, bool] = {}
+    for mask in annotated_masks(instances, sizes):
+        tag = coco_image_id(mask.number), mask.label
+        if tag in points:
+            hits[tag] = hits.get(tag, False) or _is_on(mask.run_lengths(), points[tag], mask.size_wh)
+    return hits
+
+
+def _is_on(pieces: list[Any], point_xy: tuple[float, float], size_wh: tuple[int, int]) -> bool:
+    """Whether a point, given as fractions of the image, lies on a mask of several pieces."""
+    from pycocotools import mask as masks
+
+    (x, y), (width, height) = point_xy, size_wh
+    before = min(int(x * width), width - 1) * height + min(int(y * height), height - 1)  # pixels, column by column
+    pixel = {"counts": [before, 1, width * height - before - 1], "size": [height, width]}
+    overlap = masks.merge([masks.merge(pieces), masks.frPyObjects(pixel, height, width)], intersect=True)
+    return bool(masks.area(overlap))
 
 
 def _array(values: dict[Tag, bool]) -> NDArray[np.bool_]:
