@@ -2,7 +2,7 @@
 
     from luab import ImageNetAB, LuabLoss, with_byproduct_head
 
-Names are imported when first used, since torch and timm take seconds to load.
+Names are imported on first use, because torch and timm take seconds to load.
 """
 
 import importlib
@@ -10,7 +10,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "ImageNetAB": "luab.data.images.imagenet",
     "CocoAB": "luab.data.images.coco",
     "CropFlip": "luab.data.images.crops",
@@ -24,10 +24,10 @@ _HOMES = {
     "JobError": "luab.errors",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'luab' has no attribute {name!r}")

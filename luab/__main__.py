@@ -1,4 +1,4 @@
-"""`python -m luab`: the same as the `luab` command."""
+"""`python -m luab` runs the `luab` command."""
 
 from luab.cli import main
 

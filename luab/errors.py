@@ -1,4 +1,4 @@
-"""The only errors a user of luab should meet.
+"""The errors that a user of luab can meet.
 
 Each message is one paragraph: what was expected, what was found, where, and what to do next.
 """
@@ -8,36 +8,35 @@ from collections.abc import Iterable
 
 
 class LuabError(Exception):
-    """Anything that a user, a file or a machine caused; its text is meant for a person."""
+    """An error caused by a user, a file or a machine; the message is written for the user."""
 
     @property
     def kind(self) -> str:
-        """ConfigError, DataError or JobError, also for errors that the program itself tells apart more finely."""
-        known = (ConfigError, DataError, JobError)
-        return next((kind.__name__ for kind in known if isinstance(self, kind)), type(self).__name__)
+        """ConfigError, DataError or JobError, as text; subclasses return the name of their base class."""
+        kinds = (ConfigError, DataError, JobError)
+        return next((kind.__name__ for kind in kinds if isinstance(self, kind)), type(self).__name__)
 
 
 class ConfigError(LuabError):
-    """The configuration is wrong; the message lists every mistake at once."""
+    """The configuration is wrong; the message lists all mistakes."""
 
 
 class DataError(LuabError):
-    """A file, archive, image, record or checkpoint is missing, damaged or not what it should be."""
+    """A file, archive, image, record or checkpoint is missing, damaged or has unexpected content."""
 
 
 class JobError(LuabError):
-    """A job could not run or could not finish: no room, no device, lost process, NaN in the loss."""
+    """A job could not start or finish: disk full, no GPU, lost process, NaN in the loss."""
 
 
 class LostProcess(JobError):
-    """Another process of the same training is gone; why, that one says itself, or its launcher does."""
+    """Another process of the same training ended; its own error or the launcher gives the cause."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """A sentence that lists the choices closest to `name`, or the first 20 choices if none is close.
+    """Returns a sentence with the choices closest to `name`, or with the first 20 choices if none is close.
 
-    Returns:
-        The sentence, without a leading blank; "" if there are no choices.
+    The sentence has no leading blank; it is "" if there are no choices.
     """
     names = sorted(choices)
     near = difflib.get_close_matches(name, names, n=3)

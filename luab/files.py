@@ -1,4 +1,4 @@
-"""Writing so that a reader never meets half a file, and naming files by their content."""
+"""Atomic writing of files and folders, JSON files, and SHA-256 digests."""
 
 import contextlib
 import errno
@@ -15,76 +15,72 @@ from typing import Any
 
 from luab.errors import DataError, JobError
 
-_CHUNK_BYTES = 1 << 20
 _ASIDE = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
 _STALE_S = 24 * 3600
-# EFBIG is what a file size limit (ulimit -f) answers; for the user it is one more way to have no room.
+# EFBIG is the error of a file size limit (ulimit -f); to the user it is one more way of having no space.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextlib.contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """Yields a path beside `path` to write to; on success it becomes `path`, on failure it goes.
+    """Yields a temporary path in the same folder; renames it to `path` on success and removes it on failure.
 
-    The temporary name keeps the suffix of `path`, since writers choose their format by it.
+    The temporary name keeps the suffix of `path`, because some writers choose their format by it.
 
     Raises:
-        JobError: The disk is full, or the folder cannot be written to.
+        JobError: The disk is full, or the folder is not writable.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        os.close(handle)
-    except OSError as error:
-        raise _no_write(path, error) from error
-    aside = Path(name)
-    try:
+    with _replacing(Path(path), folder=False) as aside:
         yield aside
-        with open(aside, "rb") as written:
-            os.fsync(written.fileno())
-        os.chmod(aside, 0o666 & ~_umask())
-        os.replace(aside, path)
-        _sweep(path.parent, f".{path.stem}-", path.suffix)
-    except OSError as error:
-        if not no_room(error):
-            raise
-        raise _no_write(path, error) from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def replacing_folder(path: Path | str) -> Iterator[Path]:
-    """Like `replacing`, for a whole folder: an existing `path` is removed only on success.
+    """Like `replacing`, for a whole folder; an existing `path` is removed only on success.
 
     Raises:
-        JobError: The disk is full, or the folder cannot be written to.
+        JobError: The disk is full, or the folder is not writable.
     """
-    path = Path(path)
+    with _replacing(Path(path), folder=True) as aside:
+        yield aside
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, folder: bool) -> Iterator[Path]:
+    prefix, suffix = (f".{path.name}-", "") if folder else (f".{path.stem}-", path.suffix)
     aside: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+        if folder:
+            aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix))
+        else:
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
+            os.close(handle)
+            aside = Path(name)
         yield aside
-        os.chmod(aside, 0o777 & ~_umask())
-        if path.exists():
+        if not folder:
+            with open(aside, "rb") as written:
+                os.fsync(written.fileno())
+        os.chmod(aside, (0o777 if folder else 0o666) & ~_umask())
+        if folder and path.exists():
             shutil.rmtree(path)
         os.replace(aside, path)
-        _sweep(path.parent, f".{path.name}-")
+        _remove_stale(path.parent, prefix, suffix)
     except OSError as error:
         if aside is not None and not no_room(error):
             raise
-        raise _no_write(path, error) from error
+        raise _not_writable(path, error) from error
     finally:
-        if aside is not None:
+        if folder and aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
+        elif aside is not None:
+            aside.unlink(missing_ok=True)
 
 
-def _sweep(folder: Path, prefix: str, suffix: str = "") -> None:
-    """Removes what killed processes left of earlier replacements of one path, a day after its last change."""
+def _remove_stale(folder: Path, prefix: str, suffix: str) -> None:
+    """Removes temporary files and folders of one path that killed processes left, a day after their last change."""
     name = re.compile(rf"{re.escape(prefix)}[a-z0-9_]{{8}}{re.escape(suffix)}")
-    # The replacement has succeeded; a leftover that cannot be removed, or is just going, must not undo that.
+    # The replacement has succeeded; a leftover that cannot be removed must not turn that into an error.
     with contextlib.suppress(OSError):
         for leftover in folder.iterdir():
             if not name.fullmatch(leftover.name) or leftover.is_symlink():
@@ -95,14 +91,14 @@ def _sweep(folder: Path, prefix: str, suffix: str = "") -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what `replacing` left in a killed process; only for a folder that one process writes to."""
+    """Removes temporary files that `replacing` left in killed processes; only for folders with a single writer."""
     for path in folder.glob(".*-*"):
         if path.is_file() and _ASIDE.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
 def check_room(folder: Path, need: int, what: str) -> None:
-    """Refuses to begin a write of `need` bytes, of `what`, that the disk of `folder` cannot hold.
+    """Checks, before `what` is written, that the disk of `folder` has `need` bytes free.
 
     Raises:
         JobError: Less is free.
@@ -111,12 +107,12 @@ def check_room(folder: Path, need: int, what: str) -> None:
     if need > free:
         raise JobError(
             f"{what}: expected room for {need:,} more bytes, found {free:,} free in {folder}. "
-            "Make room or point the config's `paths.data` elsewhere, and run again."
+            "Free some space or set `paths.data` in the config to another disk, and run again."
         )
 
 
 def write_json(path: Path | str, content: Any) -> None:
-    """Writes `content` with sorted keys and a final newline, aside and then renamed."""
+    """Writes `content` atomically, with sorted keys and a final newline."""
     with replacing(path) as aside:
         aside.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
@@ -125,42 +121,41 @@ def read_json(path: Path | str) -> Any:
     """Reads a JSON file.
 
     Raises:
-        DataError: It is missing or is not JSON.
+        DataError: The file is missing or is not JSON.
     """
     path = Path(path)
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise DataError(f"{path}: expected this JSON file; it is not there. Run the step that writes it.") from error
-    except (ValueError, RecursionError) as error:  # the latter of brackets in brackets in brackets
+        raise DataError(f"{path}: expected this JSON file, found none. Run the step that writes it.") from error
+    except (ValueError, RecursionError) as error:  # the latter for deeply nested brackets
         raise DataError(
-            f"{path}: expected JSON, found something else ({error}). Remove the file and make it again."
+            f"{path}: expected JSON, could not parse it ({error}). Remove the file and run the step that writes it."
         ) from error
 
 
 def read_fields(path: Path | str, keys: Iterable[str]) -> dict[str, Any]:
-    """Reads a JSON object that must hold some keys.
+    """Reads a JSON object that must have the given keys.
 
     Raises:
-        DataError: It is missing, is not JSON, is no object or lacks a key.
+        DataError: The file is missing, is not a JSON object or lacks a key.
     """
-    card = read_json(path)
-    if not isinstance(card, dict) or any(key not in card for key in keys):
-        raise DataError(f"{path}: expected a card with {', '.join(keys)}, found one without. Make it again.")
-    return card
+    content = read_json(path)
+    if not isinstance(content, dict) or any(key not in content for key in keys):
+        raise DataError(
+            f"{path}: expected a card with {', '.join(keys)}, found other content. Run the step that writes it again."
+        )
+    return content
 
 
 def file_sha256(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
+    """Computes the SHA-256 of a file, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def lines_sha256(lines: Iterator[str] | list[str]) -> str:
-    """SHA-256 of lines joined by newlines: the digest of a list of ids, in the order given."""
+    """Computes the SHA-256 of lines that each end with a newline: the digest of a list of ids, in their order."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line.encode())
@@ -175,20 +170,15 @@ def _umask() -> int:
 
 
 def no_room(error: OSError) -> bool:
-    """Whether an error means that nothing can be written there: disk full, quota, size limit, no permission."""
-    # Arrow raises an OSError whose errno is unset but whose text carries the system's message.
+    """Whether an error means that the place is not writable: disk full, quota, size limit, no permission."""
+    # Arrow raises an OSError without errno, but with the system's message in its text.
     return error.errno in _NO_ROOM or os.strerror(errno.ENOSPC) in str(error)
 
 
-def _no_write(path: Path, error: OSError) -> JobError:
-    free = shutil.disk_usage(_existing(path)).free / 1e9
+def _not_writable(path: Path, error: OSError) -> JobError:
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    free = shutil.disk_usage(existing).free / 1e9
     return JobError(
-        f"{path}: could not be written ({error.strerror or error}). {free:.1f} GB are free there; "
-        "make room or point the config's `paths` elsewhere. Nothing half-written was left behind."
+        f"{path}: could not be written ({error.strerror or error}). The disk has {free:.1f} GB free; "
+        "free some space or set `paths` in the config to another disk. No partial file was left."
     )
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path

@@ -1,4 +1,4 @@
-"""A trained model on every test set of a suite: per-image predictions on disk, the last use of the GPU."""
+"""Per-image predictions of a trained model on the test sets of a suite; the last stage that uses the GPU."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -39,21 +39,21 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
 
     Args:
         study: The configuration.
-        run: A trained run of it.
+        run: A trained run of the study.
         suite: Name of the card.
         test_sets: Names from luab.data.manifests.testsets.TEST_SETS.
-        code: Digest of the predicting code, kept in the card.
+        code: Digest of the prediction code, recorded in the card.
 
     Returns:
-        The card: the run, the model's digest, and rows and digest of each file.
+        The card: the run, the model's digest, and number of rows and digest of each file.
 
     Raises:
-        DataError: The model is missing, another run's or not the one that run.json names, or images are missing or
-            damaged.
+        DataError: The model is missing, belongs to another run or differs from the one recorded in run.json, or images
+            are missing or damaged.
     """
-    path, told = study.layout.model(run), study.layout.run_json(run)
-    read_card(path)  # says it where there is no file, or none of ours
-    digest = check_weights(path, read_json(told).get("model_sha256") if told.is_file() else None)
+    path, run_json = study.layout.model(run), study.layout.run_json(run)
+    read_card(path)  # raises if the file is missing or is not a luab model
+    digest = check_weights(path, read_json(run_json).get("model_sha256") if run_json.is_file() else None)
     recipe = study.recipe(run.backbone, run.dataset)
     predictor = Predictor(study, recipe, functools.partial(_trained, study, run))
     files = predictor.write(study.layout.prediction_folder(run), test_sets)
@@ -70,7 +70,7 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
 
 
 def _trained(study: Study, run: Run, recipe: Recipe) -> LuabModel:
-    """A run's model, in the shape that a recipe gives it."""
+    """Builds a run's model by a recipe and loads its weights."""
     classes, outputs = outputs_of(run)
     model = build_model(run.backbone, recipe, outputs, classes)
     load_model(study.layout.model(run), model, run.identity())
@@ -78,12 +78,12 @@ def _trained(study: Study, run: Run, recipe: Recipe) -> LuabModel:
 
 
 class Predictor:
-    """One loaded model and the roots of the data that it is asked about.
+    """A loaded model that predicts test sets.
 
     Args:
-        study: Where images and manifests lie, and what may be used.
-        recipe: How the model sees images.
-        load: Gives the model with its weights, built by a recipe.
+        study: Gives the folders of images and manifests, and the compute settings.
+        recipe: Gives the input size and preprocessing.
+        load: Builds a model by a recipe and loads its weights.
     """
 
     def __init__(self, study: Study, recipe: Recipe, load: Callable[[Recipe], LuabModel]) -> None:
@@ -96,7 +96,7 @@ class Predictor:
         self.normalise = Normalise().to(self.device)
 
     def write(self, folder: Path, test_sets: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Writes <folder>/<test set>.parquet for each; returns rows and digest of each file."""
+        """Writes <folder>/<test set>.parquet for each test set; returns number of rows and digest of each file."""
         files = {}
         for name in test_sets:
             table = self.predictions(TEST_SETS[name])
@@ -107,19 +107,19 @@ class Predictor:
         return files
 
     def _loaded(self, recipe: Recipe) -> LuabModel:
-        # Class maps need gradients of features alone.
+        # Class maps need gradients with respect to features only.
         return self.load(recipe).to(self.device).eval().requires_grad_(False)
 
     @functools.cached_property
     def _finer(self) -> LuabModel:
-        """The same weights with the last stage at stride 1; a model that ends in tokens as it is."""
+        """The same weights with the last stage at stride 1; for a model that ends in tokens, the model itself."""
         if hasattr(self.model.backbone, "blocks"):
             return self.model
         finer = self.recipe.model_copy(update={"model_kwargs": {**self.recipe.model_kwargs, "output_stride": 16}})
         return self._loaded(finer)
 
     def predictions(self, test_set: TestSet) -> pa.Table:
-        """All predictions for one test set; the schema stands in docs/data-formats.md."""
+        """Returns all predictions for one test set; see docs/data-formats.md for the columns."""
         manifests = {name: read_manifest(self.study.layout.manifest(name)) for name in test_set.manifests}
         rows = test_set_rows(test_set, manifests)
         roots = {name: source_root(self.study, name) for name in test_set.manifests}
@@ -157,20 +157,20 @@ class Predictor:
         return columns
 
     def _maps(self, test_set: TestSet, pixels: torch.Tensor, labels: np.ndarray) -> np.ndarray:
-        """Score maps of the images' classes, [images] arrays [classes, h, w]; of class 0 where an image has none."""
+        """Returns an array [images] of score maps [classes, h, w], one per class of the image (class 0 if it has none)."""
         if test_set.dataset == DATASET:
             labels = np.array([list(classes[:1]) or [0] for classes in labels], dtype=object)
         maps = np.empty(len(labels), dtype=object)
         counts = np.array([len(classes) for classes in labels])
         parts: list[list[np.ndarray]] = [[] for _ in labels]
-        for k in range(counts.max(initial=0)):  # the k-th class of all images that have so many
-            having = np.flatnonzero(counts > k)
-            classes = torch.tensor([int(labels[i][k]) for i in having], device=self.device)
-            found = self._maps_of(test_set, pixels[torch.from_numpy(having).to(self.device)], classes)
-            for i, score_map in zip(having, found.cpu().numpy(), strict=True):
+        for k in range(counts.max(initial=0)):  # the k-th class of all images with more than k classes
+            images = np.flatnonzero(counts > k)
+            classes = torch.tensor([int(labels[i][k]) for i in images], device=self.device)
+            score_maps = self._maps_of(test_set, pixels[torch.from_numpy(images).to(self.device)], classes)
+            for i, score_map in zip(images, score_maps.cpu().numpy(), strict=True):
                 parts[i].append(score_map)
-        for place, part in enumerate(parts):
-            maps[place] = np.array(part, dtype=np.float32)
+        for i, part in enumerate(parts):
+            maps[i] = np.array(part, dtype=np.float32)
         return maps
 
     def _maps_of(self, test_set: TestSet, pixels: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
@@ -180,7 +180,7 @@ class Predictor:
 
     @property
     def _black(self) -> torch.Tensor:
-        """Black as the network sees it: [1, 3, 1, 1]."""
+        """Black after normalisation: [1, 3, 1, 1]."""
         return self.normalise(torch.zeros(1, 3, 1, 1, device=self.device))
 
     @torch.no_grad()
@@ -189,11 +189,11 @@ class Predictor:
         return logits.float().cpu(), None if points is None else points.float().cpu().numpy()
 
     def _challenge(self, test_set: TestSet, rows: pd.DataFrame, roots: dict[str, Path]) -> pa.Table:
-        """Whether any background at all makes the model miss a foreground's class.
+        """Tests for each foreground whether any background makes the model misclassify it.
 
-        Every original image, cut out by its mask, is pasted on every image of only_bg_t until one fools
-        the model. Answers of 1000 classes are mapped to the nine, and one that is in none of them is a miss; nine
-        outputs are the nine classes.
+        The masked foreground of each original image is pasted onto the images of only_bg_t, until the model is wrong.
+        Predictions of a model with 1000 classes are mapped to the nine super-classes; a class outside of them is
+        wrong. A model with nine outputs predicts the super-classes directly.
 
         Source: MadryLab/backgrounds_challenge:challenge_eval.py
         """
@@ -220,7 +220,7 @@ class Predictor:
 
     def _backgrounds(self, root: Path, rows: pd.DataFrame) -> torch.Tensor:
         paths = rows.loc[rows["group"] == "only_bg_t", "path"].to_numpy()
-        # A fixed shuffle: neighbours share a class, and a mixed order finds a fooling background sooner.
+        # A fixed shuffle: neighbours share a class, and a mixed order finds a misleading background sooner.
         order = np.random.default_rng(_CHALLENGE_SEED).permutation(len(paths))
         views = [self._pixels(open_image(root / paths[i], "in9_challenge")) for i in order]
         return torch.stack(views).to(self.device)
@@ -264,7 +264,7 @@ def blank_centre(pixels: torch.Tensor, hole: float, colour: float | torch.Tensor
 
     Args:
         pixels: [batch, 3, side, side], normalised.
-        hole: Side of the square over the side of the image; 0 changes nothing, 1 blanks all.
+        hole: Side of the square as a fraction of the image's side; 0 changes nothing, 1 blanks the whole image.
         colour: Normalised; 0 is the mean colour.
 
     ASSUME: the centre hole is zero after normalisation; 112 of 224 pixels are rows and columns 56 to 167.
@@ -278,16 +278,16 @@ def blank_centre(pixels: torch.Tensor, hole: float, colour: float | torch.Tensor
 def _check_outputs(test_set: TestSet, logits: torch.Tensor) -> None:
     if logits.shape[1] != test_set.outputs:
         raise ConfigError(
-            f"{test_set.name}: expected a model with {test_set.outputs} classes, found {logits.shape[1]}. Take "
-            "its benchmarks out of `suites`, or predict with a model of that kind (recipe: model_kwargs)."
+            f"{test_set.name}: expected a model with {test_set.outputs} classes, found {logits.shape[1]}. Remove its "
+            "benchmarks from `suites`, or predict with such a model (num_classes in the recipe's model_kwargs)."
         )
 
 
 def _ranked(logits: torch.Tensor, test_set: TestSet) -> dict[str, np.ndarray]:
     top5 = logits.topk(5, dim=1).indices
-    chosen = torch.tensor(subset(test_set.subset)) if test_set.subset else torch.arange(logits.shape[1])
-    restricted = logits[:, chosen]
-    best = chosen[restricted.argmax(dim=1)] if test_set.subset else top5[:, 0]  # ties: as in top5
+    allowed = torch.tensor(subset(test_set.subset)) if test_set.subset else torch.arange(logits.shape[1])
+    restricted = logits[:, allowed]
+    best = allowed[restricted.argmax(dim=1)] if test_set.subset else top5[:, 0]  # so that ties agree with top5
     return {
         "top5": top5.numpy().astype(np.int16),
         "confidence": logits.softmax(dim=1).amax(dim=1).numpy(),
@@ -302,7 +302,7 @@ def _table(rows: pd.DataFrame, columns: dict[str, np.ndarray], test_set: TestSet
         "group": pa.array(rows["group"], pa.string()),
         "labels": pa.array([[int(label) for label in labels] for labels in rows["labels"]], pa.list_(pa.int16())),
     }
-    arrays |= _single_label(columns, len(rows)) if test_set.dataset == DATASET else _several_labels(columns, len(rows))
+    arrays |= _single_label(columns, len(rows)) if test_set.dataset == DATASET else _multi_label(columns, len(rows))
     if test_set.cam:
         arrays |= _score_maps(columns["cam"])
         arrays |= {side: pa.array(rows[side].astype("int32"), pa.int32()) for side in ("width", "height")}
@@ -324,22 +324,22 @@ def _single_label(columns: dict[str, np.ndarray], n: int) -> dict[str, pa.Array]
     }
 
 
-def _several_labels(columns: dict[str, np.ndarray], n: int) -> dict[str, pa.Array]:
+def _multi_label(columns: dict[str, np.ndarray], n: int) -> dict[str, pa.Array]:
     scores, points = columns["scores"], columns.get("point")
     classes = scores.shape[1]
     if points is None:
-        taught = pa.nulls(n, pa.list_(pa.float32(), 2 * classes))
+        of_classes = pa.nulls(n, pa.list_(pa.float32(), 2 * classes))
     else:
-        one_each = np.tile(points, (1, 2 * classes // points.shape[1]))  # a shared head's point is that of every class
-        taught = pa.FixedSizeListArray.from_arrays(pa.array(one_each.reshape(-1)), 2 * classes)
-    return {"scores": pa.FixedSizeListArray.from_arrays(pa.array(scores.reshape(-1)), classes), "points": taught}
+        repeated = np.tile(points, (1, 2 * classes // points.shape[1]))  # a shared head predicts one point for all
+        of_classes = pa.FixedSizeListArray.from_arrays(pa.array(repeated.reshape(-1)), 2 * classes)
+    return {"scores": pa.FixedSizeListArray.from_arrays(pa.array(scores.reshape(-1)), classes), "points": of_classes}
 
 
 def _score_maps(maps: np.ndarray) -> dict[str, pa.Array]:
-    """Maps of each image one after the other, and the height and width of one."""
-    height, width = next((one.shape[1:] for one in maps if len(one)), (0, 0))
+    """Columns with the maps of each image, concatenated, and the height and width of a map."""
+    height, width = next((of_image.shape[1:] for of_image in maps if len(of_image)), (0, 0))
     return {
-        "cam": pa.array([one.reshape(-1) for one in maps], pa.list_(pa.float32())),
+        "cam": pa.array([of_image.reshape(-1) for of_image in maps], pa.list_(pa.float32())),
         "cam_h": pa.array(np.full(len(maps), height, np.int16)),
         "cam_w": pa.array(np.full(len(maps), width, np.int16)),
     }

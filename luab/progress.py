@@ -1,4 +1,4 @@
-"""Progress of long work: a live bar on a terminal, a line now and then in a log."""
+"""Progress of long-running work: a live bar on a terminal, a line every 30 seconds in a log."""
 
 import sys
 import time
@@ -10,11 +10,11 @@ _LOG_EVERY_S = 30.0
 
 @contextmanager
 def progress(what: str, total: float | None, unit: str = "it") -> Iterator[Callable[[float], None]]:
-    """Yields `advance(n)`; shows rate and time left while the block runs.
+    """Shows rate and remaining time while the block runs; yields `advance(n)`.
 
     Args:
-        what: What is being done, e.g. "imagenet-a.tar".
-        total: How many units in all; None when unknown.
+        what: Label, for example "imagenet-a.tar".
+        total: Number of units; None if unknown.
         unit: Name of the unit; "B" is shown as bytes with decimal prefixes.
     """
     if sys.stderr.isatty():
@@ -24,23 +24,19 @@ def progress(what: str, total: float | None, unit: str = "it") -> Iterator[Calla
 
 
 def _bar(what: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
+    from rich import progress as columns
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
 
-    of = [DownloadColumn(), TransferSpeedColumn()] if unit == "B" else [MofNCompleteColumn(), TextColumn(unit)]
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        *of,
-        TimeRemainingColumn(),
+    size: list[columns.ProgressColumn] = (
+        [columns.DownloadColumn(), columns.TransferSpeedColumn()]
+        if unit == "B"
+        else [columns.MofNCompleteColumn(), columns.TextColumn(unit)]
+    )
+    with columns.Progress(
+        columns.TextColumn("{task.description}"),
+        columns.BarColumn(),
+        *size,
+        columns.TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
     ) as bar:
@@ -49,15 +45,15 @@ def _bar(what: str, total: float | None, unit: str) -> Iterator[Callable[[float]
 
 
 def _lines(what: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
-    start = shown = time.monotonic()
+    start = last_line = time.monotonic()
     done = 0.0
 
     def advance(n: float) -> None:
-        nonlocal done, shown
+        nonlocal done, last_line
         done += n
         now = time.monotonic()
-        if now - shown >= _LOG_EVERY_S:
-            shown = now
+        if now - last_line >= _LOG_EVERY_S:
+            last_line = now
             rate = done / (now - start)
             left = f", {(total - done) / rate:.0f} s left" if total and rate else ""
             of = f" of {total:,.0f}" if total else ""

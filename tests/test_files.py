@@ -83,7 +83,7 @@ def test_json_is_sorted_and_damage_is_named(tmp_path):
     file.write_text("{")
     with pytest.raises(DataError, match=r"a\.json: expected JSON"):
         read_json(file)
-    with pytest.raises(DataError, match="not there"):
+    with pytest.raises(DataError, match="found none"):
         read_json(tmp_path / "b.json")
 
 
