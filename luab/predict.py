@@ -157,7 +157,7 @@ class Predictor:
         return columns
 
     def _maps(self, test_set: TestSet, pixels: torch.Tensor, labels: np.ndarray) -> np.ndarray:
-        """Returns an array [images] of score maps [classes, h, w], one per class of the image (class 0 if it has none)."""
+        """Returns an array [images] of score maps [classes, h, w]; an image without classes gets the map of class 0."""
         if test_set.dataset == DATASET:
             labels = np.array([list(classes[:1]) or [0] for classes in labels], dtype=object)
         maps = np.empty(len(labels), dtype=object)
@@ -169,8 +169,8 @@ class Predictor:
             score_maps = self._maps_of(test_set, pixels[torch.from_numpy(images).to(self.device)], classes)
             for i, score_map in zip(images, score_maps.cpu().numpy(), strict=True):
                 parts[i].append(score_map)
-        for i, part in enumerate(parts):
-            maps[i] = np.array(part, dtype=np.float32)
+        for image, part in enumerate(parts):
+            maps[image] = np.array(part, dtype=np.float32)
         return maps
 
     def _maps_of(self, test_set: TestSet, pixels: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
