@@ -22,7 +22,7 @@ from luab.study.paths import Run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# A shell that starts pytest in the background makes it ignore Ctrl-C, and every process that tests start inherits that.
+# If a shell starts pytest in the background, pytest ignores Ctrl-C, and so does every process that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 TOY_WNIDS = ("n01440764", "n01443537", "n01484850")  # ImageNet index 0, 1, 2
 
@@ -55,16 +55,16 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def samples() -> Path:
-    """Real JPEGs and records, kept beside the checkout and never in it."""
+    """Real JPEGs and records, in a folder next to the checkout, never inside it."""
     folder = REPOSITORY.parent / "shared" / "samples"
     if not folder.is_dir():
-        pytest.skip("the real samples lie beside the maintainers' checkout only")
+        pytest.skip("the real samples exist only next to the maintainers' checkout")
     return folder
 
 
 @pytest.fixture(scope="session")
 def toy_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 JPEGs of three plain colours in an ImageNet tree, with manifest and click targets. Not to be changed.
+    """30 JPEGs of three plain colours in an ImageNet tree, with manifest and click targets; tests must not change it.
 
     Two of three images have a click, on a black dot.
     """
@@ -87,7 +87,7 @@ def toy_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def toy_study(toy_world: Path, tmp_path: Path) -> Callable[..., Study]:
-    """Builds a study over the toy world; `recipe` and `compute` override keys, results go to a fresh folder."""
+    """Builds a study of the toy world; `recipe`, `compute` and `paths` override keys; results go to a new folder."""
 
     def build(backbone: str = "test_resnet", world: Path = toy_world, **overrides: Any) -> Study:
         recipe = {
@@ -165,13 +165,13 @@ class Trained:
 
 
 class Trainings:
-    """Trainings in processes of their own, through tests/trainings.py."""
+    """Trainings in separate processes, through tests/trainings.py."""
 
     def __init__(self, server: "subprocess.Popen[str]", log: Path) -> None:
         self.server, self.log = server, log
 
     def __call__(self, study: Study, run: Run, hurts: tuple[dict[str, Any], ...] = (), **settings: float) -> Trained:
-        """Trains a run with as many processes as the study says; see the server for `hurts` and settings."""
+        """Trains a run with the processes of the study; see the server for `hurts` and settings."""
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             file.write(study.dump())
             file.flush()
@@ -193,7 +193,7 @@ class Trainings:
 
 @pytest.fixture(scope="session")
 def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
-    """Trains in fresh processes, one or several, that can be killed."""
+    """Trains in one or several new processes that tests can kill."""
     log = tmp_path_factory.mktemp("trainings") / "log.txt"
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
     with open(log, "w") as errors:
@@ -213,13 +213,13 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
 
 
 class Browser:
-    """Chromium without a window and with a fresh profile, driven by selenium; it may open files."""
+    """Headless Chromium with a new profile, driven by selenium; it can open files."""
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
     def open(self, page: Path, width: int = 1280, height: int = 900) -> Any:
-        """Loads a file in a viewport of that size, as phones have it below 500 px; forgets what was logged before."""
+        """Loads a file in a viewport of this size (below 500 px, a phone's) and clears the logs."""
         for kind in ("browser", "performance"):
             self.driver.get_log(kind)
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
@@ -228,16 +228,16 @@ class Browser:
         return self.driver
 
     def media(self, kind: str = "", **features: str) -> None:
-        """Looks at the page as another medium ("print") or with features such as prefers_color_scheme="dark"."""
+        """Emulates a medium ("print") or features such as prefers_color_scheme="dark"."""
         named = [{"name": key.replace("_", "-"), "value": value} for key, value in features.items()]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": kind, "features": named})
 
     def complaints(self) -> list[str]:
-        """What the console said since the page was opened."""
+        """Console messages since the page was opened."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requested(self) -> set[str]:
-        """Addresses that the page asked for since it was opened; neither data: nor chrome:, its own first page."""
+        """Addresses that the page requested since it was opened, without data: and chrome:."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
         return {url for url in asked if not url.startswith(("data:", "chrome:"))}
@@ -245,12 +245,12 @@ class Browser:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A real Chromium; skips where it is not installed, and fails there under CI."""
+    """A real Chromium; without it the test is skipped, or fails in CI."""
     chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not chromedriver:
         missing = "chromium and chromedriver are not installed (Debian's chromium and chromium-driver)"
         if os.environ.get("CI"):
-            pytest.fail(f"CI must look at the report in a browser: {missing}", pytrace=False)
+            pytest.fail(f"CI must test the report in a browser: {missing}", pytrace=False)
         pytest.skip(missing)
     from selenium import webdriver
 

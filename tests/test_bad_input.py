@@ -1,4 +1,4 @@
-"""Bad input through the command line: one clear error that names the thing and the remedy, and nothing half-made."""
+"""Bad input through the command line: one clear error with cause and remedy, and no partial output."""
 
 import hashlib
 import http.server
@@ -37,7 +37,7 @@ BOMB = b"<!DOCTYPE annotation [" + LAUGHS + b"]><annotation><filename>&l9;</file
 
 @dataclass(frozen=True)
 class Desk:
-    """A folder with the toy world, its study, and a list of downloads."""
+    """A folder with the toy world, its study and a list of downloads."""
 
     folder: Path
     study: Study
@@ -45,9 +45,9 @@ class Desk:
     def luab(
         self, *arguments: str, before: Callable[[], None] | None = None, **env: str
     ) -> subprocess.CompletedProcess[str]:
-        """Runs one command on the study."""
+        """Runs one luab command on the study."""
         root = str(Path(__file__).resolve().parents[1])
-        kept = os.environ | {
+        environment = os.environ | {
             "PYTHONPATH": root,
             "LUAB_CONFIG": str(self.folder / "study.yaml"),
             "no_proxy": "127.0.0.1",
@@ -55,7 +55,7 @@ class Desk:
         return subprocess.run(
             [sys.executable, "-m", "luab", *arguments],
             cwd=self.folder,
-            env=kept | env,
+            env=environment | env,
             capture_output=True,
             text=True,
             timeout=120,
@@ -63,21 +63,21 @@ class Desk:
         )
 
     def refusal(self, *arguments: str, new: set[str] = frozenset(), **given: Any) -> str:  # type: ignore[assignment]
-        """The last paragraph of a command that must fail and leave only the files `new` behind."""
+        """Runs a command that must fail and create only the files `new`; returns the last paragraph of its output."""
         earlier = self.files()
         done = self.luab(*arguments, **given)
         assert done.returncode == 1, done.stderr
         assert self.files() == earlier | new
-        said = done.stderr.rstrip()[done.stderr.rstrip().rindex("\n\n") + 2 :]
-        assert said.split(":")[0] in ("ConfigError", "DataError", "JobError")
-        return said
+        message = done.stderr.rstrip().rpartition("\n\n")[2]
+        assert message.split(":")[0] in ("ConfigError", "DataError", "JobError")
+        return message
 
     def files(self) -> set[str]:
-        """Everything in the folder but the settings."""
+        """All files in the folder, as relative paths."""
         return {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
 
     def offer(self, name: str, dataset: str, url: str, content: bytes, **keys: Any) -> None:
-        """Puts an archive on the list."""
+        """Adds an archive to the list of downloads."""
         entry = {
             "dataset": dataset,
             "urls": [url],
@@ -90,7 +90,7 @@ class Desk:
         (self.folder / "archives.yaml").write_text(yaml.safe_dump({name: entry | keys}))
 
     def index_of(self, archive: bytes) -> None:
-        """Puts an archive of records where a fetch would have put it."""
+        """Writes an archive of records where `luab fetch` would write it."""
         place = self.study.layout.archive_folder() / "imagenet_ab_v1_0.tar.gz"
         place.parent.mkdir(parents=True)
         place.write_bytes(archive)
@@ -111,7 +111,7 @@ def desk(toy_world: Path, toy_study: Callable[..., Study], repository: Path, tmp
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    """A loopback server over the folder `served`."""
+    """A local server of the folder `served`."""
     served = tmp_path / "served"
     served.mkdir()
 
@@ -131,7 +131,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 def tar_gz(**members: bytes) -> bytes:
-    """A .tar.gz of records; "__" in a name stands for a dot."""
+    """A .tar.gz of records; "__" in a name means a dot."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as tar:
         for name, content in members.items():
@@ -141,44 +141,44 @@ def tar_gz(**members: bytes) -> bytes:
     return stream.getvalue()
 
 
-def test_mistakes_of_the_configuration_come_together(desk: Desk) -> None:
+def test_mistakes_in_the_configuration_are_listed_together(desk: Desk) -> None:
     (desk.folder / "bad.yaml").write_text(
         "luab_lamda: 2\n"
         "sweep: {backbones: [], supervisions: [], lambdas: [-0.5]}\n"
         "backbones: [{name: resnet5O, recipe: resnet, gpu_images_per_s: 1}]\n"
     )
-    said = desk.refusal("plan", "--config", "bad.yaml")
-    assert said.startswith("ConfigError: The configuration has 3 mistakes")
-    assert "luab_lamda: unknown key. Did you mean luab_lambda?" in said
-    assert "sweep.lambdas[0]: Input should be greater than 0 (found -0.5)" in said
-    assert "timm has no model 'resnet5O'. Did you mean resnet50" in said
-    assert "Correct them in config/" in said
+    message = desk.refusal("plan", "--config", "bad.yaml")
+    assert message.startswith("ConfigError: The configuration has 3 mistakes")
+    assert "luab_lamda: unknown key. Did you mean luab_lambda?" in message
+    assert "sweep.lambdas[0]: Input should be greater than 0 (found -0.5)" in message
+    assert "timm has no model 'resnet5O'. Did you mean resnet50" in message
+    assert "Correct them in config/" in message
 
 
 def test_a_truncated_download_is_set_aside(desk: Desk) -> None:
     whole = tar_gz(n01440764_1__xml=GOOD)
     (desk.folder / "half.tar.gz").write_bytes(whole[:-20])
     desk.offer("imagenet_ab", "imagenet_ab", "file:half.tar.gz", whole, bytes=None)
-    said = desk.refusal("fetch", "imagenet_ab", new={"world/data/archives/imagenet_ab.tar.gz.bad"})
-    assert "half.tar.gz" in said and "expected sha256" in said and "imagenet_ab.tar.gz.bad" in said
+    message = desk.refusal("fetch", "imagenet_ab", new={"world/data/archives/imagenet_ab.tar.gz.bad"})
+    assert "half.tar.gz" in message and "expected sha256" in message and "imagenet_ab.tar.gz.bad" in message
 
 
-def test_a_wrong_checksum_is_told_with_both(desk: Desk, address: str, tmp_path: Path) -> None:
+def test_a_wrong_checksum_is_reported_with_the_expected_one(desk: Desk, address: str, tmp_path: Path) -> None:
     right, wrong = tar_gz(n01440764_1__xml=GOOD), tar_gz(n01440764_2__xml=GOOD)
     (tmp_path / "served" / "ab.tar.gz").write_bytes(wrong)
     desk.offer("imagenet_ab", "imagenet_ab", f"{address}/ab.tar.gz", right, bytes=len(wrong))
-    said = desk.refusal("fetch", "imagenet_ab", new={"world/data/archives/imagenet_ab.tar.gz.bad"})
-    assert hashlib.sha256(right).hexdigest() in said and hashlib.sha256(wrong).hexdigest() in said
-    assert f"{address}/ab.tar.gz" in said
+    message = desk.refusal("fetch", "imagenet_ab", new={"world/data/archives/imagenet_ab.tar.gz.bad"})
+    assert hashlib.sha256(right).hexdigest() in message and hashlib.sha256(wrong).hexdigest() in message
+    assert f"{address}/ab.tar.gz" in message
 
 
-def test_an_address_that_is_gone_is_named(desk: Desk, address: str) -> None:
+def test_a_missing_download_is_named_with_its_address(desk: Desk, address: str) -> None:
     desk.offer("imagenet_ab", "imagenet_ab", f"{address}/gone.tar.gz", b"anything")
-    said = desk.refusal("fetch", "imagenet_ab")
-    assert f"{address}/gone.tar.gz" in said and "404" in said
+    message = desk.refusal("fetch", "imagenet_ab")
+    assert f"{address}/gone.tar.gz" in message and "404" in message
 
 
-def test_a_disk_without_room_is_told(desk: Desk) -> None:
+def test_a_full_disk_is_reported(desk: Desk) -> None:
     content = os.urandom(300_000)
     (desk.folder / "big.tar.gz").write_bytes(content)
     desk.offer("imagenet_ab", "imagenet_ab", "file:big.tar.gz", content)
@@ -189,9 +189,9 @@ def test_a_disk_without_room_is_told(desk: Desk) -> None:
     earlier = desk.files()
     done = desk.luab("fetch", "imagenet_ab", before=small)
     assert done.returncode == 1 and "JobError: " in done.stderr
-    said = done.stderr.rstrip().split("\n\n")[-1]
-    assert "imagenet_ab.tar.gz" in said and "room" in said
-    # What has come is kept to go on from; the file itself and its card are not there.
+    message = done.stderr.rstrip().split("\n\n")[-1]
+    assert "imagenet_ab.tar.gz" in message and "room" in message
+    # The received part is kept for resuming; the file itself and its card do not exist.
     assert all(".part" in name for name in desk.files() - earlier)
     done = desk.luab("fetch", "imagenet_ab")
     assert done.returncode == 0, done.stderr
@@ -204,15 +204,17 @@ def test_a_disk_without_room_is_told(desk: Desk) -> None:
 )
 def test_a_hostile_or_broken_record_is_named(desk: Desk, record: bytes, reason: str) -> None:
     desk.index_of(tar_gz(n01440764_1__xml=GOOD, n01440764_2__xml=record))
-    said = desk.refusal("index")
-    assert "train_xml/n01440764/n01440764_2.xml" in said and reason in said and "Fetch the archive again" in said
+    message = desk.refusal("index")
+    assert (
+        "train_xml/n01440764/n01440764_2.xml" in message and reason in message and "Fetch the archive again" in message
+    )
 
 
 def test_a_truncated_archive_is_not_indexed(desk: Desk) -> None:
     records = {f"n01440764_{k}__xml": os.urandom(3).hex().encode().join([GOOD[:12], GOOD[12:]]) for k in range(200)}
     desk.index_of(tar_gz(**records)[:-400])
-    said = desk.refusal("index")
-    assert "imagenet_ab_v1_0.tar.gz" in said
+    message = desk.refusal("index")
+    assert "imagenet_ab_v1_0.tar.gz" in message
 
 
 def test_a_record_without_clicks_is_counted(desk: Desk) -> None:
@@ -228,25 +230,28 @@ def test_a_record_without_clicks_is_counted(desk: Desk) -> None:
 def test_a_corrupt_jpeg_is_named_with_its_row(desk: Desk) -> None:
     image = desk.folder / "world/imagenet/train/n01443537/n01443537_3.JPEG"
     image.write_bytes(image.read_bytes()[:200])
-    told = {f"results/runs/{CNN.folder}/{name}" for name in ("attempts.jsonl", "progress.json")}
-    said = desk.refusal("train", CNN.folder, new=told)
-    assert f"{image} (row 13 of the training manifest): expected an image" in said
-    assert "Download or copy this file again" in said
+    progress_files = {f"results/runs/{CNN.folder}/{name}" for name in ("attempts.jsonl", "progress.json")}
+    message = desk.refusal("train", CNN.folder, new=progress_files)
+    assert f"{image} (row 13 of the training manifest): expected an image" in message
+    assert "Download or copy this file again" in message
 
 
-def test_a_missing_label_folder_is_told(desk: Desk) -> None:
+def test_a_missing_class_folder_is_reported(desk: Desk) -> None:
     shutil.rmtree(desk.folder / "world/imagenet/train/n01443537")
-    said = desk.refusal("train", CNN.folder)
-    assert "10 of the 30 images checked are missing, first train/n01443537/" in said and "rebuild the manifest" in said
+    message = desk.refusal("train", CNN.folder)
+    assert (
+        "10 of the 30 images checked are missing, first train/n01443537/" in message
+        and "rebuild the manifest" in message
+    )
     whole = load_study([desk.folder / "study.yaml"])
     whole = whole.model_copy(update={"paths": whole.paths.model_copy(update={"partial": False})})
     (desk.folder / "study.yaml").write_text(whole.dump())
-    said = desk.refusal("manifest", "imagenet_train")
-    assert "998" in said and "n01443537" in said and "set `paths.partial: true`" in said
+    message = desk.refusal("manifest", "imagenet_train")
+    assert "998" in message and "n01443537" in message and "set `paths.partial: true`" in message
 
 
 def save_weights(desk: Desk, backbone: str, run: Run) -> Path:
-    """Untrained weights of a backbone with the card of a run, where those of CNN belong."""
+    """Writes untrained weights of a backbone, with the card of a run, as the weights of CNN."""
     from luab.model import build_model
     from luab.training.checkpoint import save_model
 
@@ -258,16 +263,16 @@ def save_weights(desk: Desk, backbone: str, run: Run) -> Path:
 
 def test_a_checkpoint_of_another_model_is_refused(desk: Desk) -> None:
     path = save_weights(desk, "test_efficientnet", CNN)
-    said = desk.refusal("predict", CNN.folder, "all")
-    assert said.startswith(f"DataError: {path}: a checkpoint of another model") and "train again" in said
+    message = desk.refusal("predict", CNN.folder, "all")
+    assert message.startswith(f"DataError: {path}: a checkpoint of another model") and "train again" in message
 
 
 def test_a_checkpoint_of_another_run_is_refused(desk: Desk) -> None:
     path = save_weights(desk, CNN.backbone, Run("imagenet", "test_resnet", "click", 1.0, 7))
-    said = desk.refusal("predict", CNN.folder, "all")
-    assert f"{path}: expected the weights of" in said and "'seed': 7" in said and "train" in said
+    message = desk.refusal("predict", CNN.folder, "all")
+    assert f"{path}: expected the weights of" in message and "'seed': 7" in message and "train" in message
 
 
-def test_without_weights_prediction_says_what_comes_first(desk: Desk) -> None:
-    said = desk.refusal("predict", CNN.folder, "all")
-    assert "model.safetensors: expected trained weights, found no file. Train this run first." in said
+def test_prediction_without_weights_names_the_missing_step(desk: Desk) -> None:
+    message = desk.refusal("predict", CNN.folder, "all")
+    assert "model.safetensors: expected trained weights, found no file. Train this run first." in message

@@ -1,4 +1,4 @@
-"""Score maps against the definition."""
+"""Score maps compared with their definitions."""
 
 import pytest
 import timm
@@ -17,15 +17,15 @@ def _scaled(maps):
     return (maps - low) / (high - low)
 
 
-def test_equals_classifier_weights_times_features_for_a_resnet():
+def test_a_resnet_map_equals_classifier_weights_times_features():
     torch.manual_seed(0)
     backbone = timm.create_model("test_resnet", num_classes=10).eval()
     with torch.no_grad():
         features = backbone.forward_features(IMAGES)  # [3, 96, 2, 2]
         expected = torch.einsum("nc,nchw->nhw", backbone.fc.weight[CLASSES], features)
-    found = class_maps(with_byproduct_head(backbone).eval(), IMAGES, CLASSES)
-    assert torch.allclose(_scaled(found), _scaled(expected), atol=1e-4)
-    assert torch.allclose(found * features[0, 0].numel(), expected, atol=1e-5)
+    maps = class_maps(with_byproduct_head(backbone).eval(), IMAGES, CLASSES)
+    assert torch.allclose(_scaled(maps), _scaled(expected), atol=1e-4)
+    assert torch.allclose(maps * features[0, 0].numel(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_equals_classifier_weights_times_features_for_a_resnet():
         ("swin_tiny_patch4_window7_224", {"img_size": 64, "window_size": 2, "depths": (1, 1, 1, 1)}, (3, 2, 2)),
     ],
 )
-def test_shapes_and_that_an_image_stands_alone(name, arguments, shape):
+def test_shapes_and_independence_of_the_images_of_a_batch(name, arguments, shape):
     torch.manual_seed(0)
     model = with_byproduct_head(timm.create_model(name, num_classes=10, **arguments)).eval()
     model.requires_grad_(False)
@@ -53,8 +53,9 @@ def _vit(**arguments):
     return with_byproduct_head(timm.create_model("test_vit", num_classes=10, img_size=64, **arguments)).eval()
 
 
-def test_attention_of_one_block_by_the_formula():
-    # One block: relevance is 1 + A, so the class token's row over patches is A itself: positive gradient x attention.
+def test_attention_map_of_one_block_by_the_formula():
+    # With one block the relevance is 1 + A, so the class token's row over the patches is A: positive gradient x
+    # attention.
     model = _vit(depth=1)
     backbone = model.backbone
     attention = backbone.blocks[0].attn
@@ -73,13 +74,13 @@ def test_attention_of_one_block_by_the_formula():
     (gradient,) = torch.autograd.grad(logits.gather(1, CLASSES.view(-1, 1)).sum(), weights)
     expected = (gradient * weights).clamp(min=0).mean(dim=1)[:, 0, 1:].detach().reshape(3, 4, 4)
     model.requires_grad_(False)
-    found = attention_maps(model, IMAGES, CLASSES)
-    assert expected.max() > 0 and torch.allclose(found, expected, rtol=1e-3, atol=1e-8)
+    maps = attention_maps(model, IMAGES, CLASSES)
+    assert expected.max() > 0 and torch.allclose(maps, expected, rtol=1e-3, atol=1e-8)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"class_token": False, "global_pool": "avg"}])
-def test_attention_of_two_blocks_is_the_product(arguments):
-    """(1 + second)(1 + first): what flows through the first block is spread by the second."""
+def test_attention_map_of_two_blocks_is_the_product(arguments):
+    """(1 + second)(1 + first): the second block distributes the output of the first."""
     model = _vit(depth=2, **arguments)
     caught = []
     for block in model.backbone.blocks:
@@ -91,16 +92,16 @@ def test_attention_of_two_blocks_is_the_product(arguments):
     product = (torch.eye(first.shape[-1]) + second) @ (torch.eye(first.shape[-1]) + first)
     prefix = model.backbone.num_prefix_tokens
     row = product[:, 0] if prefix else product.mean(dim=1)
-    found = attention_maps(model, IMAGES, CLASSES)
+    maps = attention_maps(model, IMAGES, CLASSES)
     expected = row[:, prefix:].reshape(3, 4, 4)
     assert prefix == (0 if arguments else 1)
-    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-10)
+    assert torch.allclose(maps, expected, rtol=1e-4, atol=1e-10)
     swapped = (torch.eye(first.shape[-1]) + first) @ (torch.eye(first.shape[-1]) + second)
     assert not torch.allclose(product, swapped, rtol=1e-4, atol=1e-10)
 
 
 def test_token_maps_by_the_formula():
-    """Patch tokens that enter the last block, times their mean gradient, summed over channels, cut at 0."""
+    """Patch tokens entering the last block, times their mean gradient, summed over channels, at least 0."""
     model = _vit()
     entered = []
     model.backbone.blocks[-1].register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
@@ -108,22 +109,22 @@ def test_token_maps_by_the_formula():
     (gradient,) = torch.autograd.grad(logits.gather(1, CLASSES.view(-1, 1)).sum(), entered)
     tokens, gradient = entered[0][:, 1:], gradient[:, 1:]
     expected = torch.einsum("nc,ntc->nt", gradient.mean(dim=1), tokens).clamp(min=0).reshape(3, 4, 4)
-    found = class_maps(model, IMAGES, CLASSES)
-    assert expected.max() > 0 and torch.allclose(found, expected, rtol=1e-4, atol=1e-8)
+    maps = class_maps(model, IMAGES, CLASSES)
+    assert expected.max() > 0 and torch.allclose(maps, expected, rtol=1e-4, atol=1e-8)
 
 
-def test_attention_maps_are_of_the_class_and_of_the_image():
+def test_attention_maps_depend_on_class_and_image():
     model = _vit()
     model.requires_grad_(False)
     maps = attention_maps(model, IMAGES, CLASSES)
     assert maps.shape == (3, 4, 4) and maps.min() >= 0 and maps.isfinite().all()
     assert torch.allclose(maps[1:2], attention_maps(model, IMAGES[1:2], CLASSES[1:2]), rtol=1e-3, atol=1e-8)
     assert not torch.allclose(maps, attention_maps(model, IMAGES, CLASSES.flip(0)), rtol=0.1)
-    many = attention_maps(model, IMAGES.repeat(15, 1, 1, 1), CLASSES.repeat(15))  # more than are kept at once
+    many = attention_maps(model, IMAGES.repeat(15, 1, 1, 1), CLASSES.repeat(15))  # several chunks
     assert torch.allclose(many[:3], maps, rtol=1e-3, atol=1e-8) and len(many) == 45
 
 
-def test_the_model_is_left_as_it_was():
+def test_the_model_is_not_changed():
     model = _vit()
     before = [block.attn.fused_attn for block in model.backbone.blocks]
     attention_maps(model, IMAGES, CLASSES)
@@ -131,13 +132,13 @@ def test_the_model_is_left_as_it_was():
     assert not any(block.attn.attn_drop._forward_hooks for block in model.backbone.blocks)
 
 
-def test_a_cnn_gets_its_plain_map_instead():
+def test_a_cnn_gets_its_class_activation_map():
     torch.manual_seed(0)
     model = with_byproduct_head(timm.create_model("test_resnet", num_classes=10)).eval()
     assert torch.equal(attention_maps(model, IMAGES, CLASSES), class_maps(model, IMAGES, CLASSES))
 
 
-def test_a_backbone_without_a_map_is_refused():
+def test_a_backbone_without_score_maps_is_refused():
     model = with_byproduct_head(timm.create_model("mixer_s32_224", num_classes=10, img_size=64)).eval()
     with pytest.raises(ConfigError, match="no score map is defined for features of shape"):
         class_maps(model, IMAGES, CLASSES)

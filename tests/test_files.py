@@ -1,4 +1,4 @@
-"""No half files, whatever happens while writing."""
+"""Files are written completely or not at all."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ from luab.files import (
 )
 
 
-def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
+def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
     file = tmp_path / "new" / "a.txt"
     with replacing(file) as aside:
         assert aside.suffix == ".txt" and not file.exists()
@@ -29,19 +29,19 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
     assert file.read_text() == "1" and os.listdir(file.parent) == ["a.txt"]
 
 
-def test_the_usual_permissions(tmp_path):
-    kept = os.umask(0o027)
+def test_permissions_follow_the_umask(tmp_path):
+    previous = os.umask(0o027)
     try:
         write_json(tmp_path / "a.json", {})
         with replacing_folder(tmp_path / "folder"):
             pass
     finally:
-        os.umask(kept)
+        os.umask(previous)
     assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o640
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o750
 
 
-def test_a_folder_is_replaced_whole_or_not(tmp_path):
+def test_a_folder_is_replaced_completely_or_not_at_all(tmp_path):
     folder = tmp_path / "f"
     for text in "12":
         with replacing_folder(folder) as aside:
@@ -54,7 +54,7 @@ def test_a_folder_is_replaced_whole_or_not(tmp_path):
 
 
 @pytest.mark.parametrize("writing", [replacing, replacing_folder])
-def test_no_room_is_a_job_error(tmp_path, writing):
+def test_a_full_disk_is_a_job_error(tmp_path, writing):
     with pytest.raises(JobError, match=r"could not be written \(No space left"), writing(tmp_path / "x"):
         raise OSError(28, "No space left on device")
     assert os.listdir(tmp_path) == []
@@ -65,9 +65,9 @@ def test_no_room_is_a_job_error(tmp_path, writing):
         pass
 
 
-def test_leftovers_of_a_killed_process_go_and_nothing_else(tmp_path):
-    left = replacing(tmp_path / "state.pt")
-    aside = left.__enter__()
+def test_only_leftovers_of_a_killed_process_are_removed(tmp_path):
+    killed = replacing(tmp_path / "state.pt")
+    aside = killed.__enter__()
     for name in ("state.pt", ".hidden", ".git-config", "a-12345678.pt"):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
@@ -76,7 +76,7 @@ def test_leftovers_of_a_killed_process_go_and_nothing_else(tmp_path):
     remove_leftovers(tmp_path / "nowhere")
 
 
-def test_json_is_sorted_and_damage_is_named(tmp_path):
+def test_json_is_sorted_and_a_damaged_file_is_named(tmp_path):
     file = tmp_path / "a.json"
     write_json(file, {"b": 1, "a": "é"})
     assert file.read_text() == '{\n  "a": "é",\n  "b": 1\n}\n' and read_json(file) == {"a": "é", "b": 1}

@@ -1,4 +1,4 @@
-"""What a killed process leaves beside an output goes with the next success, once it is surely nobody's."""
+"""Leftovers of killed processes are removed by the next successful write, once they are a day old."""
 
 import os
 import signal
@@ -25,18 +25,18 @@ with {"file": replacing, "folder": replacing_folder}[sys.argv[1]](path) as aside
 """
 
 
-def _killed(kind: str, path: Path) -> Path:
-    """Has a process killed while it writes `path`; returns what it left."""
+def _kill_while_writing(kind: str, path: Path) -> Path:
+    """Kills a process while it writes `path`; returns its leftover."""
     before = set(path.parent.iterdir())
     done = subprocess.run([sys.executable, "-c", KILLED, kind, str(path)])
     assert done.returncode == -signal.SIGKILL
-    (left,) = set(path.parent.iterdir()) - before
-    return left
+    (leftover,) = set(path.parent.iterdir()) - before
+    return leftover
 
 
-def _age(left: Path) -> None:
+def _age(leftover: Path) -> None:
     then = time.time() - TWO_DAYS_S
-    for path in (left, *left.rglob("*")):
+    for path in (leftover, *leftover.rglob("*")):
         os.utime(path, (then, then))
 
 
@@ -50,58 +50,56 @@ def _replace(kind: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), [("file", "scores.csv"), ("file", "LICENCE"), ("folder", "imagenet_v2.0")])
-def test_an_old_leftover_goes_with_the_next_success(tmp_path: Path, kind: str, name: str) -> None:
-    left = _killed(kind, tmp_path / name)
-    _age(left)
+def test_the_next_success_removes_an_old_leftover(tmp_path: Path, kind: str, name: str) -> None:
+    leftover = _kill_while_writing(kind, tmp_path / name)
+    _age(leftover)
     _replace(kind, tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_leftover_that_may_still_be_written_to_stays(tmp_path: Path, kind: str) -> None:
-    left = _killed(kind, tmp_path / "out")
+def test_a_recent_leftover_stays(tmp_path: Path, kind: str) -> None:
+    leftover = _kill_while_writing(kind, tmp_path / "out")
     _replace(kind, tmp_path / "out")
-    assert left.exists()
+    assert leftover.exists()
 
 
-def test_a_folder_with_one_fresh_file_deep_inside_stays(tmp_path: Path) -> None:
-    left = _killed("folder", tmp_path / "out")
-    _age(left)
-    os.utime(left / "class" / "a")
+def test_a_folder_with_one_recent_file_inside_stays(tmp_path: Path) -> None:
+    leftover = _kill_while_writing("folder", tmp_path / "out")
+    _age(leftover)
+    os.utime(leftover / "class" / "a")
     _replace("folder", tmp_path / "out")
-    assert (left / "class" / "a").read_text() == "half"
+    assert (leftover / "class" / "a").read_text() == "half"
 
 
 @pytest.mark.parametrize(
     "other", [".scores-abcdefgh.json", ".scores-old-abcdefgh.csv", ".scores-2024.csv", "scores-abcdefgh.csv"]
 )
-def test_old_files_of_other_names_stay(tmp_path: Path, other: str) -> None:
+def test_old_files_with_other_names_stay(tmp_path: Path, other: str) -> None:
     (tmp_path / other).write_text("mine")
     _age(tmp_path / other)
     _replace("file", tmp_path / "scores.csv")
     assert (tmp_path / other).read_text() == "mine"
 
 
-def test_a_failed_replacement_removes_nothing_but_its_own(tmp_path: Path) -> None:
-    left = _killed("file", tmp_path / "scores.csv")
-    _age(left)
+def test_a_failed_replacement_removes_only_its_own_file(tmp_path: Path) -> None:
+    leftover = _kill_while_writing("file", tmp_path / "scores.csv")
+    _age(leftover)
     with pytest.raises(ValueError), replacing(tmp_path / "scores.csv"):
         raise ValueError
-    assert list(tmp_path.iterdir()) == [left]
+    assert list(tmp_path.iterdir()) == [leftover]
 
 
-def test_a_leftover_that_cannot_be_removed_does_not_undo_the_success(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left = _killed("file", tmp_path / "scores.csv")
-    _age(left)
+def test_a_leftover_that_cannot_be_removed_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leftover = _kill_while_writing("file", tmp_path / "scores.csv")
+    _age(leftover)
     real = Path.unlink
 
     def refuse(path: Path, missing_ok: bool = False) -> None:
-        if path == left:
+        if path == leftover:
             raise PermissionError
         real(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", refuse)
     _replace("file", tmp_path / "scores.csv")
-    assert (tmp_path / "scores.csv").read_text() == "whole" and left.exists()
+    assert (tmp_path / "scores.csv").read_text() == "whole" and leftover.exists()

@@ -1,4 +1,4 @@
-"""The byproduct head on many backbones, and in somebody else's loop."""
+"""The byproduct head on many backbones, and in a plain training loop."""
 
 import pytest
 import timm
@@ -23,7 +23,7 @@ VIT = RECIPE.model_copy(update={"model_kwargs": {"img_size": 64}})
         ("swin_tiny_patch4_window7_224", {"img_size": 64, "window_size": 2, "depths": (1, 1, 1, 1)}),
     ],
 )
-def test_logits_are_the_backbones_own_and_points_come_beside(name, arguments):
+def test_the_head_adds_points_and_leaves_the_logits_unchanged(name, arguments):
     backbone = timm.create_model(name, num_classes=10, **arguments).eval()
     model = with_byproduct_head(backbone).eval()
     images = torch.rand(2, 3, 64, 64)
@@ -46,7 +46,7 @@ def test_baseline_and_luab_start_from_equal_weights(name, recipe):
         assert baseline.eval()(torch.zeros(1, 3, 64, 64))[1] is None
 
 
-def test_ten_lines_in_somebody_elses_loop():
+def test_ten_lines_in_a_plain_training_loop():
     model = luab.with_byproduct_head(timm.create_model("test_resnet", num_classes=5))
     objective = luab.LuabLoss(weight=1.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -64,7 +64,7 @@ def test_ten_lines_in_somebody_elses_loop():
     assert losses[-1] < losses[0]
 
 
-def test_names_of_the_package_load_when_used():
+def test_names_of_the_package_are_imported_on_first_use():
     assert "ImageNetAB" in luab.__all__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         luab.nothing  # noqa: B018

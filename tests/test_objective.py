@@ -1,4 +1,4 @@
-"""The loss and the mixing, worked by hand and against timm."""
+"""Loss, mixup and CutMix, compared with values worked by hand and with timm."""
 
 import math
 
@@ -32,43 +32,43 @@ def test_a_far_point_counts_linearly():
     assert point_loss(torch.tensor([[3.0, 0.0]]), torch.zeros(1, 2), torch.ones(1)).item() == pytest.approx(1.25)
 
 
-def test_several_labels_and_a_point_for_each_by_hand():
+def test_multi_label_loss_with_one_point_per_class_by_hand():
     logits, labels = torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 0.0]])
     points, weights = torch.tensor([[[0.5, 0.5], [0.1, 0.2]]]), torch.tensor([[1.0, 1.0]])
-    predicted = torch.tensor([[0.7, 0.1, 0.1, 0.2]])  # the second is right
+    predicted = torch.tensor([[0.7, 0.1, 0.1, 0.2]])  # the second point is exact
     parts = LuabLoss(2.0, multilabel=True)(logits, predicted, labels, points, weights)
     cross_entropy = (math.log(2) + math.log(1 + math.exp(2))) / 2
     assert parts["classification"].item() == pytest.approx(cross_entropy)
     assert parts["byproduct"].item() == pytest.approx((0.05 + 0) / 2)
     assert parts["loss"].item() == pytest.approx(cross_entropy + 2 * 0.025)
     shared = LuabLoss(2.0, multilabel=True)(logits, predicted[:, :2], labels, points, weights)
-    # one point held against both: (0.2^2 + 0.4^2) / 4 and (0.6^2 + 0.1^2) / 4
+    # one point compared with both: (0.2^2 + 0.4^2) / 4 and (0.6^2 + 0.1^2) / 4
     assert shared["byproduct"].item() == pytest.approx((0.05 + 0.0925) / 2)
-    gone = LuabLoss(2.0, multilabel=True)(logits, predicted, labels, points, torch.tensor([[0.0, 1.0]]))
-    assert gone["byproduct"].item() == 0
+    exact_only = LuabLoss(2.0, multilabel=True)(logits, predicted, labels, points, torch.tensor([[0.0, 1.0]]))
+    assert exact_only["byproduct"].item() == 0
 
 
-def test_no_point_at_all_is_zero_with_a_zero_gradient():
+def test_without_points_loss_and_gradient_are_zero():
     predicted = torch.full((2, 2), 5.0, requires_grad=True)
     parts = LuabLoss(1.0)(LOGITS, predicted, LABELS, -torch.ones(2, 2), torch.zeros(2))
     parts["loss"].backward()
     assert parts["byproduct"].item() == 0 and torch.equal(predicted.grad, torch.zeros(2, 2))
 
 
-def test_lambda_zero_and_no_head_are_plain_classification():
+def test_lambda_zero_and_no_head_give_plain_classification():
     for predicted in (None, torch.ones(2, 2)):
         parts = LuabLoss(0.0)(LOGITS, predicted, LABELS, POINTS, torch.ones(2))
         assert parts["loss"].item() == pytest.approx(CROSS_ENTROPY)
 
 
-def test_smoothing_is_for_hard_labels_alone():
+def test_label_smoothing_applies_to_hard_labels_only():
     hard = LuabLoss(0.0, 0.1)(LOGITS, None, LABELS, POINTS, torch.ones(2))["loss"]
     smooth = torch.tensor([[0.95, 0.05], [0.05, 0.95]])
     soft = LuabLoss(0.0, 0.1)(LOGITS, None, smooth, POINTS, torch.ones(2))["loss"]
     assert hard.item() == pytest.approx(soft.item())
 
 
-def test_mixed_points_count_with_their_weights():
+def test_mixed_points_have_their_mixing_weights():
     points = torch.tensor([[[0.0, 0.0], [1.0, 1.0]]])
     loss = point_loss(torch.zeros(1, 2), points, torch.tensor([[0.75, 0.25]]))
     assert loss.item() == pytest.approx(0.25 * 0.5)
@@ -81,7 +81,7 @@ def _recipe(**changes):
 
 
 @pytest.mark.parametrize("alphas", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0}])
-def test_images_and_labels_are_timms(alphas):
+def test_mixed_images_and_labels_equal_timms(alphas):
     ours = PointMixup(_recipe(**alphas))
     theirs = Mixup(alphas.get("mixup", 0), alphas.get("cutmix", 0), label_smoothing=0.1, num_classes=1000)
     labels = torch.tensor([1, 2, 3, 4])
@@ -108,11 +108,11 @@ def test_mixup_keeps_both_points_with_the_mixing_weight():
     assert torch.allclose(soft.sum(dim=1), torch.ones(4))
 
 
-def test_a_point_that_was_pasted_over_is_absent():
+def test_a_covered_point_is_absent():
     mixup = PointMixup(_recipe(cutmix=1.0))
     seen = set()
     for seed in range(30):
-        # Image 0 is black, image 1 white: the pixels tell where the patch lies.
+        # Image 0 is black and image 1 white, so the pixels show the position of the patch.
         images = torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
         points = torch.tensor([[0.3, 0.6], [1.0, 1.0]])
         np.random.seed(seed)

@@ -1,4 +1,4 @@
-"""Predictions: the files' schema, restricted choices, the hole, the background challenge."""
+"""Predictions: columns of the files, restricted classes, the centre hole, the Backgrounds Challenge."""
 
 import dataclasses
 import functools
@@ -57,7 +57,7 @@ def _table(study, run, name):
     return pq.read_table(study.layout.prediction_folder(run) / f"{name}.parquet")
 
 
-def test_files_have_the_agreed_columns_and_types(study):
+def test_files_have_the_documented_columns_and_types(study):
     card = predict(study, CLICK, "all", ("imagenet_val", "wsol_test"), "digest")
     table = _table(study, CLICK, "imagenet_val")
     assert tuple(table.column_names) == NAMES and table.num_rows == 30
@@ -80,13 +80,13 @@ def test_files_have_the_agreed_columns_and_types(study):
     assert card["files"]["wsol_test"] == {"rows": 30, "sha256": file_sha256(file)} and card["code"] == "digest"
 
 
-def test_score_maps_are_those_of_the_true_class_unrounded(study):
+def test_score_maps_are_those_of_the_true_class_and_not_rounded(study):
     predictor = _predictor(study)
     pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    found = predictor._columns(TEST_SETS["wsol_test"], pixels, np.array([[0], [1], [2]]))["cam"]
+    score_maps = predictor._columns(TEST_SETS["wsol_test"], pixels, np.array([[0], [1], [2]]))["cam"]
     maps = class_maps(predictor.model, predictor.normalise(pixels), torch.tensor([0, 1, 2]))
-    assert all(np.array_equal(mine, one[None].numpy()) for mine, one in zip(found, maps, strict=True))
-    assert found[0].dtype == np.float32
+    assert all(np.array_equal(stored, one[None].numpy()) for stored, one in zip(score_maps, maps, strict=True))
+    assert score_maps[0].dtype == np.float32
     predict(study, CLICK, "all", ("wsol_test",))
     stored = _table(study, CLICK, "wsol_test").to_pydict()
     dataset = EvaluationSet(
@@ -117,7 +117,7 @@ def test_a_baseline_has_no_points(study):
     assert table["point_x"].null_count == 30 and table.schema.field("point_y").type == pa.float32()
 
 
-def test_batches_and_workers_change_nothing(study):
+def test_batch_size_and_workers_do_not_change_predictions(study):
     tables = []
     for batch, workers in ((256, 0), (7, 2), (1, 0)):
         compute = study.compute.model_copy(update={"predict_batch": batch, "workers": workers})
@@ -130,7 +130,7 @@ def test_batches_and_workers_change_nothing(study):
         assert np.ravel(other["cam"]) == pytest.approx(np.ravel(tables[0]["cam"]), abs=1e-6)
 
 
-def test_another_runs_weights_and_missing_images_are_refused(study, toy_world):
+def test_weights_of_another_run_and_missing_images_are_refused(study, toy_world):
     other = dataclasses.replace(CLICK, seed=5)
     with pytest.raises(DataError, match="Train this run first"):
         predict(study, other, "all", ("imagenet_val",))
@@ -148,7 +148,7 @@ def test_another_runs_weights_and_missing_images_are_refused(study, toy_world):
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=st.integers(1, 31), workers=st.integers(1, 2))
-def test_no_batch_size_and_no_number_of_workers_changes_a_score(study, batch, workers):
+def test_batch_size_and_number_of_workers_do_not_change_scores(study, batch, workers):
     """Workers change no byte. Batch sizes change the last bits of floats: points by as little, and no class."""
     # 64 px give score maps of 2 x 2: a map of one value is constant, so the scaling to [0, 1] amplifies its last bit.
     study = study.model_copy(update={"recipes": {"toy": study.recipes["toy"].model_copy(update={"input_px": 64})}})
@@ -165,11 +165,11 @@ def test_no_batch_size_and_no_number_of_workers_changes_a_score(study, batch, wo
     one, other = (json.loads(text[1])["metrics"] for text in (at_once, in_batches))
     assert other["point_in_box"] == one["point_in_box"]
     assert other["point_distance"] == pytest.approx(one["point_distance"], abs=1e-6)
-    # A pixel of an 8-bit map may fall to the next level, and with it one image of 30 in or out.
+    # A pixel of an 8-bit map may change by one level, which can change the result of one image of 30.
     assert other["max_box_acc_v2"] == pytest.approx(one["max_box_acc_v2"], abs=1 / 30)
 
 
-def test_the_restricted_choice_by_hand():
+def test_restricted_classes_by_hand():
     chosen = subset("imagenet_a")
     inside, outside = chosen[3], next(i for i in range(1000) if i not in chosen)
     logits = torch.zeros(1, 1000)
@@ -183,7 +183,7 @@ def test_the_restricted_choice_by_hand():
     assert (tie["restricted_top1"] == tie["top5"][:, 0]).all()
 
 
-def test_the_hole_is_half_of_the_side():
+def test_the_hole_is_half_the_side():
     pixels = torch.ones(1, 3, 224, 224)
     blank_centre(pixels, 0.5)
     rows = (pixels[0, 0] == 0).any(dim=1).nonzero().flatten()
@@ -195,8 +195,8 @@ def test_the_hole_is_half_of_the_side():
     assert (plain == 0).all()
 
 
-def test_hole_0_is_plain_accuracy_and_hole_224_gives_one_answer(study):
-    """The free checks of Cocc, from files to scores."""
+def test_hole_0_gives_plain_accuracy_and_hole_224_one_prediction(study):
+    """Checks of Cocc that need no trained model, from files to scores."""
     names = ("imagenet_val", "imagenet_cocc_0_mean", "imagenet_cocc_224_mean", "imagenet_cocc_224_black")
     predict(study, CLICK, "all", names)
     plain, none, mean, black = (_table(study, CLICK, name) for name in names)
@@ -208,7 +208,7 @@ def test_hole_0_is_plain_accuracy_and_hole_224_gives_one_answer(study):
     assert mean["confidence"][0] != black["confidence"][0]
     inputs = Inputs({"imagenet_cocc_224_mean": mean}, {}, 32)
     top1 = compute(BENCHMARKS["imagenet_cocc_224_mean"], inputs).metrics["top1"]
-    assert top1 in (0.0, 1 / 3)  # 30 images of three classes, one answer
+    assert top1 in (0.0, 1 / 3)  # 30 images of three classes, one predicted class
 
 
 def _predictor(study):
@@ -217,11 +217,11 @@ def _predictor(study):
 
 def test_black_is_zero_before_normalisation(study):
     predictor = _predictor(study)
-    shown = predictor._black * predictor.normalise.std + predictor.normalise.mean
-    assert torch.allclose(shown, torch.zeros(1, 3, 1, 1), atol=1e-5)
+    black = predictor._black * predictor.normalise.std + predictor.normalise.mean
+    assert torch.allclose(black, torch.zeros(1, 3, 1, 1), atol=1e-5)
 
 
-def test_stride_1_gives_finer_maps_and_the_same_answers(study):
+def test_stride_1_gives_finer_maps_and_the_same_predictions(study):
     predict(study, CLICK, "all", ("wsol_test", "wsol_test_stride1", "wsol_test_attention"))
     plain, finer, attention = (_table(study, CLICK, f"wsol_test{way}") for way in ("", "_stride1", "_attention"))
     assert (plain["cam_h"][0].as_py(), finer["cam_h"][0].as_py()) == (1, 2)
@@ -229,7 +229,7 @@ def test_stride_1_gives_finer_maps_and_the_same_answers(study):
     assert attention.equals(plain)  # a CNN has no attention
 
 
-def test_a_vit_gets_maps_by_both_names(study):
+def test_a_vit_gets_maps_by_both_methods(study):
     vit = study.model_copy(
         update={
             "backbones": [study.backbones[0].model_copy(update={"name": "test_vit"})],
@@ -253,7 +253,7 @@ def test_a_model_with_other_outputs_is_refused(study):
 
 
 class _Reader(torch.nn.Module):
-    """Says class 0's ImageNet index for a red pixel at its place, else another super-class."""
+    """Predicts super-class 0 if the pixel at its position is red, otherwise super-class 1."""
 
     def __init__(self, row, column):
         super().__init__()
@@ -269,7 +269,7 @@ class _Reader(torch.nn.Module):
 
 @pytest.fixture
 def challenge(tmp_path, toy_study):
-    """One foreground, red in its left half; 40 backgrounds of which one is not red."""
+    """One foreground, red in its left half, and 40 backgrounds, one of which is not red."""
     root = tmp_path / "in9"
     red, blue = (np.full((32, 32, 3), colour, dtype=np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
     rows = [{"image_id": "a", "path": "original/val/00_dog/a.png", "labels": [0], "group": "original"}]
@@ -296,20 +296,20 @@ def challenge(tmp_path, toy_study):
     return SimpleNamespace(run=run, mask=mask)
 
 
-def test_a_model_that_ignores_the_background_is_never_fooled(challenge):
+def test_a_model_that_ignores_the_background_is_not_vulnerable(challenge):
     table = challenge.run(_Reader(5, 5)).to_pydict()
     assert table["vulnerable"] == [False] and table["backgrounds_tried"] == [40]
     assert table["image_id"] == ["a"] and table["labels"] == [[0]]
 
 
-def test_a_model_that_reads_the_background_is_fooled_by_the_blue_one(challenge):
+def test_a_model_that_reads_the_background_is_wrong_on_the_blue_one(challenge):
     table = challenge.run(_Reader(5, 25)).to_pydict()
-    place = np.random.default_rng(0).permutation(40).tolist().index(25)  # of b25 in the fixed shuffle
+    place = np.random.default_rng(0).permutation(40).tolist().index(25)  # position of b25 in the fixed shuffle
     assert table["vulnerable"] == [True] and table["backgrounds_tried"] == [place + 1]
 
 
 class _Nine(torch.nn.Module):
-    """Nine outputs, or a thousand with the nine in places that the map knows and one that it does not know."""
+    """Nine outputs, or a thousand: one class of each super-class, and one class outside of them."""
 
     def __init__(self, outputs):
         super().__init__()
@@ -322,12 +322,14 @@ class _Nine(torch.nn.Module):
         logits = torch.zeros(len(pixels), self.outputs, dtype=torch.float64)
         logits[:, self.places] = seen @ self.weights.double().T
         if self.outputs == 1000:
-            logits[:, int(np.flatnonzero(in9_of_class() == -1)[0])] = 12  # where no other is large: none of the nine
+            logits[:, int(np.flatnonzero(in9_of_class() == -1)[0])] = (
+                12  # wins if no other is large; outside the nine super-classes
+            )
         return logits, None
 
 
 @pytest.mark.parametrize("name", ["in9_challenge", "in9_challenge_nine_class"])
-def test_batches_find_what_pasting_one_by_one_finds(name, tmp_path, toy_study):
+def test_batches_agree_with_pasting_one_by_one(name, tmp_path, toy_study):
     """The released definition, pair by pair: any background * (1 - mask) + mask * image, on [0, 1], then normalised."""
     rng, model = np.random.default_rng(2), _Nine(TEST_SETS[name].outputs)
     nine = in9_of_class() if TEST_SETS[name].outputs == 1000 else np.arange(9)
@@ -359,15 +361,15 @@ def test_batches_find_what_pasting_one_by_one_finds(name, tmp_path, toy_study):
     expected = [any(fooled(row, background) for background in backgrounds) for row in rows[:24]]
     order = [backgrounds[k] for k in np.random.default_rng(0).permutation(37)]
     first = [next((k + 1 for k, b in enumerate(order) if fooled(row, b)), 37) for row in rows[:24]]
-    assert 3 < sum(expected) < 21 and any(16 < k < 37 for k in first)  # both ways, and some beyond the first batch
+    assert 3 < sum(expected) < 21 and any(16 < k < 37 for k in first)  # both outcomes, some after the first batch
     for batch in (1, 7, 64):
         predictor = Predictor.__new__(Predictor)
         predictor.study, predictor.device = toy_study(compute={"predict_batch": batch}), torch.device("cpu")
         predictor.model, predictor.normalise = model, Normalise()
         predictor.recipe = SimpleNamespace(input_px=32, crop_pct=1.0)
-        found = predictor._challenge(TEST_SETS[name], pd.DataFrame(rows), {"in9": tmp_path}).to_pydict()
-        assert (found["vulnerable"], found["backgrounds_tried"]) == (expected, first)
-        inputs = Inputs({name: pa.table(found)}, {}, 32)
+        predicted = predictor._challenge(TEST_SETS[name], pd.DataFrame(rows), {"in9": tmp_path}).to_pydict()
+        assert (predicted["vulnerable"], predicted["backgrounds_tried"]) == (expected, first)
+        inputs = Inputs({name: pa.table(predicted)}, {}, 32)
         assert compute(BENCHMARKS[name], inputs).metrics["challenge_accuracy"] == expected.count(False) / 24
 
 
@@ -382,8 +384,8 @@ def test_a_damaged_mask_is_named(challenge):
         challenge.run(_Reader(5, 5))
 
 
-def test_weights_that_are_not_those_of_the_training_are_refused(study):
-    """One number of a well-formed file was changed: nothing in the file itself tells."""
+def test_changed_weights_are_refused(study):
+    """One weight of a valid file was changed, which the file alone cannot show."""
     file, card = study.layout.run(CLICK) / "model.safetensors", study.layout.run_json(CLICK)
     write_json(card, {"model_sha256": file_sha256(file)})
     predict(study, CLICK, "all", ("imagenet_val",))

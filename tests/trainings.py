@@ -1,13 +1,14 @@
-"""Trainings in processes that can be killed: a small server that a test session starts once, apart from pytest.
+"""A small server for trainings in processes that can be killed; a test session starts it once, outside pytest.
 
-It imports torch once (seconds), never computes anything itself, and forks each training's processes from that clean
-state: a fork of pytest, whose libraries have threads by then, can hang. One request and one answer per line, in JSON:
+It imports torch once (which takes seconds), computes nothing itself, and forks the processes of each training from
+that clean state: a fork of pytest can hang, because its libraries have started threads. Each request and each answer
+is one line of JSON:
 
     {"study": "<yaml file>", "run": ["imagenet", "test_vit", "click", 1.0, 0], "processes": 2, "states_s": 0.05,
      "limit_s": 240, "hurts": [
-        {"signal": 9, "rank": 1, "after_s": 0.3}            to one process, so long after all have begun to train
-        {"signal": 15, "rank": null, "at_step": 4}          to every process and its loaders, before a step
-        {"signal": 9, "rank": 0, "at_replace": 3}]}         before the n-th file is put in place
+        {"signal": 9, "rank": 1, "after_s": 0.3}            to one process, that long after all have started to train
+        {"signal": 15, "rank": null, "at_step": 4}          to every process and its data loaders, before a step
+        {"signal": 9, "rank": 0, "at_replace": 3}]}         before the n-th rename of a state file
     {"codes": [0, 0], "messages": ["", ""], "seconds": 1.2}
 """
 
@@ -29,15 +30,15 @@ from luab.study.paths import Run
 
 
 def main() -> None:
-    """Answers requests until the other side closes."""
+    """Answers requests until stdin is closed."""
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Forks the processes of one training, hurts them as asked, and waits for all."""
+    """Forks the processes of one training, sends the requested signals, and waits for all processes."""
     with tempfile.TemporaryDirectory() as name:
-        folder, count, begun = Path(name), request["processes"], time.monotonic()
+        folder, count, started = Path(name), request["processes"], time.monotonic()
         with socket.socket() as probe:
             probe.bind(("", 0))
             port = probe.getsockname()[1]
@@ -46,7 +47,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         messages = [
             (folder / f"{rank}.txt").read_text() if (folder / f"{rank}.txt").exists() else "" for rank in range(count)
         ]
-        return {"codes": codes, "messages": messages, "seconds": time.monotonic() - begun}
+        return {"codes": codes, "messages": messages, "seconds": time.monotonic() - started}
 
 
 def _fork(rank: int, port: int, folder: Path, request: dict[str, Any]) -> int:
@@ -77,12 +78,12 @@ def _fork(rank: int, port: int, folder: Path, request: dict[str, Any]) -> int:
 
 def _prepare(hurt: dict[str, Any]) -> None:
     if "at_step" in hurt:
-        whole = luab.training.trainer.Trainer.step
+        original = luab.training.trainer.Trainer.step
 
         def step(self: luab.training.trainer.Trainer, *arguments: Any) -> luab.training.trainer.Flags:
             if self.done == hurt["at_step"]:
                 os.killpg(0, hurt["signal"])
-            return whole(self, *arguments)
+            return original(self, *arguments)
 
         luab.training.trainer.Trainer.step = step  # type: ignore[method-assign]
     if "at_replace" in hurt:
@@ -122,7 +123,7 @@ def _wait(children: list[int], folder: Path, request: dict[str, Any]) -> list[in
                 os.waitpid(child, 0)
                 codes[child] = 124
         time.sleep(0.005)
-    for child in children:  # loaders of a killed process
+    for child in children:  # data loaders of a killed process
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child, signal.SIGKILL)
     return [codes[child] for child in children]

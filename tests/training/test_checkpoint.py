@@ -1,4 +1,4 @@
-"""Weights and states: read back whole, or refused with one sentence."""
+"""Weights and states are either read back completely or refused with one clear error."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def weights(tmp_path):
     return path
 
 
-def test_weights_read_back_and_repeat_byte_for_byte(weights, tmp_path):
+def test_weights_are_read_back_and_written_again_byte_for_byte(weights, tmp_path):
     model = nn.Linear(3, 2)
     load_model(weights, model, RUN)
     save_model(tmp_path / "again.safetensors", model, {"run": RUN})
@@ -63,7 +63,7 @@ def test_a_damaged_model_is_refused(weights, damage):
         load_model(weights, nn.Linear(3, 2), RUN)
 
 
-def test_a_state_reads_back_for_its_own_configuration(tmp_path):
+def test_a_state_is_read_back_for_its_own_configuration_only(tmp_path):
     path = tmp_path / "state.pt"
     save_state(tmp_path, {"key": "k", "tensor": torch.arange(3), "log": [[0, 1.5]], "ema": None})
     state = load_state(path, "k")
@@ -80,7 +80,7 @@ class _Malicious:
 
 
 @pytest.mark.parametrize("damage", ["malicious", "malicious zip", "truncated", "text", "list"])
-def test_a_state_that_is_not_ours_is_refused_unrun(tmp_path, damage):
+def test_a_foreign_state_is_refused_and_not_executed(tmp_path, damage):
     path, trap = tmp_path / "state.pt", tmp_path / "trap"
     if damage == "malicious":
         path.write_bytes(pickle.dumps(protocol=2, obj={"key": "k", "x": _Malicious(str(trap))}))
@@ -109,28 +109,28 @@ def test_any_cut_of_a_state_is_a_data_error(tmp_path):
 
 
 def test_the_last_two_states_are_kept(tmp_path):
-    said: list[str] = []
-    assert load_newest_state(tmp_path, "k", said.append) is None
+    logged: list[str] = []
+    assert load_newest_state(tmp_path, "k", logged.append) is None
     for step in range(3):
         save_state(tmp_path, {"key": "k", "step": step})
     assert sorted(os.listdir(tmp_path)) == ["state-previous.pt", "state.pt"]
-    assert load_newest_state(tmp_path, "k", said.append)["step"] == 2 and said == []
-    assert load_newest_state(tmp_path, "other", said.append) is None and "starts from the beginning" in said.pop()
+    assert load_newest_state(tmp_path, "k", logged.append)["step"] == 2 and logged == []
+    assert load_newest_state(tmp_path, "other", logged.append) is None and "starts from the beginning" in logged.pop()
     newest, previous = tmp_path / "state.pt", tmp_path / "state-previous.pt"
     whole = newest.read_bytes()
     newest.write_bytes(whole[:-50])
-    assert load_newest_state(tmp_path, "k", said.append)["step"] == 1 and "state-previous.pt" in said.pop()
+    assert load_newest_state(tmp_path, "k", logged.append)["step"] == 1 and "state-previous.pt" in logged.pop()
     previous.write_bytes(whole[:-50])
     with pytest.raises(DataError, match=r"state\.pt: .*damaged"):
-        load_newest_state(tmp_path, "k", said.append)
-    newest.unlink()  # killed between the two renames
+        load_newest_state(tmp_path, "k", logged.append)
+    newest.unlink()  # as after a kill between the two renames
     previous.write_bytes(whole)
-    assert load_newest_state(tmp_path, "k", said.append)["step"] == 2 and said == []
+    assert load_newest_state(tmp_path, "k", logged.append)["step"] == 2 and logged == []
     remove_states(tmp_path)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_damaged_state_beside_one_of_another_configuration_is_an_error(tmp_path):
+def test_a_damaged_state_and_one_of_another_configuration_are_an_error(tmp_path):
     save_state(tmp_path, {"key": "other"})
     save_state(tmp_path, {"key": "k"})
     (tmp_path / "state.pt").write_bytes(b"PK")

@@ -1,4 +1,4 @@
-"""COCO through the same trainer and predictor: heads, labels, beginnings, resuming, and what is predicted."""
+"""COCO with the same trainer and predictor: heads, labels, initial weights, resuming and predictions."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ RECIPE = {"epochs": 2, "batch_size": 8, "input_px": 32, "optimizer": "adamw", "l
 
 @pytest.fixture(scope="module")
 def world(toy_world, tmp_path_factory):
-    """The toy ImageNet with a drawn COCO of 24 and 6 images beside it, prepared as the study does."""
+    """The toy ImageNet and a drawn COCO of 24 training and 6 validation images, prepared as in a study."""
     root = tmp_path_factory.mktemp("coco") / "toy"
     shutil.copytree(toy_world, root)
     data = root / "data"
@@ -59,7 +59,7 @@ def world(toy_world, tmp_path_factory):
 
 @pytest.fixture
 def study(world, tmp_path):
-    """Builds a study of both data sets; keyword arguments change COCO's recipe."""
+    """Builds a study of both data sets; further keyword arguments change the COCO recipe."""
 
     def build(keep_labels=False, results="results", backbone="test_resnet", gpus=1, **recipe):
         backbone = {"name": backbone, "gpu_images_per_s": 100}
@@ -100,14 +100,14 @@ def weights(study, run):
     return load_file(study.layout.run(run) / "model.safetensors")
 
 
-def test_heads_by_run():
+def test_numbers_of_outputs_by_run():
     assert [outputs_of(run) for run in (NONE, RANDOM, CLICK, SHARED)] == [(80, 0), (80, 160), (80, 160), (80, 2)]
     assert outputs_of(BASELINE) == (1000, 0) and outputs_of(dataclasses.replace(CLICK, dataset="imagenet")) == (1000, 2)
     assert Run.parse(SHARED.folder) == SHARED and SHARED.points == "click"
 
 
 def test_baseline_control_and_luab_see_the_same_labels(study):
-    """Only the points differ: which labels a crop keeps is decided by the clicks for every run."""
+    """Only the points differ, because the clicks decide for every run which labels a crop keeps."""
     sets = {run.supervision: training_set(study(), run) for run in (NONE, RANDOM, CLICK, SHARED)}
     items = {name: [dataset[i] for i in range(len(dataset))] for name, (dataset, _) in sets.items()}
     for image, labels, points, taught in zip(*items.values(), strict=True):
@@ -119,13 +119,13 @@ def test_baseline_control_and_luab_see_the_same_labels(study):
     assert any(not torch.equal(a[2], b[2]) for a, b in zip(items["random"], items["click"], strict=True))
     shown = [item[1].sum() for item in items["click"]]
     annotated = [len(labels) for labels in sets["none"][0].labels]
-    assert sum(shown) < sum(annotated)  # some clicks were cut away
+    assert sum(shown) < sum(annotated)  # some clicks lie outside the crop
     for run, (_, inputs) in zip((NONE, RANDOM, CLICK), sets.values(), strict=False):
         assert inputs["labels_click"] == read_json(card(study().layout.target("click", "coco")))["sha256"]
         assert (f"targets_{run.points}" in inputs) == (run is not NONE)
 
 
-def test_labels_may_be_kept(study):
+def test_keep_labels_keeps_all_annotated_labels(study):
     dataset, inputs = training_set(study(keep_labels=True), NONE)
     assert inputs["labels"] == "as annotated" and "labels_click" not in inputs
     for i in range(len(dataset)):
@@ -133,7 +133,7 @@ def test_labels_may_be_kept(study):
 
 
 def test_the_library_follows_the_official_loader(world):
-    """Without a labelling of its own, the points that are taught decide the labels."""
+    """Without a separate labelling, the points of the targets decide the labels."""
     data = world / "data"
     manifest, targets = data / "manifests" / "coco_train.parquet", data / "targets" / "coco"
     both = CocoAB(data / "raw" / "coco", manifest, targets / "click.parquet", labelling=targets / "click.parquet")
@@ -141,7 +141,7 @@ def test_the_library_follows_the_official_loader(world):
     assert all(torch.equal(x, y) for i in range(6) for x, y in zip(both[i], alone[i], strict=True))
 
 
-def test_a_training_says_what_it_did(study):
+def test_a_training_records_its_results(study):
     made = study()
     result = train(made, CLICK)
     assert result["run"]["dataset"] == "coco" and result["images"] == 24
@@ -154,15 +154,15 @@ def test_a_training_says_what_it_did(study):
 
 
 def test_with_lambda_zero_luab_is_the_baseline_bit_for_bit(study):
-    made, without_say = study(), dataclasses.replace(CLICK, weight=0.0)
+    made, weight_zero = study(), dataclasses.replace(CLICK, weight=0.0)
     train(made, NONE)
-    train(made, without_say)
-    baseline, luab = weights(made, NONE), weights(made, without_say)
+    train(made, weight_zero)
+    baseline, luab = weights(made, NONE), weights(made, weight_zero)
     assert luab.keys() - baseline.keys() == {"byproduct.weight", "byproduct.bias"}
     assert all(torch.equal(tensor, luab[name]) for name, tensor in baseline.items())
 
 
-def test_a_training_begins_with_the_imagenet_baseline(study):
+def test_a_training_starts_from_the_imagenet_baseline(study):
     made = study(initial="imagenet", lr=1e-9, weight_decay=0.0, epochs=1, warmup_epochs=0)
     with pytest.raises(DataError, match="expected trained weights, found no file"):
         train(made, NONE)
@@ -199,7 +199,7 @@ def test_weights_of_another_model_or_run_are_refused(study):
 
 
 @pytest.mark.parametrize("step", [1, 4])
-def test_a_warned_training_goes_on_bit_for_bit(study, trainings, step):
+def test_a_warned_training_resumes_bit_for_bit(study, trainings, step):
     whole, parted = study(results="whole", color_jitter=0.4, ema_decay=0.9), study(color_jitter=0.4, ema_decay=0.9)
     assert trainings(whole, CLICK).fine
     warned = trainings(parted, CLICK, ({"signal": signal.SIGTERM, "rank": None, "at_step": step},))
@@ -211,7 +211,7 @@ def test_a_warned_training_goes_on_bit_for_bit(study, trainings, step):
 
 
 def test_two_processes_train_like_one(study, trainings):
-    """Points are spread unevenly over the shares of a batch; the loss is over all of them."""
+    """The points are distributed unevenly over the shares of a batch; the loss covers all of them."""
     run = dataclasses.replace(CLICK, backbone="test_vit")
     kwargs = {"backbone": "test_vit", "model_kwargs": {"img_size": 32}}
     one, two = study(results="one", **kwargs), study(results="two", gpus=2, **kwargs)
@@ -241,7 +241,7 @@ def test_predictions(study, run):
     assert (points == points[:, :1]).all() == (run is SHARED)
 
 
-def test_what_waits_for_what(study):
+def test_inputs_of_a_training_in_the_plan(study):
     made = study(initial="imagenet")
     plan, layout = Plan.of(made), made.layout
     manifest, baseline = str(card(layout.manifest("coco_train"))), str(layout.run_json(BASELINE))
@@ -254,7 +254,7 @@ def test_what_waits_for_what(study):
     assert set(plan.prepared()) >= {manifest, click, random} and baseline not in plan.prepared()
 
 
-def test_what_cannot_be_is_refused_with_its_place(study):
+def test_impossible_settings_are_refused_with_their_place(study):
     with pytest.raises(ConfigError, match=r"recipes.coco.mixup: not supported for multi-label data"):
         study(mixup=0.2)
     made = study()

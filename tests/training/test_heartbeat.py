@@ -1,4 +1,4 @@
-"""The heartbeat of a training: what it says, and that it never ends one."""
+"""The heartbeat of a training: the content of its files, and that an error in writing never ends the training."""
 
 import json
 import time
@@ -25,7 +25,7 @@ def beating(tmp_path, monkeypatch):
     return build
 
 
-def test_what_it_says_on_a_cluster(beating, tmp_path, monkeypatch):
+def test_the_content_of_progress_json_on_a_cluster(beating, tmp_path, monkeypatch):
     for name, value in (
         ("SUBMITIT_RESTARTS", "2"),
         ("SLURM_JOB_ID", "99"),
@@ -38,17 +38,22 @@ def test_what_it_says_on_a_cluster(beating, tmp_path, monkeypatch):
     heart.start(1, 10)
     time.sleep(0.05)
     heart.beat(1, 15, 2.5, now=True)
-    seen = read_progress(tmp_path)
-    assert seen is not None
-    assert (seen.run, seen.state, seen.epoch, seen.epochs) == ("imagenet/x/click-1/seed0", "training", 1, 4)
-    assert (seen.done, seen.total, seen.loss, seen.processes) == (15, 40, 2.5, 2)
-    assert (seen.attempt, seen.job, seen.node) == (3, "12_3", "gpu7")
-    assert seen.started <= seen.updated <= time.time() + 1
-    # 5 steps of 64 images since this start, and 25 steps to go
-    assert seen.seconds_left == pytest.approx(25 * 64 / seen.images_per_s, abs=0.06)  # one decimal is kept
+    progress = read_progress(tmp_path)
+    assert progress is not None
+    assert (progress.run, progress.state, progress.epoch, progress.epochs) == (
+        "imagenet/x/click-1/seed0",
+        "training",
+        1,
+        4,
+    )
+    assert (progress.done, progress.total, progress.loss, progress.processes) == (15, 40, 2.5, 2)
+    assert (progress.attempt, progress.job, progress.node) == (3, "12_3", "gpu7")
+    assert progress.started <= progress.updated <= time.time() + 1
+    # 5 steps of 64 images since this start, 25 steps left
+    assert progress.seconds_left == pytest.approx(25 * 64 / progress.images_per_s, abs=0.06)  # one decimal is kept
 
 
-def test_it_writes_now_and_then(beating, tmp_path, monkeypatch):
+def test_progress_json_is_updated_at_intervals(beating, tmp_path, monkeypatch):
     heart = beating()
     heart.start(0, 0)
     heart.beat(0, 1, 1.0)
@@ -58,7 +63,7 @@ def test_it_writes_now_and_then(beating, tmp_path, monkeypatch):
     assert read_progress(tmp_path).done == 2
 
 
-def test_attempts_are_kept_and_a_lost_one_is_closed_by_the_next(beating, tmp_path):
+def test_attempts_are_recorded_and_a_killed_one_is_closed_by_the_next(beating, tmp_path):
     first = beating()
     first.start(0, 0)
     first.beat(0, 7, 1.0, now=True)  # and killed
@@ -71,8 +76,8 @@ def test_attempts_are_kept_and_a_lost_one_is_closed_by_the_next(beating, tmp_pat
     third.start(1, 12)
     third.end("finished", 4, 40, 0.1)
     lines = read_attempts(tmp_path)
-    told = [(line["event"], line.get("outcome"), line["step"]) for line in lines]
-    assert told == [
+    events = [(line["event"], line.get("outcome"), line["step"]) for line in lines]
+    assert events == [
         ("start", None, 0),
         ("end", "lost", 7),
         ("start", None, 5),
@@ -86,7 +91,7 @@ def test_attempts_are_kept_and_a_lost_one_is_closed_by_the_next(beating, tmp_pat
     assert again.attempts()["starts"] == 1
 
 
-def test_seconds_are_those_of_all_attempts(beating, tmp_path):
+def test_seconds_add_up_over_all_attempts(beating, tmp_path):
     (tmp_path / ATTEMPTS).write_text(
         "".join(
             json.dumps({"event": event, "time": second, "outcome": outcome}) + "\n"
@@ -99,12 +104,12 @@ def test_seconds_are_those_of_all_attempts(beating, tmp_path):
                 ("end", 2030.5, "stopped"),
             ]
         )
-        + '{"event": "sta'  # a full disk
+        + '{"event": "sta'  # cut short by a full disk
     )
     assert beating().attempts() == {"starts": 2, "seconds": 130.5}
 
 
-def test_nothing_readable_is_none(tmp_path):
+def test_unreadable_files_give_none_or_an_empty_list(tmp_path):
     assert read_progress(tmp_path) is None and read_attempts(tmp_path) == []
     for text in ("", "[]", '{"run": 1}', "\x00"):
         (tmp_path / PROGRESS).write_text(text)

@@ -1,4 +1,4 @@
-"""Weights from the hub: the real client against a server on loopback that answers as the hub does."""
+"""Downloads of weights: the real hub client against a local server that answers like the hub."""
 
 import hashlib
 import re
@@ -19,7 +19,7 @@ MODEL = "test_resnet.r160_in1k"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers for files of one repository; `server.files` holds them, `server.sent` the share of bytes that is sent."""
+    """Serves `server.files`, the files of one repository; sends the fraction `server.sent` of their bytes."""
 
     def do_HEAD(self):
         self._answer(with_body=False)
@@ -50,7 +50,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub():
-    """A server with nothing on it."""
+    """A server without files."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.files, server.sent = {}, 1.0
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -60,10 +60,10 @@ def hub():
 
 
 @pytest.fixture
-def ask(hub, tmp_path, monkeypatch):
-    """`download` with an empty cache, from the server or from a port where nobody listens."""
+def fetch(hub, tmp_path, monkeypatch):
+    """`download` with an empty cache, from the server or from another port."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)  # between its tries
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between attempts of the client
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
     def download_from(port=None):
@@ -75,11 +75,11 @@ def ask(hub, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def nobody():
-    """A port where nobody listens."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        yield unused.getsockname()[1]
+def unused_port():
+    """A port on which no server listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        yield probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -88,18 +88,18 @@ def weights():
     return save(timm.create_model("test_resnet").state_dict())
 
 
-def test_weights_come_from_the_hub_and_then_from_its_cache(hub, ask, nobody, weights):
+def test_weights_come_from_the_hub_and_then_from_its_cache(hub, fetch, unused_port, weights):
     hub.files["model.safetensors"] = weights
-    path = ask()
+    path = fetch()
     assert path.read_bytes() == weights
-    assert ask(nobody) == path
+    assert fetch(unused_port) == path
 
 
-def test_a_hub_out_of_reach_and_a_hub_without_safetensors(hub, ask, nobody, tmp_path):
+def test_an_unreachable_hub_and_a_hub_without_safetensors_are_errors(hub, fetch, unused_port, tmp_path):
     hub.files["pytorch_model.bin"] = b"a pickle"
-    for port in (None, nobody):
+    for port in (None, unused_port):
         with pytest.raises(DataError) as error:
-            ask(port)
+            fetch(port)
         assert str(error.value).startswith(
             f"{MODEL}: its weights are not in the hub's cache and could not be fetched ("
         )
@@ -109,9 +109,9 @@ def test_a_hub_out_of_reach_and_a_hub_without_safetensors(hub, ask, nobody, tmp_
     assert not list(tmp_path.rglob("pytorch_model.bin"))
 
 
-def test_a_download_that_breaks_off_is_not_taken_for_the_file(hub, ask, weights):
+def test_an_interrupted_download_is_not_used(hub, fetch, weights):
     hub.files["model.safetensors"], hub.sent = weights, 0.5
     with pytest.raises(DataError, match="could not be fetched"):
-        ask()
+        fetch()
     hub.sent = 1.0
-    assert ask().read_bytes() == weights
+    assert fetch().read_bytes() == weights

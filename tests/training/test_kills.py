@@ -1,6 +1,6 @@
-"""Trainings that are killed and warned at random moments, again and again, end with the bytes of an unbroken one.
+"""A training that is killed or warned repeatedly at random moments ends with the same bytes as an uninterrupted one.
 
-LUAB_KILLS=500 asks for more interruptions than the default, LUAB_KILLS_SEED repeats those of an earlier run.
+LUAB_KILLS=500 sets more interruptions than the default; LUAB_KILLS_SEED repeats those of an earlier run.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from luab.training.heartbeat import read_attempts, read_progress
 
 KILLS = int(os.environ.get("LUAB_KILLS", "18"))
 SEED = int(os.environ.get("LUAB_KILLS_SEED") or (0 if os.environ.get("CI") else time.time_ns() % 100_000))
-AT_ONCE = 4  # a training is interrupted at most so often before it may finish
-MOST_S = 15.0  # per case, unless more is asked for
+MOST_PER_TRAINING = 4  # interruptions of one training before it may finish
+MOST_S = 15.0  # per case, unless LUAB_KILLS is set
 
 VIT = Run("imagenet", "test_vit", "click", 1.0, 0)
 CNN = dataclasses.replace(VIT, backbone="test_resnet")
@@ -50,44 +50,47 @@ def test_interrupted_trainings_end_with_the_same_bytes(toy_study, trainings, tmp
     print(f"LUAB_KILLS_SEED={SEED}")
     recipe = recipe | {"epochs": 4}
     unbroken = toy_study(run.backbone, recipe=recipe, compute=compute, paths={"results": str(tmp_path / "whole")})
-    # The states' time is part of what is repeated: with none, hardly a kill would fall into a write.
+    # States are saved often, so that some kills happen during a write.
     whole = trainings(unbroken, run, states_s=0.1)
     assert whole.fine, whole
     expected, seconds = _products(unbroken, run), whole.seconds
     kills, trial, end = 0, 0, time.monotonic() + (MOST_S if "LUAB_KILLS" not in os.environ else 1e9)
     while kills < KILLS // 3 and time.monotonic() < end:
         study = toy_study(run.backbone, recipe=recipe, compute=compute, paths={"results": str(tmp_path / str(trial))})
-        hurts, starts = [], 0
-        for _ in range(dice.randint(1, AT_ONCE)):
-            hurts.append(_interruption(dice, compute.get("gpus", 1), seconds))
-            ended = trainings(study, run, (hurts[-1],), states_s=0.1)
+        interruptions, starts = [], 0
+        for _ in range(dice.randint(1, MOST_PER_TRAINING)):
+            interruptions.append(_interruption(dice, compute.get("gpus", 1), seconds))
+            ended = trainings(study, run, (interruptions[-1],), states_s=0.1)
             starts += 1
             if ended.fine or time.monotonic() > end:
                 break
             kills += 1
-            said = " ".join(ended.messages)
-            lost = "LostProcess" in said or -signal.SIGKILL in ended.codes
-            warned = "Stopped: " in said or ended.codes[0] == 0  # all was written, another process died on its way out
-            assert lost if hurts[-1]["signal"] == signal.SIGKILL else warned, (hurts[-1], ended)
+            messages = " ".join(ended.messages)
+            lost = "LostProcess" in messages or -signal.SIGKILL in ended.codes
+            warned = (
+                "Stopped: " in messages or ended.codes[0] == 0
+            )  # all results were written; another process was killed at its end
+            assert lost if interruptions[-1]["signal"] == signal.SIGKILL else warned, (interruptions[-1], ended)
         last = trainings(study, run, states_s=0.1) if not ended.fine else ended
-        assert last.fine, (SEED, hurts, last)
-        assert _products(study, run) == expected, (SEED, hurts)
+        assert last.fine, (SEED, interruptions, last)
+        assert _products(study, run) == expected, (SEED, interruptions)
         folder = study.layout.run(run)
-        left = {path.name for path in folder.iterdir()}
-        assert left == {"attempts.jsonl", "log.csv", "model.safetensors", "progress.json", "run.json"}
-        _told_of_it(folder, starts)
+        names = {path.name for path in folder.iterdir()}
+        assert names == {"attempts.jsonl", "log.csv", "model.safetensors", "progress.json", "run.json"}
+        _check_progress_files(folder, starts)
         trial += 1
     print(f"{kills} interruptions in {trial} trainings")
     assert kills > 0
 
 
-def _told_of_it(folder, starts):
-    """progress.json and attempts.jsonl agree with what happened."""
-    seen = read_progress(folder)
-    assert seen is not None and (seen.state, seen.done, seen.total) == ("finished", seen.total, seen.epochs * 3)
+def _check_progress_files(folder, starts):
+    """Checks that progress.json and attempts.jsonl agree with the starts of the training."""
+    progress = read_progress(folder)
+    assert progress is not None
+    assert (progress.state, progress.done, progress.total) == ("finished", progress.total, progress.epochs * 3)
     lines = read_attempts(folder)
     assert len(lines) % 2 == 0
     assert [line["event"] for line in lines] == ["start", "end"] * (len(lines) // 2)
     assert 1 <= len(lines) // 2 <= starts + 1 and lines[-1]["outcome"] == "finished"
     for before, after in zip(lines[1::2], lines[2::2], strict=False):
-        assert before["time"] <= after["time"] and after["step"] <= seen.total
+        assert before["time"] <= after["time"] and after["step"] <= progress.total

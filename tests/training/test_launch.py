@@ -1,4 +1,4 @@
-"""`luab train` with two processes, through torchrun: it trains, is warned, loses one, and says so in a sentence."""
+"""`luab train` with two processes through torchrun: signals, a killed process, and the error in one paragraph."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ LIMIT_S = 240
 
 
 class Launched:
-    """One `luab train` in a session of its own."""
+    """One `luab train` in its own session."""
 
     def __init__(self, study, folder):
         config = folder / "study.yaml"
@@ -41,12 +41,12 @@ class Launched:
         self.pids: set[int] = set()
 
     def pid(self, rank):
-        """The process of a rank, once it trains."""
+        """Waits until a rank is training and returns its process id."""
         end = time.monotonic() + LIMIT_S
         while time.monotonic() < end and self.process.poll() is None:
             self.pids |= set(self._pids().values())
-            seen = read_progress(self.notes)
-            if rank in self._pids() and seen is not None and seen.state == "training":
+            progress = read_progress(self.notes)
+            if rank in self._pids() and progress is not None and progress.state == "training":
                 return self._pids()[rank]
             time.sleep(0.05)
         raise AssertionError(self.log.read_text())
@@ -58,10 +58,10 @@ class Launched:
         return {}
 
     def end(self):
-        """Exit status and log; nothing may be left."""
+        """Waits for the end, checks that no process is left, and returns exit status and log."""
         code = self.process.wait(LIMIT_S)
-        left = [pid for pid in self.pids if processes._alive(pid)]
-        assert left == [], (left, self.log.read_text())
+        running = [pid for pid in self.pids if processes._alive(pid)]
+        assert running == [], (running, self.log.read_text())
         return code, self.log.read_text()
 
     def __enter__(self):
@@ -74,26 +74,26 @@ class Launched:
         self.process.wait(LIMIT_S)
 
 
-def test_two_processes_are_warned_killed_and_finish_with_the_same_bytes(toy_study, trainings, tmp_path):
+def test_two_processes_warned_and_killed_finish_with_the_same_bytes(toy_study, trainings, tmp_path):
     settings = {"compute": {"gpus": 2, "workers": 2}, "recipe": {"epochs": 24, "ema_decay": 0.9}}
     study = toy_study(**settings)
     folder = study.layout.run(RUN)
-    with Launched(study, tmp_path) as told:
-        assert told.pid(0) and told.pid(1)
-        told.process.send_signal(signal.SIGUSR2)
-        code, log = told.end()
+    with Launched(study, tmp_path) as warned:
+        assert warned.pid(0) and warned.pid(1)
+        warned.process.send_signal(signal.SIGUSR2)
+        code, log = warned.end()
     assert code == 1 and "Traceback" not in log and "torch.distributed" not in log, log
     assert "batch 8 = 2 processes x 4 images x 1 step" in log
     last = log.rstrip().splitlines()[-1]
     assert last.startswith(f"JobError: {RUN.folder}: stopped by SIGUSR2 at epoch") and "resumes from there" in last
-    with Launched(study, tmp_path) as hurt:
-        os.kill(hurt.pid(1), signal.SIGKILL)
-        code, log = hurt.end()
+    with Launched(study, tmp_path) as killed:
+        os.kill(killed.pid(1), signal.SIGKILL)
+        code, log = killed.end()
     assert code == 1 and "Traceback" not in log, log
     last = log.rstrip().splitlines()[-1]
     assert last.startswith("JobError: Process 2 of 2 of this training was ended by SIGKILL"), log
-    with Launched(study, tmp_path) as whole:
-        code, log = whole.end()
+    with Launched(study, tmp_path) as resumed:
+        code, log = resumed.end()
     assert code == 0, log
     names = {path.name for path in folder.iterdir()}
     assert names == {"attempts.jsonl", "log.csv", "model.safetensors", "progress.json", "run.json"}
@@ -105,10 +105,10 @@ def test_two_processes_are_warned_killed_and_finish_with_the_same_bytes(toy_stud
         assert file_sha256(folder / name) == file_sha256(unbroken.layout.run(RUN) / name)
 
 
-def test_an_error_of_all_processes_is_one_paragraph(toy_study, tmp_path):
+def test_the_same_error_in_all_processes_is_reported_once(toy_study, tmp_path):
     study = toy_study(compute={"gpus": 2}, paths={"imagenet": str(tmp_path / "nothing")})
-    with Launched(study, tmp_path) as wrong:
-        code, log = wrong.end()
+    with Launched(study, tmp_path) as failing:
+        code, log = failing.end()
     assert code == 1 and "Traceback" not in log and "torch.distributed" not in log, log
     last = log.rstrip().splitlines()[-1]
     assert last.startswith("DataError: ") and "30 of the 30 images checked are missing" in last
@@ -117,19 +117,19 @@ def test_an_error_of_all_processes_is_one_paragraph(toy_study, tmp_path):
 
 @pytest.fixture
 def notes(tmp_path, monkeypatch):
-    """A folder of notes."""
+    """A folder for notes."""
     monkeypatch.setenv("LUAB_NOTES", str(tmp_path))
     return tmp_path
 
 
-def _left(notes, name, **content):
+def _note(notes, name, **content):
     write_json(notes / f"{name}.json", {"time": 0.0} | content)
 
 
-def test_the_reason_is_the_one_who_knows(notes, monkeypatch, capsys):
-    _left(notes, "error-0", kind="JobError", lost=True, text="lost contact", time=1.0)
+def test_the_reported_error_comes_from_the_process_that_knows_the_cause(notes, monkeypatch, capsys):
+    _note(notes, "error-0", kind="JobError", lost=True, text="lost contact", time=1.0)
     assert "lost contact" in str(processes._reason(notes, 1, [], 2))
-    _left(notes, "failure-1", rank=1, status=-9, time=2.0)
+    _note(notes, "failure-1", rank=1, status=-9, time=2.0)
     assert "Process 2 of 2 of this training was ended by SIGKILL; probably out of memory" in str(
         processes._reason(notes, 1, [], 2)
     )
@@ -140,19 +140,19 @@ def test_the_reason_is_the_one_who_knows(notes, monkeypatch, capsys):
     assert "process 2: raised by dataset.py:1 open" in capsys.readouterr().err
 
 
-def test_a_crash_and_an_early_warning_are_told_apart(notes):
+def test_a_crash_and_an_early_signal_give_different_errors(notes):
     assert "could not be started" in str(processes._reason(notes, 3, [], 2))
     assert "Stopped by SIGTERM before the training began" in str(processes._reason(notes, 1, [signal.SIGTERM], 2))
-    _left(notes, "failure-0", rank=0, status=1)
+    _note(notes, "failure-0", rank=0, status=1)
     assert "exited with status 1; its output is above" in str(processes._reason(notes, 1, [], 2))
 
 
-def test_without_a_launcher_nothing_is_noted(monkeypatch):
+def test_without_a_launcher_no_note_is_written(monkeypatch):
     monkeypatch.delenv("LUAB_NOTES", raising=False)
     assert not processes.note(JobError("x"), "")
 
 
-def test_several_nodes_need_a_job_with_as_many(toy_study, monkeypatch, tmp_path):
+def test_several_nodes_need_a_slurm_job_with_as_many_nodes(toy_study, monkeypatch, tmp_path):
     compute = toy_study(compute={"nodes": 2}).compute
     for name in ("SLURM_JOB_ID", "SLURM_JOB_NUM_NODES", "SLURM_CPUS_PER_TASK", "SLURM_NODEID"):
         monkeypatch.delenv(name, raising=False)
@@ -164,7 +164,7 @@ def test_several_nodes_need_a_job_with_as_many(toy_study, monkeypatch, tmp_path)
         processes._command(compute)
 
 
-def test_one_agent_per_node_is_started_by_srun(toy_study, monkeypatch):
+def test_srun_starts_one_agent_per_node(toy_study, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "41")
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
@@ -180,6 +180,6 @@ def test_one_agent_per_node_is_started_by_srun(toy_study, monkeypatch):
         "--kill-on-bad-exit=1",
         "--cpus-per-task=6",
     ]
-    told = dict(zip(command[10::2], command[11::2], strict=True))
-    assert told["--nnodes"] == "2" and told["--nproc-per-node"] == "2" and told["--max-restarts"] == "0"
-    assert 20041 <= int(told["--master-port"]) < 20141
+    options = dict(zip(command[10::2], command[11::2], strict=True))
+    assert options["--nnodes"] == "2" and options["--nproc-per-node"] == "2" and options["--max-restarts"] == "0"
+    assert 20041 <= int(options["--master-port"]) < 20141

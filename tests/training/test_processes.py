@@ -1,4 +1,4 @@
-"""Several processes train as one does: the same loss, the same gradients, whoever has the points."""
+"""Several processes train like one: the same loss and gradients, however the points are distributed."""
 
 import csv
 import dataclasses
@@ -37,7 +37,7 @@ def _products(study, run):
 @pytest.mark.parametrize(
     ("run", "settings"),
     [
-        (VIT, {"batch_size": 4}),  # every other image of a share is without a point, and some shares are
+        (VIT, {"batch_size": 4}),  # a third of the images have no point, so some shares have none
         (VIT, {"batch_size": 8, "label_smoothing": 0.1}),
         (dataclasses.replace(VIT, supervision="none", weight=0.0), {"batch_size": 8}),
         (dataclasses.replace(VIT, weight=0.0), {"batch_size": 8}),  # a head whose gradients are zero
@@ -63,7 +63,7 @@ def test_two_processes_and_two_steps_train_as_one(toy_study, trainings, run, set
 
 
 def test_some_shares_of_these_batches_have_no_point(toy_study):
-    """What the test above needs to mean something."""
+    """Without such batches the test above would prove little."""
     from luab.data.images.loader import EpochBatches
     from luab.training.train import training_set
 
@@ -76,7 +76,7 @@ def test_some_shares_of_these_batches_have_no_point(toy_study):
     assert empty > 0
 
 
-def test_shares_in_order_are_the_batch():
+def test_the_shares_of_all_ranks_make_up_the_batch():
     from luab.data.images.loader import EpochBatches
 
     whole = list(EpochBatches(23, 6, 0, 1, start=1))
@@ -88,7 +88,7 @@ def test_the_mean_over_parts_is_the_loss_of_the_whole():
     generator = torch.Generator().manual_seed(0)
     logits, predicted = torch.randn(6, 10, generator=generator), torch.randn(6, 2, generator=generator)
     points, labels = torch.rand(6, 2, generator=generator), torch.arange(6)
-    weights = torch.tensor([1.0, 1, 0, 1, 0, 0])  # the last part has none
+    weights = torch.tensor([1.0, 1, 0, 1, 0, 0])  # the last part has no points
     loss = LuabLoss(2.0)
     whole = loss(logits, predicted, labels, points, weights)
     parts = [
@@ -97,12 +97,12 @@ def test_the_mean_over_parts_is_the_loss_of_the_whole():
     ]
     for name, value in whole.items():
         assert torch.stack([part[name] for part in parts]).mean().item() == pytest.approx(value.item())
-    nothing = loss(logits, predicted, labels, points, torch.zeros(6), torch.zeros(()))
-    assert nothing["byproduct"].item() == 0
+    without_points = loss(logits, predicted, labels, points, torch.zeros(6), torch.zeros(()))
+    assert without_points["byproduct"].item() == 0
 
 
-def test_processes_draw_different_numbers_and_repeat(toy_study, trainings):
-    """Dropped paths and mixed pairs; the same seed gives the same weights again, to the bit."""
+def test_noisy_recipes_are_repeatable_with_two_processes(toy_study, trainings):
+    """Stochastic depth and mixup; the same seed gives the same weights again, bit for bit."""
     noisy = {"drop_path": 0.5, "mixup": 0.8, "cutmix": 1.0, "epochs": 1, "warmup_epochs": 0}
     digests = []
     for name in ("once", "again"):
@@ -113,7 +113,7 @@ def test_processes_draw_different_numbers_and_repeat(toy_study, trainings):
 
 
 @pytest.mark.parametrize(
-    ("compute", "recipe", "sentence"),
+    ("compute", "recipe", "message"),
     [
         ({"gpus": 3}, {}, r"batch_size: 8 is not divisible by compute.gpus 3 x compute.nodes 1 = 3 processes"),
         ({"gpus": 2, "nodes": 2, "images_per_process": 4}, {"batch_size": 24}, r"each of 4 processes 6 images"),
@@ -122,12 +122,12 @@ def test_processes_draw_different_numbers_and_repeat(toy_study, trainings):
         ({"gpus": 0}, {}, r"compute.gpus: Input should be greater than or equal to 1"),
     ],
 )
-def test_a_batch_that_cannot_be_shared_is_refused(toy_study, compute, recipe, sentence):
-    with pytest.raises(ConfigError, match=sentence):
+def test_a_batch_that_does_not_divide_is_refused(toy_study, compute, recipe, message):
+    with pytest.raises(ConfigError, match=message):
         toy_study(recipe=recipe, compute=compute)
 
 
-def test_all_recipes_are_looked_at(toy_study):
+def test_all_recipes_are_checked(toy_study):
     study = toy_study()
     content = json.loads(study.model_dump_json())
     content["recipes"]["other"] = content["recipes"]["toy"]
@@ -145,12 +145,12 @@ def test_all_recipes_are_looked_at(toy_study):
         ({"images_per_process": 100}, Split(1, 8, 1), "batch 8 = 1 process x 8 images x 1 step"),
     ],
 )
-def test_the_derived_numbers(toy_study, compute, split, text):
+def test_the_derived_split_of_a_batch(toy_study, compute, split, text):
     study = toy_study(compute=compute)
     assert study.split("test_resnet") == split and str(split) == text
 
 
-def test_threads_and_loaders_are_divided_among_the_processes_of_a_node(toy_study):
+def test_threads_and_workers_are_divided_among_the_processes_of_a_node(toy_study):
     compute = toy_study(compute={"gpus": 4, "workers": 9, "threads": 3}).compute
     assert (compute.workers_each, compute.threads_each, compute.processes) == (2, 1, 4)
     assert toy_study(compute={"gpus": 4, "workers": 0}).compute.workers_each == 0
@@ -163,12 +163,12 @@ def test_one_process_trains_with_synchronised_batchnorm(toy_study):
     train(study, dataclasses.replace(VIT, backbone="test_resnet"))
 
 
-def test_one_process_alone_does_not_train_for_two(toy_study):
+def test_one_process_does_not_train_in_place_of_two(toy_study):
     with pytest.raises(JobError, match=r"sets 2 processes, found 1.*`luab train"):
         train(toy_study(compute={"gpus": 2}), VIT)
 
 
-def test_more_gpus_than_there_are_is_a_job_error(toy_study, monkeypatch):
+def test_more_gpus_than_the_node_has_is_a_job_error(toy_study, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     study = toy_study(compute={"gpus": 2, "device": "cuda"})

@@ -1,4 +1,4 @@
-"""Training on an easy toy set: it learns, and says what it did."""
+"""Training on an easy toy set: the loss falls, and run.json and log.csv record the training."""
 
 import csv
 import dataclasses
@@ -22,7 +22,7 @@ def _log(study, run):
         return list(csv.DictReader(file))
 
 
-def test_the_loss_falls_and_both_files_say_so(toy_study):
+def test_the_loss_falls_and_is_recorded_in_both_files(toy_study):
     study = toy_study(recipe={"epochs": 10})
     result = train(study, CLICK, {"commit": "abc"})
     log = _log(study, CLICK)
@@ -49,16 +49,16 @@ def test_the_learning_rate_warms_up_and_falls(toy_study):
     assert max(rates) <= 0.002 and rates[1] > rates[2] > rates[3] > 0
 
 
-def test_repeats_are_equal_and_seeds_differ(toy_study, tmp_path):
+def test_equal_seeds_give_equal_weights_and_other_seeds_others(toy_study, tmp_path):
     digests = []
     for k, seed in enumerate((0, 0, 1)):
         study = toy_study(recipe={"epochs": 1, "warmup_epochs": 0}, paths={"results": str(tmp_path / str(k))})
-        random.seed(k), np.random.seed(k), torch.manual_seed(k)  # what was drawn before is of no account
+        random.seed(k), np.random.seed(k), torch.manual_seed(k)  # numbers drawn earlier must not matter
         digests.append(train(study, dataclasses.replace(CLICK, seed=seed))["model_sha256"])
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_the_baseline_has_no_head_and_takes_no_points(toy_study):
+def test_the_baseline_has_no_head_and_uses_no_points(toy_study):
     study = toy_study(recipe={"epochs": 1, "warmup_epochs": 0})
     result = train(study, NONE)
     assert result["points"] == 0 and result["final"]["byproduct"] == 0
@@ -66,7 +66,7 @@ def test_the_baseline_has_no_head_and_takes_no_points(toy_study):
 
 
 def test_with_lambda_zero_luab_is_the_baseline_bit_for_bit(toy_study):
-    """Same pixels, same weights, same dropped paths: only the head's own numbers are more."""
+    """Same pixels, same weights, same dropped paths; LUAB only has the weights of its head in addition."""
     from safetensors.torch import load_file
 
     recipe = {"epochs": 1, "warmup_epochs": 0, "drop_path": 0.3, "mixup": 0.5}

@@ -1,4 +1,4 @@
-"""Trainings that are warned, killed or misled: they go on bit for bit, or end with one sentence."""
+"""Interrupted trainings resume bit for bit; bad input and settings end a training with one clear error."""
 
 import dataclasses
 import shutil
@@ -20,8 +20,8 @@ CNN = dataclasses.replace(VIT, backbone="test_resnet")
 VIT_RECIPE = {"drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "ema_decay": 0.9, "clip_grad": 1.0}
 
 
-def _everywhere(number, step):
-    """Before a step, a signal to the process and its loader processes."""
+def _to_all(number, step):
+    """A signal to the process and its data loaders, before a step."""
     return ({"signal": number, "rank": None, "at_step": step},)
 
 
@@ -31,13 +31,13 @@ def _products(study, run):
 
 
 def _names(folder):
-    """What lies in a run's folder, but for what tells of its progress."""
+    """Names of the files in a run's folder, without those about its progress."""
     return sorted(path.name for path in folder.iterdir() if path.name not in (PROGRESS, ATTEMPTS))
 
 
 @pytest.fixture(scope="module")
-def unbroken():
-    """Products of unbroken trainings, by backbone."""
+def uninterrupted():
+    """Products of uninterrupted trainings, by run."""
     return {}
 
 
@@ -46,51 +46,53 @@ def unbroken():
     [
         (VIT, 0, 0, signal.SIGTERM),
         (VIT, 4, 2, signal.SIGTERM),
-        (CNN, 2, 0, signal.SIGUSR2),  # the last batch of the first epoch
+        (CNN, 2, 0, signal.SIGUSR2),  # the last step of the first epoch
         (CNN, 3, 2, signal.SIGTERM),
-        (CNN, 5, 0, signal.SIGTERM),  # the last batch of all
+        (CNN, 5, 0, signal.SIGTERM),  # the last step of the training
     ],
 )
-def test_a_warned_training_goes_on_bit_for_bit(toy_study, trainings, unbroken, run, step, workers, number, tmp_path):
+def test_a_warned_training_resumes_bit_for_bit(
+    toy_study, trainings, uninterrupted, run, step, workers, number, tmp_path
+):
     recipe = VIT_RECIPE if run is VIT else {}
-    if run not in unbroken:
+    if run not in uninterrupted:
         whole = toy_study(run.backbone, recipe=recipe, paths={"results": str(tmp_path / "whole")})
         assert trainings(whole, run).fine
-        unbroken[run] = _products(whole, run)
+        uninterrupted[run] = _products(whole, run)
     study = toy_study(run.backbone, recipe=recipe, compute={"workers": workers})
     folder = study.layout.run(run)
-    warned = trainings(study, run, _everywhere(number, step))
+    warned = trainings(study, run, _to_all(number, step))
     assert warned.codes == [1] and warned.messages[0].startswith("Stopped:"), warned
     assert signal.Signals(number).name in warned.messages[0] and "resumes from there" in warned.messages[0]
     assert _names(folder) == ["state.pt"]
     assert trainings(study, run).fine
-    assert _products(study, run) == unbroken[run]
+    assert _products(study, run) == uninterrupted[run]
     assert _names(folder) == ["log.csv", "model.safetensors", "run.json"]
 
 
 @pytest.mark.parametrize("replaced", [1, 2, 3, 6, 7])
-def test_a_killed_training_goes_on_from_its_last_state(toy_study, trainings, unbroken, tmp_path, replaced):
-    """Also when it is killed between the two renames that put a state in place."""
-    if CNN not in unbroken:
+def test_a_killed_training_resumes_from_its_last_state(toy_study, trainings, uninterrupted, tmp_path, replaced):
+    """Also if it is killed between the two renames of saving a state."""
+    if CNN not in uninterrupted:
         whole = toy_study(paths={"results": str(tmp_path / "whole")})
         assert trainings(whole, CNN).fine
-        unbroken[CNN] = _products(whole, CNN)
+        uninterrupted[CNN] = _products(whole, CNN)
     study = toy_study()
     folder = study.layout.run(CNN)
-    hurt = {"signal": signal.SIGKILL, "rank": 0, "at_replace": replaced}
-    assert trainings(study, CNN, (hurt,), states_s=-1.0).codes == [-signal.SIGKILL]
-    left = _names(folder)
-    assert left[0].startswith(".state-") and set(left[1:]) <= {"state.pt", "state-previous.pt"}
-    assert len(left) == min(replaced, 3) - (replaced > 2 and replaced % 2 == 1)
+    interruption = {"signal": signal.SIGKILL, "rank": 0, "at_replace": replaced}
+    assert trainings(study, CNN, (interruption,), states_s=-1.0).codes == [-signal.SIGKILL]
+    names = _names(folder)
+    assert names[0].startswith(".state-") and set(names[1:]) <= {"state.pt", "state-previous.pt"}
+    assert len(names) == min(replaced, 3) - (replaced > 2 and replaced % 2 == 1)
     assert trainings(study, CNN).fine
-    assert _products(study, CNN) == unbroken[CNN]
+    assert _products(study, CNN) == uninterrupted[CNN]
     assert _names(folder) == ["log.csv", "model.safetensors", "run.json"]
 
 
 @pytest.mark.parametrize("other", [{"recipe": {"lr": 0.001}}, {"compute": {"images_per_process": 4}}])
-def test_a_state_of_another_configuration_is_not_taken_up(toy_study, trainings, other, capfd):
+def test_a_state_of_another_configuration_is_not_resumed(toy_study, trainings, other, capfd):
     study = toy_study()
-    assert not trainings(study, CNN, _everywhere(signal.SIGTERM, 1)).fine
+    assert not trainings(study, CNN, _to_all(signal.SIGTERM, 1)).fine
     result = luab.training.train.train(toy_study(**other), CNN)
     assert (
         "belongs to another recipe, data set or number of processes; this training starts from the beginning"
@@ -100,26 +102,26 @@ def test_a_state_of_another_configuration_is_not_taken_up(toy_study, trainings, 
     assert result["attempts"]["starts"] == 2
 
 
-def test_a_damaged_state_is_passed_over_for_the_one_before(toy_study, trainings, unbroken, tmp_path, capfd):
-    if CNN not in unbroken:
+def test_the_preceding_state_replaces_a_damaged_one(toy_study, trainings, uninterrupted, tmp_path, capfd):
+    if CNN not in uninterrupted:
         whole = toy_study(paths={"results": str(tmp_path / "whole")})
         assert trainings(whole, CNN).fine
-        unbroken[CNN] = _products(whole, CNN)
+        uninterrupted[CNN] = _products(whole, CNN)
     study = toy_study()
     folder = study.layout.run(CNN)
-    assert not trainings(study, CNN, _everywhere(signal.SIGTERM, 3), states_s=-1.0).fine
+    assert not trainings(study, CNN, _to_all(signal.SIGTERM, 3), states_s=-1.0).fine
     assert _names(folder) == ["state-previous.pt", "state.pt"]
     state = folder / "state.pt"
     state.write_bytes(state.read_bytes()[:-300])
     luab.training.train.train(study, CNN)
     assert "state.pt: damaged; resuming from the preceding state, state-previous.pt" in capfd.readouterr().err
-    assert _products(study, CNN) == unbroken[CNN]
+    assert _products(study, CNN) == uninterrupted[CNN]
 
 
 def test_two_damaged_states_are_an_error(toy_study, trainings):
     study = toy_study()
     folder = study.layout.run(CNN)
-    assert not trainings(study, CNN, _everywhere(signal.SIGTERM, 3), states_s=-1.0).fine
+    assert not trainings(study, CNN, _to_all(signal.SIGTERM, 3), states_s=-1.0).fine
     for name in ("state.pt", "state-previous.pt"):
         (folder / name).write_bytes((folder / name).read_bytes()[:-300])
     with pytest.raises(DataError, match=r"state\.pt: .*is damaged.*Remove it"):
@@ -142,14 +144,14 @@ def test_a_loss_that_is_not_finite_names_quantity_and_step(toy_study):
     assert _names(study.layout.run(CNN)) == []
 
 
-def test_weights_that_are_not_finite_are_never_written(toy_study, monkeypatch):
+def test_weights_with_nan_are_never_written(toy_study, monkeypatch):
     study = toy_study(recipe={"epochs": 1, "warmup_epochs": 0})
     update = luab.training.trainer.Trainer._update
 
     def updating(trainer):
         update(trainer)
         if trainer.done == 2:
-            trainer.model.byproduct.bias.data[0] = float("nan")  # what an infinite last gradient leaves
+            trainer.model.byproduct.bias.data[0] = float("nan")  # as after an infinite last gradient
 
     monkeypatch.setattr(luab.training.trainer.Trainer, "_update", updating)
     with pytest.raises(JobError, match=r"byproduct\.bias contains NaN"):
@@ -159,7 +161,7 @@ def test_weights_that_are_not_finite_are_never_written(toy_study, monkeypatch):
 
 @pytest.fixture
 def broken_world(toy_world: Path, tmp_path: Path) -> Path:
-    """A copy of the toy world to break."""
+    """A copy of the toy world that tests may damage."""
     return Path(shutil.copytree(toy_world, tmp_path / "broken"))
 
 
@@ -170,13 +172,13 @@ def test_a_corrupt_jpeg_is_named_with_its_row(toy_study, broken_world, workers):
     study = toy_study(world=broken_world, compute={"workers": workers})
     with pytest.raises(DataError) as caught:
         luab.training.train.train(study, CNN)
-    text = str(caught.value)
-    assert text.startswith(f"{file} (row 13 of the training manifest): expected an image")
-    assert "Traceback" not in text and len(text.splitlines()) == 1
+    message = str(caught.value)
+    assert message.startswith(f"{file} (row 13 of the training manifest): expected an image")
+    assert "Traceback" not in message and len(message.splitlines()) == 1
     assert _names(study.layout.run(CNN)) == []
 
 
-def test_missing_inputs_are_one_clear_error_each(toy_study, broken_world):
+def test_each_missing_input_is_one_clear_error(toy_study, broken_world):
     study = toy_study(world=broken_world)
     (broken_world / "imagenet/train/n01440764/n01440764_0.JPEG").unlink()
     with pytest.raises(DataError, match=r"1 of the 30 images checked are missing, first train/n01440764"):
@@ -194,7 +196,7 @@ def test_missing_targets_are_named(toy_study, broken_world):
     study.layout.target("click").unlink()
     with pytest.raises(DataError, match=r"click\.parquet.*luab targets"):
         luab.training.train.train(study, CNN)
-    luab.training.train.train(study, Run("imagenet", "test_resnet", "none", 0.0, 0))  # the baseline needs none
+    luab.training.train.train(study, Run("imagenet", "test_resnet", "none", 0.0, 0))  # the baseline needs no targets
 
 
 def test_settings_that_cannot_work_are_refused_before_the_first_step(toy_study):
@@ -210,13 +212,13 @@ def test_settings_that_cannot_work_are_refused_before_the_first_step(toy_study):
         luab.training.train.train(toy_study(recipe={"model_kwargs": {"depht": 3}}), CNN)
 
 
-def test_a_gpu_that_is_not_there_is_a_job_error(toy_study, monkeypatch):
+def test_a_missing_gpu_is_a_job_error(toy_study, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(JobError, match="torch sees no GPU"):
         luab.training.train.train(toy_study(compute={"device": "cuda"}), CNN)
 
 
-def test_a_full_disk_is_a_job_error_and_leaves_nothing(toy_study, monkeypatch):
+def test_a_full_disk_is_a_job_error_and_leaves_no_files(toy_study, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -227,7 +229,7 @@ def test_a_full_disk_is_a_job_error_and_leaves_nothing(toy_study, monkeypatch):
     assert _names(study.layout.run(CNN)) == []
 
 
-def test_random_states_survive_the_round_trip():
+def test_restored_random_states_give_the_same_numbers():
     before = np.random.get_state()[1].copy()
     state = luab.training.trainer.random_state(luab.training.train.torch.device("cpu"))
     expected = np.random.rand(3), luab.training.train.torch.rand(3), luab.training.trainer.random.random()
