@@ -393,6 +393,6 @@ def test_changed_weights_are_refused(study):
     whole = bytearray(file.read_bytes())
     whole[-1] ^= 1
     file.write_bytes(whole)
-    with pytest.raises(DataError, match=r"expected the weights that run.json names"):
+    with pytest.raises(DataError, match=r"expected the weights recorded in run.json"):
         predict(study, CLICK, "all", ("imagenet_val",))
     assert study.layout.prediction_card(CLICK, "all").read_bytes() == before
