@@ -1,4 +1,4 @@
-"""Stages as the workflow calls them: paths and settings of one study, handed to functions that know of neither."""
+"""The stages as the workflow calls them: each takes the study and passes its paths and settings to a plain function."""
 
 import dataclasses
 import datetime
@@ -12,14 +12,14 @@ from luab.study.paths import Run, card
 from luab.study.roots import source_root
 
 SCORE_PROCESSES = 4
-"""Most processes that scoring one suite uses; it is minutes of work at full size."""
+"""Maximum number of processes that score one suite, which takes minutes at full size."""
 
 
 def make_index(study: Study, byproducts: str) -> str:
-    """Indexes ImageNet-AB or COCO-AB; returns a sentence on how its counts compare with what is known.
+    """Indexes ImageNet-AB or COCO-AB; returns a sentence that compares its counts with those of the release.
 
     Raises:
-        ConfigError: There are no such byproducts.
+        ConfigError: The name of the byproducts is unknown.
     """
     if byproducts not in ("imagenet_ab", "coco_ab"):
         raise ConfigError(f"index: expected imagenet_ab or coco_ab, found {byproducts!r}.")
@@ -41,7 +41,7 @@ def make_targets(study: Study, supervision: str, dataset: str) -> None:
     """Writes the training points of one supervision on one data set.
 
     Raises:
-        ConfigError: There is no such data set or supervision.
+        ConfigError: The data set or supervision is unknown.
     """
     layout, seed = study.layout, study.random_points_seed
     path = layout.target(supervision, dataset)
@@ -59,7 +59,7 @@ def make_targets(study: Study, supervision: str, dataset: str) -> None:
 
 
 def make_manifest(study: Study, dataset: str) -> None:
-    """Lists the images of one dataset."""
+    """Writes the manifest of one data set."""
     from luab.data.manifests.build_manifest import build_manifest
 
     layout = study.layout
@@ -76,10 +76,14 @@ def make_manifest(study: Study, dataset: str) -> None:
 
 
 def make_pack(study: Study) -> None:
-    """Packs the training images as the config says."""
+    """Packs the training images with the settings in `packing`.
+
+    Raises:
+        ConfigError: `packing` is null.
+    """
     if study.packing is None:
         raise ConfigError(
-            "The configuration packs nothing: `packing` is null. See docs/full-study.md for when it pays."
+            "`packing` is null, so there is nothing to pack. docs/full-study.md explains when packing is worthwhile."
         )
     from luab.data.images.build_pack import build_pack
 
@@ -123,7 +127,7 @@ def render_one_table(study: Study, name: str) -> None:
     """Renders one table in three formats.
 
     Raises:
-        ConfigError: There is no such table, or the study lacks what it requires.
+        ConfigError: The table is unknown, or the study lacks what it requires.
     """
     from luab.render.tables import render_table
 
@@ -135,7 +139,7 @@ def render_one_figure(study: Study, name: str) -> None:
     """Renders one figure as PDF and PNG.
 
     Raises:
-        ConfigError: There is no such figure, or the study lacks what it requires.
+        ConfigError: The figure is unknown, or the study lacks what it requires.
     """
     from luab.render.figures.figures import render_figure
 
@@ -151,7 +155,7 @@ def _inputs(study: Study, product: Product) -> Inputs:
 
 
 def render_whole_report(study: Study) -> None:
-    """Renders the whole study as one page."""
+    """Renders the report."""
     from luab.data.manifests.labels import class_names, wnids
     from luab.render.headline import headline_sheets
     from luab.render.report.deviations import tagged_choices
@@ -235,7 +239,7 @@ def describe_results(study: Study) -> None:
 
 
 def _last_day(study: Study) -> str:
-    """On which the last training ran, by UTC: equal results are described by equal bytes. Today where none tells."""
+    """UTC date of the last training, or today if no training recorded one, so that equal results give equal bytes."""
     from luab.training.heartbeat import read_attempts
 
     entries = [entry for run in study.runs() for entry in read_attempts(study.layout.run(run))]

@@ -42,7 +42,7 @@ class Inputs:
         supervisions: Supervisions of the data set in the order of the config, which is also their order of display.
         headline_lambda: Lambda of the main tables.
         label: Words in the caption, such as "demo world"; empty for the full study.
-        waits_for: Files that must exist first. A card stands for the large file beside it.
+        waits_for: Files that must exist first. A card represents the large file of the same stem.
     """
 
     scores: Path | None = None

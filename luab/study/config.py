@@ -34,7 +34,7 @@ class Paths(Closed):
     results: Path = Field(Path("results"), description="Runs, scores, tables, figures, report.")
     archives: Path = Field(Path("config/archives.yaml"), description="List of every download.")
     recipes: Path = Field(Path("config/recipes"), description="Folder of the training recipes.")
-    published: Path = Field(Path("config/published.csv"), description="Published values, shown beside ours.")
+    published: Path = Field(Path("config/published.csv"), description="Published values, shown next to ours.")
     imagenet: Path | None = Field(
         None, description="Your own ImageNet with train/<wnid>/*.JPEG and val/; luab does not download it."
     )

@@ -176,5 +176,5 @@ class Layout:
 
 
 def card(artefact: Path) -> Path:
-    """The card beside a Parquet artefact."""
+    """The card of a Parquet artefact: the JSON file of the same stem."""
     return artefact.with_suffix(".json")
