@@ -17,7 +17,6 @@ from luab.data.manifests.known_counts import KNOWN_COUNTS
 from luab.data.manifests.labels import CORRUPTIONS, EXTRA_CORRUPTIONS, IN9_VARIANTS
 from luab.data.manifests.layouts import LAYOUTS
 from luab.data.manifests.manifest import SCHEMA, read_manifest
-from luab.data.manifests.tree import TREES
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256, read_json
 
@@ -60,7 +59,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_every_layout_has_counts_and_a_tree() -> None:
-    assert set(LAYOUTS) == set(KNOWN_COUNTS) == set(TREES)
+    assert set(LAYOUTS) == set(KNOWN_COUNTS)
     assert len(LAYOUTS) == 19
 
 
@@ -129,7 +128,7 @@ def test_unknown_dataset_lists_did_you_mean(root: Path) -> None:
 
 
 def test_read_refuses_missing_damaged_and_foreign_files(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not there"):
+    with pytest.raises(DataError, match="found no file"):
         read_manifest(tmp_path / "none.parquet")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(DataError, match="damaged"):
@@ -187,7 +186,7 @@ def test_empty_and_missing_trees_show_the_expected_one(root: Path, dataset: str)
     for place in (root, root / "nowhere"):
         with pytest.raises(DataError) as error:
             build(place, dataset, **(sources if dataset.startswith("wsol") else {}))
-        assert TREES[dataset] in str(error.value)
+        assert LAYOUTS[dataset].tree in str(error.value)
 
 
 def test_missing_imagenet_says_what_to_do(root: Path) -> None:
@@ -548,7 +547,7 @@ def test_wsol_val_has_boxes_and_sizes(root: Path, above: str, flat: bool) -> Non
 def test_wsol_val_with_hashed_names(root: Path) -> None:
     touch(root, ["val2/0/ab.jpeg", "val2/10/cd.jpeg"])
     lists = write_lists(root.parent / "lists", "val")
-    with pytest.raises(DataError, match=r"found 0; missing are val2/0/0\.jpeg.*issue 42"):
+    with pytest.raises(DataError, match=r"found 0; missing: val2/0/0\.jpeg.*issue 42"):
         build(root, "wsol_val", lists=lists)
     names = lists / "metadata/ILSVRC/val/image_names.txt"
     names.write_text("val2/0/0.jpeg,0/ab.jpeg\nval2/10/1.jpeg,10/cd.jpeg\n")
@@ -572,7 +571,7 @@ def test_wsol_test_with_missing_images(root: Path) -> None:
     touch(root, ["val/ILSVRC2012_val_00000002.JPEG"])
     lists = write_lists(root.parent / "lists", "test")
     with pytest.raises(
-        DataError, match=r"2 images that the lists name, found 1; missing are val/ILSVRC2012_val_00000001"
+        DataError, match=r"2 images that image_ids\.txt lists, found 1; missing: val/ILSVRC2012_val_00000001"
     ):
         build(root, "wsol_test", lists=lists, partial=False)
     rows, card = build(root, "wsol_test", lists=lists)
@@ -585,7 +584,7 @@ def test_wsol_test_with_missing_images(root: Path) -> None:
         ("localization", "val2/0/0.jpeg,1,2,3\n", r"line 1: expected an image id and 4 whole numbers"),
         ("localization", "val2/0/0.jpeg,1,2,3,4\n", r"none for 1, first val2/10/1\.jpeg"),
         ("class_labels", "val2/0/0.jpeg,tench\n", "line 1"),
-        ("image_sizes", None, "it is not there"),
+        ("image_sizes", None, "found no file"),
     ],
 )
 def test_wsol_lists_damaged(root: Path, name: str, text: str | None, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Building a manifest: a dataset's images listed, sorted, checked against the published counts, with a card."""
+"""Building a manifest: lists a data set's images, checks them against published counts, and writes a card."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from luab.data.manifests.known_counts import KNOWN_COUNTS
 from luab.data.manifests.layouts import LAYOUTS
 from luab.data.manifests.manifest import INSTANCES_SCHEMA, SCHEMA
-from luab.data.manifests.tree import LICENSED, Entry, Tree, no_imagenet
+from luab.data.manifests.tree import Entry, Tree
 from luab.errors import ConfigError, DataError, did_you_mean
 from luab.files import lines_sha256, replacing, write_json
 from luab.progress import progress
@@ -32,38 +32,37 @@ def build_manifest(
     lists: Path | str | None = None,
     metadata: Path | str | None = None,
 ) -> dict[str, Any]:
-    """Lists a dataset's images with labels, writes the manifest and its card, and returns the card.
+    """Lists a data set's images with labels, writes the manifest and its card, and returns the card.
 
     Rows are sorted by image_id as text. No image is opened.
 
     Args:
         dataset: A key of `LAYOUTS`.
-        root: The dataset's folder; paths in the manifest start from it.
+        root: The data set's folder; paths in the manifest start from it.
         parquet: Manifest to write.
-        card: JSON to write: dataset, n, ids_sha256, classes (distinct labels), known (published counts),
-            agrees (null for partial trees and where no count is known), ignored (counted by kind).
-        partial: Accept trees that hold only some classes, groups or listed images (`paths.partial`).
-            Unknown class folders are refused all the same.
-        val: Manifest of imagenet_val; imagenet_real needs it.
-        real: real.json or its folder; imagenet_real looks below `root` without it.
-        lists: Folder of the localisation lists, by split (val/image_ids.txt) or with the split in the
-            name (wsol_val_image_ids.txt); wsol_* need it.
-        metadata: SI-Score's metadata.csv; looked for beside and above the class folders without it.
+        card: JSON to write: dataset, n, ids_sha256, classes (distinct labels), known (published counts), agrees (null
+            for partial trees and if no count is known), ignored (counts by kind).
+        partial: Accept trees with missing classes, groups or listed images (`paths.partial`). Unknown class folders
+            are an error all the same.
+        val: Manifest of imagenet_val; required for imagenet_real.
+        real: real.json or its folder, for imagenet_real; None for `root`.
+        lists: Folder of the localisation lists, by split (val/image_ids.txt) or with the split in the name
+            (wsol_val_image_ids.txt); required for wsol_*.
+        metadata: SI-Score's metadata.csv; None to look for it in and above the folder of the class folders.
 
     Raises:
-        ConfigError: No dataset has this name.
+        ConfigError: The data set is unknown.
         DataError: The tree is not as expected, lacks classes, or two files have the same image_id.
     """
     if dataset not in LAYOUTS:
-        raise ConfigError(f"{dataset!r} is no dataset with a manifest. {did_you_mean(dataset, LAYOUTS)}")
-    tree = Tree(dataset, Path(root), partial, _path(val), _path(real), _path(lists), _path(metadata))
-    if dataset in LICENSED and not tree.root.is_dir():
-        raise no_imagenet(tree)
-    if dataset != "imagenet_real" and not tree.root.is_dir():
-        raise tree.nothing()
+        raise ConfigError(f"{dataset!r} is not a data set with a manifest. {did_you_mean(dataset, LAYOUTS)}")
+    layout = LAYOUTS[dataset]
+    tree = Tree(dataset, Path(root), layout.tree, partial, _path(val), _path(real), _path(lists), _path(metadata))
+    if dataset != "imagenet_real":  # its files are those of imagenet_val
+        tree.require("")
     schema = INSTANCES_SCHEMA if dataset.startswith("coco_") else SCHEMA
     with progress(f"manifest {dataset}", KNOWN_COUNTS[dataset]["n"], "images") as advance:
-        table = _table(LAYOUTS[dataset](tree), schema, advance)
+        table = _table(layout.entries(tree), schema, advance)
     if table.num_rows == 0:
         raise tree.nothing()
     _check_unique(table, tree.root)
@@ -75,9 +74,9 @@ def build_manifest(
 
 
 def _table(entries: Iterator[Entry], schema: pa.Schema, advance: Callable[[float], None]) -> pa.Table:
-    """Entries as a sorted Arrow table, converted in chunks so that millions of tuples never pile up.
+    """Converts entries to a sorted Arrow table, in chunks, so that millions of tuples never pile up in memory.
 
-    The schema has the first of an entry's fields, or all.
+    The columns of the schema are the first fields of an entry, or all of them.
     """
     batches = []
     while chunk := list(islice(entries, _CHUNK)):
@@ -91,8 +90,7 @@ def _table(entries: Iterator[Entry], schema: pa.Schema, advance: Callable[[float
 
 def _check_unique(table: pa.Table, root: Path) -> None:
     ids = table["image_id"]
-    same = pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1))
-    first = pc.index(same, True).as_py()
+    first = pc.index(pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1)), True).as_py()
     if first >= 0:
         one, other = table["path"].slice(first, 2).to_pylist()
         raise DataError(

@@ -77,7 +77,7 @@ class ClassMask(NamedTuple):
 
 
 def class_masks(instances: Path, sizes: Mapping[int, Size]) -> dict[tuple[int, int], ClassMask]:
-    """The union of the masks of each class in each image, by image number and class.
+    """Returns the union of the masks of each class in each image, by image number and class.
 
     The run lengths of COCO's 40,504 validation images take about 100 MB. Arguments as for `annotated_masks`.
 
@@ -93,7 +93,7 @@ def class_masks(instances: Path, sizes: Mapping[int, Size]) -> dict[tuple[int, i
 
 
 def pixels_of(mask: dict[str, Any] | None, size_wh: Size) -> NDArray[np.bool_]:
-    """[height, width] whether each pixel lies on the mask; all False for None."""
+    """Decodes run lengths to pixels [height, width]; None gives an empty mask."""
     from pycocotools import mask as masks
 
     if mask is None:
@@ -133,6 +133,6 @@ def _is_polygon(piece: Any) -> bool:
 
 def _bad(item: Item, path: Path, why: str) -> DataError:
     return DataError(
-        f"{path}, annotation {item.number} at byte {item.offset}: {why}. The file is damaged or of another data set: "
+        f"{path}, annotation {item.number} at byte {item.offset}: {why}. The file is damaged or belongs to another data set: "
         "unpack annotations_trainval2014.zip again."
     )

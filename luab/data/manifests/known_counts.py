@@ -1,4 +1,4 @@
-"""Published sizes of the data sets, apart from the code that walks their trees: the plan needs nothing but these."""
+"""Published sizes of the data sets; a module of its own, so that the plan does not load the readers of their trees."""
 
 KNOWN_COUNTS: dict[str, dict[str, int | None]] = {
     # SOURCE: pytorch/vision:torchvision/datasets/imagenet.py; train count as in the ILSVRC2012 archives.

@@ -1,10 +1,11 @@
-"""Layouts: how each dataset lies on disk, and the reader that turns its tree into rows of a manifest."""
+"""Layouts: the folder structure of each data set on disk, and the reader that yields its images."""
 
 import csv
 import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from luab.data.manifests.coco_instances import coco_entries
 from luab.data.manifests.devkit import flat_val, val_position
@@ -21,53 +22,43 @@ from luab.data.manifests.labels import (
     wnids,
 )
 from luab.data.manifests.manifest import read_manifest_table
-from luab.data.manifests.tree import IMAGE_SUFFIX, TREES, Entry, Tree, by_class, join, no_imagenet
+from luab.data.manifests.tree import IMAGE_SUFFIX, Entry, Tree, by_class, join
 from luab.data.manifests.wsol_lists import list_rows, listed_entries, lists_folder
 from luab.errors import DataError
 from luab.files import read_json
 
-_FACTORS = {
-    "siscore_size": ("area",),
-    "siscore_location": ("x_coord", "y_coord"),
-    "siscore_rotation": ("rotation",),
-}
-
 
 def _imagenet_train(tree: Tree) -> Iterator[Entry]:
-    """ILSVRC2012 training images, one folder per wnid; image_id is the bare stem.
+    """ILSVRC2012 training images, one folder per wnid; image_id is the stem alone.
 
     train/n01440764/n01440764_10026.JPEG
     train/n01440764/n01440764_10027.JPEG
     train/n01443537/n01443537_10007.JPEG
     """
-    if not (tree.root / "train").is_dir():
-        raise no_imagenet(tree)
+    tree.require("train")
     return by_class(tree, "train", _wnid_classes(), bare=True)
 
 
 def _imagenet_val(tree: Tree) -> Iterator[Entry]:
-    """ILSVRC2012 validation images, in wnid folders or flat beside the devkit; image_id is the bare stem.
+    """ILSVRC2012 validation images, in wnid folders or in one folder with the devkit; image_id is the stem alone.
 
     val/n01440764/ILSVRC2012_val_00000293.JPEG
     val/ILSVRC2012_val_00000293.JPEG
     ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt
     """
-    if not (tree.root / "val").is_dir():
-        raise no_imagenet(tree)
-    if tree.folders("val"):
-        return by_class(tree, "val", _wnid_classes(), bare=True)
-    return flat_val(tree)
+    tree.require("val")
+    return by_class(tree, "val", _wnid_classes(), bare=True) if tree.folders("val") else flat_val(tree)
 
 
 def _imagenet_real(tree: Tree) -> Iterator[Entry]:
-    """Re-assessed labels of the validation images: list i is that of ILSVRC2012_val_{i+1:08d}.
+    """Reassessed labels of the validation images: list i belongs to ILSVRC2012_val_{i+1:08d}.
 
     [[], [970, 795], [230, 231], [809], [516, 850], [57], ...]
     """
     lists = _real_lists(tree)
     if tree.val is None:
         raise DataError(
-            "imagenet_real: expected the manifest of imagenet_val (`val=`), found none. Make that one first."
+            "imagenet_real: expected the manifest of imagenet_val (`val=`), found none. Build that one first."
         )
     rows = read_manifest_table(tree.val).select(["image_id", "path"])
     for image_id, path in zip(*(column.to_pylist() for column in rows.columns), strict=True):
@@ -81,7 +72,7 @@ def _imagenet_real(tree: Tree) -> Iterator[Entry]:
 
 
 def _imagenet_v2(tree: Tree) -> Iterator[Entry]:
-    """ImageNet-V2; the folder's name is the class index itself, so folder 10 is class 10.
+    """ImageNet-V2; the name of a folder is the class index, so folder 10 is class 10.
 
     imagenetv2-matched-frequency-format-val/0/7e4a8987a9a330189cc38c4098b1c57ac301713f.jpeg
     imagenetv2-matched-frequency-format-val/10/0af3f1b55de791c4144e2fb6d7dfe96dfc22d3fc.jpeg
@@ -92,14 +83,14 @@ def _imagenet_v2(tree: Tree) -> Iterator[Entry]:
 
 
 def _wnid_tree(tree: Tree) -> Iterator[Entry]:
-    """ImageNet-A, -O, -R and -Sketch: wnid folders, the first three of 200 classes each.
+    """ImageNet-A, -O, -R and -Sketch: wnid folders, 200 classes each except in Sketch.
 
     imagenet-a/n01498041/0.000116_digital clock _ digital clock_0.865662.jpg
     imagenet-r/n01443537/art_0.jpg
     sketch/n01440764/sketch_0.JPEG
 
-    The label is the folder's class. For ImageNet-O that is what models mistake the image for, not what it
-    shows (hendrycks/natural-adv-examples:README.md): never score it as a right answer.
+    The label is the class of the folder. In ImageNet-O this is the class that models mistake the image for, not what
+    the image shows (hendrycks/natural-adv-examples:README.md): never score it as a correct answer.
     """
     classes = _wnid_classes()
     if tree.dataset != "imagenet_sketch":
@@ -109,7 +100,7 @@ def _wnid_tree(tree: Tree) -> Iterator[Entry]:
 
 
 def _imagenet_c(tree: Tree) -> Iterator[Entry]:
-    """The 75 sets of ImageNet-C, or the 20 extra ones, at any depth; group and image_id begin with both names.
+    """The 75 sets of ImageNet-C, or the 20 extra ones, at any depth; group and image_id start with both names.
 
     gaussian_noise/3/n01440764/ILSVRC2012_val_00000293.JPEG
     blur/defocus_blur/1/n01440764/ILSVRC2012_val_00000293.JPEG
@@ -117,16 +108,16 @@ def _imagenet_c(tree: Tree) -> Iterator[Entry]:
     """
     extra = tree.dataset == "imagenet_c_extra"
     chosen, others = (EXTRA_CORRUPTIONS, CORRUPTIONS) if extra else (CORRUPTIONS, EXTRA_CORRUPTIONS)
-    found = tree.all_named({*chosen, *others})
-    kept = [at for at in found if _name(at) in chosen]
-    tree.ignored["corruptions of mCE" if extra else "extra corruptions"] += len(found) - len(kept)
-    sets = [(f"{_name(at)}/{severity}", f"{at}/{severity}") for at in kept for severity in tree.folders(at)]
+    folders = tree.all_named({*chosen, *others})
+    own = [at for at in folders if _name(at) in chosen]
+    tree.ignored["corruptions of mCE" if extra else "extra corruptions"] += len(folders) - len(own)
+    sets = [(f"{_name(at)}/{severity}", f"{at}/{severity}") for at in own for severity in tree.folders(at)]
     if not sets:
         raise tree.nothing()
-    wanted = {f"{corruption}/{severity}": severity for corruption in chosen for severity in range(1, 6)}
+    groups = {f"{corruption}/{severity}": severity for corruption in chosen for severity in range(1, 6)}
     for group, at in sets:
-        look_up(group, wanted, "a severity 1 to 5", str(tree.root / at))
-    tree.complete((group for group, _ in sets), wanted, f"{len(wanted)} sets")
+        look_up(group, groups, "a severity 1 to 5", str(tree.root / at))
+    tree.complete((group for group, _ in sets), groups, f"{len(groups)} sets")
     for group, at in sets:
         yield from by_class(tree, at, _wnid_classes(), group)
 
@@ -136,7 +127,7 @@ def _objectnet(tree: Tree) -> Iterator[Entry]:
 
     objectnet-1.0/images/alarm_clock/0a1b2c3d4e5f678.png
     objectnet-1.0/images/t-shirt/fedcba987654321.png
-    objectnet-1.0/images/air_freshener/123456789abcdef.png   (no such class in ImageNet: left out, counted)
+    objectnet-1.0/images/air_freshener/123456789abcdef.png   (not a class of ImageNet: ignored and counted)
     """
     classes = dict(objectnet_folders())
     at = tree.parent_of(classes.__contains__)
@@ -160,8 +151,8 @@ def _siscore(tree: Tree) -> Iterator[Entry]:
         key = _number_or_text(_name(entry.image_id))
         if key not in factors:
             raise DataError(
-                f"{source}: expected a row for the image {entry.path}, found none with image_id {key}. Fetch "
-                f"metadata.csv of {tree.dataset} again; it belongs to one release of the images."
+                f"{source}: expected a row for the image {entry.path}, found none with image_id {key}. Fetch the "
+                f"metadata.csv of {tree.dataset} again; each release of the images has its own."
             )
         yield entry._replace(group=factors[key])
 
@@ -189,17 +180,18 @@ def _wsol_val(tree: Tree) -> Iterator[Entry]:
 
     image_ids.txt      val2/995/0.jpeg           class_labels.txt   val2/995/0.jpeg,995
     image_sizes.txt    val2/995/0.jpeg,500,375   (width, height)
-    localization.txt   val2/995/0.jpeg,156,163,318,230   (several rows per image allowed)
+    localization.txt   val2/995/0.jpeg,156,163,318,230   (an image can have several rows)
 
-    The lists name images 0 to 9; V2 archives packed since 2020 name them by a hash
-    (clovaai/wsolevaluation issue 42). An optional image_names.txt beside the lists
-    (val2/995/0.jpeg,995/<hash>.jpeg) says which is which.
+    The lists number images from 0 to 9; V2 archives packed since 2020 name them by hashes (clovaai/wsolevaluation
+    issue 42). An optional image_names.txt next to the lists (val2/995/0.jpeg,995/<hash>.jpeg) maps one to the other.
     """
     at = _v2_folder(tree, "threshold")
     folder, prefix = lists_folder(tree, "val")
     names_file = folder / f"{prefix}image_names.txt"
     names = {row[0]: row[1] for row in list_rows(names_file, 2)} if names_file.is_file() else {}
-    present = {_below(path, at): path for name in tree.folders(at) for _, path in tree.images(join(at, name))}
+    present = {
+        path.removeprefix(join(at, "")): path for name in tree.folders(at) for _, path in tree.images(join(at, name))
+    }
 
     def place(listed: str) -> tuple[str, str | None]:
         local = listed.removeprefix("val2/")
@@ -209,14 +201,13 @@ def _wsol_val(tree: Tree) -> Iterator[Entry]:
 
 
 def _wsol_test(tree: Tree) -> Iterator[Entry]:
-    """ImageNet's validation images, flat or in wnid folders, with labels and boxes from the lists.
+    """ImageNet's validation images, in one folder or in wnid folders, with labels and boxes from the lists.
 
     image_ids.txt      val/ILSVRC2012_val_00000001.JPEG
     class_labels.txt   val/ILSVRC2012_val_00000001.JPEG,65
     localization.txt   val/ILSVRC2012_val_00000001.JPEG,111,108,441,193
     """
-    if not (tree.root / "val").is_dir():
-        raise no_imagenet(tree)
+    tree.require("val")
     folders = ["val", *(f"val/{name}" for name in tree.folders("val"))]
     present = {stem: path for at in folders for stem, path in tree.images(at)}
 
@@ -227,46 +218,63 @@ def _wsol_test(tree: Tree) -> Iterator[Entry]:
     return listed_entries(tree, *lists_folder(tree, "test"), place)
 
 
-LAYOUTS: dict[str, Callable[[Tree], Iterator[Entry]]] = {
-    "imagenet_train": _imagenet_train,
-    "imagenet_val": _imagenet_val,
-    "imagenet_real": _imagenet_real,
-    "imagenet_v2": _imagenet_v2,
-    "imagenet_a": _wnid_tree,
-    "imagenet_o": _wnid_tree,
-    "imagenet_r": _wnid_tree,
-    "imagenet_sketch": _wnid_tree,
-    "imagenet_c": _imagenet_c,
-    "imagenet_c_extra": _imagenet_c,
-    "objectnet": _objectnet,
-    "siscore_size": _siscore,
-    "siscore_location": _siscore,
-    "siscore_rotation": _siscore,
-    "in9": _in9,
-    "wsol_val": _wsol_val,
-    "wsol_test": _wsol_test,
-    "coco_train": coco_entries,
-    "coco_val": coco_entries,
+class Layout(NamedTuple):
+    """Reader of a data set's images, and its folder structure for error messages.
+
+    Up to three levels of folders may lie above the first folder of the structure.
+    """
+
+    entries: Callable[[Tree], Iterator[Entry]]
+    tree: str
+
+
+_VAL_NAME = "ILSVRC2012_val_<8 digits>.JPEG"
+LAYOUTS: dict[str, Layout] = {
+    "imagenet_train": Layout(_imagenet_train, "train/<wnid>/<wnid>_<n>.JPEG"),
+    "imagenet_val": Layout(_imagenet_val, f"val/<wnid>/{_VAL_NAME}, or val/*.JPEG next to ILSVRC2012_devkit_t12/"),
+    "imagenet_real": Layout(_imagenet_real, "real.json"),
+    "imagenet_v2": Layout(_imagenet_v2, "imagenetv2-matched-frequency-format-val/<0..999>/*.jpeg"),
+    "imagenet_a": Layout(_wnid_tree, "imagenet-a/<wnid>/*.jpg"),
+    "imagenet_o": Layout(_wnid_tree, "imagenet-o/<wnid>/*.JPEG"),
+    "imagenet_r": Layout(_wnid_tree, "imagenet-r/<wnid>/*.jpg"),
+    "imagenet_sketch": Layout(_wnid_tree, "sketch/<wnid>/*.JPEG"),
+    "imagenet_c": Layout(_imagenet_c, "<corruption>/<1..5>/<wnid>/*.JPEG"),
+    "imagenet_c_extra": Layout(_imagenet_c, "<extra corruption>/<1..5>/<wnid>/*.JPEG"),
+    "objectnet": Layout(_objectnet, "objectnet-1.0/images/<object>/*.png"),
+    "siscore_size": Layout(_siscore, "area/<class>/<image id>.jpg and metadata.csv"),
+    "siscore_location": Layout(_siscore, "location20_area02_min0pc/<class>/<image id>.jpg and metadata.csv"),
+    "siscore_rotation": Layout(_siscore, "rotation/<class>/<image id>.jpg and metadata.csv"),
+    "in9": Layout(
+        _in9, "bg_challenge/<variant>/val/<00_dog..08_fish>/*.JPEG and bg_challenge/fg_mask/val/<class>/*.npy"
+    ),
+    "wsol_val": Layout(_wsol_val, "imagenetv2-threshold0.7-format-val/<0..999>/*.jpeg"),
+    "wsol_test": Layout(_wsol_test, f"val/<wnid>/{_VAL_NAME}, or val/*.JPEG"),
+    "coco_train": Layout(
+        coco_entries, "train2014/COCO_train2014_<12 digits>.jpg and annotations/instances_train2014.json"
+    ),
+    "coco_val": Layout(coco_entries, "val2014/COCO_val2014_<12 digits>.jpg and annotations/instances_val2014.json"),
 }
-"""The reader of each dataset's layout."""
+"""The layout of each data set, by name of the manifest."""
 
-
-# ---- what they need besides the tree ------------------------------------------------------------------------
+_FACTORS = {
+    "siscore_size": ("area",),
+    "siscore_location": ("x_coord", "y_coord"),
+    "siscore_rotation": ("rotation",),
+}
 
 
 def _v2_folder(tree: Tree, variant: str) -> str:
-    """The folder of the class folders of ImageNet-V2; one that by its name holds another of the three is refused.
+    """Returns the folder of ImageNet-V2's class folders; raises DataError if its name belongs to another variant.
 
-    All have 10 images in each of 1000 folders, so that nothing else would tell.
+    The three variants cannot be told apart otherwise: each has 10 images in each of 1000 folders.
     """
     at = tree.parent_of(str.isdecimal)
     name = _name(at) or tree.root.name
     released = re.match(r"imagenetv2-(matched-frequency|threshold|top)", name)
     if released and released[1] != variant:
         raise DataError(
-            f"{tree.root / at}: expected the variant of ImageNet-V2 that {tree.dataset} is about, "
-            f"{TREES[tree.dataset]}, found another one. Point `paths.copies.{tree.dataset}` to the folder that holds "
-            "this variant alone."
+            f"{tree.root / at}: expected the variant {tree.expected} of ImageNet-V2 for {tree.dataset}, found another "
+            f"one. Set `paths.copies.{tree.dataset}` to a folder that holds only this variant."
         )
     return at
 
@@ -285,22 +293,22 @@ def _real_lists(tree: Tree) -> list[list[int]]:
 
 
 def _siscore_factors(tree: Tree, at: str) -> tuple[dict[str, str], Path]:
-    """Factor of each image id as text, and the file it is from."""
+    """Reads the factor of each image id, as text; returns also the file that holds them."""
     base = tree.root / at
     places = [tree.metadata] if tree.metadata else [p / "metadata.csv" for p in (tree.root, base, base.parent)]
     source = next((place for place in places if place.is_file()), None)
     columns = _FACTORS[tree.dataset]
     if source is None:
         raise DataError(
-            f"{places[0]}: expected SI-Score's side file with the columns {', '.join(('image_id', *columns))}; it is "
-            f"not there. Put the metadata.csv of {tree.dataset} at the root of the dataset."
+            f"{places[0]}: expected SI-Score's side file with the columns {', '.join(('image_id', *columns))}, found "
+            f"no file. Put the metadata.csv of {tree.dataset} into the data set's folder."
         )
     with open(source, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if not {"image_id", *columns} <= set(reader.fieldnames or ()):
             raise DataError(
-                f"{source}: expected the columns image_id and {', '.join(columns)}, found {reader.fieldnames}. Is it "
-                f"the file of another SI-Score set? Put the metadata.csv of {tree.dataset} there."
+                f"{source}: expected the columns image_id and {', '.join(columns)}, found {reader.fieldnames}. Does "
+                f"the file belong to another SI-Score set? Replace it with the metadata.csv of {tree.dataset}."
             )
         return {
             _number_or_text(row["image_id"]): ",".join(_factor(row[c], c, source) for c in columns) for row in reader
@@ -308,7 +316,7 @@ def _siscore_factors(tree: Tree, at: str) -> tuple[dict[str, str], Path]:
 
 
 def _factor(text: str | None, column: str, source: Path) -> str:
-    """A factor value in its shortest form: 0.05, 121."""
+    """Returns a factor in its shortest form: 0.05, 121."""
     try:
         return f"{round(float(text or ''), 2):g}"
     except ValueError as error:
@@ -316,13 +324,13 @@ def _factor(text: str | None, column: str, source: Path) -> str:
 
 
 def _check_masks(tree: Tree, at: str, entries: list[Entry]) -> None:
-    """Every image of `original` has its foreground mask, which the challenge cuts it out with."""
-    classes = sorted({entry.image_id.split("/")[1] for entry in entries})
-    there = set()
-    for name in classes:
+    """Checks that every image of `original` has the foreground mask that the challenge cuts it out with."""
+    masks = set()
+    for name in {entry.image_id.split("/")[1] for entry in entries}:
         folder = tree.root / at / name
-        there |= {f"original/{name}/{file.removesuffix('.npy')}" for file in _listing(folder) if file.endswith(".npy")}
-    missing = [entry.image_id for entry in entries if entry.image_id not in there]
+        files = os.listdir(folder) if folder.is_dir() else []
+        masks |= {f"original/{name}/{file.removesuffix('.npy')}" for file in files if file.endswith(".npy")}
+    missing = [entry.image_id for entry in entries if entry.image_id not in masks]
     if missing:
         raise DataError(
             f"{tree.root / at}: expected a mask <class>/<stem>.npy for each image of `original`, found none for "
@@ -338,17 +346,9 @@ def _looks_like_wnid(name: str) -> bool:
     return re.fullmatch(r"n\d{8}", name) is not None
 
 
-def _listing(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []
-
-
 def _number_or_text(text: str) -> str:
-    """The key that joins file names and metadata: 007 and 7 are one id."""
+    """Returns the key that file names and metadata share: 007 and 7 are the same id."""
     return str(int(text)) if text.isdecimal() else text
-
-
-def _below(path: str, at: str) -> str:
-    return path.removeprefix(f"{at}/") if at else path
 
 
 def _name(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Manifests as files: the columns that list a dataset's images, and reading them back checked."""
+"""Manifest files: the columns that list a data set's images, and reading with checks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ SCHEMA = pa.schema(
         ("boxes", pa.list_(pa.list_(pa.int32(), 4))),
     ]
 )
-"""Columns of a manifest. Boxes are x0 y0 x1 y1 in source pixels; sizes are null unless lists give them."""
+"""Columns of a manifest. Boxes are x0 y0 x1 y1 in pixels of the file; sizes are null unless a list has them."""
 
 INSTANCES_SCHEMA = pa.schema(
     [
@@ -33,22 +33,21 @@ INSTANCES_SCHEMA = pa.schema(
         ("box_areas", pa.list_(pa.float64())),
     ]
 )
-"""Columns of a manifest with several objects per image: class, crowd flag and area of the mask, px, for each box."""
+"""Columns of a manifest with several objects per image: class, crowd flag and mask area (square pixels) of each box."""
 
-
-_LEAVES = r"^/|(^|/)\.\.(/|$)|\x00"
-"""A path that leaves the folder which it starts from."""
+_OUTSIDE = r"^/|(^|/)\.\.(/|$)|\x00"
+"""Matches paths that lead out of the folder they start from."""
 
 
 def read_manifest(parquet: Path | str) -> "pd.DataFrame":
     """Reads a manifest.
 
     Returns:
-        Columns of `SCHEMA`, for COCO of `INSTANCES_SCHEMA`, in the order of image_id as text; labels and boxes are
+        Columns of `SCHEMA`, or `INSTANCES_SCHEMA` for COCO, in the order of image_id as text; labels and boxes are
         arrays per row, width and height are nullable Int32.
 
     Raises:
-        DataError: The file is missing, damaged or has other columns, or a path leaves the data set's folder.
+        DataError: The file is missing, damaged or has other columns, or a path leads out of the data set's folder.
     """
     import pandas as pd
 
@@ -56,33 +55,35 @@ def read_manifest(parquet: Path | str) -> "pd.DataFrame":
 
 
 def read_manifest_table(parquet: Path | str) -> pa.Table:
-    """`read_manifest` without pandas: the checked Arrow table. Raises DataError like it."""
+    """Reads a manifest as an Arrow table, without pandas; raises DataError like `read_manifest`."""
     path = Path(parquet)
     try:
         table = pq.read_table(path)
-        table.validate(full=True)  # Arrow reads text that is none, and offsets beyond the values
+        table.validate(full=True)  # Arrow itself accepts invalid UTF-8 and offsets beyond the values
     except FileNotFoundError as error:
-        raise DataError(f"{path}: expected this manifest; it is not there. Make it with `luab manifest`.") from error
+        raise DataError(f"{path}: expected this manifest, found no file. Build it with `luab manifest`.") from error
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: expected a manifest, found a damaged file ({error}). Make it again.") from error
+        raise DataError(
+            f"{path}: expected a manifest, found a damaged file ({error}). Build it again with `luab manifest`."
+        ) from error
     if not (table.schema.equals(SCHEMA) or table.schema.equals(INSTANCES_SCHEMA)):
         raise DataError(
-            f"{path}: expected the columns {_columns(SCHEMA)}, found {_columns(table.schema)}. Remove the file and "
-            "make the manifest again."
+            f"{path}: expected the columns {_columns(SCHEMA)}, found {_columns(table.schema)}. Delete the file and "
+            "build the manifest again with `luab manifest`."
         )
     _check_inside(table, path)
     return table
 
 
 def _check_inside(table: pa.Table, path: Path) -> None:
-    """No image lies outside: a list that others made could show any file of this machine to what reads images."""
+    """Checks that no path leads out of the folder: a manifest from others could expose any file of this machine."""
     for column in ("path", "image_id"):
-        leaves = pc.index(pc.match_substring_regex(table[column], _LEAVES), True).as_py()
-        if leaves >= 0:
+        row = pc.index(pc.match_substring_regex(table[column], _OUTSIDE), True).as_py()
+        if row >= 0:
             raise DataError(
-                f"{path}, row {leaves}: expected a {column} below the data set's folder, found "
-                f"{table[column][leaves].as_py()!r}. Remove the file and make the manifest again; do not trust where "
-                "it came from."
+                f"{path}, row {row}: expected a {column} below the data set's folder, found "
+                f"{table[column][row].as_py()!r}. Delete the file, build the manifest again, and do not trust its "
+                "source."
             )
 
 
