@@ -112,6 +112,15 @@ def test_commands_in_the_text_exist(page: str) -> None:
         assert {word.partition("=")[0] for word in rest if word.startswith("--")} <= options, f"{page}: luab {words}"
 
 
+def test_named_results_are_results_of_the_study(study: Study) -> None:
+    names = re.compile(r"results/runs/(\w+/\w+/[\w-]+/seed\d+)(?:/predictions/(\w+)\.json)?")
+    found = [match for page in WITH_COMMANDS for block in blocks(page, "sh") for match in names.findall(block)]
+    assert found
+    for run, suite in found:
+        assert Run.parse(run) in study.runs(), run
+        assert suite in {"", *(suite.name for suite in study.suites)}, suite
+
+
 @pytest.mark.parametrize("page", WITH_YAML)
 def test_configuration_is_valid(page: str, tmp_path: Path) -> None:
     for block in blocks(page, "yaml"):
