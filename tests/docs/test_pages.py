@@ -89,6 +89,11 @@ def test_documented_names_exist(page: str) -> None:
         pkgutil.resolve_name(name)
 
 
+def test_the_api_page_has_every_module_of_metrics() -> None:
+    modules = {file.stem for file in (ROOT / "luab" / "metrics").glob("*.py")} - {"__init__", "contours"}
+    assert set(re.findall(r"^::: luab\.metrics\.(\w+)$", text_of("docs/api/metrics.md"), re.MULTILINE)) == modules
+
+
 def test_the_diagram_has_every_package() -> None:
     drawing = text_of("docs/site/packages.svg")
     drawn = set(re.findall(r'class="name"[^>]*>([^<]+)<', drawing))
