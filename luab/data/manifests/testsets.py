@@ -74,8 +74,8 @@ _ALL = (
     # neither a data set nor code was released.
     TestSet("imagenet_cocc", ("imagenet_val",), hole=0.5, description="Validation images with the centre blank"),
     # SOURCE: mlfoundations/wise-ft:src/datasets/objectnet.py and modestyachts/imagenet-testbed cut 2 px.
-    # ASSUME: ObjectNet images lose 2 px on each side; the documentation of the set, as we remember it, mentions a border
-    # of 1 px.
+    # ASSUME: ObjectNet images lose 2 px on each side; the documentation of the set, as we remember it, mentions a
+    # border of 1 px.
     TestSet("objectnet", ("objectnet",), "objectnet", border_px=2, description="Objects in unusual views"),
     # SOURCE: google-research/si-score:README.md and google-research/robustness_metrics (1000-way arg-max).
     TestSet("siscore_size", ("siscore_size",), description="Pasted objects of many sizes"),
