@@ -42,7 +42,7 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
         run: A trained run of the study.
         suite: Name of the card.
         test_sets: Names from luab.data.manifests.testsets.TEST_SETS.
-        code: Digest of the prediction code, recorded in the card.
+        code: Digest of the prediction code, for the card.
 
     Returns:
         The card: the run, the model's digest, and number of rows and digest of each file.
@@ -208,15 +208,8 @@ class Predictor:
                 vulnerable.append(fooled)
                 tried.append(count)
                 advance(1)
-        return pa.table(
-            {
-                "image_id": pa.array(originals["image_id"], pa.string()),
-                "group": pa.array(originals["group"], pa.string()),
-                "labels": pa.array([list(map(int, x)) for x in originals["labels"]], pa.list_(pa.int16())),
-                "vulnerable": pa.array(vulnerable, pa.bool_()),
-                "backgrounds_tried": pa.array(tried, pa.int32()),
-            }
-        )
+        results = {"vulnerable": pa.array(vulnerable, pa.bool_()), "backgrounds_tried": pa.array(tried, pa.int32())}
+        return pa.table(_image_columns(originals) | results)
 
     def _backgrounds(self, root: Path, rows: pd.DataFrame) -> torch.Tensor:
         paths = rows.loc[rows["group"] == "only_bg_t", "path"].to_numpy()
@@ -297,11 +290,7 @@ def _ranked(logits: torch.Tensor, test_set: TestSet) -> dict[str, np.ndarray]:
 
 
 def _table(rows: pd.DataFrame, columns: dict[str, np.ndarray], test_set: TestSet) -> pa.Table:
-    arrays = {
-        "image_id": pa.array(rows["image_id"], pa.string()),
-        "group": pa.array(rows["group"], pa.string()),
-        "labels": pa.array([[int(label) for label in labels] for labels in rows["labels"]], pa.list_(pa.int16())),
-    }
+    arrays = _image_columns(rows)
     arrays |= _single_label(columns, len(rows)) if test_set.dataset == DATASET else _multi_label(columns, len(rows))
     if test_set.cam:
         arrays |= _score_maps(columns["cam"])
@@ -310,6 +299,14 @@ def _table(rows: pd.DataFrame, columns: dict[str, np.ndarray], test_set: TestSet
             boxes = [[[int(v) for v in box] for box in of_image] for of_image in rows["boxes"]]
             arrays["boxes"] = pa.array(boxes, pa.list_(pa.list_(pa.int32(), 4)))
     return pa.table(arrays)
+
+
+def _image_columns(rows: pd.DataFrame) -> dict[str, pa.Array]:
+    return {
+        "image_id": pa.array(rows["image_id"], pa.string()),
+        "group": pa.array(rows["group"], pa.string()),
+        "labels": pa.array([[int(label) for label in labels] for labels in rows["labels"]], pa.list_(pa.int16())),
+    }
 
 
 def _single_label(columns: dict[str, np.ndarray], n: int) -> dict[str, pa.Array]:

@@ -25,7 +25,7 @@ def save_model(path: Path, model: nn.Module, card: dict[str, Any]) -> None:
 
     Args:
         path: model.safetensors.
-        model: Its state_dict is copied to the CPU and written.
+        model: Any model; its state_dict is written.
         card: Run, recipe and data of the weights, as JSON values.
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -132,11 +132,11 @@ def tensor_difference(
 
 def _kinds(tensors: Mapping[str, torch.Tensor], any_float: bool) -> dict[str, str]:
     """Returns the shape of each tensor as text, followed by its number type if that is unusual."""
-    usual = {
-        name: tensor.is_floating_point() if any_float else tensor.dtype == torch.float32
-        for name, tensor in tensors.items()
-    }
-    return {name: f"{tuple(t.shape)}{'' if usual[name] else f' {t.dtype}'}" for name, t in tensors.items()}
+    kinds = {}
+    for name, tensor in tensors.items():
+        usual = tensor.is_floating_point() if any_float else tensor.dtype == torch.float32
+        kinds[name] = f"{tuple(tensor.shape)}{'' if usual else f' {tensor.dtype}'}"
+    return kinds
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
@@ -171,23 +171,20 @@ def load_newest_state(folder: Path, key: str, log: Callable[[str], object]) -> d
         DataError: The newest state is damaged and no other one can be used.
     """
     newest, previous = (folder / name for name in STATES)
+    if not newest.is_file():
+        return load_state(previous, key)
     try:
         state = load_state(newest, key)
-        if state is None and newest.is_file():
-            log(
-                f"{newest}: belongs to another recipe, data set or number of processes; this training starts from "
-                "the beginning."
-            )
-        if state is not None or newest.is_file():
-            return state
-        return load_state(previous, key)
     except DataError:
         with contextlib.suppress(DataError):
-            state = load_state(previous, key) if newest.is_file() else None
-            if state is not None:
+            if state := load_state(previous, key):
                 log(f"{newest}: damaged; resuming from the preceding state, {previous.name}.")
                 return state
         raise
+    if state is None:
+        cause = "belongs to another recipe, data set or number of processes"
+        log(f"{newest}: {cause}; this training starts from the beginning.")
+    return state
 
 
 def remove_states(folder: Path) -> None:
@@ -199,12 +196,8 @@ def remove_states(folder: Path) -> None:
 def load_state(path: Path, key: str) -> dict[str, Any] | None:
     """Reads the state of an unfinished training; unpickles nothing but tensors and plain values.
 
-    Args:
-        path: One of the files that `save_state` wrote.
-        key: Configuration that the state must belong to.
-
     Returns:
-        The state, or None if the file does not exist or belongs to another configuration.
+        The state, or None if the file does not exist or belongs to another configuration than `key`.
 
     Raises:
         DataError: The file is damaged or contains something else.

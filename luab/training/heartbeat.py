@@ -28,19 +28,15 @@ class Progress:
         run: Folder name of the run, "imagenet/resnet50/click-1/seed0".
         state: "training", "stopped" (the training failed or can be resumed) or "finished". After a kill the state is
             still "training", but `updated` is old.
-        epoch: Current epoch, from 0; equal to `epochs` at the end.
-        epochs: Number of epochs.
-        done: Steps done, over all epochs and attempts.
-        total: Steps of the whole training.
+        epoch: Current epoch of `epochs`, from 0; equal to `epochs` at the end.
+        done: Steps done of `total`, over all epochs and attempts.
         loss: Mean over the steps of the current epoch, or of the last epoch at its end; None before the first step.
         images_per_s: Throughput since this start; 0 before the first step.
         seconds_left: Estimated from the throughput; None before the first step.
-        started: Start of this attempt, seconds since 1970.
-        updated: Time of writing, seconds since 1970.
+        started: Start of this attempt, seconds since 1970; `updated` is the time of writing.
         attempt: 1, plus the number of times that the scheduler restarted the job.
         job: Slurm's job id, "12" or "12_3" in an array; None outside Slurm.
         node: Host name of the first process.
-        processes: Number of processes.
     """
 
     run: str
@@ -87,7 +83,7 @@ class Heartbeat:
 
     Args:
         folder: Folder of the run.
-        run: Its name.
+        run: Name of the run's folder below runs/.
         epochs: Number of epochs.
         steps: Steps per epoch.
         images: Images per step, over all processes.

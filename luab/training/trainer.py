@@ -116,8 +116,8 @@ class Trainer:
             split: Division of each batch into processes and steps.
             steps: Steps per epoch.
             device: Device of this process.
-            processes: The processes of this training.
-            initialise: Loads initial weights into the backbone; random weights stay by default.
+            processes: This process and the number of all.
+            initialise: Loads initial weights into the backbone; by default they stay random.
 
         Raises:
             ConfigError: timm has no such backbone or optimiser, or refuses their settings.

@@ -376,7 +376,7 @@ def damage(study, what):
             r"found model\.safetensors, state\.pt\. Finish it first: `luab train imagenet/test_re",
         ),
         ("no weights", r"found run\.json\. Finish it first"),
-        ("trained anew", "expected the weights that run.json names"),
+        ("trained anew", "expected the weights recorded in run.json"),
         ("another run", "found that of"),
         ("no object", "found that of"),
         ("other shapes", "a checkpoint of another model"),
