@@ -1,4 +1,4 @@
-"""The official rule for labels and points of a crop, worked by hand, and the items of CocoAB on painted images."""
+"""The official rule for labels and points of a crop, checked by hand, and items of CocoAB from painted images."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def seen(
     size: tuple[int, int] = SIZE,
     **options: bool,
 ) -> tuple[set[int], dict[int, tuple[float, float]]]:
-    """Positive classes, and the points with weight 1; tags are in pixels of the image."""
+    """Returns the positive classes and the points with weight 1; tags are in pixels of the image."""
     order = sorted(tags)
     xy = np.array([(tags[n][0] / size[0], tags[n][1] / size[1]) for n in order]).reshape(-1, 2)
     found = crop_targets(
@@ -45,13 +45,13 @@ def seen(
     return set(np.flatnonzero(found.labels).tolist()), points
 
 
-def test_a_tagged_class_counts_if_its_point_is_in_the_crop() -> None:
+def test_a_tagged_class_is_positive_if_its_point_is_in_the_crop() -> None:
     assert seen({3: (280, 175)}) == ({3, 7}, {3: (0.25, 0.25)})  # (280 - 200) / 320, (175 - 100) / 300
-    assert seen({3: (100, 175)}) == ({7}, {})  # to the left: not positive, though it is annotated
+    assert seen({3: (100, 175)}) == ({7}, {})  # left of the crop: not positive although annotated
     assert seen({3: (280, 401)}) == ({7}, {})
 
 
-def test_an_untagged_class_counts_always_and_a_tag_without_an_annotation_never() -> None:
+def test_untagged_classes_are_always_positive_and_tags_without_annotation_never() -> None:
     assert seen({}) == ({3, 7}, {})
     assert seen({5: (280, 175)}) == ({3, 7}, {})
     assert seen({5: (280, 175)}, classes=()) == (set(), {})
@@ -83,7 +83,7 @@ def test_a_flip_mirrors_the_point() -> None:
     assert seen({3: (280, 175)}, flip=True) == ({3, 7}, {3: (0.75, 0.25)})
 
 
-def test_points_are_cut_to_whole_pixels_before_the_test() -> None:
+def test_points_are_rounded_down_to_whole_pixels_first() -> None:
     assert seen({3: (520.9, 400.9)}) == ({3, 7}, {3: (1.0, 1.0)})
     assert seen({3: (199.9, 175)}) == ({7}, {})
     assert seen({3: (280.9, 175.9)}) == ({3, 7}, {3: (0.25, 0.25)})
@@ -97,8 +97,8 @@ def test_labels_of_cropped_out_points_can_be_kept() -> None:
     assert seen({5: (100, 175)}, keep_labels=True) == ({3, 7}, {})
 
 
-def test_it_is_the_official_arithmetic() -> None:
-    """Against a transcription of the notebook's loop, for whole-pixel crops."""
+def test_results_equal_the_official_loader() -> None:
+    """Compares with a transcription of the notebook's loop, for crops in whole pixels."""
     rng = np.random.default_rng(0)
     for _ in range(400):
         width, height = (int(side) for side in rng.integers(50, 640, 2))
@@ -134,7 +134,7 @@ def test_it_is_the_official_arithmetic() -> None:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, Path]:
-    """Twelve grey images with a black dot of class 0 and one of class 5; class 9 has no point, nor has image 11."""
+    """Twelve grey images with black dots of classes 0 and 5; class 9 and image 11 have no points."""
     root = tmp_path_factory.mktemp("coco")
     rng = np.random.default_rng(1)
     rows, points = [], []
@@ -185,8 +185,8 @@ def test_an_item_depends_on_seed_epoch_and_index_alone(world: tuple[Path, pd.Dat
     torch.manual_seed(5)
     assert all(map(torch.equal, first, data[3]))
     without = CocoAB(root, rows, None, RECIPE, seed=1)
-    assert torch.equal(first[0], without[3][0])  # the baseline sees the same pixels,
-    assert without[3][1].nonzero().flatten().tolist() == [0, 5, 9]  # with the labels of the annotations
+    assert torch.equal(first[0], without[3][0])  # the baseline gets the same pixels
+    assert without[3][1].nonzero().flatten().tolist() == [0, 5, 9]  # and the labels of the annotations
     assert without[3][3].sum() == 0
     data.epoch = 1
     assert not torch.equal(first[0], data[3][0])

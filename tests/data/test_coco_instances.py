@@ -1,4 +1,4 @@
-"""COCO 2014 as a manifest: labels, boxes and crowds of each image; damaged lists; images that are not there."""
+"""COCO 2014 as a manifest: labels, boxes and crowds of each image; damaged lists; missing images."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def annotation(
 
 
 def tree(root: Path, content: dict[str, Any] | str, *numbers: int, half: str = "train2014") -> Path:
-    """A tree of COCO with empty files as images."""
+    """Creates a COCO folder with empty files as images."""
     for folder in (half, "annotations"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for number in numbers:
@@ -92,12 +92,12 @@ def test_the_arrays_of_the_file_may_come_in_any_order(root: Path) -> None:
 def test_the_other_half_has_its_own_folder_and_file(root: Path) -> None:
     tree(root, whole([image(9)], []), 9)
     tree(root, whole([image(42, "val2014")], [annotation(42, 2)]), 42, half="val2014")
-    rows, card = build(root.parent, "coco_val")  # the tree may lie deeper
+    rows, card = build(root.parent, "coco_val")  # the folder can lie deeper
     assert (rows["path"][0], list(rows["labels"][0])) == ("coco/val2014/COCO_val2014_000000000042.jpg", [1])
     assert card["known"]["n"] == 40_504
 
 
-def test_images_that_are_not_there_or_not_listed(root: Path) -> None:
+def test_missing_and_unlisted_images(root: Path) -> None:
     tree(root, whole([image(9), image(25)], [annotation(25, 1)]), 9, 30)
     with pytest.raises(DataError, match=r"2 images that instances_train2014\.json lists, found 1.*0025.*partial"):
         build(root)
@@ -144,7 +144,7 @@ def test_wrong_entries_are_named(root: Path, images: Any, annotations: Any, word
         build(tree(root, whole(images, annotations), 9))
 
 
-def test_other_categories_or_a_damaged_file(root: Path) -> None:
+def test_wrong_categories_and_damaged_files(root: Path) -> None:
     for categories in (CATEGORIES[:-1], [{"id": 1, "name": "aeroplane"}, *CATEGORIES[1:]]):
         with pytest.raises(DataError, match=r"80 categories.*\[(1|90)\]"):
             build(tree(root, whole([image(9)], [], categories), 9))

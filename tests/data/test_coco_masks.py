@@ -1,4 +1,4 @@
-"""Points on the masks of an instances file, on images of 8 x 6 pixels."""
+"""Points on the masks of an instances file, in images of 8 x 6 pixels."""
 
 import json
 from pathlib import Path
@@ -34,11 +34,11 @@ def test_the_pixel_under_a_point_decides(tmp_path: Path, pixel: tuple[float, flo
     assert on_masks(tmp_path, [SQUARE], point) == {(NAME, 0): inside}
 
 
-def test_any_mask_of_the_class_will_do_and_run_lengths_too(tmp_path: Path) -> None:
+def test_any_mask_of_the_class_counts_including_run_lengths(tmp_path: Path) -> None:
     corner = {"counts": [47, 1], "size": [6, 8]}  # column 7, row 5
     for point, inside in (((1.0, 1.0), True), ((0.99, 0.99), True), ((0.5, 0.5), True), ((0.0, 1.0), False)):
         assert on_masks(tmp_path, [SQUARE, corner], {(NAME, 0): point}) == {(NAME, 0): inside}
-    # Classes and images without an annotation have no say.
+    # Classes and images without an annotation are left out.
     assert on_masks(tmp_path, [SQUARE], {(NAME, 1): (0.5, 0.5), ("COCO_train2014_000000000010", 0): (0.5, 0.5)}) == {}
 
 
@@ -56,6 +56,6 @@ def test_any_mask_of_the_class_will_do_and_run_lengths_too(tmp_path: Path) -> No
         {"counts": "abc", "size": [6, 8]},
     ],
 )
-def test_masks_that_would_mislead_the_library_are_refused(tmp_path: Path, given: Any) -> None:
+def test_masks_that_pycocotools_would_misread_are_errors(tmp_path: Path, given: Any) -> None:
     with pytest.raises(DataError, match=r"annotation 0 at byte 17.*segmentation"):
         on_masks(tmp_path, [given], {(NAME, 0): (0.5, 0.5)})

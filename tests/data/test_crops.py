@@ -1,4 +1,4 @@
-"""Crops, flips and views: image and point move together."""
+"""Crops, flips and evaluation views: image and point move together."""
 
 import random
 
@@ -38,7 +38,7 @@ CROP = (20, 10, 20, 40)
         ((30, 40.1), True, None),
     ],
 )
-def test_the_official_rule_by_hand(pixel, flip, expected):
+def test_points_in_a_crop_by_hand(pixel, flip, expected):
     moved = point_in_crop((pixel[0] / 100, pixel[1] / 80), (100, 80), CROP, flip)
     assert moved == (None if expected is None else pytest.approx(expected))
 
@@ -51,7 +51,7 @@ def test_whole_pixels_on_a_border_stay_inside_though_stored_as_float32():
             assert left == 0 or point_in_crop(stored, (width, 10), (0, 0, 10, left), False) == (1.0, 0.5)
 
 
-def test_the_crop_is_timms_for_the_same_random_numbers():
+def test_the_crop_equals_timms_for_the_same_random_state():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8))
     ours = CropFlip(32, flip=0)
     theirs = RandomResizedCropAndInterpolation(32, (0.08, 1), interpolation="bicubic")
@@ -77,11 +77,11 @@ def test_a_painted_dot_moves_like_its_point(seed, size, at):
     cut, point = CropFlip(128, (0.3, 1.0), "bilinear")(Image.fromarray(pixels), ((x + 0.5) / width, (y + 0.5) / height))
     grey = np.asarray(cut, dtype=float)[:, :, 0]
     if point is None:
-        assert grey.max() < 140  # at most the dot's blurred edge
+        assert grey.max() < 140  # at most the blurred edge of the dot
         return
     rows, columns = np.indices(grey.shape)
     seen = (columns * grey).sum() / grey.sum() + 0.5, (rows * grey).sum() / grey.sum() + 0.5
-    # A dot on the border loses the part that lies outside, hence a tolerance of one source pixel.
+    # A dot on the border loses the part outside the crop, hence the tolerance of one source pixel.
     pixel = 128 / (0.3**0.5 * min(size) * 0.75)
     assert seen == pytest.approx((point[0] * 128, point[1] * 128), abs=pixel)
 

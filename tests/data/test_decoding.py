@@ -1,4 +1,4 @@
-"""Fast reading: the rows that a crop needs, close to Pillow, and Pillow itself for whatever is not a plain JPEG."""
+"""Fast decoding: only the rows that a crop needs, close to Pillow; Pillow itself for all but plain JPEGs."""
 
 import io
 import random
@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from luab.data.images import decoding as reading
+from luab.data.images import decoding as decoding_module
 from luab.data.images.crops import CropFlip
 from luab.data.images.decoding import cut_pixels, decode_rows, plain_frame
 from luab.data.images.imagenet import ImageNetAB
@@ -19,7 +19,7 @@ from luab.study.config import Recipe
 
 
 def photo(width, height, seed=0):
-    """Soft shapes with some noise: like a photograph, the resize has smooth parts and edges to work on."""
+    """Returns soft shapes with some noise: smooth areas and edges, as in a photograph."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 255, (7, 9, 3), dtype=np.uint8)).resize((width, height), 3)
     noisy = np.asarray(coarse, dtype=int) + rng.integers(-12, 12, (height, width, 3))
@@ -55,15 +55,15 @@ def test_the_first_rows_equal_pillows(how, rows):
     assert np.array_equal(decode_rows(data, frame, rows)[:rows], pillow(data)[:rows])
 
 
-def test_pixels_of_images_of_any_size_after_each_other(monkeypatch):
-    """They share one room, but for such as are too large to keep room for."""
-    monkeypatch.setattr(reading, "_MAX_BUFFER_BYTES", 3 * 100 * 80)
-    monkeypatch.setattr(reading, "_of_thread", threading.local())
+def test_images_of_different_sizes_in_a_row(monkeypatch):
+    """Images share a buffer, except those that are too large for it."""
+    monkeypatch.setattr(decoding_module, "_MAX_BUFFER_BYTES", 3 * 100 * 80)
+    monkeypatch.setattr(decoding_module, "_of_thread", threading.local())
     for size in ((60, 40), (100, 80), (30, 20), (200, 90), (50, 70)):
         data = jpeg(photo(*size))
         pixels = decode_rows(data, plain_frame(data), size[1])
         assert np.array_equal(pixels, pillow(data))
-        assert pixels.flags["C_CONTIGUOUS"] and len(reading._of_thread.buffer) <= 3 * 100 * 80
+        assert pixels.flags["C_CONTIGUOUS"] and len(decoding_module._of_thread.buffer) <= 3 * 100 * 80
 
 
 def test_grey_becomes_rgb():
@@ -71,7 +71,7 @@ def test_grey_becomes_rgb():
     assert np.array_equal(decode_rows(data, plain_frame(data), 50), pillow(data))
 
 
-def test_the_files_bytes_are_left_alone():
+def test_the_input_bytes_stay_unchanged():
     data = jpeg(photo(70, 50))
     kept = bytes(data)
     decode_rows(data, plain_frame(data), 10)
@@ -84,7 +84,7 @@ def _png():
     return file.getvalue()
 
 
-LEFT = {
+NOT_PLAIN = {
     "progressive": lambda: jpeg(photo(40, 40), progressive=True),
     "cmyk": lambda: jpeg(Image.new("CMYK", (40, 40))),
     "png": _png,
@@ -107,12 +107,12 @@ def _with_size(width, height):
     return bytes(data)
 
 
-@pytest.mark.parametrize("kind", LEFT)
-def test_the_rest_is_left_to_pillow(kind):
-    assert plain_frame(LEFT[kind]()) is None
+@pytest.mark.parametrize("kind", NOT_PLAIN)
+def test_other_files_are_left_to_pillow(kind):
+    assert plain_frame(NOT_PLAIN[kind]()) is None
 
 
-def test_every_cut_of_a_file_is_left_or_decoded():
+def test_every_truncation_of_a_file_is_decoded_or_left_to_pillow():
     data = jpeg(photo(48, 40), quality=30)
     decoded = 0
     for end in range(2, len(data)):
@@ -120,7 +120,7 @@ def test_every_cut_of_a_file_is_left_or_decoded():
         pixels = None if (frame := plain_frame(cut)) is None else decode_rows(cut, frame, 40)
         assert pixels is None or pixels.shape == (40, 48, 3)
         decoded += pixels is not None
-    assert decoded > 100  # a scan that ends early, with an end marker after it: Pillow takes that as well
+    assert decoded > 100  # a scan cut short but with an end marker; Pillow also decodes it
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
@@ -133,7 +133,7 @@ def test_the_resize_is_close_to_pillows(interpolation, crop):
     assert difference.mean() < 0.1 and np.quantile(difference, 0.999) <= 1 and difference.max() <= 2
 
 
-def test_a_crop_keeps_its_place_not_its_neighbours():
+def test_pixels_outside_the_crop_do_not_bleed_in():
     pixels = np.zeros((60, 80, 3), dtype=np.uint8)
     pixels[10:40, 20:50] = 200
     assert (cut_pixels(pixels, (10, 20, 30, 30), 48, "bicubic", flip=False) == 200).all()
@@ -172,19 +172,21 @@ def test_colours_draw_the_same_numbers(tmp_path):
     files = {f"{k}.JPEG": jpeg(photo(120, 90, k)) for k in range(8)}
     exact, fast = (_dataset(tmp_path, files, decoding, recipe) for decoding in ("exact", "fast"))
     for i in range(8):
-        # Solarising turns a difference of 1 at its threshold into a large one, seldom.
+        # Rarely, solarising turns a difference of 1 at its threshold into a large one.
         assert (fast[i][0].int() - exact[i][0].int()).abs().float().median() <= 1
 
 
 @pytest.mark.parametrize("kind", ["progressive", "cmyk", "png", "more after the end", "tiny"])
 def test_odd_images_are_read_exactly(tmp_path, kind):
-    exact, fast = (_dataset(tmp_path, {"odd.JPEG": LEFT[kind]()}, decoding, RECIPE) for decoding in ("exact", "fast"))
+    exact, fast = (
+        _dataset(tmp_path, {"odd.JPEG": NOT_PLAIN[kind]()}, decoding, RECIPE) for decoding in ("exact", "fast")
+    )
     for ours, theirs in zip(fast[0], exact[0], strict=True):
         assert torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 40)])
-def test_images_of_a_pixel_or_two_are_read(tmp_path, size):
+def test_images_of_one_or_two_pixels_are_read(tmp_path, size):
     for k in range(10):
         fast = _dataset(tmp_path, {"dot.JPEG": jpeg(Image.new("RGB", size, (9, 9, 9)))}, "fast", RECIPE)
         fast.epoch = k
@@ -192,11 +194,11 @@ def test_images_of_a_pixel_or_two_are_read(tmp_path, size):
 
 
 @pytest.mark.parametrize("kind", ["truncated", "empty", "text", "no scan"])
-def test_damage_is_the_same_error_as_ever(tmp_path, kind):
+def test_damaged_files_give_the_same_error_in_both_ways(tmp_path, kind):
     messages = []
     for decoding in ("exact", "fast"):
         with pytest.raises(DataError, match=r"bad\.JPEG \(row 0 of the training manifest\)") as caught:
-            _dataset(tmp_path, {"bad.JPEG": LEFT[kind]()}, decoding, RECIPE)[0]
+            _dataset(tmp_path, {"bad.JPEG": NOT_PLAIN[kind]()}, decoding, RECIPE)[0]
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
 
@@ -208,7 +210,7 @@ def test_a_missing_file_is_named(tmp_path):
         fast[0]
 
 
-def test_damaged_bits_give_what_pillow_gives(tmp_path):
+def test_flipped_bits_give_the_same_result_as_pillow(tmp_path):
     whole = jpeg(photo(120, 100), subsampling=0)
     scan = whole.index(b"\xff\xda") + 14
     rng = random.Random(0)

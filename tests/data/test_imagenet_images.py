@@ -1,4 +1,4 @@
-"""Training and evaluation items: labels, points, absent points, real files, own random numbers."""
+"""Items of the training and evaluation sets: labels, points, missing points, real files, seeded randomness."""
 
 import random
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_points_lie_on_the_dot_or_are_absent(toy):
                 assert point.tolist() == [-1.0, -1.0]
                 continue
             column, row = (min(31, int(v)) for v in (point * 32).tolist())
-            if 1 <= column <= 30 and 1 <= row <= 30:  # at the very border the blur of the crop shows
+            if 1 <= column <= 30 and 1 <= row <= 30:  # resizing blurs the outermost pixels
                 seen += 1
                 assert pixels[:, row, column].float().mean() < 60
     assert seen > 20
@@ -82,7 +82,7 @@ def test_an_item_depends_on_seed_epoch_and_index_alone(toy):
     assert not torch.equal(first, toy[4][0])
 
 
-def test_the_process_keeps_its_random_numbers(toy):
+def test_the_random_state_of_the_process_does_not_change(toy):
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     toy[3]
     assert random.getstate() == states[0]
@@ -108,8 +108,8 @@ def test_evaluation_items_carry_their_row(toy_world):
 
 
 @pytest.mark.parametrize("name", TEST_SETS)
-def test_each_test_set_is_seen_by_its_own_view(tmp_path, name):
-    """A frame of 2 px is seen but in ObjectNet, the sides unless cropped, and stored crops pixel by pixel."""
+def test_each_test_set_has_its_own_view(tmp_path, name):
+    """Only ObjectNet cuts a 2 px frame, only the centre crop cuts the sides, and stored crops stay as they are."""
     framed = np.full((32, 64, 3), 90, dtype=np.uint8)
     framed[:, :12] = framed[:, -12:] = 170
     framed[:2] = framed[-2:] = 255
@@ -117,7 +117,7 @@ def test_each_test_set_is_seen_by_its_own_view(tmp_path, name):
     rows = pd.DataFrame({"path": ["framed.png", "stored.png"], "manifest": "m"})
     for path, array in zip(rows["path"], (framed, stored), strict=True):
         Image.fromarray(array).save(tmp_path / path)
-    whole = RECIPE.model_copy(update={"crop_pct": 1.0})  # the centre crop then cuts nothing above or below
+    whole = RECIPE.model_copy(update={"crop_pct": 1.0})  # the centre crop then keeps the full height
     view, cropped = (EvaluationSet({"m": tmp_path}, rows, TEST_SETS[name], recipe) for recipe in (whole, RECIPE))
     seen = view[0][0][0]
     is_cropped = TEST_SETS[name].resize == "resize_crop"

@@ -1,4 +1,4 @@
-"""The order of samples, its continuation, and loader processes."""
+"""Order of samples, resuming, and loader processes."""
 
 import os
 import signal
@@ -67,12 +67,12 @@ def test_batches_equal_torchs_own_collation(toy_world, toy_study):
 
 
 @pytest.mark.parametrize(("batch_size", "ahead"), [(32, 4), (256, 4), (512, 2), (1024, 1), (4096, 1)])
-def test_large_batches_are_not_read_far_ahead(batch_size, ahead):
+def test_large_batches_are_prefetched_less(batch_size, ahead):
     loader = training_loader(_Faulty(None), EpochBatches(8192, batch_size, 0, 0), 2, pinned=False)
     assert loader.prefetch_factor == ahead
 
 
-def test_loading_draws_nothing_from_the_process(toy_world):
+def test_loading_leaves_the_random_state_of_the_process_alone(toy_world):
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     _batches(toy_world, 0)
     _batches(toy_world, 1)
@@ -81,7 +81,7 @@ def test_loading_draws_nothing_from_the_process(toy_world):
 
 
 class _Faulty(Dataset):
-    """Six numbers; one of them raises, kills its process, or warns its process group."""
+    """Six numbers; reading one of them raises, kills the process, or sends it signals."""
 
     def __init__(self, fault):
         self.fault = fault
@@ -104,7 +104,7 @@ class _Faulty(Dataset):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_data_error_arrives_as_its_own_sentence(workers):
+def test_a_data_error_keeps_only_its_own_message(workers):
     with pytest.raises(DataError) as caught, plain_errors():
         list(evaluation_loader(_Faulty("data"), 2, workers, pinned=False))
     assert str(caught.value) == "four.JPEG (row 4): expected an image.\nCopy it again."
@@ -115,11 +115,11 @@ def test_a_killed_loader_process_is_a_job_error():
         list(evaluation_loader(_Faulty("killed"), 2, 1, pinned=False))
 
 
-def test_loader_processes_outlive_a_warning():
+def test_loader_processes_ignore_signals():
     found = list(evaluation_loader(_Faulty("warned"), 2, 1, pinned=False))
     assert torch.cat(found).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_other_errors_pass_unchanged():
+def test_other_errors_stay_unchanged():
     with pytest.raises(RuntimeError, match="shapes"), plain_errors():
         raise RuntimeError("shapes differ")

@@ -1,4 +1,4 @@
-"""Manifests of small trees in the layout of every dataset."""
+"""Manifests of small trees in the layout of every data set."""
 
 import json
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ TENCH, GOLDFISH = labels.wnids()[:2]
 
 
 def touch(root: Path, paths: Iterable[str]) -> Path:
-    """Empty files: manifests never open images."""
+    """Creates empty files; building a manifest opens no image."""
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
@@ -32,7 +32,7 @@ def touch(root: Path, paths: Iterable[str]) -> Path:
 
 
 def build(root: Path, dataset: str, **sources: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Manifest and card of a partial tree, unless told otherwise."""
+    """Builds the manifest and card of a tree, partial by default."""
     out = root.parent / f"{dataset}.parquet"
     options = {"partial": True} | sources
     card = build_manifest(dataset, root, out, out.with_suffix(".json"), **options)
@@ -144,7 +144,7 @@ def test_schema_is_the_written_one(root: Path) -> None:
     assert pq.read_schema(root.parent / "imagenet_train.parquet").equals(SCHEMA)
 
 
-# ---- what every tree may get wrong -------------------------------------------------------------------------
+# ---- mistakes that every tree can have -------------------------------------------------------------------------
 
 
 def test_missing_class_folder_is_named(root: Path) -> None:
@@ -189,7 +189,7 @@ def test_empty_and_missing_trees_show_the_expected_one(root: Path, dataset: str)
         assert LAYOUTS[dataset].tree in str(error.value)
 
 
-def test_missing_imagenet_says_what_to_do(root: Path) -> None:
+def test_missing_imagenet_error_has_instructions(root: Path) -> None:
     for dataset in ("imagenet_train", "imagenet_val"):
         with pytest.raises(DataError, match=r"licence.*register at https://image-net\.org.*paths\.imagenet"):
             build(root / "nowhere", dataset)
@@ -230,8 +230,7 @@ def test_val_in_folders(root: Path) -> None:
 
 
 def write_devkit(root: Path, truth: list[int]) -> None:
-    """A devkit whose ids run against the order of the wnids, with one inner node, as in the real struct "
-    "array."""
+    """Writes a devkit with ids in reverse order of the wnids and one inner node, as in the real struct array."""
     from scipy.io import savemat
 
     fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O"), ("children", "O")]
@@ -287,7 +286,7 @@ def test_flat_val_names_missing_classes(root: Path) -> None:
 
 
 def real_world(root: Path, lists: Any) -> dict[str, Path]:
-    """Validation images whose folder order runs against their numbers, and real.json."""
+    """Writes real.json and validation images whose folders sort differently from their numbers."""
     touch(root, [f"val/{TENCH}/ILSVRC2012_val_00000003.JPEG", f"val/{GOLDFISH}/ILSVRC2012_val_00000001.JPEG"])
     touch(root, ["val/n15075141/ILSVRC2012_val_00000002.JPEG"])
     build(root, "imagenet_val")
@@ -295,7 +294,7 @@ def real_world(root: Path, lists: Any) -> dict[str, Path]:
     return {"val": root.parent / "imagenet_val.parquet"}
 
 
-def test_real_goes_by_file_name_not_by_folder(root: Path) -> None:
+def test_real_labels_follow_the_file_name_not_the_folder(root: Path) -> None:
     val = real_world(root, [[], [970, 795], [5]])
     rows, card = build(root, "imagenet_real", real=root.parent / "real.json", **val)
     assert labels_of(rows) == {
@@ -514,7 +513,7 @@ LISTED = {
 
 
 def write_lists(folder: Path, split: str, flat: bool = False) -> Path:
-    """The four lists as in the real repository, or with the split in their names; no newline at the end."""
+    """Writes the four lists as in the real repository, or with the split in their names; no newline at the end."""
     rows = LISTED[split]
     lists = {
         "image_ids": [path for path, *_ in rows],

@@ -1,4 +1,4 @@
-"""Packed training images: the same samples as from files, and every way in which a pack can be wrong."""
+"""Packed training images: same samples as from files, and every way in which a pack can be damaged."""
 
 import io
 import json
@@ -113,7 +113,7 @@ def test_resized_images_keep_crop_flip_and_point(photos, tmp_path):
             assert min(small.size) == 100 and b.size == pack.size_wh(i)
         ours, theirs = resized[i], files[i]
         assert torch.equal(ours[2], theirs[2]) and ours[3] == theirs[3]
-        # Noise at half the size is another noise, but around the same grey and at the same place.
+        # Resized noise has other pixels but the same mean grey at the same place.
         assert (ours[0].float().mean() - theirs[0].float().mean()).abs() < 8
     assert json.loads(card(index).read_text())["bytes"] < 0.7 * sum(f.stat().st_size for f in photos.rglob("*.JPEG"))
 
@@ -136,7 +136,7 @@ def test_a_resized_pack_shows_the_same_part_of_the_image(tmp_path):
         assert difference.float().mean() < 2  # half a pixel of 120 is 1 of 255 in brightness here
 
 
-def test_an_interrupted_packing_goes_on_and_mends(photos, packed, tmp_path):
+def test_an_interrupted_packing_resumes_and_repairs(photos, packed, tmp_path):
     index = tmp_path / "imagenet_train.parquet"
     shutil.copytree(packed.with_suffix(""), index.with_suffix(""))
     shards = index.with_suffix("")
@@ -153,7 +153,7 @@ def test_an_interrupted_packing_goes_on_and_mends(photos, packed, tmp_path):
     _open(photos, index)
 
 
-def test_another_config_packs_anew(photos, packed, tmp_path):
+def test_another_config_packs_again(photos, packed, tmp_path):
     index = tmp_path / "imagenet_train.parquet"
     shutil.copytree(packed.parent, tmp_path, dirs_exist_ok=True)
     smaller = Packing(shorter_side_px=64, shard_mb=1)
@@ -226,7 +226,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_wrong_pack_is_refused(photos, packed, tmp_path, kind):
+def test_damaged_packs_are_errors(photos, packed, tmp_path, kind):
     shutil.copytree(packed.parent, tmp_path, dirs_exist_ok=True)
     index = tmp_path / packed.name
     damage, message = DAMAGE[kind]
@@ -235,7 +235,7 @@ def test_a_wrong_pack_is_refused(photos, packed, tmp_path, kind):
         _open(photos, index)
 
 
-def test_a_shard_that_shrinks_later_is_named(photos, packed, tmp_path):
+def test_a_shard_damaged_after_opening_is_named(photos, packed, tmp_path):
     shutil.copytree(packed.parent, tmp_path, dirs_exist_ok=True)
     pack = _open(photos, tmp_path / packed.name)
     (tmp_path / packed.stem / shard_name(0)).write_bytes(b"")
@@ -246,7 +246,7 @@ def test_a_shard_that_shrinks_later_is_named(photos, packed, tmp_path):
         pack.read(23)
 
 
-def test_a_pack_travels_without_its_open_files(photos, packed):
+def test_pickling_a_pack_leaves_out_open_files(photos, packed):
     pack = _open(photos, packed)
     pack.read(0)
     assert pickle.loads(pickle.dumps(pack)).read(0) == pack.read(0)

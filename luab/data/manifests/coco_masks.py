@@ -133,6 +133,6 @@ def _is_polygon(piece: Any) -> bool:
 
 def _bad(item: Item, path: Path, why: str) -> DataError:
     return DataError(
-        f"{path}, annotation {item.number} at byte {item.offset}: {why}. The file is damaged or belongs to another data set: "
-        "unpack annotations_trainval2014.zip again."
+        f"{path}, annotation {item.number} at byte {item.offset}: {why}. The file is damaged or belongs to "
+        "another data set: unpack annotations_trainval2014.zip again."
     )
