@@ -1,19 +1,19 @@
-"""Archives of any size in the layout of imagenet_ab_v1_0.tar.gz, for measurements.
+"""Generates archives of any size in the layout of imagenet_ab_v1_0.tar.gz, for measurements.
 
     python speed/archives.py 1274843 /somewhere/with/room/imagenet_ab_v1_0.tar.gz
 
-Equal numbers and seeds give equal bytes. Shares, times, spacings and sizes follow what is known of the release
-(`_RELEASE`); the paths of the pointer are random walks. Traces are so long that a record takes as many bytes of
-the archive as in the release (about: 420; 555 MB / 1,274,843 = 435).
+Equal arguments give equal bytes. Shares, times and sizes follow the release (`_RELEASE`); the pointer's paths are
+random walks. Traces are so long that a record takes about as many bytes of the archive as in the release: 420, compared
+with 555 MB / 1,274,843 = 435.
 """
 
-import argparse
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from measuring import command_line
 
 from luab.demo.packing import write_tar
 from luab.files import replacing
@@ -28,7 +28,7 @@ _LETTERS = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", np.uint8)
 
 
 class _Release(NamedTuple):
-    """Shares of the records; the counts behind them are in luab.byproducts.imagenet_ab."""
+    """Shares of the records; luab.byproducts.imagenet_ab has the counts they come from."""
 
     without_metadata: float = 1 - 1_271_643 / 1_274_843
     selected: float = 1_106_453 / 1_271_643
@@ -45,16 +45,16 @@ _RELEASE = _Release()
 
 
 def write_archive(path: Path, records: int, seed: int = 0) -> None:
-    """Writes an archive of so many records, junk besides."""
+    """Writes an archive with this number of records, plus junk files."""
     with replacing(path) as aside:
         write_tar(aside, members(records, seed), compressed=True)
 
 
 def members(records: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """Path in the archive -> content, in the archive's order."""
+    """Yields path in the archive and content, in the archive's order."""
     for first in range(0, records, _CLASS_RECORDS):
         number = first // _CLASS_RECORDS
-        # The released folders are not in order either.
+        # The folders of the release are not sorted either.
         wnid = f"n{1_440_764 + (number * 7919) % 100_003 * 100:08d}"
         yield from _class_members(wnid, min(_CLASS_RECORDS, records - first), np.random.default_rng([seed, number]))
 
@@ -94,13 +94,13 @@ def _box(wnid: str, stem: str, width: int, height: int, rng: np.random.Generator
 
 
 def _metadata(wnid: str, stem: str, width: int, height: int, rng: np.random.Generator) -> str:
-    """One submission, tags in alphabetical order."""
+    """One submission, with tags in alphabetical order."""
     shrink = min(1.0, _CELL_PX[0] / width, _CELL_PX[1] / height)
     shown_w, shown_h = round(width * shrink), round(height * shrink)
     letters = _LETTERS[rng.integers(36, size=60)].tobytes().decode()
     submit_s = int(rng.integers(*_SUBMIT_S))
     start_ms = submit_s * 1000 - int(rng.integers(10_000, 600_000))
-    # A few workers did most of it.
+    # A few workers did most of the work.
     worker = int(_WORKERS * rng.random() ** 3)
     chance = rng.random()
     selected, unseen = chance < _RELEASE.selected, chance > 1 - _RELEASE.unseen
@@ -139,11 +139,11 @@ def _hovers(hovers: list[tuple[str, int]], start_ms: int) -> str:
     )
 
 
-_Sample = tuple[int, int, int]  # ms since the pointer came in, x and y in displayed pixels
+_Sample = tuple[int, int, int]  # ms since the pointer entered the image, x and y in displayed pixels
 
 
 def _trace(lasted_ms: int, width: int, height: int, rng: np.random.Generator) -> list[_Sample]:
-    """A random walk whose samples are 16 ms apart or more, 47 in the mean, over at most 3 s."""
+    """A random walk with samples at least 16 ms apart, 47 ms on average, over at most 3 s."""
     steps = 16 + rng.exponential(31, size=1 + min(lasted_ms, 3000) // 47)
     times = np.cumsum(steps).astype(int)
     walk = np.cumsum(rng.normal(0, 12, (len(steps), 2)), axis=0) + rng.random(2) * (width, height)
@@ -168,13 +168,13 @@ def _fraction(pixels: int, of: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("records", type=int, help=f"the release has {RELEASED_RECORDS}")
     parser.add_argument("archive", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    write_archive(given.archive, given.records, given.seed)
-    print(f"{given.archive}: {given.records:,} records, {given.archive.stat().st_size:,} bytes")
+    options = parser.parse_args()
+    write_archive(options.archive, options.records, options.seed)
+    print(f"{options.archive}: {options.records:,} records, {options.archive.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""Indexing COCO-AB against `json.load` and a loop over its records, on a generated file of the release's size.
+"""Compares indexing COCO-AB with `json.load` and a loop over the records, on a generated file of the release's size.
 
     python speed/coco_index.py                 # 398 MB: about a minute and 3 GB of memory for json.load
     python speed/coco_index.py --megabytes 40
 
-Three processes read the same file, one after the other: `json.load` with a loop that keeps the added points (what the
-official loader does), the stream of records alone, and the whole index (records checked, counted, written as Parquet).
-Printed are seconds, records per second, peak memory, and the ratios to the first; the bound is 300 MB for the index.
+Three processes read the same file, one after the other: `json.load` with a loop that collects the added points (as the
+official loader does), only the stream of records, and the whole index (records checked, counted, written as Parquet).
+The script prints seconds, records per second, peak memory, and ratios to the first; the index may use 300 MB at most.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from measuring import command_line
 
 BOUND_MB = 300
 _ICONS = ("person", "bicycle", "car", "dog", "cup", "pizza", "cake", "banana")
@@ -50,7 +50,7 @@ print(count, time.perf_counter() - start, peak, file=sys.stdout)
 
 
 def write_archive(path: Path, megabytes: float, seed: int = 0) -> int:
-    """Writes an array of records like the release's, about 4.8 kB each; returns how many. Same seed, same bytes."""
+    """Writes an array of records like those of the release, about 4.8 kB each; returns their number."""
     rng, written, count = np.random.default_rng(seed), 1, 0
     with open(path, "w") as file:
         file.write("[")
@@ -90,7 +90,7 @@ def _record(number: int, rng: np.random.Generator) -> dict[str, object]:
 
 
 def measure(body: str, path: Path) -> tuple[int, float, float]:
-    """Records, seconds and peak MB of a process that runs `body`."""
+    """Returns records, seconds and peak MB of a process that runs `body`."""
     command = [sys.executable, "-c", _TIMED.format(body=body), str(path)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     count, seconds, peak = done.stdout.split()
@@ -99,22 +99,23 @@ def measure(body: str, path: Path) -> tuple[int, float, float]:
 
 def main() -> None:
     """Prints the table."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--megabytes", type=float, default=398.3)
+    parser = command_line(__doc__)
+    parser.add_argument("--megabytes", type=float, default=398.3)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "coco_ab.json"
-        count = write_archive(path, arguments.parse_args().megabytes)
+        count = write_archive(path, options.megabytes)
         print(f"{count:,} records, {path.stat().st_size / 1e6:,.1f} MB")
         first = None
-        for name, body in (("json.load and loop", _LOAD), ("stream alone", _STREAM), ("index", _INDEX)):
+        for name, body in (("json.load and loop", _LOAD), ("only the stream", _STREAM), ("index", _INDEX)):
             records, seconds, peak = measure(body, path)
-            assert records == count, f"{name} found {records} of {count} records"
+            assert records == count, f"{name}: expected {count} records, found {records}"
             first = first or (seconds, peak)
             print(
                 f"{name:20} {seconds:7.1f} s {records / seconds:8,.0f} records/s {peak:7,.0f} MB   "
                 f"speed x{first[0] / seconds:.2f}, memory x{peak / first[1]:.2f}"
             )
-        print(f"index: {BOUND_MB - peak:,.0f} MB below the bound of {BOUND_MB} MB")
+        print(f"index: {BOUND_MB - peak:,.0f} MB below the limit of {BOUND_MB} MB")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Indexing ImageNet-AB, side by side: the official way, luab, and what no reader of the archive can go below.
+"""Compares ways to index ImageNet-AB: the official way, luab, and the limit for any reader of the archive.
 
     python speed/index.py
 
-The official way unpacks the archive into files and parses each of them for its click alone; luab keeps the
-whole record. All run in turn, several times over, each in a process of its own; medians are shown. Rates per core
-count processor time (user and system, all processes), so that other work on the machine matters little.
+The official way unpacks the archive into files and parses each of them only for its click; luab keeps the whole record.
+All run in turn, several times, each in a separate process; medians are reported. Rates per core count processor time
+(user and system, all processes), so that other work on the machine matters little.
 
-What the official way costs hangs on the file system, so it runs on the one of temporary files and on /dev/shm, which
-is the quickest disk there can be; and it reads an archive of its own, smaller than luab's, since a record costs it the
-same in any archive, while the start of luab's processes is to be seen in its due share.
+The cost of the official way depends on the file system, so it runs on that of temporary files and on /dev/shm, the
+fastest possible disk. It reads a smaller archive than luab, because its cost per record does not depend on the size of
+the archive, while luab's processes have a start-up cost that must count with its realistic share.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import gzip
 import json
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,32 +25,25 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas  # noqa: F401  # pyarrow does at its first list
-import psutil
-from isal import igzip
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # for the steps, which run in children
-
+import pandas  # noqa: F401  # pyarrow imports it at its first list
 from archives import write_archive
+from isal import igzip
+from measuring import command_line, cpu_s, machine, peak_bytes, table_of, today, write_report
 
 from luab.byproducts.imagenet_ab import index
 from luab.byproducts.reading.tar import archive_blocks
 from luab.byproducts.reading.workers import default_processes
-from luab.files import write_json
-from luab.provenance.code import _processor
 
-OUT = Path(__file__).resolve().parent / "results"
-MEMORY = Path("/dev/shm")  # Linux; elsewhere the disk alone is measured
+MEMORY = Path("/dev/shm")  # Linux; elsewhere only the disk is measured
 TARGET = 5.0
 LOOKUP_TARGET = 50.0
 _LOOKUPS = 200_000
 
 
-# ---- steps; each gets the archive and a folder that later steps share
+# ---- steps; each gets the archive and a folder shared with later steps
 
 
 def unpack_by_tarfile(archive: Path, folder: Path) -> None:
@@ -70,7 +62,7 @@ def parse_clicks(archive: Path, folder: Path) -> None:
 
 
 def click_of(path: Path) -> tuple[float, float] | None:
-    """As the official loader reads it: the first click of each selected annotation, then the mean."""
+    """Reads a click like the official loader: the mean of the first clicks of all selected annotations."""
     points = []
     for metadata in ElementTree.parse(path).getroot().findall("metadata"):
         if metadata.findtext("selected") == "True" and (click := metadata.find("selectedRecord")) is not None:
@@ -123,7 +115,7 @@ OFFICIAL = "official way"
 
 
 def official_steps(place: str) -> dict[str, Step]:
-    """Its parts on a file system, in their order."""
+    """Returns the parts of the official way on a file system, in their order."""
     unpack = {f"unpack ({tool}, {place})": step for tool, step in UNPACK.items()}
     return unpack | {f"{PARSE} ({place})": parse_clicks}
 
@@ -139,49 +131,30 @@ STEPS = LUAB | official_steps("disk") | official_steps("memory")
 
 
 def run_step(name: str, archive: Path, folder: Path) -> None:
-    """In a child: runs one step and prints what it took, imports left out but for those of luab's own processes."""
-    start, cpu = time.perf_counter(), _cpu_s()
+    """Runs one step in a child and prints its times, without imports except those of luab's worker processes."""
+    start, cpu = time.perf_counter(), cpu_s()
     STEPS[name](archive, folder)
-    print(json.dumps({"cpu_s": _cpu_s() - cpu, "wall_s": time.perf_counter() - start}))
-
-
-def _cpu_s() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    print(json.dumps({"cpu_s": cpu_s() - cpu, "wall_s": time.perf_counter() - start}))
 
 
 def measured(name: str, archive: Path, folder: Path) -> dict[str, float]:
-    """Runs a step in a child; adds the largest memory of it and its children together, as seen every 20 ms."""
+    """Runs a step in a child; adds the peak memory of the child with its children, sampled every 20 ms."""
     if name.startswith("unpack"):
         subprocess.run(["rm", "-rf", folder / "unpacked"], check=True)
     command = [sys.executable, __file__, "--step", name, str(archive), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-        peak = 0
-        while child.poll() is None:
-            peak = max(peak, _memory(child.pid))
-            time.sleep(0.02)
+        peak = peak_bytes(child.pid, lambda: child.poll() is None, 0.02)
         assert child.stdout
         if child.returncode:
-            raise SystemExit(f"{name}: ended with status {child.returncode}")
+            raise SystemExit(f"{name} ended with status {child.returncode}")
         return json.load(child.stdout) | {"peak_mb": peak / 1e6}
 
 
-def _memory(pid: int) -> int:
-    total = 0
-    try:
-        process = psutil.Process(pid)
-        for one in [process, *process.children(recursive=True)]:
-            total += one.memory_info().rss
-    except psutil.NoSuchProcess:
-        pass
-    return total
-
-
-# ---- a single sample's point
+# ---- the point of a single sample
 
 
 def lookup_ratio(folder: Path, unpacked: Path) -> dict[str, float]:
-    """Time of one sample's point: from luab.ImageNetAB, and from its XML by ElementTree."""
+    """Measures the look-up of a sample's point in luab.ImageNetAB and, by ElementTree, in its XML."""
     import numpy as np
     import pandas as pd
 
@@ -199,17 +172,17 @@ def lookup_ratio(folder: Path, unpacked: Path) -> dict[str, float]:
 
     start = time.process_time()
     for i in chosen:
-        # As ImageNetAB.__getitem__ does it.
+        # As in ImageNetAB.__getitem__.
         _ = (float(points[i, 0]), float(points[i, 1])) if not np.isnan(points[i, 0]) else None
     ours_us = (time.process_time() - start) / _LOOKUPS * 1e6
-    some = random.Random(0).sample(files, min(2000, len(files)))
+    sample = random.Random(0).sample(files, min(2000, len(files)))
     start = time.process_time()
-    for path in some:
+    for path in sample:
         click_of(path)
-    return {"luab_us": ours_us, "elementtree_us": (time.process_time() - start) / len(some) * 1e6}
+    return {"luab_us": ours_us, "elementtree_us": (time.process_time() - start) / len(sample) * 1e6}
 
 
-# ---- all of it
+# ---- everything together
 
 
 def measure(records: int, official_records: int, runs: int, places: list[Place]) -> dict[str, Any]:
@@ -226,8 +199,8 @@ def measure(records: int, official_records: int, runs: int, places: list[Place])
             results.setdefault(name, []).append(measured(name, large, work))
         print(f"run {number + 1} of {runs} done", file=sys.stderr)
     return {
-        "date": date.today().isoformat(),
-        "machine": f"{os.cpu_count()} cores, {_processor()}",
+        "date": today(),
+        "machine": machine(),
         "load": os.getloadavg(),
         "python": sys.version.split()[0],
         "records": records,
@@ -241,11 +214,11 @@ def measure(records: int, official_records: int, runs: int, places: list[Place])
     }
 
 
-def summary(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Medians of each step, per record; the official ways as the sums of their parts go first."""
+def summary(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns medians of each step per record, after those of the official ways, which are sums of their parts."""
     rows = {}
-    for name, runs in found["steps"].items():
-        records = found["records" if name in LUAB else "official_records"]
+    for name, runs in report["steps"].items():
+        records = report["records" if name in LUAB else "official_records"]
         cpu_us = [run["cpu_s"] / records * 1e6 for run in runs]
         rows[name] = {
             "cpu_us": statistics.median(cpu_us),
@@ -254,7 +227,7 @@ def summary(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "spread": [min(cpu_us), max(cpu_us)],
         }
     official = {}
-    for place in found["places"]:
+    for place in report["places"]:
         for tool in UNPACK:
             parts = [rows[f"unpack ({tool}, {place})"], rows[f"{PARSE} ({place})"]]
             official[f"{OFFICIAL} ({tool}, {place})"] = {
@@ -266,53 +239,44 @@ def summary(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return official | rows
 
 
-def official_of(found: dict[str, Any], place: str) -> str:
-    """The official way that luab is measured against: Python's own tarfile, on one of the file systems."""
+def official_of(place: str) -> str:
+    """Returns the name of the official way that luab is compared with: Python's tarfile on a file system."""
     return f"{OFFICIAL} (tarfile, {place})"
 
 
-def show(found: dict[str, Any]) -> None:
+def show(report: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     title = (
-        f"{found['records']:,} records, {found['official_records']:,} for the official way; medians of "
-        f"{found['runs']} runs; {found['machine']}; {found['date']}; load {found['load'][0]:.1f}"
+        f"{report['records']:,} records, {report['official_records']:,} for the official way; medians of "
+        f"{report['runs']} runs; {report['machine']}; {report['date']}; load {report['load'][0]:.1f}"
     )
-    table = Table(title=title)
-    against = [f"× official ({place})" for place in found["places"]]
-    for column in ("", "records/s/core", "µs of processor", "µs by the clock", *against, "peak MB"):
-        table.add_column(column, justify="right" if column else "left")
-    rows = summary(found)
+    against = [f"× official ({place})" for place in report["places"]]
+    columns = ("", "records/s/core", "µs of processor", "µs by the clock", *against, "peak MB")
+    rows, lines = summary(report), []
     for name, row in rows.items():
-        ratios = [rows[official_of(found, place)]["cpu_us"] / row["cpu_us"] for place in found["places"]]
-        table.add_row(
-            name,
-            f"{1e6 / row['cpu_us']:,.0f}",
-            f"{row['cpu_us']:.1f}",
-            f"{row['wall_us']:.1f}",
-            *(f"{ratio:.2f}" for ratio in ratios),
-            f"{row['peak_mb']:,.0f}",
-        )
+        ratios = [rows[official_of(place)]["cpu_us"] / row["cpu_us"] for place in report["places"]]
+        rate, times = f"{1e6 / row['cpu_us']:,.0f}", (f"{row['cpu_us']:.1f}", f"{row['wall_us']:.1f}")
+        lines.append((name, rate, *times, *(f"{ratio:.2f}" for ratio in ratios), f"{row['peak_mb']:,.0f}"))
     console = Console(width=110)
-    console.print(table)
-    ours, lookup = rows["luab, 1 process"]["cpu_us"], found["lookup"]
+    console.print(table_of(title, columns, lines))
+    ours, lookup = rows["luab, 1 process"]["cpu_us"], report["lookup"]
     console.print(
-        "Decompressing and walking the archive is the limit: luab reaches "
-        f"{rows['decompress and walk']['cpu_us'] / ours:.0%} of its rate in one process."
+        "Decompressing the archive and walking over its headers is the limit: in one process, luab reaches "
+        f"{rows['decompress and walk']['cpu_us'] / ours:.0%} of that rate."
     )
     for name, row in rows.items():
         if name.startswith(OFFICIAL):
             low = row["spread"][0] / ours
-            ratio = f"{row['cpu_us'] / ours:.1f} × the {name}, {low:.1f} × its quickest run"
+            ratio = f"{row['cpu_us'] / ours:.1f} × the {name}, {low:.1f} × its fastest run"
             console.print(f"luab, 1 process: {ratio} (target {TARGET:g} ×).")
     console.print(
-        f"A sample's point: {lookup['luab_us']:.2f} µs from luab.ImageNetAB, {lookup['elementtree_us']:.0f} µs from "
+        f"Point of a sample: {lookup['luab_us']:.2f} µs in luab.ImageNetAB, {lookup['elementtree_us']:.0f} µs in "
         f"its XML: {lookup['elementtree_us'] / lookup['luab_us']:.0f} × (target {LOOKUP_TARGET:g} ×)."
     )
 
 
-def draw(found: dict[str, Any], pdf: Path) -> None:
+def draw(report: dict[str, Any]) -> Any:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
@@ -320,7 +284,7 @@ def draw(found: dict[str, Any], pdf: Path) -> None:
 
     @style.styled
     def bars() -> Figure:
-        rows = dict(reversed(summary(found).items()))
+        rows = dict(reversed(summary(report).items()))
         rates = [1e6 / row["cpu_us"] for row in rows.values()]
         errors = [
             [rate - 1e6 / row["spread"][1] for rate, row in zip(rates, rows.values(), strict=True)],
@@ -330,42 +294,39 @@ def draw(found: dict[str, Any], pdf: Path) -> None:
         figure = style.new_figure(style.COLUMN_IN, 3.2)
         axes = figure.subplots()
         axes.barh(list(rows), rates, xerr=errors, color=colours, error_kw={"lw": 0.7})
-        for place in found["places"]:
-            official_us = rows[official_of(found, place)]["cpu_us"]
+        for place in report["places"]:
+            official_us = rows[official_of(place)]["cpu_us"]
             axes.axvline(TARGET * 1e6 / official_us, color=style.INK, lw=0.7, ls=(0, (4, 3)))
         axes.set(xlabel="Records per second and core", xscale="log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:,.0f}"))
         axes.grid(axis="y", visible=False)
         note = (
-            f"{found['records']:,} generated records, {found['official_records']:,} for the official way. Bars: "
-            f"medians of {found['runs']} runs, whiskers: least and most. Dashed: {TARGET:g} times the official way by "
-            f"tarfile ({', '.join(found['places'])}). {found['machine']}."
+            f"{report['records']:,} generated records, {report['official_records']:,} for the official way. Bars: "
+            f"medians of {report['runs']} runs, whiskers: minimum and maximum. Dashed: {TARGET:g} times the official "
+            f"way with tarfile ({', '.join(report['places'])}). {report['machine']}."
         )
         return style.finish(figure, note)
 
-    style.save(bars(), pdf)
+    return bars()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "index.json, index.pdf and index.png")
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--official-records", type=int, default=6_000)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of index.json, index.pdf and index.png")
     parser.add_argument("--step", nargs=3, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.step:
-        run_step(given.step[0], Path(given.step[1]), Path(given.step[2]))
+    options = parser.parse_args()
+    if options.step:
+        run_step(options.step[0], Path(options.step[1]), Path(options.step[2]))
         return
     with contextlib.ExitStack() as stack:
         places = [Place("disk", Path(stack.enter_context(tempfile.TemporaryDirectory())))]
         if MEMORY.is_dir():
             places.append(Place("memory", Path(stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY)))))
-        found = measure(given.records, given.official_records, given.runs, places)
-    given.out.mkdir(parents=True, exist_ok=True)
-    write_json(given.out / "index.json", found)
-    draw(found, given.out / "index.pdf")
-    show(found)
+        report = measure(options.records, options.official_records, options.runs, places)
+    write_report(options.out, "index", report, draw(report))
+    show(report)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Reading training images, side by side: the official transform, luab exact and fast, from files and from packs.
+"""Compares ways to read training images: the official transform, luab exact and fast, from files and from packs.
 
     python speed/loader.py --images <ImageNet>/train
 
-Everything runs in one process on one thread, in turn, several times over; rates count processor time (user and
-system), so that other work on the machine matters less. Without --images, drawn JPEGs of typical size stand in; of a
-folder with fewer than --n images each is read several times in a run. Memory is measured with the file list of the
-whole training set, 1,281,167 rows.
+All run in one process with one thread, in turn, several times; rates count processor time (user and system), so that
+other work on the machine matters less. Without --images, drawn JPEGs of typical size are used; if a folder has fewer
+than --n images, each is read several times per run. Memory is measured with the file list of the whole training set,
+1,281,167 rows.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 import torch
+from measuring import circumstances, command_line, in_turn, median_ratio, spread, table_of, write_report
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch.utils.data import DataLoader, Dataset
@@ -41,12 +41,9 @@ from luab.data.images.imagenet import ImageNetAB
 from luab.data.images.loader import EpochBatches, training_loader
 from luab.data.images.pack import Pack
 from luab.data.manifests.manifest import SCHEMA
-from luab.files import write_json
-from luab.provenance.code import hardware, versions
-from luab.render.style import COLUMN_IN, finish, new_figure, save, styled
+from luab.render.style import COLUMN_IN, finish, new_figure, styled
 from luab.study.config import Packing
 
-OUT = Path(__file__).resolve().parent / "results"
 TARGET = 2.0
 MEMORY_TARGET_MIB = 300
 ALL_ROWS = 1_281_167
@@ -64,8 +61,15 @@ _BATCH = 32
 # ---- the images
 
 
+def image_folder(images: Path | None, scratch: Path, n: int) -> Path:
+    """Returns the given folder; without one, a new folder in `scratch` with up to 96 drawn images."""
+    if images is None:
+        draw_photos(scratch / "drawn", min(n, 96))
+    return images or scratch / "drawn"
+
+
 def draw_photos(folder: Path, n: int) -> None:
-    """JPEGs of 500 x 375 pixels and about 110 kB: soft shapes with grain."""
+    """Draws JPEGs of 500 x 375 pixels and about 110 kB: soft shapes with grain."""
     rng = np.random.default_rng(0)
     for k in range(n):
         coarse = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)).resize((500, 375), 3)
@@ -77,6 +81,7 @@ def draw_photos(folder: Path, n: int) -> None:
 
 
 def list_images(root: Path, n: int) -> pd.DataFrame:
+    """Returns `n` rows with JPEGs evenly spread over the folder, repeated if it has fewer."""
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in (".jpeg", ".jpg"))
     files = files[:: max(1, len(files) // n)][:n]
     if len(files) < _BATCH:
@@ -93,7 +98,7 @@ def write_manifest(rows: pd.DataFrame, parquet: Path) -> None:
 
 
 class Official(Dataset[tuple[torch.Tensor, int]]):
-    """The transform of naver-ai/NeglectedFreeLunch:imagenet_dataloader.ipynb, re-created; its points are left out."""
+    """The transform of naver-ai/NeglectedFreeLunch:imagenet_dataloader.ipynb, re-created, without its points."""
 
     def __init__(self, root: Path, rows: pd.DataFrame) -> None:
         self.files = [root / path for path in rows["path"]]
@@ -119,7 +124,7 @@ class Official(Dataset[tuple[torch.Tensor, int]]):
         return self.transform(image), 0
 
 
-# ---- what is timed; each reads every image once and gives back how many
+# ---- what is timed; each reads all images once and returns their number
 
 
 def candidates(root: Path, rows: pd.DataFrame, scratch: Path) -> dict[str, Callable[[int], int]]:
@@ -150,7 +155,7 @@ def _read(dataset: ImageNetAB, epoch: int) -> int:
 
 
 def decoders(root: Path, rows: pd.DataFrame) -> dict[str, Callable[[int], int]]:
-    """Decoding alone, from memory: what no loader can go below."""
+    """Decoding alone, from memory: the limit for any loader."""
     files = [(root / path).read_bytes() for path in rows["path"]]
     crops = ImageNetAB(root, rows).crop
 
@@ -179,18 +184,18 @@ def decoders(root: Path, rows: pd.DataFrame) -> dict[str, Callable[[int], int]]:
 
 
 def timed(readers: dict[str, Callable[[int], int]], runs: int) -> dict[str, list[float]]:
-    """Images per second and core, by run; one run more goes first and is not counted."""
-    rates: dict[str, list[float]] = {name: [] for name in readers}
-    for run in range(runs + 1):
-        for name, read in readers.items():
-            start = time.process_time()
-            images = read(run)
-            rates[name].append(images / (time.process_time() - start))
-    return {name: values[1:] for name, values in rates.items()}
+    """Returns images per second and core of each reader and run."""
+
+    def rate(run: int, read: Callable[[int], int]) -> float:
+        start = time.process_time()
+        images = read(run)
+        return images / (time.process_time() - start)
+
+    return in_turn({name: partial(rate, read=read) for name, read in readers.items()}, runs)
 
 
 def pixel_difference(root: Path, rows: pd.DataFrame, epochs: int) -> dict[str, float]:
-    """|fast - exact| in steps of 1/255, over every value of every crop; crops, flips and points must be equal."""
+    """Compares fast with exact, in steps of 1/255, over all values; crops, flips and points must be equal."""
     exact, fast = (ImageNetAB(root, rows, decoding=decoding) for decoding in ("exact", "fast"))  # type: ignore[arg-type]
     counts = torch.zeros(256, dtype=torch.float64)
     for epoch in range(epochs):
@@ -211,11 +216,11 @@ def pixel_difference(root: Path, rows: pd.DataFrame, epochs: int) -> dict[str, f
     }
 
 
-# ---- memory; Linux alone tells which pages a process shares
+# ---- memory; only Linux reports which pages a process shares
 
 
 def proportional_mib(pids: list[Any]) -> float:
-    """Memory of processes, shared pages counted once."""
+    """Returns the memory of processes in MiB, with shared pages counted once."""
     total = 0
     for pid in pids:
         fields = dict(line.split(":") for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
@@ -224,49 +229,50 @@ def proportional_mib(pids: list[Any]) -> float:
 
 
 def measure_memory(root: Path, rows: pd.DataFrame, workers: int, batch_size: int) -> float:
-    """Most that the loader's processes and this one hold together while every one reads ahead, in MiB."""
+    """Returns the peak memory of this process and the loader's processes, in MiB, while all of them read ahead."""
     chosen = np.arange(ALL_ROWS) % len(rows)
-    # One text per row, as a manifest gives them.
+    # A separate string for each row, as in a manifest.
     paths = [f"{path[:1]}{path[1:]}" for path in rows["path"].to_numpy()[chosen]]
     many = pd.DataFrame({"image_id": [str(k) for k in range(ALL_ROWS)], "path": paths, "labels": [[0]] * ALL_ROWS})
     dataset = ImageNetAB(root, many, decoding="fast")
     del many, paths
     loader = training_loader(dataset, EpochBatches(ALL_ROWS, batch_size, 0, 0), workers, pinned=False)
-    most, batches = 0.0, iter(loader)
+    peak, batches = 0.0, iter(loader)
     for _ in range(3 * workers):
         next(batches)
         processes: Any = batches
-        most = max(most, proportional_mib(["self", *(worker.pid for worker in processes._workers)]))
-    return most
+        peak = max(peak, proportional_mib(["self", *(worker.pid for worker in processes._workers)]))
+    return peak
 
 
 def memory_per_worker(images: list[str], batch_size: int, workers: int = 3) -> float:
-    """What each loader process beyond the first adds, in MiB."""
-    held = []
+    """Returns the memory that each further loader process adds, in MiB."""
+    mib = []
     for number in (1, workers):
         command = [sys.executable, __file__, "--memory-of", str(number), "--batch-size", str(batch_size), *images]
-        held.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    return (held[1] - held[0]) / (workers - 1)
+        mib.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return (mib[1] - mib[0]) / (workers - 1)
 
 
-# ---- what is shown
+# ---- output
 
 
 def show(report: dict[str, Any]) -> None:
     console, rates = Console(), report["images_per_s_per_core"]
-    table = Table("reading", "images/s/core", "lowest .. highest", f"x {OFFICIAL}", title="Training images, 224 px")
-    for name, values in rates.items():
-        ratio = report["ratio_to_official"].get(name)
-        spread = f"{min(values):,.0f} .. {max(values):,.0f}"
-        table.add_row(name, f"{statistics.median(values):,.0f}", spread, f"{ratio:.2f}" if ratio else "")
-    console.print(table)
+    ratios = {name: f"{ratio:.2f}" for name, ratio in report["ratio_to_official"].items()}
+    rows = [
+        (name, f"{statistics.median(values):,.0f}", spread(values, 0), ratios.get(name, ""))
+        for name, values in rates.items()
+    ]
+    columns = ("reading", "images/s/core", "lowest .. highest", f"x {OFFICIAL}")
+    console.print(table_of("Training images, 224 px", columns, rows))
     pixels = report["pixels"]
     console.print(
         f"fast - exact, of 255: mean {pixels['mean']:.3f}, 99.9 % {pixels['p99_9']}, max {pixels['max']} "
-        f"({pixels['values']:,} values); crops, flips and points equal."
+        f"({pixels['values']:,} values); crops, flips and points are equal."
     )
     console.print(
-        f"luab fast reaches {report['share_of_limit']:.0%} of decoding the crop's rows alone; "
+        f"luab fast reaches {report['share_of_limit']:.0%} of the rate of decoding the crop's rows alone; "
         f"target: {TARGET:g} x the {OFFICIAL}."
     )
     for batch_size, mib in report["mib_per_further_worker"].items():
@@ -289,19 +295,18 @@ def draw(report: dict[str, Any]) -> Any:
     axes.invert_yaxis()
     axes.set_xlabel("training images per second and core")
     note = (
-        f"{report['images']}; medians of n = {report['runs']} runs, lines from lowest to highest; dotted: decoding the "
-        "crop's rows alone, of the images as they are."
+        f"{report['images']}; medians of n = {report['runs']} runs, lines from lowest to highest; dotted: decoding "
+        "only the crop's rows of the original images."
     )
     return finish(figure, note)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="folder with JPEGs in any depth; drawn ones without it")
+    parser = command_line(__doc__, "loader.json, loader.pdf and loader.png")
+    parser.add_argument("--images", type=Path, help="folder with JPEGs at any depth; default: drawn images")
     parser.add_argument("--n", type=int, default=216, help="images, evenly spread over the folder")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=OUT, help="folder for loader.json, loader.pdf and loader.png")
-    parser.add_argument("--no-memory", action="store_true", help="leave the memory out")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--batch-size", type=int, default=256, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -309,9 +314,7 @@ def main(arguments: list[str] | None = None) -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        root = options.images or scratch / "drawn"
-        if options.images is None:
-            draw_photos(root, min(options.n, 96))
+        root = image_folder(options.images, scratch, options.n)
         rows = list_images(root, options.n)
         if options.memory_of:
             print(measure_memory(root, rows, options.memory_of, options.batch_size))
@@ -322,8 +325,7 @@ def main(arguments: list[str] | None = None) -> None:
         if Path("/proc/self/smaps_rollup").exists() and not options.no_memory:
             images = ["--images", str(root), "--n", str(options.n)]
             report["mib_per_further_worker"] = {size: memory_per_worker(images, size) for size in (256, 1024)}
-    write_json(options.out / "loader.json", report)
-    save(draw(report), options.out / "loader.pdf")
+    write_report(options.out, "loader", report, draw(report))
     show(report)
 
 
@@ -331,12 +333,11 @@ def measure(root: Path, rows: pd.DataFrame, runs: int, scratch: Path) -> dict[st
     rates = timed(candidates(root, rows, scratch), runs)
     middle = {name: statistics.median(values) for name, values in rates.items()}
     ratios = {
-        name: statistics.median(a / b for a, b in zip(values, rates[OFFICIAL], strict=True))
-        for name, values in rates.items()
-        if not name.startswith("decode")
+        name: median_ratio(values, rates[OFFICIAL]) for name, values in rates.items() if not name.startswith("decode")
     }
-    return {
-        "date": date.today().isoformat(),
+    report = circumstances()
+    report["versions"] |= {"simplejpeg": simplejpeg.__version__, "opencv": cv2.__version__}
+    return report | {
         "runs": runs,
         "images_per_s_per_core": rates,
         "ratio_to_official": ratios,
@@ -346,8 +347,6 @@ def measure(root: Path, rows: pd.DataFrame, runs: int, scratch: Path) -> dict[st
         "mean_kb": statistics.mean((root / path).stat().st_size for path in rows["path"]) / 1000,
         "pixels": pixel_difference(root, rows.drop_duplicates("path"), 3),
         "mib_per_further_worker": {},
-        "versions": {**versions(), "simplejpeg": simplejpeg.__version__, "opencv": cv2.__version__},
-        "hardware": hardware(),
     }
 
 

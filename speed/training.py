@@ -1,29 +1,28 @@
-"""Training steps, side by side: a plain timm loop, luab's baseline and luab with the byproduct head and loss.
+"""Compares training steps: a plain timm loop, luab's baseline, and luab with the byproduct head and loss.
 
     python speed/training.py --recipe config/recipes/resnet.yaml --backbone resnet50 --batch-size 256
     python speed/training.py --recipe config/recipes/coco_resnet.yaml --dataset coco --batch-size 128
     python speed/training.py --tiny                               # shows on a CPU that it works
 
-All three train the same backbone with the same optimiser, precision, mixing and normalisation on the same uint8 batch
-from memory, so that no loader is in the way; they take turns, and medians are shown. The plain loop keeps the
-conventions of timm's own train script: normalisation and mixing on the device, no waiting for the loss in a step. The
-step of luab is that of `luab train`, which checks and logs every step's loss parts. On COCO, where timm has no script,
-luab's point heads stand beside the same multi-label model without them. GPU figures are not measured yet.
+All three train the same backbone with the same optimiser, precision, mixing and normalisation on one uint8 batch in
+memory, so that data loading does not count; they run in turn, and medians are reported. The plain loop follows timm's
+own train script: normalisation and mixing on the device, and no waiting for the loss within a step. luab's step is that
+of `luab train`, which checks and logs the loss terms of every step. On COCO, for which timm has no script, luab's point
+heads are compared with the same multi-label model without them. GPU figures are not measured yet.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 import yaml
+from measuring import circumstances, command_line, in_turn, median_ratio, spread, table_of, write_report
 from rich.console import Console
-from rich.table import Table
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
@@ -31,24 +30,22 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from luab.byproducts.coco_classes import COCO_CLASSES
-from luab.files import write_json
 from luab.model import IMAGENET_CLASSES
-from luab.provenance.code import hardware, versions
 from luab.study.config import Recipe, Split
 from luab.study.paths import Run
 from luab.training.distributed import Processes
 from luab.training.trainer import Flags, Trainer
 
-OUT = Path(__file__).resolve().parent / "results"
 TIMM, BASELINE, LUAB = "timm, plain loop", "luab, baseline", "luab, click"
-_WITH_POINT = 0.7  # share of images whose click is known and survives the crop, about
-_LABELS = 2.9  # of an image of COCO, about
-# One step on a batch, as luab's loader gives it, or images and labels; without one, on the batch in memory.
+ON_CPU = "On a CPU this only shows that the loops run; GPU figures are not measured yet."
+_WITH_POINT = 0.7  # approximate share of images whose click is recorded and survives the crop
+_LABELS = 2.9  # approximate number of labels of a COCO image
+# One training step on a batch of luab's loader, or on images and labels; without an argument, on the batch in memory.
 Step = Callable[..., None]
 
 
 class Parts:
-    """What the three loops share: one batch on the host, the optimiser, the precision."""
+    """What the three loops share: one batch in host memory, the optimiser, the precision."""
 
     def __init__(self, recipe: Recipe, batch_size: int, device: torch.device, dataset: str = "imagenet") -> None:
         torch.manual_seed(0)
@@ -59,14 +56,15 @@ class Parts:
         self.labels = torch.randint(0, IMAGENET_CLASSES, (batch_size,))
         points, weights = torch.rand(batch_size, 2), (torch.rand(batch_size) < _WITH_POINT).float()
         if dataset == "coco":
-            shown = torch.rand(batch_size, len(COCO_CLASSES)) < _LABELS / len(COCO_CLASSES)
-            self.labels, points = shown.float(), torch.rand(batch_size, len(COCO_CLASSES), 2)
-            weights = (shown & (torch.rand(shown.shape) < _WITH_POINT)).float()
+            classes = len(COCO_CLASSES)
+            labels = torch.rand(batch_size, classes) < _LABELS / classes
+            self.labels, points = labels.float(), torch.rand(batch_size, classes, 2)
+            weights = (labels & (torch.rand(labels.shape) < _WITH_POINT)).float()
         self.batch = [self.images, self.labels, points, weights]
         self.precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.amp)
 
     def prepared(self, model: nn.Module) -> tuple[Any, torch.optim.Optimizer, Any, ModelEmaV3 | None]:
-        """The model on the device, its optimiser, gradient scaler and average."""
+        """Returns the model on the device, its optimiser, gradient scaler and moving average."""
         recipe = self.recipe
         model = model.to(self.device).train()
         if recipe.channels_last:
@@ -96,6 +94,7 @@ class Parts:
 
 
 def plain_timm(parts: Parts, backbone: str) -> Step:
+    """Returns a training step as in timm's train script."""
     recipe, device = parts.recipe, parts.device
     arguments = dict(recipe.model_kwargs) | ({"drop_path_rate": recipe.drop_path} if recipe.drop_path else {})
     model, *rest = parts.prepared(
@@ -113,7 +112,7 @@ def plain_timm(parts: Parts, backbone: str) -> Step:
 
     def step(batch: Sequence[torch.Tensor] = parts.batch) -> None:
         images, labels = (part.to(device, non_blocking=True) for part in batch[:2])
-        if images.dtype == torch.uint8:  # else timm's loader has done it
+        if images.dtype == torch.uint8:  # timm's loader has normalised its images already
             images = images.float().sub_(mean).div_(std)
         if mixes:
             images, labels = mixup(images, labels)
@@ -125,7 +124,7 @@ def plain_timm(parts: Parts, backbone: str) -> Step:
 
 
 def luab_loop(parts: Parts, backbone: str, weight: float) -> Step:
-    """luab's own training step, as `luab train` runs it."""
+    """Returns luab's own training step, as in `luab train`."""
     size = len(parts.labels)
     recipe = parts.recipe.model_copy(update={"batch_size": size})
     run = Run(parts.dataset, backbone, "click" if weight else "none", weight, 0)
@@ -138,17 +137,17 @@ def luab_loop(parts: Parts, backbone: str, weight: float) -> Step:
 
 
 def measure(parts: Parts, backbone: str, steps: int, runs: int) -> dict[str, list[float]]:
-    """Images per second by loop and run; on a CPU of processor time. One run more goes first and is not counted."""
+    """Returns images per second of each loop and run: by the clock on a GPU, of processor time on a CPU."""
     plain = {TIMM: plain_timm(parts, backbone)} if parts.dataset == "imagenet" else {}
     loops = plain | {BASELINE: luab_loop(parts, backbone, 0.0), LUAB: luab_loop(parts, backbone, 1.0)}
-    rates: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(runs + 1):
-        for name, step in loops.items():
-            start = _now(parts)
-            for _ in range(steps):
-                step()
-            rates[name].append(steps * len(parts.labels) / (_now(parts) - start))
-    return {name: values[1:] for name, values in rates.items()}
+
+    def rate(step: Step) -> float:
+        start = _now(parts)
+        for _ in range(steps):
+            step()
+        return steps * len(parts.labels) / (_now(parts) - start)
+
+    return in_turn({name: (lambda run, step=step: rate(step)) for name, step in loops.items()}, runs)
 
 
 def _now(parts: Parts) -> float:
@@ -159,61 +158,71 @@ def _now(parts: Parts) -> float:
 
 
 def overheads(rates: dict[str, list[float]]) -> dict[str, float]:
-    """By how much longer than the first loop's a step takes, as a fraction: medians of the runs' ratios."""
+    """Returns how much longer a step takes than in the first loop, as a fraction: medians of the runs' ratios."""
     first = next(iter(rates.values()))
-    return {
-        name: statistics.median(a / b for a, b in zip(first, values, strict=True)) - 1 for name, values in rates.items()
-    }
+    return {name: median_ratio(first, values) - 1 for name, values in rates.items()}
 
 
 def show(report: dict[str, Any]) -> None:
-    what = f"{report['dataset']}, {report['backbone']}"
-    title = f"{what}, {report['input_px']} px, batches of {report['batch_size']}, {report['device']}"
-    table = Table("loop", "images/s", "lowest .. highest", "overhead", title=title)
-    for name, values in report["images_per_s"].items():
-        spread = f"{min(values):,.1f} .. {max(values):,.1f}"
-        table.add_row(name, f"{statistics.median(values):,.1f}", spread, f"{report['overhead'][name]:+.1%}")
+    title = (
+        f"{report['dataset']}, {report['backbone']}, {report['input_px']} px, batches of {report['batch_size']}, "
+        f"{report['device']}"
+    )
+    rows = [
+        (name, f"{statistics.median(values):,.1f}", spread(values), f"{report['overhead'][name]:+.1%}")
+        for name, values in report["images_per_s"].items()
+    ]
     console = Console()
-    console.print(table)
+    console.print(table_of(title, ("loop", "images/s", "lowest .. highest", "overhead"), rows))
     if report["device"] == "cpu":
-        console.print("On a CPU this only shows that the loops run; GPU figures are not measured yet.")
+        console.print(ON_CPU)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def training_options(description: str | None, files: str, steps: int, tiny: str) -> argparse.ArgumentParser:
+    """Returns a command line with the options of a training; `tiny` is what `--tiny` sets."""
+    parser = command_line(description, files)
     parser.add_argument("--recipe", type=Path, default=Path("config/recipes/resnet.yaml"))
-    parser.add_argument("--dataset", choices=["imagenet", "coco"], default="imagenet")
     parser.add_argument("--backbone", default="resnet50", help="timm name")
     parser.add_argument("--batch-size", type=int, default=256, help="images per step on this device")
-    parser.add_argument("--steps", type=int, default=50, help="per run")
+    parser.add_argument("--steps", type=int, default=steps, help="per run")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--tiny", action="store_true", help="test_resnet, 8 images of 32 px, 3 steps")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder for training.json")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--tiny", action="store_true", help=tiny)
+    return parser
+
+
+def parts_of(options: argparse.Namespace, tiny_steps: int, dataset: str = "imagenet") -> Parts:
+    """Builds what the loops share, and sets backbone, batch size and steps for `--tiny`."""
     recipe = Recipe.model_validate(yaml.safe_load(options.recipe.read_text()))
     if options.tiny:
-        options.backbone, options.batch_size, options.steps = "test_resnet", 8, 3
+        options.backbone, options.batch_size, options.steps = "test_resnet", 8, tiny_steps
         recipe = recipe.model_copy(update={"input_px": 32})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
-    parts = Parts(recipe, options.batch_size, device, options.dataset)
-    rates = measure(parts, options.backbone, options.steps, options.runs)
-    report = {
-        "date": date.today().isoformat(),
-        "dataset": options.dataset,
+    return Parts(recipe, options.batch_size, device, dataset)
+
+
+def report_of(parts: Parts, options: argparse.Namespace, rates: dict[str, list[float]]) -> dict[str, Any]:
+    """Returns what the reports of trainings have in common."""
+    return circumstances() | {
         "backbone": options.backbone,
-        "input_px": recipe.input_px,
+        "input_px": parts.recipe.input_px,
         "batch_size": options.batch_size,
         "steps": options.steps,
         "runs": options.runs,
-        "device": str(device),
+        "device": str(parts.device),
         "images_per_s": rates,
-        "overhead": overheads(rates),
-        "versions": versions(),
-        "hardware": hardware(),
     }
-    write_json(options.out / "training.json", report)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = training_options(__doc__, "training.json", 50, "test_resnet, 8 images of 32 px, 3 steps")
+    parser.add_argument("--dataset", choices=["imagenet", "coco"], default="imagenet")
+    options = parser.parse_args(arguments)
+    parts = parts_of(options, 3, options.dataset)
+    rates = measure(parts, options.backbone, options.steps, options.runs)
+    report = report_of(parts, options, rates) | {"dataset": options.dataset, "overhead": overheads(rates)}
+    write_report(options.out, "training", report)
     show(report)
 
 

@@ -1,4 +1,4 @@
-"""The demo's COCO: same bytes, official names, masks that fit the pictures, records with every oddity."""
+"""The demo's COCO: reproducible bytes, official names, masks that match the pictures, records with all oddities."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(world: Path) -> Path:
-    """The study's own steps over the archives: unpacked tree, index, both manifests, targets."""
+    """Runs the study's own steps on the archives: unpacked tree, index, both manifests, targets."""
     data, server = world.parent / "data", world / "server"
     archives = [server / f"{name}.zip" for name in ("train2014", "val2014", "annotations_trainval2014")]
     unpack_all(archives, data / "raw", data / "raw.json", "coco")
@@ -56,8 +56,8 @@ def prepared(world: Path) -> Path:
 
 def instances(world: Path, half: str) -> dict[str, Any]:
     with zipfile.ZipFile(world / "server" / "annotations_trainval2014.zip") as archive:
-        found: dict[str, Any] = json.loads(archive.read(f"annotations/instances_{half}.json"))
-        return found
+        content: dict[str, Any] = json.loads(archive.read(f"annotations/instances_{half}.json"))
+        return content
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -85,7 +85,7 @@ def test_files_and_entries_have_the_official_names(world: Path, repository: Path
         assert all(name.startswith("train2014/COCO_train2014_") and len(name) == 41 for name in archive.namelist())
 
 
-def test_pictures_hold_two_to_four_objects_that_go_together(world: Path) -> None:
+def test_pictures_show_two_to_four_objects_of_one_theme(world: Path) -> None:
     pictures = coco_pictures(SEED, "train2014", SIZE_PX, 60)
     counts = [sum(not item.crowd for item in picture.objects) for picture in pictures]
     assert counts.count(0) == 1 and max(counts) <= 4 and np.mean(counts) > 2
@@ -95,10 +95,10 @@ def test_pictures_hold_two_to_four_objects_that_go_together(world: Path) -> None
     assert sum({"dog", "person"} <= names for names in together) >= 3
     for picture in pictures:
         plain = [item.mask for item in picture.objects if not item.crowd]
-        assert (np.sum(plain, axis=0) <= 1).all()  # what stands in front hides what is behind
+        assert (np.sum(plain, axis=0) <= 1).all()  # objects in front hide those behind them
 
 
-def test_annotations_fit_the_masks(world: Path) -> None:
+def test_annotations_match_the_masks(world: Path) -> None:
     content, pictures = instances(world, "train2014"), coco_pictures(SEED, "train2014", SIZE_PX, 60)
     assert [image["id"] for image in content["images"]] == [picture.number for picture in pictures]
     assert {item["id"] for item in content["categories"]} == set(INDEX_OF_ID)
@@ -115,7 +115,7 @@ def test_annotations_fit_the_masks(world: Path) -> None:
 
 def test_run_lengths_and_polygons_by_hand() -> None:
     mask = np.array([[0, 1, 1], [0, 1, 1]], dtype=bool)
-    assert run_lengths(mask) == {"counts": [2, 4], "size": [2, 3]}  # down the columns: 00 11 11
+    assert run_lengths(mask) == {"counts": [2, 4], "size": [2, 3]}  # column by column: 00 11 11
     assert run_lengths(~mask) == {"counts": [0, 2, 4], "size": [2, 3]}
     (outline,) = mask_polygons(np.pad(mask, 1))
     corners = np.array(outline).reshape(-1, 2)
@@ -123,7 +123,7 @@ def test_run_lengths_and_polygons_by_hand() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")  # in annToMask
-def test_masks_as_pycocotools_reads_them(world: Path, prepared: Path) -> None:
+def test_pycocotools_reads_the_masks(world: Path, prepared: Path) -> None:
     coco = pytest.importorskip("pycocotools.coco").COCO(prepared / "raw" / "annotations" / "instances_train2014.json")
     pictures = {picture.number: picture for picture in coco_pictures(SEED, "train2014", SIZE_PX, 60)}
     overlaps = []
@@ -138,7 +138,7 @@ def test_masks_as_pycocotools_reads_them(world: Path, prepared: Path) -> None:
     assert np.mean(overlaps) > 0.95 and min(overlaps) > 0.6
 
 
-def test_records_show_every_oddity(world: Path, prepared: Path) -> None:
+def test_records_have_all_oddities(world: Path, prepared: Path) -> None:
     card = json.loads((prepared / "index.json").read_text())
     counts = card["counts"]
     assert (counts["records"], counts["images"], counts["duplicate_records"]) == (59, 58, 1)
@@ -150,12 +150,12 @@ def test_records_show_every_oddity(world: Path, prepared: Path) -> None:
     assert counts["workers"] > 1 and counts["trace_backward_times"] == 0
 
 
-def test_clicks_land_on_their_objects_and_random_points_seldom(prepared: Path) -> None:
+def test_clicks_hit_their_objects_more_often_than_random_points(prepared: Path) -> None:
     pictures = coco_pictures(SEED, "train2014", SIZE_PX, 60)
     masks: dict[tuple[str, int], Any] = {}
     for picture in pictures:
         for item in picture.objects:
-            label = next(n for n, known in enumerate(COCO_CLASSES) if known.name == item.name)
+            label = next(n for n, coco_class in enumerate(COCO_CLASSES) if coco_class.name == item.name)
             key = (f"COCO_train2014_{picture.number:012d}", label)
             masks[key] = masks.get(key, False) | item.mask
     shares = {}
@@ -171,7 +171,7 @@ def test_clicks_land_on_their_objects_and_random_points_seldom(prepared: Path) -
     assert shares["click"] > 0.6 > shares["random"]
 
 
-def test_the_studys_own_steps_run_over_it(world: Path, prepared: Path) -> None:
+def test_the_studys_own_steps_run_on_it(world: Path, prepared: Path) -> None:
     rows = read_manifest(prepared / "coco_train.parquet")
     assert len(rows) == 60 and len(read_manifest(prepared / "coco_val.parquet")) == 12
     assert (rows["labels"].map(len) == 0).sum() == 1
@@ -180,7 +180,7 @@ def test_the_studys_own_steps_run_over_it(world: Path, prepared: Path) -> None:
     data = CocoAB(prepared / "raw", rows, prepared / "click.parquet")
     labels, weights = np.zeros(80), 0.0
     for i in range(20):
-        _, own, _, kept = data[i]
-        labels += own.numpy()
-        weights += float(kept.sum())
+        _, image_labels, _, point_weights = data[i]
+        labels += image_labels.numpy()
+        weights += float(point_weights.sum())
     assert labels.sum() > weights > 10

@@ -1,4 +1,4 @@
-"""The demo world: same seed, same bytes; official layouts; records with every oddity; exact boxes."""
+"""The demo world: reproducible bytes, official layouts, records with all oddities, exact boxes."""
 
 import csv
 import hashlib
@@ -82,7 +82,7 @@ def pixels(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
 
-# ---- the whole --------------------------------------------------------------------------------------------
+# ---- the whole world --------------------------------------------------------------------------------------------
 
 
 def test_one_seed_gives_one_world(world: Path, tmp_path: Path) -> None:
@@ -92,13 +92,13 @@ def test_one_seed_gives_one_world(world: Path, tmp_path: Path) -> None:
 
 def test_another_seed_gives_another_world(world: Path, tmp_path: Path) -> None:
     draw_world(tmp_path / "other", SEED + 1, SIZE_PX, SMALL)
-    here, there = digests(world / "server"), digests(tmp_path / "other" / "server")
-    same_names = {"wsol_test_image_ids.txt"}  # the validation images are numbered alike in all worlds
-    assert here.keys() == there.keys()
-    assert {name for name in here if here[name] == there[name]} == same_names
+    first, second = digests(world / "server"), digests(tmp_path / "other" / "server")
+    same_names = {"wsol_test_image_ids.txt"}  # the validation images have the same numbers in all worlds
+    assert first.keys() == second.keys()
+    assert {name for name in first if first[name] == second[name]} == same_names
 
 
-def test_the_card_counts_what_is_there(world: Path) -> None:
+def test_the_card_counts_the_pictures(world: Path) -> None:
     card = json.loads((world / "world.json").read_text())
     assert card["seed"] == SEED
     assert card["counts"]["imagenet_train"] == 22 * 6 == len(list(world.glob("imagenet/train/*/*.JPEG")))
@@ -106,7 +106,7 @@ def test_the_card_counts_what_is_there(world: Path) -> None:
     assert card["counts"]["imagenet_c_noise"] == 22 * 3 * 5
 
 
-def test_archives_yaml_tells_the_truth(world: Path) -> None:
+def test_archives_yaml_matches_the_files(world: Path) -> None:
     entries = yaml.safe_load((world / "server/archives.yaml").read_text())
     on_disk = {path.name for path in (world / "server").iterdir()} - {"archives.yaml"}
     assert {entry["file"] for entry in entries.values()} == on_disk
@@ -125,12 +125,12 @@ def test_archives_are_named_as_in_the_full_study(world: Path, repository: Path) 
         assert entry["unpack"] == full[name]["unpack"], name
 
 
-def test_every_class_list_has_some_of_the_classes() -> None:
-    ours = {item.index for item in CLASSES}
+def test_every_class_list_contains_some_of_the_classes() -> None:
+    indices = {item.index for item in CLASSES}
     for name in ("imagenet_a", "imagenet_o", "imagenet_r", "objectnet"):
-        assert len(ours & set(subset(name))) >= 3, name
-    assert len(ours & set(siscore_classes().values())) >= 3
-    families = Counter(int(in9_of_class()[index]) for index in ours)
+        assert len(indices & set(subset(name))) >= 3, name
+    assert len(indices & set(siscore_classes().values())) >= 3
+    families = Counter(int(in9_of_class()[index]) for index in indices)
     assert families == {**dict.fromkeys(range(9), 2), -1: 4}
     assert {item.name for item in CLASSES} == set(SILHOUETTES)
 
@@ -180,13 +180,13 @@ def test_archives_have_the_official_layout(world: Path, file: str, pattern: str)
 
 
 @pytest.mark.parametrize("file", ["imagenetv2-matched-frequency.tar.gz", "imagenetv2-threshold0.7.tar.gz"])
-def test_v2_is_a_plain_tar_in_spite_of_its_name(world: Path, file: str) -> None:
+def test_v2_is_a_plain_tar_despite_its_name(world: Path, file: str) -> None:
     assert (world / "server" / file).stat().st_size % 512 == 0
     with tarfile.open(world / "server" / file, "r:") as archive:
         assert len(archive.getnames()) == 22
 
 
-def test_imagenet_c_has_its_75_sets_at_the_size_of_the_crop(world: Path) -> None:
+def test_imagenet_c_has_75_sets_at_the_size_of_the_crop(world: Path) -> None:
     sets = Counter()
     for name in ("noise", "blur", "weather", "digital"):
         for member, content in contents(world, f"imagenet-c-{name}.tar").items():
@@ -203,7 +203,7 @@ def test_validation_names_mix_the_classes(world: Path) -> None:
     assert in_name_order != sorted(in_name_order)
 
 
-def test_real_has_several_labels_and_none(world: Path) -> None:
+def test_real_has_images_with_several_labels_and_with_none(world: Path) -> None:
     labels = json.loads((world / "server/real.json").read_text())
     assert [image.real for image in val_images(SEED, SIZE_PX, SMALL.val)] == labels
     lengths = Counter(map(len, labels))
@@ -211,7 +211,7 @@ def test_real_has_several_labels_and_none(world: Path) -> None:
     assert lengths[1] > 0.7 * len(labels)
 
 
-def test_a_is_filed_under_its_classes_and_o_under_classes_it_does_not_show(world: Path) -> None:
+def test_folders_of_a_o_and_r_are_the_classes_of_their_lists(world: Path) -> None:
     wnids = {
         subset_name: {item.wnid for item in CLASSES if item.index in subset(subset_name)}
         for subset_name in ("imagenet_a", "imagenet_o", "imagenet_r")
@@ -227,7 +227,7 @@ def test_sketches_are_grey(world: Path) -> None:
         assert Image.open(io.BytesIO(content)).mode == "L"
 
 
-def test_objectnet_has_red_borders_and_a_folder_beyond_imagenet(world: Path) -> None:
+def test_objectnet_has_red_borders_and_a_folder_outside_imagenet(world: Path) -> None:
     members = contents(world, "objectnet-1.0.zip")
     folders = set()
     for name, content in members.items():
@@ -259,7 +259,7 @@ def test_siscore_lists_each_image_with_its_factor(world: Path, file: str, column
     assert len(set(factors.values())) == 1
 
 
-def test_localisation_lists_agree_with_the_pictures(world: Path) -> None:
+def test_localisation_lists_match_the_pictures(world: Path) -> None:
     def rows(split: str, name: str) -> list[list[str]]:
         text = (world / f"server/wsol_{split}_{name}.txt").read_text()
         assert not text.endswith("\n")
@@ -297,7 +297,7 @@ def test_in9_variants_are_made_of_the_same_pictures(world: Path) -> None:
         inside = eroded(mask == 1)
         picture = {v: pixels(members[f"bg_challenge/{v}/val/{stem}.JPEG"]).astype(int) for v in IN9_VARIANTS}
         for variant in ("mixed_same", "mixed_rand", "mixed_next", "only_fg"):
-            # JPEG blurs colours over blocks, so the agreement is not exact.
+            # JPEG blurs colours within blocks, so the pixels agree only approximately.
             if inside.sum() > 20:
                 assert np.abs(picture[variant] - picture["original"])[inside].mean() < 25, (variant, stem)
         assert picture["no_fg"][inside].mean() < 25 or inside.sum() <= 20
@@ -305,7 +305,7 @@ def test_in9_variants_are_made_of_the_same_pictures(world: Path) -> None:
 
 
 def eroded(mask: np.ndarray) -> np.ndarray:
-    """Pixels of a mask whose neighbours belong to it, too."""
+    """Returns the pixels of a mask whose neighbours also belong to it."""
     padded = np.pad(mask, 1, constant_values=False)
     inner = mask.copy()
     for dy, dx in ((0, 1), (2, 1), (1, 0), (1, 2)):
@@ -314,7 +314,7 @@ def eroded(mask: np.ndarray) -> np.ndarray:
 
 
 def background_classes(world: Path, variant: str) -> list[tuple[int, int]]:
-    """(foreground, background) class of each picture; the latter is that of the most similar only_bg_t."""
+    """Returns the classes (foreground, background) of each picture, the latter by the most similar only_bg_t."""
     members = contents(world, "backgrounds_challenge_data.tar.gz")
     folder = "bg_challenge/only_bg_t/val/"
     grounds = [
@@ -327,12 +327,12 @@ def background_classes(world: Path, variant: str) -> list[tuple[int, int]]:
         if f"/{variant}/" in name:
             rest = name.split("/val/")[1]
             mask = np.load(io.BytesIO(members[f"bg_challenge/fg_mask/val/{rest[:-5]}.npy"]))
-            far = [np.abs(pixels(content) - ground)[mask == 0].mean() for _, ground in grounds]
-            pairs.append((int(rest[:2]), grounds[int(np.argmin(far))][0]))
+            distances = [np.abs(pixels(content) - ground)[mask == 0].mean() for _, ground in grounds]
+            pairs.append((int(rest[:2]), grounds[int(np.argmin(distances))][0]))
     return pairs
 
 
-def test_backgrounds_follow_the_class_only_where_they_should(world: Path) -> None:
+def test_backgrounds_depend_on_the_class_only_in_the_right_variants(world: Path) -> None:
     same = {v: [f == b for f, b in background_classes(world, v)] for v in ("original", "mixed_same", "mixed_rand")}
     assert all(same["original"])
     assert all(same["mixed_same"])
@@ -340,7 +340,7 @@ def test_backgrounds_follow_the_class_only_where_they_should(world: Path) -> Non
     assert all((f + 1) % 9 == b for f, b in background_classes(world, "mixed_next"))
 
 
-def test_backdrops_follow_the_class_in_photographs_and_not_in_imagenet_a() -> None:
+def test_backdrops_depend_on_the_class_in_photographs_but_not_in_imagenet_a() -> None:
     def usual(look: Look) -> float:
         scenes = [
             (item, draw_scene(item, (30, 24), look, stream(0, item.name, k))) for item in CLASSES for k in range(12)
@@ -363,28 +363,28 @@ def test_the_box_of_a_painted_square_is_its_pixels() -> None:
 
 
 @pytest.mark.parametrize("item", CLASSES, ids=[item.name for item in CLASSES])
-def test_a_box_encloses_what_was_painted(item: DemoClass) -> None:
+def test_a_box_encloses_the_painted_pixels(item: DemoClass) -> None:
     sprite = class_sprite(item, (96, 80), PHOTO, stream(1, item.name))
     black, white = np.zeros((80, 96, 3)), np.ones((80, 96, 3))
-    # How much of the ground is hidden, as two pictures show it.
+    # Share of the ground that is hidden, from pictures on black and on white.
     hidden = 1 - (over(white, sprite) - over(black, sprite)).mean(axis=2)
-    seen = mask_box(hidden > 0.499)
+    visible_box = mask_box(hidden > 0.499)
     if item.name not in ("African chameleon", "gibbon"):
-        assert seen == sprite.box
-    else:  # the branch is painted but is no part of the animal
+        assert visible_box == sprite.box
+    else:  # the branch is painted but does not belong to the animal
         assert not sprite.mask[hidden < 0.499].any()
         assert not sprite.mask[sprite.coverage - sprite.body > 0.9].any()
         assert (sprite.coverage - sprite.body > 0.9).sum() > 10
 
 
-def test_the_box_of_a_mask_is_inclusive_and_none_when_it_is_empty() -> None:
+def test_the_box_of_a_mask_is_inclusive_and_none_for_an_empty_mask() -> None:
     mask = np.zeros((5, 7), dtype=bool)
     assert mask_box(mask) is None
     mask[2, 3] = mask[4, 6] = True
     assert mask_box(mask) == (3, 2, 6, 4)
 
 
-def test_boxes_in_the_records_are_those_of_the_drawing(world: Path) -> None:
+def test_boxes_in_the_records_match_the_drawing(world: Path) -> None:
     drawn = {image.image_id: image for image, _ in train_images(SEED, SIZE_PX, SMALL.train)}
     boxed = 0
     for image_id, root in records(world).items():
@@ -418,7 +418,7 @@ def times(record: ElementTree.Element, tag: str) -> list[int]:
     return [int(entry.findtext("time")) for entry in record.iter(tag) if len(entry)]
 
 
-def test_an_index_of_the_records_counts_what_was_drawn(world: Path, tmp_path: Path) -> None:
+def test_an_index_of_the_records_finds_the_expected_counts(world: Path, tmp_path: Path) -> None:
     entry = load_archives(world / "server" / "archives.yaml")["imagenet_ab"]
     assert entry.counts
     card = index(world / "server" / entry.file, tmp_path / "i.parquet", tmp_path / "i.json", known=entry.counts)
@@ -426,13 +426,13 @@ def test_an_index_of_the_records_counts_what_was_drawn(world: Path, tmp_path: Pa
     assert {"records", "junk_skipped", "without_metadata"} <= set(entry.counts)
 
 
-def test_records_have_every_documented_oddity(world: Path) -> None:
+def test_records_have_all_documented_oddities(world: Path) -> None:
     members = contents(world, "imagenet_ab_v1_0.tar.gz")
     roots = records(world)
     everything = [record for root in roots.values() for record in root.iter("metadata")]
-    chosen = [record for record in everything if record.findtext("selected") == "True"]
-    rest = [record for record in everything if record.findtext("selected") == "False"]
-    estimates = [int(record.findtext("estimateTime")) for record in chosen]
+    selected = [record for record in everything if record.findtext("selected") == "True"]
+    not_selected = [record for record in everything if record.findtext("selected") == "False"]
+    estimates = [int(record.findtext("estimateTime")) for record in selected]
     gaps = [np.diff(times(record, "mouseTracking")) for record in everything]
     marks = [mark for record in everything for mark in record.iter("mouseTracking") if len(mark)]
     counts = {
@@ -445,12 +445,12 @@ def test_records_have_every_documented_oddity(world: Path) -> None:
         "no trace": sum(record.findtext("mouseTracking") == "None" for record in everything),
         "no hover": sum(record.findtext("hoveredRecord") == "None" for record in everything),
         "no click": sum(record.findtext("selectedRecord") == "None" for record in everything),
-        "not selected": len(rest),
-        "unclicked": sum(int(record.findtext("selectedCount")) > 0 for record in rest),
-        "clicked twice": sum(len(record.findall("selectedRecord")) > 1 for record in chosen),
+        "not selected": len(not_selected),
+        "unclicked": sum(int(record.findtext("selectedCount")) > 0 for record in not_selected),
+        "clicked twice": sum(len(record.findall("selectedRecord")) > 1 for record in selected),
         "unclosed hover": sum(
             record.findall("hoveredRecord/action")[-1].text == "enter"
-            for record in chosen
+            for record in selected
             if record.find("hoveredRecord/action") is not None
         ),
         "duplicate times": sum(bool((gap == 0).any()) for gap in gaps),
@@ -461,10 +461,10 @@ def test_records_have_every_documented_oddity(world: Path) -> None:
         "outside": sum(not 0 <= float(mark.findtext(axis)) <= 1 for mark in marks for axis in "xy"),
     }
     assert {name: count for name, count in counts.items() if count < 2} == {}
-    assert 0.08 < len(rest) / len(everything) < 0.2
+    assert 0.08 < len(not_selected) / len(everything) < 0.2
 
 
-def test_records_keep_the_known_defect_and_the_unsorted_order(world: Path) -> None:
+def test_records_have_the_known_defect_and_are_unsorted(world: Path) -> None:
     roots = records(world)
     for root in roots.values():
         for record in root.iter("metadata"):
@@ -492,7 +492,7 @@ def many() -> list[tuple[TrainImage, ElementTree.Element]]:
     ]
 
 
-def test_most_clicks_land_in_the_box(many: list[tuple[TrainImage, ElementTree.Element]]) -> None:
+def test_most_clicks_are_in_the_box(many: list[tuple[TrainImage, ElementTree.Element]]) -> None:
     inside = []
     for image, root in many:
         x0, y0, x1, y1 = image.boxes[0]
@@ -504,7 +504,7 @@ def test_most_clicks_land_in_the_box(many: list[tuple[TrainImage, ElementTree.El
     assert 0.85 < np.mean(inside) < 0.97
 
 
-def test_traces_come_in_over_an_edge_and_slow_down(
+def test_traces_enter_over_an_edge_and_slow_down(
     many: list[tuple[TrainImage, ElementTree.Element]],
 ) -> None:
     slower, entered = [], []
@@ -522,19 +522,19 @@ def test_traces_come_in_over_an_edge_and_slow_down(
             click = record.find("selectedRecord")
             assert (path[-1] == (float(click.findtext("x")), float(click.findtext("y")))).all()
             half = at[0] + (at[-1] - at[0]) / 2
-            way = np.linalg.norm(np.diff(path, axis=0), axis=1)
-            slower.append(way[at[1:] <= half].sum() > way[at[1:] > half].sum())
+            lengths = np.linalg.norm(np.diff(path, axis=0), axis=1)
+            slower.append(lengths[at[1:] <= half].sum() > lengths[at[1:] > half].sum())
             entered.append(np.minimum(path[0], 1 - path[0]).min() < 0.05)
     assert np.mean(slower) > 0.8
     assert np.mean(entered) > 0.8
 
 
-def test_times_are_spread_as_in_the_release(many: list[tuple[TrainImage, ElementTree.Element]]) -> None:
-    chosen = [r for _, root in many for r in root.iter("metadata") if r.findtext("selected") == "True"]
-    estimates = np.array([int(record.findtext("estimateTime")) for record in chosen])
+def test_times_are_distributed_as_in_the_release(many: list[tuple[TrainImage, ElementTree.Element]]) -> None:
+    selected = [r for _, root in many for r in root.iter("metadata") if r.findtext("selected") == "True"]
+    estimates = np.array([int(record.findtext("estimateTime")) for record in selected])
     assert 350 < np.median(estimates) < 700
     assert estimates[estimates > 20_000].size >= 2
-    steps = np.concatenate([np.diff(times(record, "mouseTracking")) for record in chosen])
+    steps = np.concatenate([np.diff(times(record, "mouseTracking")) for record in selected])
     steps = steps[(steps > 0) & (steps < 350)]
     assert steps.min() >= 1
     assert 38 < steps.mean() < 57
@@ -544,9 +544,9 @@ def test_times_are_spread_as_in_the_release(many: list[tuple[TrainImage, Element
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_corruptions_grow_with_severity(name: str) -> None:
+def test_corruptions_change_more_with_severity(name: str) -> None:
     clean = [draw_scene(item, (48, 48), PHOTO, stream(2, item.name)).pixels for item in CLASSES[:8]]
-    harm = [
+    change = [
         np.mean(
             [
                 np.abs(corrupt(picture, name, severity, stream(2, name, severity, k)).astype(int) - picture).mean()
@@ -555,5 +555,5 @@ def test_corruptions_grow_with_severity(name: str) -> None:
         )
         for severity in range(1, 6)
     ]
-    assert harm[0] > 0.5
-    assert harm == sorted(harm)
+    assert change[0] > 0.5
+    assert change == sorted(change)

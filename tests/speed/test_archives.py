@@ -1,9 +1,8 @@
-"""Generated archives for measurements: the same for the same seed, and of the released shape."""
+"""Generated archives for measurements: equal seeds give equal bytes, and records have the structure of the release."""
 
-import importlib.util
+import importlib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,17 +12,10 @@ from luab.byproducts.reading.patterns import Shapes
 from luab.demo.imagenet_annotators import TrainImage, image_ab_members
 
 
-def loaded(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def archives(repository: Path) -> Any:
-    return loaded(repository / "speed" / "archives.py")
+@pytest.fixture
+def archives(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(repository / "speed")
+    return importlib.import_module("archives")
 
 
 def test_equal_seeds_give_equal_archives(archives: Any, tmp_path: Path) -> None:
@@ -40,19 +32,19 @@ def test_equal_seeds_give_equal_archives(archives: Any, tmp_path: Path) -> None:
     assert 0.5 < width.count(500) / 1300 < 0.7
 
 
-def test_records_have_the_shape_of_the_demos(archives: Any) -> None:
+def test_records_have_the_structure_of_the_demos_records(archives: Any) -> None:
     images = [TrainImage(f"n01440764_{n}", "n01440764", 60, 50, [(5, 6, 30, 40)], False) for n in range(60)]
     shapes = Shapes()
     for name, record in image_ab_members(images, 0).items():
         if "/._" not in name and shapes.read(record) is None:
             shapes.learn(record)
-    made = [data for name, data in archives.members(200, 3) if "/._" not in name]
-    with_metadata = [data for data in made if b"<metadata>" in data]
+    records = [data for name, data in archives.members(200, 3) if "/._" not in name]
+    with_metadata = [data for data in records if b"<metadata>" in data]
     assert len(with_metadata) > 190
     assert all(shapes.read(data) for data in with_metadata)
 
 
-def test_the_official_click_is_ours(archives: Any, repository: Path, tmp_path: Path) -> None:
+def test_the_official_click_equals_ours(archives: Any, repository: Path, tmp_path: Path) -> None:
     from luab.byproducts.clicks import click_points
 
     archives.write_archive(tmp_path / "ab.tar.gz", 60)

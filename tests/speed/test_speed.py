@@ -1,8 +1,10 @@
-"""The side-by-side measurements run and write what they measured; how fast is not tested."""
+"""The measurements in speed/ run and write their reports; the speed itself is not tested."""
 
-import importlib.util
+import importlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -14,23 +16,33 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def benchmark_of(monkeypatch):
+def script(monkeypatch):
+    """Imports a script of speed/ by name."""
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.syspath_prepend(REPOSITORY / "speed")
     threads = torch.get_num_threads()
-
-    def load(name):
-        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", REPOSITORY / "speed" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    yield load
+    yield importlib.import_module
     torch.set_num_threads(threads)
 
 
-def test_the_loaders_benchmark_runs_on_drawn_images(benchmark_of, tmp_path, capsys):
-    benchmark_of("loader").main(["--n", "32", "--runs", "1", "--no-memory", "--out", str(tmp_path)])
+SCRIPTS = ["archives", "coco_index", "feeding", "index", "loader", "scoring", "tracking", "training"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_explains_itself(name):
+    done = subprocess.run(
+        [sys.executable, f"speed/{name}.py", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert f"python speed/{name}.py" in done.stdout and "--help" in done.stdout
+
+
+def test_no_script_is_missing_above():
+    assert sorted(path.stem for path in (REPOSITORY / "speed").glob("*.py") if path.stem != "measuring") == SCRIPTS
+
+
+def test_loader_runs_on_drawn_images(script, tmp_path, capsys):
+    script("loader").main(["--n", "32", "--runs", "1", "--no-memory", "--out", str(tmp_path)])
     report = json.loads((tmp_path / "loader.json").read_text())
     assert report["images"] == "32 drawn JPEGs, 32 read per run" and len(report["images_per_s_per_core"]) == 9
     assert report["ratio_to_official"]["official transform"] == 1
@@ -40,8 +52,8 @@ def test_the_loaders_benchmark_runs_on_drawn_images(benchmark_of, tmp_path, caps
 
 
 @pytest.mark.parametrize("recipe", ["resnet", "beyond"])
-def test_the_trainings_benchmark_runs_in_tiny_form(benchmark_of, tmp_path, capsys, recipe):
-    benchmark_of("training").main(
+def test_training_runs_in_tiny_form(script, tmp_path, capsys, recipe):
+    script("training").main(
         ["--tiny", "--runs", "1", "--recipe", f"config/recipes/{recipe}.yaml", "--out", str(tmp_path)]
     )
     report = json.loads((tmp_path / "training.json").read_text())
@@ -51,17 +63,17 @@ def test_the_trainings_benchmark_runs_in_tiny_form(benchmark_of, tmp_path, capsy
         assert "GPU figures are not measured yet" in " ".join(capsys.readouterr().out.split())
 
 
-def test_the_trainings_benchmark_runs_on_coco(benchmark_of, tmp_path):
+def test_training_runs_on_coco(script, tmp_path):
     recipe = ["--recipe", "config/recipes/coco_resnet.yaml", "--dataset", "coco"]
-    benchmark_of("training").main(["--tiny", "--runs", "1", *recipe, "--out", str(tmp_path)])
+    script("training").main(["--tiny", "--runs", "1", *recipe, "--out", str(tmp_path)])
     report = json.loads((tmp_path / "training.json").read_text())
     assert report["dataset"] == "coco" and list(report["overhead"]) == ["luab, baseline", "luab, click"]
     assert report["overhead"]["luab, baseline"] == 0
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="files are dropped from memory on Linux alone")
-def test_the_feedings_benchmark_runs_in_tiny_form(benchmark_of, tmp_path, capsys):
-    feeding = benchmark_of("feeding")
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="files can be dropped from the cache only on Linux")
+def test_feeding_runs_in_tiny_form(script, tmp_path, capsys):
+    feeding = script("feeding")
     feeding.main(["--tiny", "--runs", "1", "--out", str(tmp_path)])
     report = json.loads((tmp_path / "feeding.json").read_text())
     names = {"timm's loader, plain loop", "luab, exact", "luab, fast"}
@@ -72,8 +84,8 @@ def test_the_feedings_benchmark_runs_in_tiny_form(benchmark_of, tmp_path, capsys
     assert "of one batch's rate" in " ".join(capsys.readouterr().out.split())
 
 
-def test_the_rate_of_timms_script_is_read_from_its_log(benchmark_of):
-    feeding = benchmark_of("feeding")
+def test_the_rate_of_timms_script_is_parsed_from_its_log(script):
+    feeding = script("feeding")
     line = (
         "Train: 0 [{:>4d}/4 ( 25%)]  Loss: 6.95 (6.93)  Time: 0.200s, {:>7.2f}/s  (0.200s,   40.00/s)  "
         "LR: 1.000e-01  Data: 0.010 (0.010)"
@@ -82,25 +94,25 @@ def test_the_rate_of_timms_script_is_read_from_its_log(benchmark_of):
     # Steps of 8 images at 40/s and 60/s take 8 / 40 + 8 / 60 = 1 / 3 s: 16 images in 1 / 3 s.
     assert feeding.rate_of_log("\n".join(log.splitlines()[:3]), 1) == pytest.approx(48)
     assert feeding.rate_of_log(log, 3) == 1234.5
-    with pytest.raises(SystemExit, match="told of 4 steps, expected more than 4"):
+    with pytest.raises(SystemExit, match="logged 4 steps, expected more than 4"):
         feeding.rate_of_log(log, 4)
 
 
-def test_every_image_of_an_epoch_is_a_link_to_its_file_or_to_one_copy(benchmark_of, tmp_path):
-    feeding, root = benchmark_of("feeding"), tmp_path / "root"
+def test_every_image_of_an_epoch_is_a_link_to_its_file_or_to_one_copy(script, tmp_path):
+    feeding, root = script("feeding"), tmp_path / "root"
     (root / "n01").mkdir(parents=True)
     (root / "n01" / "a.JPEG").write_bytes(b"jpeg")
     rows = pd.DataFrame({"image_id": ["0", "1"], "path": ["n01/a.JPEG"] * 2, "labels": [[0]] * 2})
     for name, in_memory in {"disk": False, "memory": True}.items():
-        found = feeding.laid_out(root, rows, tmp_path / name, in_memory)
-        assert found["path"].tolist() == ["n01/0.JPEG", "n01/1.JPEG"]
-        targets = {(tmp_path / name / "train" / path).resolve() for path in found["path"]}
-        kept = tmp_path / "memory" / "copies" / "n01" / "a.JPEG" if in_memory else root / "n01" / "a.JPEG"
-        assert targets == {kept.resolve()} and kept.read_bytes() == b"jpeg"
+        links = feeding.laid_out(root, rows, tmp_path / name, in_memory)
+        assert links["path"].tolist() == ["n01/0.JPEG", "n01/1.JPEG"]
+        targets = {(tmp_path / name / "train" / path).resolve() for path in links["path"]}
+        copy = tmp_path / "memory" / "copies" / "n01" / "a.JPEG" if in_memory else root / "n01" / "a.JPEG"
+        assert targets == {copy.resolve()} and copy.read_bytes() == b"jpeg"
 
 
-def test_files_that_memory_has_no_room_for_are_left_out_and_told(benchmark_of, tmp_path, capsys, monkeypatch):
-    feeding = benchmark_of("feeding")
+def test_files_that_do_not_fit_into_memory_are_left_out_with_a_message(script, tmp_path, capsys, monkeypatch):
+    feeding = script("feeding")
     (tmp_path / "a").write_bytes(b"1234")
     monkeypatch.setattr(feeding, "_MEMORY_FILES", tmp_path / "absent")
     assert not feeding.fits_into_memory([tmp_path / "a"])
