@@ -51,14 +51,10 @@ def index(
 
     Args:
         archive: coco_ab_v1_0.json.
-        parquet: Output file for the table.
-        card: Output file for the card: rows, sha256 (`ContentDigest`), source_sha256 (of the archive), counts
-            (`luab.byproducts.reading.coco`), known (`known`, or null), agrees (whether the known counts are met, or
-            null).
-        archive_sha256: SHA-256 of the file, if known; identifies the release.
+        parquet, card, archive_sha256, known: As for `luab.byproducts.imagenet_ab.index`;
+            `luab.byproducts.reading.coco` explains the counts.
         on_bad: "raise" stops at a record that is JSON but not a record of COCO-AB; "count" skips it and counts it as
             `bad_records`. Invalid JSON always stops, since the start of the next record is unknown.
-        known: Expected counts, by their name in the card; those of the release if the SHA-256 is the release's.
 
     Returns:
         The content of the card.

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-TAG_COLUMNS = ["image_id", "width", "height", "action_type", "action_class", "action_from_xy", "action_to_xy"]
-"""Columns of the index that `added` and `left` read."""
+TAG_COLUMNS = ["image_id", "width", "height", "action_type", "action_class", "action_to_xy"]
+"""Columns of the index that the functions below need, and the size of the image."""
 
 _BATCH_RECORDS = 4096
 

@@ -4,21 +4,15 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from luab.byproducts.digest import ContentDigest
+from luab.byproducts.tally import RecordTally
 from luab.errors import ConfigError, DataError
 from luab.files import replacing, write_json
-
-
-class Counts(Protocol):
-    """Anything that counts records."""
-
-    def counts(self) -> dict[str, int]:
-        """Returns the counts so far, by name."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +36,20 @@ class Release:
     def write(
         self,
         batches: Iterator[pa.RecordBatch],
-        tally: Counts,
+        tally: RecordTally,
         parquet: Path,
         card: Path,
         archive_sha256: str | None,
         known: dict[str, int] | None,
         check: Callable[[Path], None] = lambda parquet: None,
     ) -> dict[str, Any]:
-        """Writes the batches to Parquet, and the card of the index.
+        """Writes the index and returns the content of its card; arguments are those of `imagenet_ab.index`.
 
         Neither the file nor its digest depends on the length of the batches.
 
         Args:
-            batches: Records with the columns of the schema.
             tally: Counts over the records, complete after the last batch.
-            parquet: Output file for the table.
-            card: Output file for the card: rows, sha256 (`ContentDigest`), source_sha256 (of the archive), counts,
-                known (null if nothing is known), agrees (whether the known counts are met; null if nothing is known).
-            archive_sha256: SHA-256 of the archive, if known.
-            known: Expected counts; those of the release if the archive is the released one.
             check: Called with the path of the finished table; if it raises, nothing is written.
-
-        Returns:
-            The content of the card.
 
         Raises:
             ConfigError: `known` has a name that is not counted.
@@ -89,11 +74,7 @@ class Release:
 
     @contextmanager
     def opened(self, parquet: Path, columns: list[str] | None) -> Iterator[pq.ParquetFile]:
-        """Opens the index.
-
-        Args:
-            parquet: The index.
-            columns: Columns that will be read; None for all.
+        """Opens the index to read some columns; None for all.
 
         Raises:
             DataError: The file is missing, is not Parquet, or has another schema.
@@ -135,13 +116,13 @@ class Release:
         if pending.num_rows:
             yield pending.combine_chunks()
 
-    def _schema_message(self, parquet: Path, found: pa.Schema) -> str:
+    def _schema_message(self, parquet: Path, actual: pa.Schema) -> str:
         wrong = [
             field.name
             for field in self.schema
-            if field.name not in found.names or not found.field(field.name).type.equals(field.type)
+            if field.name not in actual.names or not actual.field(field.name).type.equals(field.type)
         ]
-        extra = [name for name in found.names if name not in self.schema.names]
+        extra = [name for name in actual.names if name not in self.schema.names]
         return (
             f"{parquet}: the columns are not those of {self.module}.SCHEMA. Missing or of another type: "
             f"{wrong or 'none'}; extra: {extra or 'none'}. Remove the file and run `luab index` again."

@@ -1,4 +1,4 @@
-"""Damaged archives and hostile records: one readable error each, and nothing half-written."""
+"""Damaged archives and hostile records give one readable error each and no partial files."""
 
 import gzip
 import io
@@ -36,7 +36,7 @@ def tar_bytes(**members: bytes) -> bytes:
 
 
 def refusal(folder: Path, archive: Path) -> str:
-    """Indexes over an older result; returns the error, having checked that the result is as it was."""
+    """Indexes over an older result; checks that the result is unchanged and returns the error message."""
     outputs = {folder / "out" / name: name.encode() for name in ("index.parquet", "index.json")}
     for path, content in outputs.items():
         path.parent.mkdir(exist_ok=True)
@@ -68,7 +68,7 @@ def refusal(folder: Path, archive: Path) -> str:
         (b"", "empty"),
     ],
 )
-def test_a_broken_record_is_named_or_counted(tmp_path: Path, bad: bytes, reason: str) -> None:
+def test_a_bad_record_is_named_or_counted(tmp_path: Path, bad: bytes, reason: str) -> None:
     archive = tmp_path / "ab.tar.gz"
     archive.write_bytes(gzip.compress(tar_bytes(n01440764_1__xml=GOOD, n01440764_2__xml=bad)))
     message = refusal(tmp_path, archive)
@@ -80,7 +80,7 @@ def test_a_broken_record_is_named_or_counted(tmp_path: Path, bad: bytes, reason:
     assert read_index(tmp_path / "i.parquet")["image_id"].to_pylist() == ["n01440764_1"]
 
 
-def test_a_member_that_is_not_a_record_by_name(tmp_path: Path) -> None:
+def test_a_member_whose_name_is_not_that_of_a_record(tmp_path: Path) -> None:
     archive = tmp_path / "ab.tar.gz"
     archive.write_bytes(gzip.compress(tar_bytes(n01440764_1__xml=GOOD, README__txt=b"hello")))
     assert "train_xml/n01440764/README.txt" in refusal(tmp_path, archive)
@@ -99,7 +99,7 @@ def members_of(count: int) -> bytes:
     return tar_bytes(**{f"n01440764_{n}__xml": GOOD for n in range(count)})
 
 
-def test_an_archive_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+def test_an_archive_truncated_anywhere_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "ab.tar.gz"
     whole = gzip.compress(members_of(50))
     for length in (0, 5, 12, 100, len(whole) // 2, len(whole) - 30, len(whole) - 8, len(whole) - 1):
@@ -107,7 +107,7 @@ def test_an_archive_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
         assert "damaged or truncated" in refusal(tmp_path, archive), length
 
 
-def test_a_tar_cut_off_inside_a_sound_gzip_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_tar_inside_an_intact_gzip_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "ab.tar.gz"
     plain = members_of(50)
     for length in (1024 * 20, 1024 * 20 + 100, 1024 * 20 + 600):  # between members, in a header, in a record
@@ -123,29 +123,29 @@ def test_a_header_of_noise_in_the_middle_is_not_the_end(tmp_path: Path) -> None:
     assert "after train_xml/n01440764/n01440764_19.xml" in refusal(tmp_path, archive)
 
 
-def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+def test_a_flipped_bit_is_detected(tmp_path: Path) -> None:
     archive = tmp_path / "ab.tar.gz"
-    whole = bytearray(gzip.compress(members_of(50), compresslevel=0))  # stored: only the checksum can tell
-    place = bytes(whole).index(b"0.5")
-    whole[place] ^= 1
+    whole = bytearray(gzip.compress(members_of(50), compresslevel=0))  # uncompressed: only the checksum can detect it
+    position = bytes(whole).index(b"0.5")
+    whole[position] ^= 1
     archive.write_bytes(whole)
     assert "damaged or truncated" in refusal(tmp_path, archive)
 
 
 @pytest.mark.parametrize("content", [b"<html>404</html>", members_of(3)])
-def test_what_is_not_a_gzip(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_gzip(tmp_path: Path, content: bytes) -> None:
     archive = tmp_path / "ab.tar.gz"
     archive.write_bytes(content)
     assert "expected a complete tar.gz" in refusal(tmp_path, archive)
 
 
-def test_a_gzip_that_is_no_tar(tmp_path: Path) -> None:
+def test_a_gzip_that_is_not_a_tar(tmp_path: Path) -> None:
     archive = tmp_path / "ab.tar.gz"
     archive.write_bytes(gzip.compress(b"plain text" * 100))
     assert "expected a complete tar.gz" in refusal(tmp_path, archive)
 
 
-def test_an_absent_archive_and_one_without_records(tmp_path: Path) -> None:
+def test_a_missing_archive_and_one_without_records(tmp_path: Path) -> None:
     assert "luab fetch" in refusal(tmp_path, tmp_path / "ab.tar.gz")
     (tmp_path / "empty").mkdir()
     assert "found none" in refusal(tmp_path, tmp_path / "empty")
@@ -163,7 +163,7 @@ def test_a_folder_with_two_copies(tmp_path: Path) -> None:
     assert "n01440764_1" in message and "two copies" in message
 
 
-def test_a_failure_on_first_use_leaves_no_file(tmp_path: Path) -> None:
+def test_a_failed_first_run_leaves_no_file(tmp_path: Path) -> None:
     archive = tmp_path / "ab.tar.gz"
     archive.write_bytes(gzip.compress(members_of(50))[:-9])
     with pytest.raises(DataError):
@@ -171,7 +171,7 @@ def test_a_failure_on_first_use_leaves_no_file(tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_time_missing_from_a_click_is_no_fault(tmp_path: Path) -> None:
+def test_a_click_may_lack_its_time(tmp_path: Path) -> None:
     archive = tmp_path / "ab.tar.gz"
     archive.write_bytes(gzip.compress(tar_bytes(n01440764_1__xml=GOOD)))
     index(archive, tmp_path / "i.parquet", tmp_path / "i.json")

@@ -1,4 +1,4 @@
-"""The index of COCO-AB: real records, hand-made ones, hostile ones, counts, memory, and its reader."""
+"""The index of COCO-AB: real, hand-made and hostile records, counts, memory, and its reader."""
 
 import json
 import math
@@ -13,8 +13,9 @@ import pytest
 from luab.byproducts import coco_ab
 from luab.byproducts.coco_ab import KNOWN_COUNTS, RELEASED_SHA256, SCHEMA, agreement, read_index
 from luab.byproducts.coco_classes import COCO_CLASSES, INDEX_OF_ID, INDEX_OF_NAME, PANES
+from luab.byproducts.reading.bad_records import BadRecord
 from luab.byproducts.reading.coco import Tally
-from luab.byproducts.reading.coco_record import BadRecord, parse_record
+from luab.byproducts.reading.coco_record import parse_record
 from luab.errors import ConfigError, DataError
 
 PERSON, DOG, CUP = INDEX_OF_NAME["person"], INDEX_OF_NAME["dog"], INDEX_OF_NAME["cup"]
@@ -56,7 +57,7 @@ def test_the_classes_are_the_official_80_in_order_of_their_ids() -> None:
     assert len(COCO_CLASSES) == len(INDEX_OF_ID) == len(INDEX_OF_NAME) == 80
     gaps = set(range(1, 92)) - set(INDEX_OF_ID)
     assert gaps == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}
-    # Rank of the id: 91 - 11 gaps = 80; "toothbrush" (90) is last, "stop sign" (13) comes after 12 is left out.
+    # Ranks of the ids: 91 - 11 gaps = 80; "toothbrush" (90) is last, "stop sign" (13) follows the gap at 12.
     assert (INDEX_OF_ID[1], INDEX_OF_ID[13], INDEX_OF_ID[90]) == (0, 11, 79)
     assert (COCO_CLASSES[0].name, COCO_CLASSES[79].name, INDEX_OF_NAME["dining table"]) == ("person", "toothbrush", 60)
     sizes = [sum(item.pane == number for item in COCO_CLASSES) for number in range(len(PANES))]
@@ -170,8 +171,8 @@ def test_a_bad_record_is_refused_with_its_number_and_byte(tmp_path: Path, bad: A
     text = json.dumps([record(), bad])
     with pytest.raises(DataError) as error:
         index(tmp_path, text)
-    place = f"record 1 at byte {len(json.dumps([record()])) + 1}"
-    assert place in str(error.value) and "on_bad='count'" in str(error.value)
+    position = f"record 1 at byte {len(json.dumps([record()])) + 1}"
+    assert position in str(error.value) and "on_bad='count'" in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["coco_ab_v1_0.json"]
 
 
@@ -181,13 +182,13 @@ def test_infinite_coordinates_are_refused(tmp_path: Path) -> None:
         index(tmp_path, text.replace("0.25}}", "1e999}}"))
 
 
-def test_bad_records_can_be_left_out_and_counted(tmp_path: Path) -> None:
+def test_bad_records_can_be_skipped_and_counted(tmp_path: Path) -> None:
     card, rows = index(tmp_path, [bad for bad, _ in BAD] + [record(34)], on_bad="count")
     assert (card["counts"]["bad_records"], card["rows"]) == (len(BAD), 1)
     assert rows[0]["image_id"] == 34
 
 
-def test_what_is_not_json_stops_whatever_on_bad_says(tmp_path: Path) -> None:
+def test_invalid_json_stops_whatever_on_bad_is(tmp_path: Path) -> None:
     text = json.dumps([record(), record()])
     for broken in (
         text[:-1],
@@ -213,7 +214,7 @@ def test_the_release_is_compared_with_its_known_counts(tmp_path: Path) -> None:
     assert "no known counts" in agreement(other)
 
 
-def test_another_archive_is_compared_with_what_is_told_of_it(tmp_path: Path) -> None:
+def test_another_archive_is_compared_with_its_given_counts(tmp_path: Path) -> None:
     card, _ = index(tmp_path, [record()], known={"records": 1, "adds": 0})
     assert (card["known"], card["agrees"]) == ({"records": 1, "adds": 0}, True)
     assert index(tmp_path, [record()], known={"records": 2})[0]["agrees"] is False
@@ -247,10 +248,10 @@ def test_the_reader_refuses_other_files(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from Linux's /proc")
 def test_memory_stays_below_300_mb(tmp_path: Path) -> None:
-    """53 MB here, of which the decoded records alone would take more; the release has 398."""
+    """The file has 53 MB, and its decoded records would take more than the bound; the release has 398 MB."""
     one = json.dumps(record(9, action("add", to=(0.5, 0.5)), mouseTracking=[{"x": 0.1, "y": 0.2, "timeAt": 3}] * 100))
     (tmp_path / "ab.json").write_text("[" + ", ".join([one] * 12_288) + "]")
-    # Not getrusage: its peak begins with that of the process that forked this one.
+    # Not getrusage: its peak starts at that of the parent process.
     code = (
         "import re, sys; from pathlib import Path; from luab.byproducts.coco_ab import index\n"
         "index(Path(sys.argv[1]) / 'ab.json', Path(sys.argv[1]) / 'i.parquet', Path(sys.argv[1]) / 'i.json')\n"

@@ -21,7 +21,7 @@ def row(number: int, worker: str | None, spent: int | None, *actions: tuple[str,
 
 
 ROWS = [
-    row(9, "V", 99, ("add", 5, 3)),  # overruled by the next record of the image
+    row(9, "V", 99, ("add", 5, 3)),  # replaced by the next record of the image
     row(9, "W", 20_000, ("add", 0, 4000), ("move", 0, 5000), ("add", 1, 6000), ("remove", 1, 7000), samples=6),
     row(25, "W", 40_000, ("add", 0, 9000), samples=2),
     row(30, "V", 9_000_000),
@@ -39,15 +39,15 @@ def of(*rows: Any, **more: Any) -> dict[str, tuple[float, int]]:
 def test_tags_times_and_workers_by_hand() -> None:
     found = of(*ROWS)
     assert found["records"] == (5, 5) and found["images"] == (4, 5)
-    assert found["tags"] == (4, 4)  # 9: classes 0 and 1; 25: 0; 34: 7
+    assert found["tags"] == (4, 4)  # 9: classes 0 and 1; 25: class 0; 34: class 7
     assert found["tags_per_image_mean"] == (1.0, 4)
     assert found["images_with_tags"] == (0.75, 4)
-    assert found["tags_taken_back"] == (0.25, 4)  # class 1 of image 9; class 7 of 34 was put back
+    assert found["tags_taken_back"] == (0.25, 4)  # class 1 of image 9; class 7 of image 34 was added again
     assert found["moves_per_tag"] == (0.25, 4) and found["removals_per_tag"] == (0.5, 4)
     assert found["trace_points_mean"] == (2.0, 4) and found["trace_empty"] == (0.5, 4)
     assert found["time_spent_median"] == (40_000, 3) and found["time_spent_max"] == (9_000_000, 3)
     assert found["time_spent_mean_clipped"] == (220_000, 3)  # (20 + 40 + 600) s / 3
-    assert found["time_per_tag_median"] == (25_000, 2)  # 20 s / 2 tags, 40 s / 1; image 34 has no time, 30 no tag
+    assert found["time_per_tag_median"] == (25_000, 2)  # 20 s / 2 tags, 40 s / 1; image 34 has no time, 30 has no tag
     assert [found[f"time_per_tag_quartile_{k}"][0] for k in (1, 3)] == [17_500, 32_500]
     assert found["first_tag_time_median"] == (8000, 3)
     assert found["workers"] == (2, 3)
@@ -60,12 +60,12 @@ def test_tags_against_the_annotations() -> None:
     aim = {"tags_in_mask": np.array([True, False, True, True]), "tag_to_centre_mean": np.array([0.1, 0.3])}
     found = of(*ROWS, classes_of={9: [0, 3], 25: [0], 30: [2, 4]}, aim=aim)
     assert found["classes_tagged"] == (0.4, 5)  # 9: one of two; 25: one of one; 30: none of two
-    assert found["tags_right"] == (pytest.approx(2 / 3), 3)  # image 34 has no say
+    assert found["tags_right"] == (pytest.approx(2 / 3), 3)  # image 34 has no ground truth
     assert found["classes_tagged_per_worker_median"] == (pytest.approx((2 / 3 + 0) / 2), 2)
     assert found["tags_in_mask"] == (0.75, 4) and found["tag_to_centre_mean"] == (pytest.approx(0.2), 2)
 
 
-def test_nothing_gives_nan_and_no_warning() -> None:
+def test_an_empty_index_gives_nan_without_a_warning() -> None:
     found = of(classes_of={}, aim={"tags_in_mask": np.zeros(0, dtype=bool)})
     assert found["records"] == (0, 0)
     for name in ("tags_per_image_mean", "time_spent_median", "classes_tagged", "tags_in_mask", "time_spent_max"):

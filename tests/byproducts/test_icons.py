@@ -1,4 +1,4 @@
-"""Ways of icons, from actions worked by hand."""
+"""Paths of icons, worked out by hand."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def record(*actions: tuple[str, int, float]) -> dict[str, Any]:
     return {"action_type": kinds, "action_class": classes, "action_to_xy": [[x, 0.5] for x in places]}
 
 
-def test_an_icon_goes_from_its_last_add_to_where_it_was_left() -> None:
+def test_a_path_goes_from_the_last_add_to_the_last_place() -> None:
     acts = record(("add", 3, 0.1), ("add", 4, 0.7), ("move", 3, 0.2), ("move", 3, 0.3), ("remove", 4, 0.0))
     assert icon_paths(acts) == {
         3: IconPath([[0.1, 0.5], [0.2, 0.5], [0.3, 0.5]], removed=False),
@@ -19,12 +19,12 @@ def test_an_icon_goes_from_its_last_add_to_where_it_was_left() -> None:
     }
 
 
-def test_an_icon_added_again_begins_anew_and_one_never_added_has_no_way() -> None:
+def test_an_icon_added_again_starts_a_new_path_and_one_never_added_has_none() -> None:
     acts = record(("add", 3, 0.1), ("move", 3, 0.2), ("remove", 3, 0.0), ("add", 3, 0.4), ("move", 5, 0.6))
     assert icon_paths(acts) == {3: IconPath([[0.4, 0.5]], removed=False)}
 
 
-def test_ways_begin_where_the_official_loader_looks_and_end_where_a_replay_does() -> None:
+def test_paths_start_at_the_point_of_the_official_loader_and_end_at_that_of_a_replay() -> None:
     acts = record(("add", 3, 0.1), ("move", 3, 0.2), ("add", 4, 0.6), ("remove", 4, 0.0), ("add", 7, 0.8))
     paths = icon_paths(acts)
     assert {label: path.places[0] for label, path in paths.items()} == added(acts)

@@ -1,4 +1,4 @@
-"""The index of ImageNet-AB: real records, hand-made ones, order, identity, memory, and its reader."""
+"""The index of ImageNet-AB: real and hand-made records, order, identity, memory, and its reader."""
 
 import io
 import json
@@ -22,9 +22,10 @@ from luab.byproducts.imagenet_ab import (
     read_index,
     read_index_pieces,
 )
+from luab.byproducts.reading.bad_records import BadRecord
 from luab.byproducts.reading.columns import batch_of_rows
 from luab.byproducts.reading.counts import Tally
-from luab.byproducts.reading.xml import PER_METADATA, BadRecord, parse_record
+from luab.byproducts.reading.xml import PER_METADATA, parse_record
 from luab.errors import ConfigError, DataError
 
 BOX = (
@@ -128,7 +129,7 @@ def test_a_record_without_metadata_has_its_boxes_and_size() -> None:
         assert all(row[name] == [] for name in PER_METADATA)
 
 
-def test_the_size_that_the_page_read_goes_first_unless_it_is_zero() -> None:
+def test_the_size_measured_by_the_page_takes_precedence_unless_it_is_zero() -> None:
     original = "<originalImageHeight>{}</originalImageHeight><originalImageWidth>{}</originalImageWidth>"
     for (height, width), expected in {(9, 7): (7, 9), (0, 0): (100, 80)}.items():
         row = parse_record(record(BOX, metadata(extra=original.format(height, width))))
@@ -137,7 +138,7 @@ def test_the_size_that_the_page_read_goes_first_unless_it_is_zero() -> None:
     assert (row["width"], row["height"]) == (None, None)
 
 
-def test_absent_and_none_numbers_are_null_and_counted() -> None:
+def test_missing_and_none_numbers_are_null_and_counted() -> None:
     row = parse_record(record(metadata(extra="<estimateTime>None</estimateTime>")))
     assert (row["estimate_time_ms"], row["page_idx"], row["worker_id"]) == ([None], [None], [None])
     tally = Tally()
@@ -163,7 +164,7 @@ def test_absent_and_none_numbers_are_null_and_counted() -> None:
         (b"", "empty"),
     ],
 )
-def test_what_a_record_cannot_be(data: bytes, reason: str) -> None:
+def test_malformed_records_are_refused(data: bytes, reason: str) -> None:
     with pytest.raises(BadRecord, match=reason):
         parse_record(data)
 
@@ -213,7 +214,7 @@ def test_counts_by_hand(tmp_path: Path) -> None:
         "trace_backward_times": 1,
         "clicks_out_of_range": 2,
         "trace_out_of_range": 1,
-        # The position of all 4; of 10 other texts and integers where 2 of the 12 are given, of all 12 once.
+        # The position of all 4 annotations; 10 of the 12 other values of 3 of them, all 12 of one.
         "missing_values": 4 + 3 * 10 + 12,
         "wnids": 2,
         "workers": 2,
@@ -244,7 +245,7 @@ def test_known_counts_of_any_archive(tmp_path: Path) -> None:
         index(archive, tmp_path, known={"colours": 3})
 
 
-def test_what_is_said_of_the_release() -> None:
+def test_the_agreement_of_the_release() -> None:
     card = {"rows": 1_274_843, "counts": dict(KNOWN_COUNTS), "known": KNOWN_COUNTS, "agrees": True}
     assert "6,324 of ImageNet's 1,281,167 training images without one; all 4 known counts agree" in agreement(card)
     card["counts"] = KNOWN_COUNTS | {"workers_selected_with_time": 1_704}
@@ -268,7 +269,7 @@ def test_the_archives_order_and_both_prefixes(tmp_path: Path, prefix: str) -> No
     assert [row["wnid"] for row in rows] == [name.split("_")[0] for name in names]
 
 
-def test_repeats_are_identical_and_a_changed_point_shows(tmp_path: Path) -> None:
+def test_repeats_are_identical_and_a_changed_point_changes_the_index(tmp_path: Path) -> None:
     files: list[bytes] = []
     digests: list[str] = []
     for number, x in enumerate([0.5, 0.5, 0.5000001]):
@@ -321,14 +322,14 @@ def test_the_digest_ignores_batches_but_not_types_names_or_order() -> None:
     assert len({whole, *map(digest, others)}) == 1 + len(others)
 
 
-def test_every_column_says_its_meaning_and_the_file_keeps_it(tmp_path: Path) -> None:
+def test_every_column_has_a_meaning_and_the_file_keeps_it(tmp_path: Path) -> None:
     index(pack(tmp_path / "ab.tar.gz", {"n01440764/n01440764_1.xml": record(metadata())}), tmp_path)
     written = pq.read_schema(tmp_path / "index.parquet")
     assert all(written.field(field.name).metadata[b"doc"] == field.metadata[b"doc"] for field in SCHEMA)
     assert set(SCHEMA.names[7:]) == set(PER_METADATA)
 
 
-def test_the_reader_takes_columns_and_refuses_what_is_not_the_index(tmp_path: Path) -> None:
+def test_the_reader_takes_columns_and_refuses_other_files(tmp_path: Path) -> None:
     index(pack(tmp_path / "ab.tar.gz", {"n01440764/n01440764_1.xml": record(metadata())}), tmp_path)
     path = tmp_path / "index.parquet"
     assert read_index(path, ["selected", "wnid"]).column_names == ["selected", "wnid"]
@@ -346,13 +347,13 @@ def test_the_reader_takes_columns_and_refuses_what_is_not_the_index(tmp_path: Pa
         read_index(path)
 
 
-def test_an_unknown_choice_for_broken_records(tmp_path: Path) -> None:
+def test_an_unknown_choice_for_bad_records(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'ignore'"):
         index(tmp_path, tmp_path, on_bad="ignore")
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from Linux's /proc")
-def test_columns_whose_values_seldom_repeat_have_no_dictionary(tmp_path: Path) -> None:
+def test_columns_with_seldom_repeated_values_have_no_dictionary(tmp_path: Path) -> None:
     index(pack(tmp_path / "a.tar", {f"n01440764/n01440764_{i}.xml": record(metadata()) for i in range(20)}), tmp_path)
     group = pq.ParquetFile(tmp_path / "index.parquet").metadata.row_group(0)
     columns = [group.column(number) for number in range(group.num_columns)]
@@ -370,13 +371,13 @@ def test_memory_does_not_grow_with_the_archive(tmp_path: Path) -> None:
         code = (
             "import sys; from pathlib import Path; from luab.byproducts.imagenet_ab import index\n"
             "index(*map(Path, sys.argv[1:]), processes=1)\n"
-            # Not ru_maxrss: a child starts with its parent's, and the parent here is the whole test run.
+            # Not ru_maxrss: a child starts at its parent's peak, and the parent is the whole test run.
             "print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
         )
         paths = [str(archive), str(tmp_path / "index.parquet"), str(tmp_path / "index.json")]
         done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
         peaks_mb.append(int(done.stdout) / (1 << 10))
-    # Both fill a row group (16,384 rows), so the second needs little more; rows that were kept would cost 50 MB. When
-    # Arrow gives memory back is its own affair: on a busy machine 20 MB between equal runs were seen.
+    # Both fill a row group (16,384 rows), so the second needs little more; rows that stayed in memory would take 50 MB.
+    # Arrow frees memory at its own pace: on a busy machine, equal runs differed by up to 20 MB.
     assert peaks_mb[1] - peaks_mb[0] < 35
     assert peaks_mb[1] < 400

@@ -1,4 +1,4 @@
-"""The index by several processes: the same result, and nothing left when something dies or is interrupted."""
+"""The index in several processes: the same result, and no leftovers when a process dies or is interrupted."""
 
 import gzip
 import io
@@ -19,7 +19,7 @@ from luab.byproducts.reading import workers
 from luab.errors import DataError, JobError
 
 CHILDREN = list(Path("/proc/self/task").glob("*/children"))
-pytestmark = pytest.mark.skipif(not CHILDREN, reason="children are looked for in /proc")
+pytestmark = pytest.mark.skipif(not CHILDREN, reason="needs /proc to find child processes")
 
 
 def record(number: int) -> bytes:
@@ -45,7 +45,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def children() -> set[int]:
-    """Living children of this process."""
+    """Returns the ids of the running child processes."""
     return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
 
 
@@ -62,9 +62,9 @@ def test_the_number_of_processes_changes_nothing(tmp_path: Path, small_blocks: N
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_first_fault_is_told_first(tmp_path: Path, small_blocks: None, processes: int) -> None:
+def test_the_first_fault_is_reported_first(tmp_path: Path, small_blocks: None, processes: int) -> None:
     archive = pack(tmp_path / "ab.tar.gz", 400, {300: b"<html/>", 350: b""})
-    cut = gzip.decompress(archive.read_bytes())[:-40_000]  # after the broken records
+    cut = gzip.decompress(archive.read_bytes())[:-40_000]  # after the bad records
     archive.write_bytes(gzip.compress(cut))
     before = children()
     with pytest.raises(DataError, match=r"n01440764_300\.xml .*: expected <annotation>"):
@@ -76,14 +76,14 @@ def test_the_first_fault_is_told_first(tmp_path: Path, small_blocks: None, proce
     assert children() == before
 
 
-def test_a_process_that_dies_is_named(tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask_the_dead(pool: workers._Pool, block: members.Block) -> tuple[workers.ReadBlock, int]:
+def test_a_worker_that_dies_is_reported(tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill_then_request(pool: workers._Pool, block: members.Block) -> tuple[workers.ReadBlock, int]:
         for child in pool._children:
             child.kill()
-        return honest(pool, block)
+        return original(pool, block)
 
-    honest = workers._Pool._request
-    monkeypatch.setattr(workers._Pool, "_request", ask_the_dead)
+    original = workers._Pool._request
+    monkeypatch.setattr(workers._Pool, "_request", kill_then_request)
     archive = pack(tmp_path / "ab.tar.gz", 400)
     before = children()
     with pytest.raises(JobError, match="status -9"):
@@ -94,12 +94,12 @@ def test_a_process_that_dies_is_named(tmp_path: Path, small_blocks: None, monkey
 
 @pytest.fixture
 def long_run(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], set[int]]]:
-    """An index by two processes that would take for ever, and its children, once they are at work."""
+    """An index in two processes that never ends, and its workers, once they are running."""
     code = (
         "import itertools, sys; from pathlib import Path; from luab.byproducts import imagenet_ab\n"
         "from luab.byproducts.reading import imagenet\n"
         "real = imagenet.archive_blocks\n"
-        # The same block again and again: an archive without an end.
+        # The same blocks again and again: an endless archive.
         "imagenet.archive_blocks = lambda archive: itertools.cycle(list(real(archive)))\n"
         "imagenet_ab.index(*map(Path, sys.argv[1:]), processes=2)"
     )
@@ -120,7 +120,7 @@ def wait_for_children(parent: "subprocess.Popen[bytes]") -> set[int]:
             return found
         assert parent.poll() is None
         time.sleep(0.05)
-    raise AssertionError("no children within a minute")
+    raise AssertionError("no workers within a minute")
 
 
 def gone(pids: set[int]) -> bool:
@@ -134,15 +134,15 @@ def gone(pids: set[int]) -> bool:
 def test_ctrl_c_leaves_no_process_and_no_file(
     tmp_path: Path, long_run: tuple["subprocess.Popen[bytes]", set[int]]
 ) -> None:
-    parent, helpers = long_run
+    parent, children_of_run = long_run
     parent.send_signal(signal.SIGINT)
     assert parent.wait(60) == -signal.SIGINT
-    assert gone(helpers)
+    assert gone(children_of_run)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_killed_parent_leaves_no_process(long_run: tuple["subprocess.Popen[bytes]", set[int]]) -> None:
-    parent, helpers = long_run
+    parent, children_of_run = long_run
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait(60)
-    assert gone(helpers)
+    assert gone(children_of_run)

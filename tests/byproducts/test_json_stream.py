@@ -1,4 +1,4 @@
-"""Records of large JSON files one at a time: what comes out, where errors are said to be, windows of every size."""
+"""The reader of large JSON files: entries, positions of errors, windows of every size."""
 
 import json
 from pathlib import Path
@@ -45,12 +45,12 @@ def saved(folder: Path, text: str | bytes) -> Path:
 def test_records_come_in_order_with_their_first_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, form: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(json_stream, "_CHUNK_BYTES", chunk)  # the window ends within numbers, texts and code points
+    monkeypatch.setattr(json_stream, "_CHUNK_BYTES", chunk)  # the window ends inside numbers, strings and code points
     path = saved(tmp_path, " " + json.dumps(RECORDS, **form) + "\n")
-    found = of_array(path)
-    assert [item.value for item in found] == RECORDS
-    assert [item.number for item in found] == list(range(len(RECORDS)))
-    for item in found:
+    items = of_array(path)
+    assert [item.value for item in items] == RECORDS
+    assert [item.number for item in items] == list(range(len(RECORDS)))
+    for item in items:
         assert json.JSONDecoder().raw_decode(path.read_bytes()[item.offset :].decode())[0] == item.value
     whole = saved(
         tmp_path, json.dumps({"info": {"x": [1]}, "some": RECORDS, "n": 10, "rest": [1, 2], "more": [3]}, **form)
@@ -87,7 +87,7 @@ def test_empty_arrays_and_objects(tmp_path: Path) -> None:
         ('["\n"]', ["record 0", "control character"]),
     ],
 )
-def test_what_is_not_json_is_named_with_its_place(tmp_path: Path, text: str | bytes, words: list[str]) -> None:
+def test_invalid_json_is_reported_with_its_position(tmp_path: Path, text: str | bytes, words: list[str]) -> None:
     with pytest.raises(DataError) as error:
         of_array(saved(tmp_path, text))
     for word in [*words, "some.json", "fetch it again"]:
@@ -101,9 +101,7 @@ def test_deep_nesting_is_refused(tmp_path: Path, depth: int) -> None:
             of_array(saved(tmp_path, "[0," + opening * depth))
 
 
-def test_a_record_without_end_is_refused_before_it_fills_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_endless_record_is_refused_before_it_fills_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_stream, "_CHUNK_BYTES", 100)
     monkeypatch.setattr(json_stream, "LARGEST_RECORD_CHARS", 1000)
     assert of_array(saved(tmp_path, '["' + "a" * 900 + '"]'))[0].value == "a" * 900
@@ -125,13 +123,13 @@ def test_a_record_without_end_is_refused_before_it_fills_memory(
         ('{"a": [1, {]}', ["record 1 of 'a'"]),
     ],
 )
-def test_what_is_no_object_of_arrays_is_refused(tmp_path: Path, text: str, words: list[str]) -> None:
+def test_other_files_than_objects_of_arrays_are_refused(tmp_path: Path, text: str, words: list[str]) -> None:
     with pytest.raises(DataError) as error:
         of_object(saved(tmp_path, text), "a")
     for word in words:
         assert word in str(error.value)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the JSON file is missing"):
         of_array(tmp_path / "none.json")

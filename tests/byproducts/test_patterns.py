@@ -1,4 +1,4 @@
-"""Records read by their shape: never what the strict reader would refuse, and never another value."""
+"""The fast reader never accepts a record that the strict parser refuses, and never returns another value."""
 
 import functools
 import re
@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luab.byproducts.digest import ContentDigest
+from luab.byproducts.reading.bad_records import BadRecord
 from luab.byproducts.reading.columns import BlockReader, batch_of_rows
 from luab.byproducts.reading.patterns import Shapes
 from luab.byproducts.reading.tar import Block
-from luab.byproducts.reading.xml import INTEGERS, TEXTS, BadRecord, parse_record
+from luab.byproducts.reading.xml import INTEGERS, TEXTS, parse_record
 from luab.byproducts.schema import SCHEMA
 from luab.demo.imagenet_annotators import TrainImage, image_ab_members
 
@@ -41,13 +42,13 @@ def strict(records: dict[str, bytes]) -> pa.RecordBatch:
 
 
 def digest(batch: pa.RecordBatch) -> str:
-    """Equal for equal bits only: -0.0 is not 0.0, and an absent position equals another."""
+    """Equal only for equal bits: -0.0 differs from 0.0, and two missing positions are equal."""
     made = ContentDigest()
     made.update(batch)
     return made.hexdigest()
 
 
-# ---- an independent reading, with the standard library alone
+# ---- an independent reader with the standard library
 
 
 def element_tree_row(name: str, data: bytes) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def test_real_records(samples: Path) -> None:
     assert all(shapes.read(data) for data in files.values())
 
 
-# ---- which records have a shape
+# ---- which records have a known shape
 
 FULL = [data for data in demo_records(40).values() if data.count(b"<metadata>") == 1 and b">None<" not in data]
 RECORD = next(data for data in FULL if b"<size>" not in data)
@@ -117,7 +118,7 @@ def known(record: bytes, of: bytes = RECORD) -> bool:
     return shapes.read(record) is not None
 
 
-def test_nearly_all_demo_records_have_one() -> None:
+def test_nearly_all_demo_records_have_a_known_shape() -> None:
     records = list(demo_records(300).values())
     shapes = Shapes()
     for data in records[:150]:
@@ -130,7 +131,7 @@ def one_line(record: bytes) -> bytes:
     return re.sub(rb"\s+<", b"<", record)
 
 
-def test_space_between_tags_and_the_length_of_lists_make_no_other_shape() -> None:
+def test_white_space_and_the_length_of_lists_do_not_change_the_shape() -> None:
     assert known(one_line(RECORD).replace(b"><", b">\n  <"))
     for tag in (b"mouseTracking", b"hoveredRecord", b"selectedRecord"):
         pattern = re.compile(rb"\s*<%s>.*</%s>" % (tag, tag), re.DOTALL)
@@ -139,8 +140,8 @@ def test_space_between_tags_and_the_length_of_lists_make_no_other_shape() -> Non
         assert first and known(RECORD.replace(first[0], first[0] * 30, 1))
 
 
-def test_an_example_with_an_empty_list_stands_for_records_with_entries_too() -> None:
-    """Once another record has told the order of its leaves; until then there is no knowing it."""
+def test_an_example_with_an_empty_list_also_matches_records_with_entries() -> None:
+    """Once another record has shown the order of its leaves; until then the order is unknown."""
     trace = re.compile(rb"\s*<mouseTracking>.*</mouseTracking>", re.DOTALL)
     shapes = Shapes()
     shapes.learn(trace.sub(b"<mouseTracking>None</mouseTracking>", BOXED))
@@ -194,13 +195,13 @@ def test_clicks_without_a_time_have_a_shape() -> None:
         (rb"</annotation>\s*", b"</annotation>\0"),
     ],
 )
-def test_what_goes_to_the_strict_reader(old: bytes, new: bytes) -> None:
+def test_unusual_records_go_to_the_strict_parser(old: bytes, new: bytes) -> None:
     changed = re.sub(old, new, BOXED, count=1)
     assert changed != BOXED
     assert not known(changed, of=BOXED)
 
 
-def test_every_shape_has_to_be_that_of_a_usual_record() -> None:
+def test_the_shape_of_an_unusual_record_is_not_learned() -> None:
     shapes = Shapes()
     for record in (
         RECORD.replace(b"<worker_id>", b"<worker_id>&#48;"),
@@ -214,7 +215,7 @@ def test_every_shape_has_to_be_that_of_a_usual_record() -> None:
         assert shapes.read(record) is None
 
 
-# ---- changed at random
+# ---- random changes
 
 SNIPPETS = [
     *(b"<", b">", b"/", b"&", b"&amp;", b"&#48;", b"<!--x-->", b"<![CDATA[1]]>", b"<?p?>", b"]]>", b"\0", b"\xff"),
@@ -233,7 +234,7 @@ BASES = sorted(demo_records(60).values(), key=len)[::6]
 
 @st.composite
 def changed_records(draw: st.DrawFn) -> bytes:
-    """A record whose bytes, or whose pieces between tags, were deleted, repeated, exchanged or replaced."""
+    """A record in which bytes, or pieces between tags, were deleted, repeated or replaced."""
     record = draw(st.sampled_from(BASES))
     for _ in range(draw(st.integers(1, 3))):
         edges = [0, *(place.start() for place in re.finditer(rb"[<>]", record)), len(record)]
@@ -259,7 +260,7 @@ def reader_that_knows_all_shapes() -> BlockReader:
 
 @settings(max_examples=150, deadline=None)
 @given(changed_records())
-def test_a_changed_record_is_read_as_the_strict_reader_does(record: bytes) -> None:
+def test_a_changed_record_gives_the_values_of_the_strict_parser(record: bytes) -> None:
     mixed = USUAL | {"n01440764/n01440764_x.xml": record}
     try:
         expected = strict(mixed)

@@ -1,4 +1,4 @@
-"""Numbers about the byproducts, worked by hand on four records."""
+"""Statistics of the byproducts, worked out by hand on four records."""
 
 import json
 import math
@@ -77,7 +77,7 @@ def test_the_first_click_of_each_selected_annotation_then_the_mean() -> None:
     rows, xy, without = click_points(FOUR)
     assert rows.tolist() == [0, 3]
     np.testing.assert_allclose(xy, [[0.3, 0.7], [1.0, -0.1]], rtol=0, atol=1e-15)
-    assert without == 1  # of c
+    assert without == 1  # in record c
 
 
 def test_a_single_click_is_kept_bit_for_bit() -> None:
@@ -157,7 +157,7 @@ def test_chunks_and_slices_change_nothing() -> None:
     assert hover_times_ms(FOUR.slice(1)).tolist() == []
 
 
-def test_pieces_say_what_the_whole_says() -> None:
+def test_pieces_give_the_same_statistics_as_the_whole() -> None:
     pieces = (FOUR.slice(start, 1).select(COLUMNS) for start in range(4))
     assert byproduct_statistics(pieces).equals(byproduct_statistics(FOUR))
     assert byproduct_statistics([]).equals(byproduct_statistics(FOUR.slice(0, 0)))
@@ -179,7 +179,7 @@ def test_images_and_mean_time_of_each_worker() -> None:
 
 def test_only_an_enter_directly_followed_by_its_leave_has_a_duration() -> None:
     assert hover_times_ms(FOUR).tolist() == [20, 100]
-    # A leave of the next annotation does not close an enter.
+    # A leave in the next annotation does not close an enter.
     assert hover_times_ms(table(row("a", entry(hovers="e1"), entry(hovers="l9 e10")))).tolist() == []
 
 
@@ -189,7 +189,7 @@ def test_box_borders_belong_to_the_box() -> None:
     assert inside_a_box(boxed, np.arange(5), xy).tolist() == [True, True, False, False, False]
 
 
-def test_images_without_a_box_or_a_size_have_no_say() -> None:
+def test_images_without_a_box_or_a_size_are_ignored() -> None:
     some = table(row("a"), row("b", boxes=[[0, 0, 1, 1]], size=(None, None)), row("c", boxes=[[0, 0, 99, 49]]))
     assert inside_a_box(some, np.arange(3), np.full((3, 2), 0.5)).tolist() == [True]
 
@@ -200,7 +200,7 @@ def test_weighted_means_by_row() -> None:
     assert (rows.tolist(), means.tolist()) == ([4], [[0.75, 0.25]])
 
 
-def test_trace_samples_know_their_image_and_annotation() -> None:
+def test_trace_samples_have_their_image_and_annotation() -> None:
     some = table(
         row("a"),
         row("b", entry(False), entry(trace=[[0.1, 0.2, 3], [0.3, 0.4, 5]])),

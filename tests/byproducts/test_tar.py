@@ -1,4 +1,4 @@
-"""The walk over a tar: the members that tarfile finds, and its refusals."""
+"""The tar reader returns the members that tarfile returns, and refuses what tarfile refuses."""
 
 import gzip
 import io
@@ -27,7 +27,7 @@ def tar_bytes(files: Files, kind: int = tarfile.GNU_FORMAT, mtime: float = 0) ->
 
 
 def walked(archive: Path) -> tuple[Files, str]:
-    """The files, and how the reading ended."""
+    """Returns the files and the error message, if any."""
     found: Files = []
     try:
         for block in archive_blocks(archive):
@@ -42,7 +42,7 @@ def walked(archive: Path) -> tuple[Files, str]:
 
 
 def by_tarfile_alone(plain: bytes) -> tuple[Files, bool]:
-    """The same by tarfile from the first header on, and whether it reached the end."""
+    """Returns the files as read by tarfile alone, and whether it reached the end."""
     found: Files = []
     try:
         found.extend(members._by_tarfile(members._Rest(b"", io.BytesIO(plain))))
@@ -57,7 +57,7 @@ SOME = [(f"train_xml/n01440764/n01440764_{n}.xml", b"<annotation/>" * n) for n i
 @pytest.fixture
 def never_tarfile(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(rest: object) -> None:
-        raise AssertionError("expected the walk to do all")
+        raise AssertionError("tarfile was used")
 
     monkeypatch.setattr(members, "_by_tarfile", refuse)
 
@@ -74,7 +74,7 @@ def test_usual_members_in_every_format(
     assert walked(tmp_path / "ab.tar.gz") == (small, "")
 
 
-def test_what_systems_tar_packs(tmp_path: Path, never_tarfile: None) -> None:
+def test_archives_of_the_tar_command(tmp_path: Path, never_tarfile: None) -> None:
     import shutil
     import subprocess
 
@@ -92,14 +92,14 @@ def test_what_systems_tar_packs(tmp_path: Path, never_tarfile: None) -> None:
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_unusual_members_are_tarfiles(tmp_path: Path, kind: int) -> None:
+def test_tarfile_reads_unusual_members(tmp_path: Path, kind: int) -> None:
     long, foreign, large = "n01440764/" + "x" * 150 + ".xml", "n01440764/é.xml", "n01440764/large.xml"
     files = [*SOME[:20], (long, b"long"), *SOME[20:40], (foreign, b"foreign"), (large, bytes(5 << 20)), *SOME[40:]]
     (tmp_path / "ab.tar.gz").write_bytes(gzip.compress(tar_bytes(files, kind)))
     assert walked(tmp_path / "ab.tar.gz") == (files, "")
 
 
-def test_links_are_empty_and_folders_passed_over(tmp_path: Path) -> None:
+def test_links_are_empty_and_folders_are_skipped(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "ab.tar.gz", "w:gz") as tar:
         for name, kind in (("a", tarfile.DIRTYPE), ("a/link", tarfile.SYMTYPE), ("a/hard", tarfile.LNKTYPE)):
             info = tarfile.TarInfo(name)
@@ -112,7 +112,7 @@ def test_links_are_empty_and_folders_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "headers", [{"path": "other.xml"}, {"size": "3"}, {"GNU.sparse.major": "1"}, {"linkpath": "x"}]
 )
-def test_an_extended_header_that_changes_a_member_is_tarfiles(tmp_path: Path, headers: dict[str, str]) -> None:
+def test_tarfile_reads_an_extended_header_that_changes_a_member(tmp_path: Path, headers: dict[str, str]) -> None:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for number, more in enumerate(({}, headers, {"comment": "harmless"})):
@@ -131,7 +131,7 @@ PAX = tar_bytes(SOME[:4], tarfile.PAX_FORMAT, mtime=1600000000.5)
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_a_damaged_tar_is_judged_as_tarfile_judges_it(
+def test_a_damaged_tar_is_read_or_refused_as_by_tarfile(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     plain = bytearray(data.draw(st.sampled_from([PLAIN, PAX])))
@@ -139,7 +139,7 @@ def test_a_damaged_tar_is_judged_as_tarfile_judges_it(
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(headers) + data.draw(st.integers(0, 511) | st.integers(100, 160))
         plain[at] = data.draw(st.integers(0, 255) | st.sampled_from(list(b"\0 01789x5LgS-+_")))
-    if data.draw(st.booleans()):  # so that more than the checksum is put to the test
+    if data.draw(st.booleans()):  # repair the checksums, so that the other checks are tested
         for at in range(0, len(plain), 512):
             if plain[at + 257 : at + 262] == b"ustar":
                 header = bytes(plain[at : at + 148]) + b" " * 8 + bytes(plain[at + 156 : at + 512])
@@ -156,6 +156,6 @@ def test_a_damaged_tar_is_judged_as_tarfile_judges_it(
 def test_blocks_before_the_damage_come_first(tmp_path: Path) -> None:
     plain = tar_bytes(SOME)
     (tmp_path / "ab.tar.gz").write_bytes(gzip.compress(plain[: len(plain) // 2]))
-    found, end = walked(tmp_path / "ab.tar.gz")
-    assert found == SOME[: len(found)] and len(found) > 20
-    assert f"damaged or truncated after {found[-1][0]}" in end
+    files, error = walked(tmp_path / "ab.tar.gz")
+    assert files == SOME[: len(files)] and len(files) > 20
+    assert f"damaged or truncated after {files[-1][0]}" in error

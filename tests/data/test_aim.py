@@ -1,4 +1,4 @@
-"""Where tags lie, worked by hand on an image of 8 x 6 pixels."""
+"""How precisely tags are placed, worked out by hand on an image of 8 x 6 pixels."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_the_pixel_under_a_point_decides(manifest: Path, pixel: tuple[float, flo
     assert points_in_boxes(manifest, {(NAME, 0): (pixel[0] / 8, pixel[1] / 6)}) == {(NAME, 0): inside}
 
 
-def test_only_tags_of_a_class_that_the_image_has_are_judged(manifest: Path) -> None:
+def test_only_tags_of_a_class_that_the_image_has_are_checked(manifest: Path) -> None:
     other = "COCO_train2014_000000000010"
     points = {(NAME, 1): (0.5, 0.5), (NAME, 2): (0.5, 0.5), (other, 0): (0.5, 0.5)}
     assert points_in_boxes(manifest, points) == {(NAME, 1): True}
@@ -45,7 +45,7 @@ def test_only_tags_of_a_class_that_the_image_has_are_judged(manifest: Path) -> N
 def test_tags_by_box_mask_and_middle(manifest: Path) -> None:
     pytest.importorskip("pycocotools")
     folder = manifest.parent
-    # A person at pixel (2, 2), in its box and off its mask; a bicycle at (7, 5), on both; a car that is not there.
+    # A person at pixel (2, 2), in its box but off its mask; a bicycle at (7, 5), on both; a car that the image lacks.
     actions = [
         {"actionType": "add", "iconType": name, "pointTo": {"x": x / 8, "y": y / 6}, "timeAt": 1}
         for x, y, name in ((2.5, 2.5, "person"), (7.5, 5.5, "bicycle"), (4, 3, "car"))

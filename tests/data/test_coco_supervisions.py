@@ -1,4 +1,4 @@
-"""Points of COCO's supervisions by hand-worked records: official rule, replay, control, boxes, file and back."""
+"""The points of each supervision on COCO, worked out by hand: official rule, replay, control, boxes, and the file."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def record(number: int, *actions: dict[str, Any], size: tuple[int, int] = (640, 
 
 
 def points(folder: Path, supervision: str, *records: dict[str, Any], seed: int = 0, manifest: Any = ()) -> Found:
-    """Runs the supervision from files to a file and back: (number of the image, class) -> point."""
+    """Writes and reads the points of a supervision; returns (number of the image, class) -> point."""
     (folder / "ab.json").write_text(json.dumps(list(records) or [record(1)]))
     coco_ab.index(folder / "ab.json", folder / "index.parquet", folder / "index.json")
     pq.write_table(pa.Table.from_pylist(list(manifest), schema=INSTANCES_SCHEMA), folder / "manifest.parquet")
@@ -73,19 +73,19 @@ def test_click_takes_the_last_add_of_each_class_and_nothing_else(tmp_path: Path)
 
 def test_replayed_follows_moves_and_removals(tmp_path: Path) -> None:
     assert points(tmp_path, "replayed", record(9, *HISTORY)) == {(9, DOG): (0.3, 0.4), (9, BICYCLE): (0.8, 0.9)}
-    # A removal or a move of what was never added does not stop it.
+    # A removal or a move of an icon that was never added is not an error.
     odd = record(9, act("remove", "dog", start=(0, 0)), act("move", "person", (0.5, 0.25), (0, 0)))
     assert points(tmp_path, "replayed", odd) == {(9, PERSON): (0.5, 0.25)}
 
 
-def test_a_later_record_of_an_image_overrules_the_earlier_as_a_whole(tmp_path: Path) -> None:
+def test_a_later_record_of_an_image_replaces_the_earlier_one(tmp_path: Path) -> None:
     first = record(9, act("add", "dog", (0.1, 0.2)), act("add", "person", (0.5, 0.5)))
     found = points(tmp_path, "click", first, record(2, act("add", "dog", (0, 1))), record(9, act("add", "dog", (1, 0))))
     assert found == {(2, DOG): (0.0, 1.0), (9, DOG): (1.0, 0.0)}
     assert notes(tmp_path) == {"earlier_records": 1, "without_size": 0, "without_point": 0, "out_of_range": 0}
 
 
-def test_points_that_cannot_be_used_are_dropped_and_counted(tmp_path: Path) -> None:
+def test_unusable_points_are_dropped_and_counted(tmp_path: Path) -> None:
     found = points(
         tmp_path,
         "click",
@@ -98,7 +98,7 @@ def test_points_that_cannot_be_used_are_dropped_and_counted(tmp_path: Path) -> N
 
 
 def test_fractions_stay_doubles(tmp_path: Path) -> None:
-    # 0.7 x 640 is 448; 0.7 as a float would give 447.99999 and fall to the pixel before.
+    # 0.7 x 640 is 448; as a 32-bit float, 0.7 would give 447.99999 and so the previous pixel.
     (x, _) = points(tmp_path, "click", record(9, act("add", "dog", (0.7, 0.5))))[9, DOG]
     assert int(x * 640) == 448 and int(float(np.float32(x)) * 640) == 447
 
@@ -156,7 +156,7 @@ def test_unknown_supervisions_list_the_choices(tmp_path: Path) -> None:
         ([("b", 1, 0.5, 0.5), ("a", 1, 0.5, 0.5)], "unique rows, sorted by image_id and class; "),
     ],
 )
-def test_the_reader_refuses_what_the_writer_never_writes(tmp_path: Path, rows: Any, words: str) -> None:
+def test_the_reader_refuses_other_files(tmp_path: Path, rows: Any, words: str) -> None:
     columns = list(zip(*rows, strict=True))
     pq.write_table(pa.table([list(column) for column in columns], schema=CLASS_POINTS), tmp_path / "p.parquet")
     with pytest.raises(DataError, match=words):

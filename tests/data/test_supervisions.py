@@ -1,4 +1,4 @@
-"""The points of each supervision: the official click, its random control, and the others."""
+"""The points of each supervision on ImageNet: the official click, its random control, and the others."""
 
 import json
 from pathlib import Path
@@ -36,8 +36,8 @@ def row(image_id: str, *entries: dict[str, Any], boxes: Any = (), size: Any = (1
 
 
 def points(folder: Path, supervision: str, *rows: dict[str, Any], seed: int = 0) -> dict[str, list[float]]:
-    """Runs the supervision from an index on the disk to a file and back."""
-    # Groups of two rows: what is read piece by piece must not depend on where a piece ends.
+    """Writes the points of a supervision from an index of these records, and reads them."""
+    # Row groups of two rows: the result must not depend on where a piece ends.
     pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), folder / "index.parquet", row_group_size=2)
     write_targets(folder / "index.parquet", supervision, seed, folder / "points.parquet", folder / "points.json")
     image_ids, xy = read_image_points(folder / "points.parquet")
@@ -63,7 +63,7 @@ def test_click_is_the_mean_of_first_clicks_sorted_by_image(tmp_path: Path) -> No
     assert list(found) == ["a", "b"]
 
 
-def test_click_leaves_out_and_counts_what_has_no_point(tmp_path: Path) -> None:
+def test_click_drops_and_counts_images_without_a_point(tmp_path: Path) -> None:
     found = points(
         tmp_path,
         "click",
@@ -71,7 +71,7 @@ def test_click_leaves_out_and_counts_what_has_no_point(tmp_path: Path) -> None:
         row("without", entry()),
         row("half", entry(), entry(clicks=[(0.5, 0.25)])),
         row("outside", entry(clicks=[(1.01, 0.5)])),
-        # Only the mean matters: the official loader tests it against the crop.
+        # Only the mean must be in the image: the official loader checks the mean against the crop.
         row("mean", entry(clicks=[(1.25, 0.5)]), entry(clicks=[(0.25, 0.5)])),
     )
     assert found == {"half": [0.5, 0.25], "mean": [0.75, 0.5]}
@@ -175,7 +175,7 @@ def test_an_index_without_points_gives_an_empty_table(tmp_path: Path, supervisio
     assert points(tmp_path, supervision, row("a"), row("b", entry(False))) == {}
 
 
-def test_none_has_no_points_even_where_there_are_clicks(tmp_path: Path) -> None:
+def test_none_has_no_points_even_if_images_have_clicks(tmp_path: Path) -> None:
     assert points(tmp_path, "none", *clicked(3)) == {}
 
 

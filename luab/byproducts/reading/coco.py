@@ -1,79 +1,66 @@
 """Reads the JSON array of COCO-AB as Arrow batches."""
 
-from collections import Counter
 from collections.abc import Generator, Iterator
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 
 from luab.byproducts.json_stream import Item, array_items
-from luab.byproducts.reading.coco_record import BadRecord, Notes, Row, parse_record
+from luab.byproducts.reading.bad_records import BadRecord, bad_record
+from luab.byproducts.reading.coco_record import Notes, Row, parse_record
 from luab.byproducts.schema import COCO_SCHEMA
+from luab.byproducts.tally import RecordTally
 from luab.errors import DataError
 
 # Rows are Python objects in batches of this length: the garbage collector visits every live object, so few are kept.
 _BATCH_RECORDS = 1024
 
-COUNTS = {
-    "records": "rows of the table",
-    "bad_records": "records skipped with on_bad='count'",
-    "duplicate_records": "records whose image has an earlier record",
-    "zero_original_size": "records whose image has width or height 0",
-    "zero_displayed_size": "records whose displayed image has width or height 0",
-    "without_actions": "records without actions",
-    "empty_trace": "records without trace samples",
-    "empty_panes": "records without changes of pane",
-    "adds": "add actions",
-    "moves": "move actions",
-    "removes": "remove actions",
-    "added_again": "adds of a class that the record added before",
-    "removed_icons": "classes of a record whose last action is a removal",
-    "points_absent": "points (pointFrom, pointTo) whose key is absent, where the action does not need them",
-    "points_null": "the same, with the value null",
-    "needed_points_missing": "absent or null points that the action needs (to: add, move; from: move, remove)",
-    "points_out_of_range": "points of actions with x or y outside [0, 1]",
-    "trace_out_of_range": "trace samples with x or y outside [0, 1]",
-    "trace_duplicate_times": "trace samples with the same time as the previous one",
-    "trace_backward_times": "trace samples with an earlier time than the previous one",
-    "missing_values": "absent or null sizes, times, identifiers and lists of a record",
-    "unknown_keys": "keys of records that COCO-AB does not have",
-}
-"""Meaning of each count; the counts of distinct images, workers and classes come on top."""
 
+class Tally(RecordTally):
+    """Counts over records of COCO-AB."""
 
-class Tally:
-    """Counts over records (`COUNTS`)."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
-        self._images: set[int] = set()
-        self._workers: set[str] = set()
-        self._classes: set[int] = set()
-
-    def skip(self) -> None:
-        """Counts a bad record."""
-        self._counts["bad_records"] += 1
+    COUNTS: ClassVar = {
+        "records": "rows of the table",
+        "bad_records": "records skipped with on_bad='count'",
+        "duplicate_records": "records whose image has an earlier record",
+        "zero_original_size": "records whose image has width or height 0",
+        "zero_displayed_size": "records whose displayed image has width or height 0",
+        "without_actions": "records without actions",
+        "empty_trace": "records without trace samples",
+        "empty_panes": "records without changes of pane",
+        "adds": "add actions",
+        "moves": "move actions",
+        "removes": "remove actions",
+        "added_again": "adds of a class that the record added before",
+        "removed_icons": "classes of a record whose last action is a removal",
+        "points_absent": "points (pointFrom, pointTo) whose key is absent, where the action does not need them",
+        "points_null": "the same, with the value null",
+        "needed_points_missing": "absent or null points that the action needs (to: add, move; from: move, remove)",
+        "points_out_of_range": "points of actions with x or y outside [0, 1]",
+        "trace_out_of_range": "trace samples with x or y outside [0, 1]",
+        "trace_duplicate_times": "trace samples with the same time as the previous one",
+        "trace_backward_times": "trace samples with an earlier time than the previous one",
+        "missing_values": "absent or null sizes, times, identifiers and lists of a record",
+        "unknown_keys": "keys of records that COCO-AB does not have",
+    }
+    DISTINCT: ClassVar = {"images": "images", "workers": "workers", "classes": "classes of actions"}
 
     def add(self, row: Row, notes: Notes) -> None:
         """Counts one row of the table; `notes` are counts that the row does not show."""
         count = self._counts
         count.update(notes)
         count["records"] += 1
-        count["duplicate_records"] += row["image_id"] in self._images
+        count["duplicate_records"] += row["image_id"] in self._distinct["images"]
         count["zero_original_size"] += 0 in (row["width"], row["height"])
         count["zero_displayed_size"] += 0 in (row["displayed_width"], row["displayed_height"])
         count["empty_panes"] += not row["pane_index"]
-        self._images.add(row["image_id"])
+        self._distinct["images"].add(row["image_id"])
         if row["worker_id"] is not None:
-            self._workers.add(row["worker_id"])
+            self._distinct["workers"].add(row["worker_id"])
         self._add_actions(row)
         self._add_trace(row)
-
-    def counts(self) -> dict[str, int]:
-        """Returns all counts by name."""
-        distinct = {"images": len(self._images), "workers": len(self._workers), "classes": len(self._classes)}
-        return dict(self._counts) | distinct
 
     def _add_actions(self, row: Row) -> None:
         count, kinds, classes = self._counts, row["action_type"], row["action_class"]
@@ -85,7 +72,7 @@ class Tally:
         count["added_again"] += len(added) - len(set(added))
         count["removed_icons"] += sum(kind == "remove" for kind in last.values())
         count["points_out_of_range"] += _outside(row["action_from_xy"]) + _outside(row["action_to_xy"])
-        self._classes.update(classes)
+        self._distinct["classes"].update(classes)
 
     def _add_trace(self, row: Row) -> None:
         count = self._counts
@@ -126,11 +113,7 @@ def _rows(items: Iterator[Item], archive: Path, skip_bad: bool, tally: Tally) ->
             if skip_bad:
                 tally.skip()
                 continue
-            raise DataError(
-                f"{archive}: record {item.number} at byte {item.offset} does not have the format of COCO-AB: {error}. "
-                "Fetch the file again (its SHA-256 is in config/archives.yaml), or pass on_bad='count' to skip bad "
-                "records."
-            ) from error
+            raise bad_record(archive, f"{item.number} at byte {item.offset}", "COCO-AB", str(error)) from error
         tally.add(row, notes)
         yield row
 

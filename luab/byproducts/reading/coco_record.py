@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from luab.byproducts.coco_classes import INDEX_OF_NAME, PANES
+from luab.byproducts.reading.bad_records import BadRecord
 
 Row = dict[str, Any]
 Notes = Counter[str]
@@ -28,10 +29,6 @@ _LISTS = ("actionHistories", "categoryHistories", "mouseTracking")
 _KEYS = {"image_id", *(key for key, _ in _INTEGERS.values()), *_TEXTS, *_LISTS}
 _NEEDED = {"add": ("pointTo",), "move": ("pointFrom", "pointTo"), "remove": ("pointFrom",)}
 _NOWHERE = [math.nan, math.nan]
-
-
-class BadRecord(Exception):
-    """The record does not have the format of the release; the text says why."""
 
 
 def parse_record(record: Any) -> tuple[Row, Notes]:

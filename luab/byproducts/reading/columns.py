@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
+from luab.byproducts.reading.bad_records import BadRecord
 from luab.byproducts.reading.counts import Tally
 from luab.byproducts.reading.patterns import LISTS, VALUES, Fields, Shapes
 from luab.byproducts.reading.tar import Block
-from luab.byproducts.reading.xml import INTEGERS, TEXTS, BadRecord, Row, parse_record
+from luab.byproducts.reading.xml import INTEGERS, TEXTS, Row, parse_record
 from luab.byproducts.schema import SCHEMA
 
 _WNID = re.compile(r"n\d{8}")

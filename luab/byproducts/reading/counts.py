@@ -1,7 +1,6 @@
 """Counts over the records of ImageNet-AB, batch by batch."""
 
-from collections import Counter
-from typing import Literal
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -10,64 +9,43 @@ import pyarrow.compute as pc
 from luab.byproducts.clicks import final_states, hovers, recorded_times_ms
 from luab.byproducts.nested import Bools, entries, inner_entries, outside, points
 from luab.byproducts.reading.xml import INTEGERS, TEXTS
+from luab.byproducts.tally import RecordTally
 
 USABLE_TRACE_MS = 3000
 
-COUNTS = {
-    "records": "XML files that are records",
-    "junk_skipped": "macOS leftovers among the files",
-    "bad_records": "records skipped with on_bad='count'",
-    "without_metadata": "records without an annotation",
-    "with_metadata": "records with at least one annotation",
-    "several_metadata": "records with more than one annotation",
-    "with_box": "records with at least one ILSVRC box",
-    "metadata": "annotations",
-    "selected": "annotations with the final state True",
-    "selected_with_time": "selected annotations with estimateTime > 0",
-    "selected_without_click": "selected annotations without a recorded click",
-    "clicked_then_unselected": "annotations with a recorded click and the final state False",
-    "empty_trace": "annotations without a trace sample",
-    "empty_hover": "annotations without a hover action",
-    "usable_trace": "annotations with 0 < estimateTime < 3000 ms",
-    "hover_closed": "enters followed by a leave",
-    "hover_unclosed": "other enters",
-    "trace_duplicate_times": "trace samples with the same time as the previous one",
-    "trace_backward_times": "trace samples with an earlier time than the previous one",
-    "clicks_out_of_range": "clicks with x or y outside [0, 1]",
-    "trace_out_of_range": "trace samples with x or y outside [0, 1]",
-    "missing_values": "missing identifiers, numbers and click times (null in the table)",
-}
-"""Meaning of each count. An annotation is one metadata element."""
 
-DISTINCT = {
-    "wnids": "classes",
-    "workers": "workers over all annotations",
-    "workers_selected_with_time": "workers over the annotations of selected_with_time",
-}
-"""Meaning of each count of distinct values."""
+class Tally(RecordTally):
+    """Counts over records of ImageNet-AB; an annotation is one metadata element."""
 
-
-class Tally:
-    """Counts over records (`COUNTS`, `DISTINCT`); tallies of parts can be merged."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._distinct: dict[str, set[str]] = {name: set() for name in DISTINCT}
-
-    def skip(self, what: Literal["junk_skipped", "bad_records"]) -> None:
-        """Counts a member of the archive that becomes no row."""
-        self._counts[what] += 1
-
-    def merge(self, other: "Tally") -> None:
-        """Adds the counts of another tally."""
-        self._counts.update(other._counts)
-        for name, values in other._distinct.items():
-            self._distinct[name] |= values
-
-    def counts(self) -> dict[str, int]:
-        """Returns all counts by name."""
-        counted = {name: self._counts[name] for name in COUNTS}
-        return counted | {name: len(values) for name, values in self._distinct.items()}
+    COUNTS: ClassVar = {
+        "records": "XML files that are records",
+        "junk_skipped": "macOS leftovers among the files",
+        "bad_records": "records skipped with on_bad='count'",
+        "without_metadata": "records without an annotation",
+        "with_metadata": "records with at least one annotation",
+        "several_metadata": "records with more than one annotation",
+        "with_box": "records with at least one ILSVRC box",
+        "metadata": "annotations",
+        "selected": "annotations with the final state True",
+        "selected_with_time": "selected annotations with estimateTime > 0",
+        "selected_without_click": "selected annotations without a recorded click",
+        "clicked_then_unselected": "annotations with a recorded click and the final state False",
+        "empty_trace": "annotations without a trace sample",
+        "empty_hover": "annotations without a hover action",
+        "usable_trace": "annotations with 0 < estimateTime < 3000 ms",
+        "hover_closed": "enters followed by a leave",
+        "hover_unclosed": "other enters",
+        "trace_duplicate_times": "trace samples with the same time as the previous one",
+        "trace_backward_times": "trace samples with an earlier time than the previous one",
+        "clicks_out_of_range": "clicks with x or y outside [0, 1]",
+        "trace_out_of_range": "trace samples with x or y outside [0, 1]",
+        "missing_values": "missing identifiers, numbers and click times (null in the table)",
+    }
+    DISTINCT: ClassVar = {
+        "wnids": "classes",
+        "workers": "workers over all annotations",
+        "workers_selected_with_time": "workers over the annotations of selected_with_time",
+    }
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Counts the rows of a batch of the index."""

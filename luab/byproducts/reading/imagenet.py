@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from luab.byproducts.reading.bad_records import bad_record
 from luab.byproducts.reading.counts import Tally
 from luab.byproducts.reading.tar import archive_blocks, folder_blocks
 from luab.byproducts.reading.workers import default_processes, read_blocks
@@ -41,10 +42,7 @@ def read_records(
         for part, consumed in parts:
             if part.bad:
                 name, fault = part.bad
-                raise DataError(
-                    f"{archive}: record {name} does not have the format of ImageNet-AB: {fault}. Fetch the archive "
-                    "again (its SHA-256 is in config/archives.yaml), or pass on_bad='count' to skip bad records."
-                )
+                raise bad_record(archive, name, "ImageNet-AB", fault)
             tally.merge(part.tally)
             advance(consumed)
             yield part.batch

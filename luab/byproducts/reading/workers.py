@@ -13,7 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
 from importlib.abc import MetaPathFinder
 from itertools import chain, islice
 
@@ -54,7 +54,7 @@ def read_blocks(
     for block in islice(blocks, _FIRST_BLOCKS if processes > 1 else None):
         yield reader.read(block), block.consumed
     for block in blocks:
-        with _pool(processes, skip_bad) as pool:
+        with closing(_Pool(processes, skip_bad)) as pool:
             yield from pool.read(chain([block], blocks))
 
 
@@ -78,15 +78,6 @@ class _NoPandas(MetaPathFinder):
     def find_spec(self, name: str, path: object, target: object = None) -> None:
         if name == "pandas":
             raise ModuleNotFoundError(name)
-
-
-@contextmanager
-def _pool(processes: int, skip_bad: bool) -> Iterator["_Pool"]:
-    pool = _Pool(processes, skip_bad)
-    try:
-        yield pool
-    finally:
-        pool.close()
 
 
 class _Pool:

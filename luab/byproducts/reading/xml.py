@@ -8,6 +8,8 @@ from typing import Any
 
 from lxml import etree
 
+from luab.byproducts.reading.bad_records import BadRecord
+
 Row = dict[str, Any]
 _Size = tuple[int | None, int | None]
 
@@ -35,10 +37,6 @@ _PARSER = etree.XMLParser(
     remove_comments=True,
     remove_pis=True,
 )
-
-
-class BadRecord(Exception):
-    """The record does not have the format of the release; the text says why."""
 
 
 def parse_record(data: bytes) -> Row:
