@@ -144,14 +144,13 @@ def left_out(study: Study) -> str:
 def compared_runs(study: Study) -> tuple[Run, Run] | None:
     """Baseline and LUAB of ImageNet's first backbone and seed, shown side by side; None without both.
 
-    LUAB is the supervision "click" if the study has it, else the first one besides the baseline.
+    LUAB is the supervision "click" if the study has it, else the last one.
     """
     part = study.parts.get(DATASET)
-    supervisions = [name for name in part.supervisions if name != "none"] if part else []
-    if part is None or not supervisions:
+    supervision = q.main_supervision(part.supervisions) if part else None
+    if part is None or supervision is None:
         return None
     backbone, seed = part.backbone_names[0], study.seeds[0]
-    supervision = "click" if "click" in supervisions else supervisions[0]
     return Run(DATASET, backbone, "none", 0.0, seed), Run(DATASET, backbone, supervision, part.luab_lambda, seed)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from luab.errors import ConfigError, DataError
 from luab.render import quantities as q
 from luab.render import style, summaries
-from luab.render.products import STATISTICS, Inputs, Product, find_product
+from luab.render.products import PRODUCTS, STATISTICS, Inputs, Product, Scored, find_product
 from luab.render.table_text import BOLD, Table, write_table
 
 PUBLISHED = "Published IN-1k"
@@ -90,7 +90,7 @@ def score_table(
     """A table of scores: every backbone and supervision, with the difference of each to the baseline.
 
     Args:
-        name: Key of `_SCORE_TABLES`. lambda_sweep shows all lambdas of the swept backbones, the rest one lambda.
+        name: Name of the product. lambda_sweep shows all lambdas of the swept backbones, the rest one lambda.
         scores: Tidy scores of one data set; supervisions are shown in the order of their first row.
         headline_lambda: The lambda shown.
         published: From `read_published`; adds a column if it has values for a shown backbone.
@@ -98,13 +98,15 @@ def score_table(
     Raises:
         DataError: A number is missing, or the scores contain nothing that the table shows.
     """
-    title = f"{find_product('table', name).title} (%)"
+    product = find_product("table", name)
+    assert isinstance(product.needs, Scored)
+    title = f"{product.title} (%)"
     if name == "lambda_sweep":
         chosen = scores[scores["backbone"].isin(summaries.swept_backbones(scores))]
     else:
         chosen = summaries.at_headline(scores, headline_lambda)
         title += f", λ = {headline_lambda:g}"
-    quantities = _SCORE_TABLES[name]
+    quantities = product.needs.quantities
     if name == "localization":
         quantities = (*quantities[:2], *_per_iou(chosen), *quantities[2:])
     shown = summaries.present(chosen, quantities, name)
@@ -118,16 +120,6 @@ def score_table(
     cells = pd.DataFrame(rows, columns=["Backbone", "Supervision", "λ", *(quantity.heading for quantity in shown)])
     table = Table(name, title, cells, _raw(summary, shown), _notes(summary, shown), groups)
     return table if published is None else _published(table, published, looks)
-
-
-_SCORE_TABLES: dict[str, tuple[q.Quantity, ...]] = {
-    "imagenet_main": q.MAIN,
-    "background_robustness": q.BACKGROUND,
-    "lambda_sweep": q.SWEPT,
-    "localization": q.LOCALIZATION,
-    "coco_main": q.COCO_MAIN,
-    "coco_localization": q.COCO_LOCALIZATION,
-}
 
 
 def render_table(name: str, csv: Path | str, md: Path | str, tex: Path | str, inputs: Inputs) -> None:
@@ -194,7 +186,7 @@ TABLES: dict[str, Callable[[Product, Inputs], Table]] = {
     "byproduct_statistics": _from_index,
     "coco_statistics": _from_tags,
     "interfaces": _from_statistics,
-    **dict.fromkeys(_SCORE_TABLES, _from_scores),
+    **{product.name: _from_scores for product in PRODUCTS if product.kind == "table" and product.from_scores},
 }
 """Drawing functions, by the name of the product."""
 

@@ -122,7 +122,7 @@ def test_without_coco_nothing_of_it_is_shown(planned: Any) -> None:
     assert {"byproduct_statistics", "byproduct_samples", "robustness_gain"} <= shown
 
 
-def test_score_maps_compare_the_baseline_with_luab_or_the_first_other_supervision(planned: Any) -> None:
+def test_score_maps_compare_the_baseline_with_luab_or_the_last_supervision(planned: Any) -> None:
     baseline, luab = Run("imagenet", "resnet18", "none", 0.0, 0), Run("imagenet", "resnet18", "click", 1.0, 0)
     assert compared_runs(planned().study) == (baseline, luab)
     plan = planned(supervisions=["none", "random"], sweep=None)

@@ -13,6 +13,7 @@ from luab.errors import DataError
 from luab.render import quantities, style, tables
 from luab.render.figures import factors
 from luab.render.figures import scores as figures_scores
+from luab.render.products import PRODUCTS
 
 COLUMNS = [
     *("dataset", "backbone", "supervision", "lambda", "seed"),
@@ -38,7 +39,8 @@ FIGURES: dict[str, Callable[..., Figure]] = {
 COCO = ("coco_main", "coco_localization", "coco_gain_by_size")
 SWEEP = {"table lambda_sweep", "figure lambda_sweep"}
 COMPARED = {"figure robustness_gain", "figure coco_gain_by_size"}
-ALL = {f"table {name}" for name in tables._SCORE_TABLES} | {f"figure {name}" for name in FIGURES}
+TABLES = [product.name for product in PRODUCTS if product.kind == "table" and product.from_scores]
+ALL = {f"table {name}" for name in TABLES} | {f"figure {name}" for name in FIGURES}
 
 
 def scores_of(dataset: str, supervisions: list[str], seeds: int = 2, swept: tuple[float, ...] = ()) -> pd.DataFrame:
@@ -58,7 +60,7 @@ def scores_of(dataset: str, supervisions: list[str], seeds: int = 2, swept: tupl
 def drawn(scores: Callable[[str], pd.DataFrame]) -> set[str]:
     """Names of the products that are drawn; every other one is refused by its name."""
     names = set()
-    for kind, products in (("table", list(tables._SCORE_TABLES)), ("figure", list(FIGURES))):
+    for kind, products in (("table", TABLES), ("figure", list(FIGURES))):
         for name in products:
             chosen = scores("coco" if name in COCO else "imagenet")
             try:
