@@ -70,7 +70,7 @@ def test_names_that_are_none(study: Study) -> None:
         make_index(study, "coco")
     with pytest.raises(ConfigError, match="imagenet or coco as the data set, found 'voc'"):
         make_targets(study, "click", "voc")
-    with pytest.raises(DataError, match="COCO-AB is missing. Run `luab index`"):
+    with pytest.raises(DataError, match=r"COCO-AB is missing\. Run `luab index`"):
         make_targets(study, "click", "coco")
 
 
