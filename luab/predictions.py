@@ -109,12 +109,7 @@ def top5_of(table: pa.Table) -> Ints:
     Raises:
         DataError: A row has more or fewer than five classes.
     """
-    flat = pc.list_flatten(table["top5"]).to_numpy()
-    if len(flat) != 5 * table.num_rows:
-        raise DataError(
-            f"top5: expected 5 classes for each of {table.num_rows} images, found {len(flat)} in total. Predict again."
-        )
-    return np.asarray(flat.reshape(-1, 5))
+    return np.asarray(_lists(table, "top5", 5))
 
 
 def labels_of(table: pa.Table) -> Ints:
@@ -146,13 +141,37 @@ def matrix_of(table: pa.Table, column: str, width: int) -> npt.NDArray[np.float3
     """
     if table[column].null_count == table.num_rows:
         return None
+    return np.asarray(_lists(table, column, width), dtype=np.float32)
+
+
+def _lists(table: pa.Table, column: str, width: int) -> npt.NDArray[Any]:
     flat = pc.list_flatten(table[column]).to_numpy()
     if len(flat) != width * table.num_rows:
         raise DataError(
             f"{column}: expected {width} values for each of {table.num_rows} images, found {len(flat)} in total. "
             "Predict again."
         )
-    return np.asarray(flat.reshape(-1, width), dtype=np.float32)
+    return np.asarray(flat.reshape(-1, width))
+
+
+def rows_like(table: pa.Table, manifest: pa.Table, name: str) -> pa.Table:
+    """The rows of a manifest in the order of the predictions.
+
+    Args:
+        table: Predictions.
+        manifest: Manifest of the same images.
+        name: Name of the manifest, for the error message.
+
+    Raises:
+        DataError: The predictions and the manifest differ in their images.
+    """
+    rows = pc.index_in(table["image_id"], manifest["image_id"].combine_chunks())
+    if rows.null_count or table.num_rows != manifest.num_rows:
+        raise DataError(
+            f"{name}: expected the same images in the predictions ({table.num_rows} images) and in the manifest "
+            f"({manifest.num_rows} images), but they differ. Build the manifest again, then predict."
+        )
+    return manifest.take(rows)
 
 
 def _lengths(table: pa.Table, column: str) -> Ints:

@@ -39,37 +39,31 @@ def _wsol(name: str, title: str) -> Benchmark:
     return Benchmark(name, title, (name,), _CAM, protocol, "max_box_acc_v2", "wsol")
 
 
+def _top1(name: str, title: str, images: str) -> Benchmark:
+    return Benchmark(name, title, (name,), _TOP5, f"{images}, {_OVER_1000}", "top1", "top1_top5")
+
+
+def _restricted(name: str, title: str) -> Benchmark:
+    protocol = f"arg-max over the 200 {title} classes, {_CROP}"
+    return Benchmark(name, title, (name,), _SUBSET, protocol, "accuracy", "restricted")
+
+
 _RELEASED = (
-    Benchmark(
-        "imagenet_val", "ImageNet", ("imagenet_val",), _TOP5,
-        f"ImageNet validation set, {_OVER_1000}", "top1", "top1_top5",
-    ),
-    Benchmark(
-        "imagenet_v2", "ImageNet-V2", ("imagenet_v2",), _TOP5,
-        f"ImageNet-V2 matched-frequency, {_OVER_1000}", "top1", "top1_top5",
-    ),
+    _top1("imagenet_val", "ImageNet", "ImageNet validation set"),
+    _top1("imagenet_v2", "ImageNet-V2", "ImageNet-V2 matched-frequency"),
     Benchmark(
         "imagenet_real", "ImageNet-ReaL", ("imagenet_val",), _TOP5,
         "arg-max over 1000 classes in the re-assessed label set (top5: any of the five best), images without a label "
         f"left out, {_CROP}", "accuracy", "real", manifests=("imagenet_real",),
     ),
-    Benchmark(
-        "imagenet_a", "ImageNet-A", ("imagenet_a",), _SUBSET,
-        f"arg-max over the 200 ImageNet-A classes, {_CROP}", "accuracy", "restricted",
-    ),
-    Benchmark(
-        "imagenet_r", "ImageNet-R", ("imagenet_r",), _SUBSET,
-        f"arg-max over the 200 ImageNet-R classes, {_CROP}", "accuracy", "restricted",
-    ),
+    _restricted("imagenet_a", "ImageNet-A"),
+    _restricted("imagenet_r", "ImageNet-R"),
     Benchmark(
         "imagenet_o", "ImageNet-O", ("imagenet_o",), ("image_id", "group", "restricted_confidence"),
         "average precision of ImageNet-O images against ImageNet validation images of the same 200 classes, "
         f"score = minus the largest softmax over these 200 logits, {_CROP}", "aupr", "imagenet_o",
     ),
-    Benchmark(
-        "imagenet_sketch", "ImageNet-Sketch", ("imagenet_sketch",), _TOP5,
-        f"ImageNet-Sketch, {_OVER_1000}", "top1", "top1_top5",
-    ),
+    _top1("imagenet_sketch", "ImageNet-Sketch", "ImageNet-Sketch"),
     Benchmark(
         "imagenet_c", "ImageNet-C", ("imagenet_c",), _GROUPED,
         f"{_MCE}, arg-max over 1000 classes, {_WHOLE}", "mce", "imagenet_c", "lower",

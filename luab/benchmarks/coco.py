@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from luab.benchmarks.catalogue import POINTING_TOLERANCE_PX
 from luab.benchmarks.formula import Detail, Formula, Inputs, Scores
@@ -17,6 +16,7 @@ from luab.benchmarks.outcomes import rankings, total
 from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.data.manifests.coco_masks import class_masks, pixels_of
 from luab.errors import DataError
+from luab.metrics.contours import unit_map
 from luab.metrics.localization import (
     STEP,
     batches,
@@ -35,7 +35,7 @@ from luab.metrics.multilabel import (
     mean_precision_of,
     of_size,
 )
-from luab.predictions import ids_of, label_table, matrix_of, numbers_of
+from luab.predictions import ids_of, label_table, matrix_of, numbers_of, rows_like
 from luab.progress import progress
 
 NAMES = [item.name for item in COCO_CLASSES]
@@ -64,7 +64,7 @@ def _val(inputs: Inputs) -> Scores:
 def _size(inputs: Inputs) -> Scores:
     """Positives of one object size at a time, against all negatives."""
     table = inputs.tables["coco_val"]
-    areas = _largest_areas(_same_images(table, inputs.manifests["coco_val"], "coco_size"))
+    areas = _largest_areas(rows_like(table, inputs.manifests["coco_val"], "coco_val"))
     subsets = {size: of_size(areas, size) for size in AREA_LIMITS_PX}
     return _subset_scores(table, areas > 0, subsets, "map_small")
 
@@ -190,20 +190,11 @@ def _judge(pairs: Sequence[_Pair], side_px: int) -> tuple[npt.NDArray[np.int64],
         objects = pixels_of(pair.objects, pair.size_wh)
         crowds = None if pair.crowds is None else pixels_of(pair.crowds, pair.size_wh)
         mask = _small_mask(objects, crowds, side_px)
-        pixels[pair.label] += pixel_counts(_unit(pair.score_map, side_px), mask, _EDGES)
+        pixels[pair.label] += pixel_counts(unit_map(pair.score_map, side_px), mask, _EDGES)
         hits[k] = hits_mask(pair.score_map, objects, POINTING_TOLERANCE_PX)
         on_mask[k] = pair.point_xy is not None and _on(objects, pair.point_xy)
     rows, labels = (np.array([pair[column] for pair in pairs], dtype=np.int64) for column in (0, 1))
     return pixels, _Judged(rows, labels, hits, on_mask)
-
-
-def _unit(score_map: Floats, side: int) -> Floats:
-    """A score map resized bicubically and scaled to [0, 1]; zeros if it is constant or not finite."""
-    resized = cv2.resize(score_map, (side, side), interpolation=cv2.INTER_CUBIC)
-    low, high = resized.min(), resized.max()
-    if not np.isfinite(resized).all() or low == high:
-        return np.zeros((side, side), dtype=np.float32)
-    return np.asarray((resized - low) / (high - low))
 
 
 def _small_mask(objects: Bools, crowds: Bools | None, side_px: int) -> npt.NDArray[np.uint8]:
@@ -240,17 +231,6 @@ def _scores_of(table: pa.Table) -> npt.NDArray[np.float32]:
     if scores is None:
         raise DataError("coco_val: the predictions contain no class scores. Predict again.")
     return scores
-
-
-def _same_images(table: pa.Table, manifest: pa.Table, name: str) -> pa.Table:
-    """The manifest's rows in the order of the predictions."""
-    rows = pc.index_in(table["image_id"], manifest["image_id"].combine_chunks())
-    if rows.null_count or table.num_rows != manifest.num_rows:
-        raise DataError(
-            f"{name}: expected the same images in the predictions of coco_val ({table.num_rows} images) and in its "
-            f"manifest ({manifest.num_rows} images), but they differ. Predict again."
-        )
-    return manifest.take(rows)
 
 
 def _largest_areas(manifest: pa.Table) -> Floats:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -36,52 +36,51 @@ from luab.metrics.corruption import (
 )
 from luab.metrics.localization import IOU_PCT, box_accuracy, point_distances, points_in_box
 from luab.metrics.ood import aupr, auroc, fpr95
-from luab.predictions import boxes_of, ids_of, labels_of, numbers_of, points_of, score_maps_of, texts_of, top5_of
+from luab.predictions import (
+    boxes_of,
+    ids_of,
+    labels_of,
+    numbers_of,
+    points_of,
+    rows_like,
+    score_maps_of,
+    texts_of,
+    top5_of,
+)
 
 
-def _top1_top5(inputs: Inputs) -> Scores:
-    (table,) = inputs.tables.values()
-    top5, labels = top5_of(table), labels_of(table)
-    return _accuracies(table, labels, {"top1": is_correct(top5[:, 0], labels), "top5": is_correct(top5, labels)})
+def _best(table: pa.Table) -> Ints:
+    """[images] arg-max over all classes."""
+    return np.asarray(top5_of(table)[:, 0])
 
 
-def _top1(inputs: Inputs) -> Scores:
-    (table,) = inputs.tables.values()
-    return _accuracies(table, labels_of(table), {"top1": _is_right(table)})
+def _best_of_subset(table: pa.Table) -> Ints:
+    """[images] arg-max over the classes of the test set."""
+    return numbers_of(table, "restricted_top1")
+
+
+def _accuracy(**answers: Callable[[pa.Table], Ints]) -> Formula:
+    """The formula for these metrics: the share of images for which any answer is a correct label.
+
+    Args:
+        answers: Metric -> function from predictions to answers, [images] or [images, k]; the first metric is the
+            headline.
+    """
+
+    def formula(inputs: Inputs) -> Scores:
+        (table,) = inputs.tables.values()
+        labels = labels_of(table)
+        return _accuracies(table, labels, {name: is_correct(of(table), labels) for name, of in answers.items()})
+
+    return formula
 
 
 def _real(inputs: Inputs) -> Scores:
     """Top-1 and top-5 against the re-assessed label sets; images without any label are left out."""
-    table, manifest = inputs.tables["imagenet_val"].sort_by("image_id"), inputs.manifests["imagenet_real"]
-    manifest = manifest.sort_by("image_id")
-    if not table["image_id"].equals(manifest["image_id"]):
-        raise DataError(
-            f"imagenet_real: expected the same images in the predictions of imagenet_val ({table.num_rows} images) and "
-            f"in the manifest imagenet_real ({manifest.num_rows} images), but they differ. Build both manifests again, "
-            "then predict."
-        )
-    labels, top5 = labels_of(manifest), top5_of(table)
-    return _accuracies(table, labels, {"accuracy": is_correct(top5[:, 0], labels), "top5": is_correct(top5, labels)})
-
-
-def _restricted(inputs: Inputs) -> Scores:
-    """Arg-max over the classes of the test set only."""
-    (table,) = inputs.tables.values()
-    labels = labels_of(table)
-    return _accuracies(table, labels, {"accuracy": is_correct(numbers_of(table, "restricted_top1"), labels)})
-
-
-def _over_1000(inputs: Inputs) -> Scores:
-    """Arg-max over all classes, for test sets whose releasing paper restricts it."""
-    (table,) = inputs.tables.values()
-    return _accuracies(table, labels_of(table), {"accuracy": _is_right(table)})
-
-
-def _objectnet(inputs: Inputs) -> Scores:
-    table = inputs.tables["objectnet"]
-    labels = labels_of(table)
-    sublist = is_correct(numbers_of(table, "restricted_top1"), labels)
-    return _accuracies(table, labels, {"accuracy": _is_right(table), "accuracy_sublist": sublist})
+    table = inputs.tables["imagenet_val"]
+    labels = labels_of(rows_like(table, inputs.manifests["imagenet_real"], "imagenet_real"))
+    right = {"accuracy": is_correct(_best(table), labels), "top5": is_correct(top5_of(table), labels)}
+    return _accuracies(table, labels, right)
 
 
 def _imagenet_o(inputs: Inputs) -> Scores:
@@ -151,13 +150,13 @@ def _siscore(inputs: Inputs) -> Scores:
 
 def _in9(inputs: Inputs) -> Scores:
     table = inputs.tables["in9"]
-    return _in9_scores(table, in9_answers(top5_of(table)[:, 0], in9_of_class()))
+    return _in9_scores(table, in9_answers(_best(table), in9_of_class()))
 
 
 def _in9_nine(inputs: Inputs) -> Scores:
     """For a model with nine outputs, whose arg-max is the answer."""
     table = inputs.tables["in9_nine_class"]
-    return _in9_scores(table, nine_class_answers(top5_of(table)[:, 0]))
+    return _in9_scores(table, nine_class_answers(_best(table)))
 
 
 def _in9_scores(table: pa.Table, answers: Ints) -> Scores:
@@ -205,7 +204,7 @@ def _wsol(inputs: Inputs) -> Scores:
 
 def _is_right(table: pa.Table) -> Bools:
     """[images] whether the arg-max over all classes is a correct label."""
-    return is_correct(top5_of(table)[:, 0], labels_of(table))
+    return is_correct(_best(table), labels_of(table))
 
 
 def _by_group(counts: Mapping[str, Count]) -> list[Detail]:
@@ -228,12 +227,12 @@ def _accuracies(table: pa.Table, labels: Ints, right: Mapping[str, Bools]) -> Sc
 
 
 FORMULAS: dict[str, Formula] = {
-    "top1_top5": _top1_top5,
-    "top1": _top1,
+    "top1_top5": _accuracy(top1=_best, top5=top5_of),
+    "top1": _accuracy(top1=_best),
     "real": _real,
-    "restricted": _restricted,
-    "over_1000": _over_1000,
-    "objectnet": _objectnet,
+    "restricted": _accuracy(accuracy=_best_of_subset),
+    "over_1000": _accuracy(accuracy=_best),
+    "objectnet": _accuracy(accuracy=_best, accuracy_sublist=_best_of_subset),
     "imagenet_o": _imagenet_o,
     "imagenet_c": _imagenet_c,
     "corruption_accuracy": _corruption_accuracy,

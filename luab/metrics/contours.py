@@ -37,17 +37,26 @@ def eight_bits(score_map: Floats, side_px: int) -> Bytes:
     return _truncated(_resized(score_map, side_px))
 
 
+def unit_map(score_map: Floats, side_px: int) -> Floats:
+    """Like `eight_bits`, but scaled to [0, 1]."""
+    return _scaled(_resized(score_map, side_px))
+
+
 def _resized(score_map: Floats, side_px: int) -> Floats:
     return np.asarray(
         cv2.resize(score_map.astype(np.float32), (side_px, side_px), interpolation=cv2.INTER_CUBIC), np.float32
     )
 
 
-def _truncated(resized: Floats) -> Bytes:
+def _scaled(resized: Floats) -> Floats:
     low, high = resized.min(), resized.max()
     if not np.isfinite(resized).all() or low == high:
-        return np.zeros(resized.shape, dtype=np.uint8)
-    return (((resized - low) / (high - low)) * TOP).astype(np.uint8)
+        return np.zeros_like(resized)
+    return np.asarray((resized - low) / (high - low))
+
+
+def _truncated(resized: Floats) -> Bytes:
+    return (_scaled(resized) * TOP).astype(np.uint8)
 
 
 def contour_boxes(foreground: Bytes) -> tuple[Ints, int]:

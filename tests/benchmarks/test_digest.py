@@ -1,4 +1,4 @@
-"""The code digest of scoring covers what scoring runs, and little else."""
+"""The code digests of scoring and collecting cover only what these stages run."""
 
 from luab.provenance.code import covered_modules
 

@@ -1,4 +1,4 @@
-"""Scoring of small prediction files, end to end, and every error on the way."""
+"""Scores of small prediction files from end to end, and every error on the way."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ DOG, BIRD = 151, 7
 
 
 def write(folder: Path, name: str, labels, top1, group="", ids=None, restricted_top1=None, **more) -> None:
-    """A predictions file: the rest of the top five are classes 995 to 998."""
+    """Writes a predictions file; the other four of the top five are classes 995 to 998."""
     n = len(labels)
     top5 = np.array([[answer, 995, 996, 997, 998] for answer in top1], dtype=np.int16)
     columns = {
@@ -47,7 +47,7 @@ def write(folder: Path, name: str, labels, top1, group="", ids=None, restricted_
 
 
 def write_wsol(folder: Path, name: str, points: bool) -> None:
-    """Two images of 64 x 32 with a bright right half; the box is the right half, then the left one."""
+    """Writes two images of 64 x 32 with a bright right half; the box is the right half, then the left half."""
     half = np.zeros((4, 4), dtype=np.float32)
     half[:, 2:] = 1
     boxes = [[[32, 0, 63, 31]], [[0, 0, 31, 31], [0, 0, 3, 3]]]
@@ -72,16 +72,17 @@ LEFT, RIGHT = ([[x, 0, x + 32, 0, x + 32, 64, x, 64]] for x in (0, 32))
 
 
 def write_coco(root: Path) -> None:
-    """Four images of 64 x 64: A shows a person left and a bicycle right, B a person left, C many bicycles, D nothing.
+    """Writes four images of 64 x 64 pixels.
 
-    C's are annotated as a crowd. Score maps are 2 x 2 and bright on the left.
+    A has a person on the left and a bicycle on the right, B a person on the left, C many bicycles annotated as a crowd,
+    D nothing. Score maps are 2 x 2 and bright on the left.
     """
     names = [f"COCO_val2014_{number:012d}" for number in (1, 2, 3, 4)]
     labels = [[PERSON, BICYCLE], [PERSON], [BICYCLE], []]
     scores = np.full((4, 80), -9, dtype=np.float32)
     scores[:, PERSON], scores[:, BICYCLE] = (2, -1, 1, -2), (1, 3, 2, -5)
     points = np.full((4, 80, 2), 0.5, dtype=np.float32)
-    points[:2, PERSON] = (0.25, 0.5), (1.2, 0.5)  # A's on its person, B's outside of the image
+    points[:2, PERSON] = (0.25, 0.5), (1.2, 0.5)  # on A's person; outside the image B
     points[0, BICYCLE] = (0.25, 0.5)  # not on the bicycle
     left = [1, 0, 1, 0]
     size = pa.array([64] * 4, pa.int32())
@@ -121,19 +122,19 @@ def write_coco(root: Path) -> None:
 
 
 def px(name: str) -> int:
-    """Side at which the small score maps need no resizing, so that boxes and pixels can be told by hand."""
+    """Side at which the small score maps are not resized, so that boxes and pixels can be worked out by hand."""
     return 4 if name.startswith("wsol") else 2 if name == "coco_localization" else 224
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
-    """predictions/ and manifests/ with every test set in small."""
+    """predictions/ and manifests/ with a small version of every test set."""
     root = tmp_path_factory.mktemp("study")
     folder = root / "predictions"
     folder.mkdir()
     occluded = [name for name in TEST_SETS if name.startswith("imagenet_cocc")]
     for name in ("imagenet_val", "imagenet_v2", "imagenet_sketch", *occluded):
-        write(folder, name, [[1], [2], [996], [3]], [1, 2, 4, 5])  # right, right, third of five, wrong
+        write(folder, name, [[1], [2], [996], [3]], [1, 2, 4, 5])  # correct, correct, third of five, wrong
     write(folder, "imagenet_a", [[6], [11], [13], [6]], [0, 0, 0, 6], restricted_top1=[6, 6, 13, 11])
     write(folder, "imagenet_r", [[1], [2]], [1, 1])
     confidence = pa.array([0.1, 0.3, 0.2, 0.4], pa.float32())
@@ -144,7 +145,7 @@ def written(tmp_path_factory) -> Path:
     for name in ("imagenet_c", "imagenet_c_resize256"):
         write(folder, name, [[1]] * len(groups), np.array(right, dtype=int), group=groups)
     extra = [f"{name}/{severity}" for name in EXTRA_CORRUPTIONS for severity in range(1, 6)]
-    write(folder, "imagenet_c_extra", [[1]] * 20, [1] * 5 + [2] * 15, group=extra)  # speckle noise is right
+    write(folder, "imagenet_c_extra", [[1]] * 20, [1] * 5 + [2] * 15, group=extra)  # only speckle noise is correct
     write(
         folder,
         "objectnet",
@@ -156,7 +157,7 @@ def written(tmp_path_factory) -> Path:
         write(folder, f"siscore_{factor}", [[9]] * 5, [9, 9, 9, 1, 1], group=["a", "b", "b", "b", "b"])
     variants = [variant for variant in IN9_VARIANTS for _ in range(4)]
     answers = [DOG, DOG, BIRD, 859] * len(IN9_VARIANTS)
-    answers[4:8] = [DOG, DOG, BIRD, BIRD]  # mixed_same: all four right
+    answers[4:8] = [DOG, DOG, BIRD, BIRD]  # mixed_same: all four correct
     write(folder, "in9", [[0], [0], [1], [1]] * len(IN9_VARIANTS), answers, group=variants)
     nine = [0, 0, 1, 2] * len(IN9_VARIANTS)  # the last of each variant is wrong
     write(folder, "in9_nine_class", [[0], [0], [1], [1]] * len(IN9_VARIANTS), nine, group=variants)
@@ -168,7 +169,7 @@ def written(tmp_path_factory) -> Path:
         write_wsol(folder, f"wsol_val{way}", points=False)
         write_wsol(folder, f"wsol_test{way}", points=True)
     (root / "manifests").mkdir()
-    real = {"image_id": [f"imagenet_val_{i:03d}" for i in (3, 1, 0, 2)]}  # another order than the predictions
+    real = {"image_id": [f"imagenet_val_{i:03d}" for i in (3, 1, 0, 2)]}  # in another order than the predictions
     real["labels"] = pa.array([[7, 5], [], [8], [996]], pa.list_(pa.int16()))
     pq.write_table(pa.table(real), root / "manifests" / "imagenet_real.parquet")
     write_coco(root)
@@ -190,10 +191,10 @@ EXPECTED = {
     "imagenet_real": {"accuracy": 1 / 3, "top5": 2 / 3},
     "imagenet_a": {"accuracy": 2 / 4},
     "imagenet_r": {"accuracy": 1 / 2},
-    # out and in by turns: precision 1/1 and 2/3 at the two finds; 3 of 4 pairs in order; recall 1 is
-    # nearer to .95 than 1/2 and comes after one false alarm of two
+    # out and in alternate: precision 1/1 and 2/3 at the two positives; 3 of 4 pairs in order; recall 1 is
+    # nearer to .95 than 1/2 and has one false alarm of two
     "imagenet_o": {"aupr": (1 + 2 / 3) / 2, "auroc": 3 / 4, "fpr95": 1 / 2},
-    # all wrong but fog, all right
+    # fog is all correct, the others all wrong
     "imagenet_c": {
         "mce": sum(1 / error for name, error in ALEXNET_ERROR.items() if name != "fog") / 15,
         "mean_accuracy": 5 / 75,
@@ -205,10 +206,10 @@ EXPECTED = {
     "siscore_rotation": {"accuracy": (1 + 2 / 4) / 2},
     "in9": dict.fromkeys(IN9_VARIANTS, 3 / 4) | {"mixed_same": 1.0, "bg_gap": 0.25},
     "in9_challenge": {"challenge_accuracy": 1 / 3},
-    # Drawn boxes in 4 x 4 pixels: (2, 0, 3, 3), met exactly by the bright half; (0, 0, 1, 3), missed.
+    # Boxes in 4 x 4 pixels: (2, 0, 3, 3), which the bright half matches exactly; (0, 0, 1, 3), missed.
     "wsol_val": {"max_box_acc": 1 / 2, "max_box_acc_v2": 1 / 2},
-    # The first point is at its box's centre; the second at x = 32, the left half's far edge, which counts, 16
-    # pixels from that half's centre (16, 16), of a diagonal of sqrt(64^2 + 32^2).
+    # The first point is at the centre of its box. The second is at x = 32, the far edge of the left half, which counts
+    # as inside, 16 pixels from the centre (16, 16) of that half; the diagonal is sqrt(64^2 + 32^2).
     "wsol_test": {
         "max_box_acc": 1 / 2,
         "max_box_acc_v2": 1 / 2,
@@ -231,8 +232,8 @@ EXPECTED |= {
     "imagenet_c_extra": {"mean_accuracy": 5 / 20},
     "imagenet_c_all": {"mean_accuracy": 10 / 95},
     "in9_nine_class": dict.fromkeys(IN9_VARIANTS, 3 / 4) | {"bg_gap": 0.0},
-    # Persons rank A+ C B+ D, bicycles B C+ A+ D. At 0: A and C have a person (one of two right, one of two found), A, B
-    # and C a bicycle (two of three right, both found); in all 3 of 5 are right and 3 of 4 found.
+    # Persons rank A+ C B+ D, bicycles B C+ A+ D. At 0, a person is predicted for A and C (precision and recall 1/2), a
+    # bicycle for A, B and C (precision 2/3, recall 1); in total precision 3/5 and recall 3/4.
     "coco_val": {
         "map": ((1 + 2 / 3) / 2 + (1 / 2 + 2 / 3) / 2) / 2,
         "cf1": 2 * (7 / 12) * (3 / 4) / (7 / 12 + 3 / 4),
@@ -240,10 +241,10 @@ EXPECTED |= {
     },
     # Small: A's person above C and D, C's bicycles below B. Medium: B's person below C, A's bicycle below B.
     "coco_size": {"map_small": (1 + 1 / 2) / 2, "map_medium": 1 / 2},
-    # In training images persons and bicycles always come together. A shows both; B and C show one.
+    # In training images, persons and bicycles always occur together. A contains both; B and C contain one.
     "coco_context": {"map_in_context": (1 + 1 / 2) / 2, "map_out_of_context": 1 / 2, "context_gap": 1 / 4},
-    # Maps are bright on the left: right for both persons, wrong for A's bicycle; C's crowd does not count. Pixels of
-    # the bicycle come last of four.
+    # Maps are bright on the left: correct for both persons, wrong for A's bicycle; C's crowd does not count. The pixels
+    # of the bicycle rank last.
     "coco_localization": {"pointing_game": (1 + 0) / 2, "pxap": (1 + 2 / 4) / 2, "point_in_mask": (1 / 2 + 0) / 2},
     "in9_challenge_nine_class": {"challenge_accuracy": 1 / 3},
 }
@@ -272,7 +273,7 @@ def test_the_headline_is_the_sum_of_its_images(inputs, name):
     assert images.ids == sorted(set(images.ids))
 
 
-def test_masks_are_judged_alike_by_any_number_of_processes(written, monkeypatch, tmp_path):
+def test_masks_give_equal_scores_with_any_number_of_processes(written, monkeypatch, tmp_path):
     monkeypatch.setattr(coco, "_PART", 1)
     folders = (written / "predictions", written / "manifests", RUN)
     both = [
@@ -282,12 +283,12 @@ def test_masks_are_judged_alike_by_any_number_of_processes(written, monkeypatch,
     assert both[0][0].read_bytes() == both[1][0].read_bytes()
 
 
-def test_n_and_digest_are_about_the_images_scored(written):
+def test_n_and_digest_cover_the_scored_images(written):
     (content,) = scored(written, "imagenet_real")
     assert content["n"] == 3
     assert content["ids_sha256"] == lines_sha256(["imagenet_val_000", "imagenet_val_002", "imagenet_val_003"])
     (content,) = scored(written, "imagenet_c")
-    assert content["n"] == 75 * 2  # spatter is left out
+    assert content["n"] == 75 * 2  # spatter does not count
     assert {d["group"]: d["value"] for d in content["details"] if d["metric"] == "accuracy"}["spatter/1"] == 0
     assert [d for d in content["details"] if d["group"] == "fog"] == [
         {"group": "fog", "metric": "corruption_error", "n": 10, "value": 0.0}
@@ -316,7 +317,7 @@ def test_the_protocol_tells_the_size_that_was_used(written):
     assert wide["protocol"].endswith("shorter side to 248, centre crop 224")  # 248.9 rounded down, as it is resized
 
 
-def test_what_is_kept_beside_the_metrics(written, inputs):
+def test_extra_facts(written, inputs):
     chance = inputs["imagenet_o"]
     one_of_three = chance._replace(tables={"imagenet_o": chance.tables["imagenet_o"].slice(1)})
     assert compute(BENCHMARKS["imagenet_o"], one_of_three).extra == {"chance_aupr": 1 / 3}
@@ -340,8 +341,8 @@ def wsol_inputs(score_map, box, side):
     return Inputs({"wsol_test": pa.table(columns)}, {}, side)
 
 
-def test_each_iou_s_best_threshold_is_kept():
-    # A bright block in a dim one: low cuts give (8, 8, 16, 16), 81 pixels, which shares 25 with the drawn box: .31.
+def test_the_best_threshold_of_each_iou():
+    # A bright block in a dim one: low cuts give (8, 8, 16, 16), 81 pixels, 25 of which are in the box: IoU .31.
     layered = np.zeros((32, 32))
     layered[8:16, 8:16] = 0.5
     layered[10:14, 10:14] = 1
@@ -369,7 +370,7 @@ def test_the_order_of_rows_does_not_matter(written, tmp_path):
 
 @pytest.fixture(scope="module")
 def inputs(written) -> dict[str, Inputs]:
-    """What each benchmark computes from."""
+    """The inputs of each benchmark."""
     folders, roots = (written / "predictions", written / "manifests"), {"coco_val": written / "coco"}
     return {name: read_inputs(benchmark, *folders, px(name), 1, roots) for name, benchmark in BENCHMARKS.items()}
 
@@ -392,15 +393,15 @@ def test_no_order_of_images_changes_any_score(inputs, name, seed):
 
 
 @pytest.mark.parametrize("name", ["imagenet_a", "imagenet_r", "objectnet"])
-def test_another_choice_of_classes_is_another_number_from_the_same_file(written, name):
+def test_another_choice_of_classes_uses_the_same_file(written, name):
     other = "objectnet_sublist" if name == "objectnet" else f"{name}_1000way"
     first, second = scored(written, name, other)
     assert first["ids_sha256"] == second["ids_sha256"] and first["protocol"] != second["protocol"]
     assert BENCHMARKS[other].test_sets == BENCHMARKS[name].test_sets
 
 
-def test_max_projection_is_right_for_the_images_of_the_sub_list():
-    """By the maxima of random logits, object by object."""
+def test_max_projection_is_correct_for_the_same_images_as_the_sublist():
+    """On random logits, with the largest logit of each object."""
     rng = np.random.default_rng(0)
     folders = objectnet_folders()
     logits = rng.normal(size=(300, 1000))
@@ -433,7 +434,7 @@ def test_test_sets_in_order_of_first_need():
     )
 
 
-def test_an_unknown_benchmark_names_the_nearest(written, tmp_path):
+def test_the_error_for_an_unknown_benchmark_suggests_similar_names(written, tmp_path):
     with pytest.raises(ConfigError, match=r"'imagenet_q'.*Did you mean imagenet_"):
         find_benchmark("imagenet_q")
     with pytest.raises(ConfigError):
@@ -483,10 +484,10 @@ def replaced(column: str, value):
         ("imagenet_real", lambda t: t.slice(1), "the same images"),
     ],
 )  # fmt: skip
-def test_bad_predictions_are_refused(written, tmp_path, benchmark, change, message):
+def test_bad_predictions_are_an_error(written, tmp_path, benchmark, change, message):
     test_set = BENCHMARKS[benchmark].test_sets[0]
     root = changed(written, tmp_path, test_set, change)
-    if message is None:  # a harmless change goes through, so the others fail for their own reason
+    if message is None:  # a harmless change is accepted, so the others fail for their own reason
         assert scored(root, benchmark)
         return
     with pytest.raises(DataError, match=message):

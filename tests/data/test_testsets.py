@@ -39,7 +39,6 @@ def test_all_names_and_only_known_manifests_and_subsets() -> None:
         assert test_set.name == name
         assert set(test_set.manifests) <= set(LAYOUTS)
         assert test_set.subset is None or len(subset(test_set.subset)) in (125, 200)
-        assert test_set.description
 
 
 def having(field: str, value: object) -> set[str]:

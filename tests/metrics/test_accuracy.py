@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luab.errors import DataError
@@ -76,6 +76,7 @@ def test_groups_are_counted_and_sorted_by_name():
     assert list(counts) == ["a", "b"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.permutations(range(5)), st.sets(st.integers(0, 5))), min_size=1), st.randoms())
 def test_the_order_of_images_does_not_matter(images, random):
     images = [*images, (range(5), {0})]

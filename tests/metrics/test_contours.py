@@ -35,7 +35,7 @@ coarse = st.tuples(st.integers(2, 9), st.integers(2, 9)).flatmap(
 
 @settings(max_examples=150, deadline=None)
 @given(coarse, st.sampled_from([SIDE, 9]))
-def test_all_levels_have_the_boxes_of_drawn_contours(score_map, side):
+def test_all_levels_have_the_boxes_of_traced_contours(score_map, side):
     levels = Levels(score_map, side)
     assert at_every_level(levels) == drawn_at_every_level(levels)
 
@@ -87,12 +87,12 @@ def test_a_useless_map_has_one_level_and_no_contour(useless):
     assert at_every_level(levels) == [([(0, 0, 0, 0)], [0, 0, 0, 0])]
 
 
-def test_few_contours_are_drawn_for_a_smooth_hill(monkeypatch):
-    """One piece without a hole at nearly every level; resizing leaves ripples at the border."""
+def test_few_contours_are_traced_for_a_smooth_hill(monkeypatch):
+    """There is one component without a hole at nearly every level; resizing leaves ripples at the border."""
     y, x = np.mgrid[:7, :7]
     levels = Levels(np.exp(-((x - 3.2) ** 2 + (y - 2.3) ** 2) / 8.0), 224)
-    drawn, draw = [], Levels._contours
-    monkeypatch.setattr(Levels, "_contours", lambda self, level: drawn.append(level) or draw(self, level))
+    traced, trace = [], Levels._contours
+    monkeypatch.setattr(Levels, "_contours", lambda self, level: traced.append(level) or trace(self, level))
     levels.boxes(np.arange(len(levels.values)))
     assert len(levels.values) == 256
-    assert len(drawn) < 30
+    assert len(traced) < 30

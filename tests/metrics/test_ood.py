@@ -1,8 +1,8 @@
-"""ImageNet-O's measures by hand."""
+"""The metrics of ImageNet-O, worked by hand."""
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luab.errors import DataError
@@ -14,7 +14,7 @@ def split(out, known):
     return confidence, np.arange(len(confidence)) < len(out)
 
 
-def test_a_model_without_opinion_has_the_share_of_positives():
+def test_constant_confidence_gives_the_chance_level():
     assert aupr(*split([0.5] * 2000, [0.5] * 10000)) == 2000 / 12000
     assert auroc(*split([0.5] * 2000, [0.5] * 10000)) == 0.5
     assert fpr95(*split([0.5] * 2000, [0.5] * 10000)) == 1.0
@@ -26,7 +26,7 @@ def test_low_confidence_on_unknown_images_is_perfect():
 
 
 def test_average_precision_by_steps():
-    # Ranked by low confidence: out, known, out, known. Precision at the two finds: 1/1 and 2/3,
+    # Ranked by low confidence: out, known, out, known. Precision at the two positives: 1/1 and 2/3,
     # each adds half of the recall: (1 + 2/3) / 2 = 5/6. Pairs in order: 3 of 4.
     given = split([0.1, 0.3], [0.2, 0.4])
     assert aupr(*given) == pytest.approx(5 / 6)
@@ -72,6 +72,7 @@ def test_bad_input_is_refused(metric):
         metric(*split([0.5, np.nan], [0.1]))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 5), min_size=1, max_size=30),
     st.lists(st.integers(0, 5), min_size=1, max_size=30),
@@ -84,6 +85,7 @@ def test_the_order_of_images_does_not_matter(out, known, seed):
         assert metric(confidence, is_out) == pytest.approx(metric(confidence[order], is_out[order]), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.lists(st.integers(0, 5), min_size=1, max_size=30))
 def test_auroc_is_the_share_of_pairs_in_order(out, known):
     pairs = [(o < k) + (o == k) / 2 for o in out for k in known]

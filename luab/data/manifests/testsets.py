@@ -29,7 +29,6 @@ class TestSet:
         challenge: Whether each foreground is predicted on all backgrounds instead of once.
         outputs: Number of classes of the models that the set applies to.
         dataset: Training set of the models that the set applies to.
-        description: One line for documentation.
     """
 
     name: str
@@ -44,67 +43,47 @@ class TestSet:
     challenge: bool = False
     outputs: int = 1000
     dataset: Literal["imagenet", "coco"] = "imagenet"
-    description: str = ""
 
     __test__ = False  # pytest would collect a class of this name
 
 
 _ALL = (
     # SOURCE: pytorch/vision:references/classification (resize 256, crop 224).
-    TestSet("imagenet_val", ("imagenet_val",), description="ILSVRC2012 validation images"),
+    TestSet("imagenet_val", ("imagenet_val",)),
     # SOURCE: modestyachts/ImageNetV2_pytorch; matched-frequency is its default variant.
-    TestSet("imagenet_v2", ("imagenet_v2",), description="ImageNet-V2, matched frequency"),
+    TestSet("imagenet_v2", ("imagenet_v2",)),
     # SOURCE: hendrycks/natural-adv-examples:eval.py (200-way arg-max).
-    TestSet("imagenet_a", ("imagenet_a",), "imagenet_a", description="Natural adversarial examples, 200-way"),
+    TestSet("imagenet_a", ("imagenet_a",), "imagenet_a"),
     # SOURCE: hendrycks/imagenet-r:eval.py (200-way arg-max).
-    TestSet("imagenet_r", ("imagenet_r",), "imagenet_r", description="Renditions, 200-way"),
+    TestSet("imagenet_r", ("imagenet_r",), "imagenet_r"),
     # SOURCE: hendrycks/natural-adv-examples:eval_many_models.py (softmax over the 200 logits; negatives are
     # the validation images of the same classes).
-    TestSet(
-        "imagenet_o",
-        ("imagenet_o", "imagenet_val"),
-        "imagenet_o",
-        description="Out-of-distribution images (out) and validation images of the same 200 classes (in)",
-    ),
+    TestSet("imagenet_o", ("imagenet_o", "imagenet_val"), "imagenet_o"),
     # SOURCE: HaohanWang/ImageNet-Sketch:README.md.
-    TestSet("imagenet_sketch", ("imagenet_sketch",), description="Sketches of the 1000 classes"),
+    TestSet("imagenet_sketch", ("imagenet_sketch",)),
     # SOURCE: hendrycks/robustness:ImageNet-C/test.py (files have the crop's size and are not resized).
-    TestSet("imagenet_c", ("imagenet_c",), resize="identity", description="15 corruptions at 5 severities"),
+    TestSet("imagenet_c", ("imagenet_c",), resize="identity"),
     # ASSUME: the centre hole of Cocc has half of the crop's side (112 of 224), as in most single-number results;
     # neither a data set nor code was released.
-    TestSet("imagenet_cocc", ("imagenet_val",), hole=0.5, description="Validation images with the centre blank"),
+    TestSet("imagenet_cocc", ("imagenet_val",), hole=0.5),
     # SOURCE: mlfoundations/wise-ft:src/datasets/objectnet.py and modestyachts/imagenet-testbed cut 2 px.
     # ASSUME: ObjectNet images lose 2 px on each side; the documentation of the set, as we remember it, mentions a
     # border of 1 px.
-    TestSet("objectnet", ("objectnet",), "objectnet", border_px=2, description="Objects in unusual views"),
+    TestSet("objectnet", ("objectnet",), "objectnet", border_px=2),
     # SOURCE: google-research/si-score:README.md and google-research/robustness_metrics (1000-way arg-max).
-    TestSet("siscore_size", ("siscore_size",), description="Pasted objects of many sizes"),
-    TestSet("siscore_location", ("siscore_location",), description="Pasted objects at many places"),
-    TestSet("siscore_rotation", ("siscore_rotation",), description="Pasted objects at many angles"),
+    TestSet("siscore_size", ("siscore_size",)),
+    TestSet("siscore_location", ("siscore_location",)),
+    TestSet("siscore_rotation", ("siscore_rotation",)),
     # SOURCE: MadryLab/backgrounds_challenge:tools/datasets.py (224 x 224 files, not resized).
-    TestSet("in9", ("in9",), resize="identity", description="ImageNet-9 with changed backgrounds"),
+    TestSet("in9", ("in9",), resize="identity"),
     # SOURCE: MadryLab/backgrounds_challenge:challenge_eval.py.
-    TestSet(
-        "in9_challenge",
-        ("in9",),
-        resize="identity",
-        challenge=True,
-        description="ImageNet-9 foregrounds on every only_bg_t background",
-    ),
+    TestSet("in9_challenge", ("in9",), resize="identity", challenge=True),
     # SOURCE: clovaai/wsolevaluation:data_loaders.py (direct resize to 224 x 224, no crop).
-    TestSet("wsol_val", ("wsol_val",), resize="squash", cam=True, description="ImageNet-V2 with boxes"),
-    TestSet("wsol_test", ("wsol_test",), resize="squash", cam=True, description="Validation images with boxes"),
+    TestSet("wsol_val", ("wsol_val",), resize="squash", cam=True),
+    TestSet("wsol_test", ("wsol_test",), resize="squash", cam=True),
     # ASSUME: COCO's validation images are resized to a square without a crop, as is usual for multi-label models; the
     # official loader has no evaluation.
-    TestSet(
-        "coco_val",
-        ("coco_val",),
-        resize="squash",
-        cam=True,
-        outputs=80,
-        dataset="coco",
-        description="COCO 2014 validation images, with a score map of each class in the image",
-    ),
+    TestSet("coco_val", ("coco_val",), resize="squash", cam=True, outputs=80, dataset="coco"),
 )
 
 
@@ -116,34 +95,27 @@ def occluded(hole_px: int, fill: Literal["mean", "black"]) -> TestSet:
         fill: Colour of the hole.
     """
     name = f"imagenet_cocc_{hole_px}_{fill}"
-    return TestSet(name, ("imagenet_val",), hole=hole_px / 224, fill=fill, description=f"Centre hole {hole_px} {fill}")
+    return TestSet(name, ("imagenet_val",), hole=hole_px / 224, fill=fill)
 
 
 def _localised(split: str, method: Literal["stride1", "attention"]) -> TestSet:
     name = f"{split}_{method}"
-    return TestSet(name, (split,), resize="squash", cam=True, cam_method=method, description=f"{split}, {method} maps")
+    return TestSet(name, (split,), resize="squash", cam=True, cam_method=method)
 
 
 # Test sets of alternative protocols; they are predicted only if a suite names one of their benchmarks.
 _ALTERNATIVES = (
     # SOURCE: google-research/augmix:imagenet.py and modestyachts/imagenet-testbed resize the stored crops again.
-    TestSet("imagenet_c_resize256", ("imagenet_c",), description="ImageNet-C, resized and cropped once more"),
+    TestSet("imagenet_c_resize256", ("imagenet_c",)),
     # SOURCE: hendrycks/robustness:README.md (held out; never part of mCE).
-    TestSet("imagenet_c_extra", ("imagenet_c_extra",), resize="identity", description="4 extra corruptions"),
+    TestSet("imagenet_c_extra", ("imagenet_c_extra",), resize="identity"),
     *(occluded(px, "mean") for px in (0, 56, 168, 224)),
     *(occluded(px, "black") for px in (56, 112, 168, 224)),
     # SOURCE: MadryLab/backgrounds_challenge:in9_eval.py, challenge_eval.py (models trained on ImageNet-9 itself).
     # DEVIATES: for models with nine outputs, images are normalised by ImageNet's mean and standard deviation, as in
     # luab's training; the released models used those of ImageNet-9 (tools/datasets.py) and cannot be scored here.
-    TestSet("in9_nine_class", ("in9",), resize="identity", outputs=9, description="ImageNet-9 for nine outputs"),
-    TestSet(
-        "in9_challenge_nine_class",
-        ("in9",),
-        resize="identity",
-        challenge=True,
-        outputs=9,
-        description="ImageNet-9 foregrounds on every only_bg_t background, for nine outputs",
-    ),
+    TestSet("in9_nine_class", ("in9",), resize="identity", outputs=9),
+    TestSet("in9_challenge_nine_class", ("in9",), resize="identity", challenge=True, outputs=9),
     *(_localised(split, method) for split in ("wsol_val", "wsol_test") for method in ("stride1", "attention")),
 )
 
