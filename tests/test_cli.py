@@ -1,4 +1,4 @@
-"""The command line: help, names of runs, where the configuration comes from, and errors of one paragraph."""
+"""The command line: help, names of runs, configuration, and errors."""
 
 import os
 import pty
@@ -38,7 +38,7 @@ def test_every_stage_has_a_command() -> None:
 @pytest.mark.parametrize(
     "words", [[], *([name] for name in COMMANDS), ["render"], ["render", "table"], ["render", "figure"]]
 )
-def test_help_is_there_for_everything(words: list[str]) -> None:
+def test_every_command_has_help(words: list[str]) -> None:
     shown = CliRunner().invoke(cli.app, [*words, "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"})
     assert shown.exit_code == 0, shown.output
     assert "Usage:" in shown.output
@@ -46,7 +46,7 @@ def test_help_is_there_for_everything(words: list[str]) -> None:
     assert listed == []
 
 
-def test_help_has_one_line_of_text_each() -> None:
+def test_every_help_text_is_a_sentence() -> None:
     for command in [*cli.app.registered_commands, *cli.render_app.registered_commands]:
         assert (command.callback.__doc__ or "").strip().endswith(".")  # type: ignore[union-attr]
 
@@ -68,12 +68,12 @@ def test_a_run_is_named_by_its_folder(name: str) -> None:
         "imagenet/r/click-1/seedx",
     ],
 )
-def test_another_name_is_refused_with_an_example(name: str) -> None:
+def test_an_invalid_run_name_raises_with_an_example(name: str) -> None:
     with pytest.raises(ConfigError, match=r"imagenet/resnet50/click-1/seed0"):
         cli.run_of(name)
 
 
-def test_configuration_is_laid_over_the_default(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configurations_override_the_default(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository)
     monkeypatch.delenv("LUAB_CONFIG", raising=False)
     assert cli.study_of(None) == load_study(["config/config.yaml"])
@@ -82,7 +82,7 @@ def test_configuration_is_laid_over_the_default(repository: Path, monkeypatch: p
     assert cli.study_of([Path("config/config.yaml"), Path("config/demo.yaml")]) == demo
 
 
-def test_jobs_take_the_configuration_of_their_workflow(
+def test_jobs_use_the_configuration_of_their_workflow(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(repository)
@@ -91,10 +91,10 @@ def test_jobs_take_the_configuration_of_their_workflow(
     kept.write_text(demo.dump())
     monkeypatch.setenv("LUAB_CONFIG", str(kept))
     assert cli.study_of(None) == demo
-    assert cli.study_of([Path("config/config.yaml")]).demo is None  # what is asked for by hand wins
+    assert cli.study_of([Path("config/config.yaml")]).demo is None  # --config overrides LUAB_CONFIG
 
 
-def test_an_error_is_a_paragraph_on_a_terminal(repository: Path) -> None:
+def test_on_a_terminal_an_error_is_one_paragraph(repository: Path) -> None:
     master, terminal = pty.openpty()
     done = subprocess.Popen(
         [sys.executable, "-m", "luab", "train", "nonsense"], cwd=repository, stderr=terminal, stdout=terminal
@@ -104,7 +104,7 @@ def test_an_error_is_a_paragraph_on_a_terminal(repository: Path) -> None:
     try:
         while part := os.read(master, 4096):
             said += part
-    except OSError:  # how Linux says that the other end is gone
+    except OSError:  # Linux raises this when the other end closes
         pass
     assert done.wait(60) == 1
     os.close(master)
@@ -112,7 +112,7 @@ def test_an_error_is_a_paragraph_on_a_terminal(repository: Path) -> None:
     assert text.startswith("ConfigError: ") and "Traceback" not in text and "\n\n" not in text
 
 
-def test_a_log_tells_where_and_ends_with_the_reason(repository: Path) -> None:
+def test_in_a_log_an_error_has_its_origin_and_ends_with_the_reason(repository: Path) -> None:
     done = luab("train", "nonsense", cwd=repository)
     assert done.returncode == 1 and done.stdout == ""
     where, _, reason = done.stderr.rstrip().splitlines()
@@ -132,7 +132,9 @@ def test_a_log_tells_where_and_ends_with_the_reason(repository: Path) -> None:
         (["collect"], ["missing: imagenet/", "and"]),
     ],
 )
-def test_what_cannot_be_done_is_said(repository: Path, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+def test_failing_commands_explain_the_reason(
+    repository: Path, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
     for name in ("config", "luab"):
         (tmp_path / name).symlink_to(repository / name)
     done = luab(*arguments, cwd=tmp_path)
@@ -154,7 +156,7 @@ def test_what_cannot_be_done_is_said(repository: Path, tmp_path: Path, arguments
         ("luab.render.tables", {"torch", "timm", "snakemake"}),
     ],
 )
-def test_a_stage_loads_only_what_it_needs(repository: Path, modules: str, unwanted: set[str]) -> None:
+def test_a_stage_imports_only_what_it_needs(repository: Path, modules: str, unwanted: set[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"import sys, {modules}; print(*sys.modules)"],
         cwd=repository,
@@ -165,7 +167,7 @@ def test_a_stage_loads_only_what_it_needs(repository: Path, modules: str, unwant
     assert unwanted & set(done.stdout.split()) == set()
 
 
-def test_doctor_ends_with_1_where_something_is_missing(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
+def test_doctor_exits_with_1_if_something_is_missing(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
     monkeypatch.chdir(repository)
     monkeypatch.setattr("luab.commands.doctor.examine", lambda study: False)
     assert CliRunner().invoke(cli.app, ["doctor"]).exit_code == 1
@@ -173,7 +175,7 @@ def test_doctor_ends_with_1_where_something_is_missing(monkeypatch: pytest.Monke
     assert CliRunner().invoke(cli.app, ["doctor"]).exit_code == 0
 
 
-def test_plan_tells_trainings_and_an_estimate(repository: Path) -> None:
+def test_plan_prints_trainings_and_an_estimate(repository: Path) -> None:
     done = luab("plan", cwd=repository, COLUMNS="160")
     assert done.returncode == 0
     assert "141 trainings" in done.stdout and "ESTIMATE" in done.stdout

@@ -1,7 +1,7 @@
-"""Files, lists and settings made by somebody who means harm: refused by name, nothing run, nothing outside touched.
+"""Malicious files, lists and settings raise an error, run no code and do not touch other folders.
 
-Archives that reach out are in test_unpack.py, hostile XML in test_records.py, a hostile training state in
-unit/test_checkpoint.py, passwords in unit/test_secrets.py.
+Malicious archives are tested in fetch/test_unpack.py, XML in byproducts/test_bad_records.py, training states in
+training/test_checkpoint.py, passwords in test_secrets.py.
 """
 
 import ast
@@ -75,7 +75,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 class Trap:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder):
         self.folder = str(folder)
@@ -86,7 +86,7 @@ class Trap:
 
 @pytest.fixture
 def trap(tmp_path):
-    """A folder that must never come to be; that the trap works is tried once."""
+    """A folder that no test may create; first checks that unpickling a Trap creates it."""
     path = tmp_path / "sprung"
     pickle.loads(pickle.dumps(Trap(path)))
     path.rmdir()
@@ -113,16 +113,16 @@ FORBIDDEN = {
 
 
 def called(node):
-    """The dotted name that a call is made by."""
-    parts, place = [], node.func
-    while isinstance(place, ast.Attribute):
-        parts.append(place.attr)
-        place = place.value
-    return ".".join([place.id if isinstance(place, ast.Name) else "", *reversed(parts)])
+    """Dotted name of the called function."""
+    parts, function = [], node.func
+    while isinstance(function, ast.Attribute):
+        parts.append(function.attr)
+        function = function.value
+    return ".".join([function.id if isinstance(function, ast.Name) else "", *reversed(parts)])
 
 
 def dangers(code):
-    """Calls that run or unpickle what they are given."""
+    """Calls that run or unpickle their argument."""
     found = []
     for node in ast.walk(ast.parse(code)):
         if not isinstance(node, ast.Call):
@@ -141,11 +141,11 @@ def dangers(code):
     ["pickle.load(f)", "torch.load(p)", "torch.load(p, weights_only=False)", "np.load(p)", "yaml.load(t)", "eval(t)",
      "subprocess.run(c, shell=True)", "os.system(c)", "pickle.loads(b)"],
 )  # fmt: skip
-def test_the_look_at_the_code_sees(code):
+def test_dangerous_calls_are_detected(code):
     assert dangers(code) and not dangers("torch.load(p, weights_only=True); np.load(p, allow_pickle=False); m().eval()")
 
 
-def test_nothing_in_luab_unpickles_or_runs_what_it_reads():
+def test_luab_has_no_dangerous_calls():
     found = {}
     for file in sorted((REPOSITORY / "luab").rglob("*.py")):
         if calls := dangers(file.read_text()):
@@ -154,12 +154,12 @@ def test_nothing_in_luab_unpickles_or_runs_what_it_reads():
     assert all(set(calls) == {"pickle.load"} for calls in found.values())
 
 
-# ---- checkpoints of strangers ---------------------------------------------------------------------------------
+# ---- weights from unknown sources ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def weights(toy_study):
-    """A study and the file of untrained weights where those of a run belong."""
+    """A study, a file with random weights in the folder of a run, and the model."""
     study = toy_study()
     torch.manual_seed(0)
     model = build_model(CLICK.backbone, study.recipe(CLICK.backbone), 2)
@@ -169,7 +169,7 @@ def weights(toy_study):
 
 
 def header(path):
-    """The header of a safetensors file as JSON, and the rest of it."""
+    """Header of a safetensors file as JSON, and the remaining bytes."""
     data = path.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     return json.loads(data[8 : 8 + length]), data[8 + length :]
@@ -227,7 +227,7 @@ HARMS = [
 
 
 @pytest.mark.parametrize("what", HARMS)
-def test_a_run_s_weights_are_these_tensors_or_none(weights, trap, what):
+def test_damaged_weights_of_a_run_raise(weights, trap, what):
     study, path, model = weights
     load_model(path, model, CLICK.identity())
     harm(path, what, trap)
@@ -240,8 +240,8 @@ def test_a_run_s_weights_are_these_tensors_or_none(weights, trap, what):
 
 
 @pytest.mark.parametrize("what", [what for what in HARMS if what not in ("no card", "half precision", "one less")])
-def test_weights_to_begin_with_are_these_tensors_or_none(weights, trap, what):
-    """Of timm, of --weights, of another run: a byproduct head is none of them, and any floating point will do."""
+def test_damaged_initial_weights_raise(weights, trap, what):
+    """From timm, --weights or another run; the byproduct head is ignored and any floating-point type is accepted."""
     _, path, _ = weights
     path.rename(path.with_name("theirs.safetensors"))
     path = path.with_name("theirs.safetensors")
@@ -262,18 +262,18 @@ def test_weights_to_begin_with_are_these_tensors_or_none(weights, trap, what):
 @pytest.mark.parametrize(
     "key", ["checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"]
 )
-def test_a_recipe_makes_timm_load_nothing(toy_study, key):
+def test_a_recipe_cannot_make_timm_load_other_weights(toy_study, key):
     with pytest.raises(ConfigError, match=rf"model_kwargs: {key} would make timm load other weights"):
         toy_study(recipe={"model_kwargs": {key: "strange.pth"}})
 
 
 @pytest.mark.parametrize("name", ["hf-hub:someone/model", "local-dir:folder", "../model", *SHELL])
-def test_a_backbone_is_a_name_of_timms(toy_study, name):
+def test_a_backbone_must_be_a_timm_model_name(toy_study, name):
     with pytest.raises(ConfigError, match=r"backbones\[0\]\.name"):
         toy_study(backbone=name)
 
 
-def test_a_run_of_a_stranger_is_exported_only_as_what_it_is(weights, tmp_path):
+def test_a_damaged_run_json_is_not_exported(weights, tmp_path):
     study, path, _ = weights
     strange = {"run": CLICK.identity(), "images": 1, "points": 1, "model_sha256": "0" * 64}
     recipe = study.recipe(CLICK.backbone).model_dump(mode="json") | {"model_kwargs": {"checkpoint_path": "x.pth"}}
@@ -294,19 +294,19 @@ def manifest(file, **changes):
     return file
 
 
-def test_a_usual_manifest_is_read(tmp_path):
+def test_a_valid_manifest_is_read(tmp_path):
     for name in ("train/a..b/c.JPEG", "..a/b.JPEG", "02_wheeled vehicle/.x.JPEG"):
         assert read_manifest(manifest(tmp_path / "m.parquet", path=name))["path"][1] == name
 
 
 @pytest.mark.parametrize("column", ["path", "image_id"])
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_a_manifest_names_nothing_outside(tmp_path, column, name):
+def test_a_path_outside_the_folder_in_a_manifest_raises(tmp_path, column, name):
     with pytest.raises(DataError, match=rf"m\.parquet, row 1: expected a {column} below the data set's folder"):
         read_manifest(manifest(tmp_path / "m.parquet", **{column: name}))
 
 
-def test_no_image_outside_is_predicted_trained_on_or_packed(weights, toy_world, tmp_path):
+def test_images_outside_the_folder_are_not_read(weights, toy_world, tmp_path):
     study, *_ = weights
     secret = tmp_path / "secret.JPEG"
     secret.write_bytes(next((toy_world / "imagenet").rglob("*.JPEG")).read_bytes())
@@ -317,7 +317,7 @@ def test_no_image_outside_is_predicted_trained_on_or_packed(weights, toy_world, 
         manifest(data / "manifests" / f"{name}.parquet", path=str(secret))
     rows = pq.read_table(data / "manifests" / "imagenet_val.parquet").to_pandas().assign(manifest="m")
     unchecked = EvaluationSet({"m": toy_world}, rows, TEST_SETS["imagenet_val"], study.recipe("test_resnet"))
-    assert unchecked[1][0].shape == (3, 32, 32)  # what the check is for: the file outside would be shown
+    assert unchecked[1][0].shape == (3, 32, 32)  # without the check, the outside file is read
     for use in (
         lambda: predict(study, CLICK, "all", ("imagenet_val",)),
         lambda: train(study, CLICK),
@@ -329,7 +329,7 @@ def test_no_image_outside_is_predicted_trained_on_or_packed(weights, toy_world, 
 
 
 @pytest.mark.parametrize("name", [*OUTSIDE, *SHELL, "", None, 7])
-def test_the_card_of_a_download_names_a_file_of_its_folder(tmp_path, name):
+def test_a_card_cannot_name_a_file_outside_its_folder(tmp_path, name):
     card = tmp_path / "data" / "archives" / "imagenet_ab.json"
     write_json(card, {"file": "ab_v1.0.tar.gz", "sha256": "0"})
     assert archived(card.parent, card) == (card.parent / "ab_v1.0.tar.gz", "0")
@@ -339,13 +339,13 @@ def test_the_card_of_a_download_names_a_file_of_its_folder(tmp_path, name):
 
 
 @pytest.mark.parametrize("card", [[], {}, {"file": "a.tar"}, {"sha256": "0"}, "a.tar"])
-def test_a_card_of_another_kind_is_refused(tmp_path, card):
+def test_a_card_of_another_kind_raises(tmp_path, card):
     write_json(tmp_path / "a.json", card)
     with pytest.raises(DataError, match="expected the card of a download"):
         archived(tmp_path, tmp_path / "a.json")
 
 
-def test_no_stage_opens_what_a_card_names_outside(toy_study, tmp_path, monkeypatch, repository):
+def test_no_stage_opens_a_file_outside_that_a_card_names(toy_study, tmp_path, monkeypatch, repository):
     study = toy_study(paths={"data": str(tmp_path / "data"), "archives": str(repository / "config/archives.yaml")})
     for name in ("imagenet_ab", "imagenet_real", "imagenet_a"):
         write_json(study.layout.archive_card(name), {"file": "../../secret", "sha256": "0"})
@@ -360,7 +360,7 @@ def test_no_stage_opens_what_a_card_names_outside(toy_study, tmp_path, monkeypat
             stage()
 
 
-def test_a_pack_reads_its_own_shards_alone(toy_world, tmp_path):
+def test_a_pack_reads_only_its_own_shards(toy_world, tmp_path):
     listed, index = toy_world / "data/manifests/imagenet_train.parquet", tmp_path / "packs/imagenet_train.parquet"
     build_pack(toy_world / "imagenet", listed, PACKING, index, 0)
     ids = pa.array(read_manifest(listed)["image_id"])
@@ -380,7 +380,7 @@ def test_a_pack_reads_its_own_shards_alone(toy_world, tmp_path):
 @pytest.mark.parametrize(
     "name", ["../../n01440764_1.xml", "/train_xml/n01440764/n01440764_1.exe", "train_xml/../x.xml"]
 )
-def test_a_record_s_name_is_no_path_and_nothing_is_unpacked(tmp_path, name):
+def test_a_path_in_a_record_s_name_raises_and_nothing_is_unpacked(tmp_path, name):
     record = b"<annotation><metadata><estimateTime>5</estimateTime><selected>True</selected></metadata></annotation>"
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
@@ -397,7 +397,7 @@ def test_a_record_s_name_is_no_path_and_nothing_is_unpacked(tmp_path, name):
 @pytest.mark.parametrize(
     "name", ["/etc/passwd.jpg", "../COCO_train2014_000000000009.jpg", "a/b.jpg", "a\n.jpg", "a\0.jpg"]
 )
-def test_a_file_name_of_coco_is_no_path(tmp_path, name):
+def test_a_path_in_a_coco_file_name_raises(tmp_path, name):
     image = {"id": 9, "file_name": name, "width": 8, "height": 8}
     file = tmp_path / "instances.json"
     file.write_text(json.dumps({"images": [image], "annotations": [], "categories": []}))
@@ -408,7 +408,7 @@ def test_a_file_name_of_coco_is_no_path(tmp_path, name):
 @pytest.mark.parametrize(
     "listed", ["../../secret/ILSVRC2012_val_00000001.JPEG", "/secret/ILSVRC2012_val_00000001.JPEG"]
 )
-def test_a_list_of_localisation_picks_images_of_the_tree(tmp_path, listed):
+def test_a_localisation_list_cannot_name_images_outside(tmp_path, listed):
     val, lists = tmp_path / "in" / "imagenet" / "val", tmp_path / "in" / "lists"
     for folder in (val, lists, tmp_path / "secret"):
         folder.mkdir(parents=True)
@@ -428,7 +428,7 @@ def test_a_list_of_localisation_picks_images_of_the_tree(tmp_path, listed):
 @pytest.mark.parametrize(
     ("name", "row"), [("class_labels", ",1000"), ("class_labels", ",99999"), ("image_sizes", ",9," + "9" * 5000)]
 )
-def test_a_list_of_localisation_holds_classes_and_sizes(tmp_path, name, row):
+def test_a_localisation_list_has_valid_classes_and_sizes(tmp_path, name, row):
     image = "val/ILSVRC2012_val_00000001.JPEG"
     (tmp_path / image).parent.mkdir()
     (tmp_path / image).touch()
@@ -440,7 +440,7 @@ def test_a_list_of_localisation_holds_classes_and_sizes(tmp_path, name, row):
 
 
 @pytest.mark.parametrize("what", ["empty", "noise", "cut", "flipped", "a later version"])
-def test_a_devkit_that_is_none_is_refused(tmp_path, what):
+def test_a_damaged_devkit_raises(tmp_path, what):
     kind = [("ILSVRC2012_ID", int), ("WNID", object), ("num_children", int)]
     stream = io.BytesIO()
     savemat(stream, {"synsets": np.array([(1, "n01440764", 0), (2, "n01443537", 0)], dtype=kind)}, do_compression=True)
@@ -466,7 +466,7 @@ def test_a_devkit_that_is_none_is_refused(tmp_path, what):
         build_manifest("imagenet_val", tmp_path, *out, partial=True)
 
 
-def test_a_mask_that_is_a_pickle_is_refused(trap, tmp_path):
+def test_a_pickled_mask_raises(trap, tmp_path):
     from luab.predict import Predictor
 
     file = tmp_path / "fg_mask" / "a.npy"
@@ -476,7 +476,7 @@ def test_a_mask_that_is_a_pickle_is_refused(trap, tmp_path):
         Predictor._foreground(None, tmp_path, "original/a.JPEG")  # type: ignore[arg-type]
 
 
-def test_json_without_bottom_is_no_crash(tmp_path):
+def test_deeply_nested_json_does_not_crash(tmp_path):
     deep = "[" * 200_000 + "]" * 200_000
     for name in ("real.json", "provenance.jsonl", PROGRESS, ATTEMPTS):
         (tmp_path / name).write_text(deep + "\n")
@@ -501,9 +501,9 @@ def test_json_without_bottom_is_no_crash(tmp_path):
         ({"labels": ["../secret"]}, "expected whole numbers in labels"),
     ],
 )
-def test_predictions_hold_classes(tmp_path, changes, words):
-    """Below 0 they would be taken from the end of a table, beyond it they would be a traceback."""
-    row = {"image_id": ["../../a"], "labels": [[0]], "top5": [[0, 1, 2, 3, 4]]}  # an id is compared and never opened
+def test_predictions_with_invalid_classes_raise(tmp_path, changes, words):
+    """A negative class would index a table from its end; one that is too large would end in a traceback."""
+    row = {"image_id": ["../../a"], "labels": [[0]], "top5": [[0, 1, 2, 3, 4]]}  # ids are compared, not opened
     pq.write_table(pa.table(row), tmp_path / "val.parquet")
     assert read_predictions(tmp_path, "val", tuple(row)).num_rows == 1
     pq.write_table(pa.table(row | changes), tmp_path / "val.parquet")
@@ -511,7 +511,7 @@ def test_predictions_hold_classes(tmp_path, changes, words):
         read_predictions(tmp_path, "val", tuple(row))
 
 
-def test_labels_of_coco_are_its_classes():
+def test_invalid_coco_labels_raise():
     assert label_table(pa.table({"labels": [[79], []]}), 80).sum() == 1
     for bad in ([[80]], [[-1]]):
         with pytest.raises(DataError, match="expected classes from 0 to 79"):
@@ -519,7 +519,7 @@ def test_labels_of_coco_are_its_classes():
 
 
 def sound_files(folder):
-    """One small file of each kind that others may have written, and how it is read."""
+    """One small file of each kind that others may have written, and its reader."""
     ids = [f"a{k:03d}" for k in range(50)]
     rows = [{"image_id": i, "path": i, "labels": [1], "group": "", "width": 8, "height": 8, "boxes": []} for i in ids]
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "manifest.parquet")
@@ -539,8 +539,8 @@ def sound_files(folder):
     }
 
 
-@pytest.mark.filterwarnings("ignore")  # torch's, of a damaged pickle's protocol
-def test_damage_of_any_kind_is_a_sentence_or_read(tmp_path):
+@pytest.mark.filterwarnings("ignore")  # from torch, for the protocol of a damaged pickle
+def test_randomly_damaged_files_raise_data_errors_or_are_read(tmp_path):
     rng, refused = random.Random(0), 0
     for name, read in sound_files(tmp_path).items():
         file = tmp_path / name
@@ -555,14 +555,14 @@ def test_damage_of_any_kind_is_a_sentence_or_read(tmp_path):
                 read(file)
             except DataError:
                 refused += 1
-    assert refused > 500  # of 750; flips in numbers and in unread parts are not seen
+    assert refused > 500  # of 750; changes in numbers and unread parts are not detected
 
 
 # ---- no command is taken from data ----------------------------------------------------------------------------
 
 
 def constraints():
-    """Wildcards of the workflow and what they may be."""
+    """Wildcards of the workflow and their patterns."""
     text = (REPOSITORY / "workflow/rules/common.smk").read_text()
     below = re.search(r'^BELOW_DATASET = r"(.+)"$', text, re.MULTILINE)
     assert below
@@ -573,7 +573,7 @@ def constraints():
 
 
 def placeholders():
-    """What stands in braces in the rules' shell commands."""
+    """Expressions in braces in the shell commands of rules."""
     found = set()
     for file in sorted((REPOSITORY / "workflow/rules").glob("*.smk")):
         for command in re.findall(r"shell:\s*\n((?:\s+\".*\"\n)+)", file.read_text()):
@@ -581,7 +581,7 @@ def placeholders():
     return found
 
 
-def test_commands_of_rules_hold_names_alone():
+def test_shell_commands_of_rules_contain_only_names():
     found, known = placeholders(), constraints()
     assert found <= {"log", "params.name", "params.suite", *(f"wildcards.{name}" for name in known)}
     assert {"wildcards.run", "wildcards.archive", "wildcards.dataset", "params.suite"} <= found
@@ -600,8 +600,8 @@ def test_no_wildcard_can_be_a_command_or_a_path(bad):
 
 
 @pytest.mark.parametrize("bad", SHELL)
-def test_names_in_the_configuration_are_names(toy_study, bad):
-    """Those that stand in commands and file names: suites, recipes, backbones."""
+def test_bad_names_in_the_configuration_raise(toy_study, bad):
+    """Names used in commands and file names: suites, recipes, backbones."""
     content = yaml.safe_load(toy_study().dump())
     parse_study(content)
     for place, key in (("suites", "name"), ("backbones", "recipe")):
@@ -612,14 +612,14 @@ def test_names_in_the_configuration_are_names(toy_study, bad):
 
 
 @pytest.mark.parametrize("key", ["data", "results", "imagenet", "archives"])
-def test_a_path_is_no_pattern_of_snakemake(toy_study, key):
+def test_snakemake_patterns_in_paths_raise(toy_study, key):
     for bad in ("a{run}", "{wildcards.x}", "a\nb"):
         with pytest.raises(ConfigError, match=r"paths: .* has braces"):
             toy_study(paths={key: bad})
 
 
 @pytest.mark.parametrize("bad", [*SHELL, "../x", "-x", "/x"])
-def test_names_in_the_list_of_downloads_are_names(tmp_path, bad):
+def test_bad_names_in_the_list_of_downloads_raise(tmp_path, bad):
     entry = {"dataset": "d", "urls": ["https://host/x"], "file": "x.tar", "checksum_source": "none published"}
     for name, change in ((bad, {}), ("x", {"file": bad}), ("x", {"dataset": bad}), ("x", {"unpack": bad})):
         (tmp_path / "archives.yaml").write_text(yaml.safe_dump({name: entry | change}))
@@ -627,8 +627,8 @@ def test_names_in_the_list_of_downloads_are_names(tmp_path, bad):
             load_archives(tmp_path / "archives.yaml")
 
 
-def test_commands_of_dvc_are_written_out():
-    """No ${...} of a parameter file, no shell beyond the call of Snakemake."""
+def test_commands_of_dvc_contain_no_parameters():
+    """No ${...} from a parameter file, and no shell commands except Snakemake."""
     for file in ("dvc.yaml", "dvc.lock"):
         if not (REPOSITORY / file).is_file():
             continue
@@ -639,7 +639,7 @@ def test_commands_of_dvc_are_written_out():
             assert "do" not in stage and "foreach" not in stage and "matrix" not in stage
 
 
-def test_records_of_snakemake_are_kept_and_not_run(tmp_path):
+def test_records_of_snakemake_are_not_run(tmp_path):
     provenance, metadata = tmp_path / "results" / "provenance.jsonl", tmp_path / ".snakemake" / "metadata"
     provenance.parent.mkdir()
     names = [f"results/{bad}" for bad in SHELL] + ["results/" + "x" * 400, "results/a\0b"]

@@ -1,4 +1,4 @@
-"""A planted token and a planted password reach no log, no card and no report."""
+"""Tokens and passwords are not written to logs, cards or reports."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ WITH_PASSWORD = f"http://planted-user:{PLANTED}@127.0.0.1:9"
 
 @pytest.fixture(autouse=True)
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The secret wherever a user's shell keeps one."""
+    """Sets the secret in the usual environment variables."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY"):
         monkeypatch.setenv(name, PLANTED)
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
@@ -36,7 +36,7 @@ def everything_below(folder: Path) -> bytes:
     return b"\n".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_training_writes_none(
+def test_a_training_writes_no_secrets(
     toy_study: Callable[..., Study], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from luab.training.train import train
@@ -51,7 +51,7 @@ def test_a_training_writes_none(
     assert PLANTED not in "".join(capfd.readouterr())
 
 
-def test_the_list_of_downloads_takes_no_password_and_does_not_repeat_it(tmp_path: Path) -> None:
+def test_a_password_in_the_list_of_downloads_raises_without_repeating_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"remove user and password.*netrc") as caught:
         load_archives(listed(tmp_path, f"{WITH_PASSWORD}/thing.bin"))
     assert PLANTED not in str(caught.value) and "***@127.0.0.1:9/thing.bin" in str(caught.value)
@@ -61,9 +61,9 @@ def test_a_failing_proxy_s_password_is_not_logged(tmp_path: Path, capfd: pytest.
     archive = load_archives(listed(tmp_path, "http://archive.invalid/thing.bin"))["thing"]
     with pytest.raises(DataError, match="download failed") as caught:
         fetch(archive, tmp_path / "archives", tmp_path / "archives" / "thing.json", attempts=1, backoff_s=0)
-    said = str(caught.value) + "".join(capfd.readouterr())
-    assert "archive.invalid" in said and "proxy" in said.casefold()
-    assert PLANTED not in said and PLANTED.encode() not in everything_below(tmp_path / "archives")
+    text = str(caught.value) + "".join(capfd.readouterr())
+    assert "archive.invalid" in text and "proxy" in text.casefold()
+    assert PLANTED not in text and PLANTED.encode() not in everything_below(tmp_path / "archives")
 
 
 @pytest.mark.parametrize(
@@ -75,5 +75,5 @@ def test_a_failing_proxy_s_password_is_not_logged(tmp_path: Path, capfd: pytest.
         ("http://host/path@1 mail@host", "http://host/path@1 mail@host"),
     ],
 )
-def test_credentials_are_cut_out_of_addresses(text: str, expected: str) -> None:
+def test_credentials_are_removed_from_addresses(text: str, expected: str) -> None:
     assert without_credentials(text) == expected

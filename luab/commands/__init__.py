@@ -1,1 +1,1 @@
-"""What the command line offers beside the stages of the study."""
+"""Commands of the command line: stages of the study, checks, status, export and generated pages."""

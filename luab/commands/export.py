@@ -1,4 +1,4 @@
-"""`luab export`: a trained run as a folder that timm loads without luab, in the layout of the Hugging Face hub."""
+"""`luab export`: writes a trained model as a folder that timm loads without luab, in the Hugging Face Hub layout."""
 
 import importlib.metadata
 import os
@@ -29,32 +29,31 @@ MODEL, HEAD, CONFIG, CARD, README = (
     "model.safetensors", "byproduct_head.safetensors", "config.json", "luab.json", "README.md",
 )  # fmt: skip
 
-_TOLD = (
+_FROM_RUN_JSON = (
     "run", "recipe", "inputs", "images", "points", "final", "seconds", "images_per_s", "attempts", "device",
     "processes", "code", "commit", "versions", "hardware", "model_sha256",
 )  # fmt: skip
-"""Keys of run.json that go along; whatever else may stand there stays where it is."""
+"""Keys of run.json that are exported; others are not, because they may contain paths or secrets."""
 
-# Of what timm knows of a backbone, what holds for any weights. Its tag, licence, papers and address are those of the
-# weights that timm would download.
+# Parts of timm's configuration that hold for any weights. Tag, licence, papers and url describe timm's own weights.
 _OF_ARCHITECTURE = ("architecture", "classifier", "first_conv", "fixed_input_size", "min_input_size")
 
 
 def export(study: Study, run: Run, out: Path) -> Path:
-    """Writes model.safetensors, config.json, README.md and luab.json, and the byproduct head in a file of its own.
+    """Writes model.safetensors, config.json, README.md, luab.json and, if there is one, the byproduct head.
 
     Args:
-        study: Where the run lies and, in `label`, what every number of it is marked with.
-        run: A finished run; its own recipe is taken, not the study's of today.
-        out: Folder to make, aside and then renamed; an empty one may be there.
+        study: The study of the run; its `label` marks all numbers.
+        run: A finished run; exported with the recipe that it was trained with.
+        out: Output folder, new or empty; written all or nothing.
 
     Returns:
-        The folder.
+        The output folder.
 
     Raises:
-        ConfigError: Something is there already.
-        DataError: The training is not finished, or its files are damaged, another run's or do not belong together.
-        JobError: The disk is full, or the folder cannot be written to.
+        ConfigError: The output folder is not empty.
+        DataError: The training is not finished, or its files are damaged or belong to another run.
+        JobError: The disk is full, or the folder is not writable.
     """
     out = Path(os.path.abspath(out))
     _check_free(out)
@@ -71,7 +70,7 @@ def export(study: Study, run: Run, out: Path) -> Path:
         if model.byproduct is not None:
             _write_tensors(aside / HEAD, model.byproduct)
         write_config(aside / CONFIG, model.backbone, run, recipe)
-        card = {key: result[key] for key in _TOLD if key in result}
+        card = {key: result[key] for key in _FROM_RUN_JSON if key in result}
         card |= {"label": study.label, "luab": importlib.metadata.version("luab"), "scores": scores}
         card["files"] = {path.name: file_sha256(path) for path in sorted(aside.glob("*.safetensors"))}
         write_json(aside / CARD, card)
@@ -80,59 +79,56 @@ def export(study: Study, run: Run, out: Path) -> Path:
 
 
 def finished(folder: Path, run: Run) -> dict[str, Any]:
-    """The content of a finished run's run.json.
+    """Content of run.json of a finished run.
 
     Raises:
-        DataError: There is none, it is another run's, or the weights beside it are not the ones that it names.
+        DataError: run.json is missing, incomplete or of another run, or the weights do not match it.
     """
     card, weights = folder / "run.json", folder / MODEL
     if not card.is_file() or not weights.is_file():
         raise DataError(
-            f"{folder}: expected a finished training with run.json and {MODEL}, found "
-            f"{_there(folder)}. Finish it first: `luab train {run.folder}` goes on where it stopped."
+            f"{folder}: the training is not finished; expected run.json and {MODEL}, found {_listing(folder)}. "
+            f"Resume it with `luab train {run.folder}`."
         )
     result = read_json(card)
-    found = result.get("run") if isinstance(result, dict) else result
-    if found != run.identity():
-        raise DataError(f"{card}: expected the card of {run.identity()}, found that of {found}. Train this run again.")
+    identity = result.get("run") if isinstance(result, dict) else result
+    if identity != run.identity():
+        raise DataError(f"{card}: expected the run {run.identity()}, found {identity}. Train this run again.")
     if missing := [key for key in ("recipe", "images", "points", "model_sha256") if key not in result]:
-        raise DataError(f"{card}: expected {', '.join(missing)} too, found none. Train this run again.")
+        raise DataError(f"{card}: {', '.join(missing)} is missing. Train this run again.")
     check_weights(weights, result["model_sha256"])
     return dict(result)
 
 
 def scores_of(folder: Path, run: Run, model_sha256: str) -> dict[str, dict[str, Any]]:
-    """Metrics, protocol and n of each benchmark that was scored, fractions as they stand in the run's scores/.
-
-    Returns:
-        By benchmark; empty where nothing was scored yet.
+    """Metrics (fractions), protocol and n of each scored benchmark; empty if nothing was scored.
 
     Raises:
-        DataError: A file is damaged, or scores or predictions are another model's.
+        DataError: A file is damaged, or scores or predictions belong to another model.
     """
     for path in sorted((folder / "predictions").glob("*.json")):
         if read_json(path).get("model_sha256") != model_sha256:
             raise DataError(
-                f"{path}: expected predictions of the weights beside it, found those of others, so the scores are not "
-                f"theirs. Predict and score again: `luab predict {run.folder} {path.stem}`."
+                f"{path}: these predictions were made with other weights than {folder / MODEL}, and so were the "
+                f"scores. Predict and score again: `luab predict {run.folder} {path.stem}`."
             )
     scores = {}
     for path in sorted((folder / "scores").glob("*.json")):
         content = read_json(path)
         if content.get("run") != run.identity():
-            raise DataError(f"{path}: expected scores of {run.identity()}, found others. Score this run again.")
+            raise DataError(f"{path}: expected scores of {run.identity()}, found another run. Score this run again.")
         scores[path.stem] = {key: content[key] for key in ("metrics", "protocol", "n")}
     return scores
 
 
 def write_config(path: Path, backbone: nn.Module, run: Run, recipe: Recipe) -> None:
-    """Writes config.json as timm writes it for the hub: architecture, arguments, classes, and luab's evaluation view.
+    """Writes config.json in timm's format for the hub: architecture, arguments, classes and luab's preprocessing.
 
     Args:
-        path: The file.
-        backbone: The timm model as the recipe builds it.
-        run: Says which classes and, for COCO, that an image has several.
-        recipe: Side of the input in pixels, share of the centre crop, arguments of the model.
+        path: Output file.
+        backbone: The timm model, built with the recipe.
+        run: The run; its dataset decides classes and preprocessing.
+        recipe: Recipe with input_px, crop_pct and model_kwargs.
     """
     kept: dict[str, Any] = {key: value for key, value in backbone.pretrained_cfg.items() if key in _OF_ARCHITECTURE}  # type: ignore[union-attr,operator]
     backbone.pretrained_cfg = kept | {  # type: ignore[assignment]
@@ -147,14 +143,14 @@ def write_config(path: Path, backbone: nn.Module, run: Run, recipe: Recipe) -> N
 
 
 def _view(run: Run, recipe: Recipe) -> dict[str, Any]:
-    # As the test sets of the study are seen: luab.data.manifests.testsets.
+    # The same preprocessing as for the test sets, luab.data.manifests.testsets.
     if run.dataset == DATASET:
         return {"crop_pct": recipe.crop_pct, "crop_mode": "center"}
     return {"crop_pct": 1.0, "crop_mode": "squash"}
 
 
 def _classes(backbone: nn.Module, run: Run) -> dict[str, Any]:
-    """Names of the outputs in order; none where the recipe gave the classifier another size."""
+    """Names of the outputs, in order; none if the recipe changes the number of classes."""
     if run.dataset != DATASET:
         named: dict[str, Any] = {"label_names": [item.name for item in COCO_CLASSES]}
         more = {"problem_type": "multi_label_classification"}
@@ -167,12 +163,12 @@ def _classes(backbone: nn.Module, run: Run) -> dict[str, Any]:
 def _check_free(out: Path) -> None:
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise ConfigError(
-            f"--out {out}: expected a new or an empty folder, found something there. Name another one, or remove it "
-            "if it is not needed any more; nothing was changed."
+            f"--out {out}: this path exists and is not an empty folder. Choose another one or remove it; nothing was "
+            "changed."
         )
 
 
-def _there(folder: Path) -> str:
+def _listing(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     return ", ".join(names) or "nothing"
 
@@ -182,23 +178,23 @@ def _recipe(folder: Path, result: Mapping[str, Any]) -> Recipe:
         return Recipe.model_validate(result.get("recipe"))
     except ValidationError as error:
         raise DataError(
-            f"{folder / 'run.json'}: expected the recipe of the training, found one that this version of luab cannot "
-            f"read ({error.errors()[0]['msg']}). Export with the version that trained it, {result.get('commit')}."
+            f"{folder / 'run.json'}: this version of luab cannot read the recipe ({error.errors()[0]['msg']}). Export "
+            f"with the version that trained the model, {result.get('commit')}."
         ) from error
 
 
 def _write_tensors(path: Path, module: nn.Module) -> None:
     tensors = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
-    path.write_bytes(save(tensors, metadata={"format": "pt"}))  # as timm and transformers look for it
+    path.write_bytes(save(tensors, metadata={"format": "pt"}))  # required by timm and transformers
 
 
 def readme(run: Run, recipe: Recipe, model: LuabModel, card: Mapping[str, Any]) -> str:
-    """The model card: front matter of the hub and what a stranger must know before using the weights.
+    """Text of the model card: front matter of the hub, and what a user of the weights must know.
 
     Args:
-        run: What was trained.
-        recipe: How.
-        model: Tells the byproduct head's outputs.
+        run: The run that was trained.
+        recipe: Its recipe.
+        model: The model, for its shapes.
         card: Content of luab.json.
     """
     parts = (
@@ -213,7 +209,7 @@ def readme(run: Run, recipe: Recipe, model: LuabModel, card: Mapping[str, Any]) 
 
 
 def _front_matter(run: Run, card: Mapping[str, Any]) -> str:
-    # No licence: that of weights learnt from these images is not for luab to say.
+    # Without a licence: luab cannot decide the licence of weights trained on these images.
     tags = ["image-classification", "timm", "annotation-byproducts"]
     tags += ["multi-label-image-classification"] if run.dataset != DATASET else []
     datasets = ["imagenet-1k"] if run.dataset == DATASET and not card["label"] else None
@@ -228,28 +224,28 @@ def _about(run: Run, recipe: Recipe, card: Mapping[str, Any]) -> str:
     ]
     if label:
         lines.append(
-            f"**{label.capitalize()}: these weights were trained on images that are not the real data set's. They show "
-            "that the machinery works and are of no use on photographs.**"
+            f"**{label.capitalize()}: these weights were trained on images that are not from the real dataset. They "
+            "show that the code works and are useless on photographs.**"
         )
     data = "ImageNet-1k" if run.dataset == DATASET else "COCO 2014"
-    whole = KNOWN_COUNTS[f"{run.dataset}_train"]["n"]
-    share = "" if card["images"] == whole else f" (the whole set of {data} has {whole:,})"
+    complete = KNOWN_COUNTS[f"{run.dataset}_train"]["n"]
+    share = "" if card["images"] == complete else f" (all of {data}: {complete:,})"
     lines.append(
         f"A timm `{run.backbone}` trained on {card['images']:,} training images{share} of "
         f"{f'the {label}, in the format of {data},' if label else data} at {recipe.input_px} px for "
-        f"{recipe.epochs} {'epoch' if recipe.epochs == 1 else 'epochs'}, {_taught(run, card)}. It was written by "
+        f"{recipe.epochs} {'epoch' if recipe.epochs == 1 else 'epochs'}, {_supervision(run, card)}. It was exported by "
         "luab, a reproduction of *Neglected Free Lunch: Learning Image Classifiers Using Annotation Byproducts* (ICCV "
         "2023); it is not a model of the paper's authors."
     )
     if run.dataset != DATASET:
         lines.append(
-            "It is a **multi-label** classifier: an image may show several of the 80 classes. Take the sigmoid of each "
-            "logit, not the softmax."
+            "It is a **multi-label** classifier: an image may show several of the 80 classes. Apply the sigmoid to "
+            "each logit, not the softmax."
         )
     return "\n\n".join(lines)
 
 
-def _taught(run: Run, card: Mapping[str, Any]) -> str:
+def _supervision(run: Run, card: Mapping[str, Any]) -> str:
     if run.points is None:
         return "without annotation byproducts (the baseline)"
     return f"with {card['points']:,} points ({run.supervision}) as a second target, weighted by λ = {run.weight:g}"
@@ -257,8 +253,8 @@ def _taught(run: Run, card: Mapping[str, Any]) -> str:
 
 def _loading(run: Run, recipe: Recipe, model: LuabModel) -> str:
     arguments = {"num_classes": model.backbone.num_classes} | recipe.model_kwargs
-    given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    view = "the centre crop" if run.dataset == DATASET else "the whole image, squeezed to a square,"
+    keywords = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    view = "the centre crop" if run.dataset == DATASET else "the whole image, resized to a square"
     return f"""## Use
 
 ```python
@@ -267,30 +263,30 @@ model = timm.create_model("local-dir:.", pretrained=True).eval()  # "." is this 
 transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
 ```
 
-or, by name:
+or by name:
 
 ```python
-model = timm.create_model("{run.backbone}", {given}, checkpoint_path="{MODEL}").eval()
+model = timm.create_model("{run.backbone}", {keywords}, checkpoint_path="{MODEL}").eval()
 ```
 
-`transform` takes {view} as luab evaluates it. Outputs are in the order of `label_names` in `{CONFIG}`."""
+`transform` is the preprocessing of luab's evaluation: {view}. `label_names` in `{CONFIG}` names the outputs."""
 
 
 def _head(run: Run, model: LuabModel) -> str:
     if model.byproduct is None:
         return ""
     outputs, width = model.byproduct.weight.shape
-    what = "a point (x, y)" if outputs == 2 else f"a point (x, y) for each of {outputs // 2} classes, in their order,"
+    points = "a point (x, y)" if outputs == 2 else f"a point (x, y) for each of {outputs // 2} classes, in their order,"
     return (
-        f"`{HEAD}` holds the byproduct head, which classification does not need: a linear layer, {width} -> {outputs}, "
-        "on `model.forward_head(model.forward_features(images), pre_logits=True)`. It predicts "
-        f"{what} in fractions of the input's side, x right and y down."
+        f"`{HEAD}` contains the byproduct head, a linear layer {width} -> {outputs} on "
+        "`model.forward_head(model.forward_features(images), pre_logits=True)`. Classification does not need it. It "
+        f"predicts {points} in fractions of the input size, x to the right and y down."
     )
 
 
 def _scores(card: Mapping[str, Any]) -> str:
     if not card["scores"]:
-        return "## Scores\n\nNone were measured when this was written."
+        return "## Scores\n\nThis model had no scores when it was exported."
     rows = [
         f"| {benchmark} | {metric} | {value:.4f} | {score['n']:,} | {score['protocol']} |"
         for benchmark, score in card["scores"].items()
@@ -299,7 +295,7 @@ def _scores(card: Mapping[str, Any]) -> str:
     marked = f"**{card['label'].capitalize()}.** " if card["label"] else ""
     return "\n".join(
         (
-            f"## Scores\n\n{marked}One training, one seed; shares are fractions, not percent.\n",
+            f"## Scores\n\n{marked}One training, one seed. Values are fractions, not percent.\n",
             "| benchmark | metric | value | n | protocol |",
             "|---|---|---|---|---|",
             *rows,
@@ -308,7 +304,7 @@ def _scores(card: Mapping[str, Any]) -> str:
 
 
 def _origin(run: Run, recipe: Recipe, card: Mapping[str, Any]) -> str:
-    begun = {
+    initial_weights = {
         "random": "random weights",
         "imagenet": f"the weights of {run.imagenet_baseline.folder}",
         "timm": f"timm's pretrained weights of {run.backbone}",
@@ -319,9 +315,9 @@ def _origin(run: Run, recipe: Recipe, card: Mapping[str, Any]) -> str:
 |---|---|
 | run | {run.folder} |
 | seed | {run.seed} |
-| began with | {begun} |
+| initial weights | {initial_weights} |
 | commit | {card.get("commit") or "unknown"} |
-| versions | torch {torch.__version__} and timm {timm.__version__} wrote this; those of the training are in `{CARD}` |
-| licence | not stated: ask the terms of the training images and, where it began with others' weights, theirs |
+| versions | exported with torch {torch.__version__} and timm {timm.__version__}; `{CARD}` has those of the training |
+| licence | not stated; it depends on the terms of the training images and of pretrained initial weights |
 
-`{CARD}` is the card of the training: recipe, digests of its inputs, hardware, time and scores."""
+`{CARD}` describes the training: recipe, digests of its inputs, hardware, time and scores."""

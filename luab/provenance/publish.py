@@ -64,7 +64,7 @@ def pull(study: Study, targets: Sequence[str] = (), needs: bool = False, remote:
     """Pulls results from a DVC remote.
 
     Args:
-        study: The study; its layout says where results are.
+        study: The study, for its folders.
         targets: Files or folders in the working directory; everything in DVC if empty.
         needs: Pull the inputs that Snakemake makes the targets from, instead of the targets.
         remote: Name of the DVC remote; None for DVC's default.

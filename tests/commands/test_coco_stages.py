@@ -1,4 +1,4 @@
-"""The stages of COCO as rules and command line call them, over the demo's COCO: unpack, index, manifest, targets."""
+"""Stages of COCO on the demo's COCO, called like the workflow does: unpack, index, manifest, targets."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def study(server: Path, toy_study: Callable[..., Study], tmp_path: Path) -> Study:
-    """A study whose COCO is fetched and unpacked."""
+    """A study with COCO downloaded and unpacked."""
     made = toy_study(paths={"data": str(tmp_path / "data"), "partial": False})
     layout = made.layout
     archives = [server / f"{name}.zip" for name in ("train2014", "val2014", "annotations_trainval2014")]
@@ -65,7 +65,7 @@ def test_from_archives_to_points(study: Study) -> None:
     assert card(layout.target("random", "coco"))["n"] == card(layout.target("click", "coco"))["n"] > 0
 
 
-def test_names_that_are_none(study: Study) -> None:
+def test_unknown_names_raise(study: Study) -> None:
     with pytest.raises(ConfigError, match="imagenet_ab or coco_ab, found 'coco'"):
         make_index(study, "coco")
     with pytest.raises(ConfigError, match="imagenet or coco as the data set, found 'voc'"):
@@ -74,7 +74,7 @@ def test_names_that_are_none(study: Study) -> None:
         make_targets(study, "click", "coco")
 
 
-def test_what_waits_for_what(study: Study) -> None:
+def test_inputs_of_the_coco_stages(study: Study) -> None:
     plan, layout = Plan.of(study), study.layout
     assert plan.trees("coco") == ("coco_train", "coco_val", "coco_annotations")
     for name in ("coco_train", "coco_val"):

@@ -1,4 +1,4 @@
-"""`luab export`: folders that timm loads by itself, with the logits and the view of images that luab has."""
+"""`luab export`: folders that timm loads without luab, with equal logits and equal preprocessing."""
 
 import dataclasses
 import json
@@ -43,8 +43,8 @@ RECIPE = {
 KWARGS = {"test_vit": {"img_size": 48, "patch_size": 8, "depth": 2}, "resnet18": {"output_stride": 16}}
 METRICS = {"top1": 0.25, "top5": 0.5}
 
-# Only timm is at hand: what stands here is all that a stranger has.
-STRANGER = """
+# A program of a user who has timm but not luab.
+WITHOUT_LUAB = """
 import sys
 sys.modules["luab"] = None
 import json, os, timm, torch
@@ -73,7 +73,7 @@ except ImportError:
 
 @pytest.fixture
 def study(tmp_path):
-    """Both data sets, without any image: an export reads the run alone."""
+    """Both datasets, without images: an export reads only the run."""
 
     def backbones(names, recipes):
         return [{"name": name, "recipe": recipes + name, "gpu_images_per_s": 100} for name in names]
@@ -102,13 +102,13 @@ def study(tmp_path):
     )
 
 
-def written(study, run, seed=1):
-    """A run's folder as a training leaves it, with untrained weights and statistics, none at its initial value."""
+def write_run(study, run, seed=1):
+    """Writes the folder of a finished run, with random weights and statistics that differ from their initial values."""
     torch.manual_seed(seed)
     recipe, folder = study.recipe(run.backbone, run.dataset), study.layout.run(run)
     classes, outputs = outputs_of(run)
     model = build_model(run.backbone, recipe, outputs, classes)
-    with torch.no_grad():  # no gain at its initial 0, which would hide a layer
+    with torch.no_grad():  # a gain of 0, the initial value, would hide a layer
         for tensor in (*model.parameters(), *(b for name, b in model.named_buffers() if "running" in name)):
             tensor += torch.rand_like(tensor) * 0.1
     identity = {"run": run.identity(), "recipe": recipe.model_dump(mode="json"), "inputs": {"imagenet_train": "d"}}
@@ -119,8 +119,8 @@ def written(study, run, seed=1):
     return model.eval()
 
 
-def scored(study, run, model_sha256=None, identity=None):
-    """Scores and the card of the predictions that they are of."""
+def write_scores(study, run, model_sha256=None, identity=None):
+    """Writes scores, and the card of their predictions."""
     folder = study.layout.run(run)
     score = {"metrics": METRICS, "protocol": "as agreed", "n": 1760, "details": []}
     write_json(folder / "scores" / "imagenet_val.json", score | {"run": identity or run.identity()})
@@ -137,11 +137,11 @@ def view(path, config):
     return create_transform(**resolve_data_config(pretrained_cfg=config["pretrained_cfg"]))(Image.open(path))
 
 
-def test_timm_alone_gives_the_same_logits(study, tmp_path):
-    """All ways of loading, bit by bit: with a byproduct head or without, fixed size, another stride, COCO."""
+def test_timm_without_luab_gives_the_same_logits(study, tmp_path):
+    """All ways of loading, bit-identical: with and without byproduct head, fixed size, another stride, COCO."""
     asked, ours = [], {}
     for k, run in enumerate((CLICK, VIT, STRIDE, COCO, SHARED)):
-        model, out = written(study, run, seed=k), tmp_path / f"out{k}"
+        model, out = write_run(study, run, seed=k), tmp_path / f"out{k}"
         assert export(study, run, out) == out
         images = torch.randn(5, 3, 48, 48)
         save_file({"images": images}, f"{out}-images.safetensors")
@@ -153,7 +153,7 @@ def test_timm_alone_gives_the_same_logits(study, tmp_path):
         arguments = {"num_classes": outputs_of(run)[0]} | KWARGS.get(run.backbone, {})
         asked.append((str(out), run.backbone, arguments))
     done = subprocess.run(
-        [sys.executable, "-I", "-c", STRANGER, json.dumps(asked)],
+        [sys.executable, "-I", "-c", WITHOUT_LUAB, json.dumps(asked)],
         cwd=tmp_path,
         env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
         capture_output=True,
@@ -166,10 +166,10 @@ def test_timm_alone_gives_the_same_logits(study, tmp_path):
             assert torch.equal(found[way], logits), (out, way)
         assert (points is None) == ("points" not in found)
         assert points is None or torch.equal(found["points"], points)
-        assert logits.std(dim=0).min() > 0  # the five images get five answers
+        assert logits.std(dim=0).min() > 0  # the five images have different logits
 
 
-def test_a_trained_run_is_predicted_as_luab_predicts_it(toy_study, tmp_path):
+def test_a_trained_model_predicts_as_in_luab(toy_study, tmp_path):
     study = toy_study()
     train(study, CLICK)
     folder = export(study, CLICK, tmp_path / "out")
@@ -191,9 +191,9 @@ def test_a_trained_run_is_predicted_as_luab_predicts_it(toy_study, tmp_path):
 
 
 @pytest.mark.parametrize(("run", "way"), [(CLICK, "resize_crop"), (VIT, "resize_crop"), (COCO, "squash")])
-def test_timms_transform_is_luabs_view(study, tmp_path, run, way):
+def test_timms_transform_equals_luabs_preprocessing(study, tmp_path, run, way):
     """The same pixels; the normalised values differ by rounding, (x / 255 - m) / s against (x - 255 m) / 255 s."""
-    written(study, run)
+    write_run(study, run)
     config = read_json(export(study, run, tmp_path / "out") / "config.json")
     rng, recipe = np.random.default_rng(0), study.recipe(run.backbone, run.dataset)
     for k in range(40):
@@ -207,8 +207,8 @@ def test_timms_transform_is_luabs_view(study, tmp_path, run, way):
         assert (theirs - Normalise()(pixels[None])[0]).abs().max() < 1e-6
 
 
-def test_the_config_says_what_timm_needs(study, tmp_path):
-    written(study, CLICK)
+def test_config_json_has_what_timm_needs(study, tmp_path):
+    write_run(study, CLICK)
     config = read_json(export(study, CLICK, tmp_path / "out") / "config.json")
     assert (config["architecture"], config["num_classes"], config["num_features"]) == ("test_resnet", 1000, 96)
     names = config["label_names"]
@@ -219,14 +219,14 @@ def test_the_config_says_what_timm_needs(study, tmp_path):
     assert (inner["interpolation"], inner["crop_pct"], inner["crop_mode"]) == ("bilinear", 0.8, "center")
     assert inner["mean"] == [0.485, 0.456, 0.406] and inner["std"] == [0.229, 0.224, 0.225]
     assert {"first_conv", "classifier"} <= inner.keys()
-    # Whose weights timm would fetch for this name is not where these come from.
+    # These keys describe the weights that timm would download, not the exported ones.
     foreign = {"tag", "license", "origin_url", "paper_ids", "paper_name", "notes", "url", "file", "hf_hub_id", "source"}
     assert not foreign & inner.keys()
 
 
-def test_arguments_of_the_model_go_along(study, tmp_path):
+def test_model_arguments_are_exported(study, tmp_path):
     for run, expected in ((VIT, {"img_size": [48, 48]}), (STRIDE, {"output_stride": 16})):
-        written(study, run)
+        write_run(study, run)
         folder = export(study, run, tmp_path / run.backbone)
         found = read_json(folder / "config.json")["model_args"]
         name, wanted = next(iter(expected.items()))
@@ -234,8 +234,8 @@ def test_arguments_of_the_model_go_along(study, tmp_path):
     assert "output_stride=16" in (folder / "README.md").read_text()
 
 
-def test_coco_is_said_to_have_several_labels(study, tmp_path):
-    written(study, COCO)
+def test_coco_is_described_as_multi_label(study, tmp_path):
+    write_run(study, COCO)
     folder = export(study, COCO, tmp_path / "out")
     config = read_json(folder / "config.json")
     assert config["num_classes"] == 80 and config["problem_type"] == "multi_label_classification"
@@ -246,10 +246,10 @@ def test_coco_is_said_to_have_several_labels(study, tmp_path):
     assert "a point (x, y) for each of 80 classes" in text
 
 
-def test_a_classifier_of_another_size_gets_no_names(study, tmp_path):
+def test_a_classifier_of_another_size_has_no_label_names(study, tmp_path):
     recipe = study.recipes["test_resnet"].model_copy(update={"model_kwargs": {"num_classes": 9}})
     nine = study.model_copy(update={"recipes": study.recipes | {"test_resnet": recipe}})
-    written(nine, CLICK)
+    write_run(nine, CLICK)
     folder = export(nine, CLICK, tmp_path / "out")
     config = read_json(folder / "config.json")
     assert config["num_classes"] == 9 and "label_names" not in config and "label_descriptions" not in config
@@ -257,13 +257,13 @@ def test_a_classifier_of_another_size_gets_no_names(study, tmp_path):
 
 
 def test_the_model_card(study, tmp_path):
-    written(study, CLICK)
-    scored(study, CLICK)
+    write_run(study, CLICK)
+    write_scores(study, CLICK)
     matter, text = front_matter(export(study, CLICK, tmp_path / "out"))
     assert matter["library_name"] == "timm" and matter["pipeline_tag"] == "image-classification"
-    assert "license" not in matter and "datasets" not in matter  # a drawn world is no ImageNet
+    assert "license" not in matter and "datasets" not in matter  # the demo world is not ImageNet
     assert "(demo world)" in text.split("\n# ")[1].splitlines()[0] and "**Demo world: these weights" in text
-    assert "880 training images (the whole set of ImageNet-1k has 1,281,167)" in text
+    assert "880 training images (all of ImageNet-1k: 1,281,167)" in text
     assert "645 points (click)" in text and "weighted by λ = 1" in text
     for words in ("| imagenet_val | top1 | 0.2500 | 1,760 | as agreed |", "| commit | abc |", "| seed | 0 |"):
         assert words in text
@@ -273,14 +273,14 @@ def test_the_model_card(study, tmp_path):
     assert matter["datasets"] == ["imagenet-1k"] and "emo world" not in text
 
 
-def test_a_card_without_scores_says_so(study, tmp_path):
-    written(study, STRIDE)
+def test_the_model_card_without_scores(study, tmp_path):
+    write_run(study, STRIDE)
     _, text = front_matter(export(study, STRIDE, tmp_path / "out"))
-    assert "None were measured" in text and "(the baseline)" in text and "byproduct head" not in text
+    assert "no scores when it was exported" in text and "(the baseline)" in text and "byproduct head" not in text
 
 
-def test_the_three_lines_of_the_card_run(study, tmp_path, monkeypatch):
-    written(study, VIT)
+def test_the_code_in_the_model_card_runs(study, tmp_path, monkeypatch):
+    write_run(study, VIT)
     folder = export(study, VIT, tmp_path / "out")
     monkeypatch.chdir(folder)
     blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
@@ -294,9 +294,9 @@ def test_the_three_lines_of_the_card_run(study, tmp_path, monkeypatch):
     assert torch.equal(*logits) and found["transform"](Image.new("RGB", (90, 70))).shape == (3, 48, 48)
 
 
-def test_the_record_of_the_training_goes_along_and_nothing_else(study, tmp_path):
-    written(study, CLICK)
-    scored(study, CLICK)
+def test_only_listed_keys_of_run_json_are_exported(study, tmp_path):
+    write_run(study, CLICK)
+    write_scores(study, CLICK)
     file = study.layout.run_json(CLICK)
     write_json(file, read_json(file) | {"token": "hf_secret", "log": str(tmp_path / "somewhere")})
     folder = export(study, CLICK, tmp_path / "out")
@@ -317,8 +317,8 @@ def test_the_record_of_the_training_goes_along_and_nothing_else(study, tmp_path)
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "link"])
-def test_what_is_there_already_is_left_alone(study, tmp_path, what):
-    written(study, CLICK)
+def test_an_existing_output_is_not_changed(study, tmp_path, what):
+    write_run(study, CLICK)
     out, kept = tmp_path / "out", tmp_path / "kept"
     kept.mkdir()
     if what == "file":
@@ -328,13 +328,13 @@ def test_what_is_there_already_is_left_alone(study, tmp_path, what):
     else:
         out.mkdir()
         (out / "mine.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="expected a new or an empty folder"):
+    with pytest.raises(ConfigError, match="is not an empty folder"):
         export(study, CLICK, out)
     assert out.is_symlink() if what == "link" else "mine" in (out if what == "file" else out / "mine.txt").read_text()
 
 
-def test_an_empty_folder_will_do(study, tmp_path, monkeypatch):
-    written(study, CLICK)
+def test_an_empty_output_folder_is_accepted(study, tmp_path, monkeypatch):
+    write_run(study, CLICK)
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     assert (export(study, CLICK, Path("empty")) / "config.json").is_file()
@@ -346,8 +346,8 @@ def damage(study, what):
     if what == "unfinished":
         card.unlink()
         (folder / "state.pt").write_bytes(b"")
-    elif what == "trained anew":
-        written(study, CLICK, seed=7)
+    elif what == "trained again":
+        write_run(study, CLICK, seed=7)
         write_json(card, read_json(card) | {"model_sha256": "0" * 64})
     elif what == "another run":
         write_json(card, read_json(card) | {"run": VIT.identity()})
@@ -363,9 +363,9 @@ def damage(study, what):
     elif what == "no weights":
         model.unlink()
     elif what == "old predictions":
-        scored(study, CLICK, model_sha256="1" * 64)
+        write_scores(study, CLICK, model_sha256="1" * 64)
     elif what == "other scores":
-        scored(study, CLICK, identity=VIT.identity())
+        write_scores(study, CLICK, identity=VIT.identity())
 
 
 @pytest.mark.parametrize(
@@ -373,33 +373,33 @@ def damage(study, what):
     [
         (
             "unfinished",
-            r"found model\.safetensors, state\.pt\. Finish it first: `luab train imagenet/test_re",
+            r"found model\.safetensors, state\.pt\. Resume it with `luab train imagenet/test_re",
         ),
-        ("no weights", r"found run\.json\. Finish it first"),
-        ("trained anew", "expected the weights recorded in run.json"),
-        ("another run", "found that of"),
-        ("no object", "found that of"),
+        ("no weights", r"found run\.json\. Resume it"),
+        ("trained again", "expected the weights recorded in run.json"),
+        ("another run", "expected the run .*found .*test_vit"),
+        ("no object", r"expected the run .*found \['run'\]"),
         ("other shapes", "a checkpoint of another model"),
-        ("no recipe", "expected recipe too, found none"),
+        ("no recipe", "recipe is missing"),
         ("strange recipe", "this version of luab cannot"),
-        ("old predictions", "expected predictions of the weights beside it.*luab predict .* all"),
+        ("old predictions", "made with other weights than.*luab predict .* all"),
         ("other scores", "expected scores of"),
     ],
 )
-def test_a_run_that_is_not_whole_is_refused_and_nothing_written(study, tmp_path, what, words):
-    written(study, CLICK)
+def test_an_incomplete_run_raises_and_nothing_is_written(study, tmp_path, what, words):
+    write_run(study, CLICK)
     damage(study, what)
     with pytest.raises(DataError, match=words):
         export(study, CLICK, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
-def test_from_the_command_line(study, tmp_path, monkeypatch, repository):
+def test_the_command_accepts_run_names_and_paths(study, tmp_path, monkeypatch, repository):
     from typer.testing import CliRunner
 
     from luab import cli
 
-    written(study, CLICK)
+    write_run(study, CLICK)
     kept = tmp_path / "kept.yaml"
     kept.write_text(study.dump())
     monkeypatch.setenv("LUAB_CONFIG", str(kept))

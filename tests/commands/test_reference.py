@@ -1,4 +1,4 @@
-"""Generated pages are in step with the code."""
+"""Generated pages are up to date with the code."""
 
 import json
 import re
@@ -14,7 +14,7 @@ PAGES = reference.pages(ROOT)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_generated_pages_are_in_step(page: str) -> None:
+def test_generated_pages_are_up_to_date(page: str) -> None:
     assert (ROOT / page).read_text() == PAGES[page], f"{page} is out of date: run `luab docs`"
 
 
@@ -52,7 +52,7 @@ def test_tags_are_read_from_comments_docstrings_and_yaml(tmp_path: Path) -> None
     ]
 
 
-def test_pages_are_written_where_they_belong(tmp_path: Path) -> None:
+def test_all_pages_are_written(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "config", tmp_path / "config")
     assert reference.write_pages(tmp_path) == list(PAGES)
     assert all((tmp_path / page).is_file() for page in PAGES)

@@ -1,4 +1,4 @@
-"""Fetching over a real loopback server that drops, lies, moves, fails and lets go."""
+"""Downloads from a loopback server that interrupts, sends wrong data, redirects and fails."""
 
 import contextlib
 import errno
@@ -33,7 +33,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @dataclass
 class Resource:
-    """What one address answers; lists are used up one request at a time."""
+    """Responses of one address; each request uses the next element of a list."""
 
     content: bytes = CONTENT
     etag: str | None = '"one"'
@@ -49,7 +49,7 @@ class Resource:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `Resource`s with Range and If-Range, and remembers every request."""
+    """Serves `Resource`s with Range and If-Range, and records every request."""
 
     server: "Server"
 
@@ -118,7 +118,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """A loopback server; `requests` holds path and headers of all that came."""
+    """A loopback server; `requests` lists path and headers of all requests."""
 
     daemon_threads = True
 
@@ -187,7 +187,7 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_fetched_file_is_whole_and_described(server: Server, tmp_path: Path) -> None:
+def test_a_downloaded_file_is_complete_and_has_a_card(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource()
     card = _fetch(_archive(server.url("/a")), tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
@@ -203,7 +203,7 @@ def test_a_fetched_file_is_whole_and_described(server: Server, tmp_path: Path) -
     assert _names(tmp_path) == [".a.bin.verified", "a.bin", "a.json"]
 
 
-def test_a_verified_file_is_not_asked_for_again(server: Server, tmp_path: Path) -> None:
+def test_a_verified_file_is_not_requested_again(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource()
     archive = _archive(server.url("/a"))
     card = _fetch(archive, tmp_path)
@@ -215,7 +215,7 @@ def test_a_verified_file_is_not_asked_for_again(server: Server, tmp_path: Path) 
     assert len(server.requests) == 1
 
 
-def test_a_touched_file_is_read_again_but_not_fetched(server: Server, tmp_path: Path) -> None:
+def test_a_touched_file_is_read_again_but_not_downloaded(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource()
     archive = _archive(server.url("/a"))
     _fetch(archive, tmp_path)
@@ -225,7 +225,7 @@ def test_a_touched_file_is_read_again_but_not_fetched(server: Server, tmp_path: 
     verify(archive, tmp_path)
 
 
-def test_a_damaged_file_is_set_aside_and_fetched_anew(server: Server, tmp_path: Path) -> None:
+def test_a_damaged_file_is_renamed_and_downloaded_again(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource()
     archive = _archive(server.url("/a"))
     _fetch(archive, tmp_path)
@@ -237,7 +237,7 @@ def test_a_damaged_file_is_set_aside_and_fetched_anew(server: Server, tmp_path: 
     assert (tmp_path / "a.bin.bad").read_bytes() == CONTENT[:-1] + b"?"
 
 
-def test_drops_are_resumed_where_they_happened(server: Server, tmp_path: Path) -> None:
+def test_interrupted_transfers_resume_at_the_same_byte(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(drop_after=[700_000, 600_000])
     _fetch(_archive(server.url("/a")), tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
@@ -249,7 +249,7 @@ def test_drops_are_resumed_where_they_happened(server: Server, tmp_path: Path) -
     assert all(headers["If-Range"] == '"one"' for _, headers in server.requests[1:])
 
 
-def test_a_line_that_drops_often_gets_there_while_it_moves(server: Server, tmp_path: Path) -> None:
+def test_many_interruptions_are_allowed_while_there_is_progress(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(drop_after=[300_000] * 6)
     _fetch(_archive(server.url("/a")), tmp_path, attempts=2)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT and len(server.requests) > 6
@@ -264,7 +264,7 @@ def test_one_mirror_does_not_resume_the_part_of_another(server: Server, tmp_path
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
-def test_a_mirror_that_is_gone_does_not_cost_the_part(server: Server, tmp_path: Path) -> None:
+def test_a_missing_mirror_does_not_delete_the_part(server: Server, tmp_path: Path) -> None:
     server.resources["/one"] = Resource(drop_after=[900_000] + [0] * 9)
     with pytest.raises(DataError):
         _fetch(_archive(server.url("/one"), server.url("/gone")), tmp_path, attempts=2)
@@ -272,7 +272,7 @@ def test_a_mirror_that_is_gone_does_not_cost_the_part(server: Server, tmp_path: 
 
 
 @pytest.mark.parametrize("gzips", ["asked", "always"])
-def test_an_encoded_answer_gives_the_file_itself(server: Server, tmp_path: Path, gzips: str) -> None:
+def test_an_encoded_response_is_decoded(server: Server, tmp_path: Path, gzips: str) -> None:
     server.resources["/a"] = Resource(gzips=gzips, drop_after=[900 if gzips == "always" else 300_000])
     _fetch(_archive(server.url("/a")), tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
@@ -292,7 +292,7 @@ def test_a_later_run_resumes_the_part_of_an_earlier_one(server: Server, tmp_path
     assert _names(tmp_path) == [".a.bin.verified", "a.bin", "a.json"]
 
 
-def test_a_file_that_changed_meanwhile_starts_over(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_changed_on_the_server_starts_over(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(content=b"old" * 500_000, drop_after=[900_000] + [0] * 9)
     archive = _unpublished(server.url("/a"))
     with pytest.raises(DataError):
@@ -311,7 +311,7 @@ def test_a_file_that_changed_meanwhile_starts_over(server: Server, tmp_path: Pat
         Resource(content_range="nonsense"),
     ],
 )
-def test_a_wrong_piece_is_never_appended(server: Server, tmp_path: Path, liar: Resource) -> None:
+def test_a_wrong_range_is_not_appended(server: Server, tmp_path: Path, liar: Resource) -> None:
     server.resources["/a"] = liar
     liar.drop_after = [900_000]
     _fetch(_unpublished(server.url("/a")), tmp_path)
@@ -319,13 +319,13 @@ def test_a_wrong_piece_is_never_appended(server: Server, tmp_path: Path, liar: R
     assert [given is None for given in server.ranges()] == [True, False, True]
 
 
-def test_a_server_without_ranges_is_asked_for_all_again(server: Server, tmp_path: Path) -> None:
+def test_without_range_support_the_download_starts_over(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(ranges=False, drop_after=[900_000, 900_000])
     _fetch(_archive(server.url("/a")), tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
-def test_a_weak_tag_is_not_trusted_but_a_date_is(server: Server, tmp_path: Path) -> None:
+def test_a_weak_etag_is_not_used_but_a_date_is(server: Server, tmp_path: Path) -> None:
     date = "Sat, 01 Jan 2022 00:00:00 GMT"
     server.resources["/a"] = Resource(etag='W/"one"', modified=date, drop_after=[900_000])
     _fetch(_unpublished(server.url("/a")), tmp_path)
@@ -333,7 +333,7 @@ def test_a_weak_tag_is_not_trusted_but_a_date_is(server: Server, tmp_path: Path)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
-def test_without_validator_and_checksum_nothing_is_resumed(server: Server, tmp_path: Path) -> None:
+def test_without_validator_and_checksum_the_download_starts_over(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(etag=None, drop_after=[900_000])
     _fetch(_unpublished(server.url("/a")), tmp_path)
     assert server.ranges() == [None, None]
@@ -350,7 +350,7 @@ def test_a_part_longer_than_the_file_starts_over(server: Server, tmp_path: Path)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
-def test_a_stop_between_last_byte_and_check_needs_no_request(server: Server, tmp_path: Path) -> None:
+def test_a_complete_part_needs_no_request(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(drop_after=[900_000] + [0] * 9)
     with pytest.raises(DataError):
         _fetch(_archive(server.url("/a")), tmp_path, attempts=1)
@@ -360,7 +360,7 @@ def test_a_stop_between_last_byte_and_check_needs_no_request(server: Server, tmp
     assert len(server.requests) == asked and (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
-def test_a_wrong_file_is_set_aside_with_the_reason(server: Server, tmp_path: Path) -> None:
+def test_a_wrong_file_is_renamed_and_the_reason_listed(server: Server, tmp_path: Path) -> None:
     wrong = CONTENT[:-1] + b"!"
     server.resources["/a"] = Resource(content=wrong)
     with pytest.raises(DataError) as caught:
@@ -372,7 +372,7 @@ def test_a_wrong_file_is_set_aside_with_the_reason(server: Server, tmp_path: Pat
     assert (tmp_path / "a.bin.bad").read_bytes() == wrong
 
 
-def test_md5_alone_is_checked_too(server: Server, tmp_path: Path) -> None:
+def test_a_single_md5_is_checked(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource()
     right = hashlib.md5(CONTENT).hexdigest()
     card = _fetch(_archive(server.url("/a"), sha256=None, md5=right), tmp_path / "right")
@@ -381,21 +381,21 @@ def test_md5_alone_is_checked_too(server: Server, tmp_path: Path) -> None:
         _fetch(_archive(server.url("/a"), sha256=None, md5="0" * 32), tmp_path / "wrong")
 
 
-def test_another_size_is_refused_before_the_download(server: Server, tmp_path: Path) -> None:
+def test_another_size_raises_before_the_download(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(content=CONTENT[:-1])
     with pytest.raises(DataError, match=f"expected {len(CONTENT)} bytes, the file there has {len(CONTENT) - 1}"):
         _fetch(_archive(server.url("/a")), tmp_path)
     assert _names(tmp_path) == [] and len(server.requests) == 1
 
 
-def test_too_much_without_a_length_is_cut_off(server: Server, tmp_path: Path) -> None:
+def test_too_many_bytes_without_a_length_raise(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(content=CONTENT * 3, length=False)
     with pytest.raises(DataError, match="expected bytes"):
         _fetch(_archive(server.url("/a")), tmp_path)
     assert (tmp_path / "a.bin.bad").stat().st_size < 2 * len(CONTENT)
 
 
-def test_too_little_without_a_length_is_resumed(server: Server, tmp_path: Path) -> None:
+def test_too_few_bytes_without_a_length_are_resumed(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(length=False, drop_after=[900_000])
     _fetch(_archive(server.url("/a")), tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT and server.ranges() == [None, "bytes=900000-"]
@@ -410,7 +410,7 @@ def test_mirrors_are_tried_in_order(server: Server, tmp_path: Path) -> None:
     assert card["url"] == server.url("/right") and (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
-def test_a_mirror_may_serve_another_file_of_that_name(server: Server, tmp_path: Path) -> None:
+def test_a_mirror_may_serve_a_different_file_of_the_same_name(server: Server, tmp_path: Path) -> None:
     other = b"another packing" * 1000
     server.resources["/other"] = Resource(content=other)
     own = {"url": server.url("/other"), "bytes": len(other), "sha256": hashlib.sha256(other).hexdigest()}
@@ -420,7 +420,7 @@ def test_a_mirror_may_serve_another_file_of_that_name(server: Server, tmp_path: 
     assert _fetch(archive, tmp_path) == card and len(server.requests) == 2
 
 
-def test_when_all_mirrors_fail_each_reason_is_listed(server: Server, tmp_path: Path) -> None:
+def test_if_all_mirrors_fail_every_reason_is_listed(server: Server, tmp_path: Path) -> None:
     server.resources["/busy"] = Resource(statuses=[503] * 9)
     with Server() as closed:
         nobody = closed.url("/a")
@@ -434,13 +434,13 @@ def test_when_all_mirrors_fail_each_reason_is_listed(server: Server, tmp_path: P
     assert _names(tmp_path) == []
 
 
-def test_errors_of_the_server_are_waited_out(server: Server, tmp_path: Path) -> None:
+def test_server_errors_are_retried(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(statuses=[500, 429])
     _fetch(_archive(server.url("/a")), tmp_path)
     assert len(server.requests) == 3
 
 
-def test_a_silent_server_is_a_timeout(server: Server, tmp_path: Path) -> None:
+def test_a_server_without_response_times_out(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(bytes_per_s=50_000)
     with pytest.raises(DataError, match="timed out"):
         fetch(
@@ -453,7 +453,7 @@ def test_a_silent_server_is_a_timeout(server: Server, tmp_path: Path) -> None:
         )
 
 
-def test_without_published_checksum_the_first_download_counts(server: Server, tmp_path: Path) -> None:
+def test_without_published_checksum_later_downloads_must_match_the_first(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource()
     archive = _unpublished(server.url("/a"))
     card = _fetch(archive, tmp_path)
@@ -479,23 +479,21 @@ def test_redirects_are_followed_over_http(server: Server, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("scheme", ["file:///etc/hostname", "ftp://127.0.0.1/a"])
-def test_redirects_to_files_are_refused(server: Server, tmp_path: Path, scheme: str) -> None:
+def test_redirects_to_files_raise(server: Server, tmp_path: Path, scheme: str) -> None:
     server.resources["/a"] = Resource(location=scheme)
     with pytest.raises(DataError, match="not allowed"):
         _fetch(_unpublished(server.url("/a")), tmp_path)
     assert _names(tmp_path) == []
 
 
-def test_endless_redirects_end(server: Server, tmp_path: Path) -> None:
+def test_endless_redirects_raise(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(location="/a")
     with pytest.raises(DataError, match="more than 10 redirects"):
         _fetch(_archive(server.url("/a")), tmp_path)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
-def test_redirects_from_https_to_http_are_refused(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_redirects_from_https_to_http_raise(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     command = [
         "openssl",
@@ -532,7 +530,7 @@ def test_redirects_from_https_to_http_are_refused(
 # ---- room --------------------------------------------------------------------------------------------------
 
 
-def test_room_is_checked_before_any_request(server: Server, tmp_path: Path) -> None:
+def test_disk_space_is_checked_before_any_request(server: Server, tmp_path: Path) -> None:
     with pytest.raises(JobError, match="expected room for 1,000,000,000,000,000,000 more bytes"):
         _fetch(_archive(server.url("/a"), bytes=10**18), tmp_path)
     assert server.requests == []
@@ -568,7 +566,7 @@ def _own_mounts() -> bool:
 
 
 @pytest.mark.skipif(not _own_mounts(), reason="this machine lets no user mount a small disk")
-def test_a_disk_that_fills_up_keeps_the_part(server: Server, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_part(server: Server, tmp_path: Path) -> None:
     # No length and no size: nothing but the disk itself can say that there is too little room.
     server.resources["/a"] = Resource(length=False)
     archive = _unpublished(server.url("/a"))
@@ -604,7 +602,7 @@ def _until(happened: Any, timeout_s: float = 30.0) -> None:
         time.sleep(0.01)
 
 
-def test_a_killed_fetch_is_resumed(server: Server, tmp_path: Path) -> None:
+def test_a_killed_download_is_resumed(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(bytes_per_s=1_000_000)
     archive = _archive(server.url("/a"))
     part = tmp_path / "a.bin.part"

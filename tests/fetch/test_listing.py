@@ -1,4 +1,4 @@
-"""The list of downloads says what was published, and ordinary archives unpack to what was packed."""
+"""The list of downloads contains the published values, and valid archives unpack correctly."""
 
 import bz2
 import gzip
@@ -119,7 +119,7 @@ def _listed(folder: Path, entries: object) -> dict[str, Archive]:
 
 
 @pytest.mark.parametrize(("name", "url", "size", "checksum"), PUBLISHED)
-def test_the_list_says_what_was_published(
+def test_the_list_contains_the_published_values(
     archives: dict[str, Archive], name: str, url: str, size: int | None, checksum: str
 ) -> None:
     source = next(source for source in archives[name].sources if source.url == url)
@@ -140,7 +140,7 @@ def test_no_digit_of_a_checksum_or_size_has_changed(archives: dict[str, Archive]
     assert set(STATED) <= listed | by_hand
 
 
-def test_every_checksum_in_the_file_is_whole(repository: Path) -> None:
+def test_every_checksum_in_the_file_is_complete(repository: Path) -> None:
     text = (repository / "config" / "archives.yaml").read_text()
     assert len(re.findall(r"^ *sha256: [0-9a-f]{64}$", text, re.M)) == len(re.findall("sha256: ", text)) > 15
     assert len(re.findall(r"^ *md5: [0-9a-f]{32}$", text, re.M)) == len(re.findall("md5: ", text)) > 10
@@ -148,7 +148,7 @@ def test_every_checksum_in_the_file_is_whole(repository: Path) -> None:
     assert len(set(checksums)) == len(checksums)
 
 
-def test_sets_with_terms_are_never_downloaded(archives: dict[str, Archive]) -> None:
+def test_datasets_with_terms_are_not_downloaded(archives: dict[str, Archive]) -> None:
     manual = {name for name, archive in archives.items() if archive.manual}
     assert manual == {
         "imagenet_train",
@@ -162,12 +162,12 @@ def test_sets_with_terms_are_never_downloaded(archives: dict[str, Archive]) -> N
         assert "`paths." in str(archives[name].manual)
 
 
-def test_a_manual_set_says_what_to_do(archives: dict[str, Archive], tmp_path: Path) -> None:
+def test_a_manual_dataset_explains_what_to_do(archives: dict[str, Archive], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)objectnet-1.0.zip.*paths.copies.objectnet"):
         fetch(archives["objectnet"], tmp_path, tmp_path / "objectnet.json")
 
 
-def test_a_manual_file_put_by_hand_is_checked(tmp_path: Path) -> None:
+def test_a_manually_downloaded_file_is_checked(tmp_path: Path) -> None:
     good = tmp_path / "good"
     good.write_bytes(b"by hand")
     entry = {**ONE, "urls": [], "manual": "ask", "checksum_source": "here", "sha256": file_sha256(good)}
@@ -210,7 +210,7 @@ def test_all_mistakes_are_listed_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "a: [", ""])
-def test_a_list_that_is_none_is_a_config_error(tmp_path: Path, content: str) -> None:
+def test_an_invalid_list_is_a_config_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "archives.yaml").write_text(content)
     with pytest.raises(ConfigError, match=r"archives.yaml: expected"):
         load_archives(tmp_path / "archives.yaml")
@@ -235,7 +235,7 @@ def test_a_file_address_is_relative_to_the_list(tmp_path: Path, monkeypatch: pyt
     assert card["checksum"].startswith("none published")
 
 
-def test_verify_reads_the_file_anew(tmp_path: Path) -> None:
+def test_verify_reads_the_file_again(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"content")
     archive = _listed(tmp_path, {"a": ONE})["a"]
     folder = tmp_path / "archives"
@@ -276,7 +276,7 @@ MEMBERS = {
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
-def test_a_tar_of_any_compression_unpacks_whatever_its_name(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+def test_the_compression_of_a_tar_is_detected_by_content(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     archive = tmp_path / "set.tar.gz"
     archive.write_bytes(pack(_tar_bytes(MEMBERS)))
     card = unpack_all([archive], tmp_path / "raw" / "set", tmp_path / "raw" / "set.json", "set")
@@ -295,7 +295,7 @@ def test_a_tar_of_any_compression_unpacks_whatever_its_name(tmp_path: Path, pack
     assert json.loads((tmp_path / "raw" / "set.json").read_text()) == card
 
 
-def test_several_archives_make_one_folder_and_replace_the_old_one(tmp_path: Path) -> None:
+def test_several_archives_unpack_to_one_folder_and_replace_the_old_one(tmp_path: Path) -> None:
     _zip_file(tmp_path / "one.zip", {"a/1": b"1", "b/": b""})
     (tmp_path / "two.tar").write_bytes(_tar_bytes({"a/2": b"22"}))
     folder = tmp_path / "raw"

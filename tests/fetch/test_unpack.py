@@ -1,4 +1,4 @@
-"""Archives that are cut, damaged, hostile or too large leave nothing behind and say what is wrong."""
+"""Truncated, damaged, unsafe or too large archives raise a clear error and leave no files."""
 
 import bz2
 import gzip
@@ -19,7 +19,7 @@ import pytest
 from luab.errors import DataError, JobError
 from luab.fetch.unpack import unpack_all
 
-RANDOM = os.urandom(300_000)  # does not compress, so that a cut archive is cut inside a member
+RANDOM = os.urandom(300_000)  # incompressible, so that a truncated archive ends inside a member
 
 
 def _member(name: str, kind: bytes = tarfile.REGTYPE, goal: str = "", size: int = 0) -> tarfile.TarInfo:
@@ -46,8 +46,8 @@ def _unpack(archive: Path, root: Path, password: str | None = None) -> None:
     unpack_all([archive], root / "raw" / "set", root / "raw" / "set.json", "set", password)
 
 
-def _refused(archive: Path, root: Path, reason: str) -> None:
-    """The archive is refused for `reason`; the tree that was there stays, and nothing new appears."""
+def _check_raises(archive: Path, root: Path, reason: str) -> None:
+    """Checks that unpacking raises `reason`, keeps the existing folder and writes nothing."""
     folder = root / "raw" / "set"
     folder.mkdir(parents=True)
     (folder / "before").write_text("before")
@@ -77,17 +77,17 @@ def _refused(archive: Path, root: Path, reason: str) -> None:
             [_member("l", tarfile.SYMTYPE, "."), _member("h", tarfile.LNKTYPE, "l/f")],
             "'h' is a hard link out of the folder",
         ),
-        # The second link makes the first one, harmless when it was made, point outside.
+        # The second link makes the first one, which was safe, point outside.
         (
             [_member("a/b/out", tarfile.SYMTYPE, "in/../../x"), _member("a/b/in", tarfile.SYMTYPE, "../..")],
             "out' is a link out of the folder",
         ),
     ],
 )
-def test_a_tar_that_reaches_out_is_refused(tmp_path: Path, members: list[tarfile.TarInfo], reason: str) -> None:
+def test_an_unsafe_tar_raises(tmp_path: Path, members: list[tarfile.TarInfo], reason: str) -> None:
     (tmp_path / "outside").write_text("outside")
     (tmp_path / "set.tar").write_bytes(_tar(_member("good", size=5), *members))
-    _refused(tmp_path / "set.tar", tmp_path, reason)
+    _check_raises(tmp_path / "set.tar", tmp_path, reason)
     assert not Path("/tmp/luab-slip").exists() and not (tmp_path / "slip").exists()
 
 
@@ -107,86 +107,86 @@ def _unix(name: str, mode: int) -> zipfile.ZipInfo:
         (_unix("device", stat.S_IFCHR | 0o644), "is a link, a device or a pipe"),
     ],
 )
-def test_a_zip_that_reaches_out_is_refused(tmp_path: Path, member: str | zipfile.ZipInfo, reason: str) -> None:
+def test_an_unsafe_zip_raises(tmp_path: Path, member: str | zipfile.ZipInfo, reason: str) -> None:
     _zip(tmp_path / "set.zip", ("good", b"good"), (member, b"../../outside"))
-    _refused(tmp_path / "set.zip", tmp_path, reason)
+    _check_raises(tmp_path / "set.zip", tmp_path, reason)
     assert not Path("/tmp/luab-slip").exists() and not (tmp_path / "slip").exists()
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
 @pytest.mark.parametrize("left", [0.0, 0.3, 0.5, 0.95])
-def test_a_truncated_tar_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes], left: float) -> None:
+def test_a_truncated_tar_raises(tmp_path: Path, pack: Callable[[bytes], bytes], left: float) -> None:
     whole = pack(_tar(_member("a", size=300_000), _member("b", size=1000)))
     (tmp_path / "set.tar.gz").write_bytes(whole[: int(len(whole) * left)])
-    _refused(tmp_path / "set.tar.gz", tmp_path, "truncated or damaged")
+    _check_raises(tmp_path / "set.tar.gz", tmp_path, "truncated or damaged")
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
-def test_a_tar_that_lacks_only_its_checksum_is_refused(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+def test_a_tar_without_its_final_checksum_raises(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     (tmp_path / "set.tar.gz").write_bytes(pack(_tar(_member("a", size=1000)))[:-3])
-    _refused(tmp_path / "set.tar.gz", tmp_path, "truncated or damaged")
+    _check_raises(tmp_path / "set.tar.gz", tmp_path, "truncated or damaged")
 
 
-def test_a_tar_cut_between_two_members_is_refused(tmp_path: Path) -> None:
-    # Python's tarfile takes this one for complete.
+def test_a_tar_truncated_between_two_members_raises(tmp_path: Path) -> None:
+    # Python's tarfile reads this one without an error.
     whole = _tar(_member("a", size=512), _member("b", size=512))
     (tmp_path / "set.tar").write_bytes(whole[:1024])
     with tarfile.open(tmp_path / "set.tar") as tar:
         assert tar.getnames() == ["a"]
-    _refused(tmp_path / "set.tar", tmp_path, "truncated or damaged")
+    _check_raises(tmp_path / "set.tar", tmp_path, "truncated or damaged")
 
 
-def test_a_tar_with_a_damaged_header_is_refused(tmp_path: Path) -> None:
+def test_a_tar_with_a_damaged_header_raises(tmp_path: Path) -> None:
     whole = bytearray(_tar(_member("a", size=512), _member("b", size=512)))
     whole[1024 + 5] ^= 0xFF
     (tmp_path / "set.tar").write_bytes(whole)
-    _refused(tmp_path / "set.tar", tmp_path, "truncated or damaged")
+    _check_raises(tmp_path / "set.tar", tmp_path, "truncated or damaged")
 
 
-def test_a_flipped_bit_in_a_gzip_is_refused(tmp_path: Path) -> None:
-    # Stored blocks: the flip changes content alone, and only the checksum at the end can tell.
+def test_a_flipped_bit_in_a_gzip_raises(tmp_path: Path) -> None:
+    # Stored blocks: the flip changes only content, so only the final checksum detects it.
     whole = bytearray(gzip.compress(_tar(_member("a", size=300_000)), compresslevel=0))
     whole[150_000] ^= 1
     (tmp_path / "set.tar.gz").write_bytes(whole)
-    _refused(tmp_path / "set.tar.gz", tmp_path, "truncated or damaged")
+    _check_raises(tmp_path / "set.tar.gz", tmp_path, "truncated or damaged")
 
 
 @pytest.mark.parametrize("left", [0.3, 0.9, 0.999])
-def test_a_truncated_zip_is_refused(tmp_path: Path, left: float) -> None:
+def test_a_truncated_zip_raises(tmp_path: Path, left: float) -> None:
     _zip(tmp_path / "whole", ("a", RANDOM), ("b", b"b"))
     whole = (tmp_path / "whole").read_bytes()
     (tmp_path / "set.zip").write_bytes(whole[: int(len(whole) * left)])
-    _refused(tmp_path / "set.zip", tmp_path, "truncated or damaged")
+    _check_raises(tmp_path / "set.zip", tmp_path, "truncated or damaged")
 
 
-def test_a_flipped_bit_in_a_zip_is_refused(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_zip_raises(tmp_path: Path) -> None:
     _zip(tmp_path / "set.zip", ("a", RANDOM))
     whole = bytearray((tmp_path / "set.zip").read_bytes())
     whole[150_000] ^= 1
     (tmp_path / "set.zip").write_bytes(whole)
-    _refused(tmp_path / "set.zip", tmp_path, "truncated or damaged")
+    _check_raises(tmp_path / "set.zip", tmp_path, "truncated or damaged")
 
 
 @pytest.mark.parametrize("content", [b"<html>Sign in</html>" * 100, b"PK\x03\x04 no zip", b"\x1f\x8b no gzip"])
-def test_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_archive_raises(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "set.tar").write_bytes(content)
-    _refused(tmp_path / "set.tar", tmp_path, "truncated or damaged")
+    _check_raises(tmp_path / "set.tar", tmp_path, "truncated or damaged")
 
 
-def test_a_file_where_a_folder_must_be_is_refused(tmp_path: Path) -> None:
+def test_a_member_inside_a_file_raises(tmp_path: Path) -> None:
     (tmp_path / "set.tar").write_bytes(_tar(_member("a", size=5), _member("a/b", size=5)))
-    _refused(tmp_path / "set.tar", tmp_path, "truncated or damaged")
+    _check_raises(tmp_path / "set.tar", tmp_path, "truncated or damaged")
 
 
-def test_a_missing_archive_is_named(tmp_path: Path) -> None:
+def test_a_missing_archive_raises(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.tar: archive not found"):
         _unpack(tmp_path / "gone.tar", tmp_path)
 
 
-# ---- room --------------------------------------------------------------------------------------------------
+# ---- disk space -----------------------------------------------------------------------------------------------
 
 
-def test_a_tar_that_declares_too_much_is_refused_before_it_is_written(tmp_path: Path) -> None:
+def test_a_tar_larger_than_the_disk_raises_before_writing(tmp_path: Path) -> None:
     header = _member("bomb", size=10**15).tobuf(tarfile.GNU_FORMAT)
     (tmp_path / "set.tar").write_bytes(header + bytes(10240))
     with pytest.raises(JobError, match="bomb: expected room for 1,000,000,000,000,000 more bytes"):
@@ -194,10 +194,10 @@ def test_a_tar_that_declares_too_much_is_refused_before_it_is_written(tmp_path: 
     assert list((tmp_path / "raw").iterdir()) == []
 
 
-def test_a_zip_that_declares_too_much_is_refused_before_it_is_written(tmp_path: Path) -> None:
+def test_a_zip_larger_than_the_disk_raises_before_writing(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         archive.writestr("bomb", b"0" * 1000)
-        archive.infolist()[0].file_size = 10**15  # goes into the directory, which is written last
+        archive.infolist()[0].file_size = 10**15  # written to the central directory at the end
     with pytest.raises(JobError, match=r"set\.zip: expected room for 1,000,000,000,000,000 more"):
         _unpack(tmp_path / "set.zip", tmp_path)
     assert list((tmp_path / "raw").iterdir()) == []
@@ -222,10 +222,10 @@ def _own_mounts() -> bool:
     return bool(shutil.which("unshare")) and subprocess.run(probe, capture_output=True).returncode == 0
 
 
-@pytest.mark.skipif(not _own_mounts(), reason="this machine lets no user mount a small disk")
+@pytest.mark.skipif(not _own_mounts(), reason="needs permission to mount a small disk")
 @pytest.mark.parametrize(("members", "reason"), [(9, "expected room for"), (300, "could not be written")])
-def test_a_small_disk_is_left_empty(tmp_path: Path, members: int, reason: str) -> None:
-    # Nine large members: the declared size is refused. Three hundred empty ones: the disk runs out of inodes.
+def test_nothing_is_left_on_a_full_disk(tmp_path: Path, members: int, reason: str) -> None:
+    # Nine large members: the declared size is too large. Three hundred empty ones: the disk runs out of inodes.
     size = 300_000 if members == 9 else 0
     (tmp_path / "set.tar").write_bytes(_tar(*[_member(f"{k}", size=size) for k in range(members)]))
     disk = tmp_path / "disk"
