@@ -12,12 +12,12 @@ class Quantity:
     """One number per run.
 
     Attributes:
-        benchmark: As in the scores.
-        metric: As in the scores.
+        benchmark: Name in the scores.
+        metric: Name in the scores.
         title: Heading of a column or panel, without arrow and unit.
         lower: Whether lower is better.
         group: Row of a benchmark's details; "" for its own metrics.
-        needs_point: Only models with a byproduct head have it, so the baseline lacks it.
+        needs_point: Whether only models with a byproduct head have it; the baseline lacks it then.
     """
 
     benchmark: str
@@ -34,7 +34,7 @@ class Quantity:
 
     @property
     def heading(self) -> str:
-        """Title with the arrow towards better."""
+        """Title with the arrow in the direction of better values."""
         return f"{self.title} {'↓' if self.lower else '↑'}"
 
     @property
@@ -113,11 +113,11 @@ TRACKED = {
     "imagenet": (*MAIN, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2, LOCALIZATION[2]),
     "coco": (*COCO_MAIN[:4], COCO_CONTEXTS[1], *COCO_LOCALIZATION),
 }
-"""What DVC shows of each data set."""
+"""Quantities that DVC shows, by data set."""
 GAINS = (*MAIN, MIXED_RAND, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2)
 
 INTERFACES = {"browsing": "Browsing (ImageNet-AB)", "tagging": "Tagging (COCO-AB)"}
-BOTH_INTERFACES = (  # title, statistic of browsing, of tagging; None where the interface has none
+BOTH_INTERFACES = (  # title, statistic of browsing, of tagging; None if the interface has none
     ("Images with a point", "with_click", "images_with_tags"),
     ("Labels with a point", "with_click", "classes_tagged"),
     ("Points of a label that the image has", None, "tags_right"),

@@ -1,4 +1,4 @@
-"""One look for all figures: type, colours, names for people, notes and reproducible files."""
+"""The style of all figures: type, colours, display names, notes and reproducible files."""
 
 import dataclasses
 import functools
@@ -99,7 +99,7 @@ P = ParamSpec("P")
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Makes a drawing function work in the house style without touching global settings."""
+    """Decorates a drawing function to use this style without changing global settings."""
 
     @functools.wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -110,19 +110,19 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """An empty figure that belongs to no window and no global list."""
+    """An empty figure without a window, which pyplot does not keep."""
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def finish(figure: Figure, note: str, label: str = "") -> Figure:
-    """Adds the note below the panels, and the label at the bottom right; the figure grows to hold them.
+    """Adds the note below the panels and the label at the bottom right; the figure grows by their height.
 
     Args:
-        figure: With its panels drawn, in constrained layout.
-        note: What spread and n mean here; wrapped to the width.
-        label: E.g. "demo world"; empty for none.
+        figure: Figure with its panels, in constrained layout.
+        note: Explains spread and n; wrapped to the width.
+        label: For example "demo world"; empty for none.
     """
     width, height = figure.get_size_inches()
     lines = _wrapped(note, width * 72 - 6)
@@ -151,10 +151,10 @@ def finish(figure: Figure, note: str, label: str = "") -> Figure:
 
 
 def _settle(figure: Figure) -> None:
-    """Lays the panels out once and rounds their places.
+    """Computes the layout once and rounds the positions of the panels.
 
-    The layout's solver orders its variables by memory address, so its last digit differs between equal calls
-    (measured: 2e-16 of the figure's side, enough for other bytes in the PDF).
+    The layout solver orders its variables by memory address, so its last digit differs between equal calls (measured:
+    2e-16 of the side of the figure), which would change the bytes of the PDF.
     """
     figure.draw_without_rendering()
     places = [axes.get_position(original=True).bounds for axes in figure.axes]
@@ -164,7 +164,7 @@ def _settle(figure: Figure) -> None:
 
 
 def _wrapped(text: str, width_pt: float) -> list[str]:
-    """Lines no wider than `width_pt`; "n = 3" stays in one piece."""
+    """Lines no wider than `width_pt`; "n = 3" is not broken."""
     lines = [""]
     for word in text.replace(" = ", "\u00a0=\u00a0").replace(" ± ", "\u00a0±\u00a0").split(" "):
         longer = f"{lines[-1]} {word}".strip(" ")
@@ -181,7 +181,7 @@ def _width_pt(text: str) -> float:
 
 
 def save(figure: Figure, pdf: Path | str) -> None:
-    """Writes `pdf` and the PNG beside it, which holds the note as its description; equal figures give equal bytes.
+    """Writes the PDF and a PNG of the same name, with the note as its description; equal figures give equal bytes.
 
     Raises:
         JobError: The disk is full, or the folder cannot be written to.
@@ -190,27 +190,27 @@ def save(figure: Figure, pdf: Path | str) -> None:
     with mpl.rc_context(_STYLE):
         _settle(figure)
         with replacing(pdf) as aside:
-            # Dates and versions would make every repeat a different file.
+            # Dates and versions would change the file on every run.
             figure.savefig(aside, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
         with replacing(pdf.with_suffix(".png")) as aside:
             figure.savefig(aside, format="png", metadata={"Software": None, "Description": _note(figure)})
 
 
 def _note(figure: Figure) -> str:
-    """What stands below the panels, for those who do not see the picture."""
+    """The note of a figure as one line, for the alternative text of the picture."""
     notes = [text.get_text() for text in figure.texts if text.get_gid() == "note"]
     return " ".join(" ".join(notes).replace("\u00a0", " ").split())
 
 
 def backbone_name(name: str) -> str:
-    """A backbone as people write it; timm's name where we know no other."""
+    """The usual spelling of a backbone; timm's name if it is not in the list."""
     if name.startswith("test_"):
         return name.replace("test_", "Test ").replace("resnet", "ResNet").replace("vit", "ViT").replace("_", "-")
     return _BACKBONES.get(name, name)
 
 
 def backbone_order(names: Sequence[str]) -> list[str]:
-    """The distinct names: known families by size first, then the rest by name."""
+    """The distinct names: first the known families by size, then the rest by name."""
     known = list(_BACKBONES)
     return sorted(set(names), key=lambda name: (known.index(name) if name in known else len(known), name))
 

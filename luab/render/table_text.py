@@ -79,7 +79,7 @@ def write_table(table: Table, csv: Path | str, md: Path | str, tex: Path | str, 
 
     Args:
         table: From luab.render.tables.
-        csv: Raw numbers; empty where there is none.
+        csv: Raw numbers; empty if there is none.
         md: Cells, title, notes.
         tex: The same for LaTeX.
         label: Words in the title, e.g. "demo world"; empty for none.
@@ -143,7 +143,7 @@ def latex(table: Table, label: str = "") -> str:
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX prints it: every character that LaTeX would take as a command is escaped."""
+    """Text with all characters escaped that have a meaning in LaTeX."""
     return "".join(_TEX.get(character, character) for character in text)
 
 

@@ -268,28 +268,28 @@ _PUBLISHED_COLUMNS = ("table", "backbone", "supervision", "benchmark", "metric",
 
 
 def read_published(path: Path | str) -> pd.DataFrame:
-    """Published values: percent as printed there; an empty value is unknown and stays empty.
+    """Reads the published values: percent as printed in the source; unknown values are empty.
 
     Columns: table, backbone (timm name), supervision, benchmark, metric, value, source. For example
 
         imagenet_main,vit_base_patch16_224,click,imagenet_val,top1,82.5,<who says so>
 
     Raises:
-        DataError: The file or a column is missing, a value is no number, or a value has no source.
+        DataError: The file or a column is missing, a value is not a number, or a value has no source.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: expected the published values; the file is not there.") from error
+        raise DataError(f"{path}: the file of published values does not exist. Set `paths.published`.") from error
     lacking = [column for column in _PUBLISHED_COLUMNS if column not in table]
     if lacking:
-        raise DataError(f"{path}: lacks the columns {', '.join(lacking)}; it has {', '.join(table.columns)}.")
+        raise DataError(f"{path}: the columns {', '.join(lacking)} are missing; found {', '.join(table.columns)}.")
     numbers = pd.to_numeric(table["value"].where(table["value"] != ""), errors="coerce")
     wrong = table[(numbers.isna() & (table["value"] != "")) | (numbers.notna() & (table["source"] == ""))]
     if len(wrong):
         raise DataError(
-            f"{path}: expected a percentage with its source, or nothing; found in line {wrong.index[0] + 2}: "
-            f"{', '.join(wrong.iloc[0])}. Give the source of every value."
+            f"{path}, line {wrong.index[0] + 2}: {', '.join(wrong.iloc[0])}: expected a percentage with its source, or "
+            "an empty value. Give the source of every value."
         )
     return table.assign(value=numbers)
 
@@ -383,14 +383,14 @@ def _notes(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> list[str]
     about: dict[str, list[str]] = {}
     for quantity in quantities:
         rows = summaries.of(summary, quantity)
-        # Backbones may see other crops: every protocol in use is named.
+        # Crops may differ between backbones: every protocol is named.
         protocols = "; or ".join(dict.fromkeys(rows["protocol"].str.rstrip(".")))
         about.setdefault(f"{rows['images'].max():,} images; {protocols}.", []).append(quantity.title)
     return notes + [f"{', '.join(titles)}: {text}" for text, titles in about.items()]
 
 
 def _p_note(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> list[str]:
-    """Which p were corrected; nothing where there is no p at all."""
+    """Says which p were corrected; empty if there is no p."""
     if summary["p"].isna().all():
         return []
     rows = [(quantity.title, summaries.of(summary, quantity)) for quantity in quantities]
@@ -400,7 +400,7 @@ def _p_note(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> list[str
 
 
 def _per_iou(scores: pd.DataFrame) -> list[q.Quantity]:
-    """MaxBoxAccV2's parts, one per overlap, as the details of the scores have them."""
+    """The parts of MaxBoxAccV2 in the details of the scores, one per overlap."""
     here = (scores["benchmark"] == "wsol_test") & (scores["group"] != "")
     parts = scores.loc[here, ["metric", "group"]].drop_duplicates().sort_values(["metric", "group"])
     return [

@@ -1,4 +1,4 @@
-"""Figure of score maps: what the baseline and LUAB look at, side by side."""
+"""Figure of score maps of the baseline and another supervision, side by side."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _HEAT = "inferno"
 
 @dataclasses.dataclass(frozen=True)
 class CamView:
-    """What one model makes of an image.
+    """The score map and the prediction of one model for an image.
 
     Attributes:
         heat: [side, side] in [0, 1], of the image stretched to a square.
@@ -47,19 +47,19 @@ class CamExample:
 
 @style.styled
 def cam_examples(examples: Sequence[CamExample], models: Sequence[str], note: str, label: str = "") -> Figure:
-    """Images beside the score maps of the models, with true box, found box and predicted point.
+    """Images and the score maps of the models, with true box, found box and predicted point.
 
     Args:
-        examples: One column each.
+        examples: One per column.
         models: Heading of each view, in the order of `CamExample.views`.
-        note: How images and threshold were chosen.
-        label: E.g. "demo world".
+        note: Explains how images and thresholds were chosen.
+        label: For example "demo world".
 
     Raises:
         DataError: There is no example.
     """
     if not examples:
-        raise DataError("CAM examples: expected images with boxes in both predictions, found none.")
+        raise DataError("cam_examples: the two prediction files share no image with a box.")
     figure = style.new_figure(style.PAGE_IN, 1.14 * (len(models) + 1) + 0.35)
     grid = figure.subplots(len(models) + 1, len(examples), squeeze=False)
     for column, example in zip(grid.T, examples, strict=True):
@@ -75,7 +75,7 @@ def cam_examples(examples: Sequence[CamExample], models: Sequence[str], note: st
 
 
 def _draw_image(axes: Axes, example: CamExample) -> None:
-    # WSOL stretches every image to a square, so a square is what the model saw.
+    # WSOL stretches every image to a square; the models saw squares.
     axes.imshow(example.image, extent=(0, 1, 1, 0), aspect="equal", interpolation="antialiased")
     for box in example.truth:
         _draw_box(axes, box, _TRUTH, "truth")
@@ -109,11 +109,11 @@ def _legend(figure: Figure) -> None:
 
 
 def cam_view(cam: Array, threshold: float, point_xy: tuple[float, float] | None, side_px: int = 224) -> CamView:
-    """A raw score map as drawn: normalised, with the box of the largest contour above the threshold.
+    """Normalises a raw score map and finds the box of the largest contour above the threshold.
 
     Args:
         cam: [h, w] raw map of the true class.
-        threshold: Share of the map's maximum, as in MaxBoxAcc.
+        threshold: Share of the maximum of the map, as in MaxBoxAcc.
         point_xy: Predicted point, fractions of the image.
         side_px: Side of the square on which the contour is found.
     """
