@@ -154,6 +154,19 @@ def bin_edges(step: float = STEP) -> Floats:
     return np.append(np.arange(0, 1, step), [1.0, 2.0])
 
 
+def pixel_average_precision(
+    score_maps: Iterable[Floats], masks: Iterable[npt.NDArray[np.integer[Any]]], step: float = STEP
+) -> float:
+    """PxAP of score maps in [0, 1] and masks as in `pixel_counts`; see `precision_of_pixels`.
+
+    Raises:
+        DataError: A map and its mask differ in shape, a score lies outside [0, 1], or no pixel is foreground.
+    """
+    edges = bin_edges(step)
+    counts = [pixel_counts(score_map, mask, edges) for score_map, mask in zip(score_maps, masks, strict=True)]
+    return precision_of_pixels(np.sum(counts, axis=0))
+
+
 def pixel_counts(score_map: Floats, mask: npt.NDArray[np.integer[Any]], edges: Floats) -> Ints:
     """[2, bins] numbers of background and of foreground pixels by score.
 

@@ -11,13 +11,11 @@ from luab.metrics import localization
 from luab.metrics.contours import contour_boxes, eight_bits
 from luab.metrics.localization import (
     LocalizationInput,
-    bin_edges,
     box_accuracy,
     iou,
-    pixel_counts,
+    pixel_average_precision,
     point_distances,
     points_in_box,
-    precision_of_pixels,
     scaled_boxes,
 )
 
@@ -172,11 +170,6 @@ def test_iou_counts_the_last_pixel():
     assert iou(np.array([[0, 0, 1, 1]]), np.array([[2, 0, 3, 1]]))[0, 0] == 0
     assert iou(np.array([[5, 5, 5, 5]]), np.array([[5, 5, 5, 5]]))[0, 0] == 1
     assert iou(np.array([[0, 0, -1, -1]]), np.array([[0, 0, -1, -1]]))[0, 0] == 0  # no pixels at all
-
-
-def pixel_average_precision(score_maps, masks, step=0.001) -> float:
-    counts = [pixel_counts(score_map, mask, bin_edges(step)) for score_map, mask in zip(score_maps, masks, strict=True)]
-    return precision_of_pixels(np.sum(counts, axis=0))
 
 
 def test_pixel_average_precision_by_hand():
