@@ -16,8 +16,8 @@ PLUGINS = Path(__file__).parents[2] / "luab" / "plugins"
 sys.path.insert(0, str(PLUGINS))
 
 from snakemake_executor_plugin_submitit import history, local_jobs  # noqa: E402
+from snakemake_executor_plugin_submitit.job_watcher import JobWatcher, QueryInterval  # noqa: E402
 from snakemake_executor_plugin_submitit.messages import explain, reason, tail  # noqa: E402
-from snakemake_executor_plugin_submitit.outcomes import JobWatcher, QueryInterval  # noqa: E402
 from snakemake_executor_plugin_submitit.registry import Entry, Registry  # noqa: E402
 from snakemake_executor_plugin_submitit.resources import (  # noqa: E402
     ResourceError,

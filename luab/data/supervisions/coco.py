@@ -13,8 +13,8 @@ import pyarrow as pa
 from luab.byproducts.coco_ab import read_index
 from luab.byproducts.icons import TAG_COLUMNS, added, last_records, left, rows_of
 from luab.data.manifests.manifest import INSTANCES_SCHEMA, read_manifest_table
+from luab.data.supervisions.makers import random_point, supervision_named
 from luab.data.supervisions.point_files import CLASS_POINTS, TagPoints, coco_image_id, write_points
-from luab.data.supervisions.registry import random_point, supervision_named
 from luab.errors import DataError
 
 

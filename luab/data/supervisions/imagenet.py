@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from luab.byproducts.clicks import click_points, mean_by_row, samples_of_traces
 from luab.byproducts.imagenet_ab import read_index, read_index_pieces
+from luab.data.supervisions.makers import random_point, supervision_named
 from luab.data.supervisions.point_files import IMAGE_POINTS, write_points
-from luab.data.supervisions.registry import random_point, supervision_named
 
 LONGEST_STEP_MS = 350
 """A longer step between two trace samples is a rest or an absence; a moving pointer has 47 ms on average."""

@@ -17,8 +17,8 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
 from . import history, local_jobs
 from .fingerprint import fingerprints, members, output_names
+from .job_watcher import JobWatcher, Outcome, QueryInterval, finished
 from .messages import explain, reason, tail
-from .outcomes import JobWatcher, Outcome, QueryInterval, finished
 from .payload import JobCommand
 from .registry import CANCELLED, Entry, Registry
 from .resources import ResourceError, job_comment, job_name, local_parameters, slurm_parameters
