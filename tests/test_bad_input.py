@@ -23,6 +23,8 @@ from luab.files import file_sha256, read_json, write_json
 from luab.study.config import Study, load_study
 from luab.study.paths import Run
 
+pytestmark = pytest.mark.faults
+
 CNN = Run("imagenet", "test_resnet", "click", 1.0, 0)
 GOOD = (
     b"<annotation><metadata><estimateTime>5</estimateTime><selected>True</selected>"

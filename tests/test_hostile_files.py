@@ -53,6 +53,8 @@ from luab.training.heartbeat import ATTEMPTS, PROGRESS, read_attempts, read_prog
 from luab.training.pretrained import put_into, read_backbone
 from luab.training.train import train
 
+pytestmark = pytest.mark.faults
+
 CLICK = Run("imagenet", "test_resnet", "click", 1.0, 0)
 SHELL = (
     "a;touch pwned",

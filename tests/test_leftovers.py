@@ -11,6 +11,8 @@ import pytest
 
 from luab.files import replacing, replacing_folder
 
+pytestmark = pytest.mark.faults
+
 TWO_DAYS_S = 2 * 24 * 3600
 KILLED = """
 import os, signal, sys

@@ -11,6 +11,8 @@ import pytest
 from luab.byproducts.imagenet_ab import index, read_index
 from luab.errors import DataError
 
+pytestmark = pytest.mark.faults
+
 GOOD = (
     b"<annotation><metadata><estimateTime>5</estimateTime><selected>True</selected>"
     b"<selectedRecord><x>0.5</x><y>0.5</y></selectedRecord></metadata></annotation>"

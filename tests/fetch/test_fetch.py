@@ -27,6 +27,8 @@ from luab.fetch.fetch import fetch
 from luab.fetch.listing import Archive
 from luab.fetch.verify import verify
 
+pytestmark = pytest.mark.faults
+
 CONTENT = bytes(range(251)) * 8000  # 2 MB, no two places alike at any power of two
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 

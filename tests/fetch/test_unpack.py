@@ -19,6 +19,8 @@ import pytest
 from luab.errors import DataError, JobError
 from luab.fetch.unpack import unpack_all
 
+pytestmark = pytest.mark.faults
+
 RANDOM = os.urandom(300_000)  # incompressible, so that a truncated archive ends inside a member
 
 

@@ -15,6 +15,8 @@ from luab.files import file_sha256
 from luab.study.paths import Run
 from luab.training.heartbeat import read_attempts, read_progress
 
+pytestmark = pytest.mark.faults
+
 KILLS = int(os.environ.get("LUAB_KILLS", "18"))
 SEED = int(os.environ.get("LUAB_KILLS_SEED") or (0 if os.environ.get("CI") else time.time_ns() % 100_000))
 MOST_PER_TRAINING = 4  # interruptions of one training before it may finish

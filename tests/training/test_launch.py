@@ -16,6 +16,8 @@ from luab.study.paths import Run
 from luab.training import processes
 from luab.training.heartbeat import read_attempts, read_progress
 
+pytestmark = pytest.mark.faults
+
 RUN = Run("imagenet", "test_resnet", "click", 1.0, 0)
 LIMIT_S = 240
 

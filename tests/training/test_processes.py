@@ -176,6 +176,7 @@ def test_more_gpus_than_the_node_has_is_a_job_error(toy_study, monkeypatch):
         choose_device(study, Processes(0, 0, 2))
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch synchronises BatchNorm between GPUs only")
 def test_synchronised_batchnorm_trains_as_one_process(toy_study, trainings):
     run = dataclasses.replace(VIT, backbone="test_resnet")

@@ -15,6 +15,8 @@ from luab.files import file_sha256
 from luab.study.paths import Run
 from luab.training.heartbeat import ATTEMPTS, PROGRESS
 
+pytestmark = pytest.mark.faults
+
 VIT = Run("imagenet", "test_vit", "click", 1.0, 0)
 CNN = dataclasses.replace(VIT, backbone="test_resnet")
 VIT_RECIPE = {"drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "ema_decay": 0.9, "clip_grad": 1.0}

@@ -9,6 +9,8 @@ import yaml
 
 from .conftest import Checkout
 
+pytestmark = pytest.mark.faults
+
 COMMANDS = "a b;touch pwned1;$(touch pwned2)`touch pwned3`&touch pwned4|touch pwned5>pwned6"
 
 
