@@ -391,7 +391,7 @@ def test_a_path_in_a_record_s_name_raises_and_nothing_is_unpacked(tmp_path, name
         tar.addfile(member, io.BytesIO(record))
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "ab.tar.gz").write_bytes(gzip.compress(stream.getvalue()))
-    with pytest.raises(DataError, match="expected records as in ImageNet-AB"):
+    with pytest.raises(DataError, match="does not have the format of ImageNet-AB"):
         imagenet_ab.index(tmp_path / "in" / "ab.tar.gz", tmp_path / "out" / "i.parquet", tmp_path / "out" / "i.json")
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"ab.tar.gz"}
 
@@ -484,7 +484,7 @@ def test_deeply_nested_json_does_not_crash(tmp_path):
         (tmp_path / name).write_text(deep + "\n")
     with pytest.raises(DataError, match=r"real\.json: expected JSON"):
         read_json(tmp_path / "real.json")
-    with pytest.raises(DataError, match=r"provenance\.jsonl, line 1: expected a record"):
+    with pytest.raises(DataError, match=r"provenance\.jsonl, line 1: expected the record"):
         list(read_records(tmp_path / "provenance.jsonl"))
     assert read_progress(tmp_path) is None and read_attempts(tmp_path) == []
     (tmp_path / "instances.json").write_text(f'{{"images": [{deep}]}}')
@@ -616,7 +616,7 @@ def test_bad_names_in_the_configuration_raise(toy_study, bad):
 @pytest.mark.parametrize("key", ["data", "results", "imagenet", "archives"])
 def test_snakemake_patterns_in_paths_raise(toy_study, key):
     for bad in ("a{run}", "{wildcards.x}", "a\nb"):
-        with pytest.raises(ConfigError, match=r"paths: .* has braces"):
+        with pytest.raises(ConfigError, match=r"paths: .* contains braces"):
             toy_study(paths={key: bad})
 
 
