@@ -79,7 +79,7 @@ def test_the_readme_lists_pages_of_the_site() -> None:
 def test_the_api_page_has_every_public_name() -> None:
     page = text_of("docs/api/index.md")
     for name in luab.__all__:
-        module = luab._HOMES[name]
+        module = luab._MODULES[name]
         assert f"::: {module}.{name}\n    options: {{heading: luab.{name}, toc_label: {name}}}" in page, name
 
 
