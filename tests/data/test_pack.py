@@ -205,7 +205,7 @@ def _set(column, value):
 
 
 DAMAGE = {
-    "no card": (lambda index: card(index).unlink(), "JSON file; it is not there"),
+    "no card": (lambda index: card(index).unlink(), "JSON file, found none"),
     "strange card": (lambda index: card(index).write_text("[]"), "expected the card of a pack"),
     "no shards": (lambda index: card(index).write_text('{"packing": 0, "shards": [], "index_sha256": 0}'), "the card"),
     "no index": (lambda index: index.unlink(), "found another or none"),
