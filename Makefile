@@ -16,7 +16,7 @@ READY = .venv/.ready
 UV = .venv/bin/uv pip
 # Tests run in up to four processes; those that share an expensive fixture share a process. The slowest are listed.
 WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
-PYTEST = .venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup --durations 25 --durations-min 5
+PYTEST = .venv/bin/python -m pytest -n $(WORKERS) --durations 25 --durations-min 5
 TORCH_FAMILY = torch|torchvision|triton|nvidia-.*|cuda-.*
 RECORDED_BACKEND := $(shell cat .venv/.torch-backend 2>/dev/null)
 TORCH_BACKEND = $(RECORDED_BACKEND)

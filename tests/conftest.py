@@ -32,19 +32,31 @@ hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 
-# Session fixtures that take minutes to make: all tests that use one of them run in the same process.
-_GROUP_OF = {"tiny": "tiny", "lanes": "slurm", "_cluster": "slurm", "_plain_cluster": "slurm"}
+# Folders whose tests share session fixtures that take minutes to make.
+_SHARED = ("tests/plugins/slurm/", "tests/workflow/")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups the tests for pytest-xdist, by file or by an expensive fixture, and adds the marker `browser`."""
+    """Adds the marker `browser` to the tests that open a page."""
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        if "browser" in fixtures:
+        if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
-        groups = [group for fixture, group in _GROUP_OF.items() if fixture in fixtures]
-        item.add_marker(pytest.mark.xdist_group(groups[0] if groups else str(item.path)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keeps the tests of a file, or of a folder with shared fixtures, in one process.
+
+    xdist's own `loadgroup` does not work with pytest 9.2, which no longer lets it rename tests.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return next((folder for folder in _SHARED if file.startswith(folder)), file)
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
