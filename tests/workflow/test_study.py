@@ -16,6 +16,8 @@ from luab.render.products import PRODUCTS
 from ..conftest import Browser
 from .conftest import CONFIGS, TINY, Checkout
 
+pytestmark = pytest.mark.slow
+
 RUN = "imagenet/test_resnet/click-0.1/seed1"  # shown in no figure of examples
 TABLES = [product.name for product in PRODUCTS if product.kind == "table"]
 FIGURES = [product.name for product in PRODUCTS if product.kind == "figure"]

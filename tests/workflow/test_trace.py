@@ -16,6 +16,8 @@ from luab.study.config import Study, load_study
 
 from .conftest import CONFIGS, Checkout
 
+pytestmark = pytest.mark.slow
+
 MAIN = Path("results/tables/imagenet_main.csv")
 CELL = ["test_resnet,click", "benchmark=imagenet_a"]
 RUN = Path("results/runs/imagenet/test_resnet/click-1/seed1")
