@@ -140,9 +140,10 @@ class _Writer:
         card = read_fields(folder / "run.json", ("inputs", "model_sha256", "recipe", "versions", "seconds"))
         code = self._code(card)
         model = self._file(folder / "model.safetensors", card["model_sha256"])
-        inputs = [self._digest(name, digest) for name, digest in sorted(card["inputs"].items())]
+        digests = sorted((name, digest) for name, digest in card["inputs"].items() if name != "decoding")
+        inputs = [self._digest(name, digest) for name, digest in digests]
         if archive := self.entities.get(f"archive {run.dataset}_ab"):
-            for (name, _), points in zip(sorted(card["inputs"].items()), inputs, strict=True):
+            for (name, _), points in zip(digests, inputs, strict=True):
                 if name.startswith(("targets_", "labels_")):
                     points["isBasedOn"] = archive
         outputs = [model, self._file(folder / "run.json"), self._file(folder / "log.csv")]
