@@ -56,12 +56,19 @@ def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("text", [None, "", "epoch,loss\n0,1\n"])
-def test_curves_without_a_log_raise(tmp_path: Path, text: str | None) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"log.csv: cannot read this training log .*Train the run"),
+        ("", r"log.csv: the training log has no rows .*Train the run again"),
+        ("epoch,loss\n0,1\n", r"log.csv: the training log has no rows .*Train the run again"),
+    ],
+)
+def test_curves_without_a_log_raise(tmp_path: Path, text: str | None, message: str) -> None:
     log = tmp_path / "log.csv"
     if text is not None:
         log.write_text(text)
-    with pytest.raises(DataError, match=r"log.csv: expected .*Train the run"):
+    with pytest.raises(DataError, match=message):
         write_curves(tmp_path / "c.csv", {(RUNS[0],): [log]})
     assert not (tmp_path / "c.csv").exists()
 

@@ -400,7 +400,7 @@ def test_worker_spread_marks_the_medians_and_tells_the_busiest() -> None:
     assert list(artist(figure.axes[1], "time").get_xdata()) == [800, 800]
     note = " ".join(texts(figure)).replace("\n", " ").replace("\u00a0", " ")
     assert "n = 3 workers, 100 selected images" in note and "97.0 % of the images" in note
-    with pytest.raises(DataError, match="no worker in the index"):
+    with pytest.raises(DataError, match="no workers with a selected image"):
         byproducts.worker_spread(np.zeros(0), np.zeros(0))
 
 

@@ -258,7 +258,7 @@ def test_impossible_settings_are_refused_with_their_place(study):
     with pytest.raises(ConfigError, match=r"recipes.coco.mixup: not supported for multi-label data"):
         study(mixup=0.2)
     made = study()
-    with pytest.raises(ConfigError, match="The study has no part 'coco'"):
+    with pytest.raises(ConfigError, match="The study does not train on 'coco', only on imagenet"):
         made.model_copy(update={"coco": None}).part("coco")
     with pytest.raises(ConfigError, match=r"There is no suite 'coc'\. Did you mean coco"):
         made.part_of_suite("coc")
