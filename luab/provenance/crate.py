@@ -140,7 +140,7 @@ class _Writer:
         card = read_fields(folder / "run.json", ("inputs", "model_sha256", "recipe", "versions", "seconds"))
         code = self._code(card)
         model = self._file(folder / "model.safetensors", card["model_sha256"])
-        digests = sorted((name, digest) for name, digest in card["inputs"].items() if name != "decoding")
+        digests = sorted(card["inputs"].items())
         inputs = [self._digest(name, digest) for name, digest in digests]
         if archive := self.entities.get(f"archive {run.dataset}_ab"):
             for (name, _), points in zip(digests, inputs, strict=True):

@@ -213,11 +213,7 @@ def _training(layout: Layout, run: Run) -> Link:
         Link("seed", str(run.seed)),
         Link("commit", str(content.get("commit") or "none: not a git checkout")),
         Link("code", f"digest {content.get('code', {}).get('train', 'unknown')}"),
-        *(
-            _input(layout, run, recipe, name, digest)
-            for name, digest in sorted(content["inputs"].items())
-            if name != "decoding"
-        ),
+        *(_input(layout, run, recipe, name, digest) for name, digest in sorted(content["inputs"].items())),
         Link("versions", ", ".join(f"{name} {version}" for name, version in content["versions"].items())),
         Link("hardware", machine or "unknown"),
         Link("time", f"{content['seconds'] / 3600:.3g} h, {content.get('processes', 1)} processes"),

@@ -101,7 +101,8 @@ def _train(
     # Seed again: creating the byproduct head drew numbers, and baseline and LUAB must continue with equal ones. Each
     # process has its own seed, for stochastic depth and mixup.
     seed_everything(run.seed + processes.rank, device, study.compute.threads_each)
-    key = f"{run.folder} {recipe.model_dump_json()} {split} {sorted(inputs.items())}"
+    settings = data_settings(study, run)
+    key = f"{run.folder} {recipe.model_dump_json()} {split} {sorted(inputs.items())} {settings}"
     _resume(trainer, folder, key)
     heart = Heartbeat(folder, run.folder, recipe.epochs, steps, recipe.batch_size, processes.count, processes.first)
     started = time.monotonic()
@@ -113,6 +114,7 @@ def _train(
             identity = {"run": run.identity(), "recipe": recipe.model_dump(mode="json"), "inputs": inputs}
             result = {
                 **identity,
+                "settings": settings,
                 "images": len(dataset),
                 "points": dataset.taught_points,
                 "seconds": round(time.monotonic() - started, 1),
@@ -133,7 +135,7 @@ def training_set(study: Study, run: Run) -> tuple[ImageNetAB | CocoAB, dict[str,
     """Builds the training set of a run and checks that its images exist.
 
     Returns:
-        The data set, and digests and settings of its inputs, by name.
+        The data set, and the digests of its inputs by name.
 
     Raises:
         DataError: Manifest, targets or images are missing.
@@ -150,6 +152,14 @@ def training_set(study: Study, run: Run) -> tuple[ImageNetAB | CocoAB, dict[str,
     return dataset, inputs
 
 
+def data_settings(study: Study, run: Run) -> dict[str, str]:
+    """Settings that change a run's training data without being files, by name."""
+    if run.dataset == DATASET:
+        return {"decoding": study.decoding}
+    part = study.part(run.dataset)
+    return {"labels": "as annotated" if isinstance(part, Coco) and part.keep_labels else "of the crop"}
+
+
 def _imagenet_set(
     study: Study, run: Run, root: Path, rows: pd.DataFrame, targets: Path | None, inputs: dict[str, str]
 ) -> ImageNetAB:
@@ -159,7 +169,6 @@ def _imagenet_set(
         inputs["pack"] = pack.card["sha256"]
     else:
         check_images(root, rows["path"].to_numpy())
-    inputs["decoding"] = study.decoding
     return ImageNetAB(root, rows, targets, study.recipe(run.backbone), run.seed, study.decoding, pack)
 
 
@@ -172,9 +181,7 @@ def _coco_set(
     check_images(root, rows["path"].to_numpy())
     recipe, part = study.recipe(run.backbone, run.dataset), study.part(run.dataset)
     labelling = None
-    if isinstance(part, Coco) and part.keep_labels:
-        inputs["labels"] = "as annotated"
-    else:
+    if not (isinstance(part, Coco) and part.keep_labels):
         labelling = study.layout.target(LABELLING, run.dataset)
         inputs[f"labels_{LABELLING}"] = read_json(card(labelling))["sha256"]
     return CocoAB(root, rows, targets, recipe, run.seed, keep_labels=labelling is None, labelling=labelling)

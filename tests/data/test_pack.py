@@ -273,4 +273,4 @@ def test_training_from_a_pack_of_original_bytes_gives_the_same_weights(toy_study
     packed = json.loads(packed_study.layout.run_json(run).read_text())
     assert packed["final"] == files["final"]
     assert packed["inputs"] == files["inputs"] | {"pack": content["sha256"]}
-    assert files["inputs"]["decoding"] == "exact" and "pack" not in files["inputs"]
+    assert files["settings"] == packed["settings"] == {"decoding": "exact"} and "pack" not in files["inputs"]

@@ -26,7 +26,7 @@ from luab.planning.plan import Plan
 from luab.predict import predict
 from luab.study.config import parse_study
 from luab.study.paths import Run, card
-from luab.training.train import train, training_set
+from luab.training.train import data_settings, train, training_set
 
 NONE = Run("coco", "test_resnet", "none", 0.0, 0)
 RANDOM, CLICK, SHARED = (
@@ -127,7 +127,7 @@ def test_baseline_control_and_luab_see_the_same_labels(study):
 
 def test_keep_labels_keeps_all_annotated_labels(study):
     dataset, inputs = training_set(study(keep_labels=True), NONE)
-    assert inputs["labels"] == "as annotated" and "labels_click" not in inputs
+    assert "labels_click" not in inputs and data_settings(study(keep_labels=True), NONE) == {"labels": "as annotated"}
     for i in range(len(dataset)):
         assert dataset[i][1].sum() == len(dataset.labels[i])
 

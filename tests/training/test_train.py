@@ -62,7 +62,7 @@ def test_the_baseline_has_no_head_and_uses_no_points(toy_study):
     study = toy_study(recipe={"epochs": 1, "warmup_epochs": 0})
     result = train(study, NONE)
     assert result["points"] == 0 and result["final"]["byproduct"] == 0
-    assert set(result["inputs"]) == {"imagenet_train", "decoding"}
+    assert set(result["inputs"]) == {"imagenet_train"} and result["settings"] == {"decoding": "exact"}
 
 
 def test_with_lambda_zero_luab_is_the_baseline_bit_for_bit(toy_study):
