@@ -159,5 +159,5 @@ def test_objects_of_one_image_by_its_number(root: Path) -> None:
     instances = read_instances(
         tree(root, whole([image(9), image(34), image(40)], annotations)) / "annotations" / "instances_train2014.json"
     )
-    assert [instances.of(number).labels.tolist() for number in (9, 34, 40)] == [[1], [2, 0], []]
-    assert instances.of(34).xywh.tolist() == [[1.5, 2.25, 10.0, 20.0]] * 2
+    assert [instances.of(number)["label"].tolist() for number in (9, 34, 40)] == [[1], [2, 0], []]
+    assert instances.of(34)["xywh"].tolist() == [[1.5, 2.25, 10.0, 20.0]] * 2

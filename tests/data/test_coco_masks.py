@@ -57,5 +57,5 @@ def test_any_mask_of_the_class_counts_including_run_lengths(tmp_path: Path) -> N
     ],
 )
 def test_masks_that_pycocotools_would_misread_are_errors(tmp_path: Path, given: Any) -> None:
-    with pytest.raises(DataError, match=r"annotation 0 at byte 17.*segmentation"):
+    with pytest.raises(DataError, match=r"entry 0 of 'annotations' at byte 17.*segmentation"):
         on_masks(tmp_path, [given], {(NAME, 0): (0.5, 0.5)})

@@ -13,7 +13,7 @@ import pytest
 
 from luab.data.manifests import labels
 from luab.data.manifests.build_manifest import build_manifest
-from luab.data.manifests.known_counts import KNOWN_COUNTS
+from luab.data.manifests.known_counts import DATA_SETS, KNOWN_COUNTS
 from luab.data.manifests.labels import CORRUPTIONS, EXTRA_CORRUPTIONS, IN9_VARIANTS
 from luab.data.manifests.layouts import LAYOUTS
 from luab.data.manifests.manifest import SCHEMA, read_manifest
@@ -186,7 +186,7 @@ def test_empty_and_missing_trees_show_the_expected_one(root: Path, dataset: str)
     for place in (root, root / "nowhere"):
         with pytest.raises(DataError) as error:
             build(place, dataset, **(sources if dataset.startswith("wsol") else {}))
-        assert LAYOUTS[dataset].tree in str(error.value)
+        assert DATA_SETS[dataset]["tree"] in str(error.value)
 
 
 def test_missing_imagenet_error_has_instructions(root: Path) -> None:
@@ -465,15 +465,14 @@ def test_siscore_metadata_missing_foreign_or_short(root: Path) -> None:
     touch(root, ["area/kite/7.jpg"])
     with pytest.raises(DataError, match=r"metadata\.csv: expected SI-Score's side file"):
         build(root, "siscore_size")
-    table = root.parent / "elsewhere.csv"
     for text, message in (
         ("image_id,rotation\n7,1\n", "columns image_id and area, found"),
         ("image_id,area\n8,0.5\n", "a row for the image area/kite/7.jpg"),
         ("image_id,area\n7,big\n", "a number in area, found 'big'"),
     ):
-        table.write_text(text)
+        (root / "metadata.csv").write_text(text)
         with pytest.raises(DataError, match=message):
-            build(root, "siscore_size", metadata=table)
+            build(root, "siscore_size")
 
 
 def in9_tree(root: Path, variants: Iterable[str]) -> Path:

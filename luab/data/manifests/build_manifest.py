@@ -22,15 +22,14 @@ _CHUNK = 10_000
 
 def build_manifest(
     dataset: str,
-    root: Path | str,
-    parquet: Path | str,
-    card: Path | str,
+    root: Path,
+    parquet: Path,
+    card: Path,
     *,
     partial: bool = False,
-    val: Path | str | None = None,
-    real: Path | str | None = None,
-    lists: Path | str | None = None,
-    metadata: Path | str | None = None,
+    val: Path | None = None,
+    real: Path | None = None,
+    lists: Path | None = None,
 ) -> dict[str, Any]:
     """Lists a data set's images with labels, writes the manifest and its card, and returns the card.
 
@@ -38,17 +37,10 @@ def build_manifest(
 
     Args:
         dataset: A key of `LAYOUTS`.
-        root: The data set's folder; paths in the manifest start from it.
+        root, partial, val, real, lists: See `Tree`.
         parquet: Manifest to write.
         card: JSON to write: dataset, n, ids_sha256, classes (distinct labels), known (published counts), agrees (null
             for partial trees and if no count is known), ignored (counts by kind).
-        partial: Accept trees with missing classes, groups or listed images (`paths.partial`). Unknown class folders
-            are an error all the same.
-        val: Manifest of imagenet_val; required for imagenet_real.
-        real: real.json or its folder, for imagenet_real; None for `root`.
-        lists: Folder of the localisation lists, by split (val/image_ids.txt) or with the split in the name
-            (wsol_val_image_ids.txt); required for wsol_*.
-        metadata: SI-Score's metadata.csv; None to look for it in and above the folder of the class folders.
 
     Raises:
         ConfigError: The data set is unknown.
@@ -56,13 +48,12 @@ def build_manifest(
     """
     if dataset not in LAYOUTS:
         raise ConfigError(f"{dataset!r} is not a data set with a manifest. {did_you_mean(dataset, LAYOUTS)}")
-    layout = LAYOUTS[dataset]
-    tree = Tree(dataset, Path(root), layout.tree, partial, _path(val), _path(real), _path(lists), _path(metadata))
+    tree = Tree(dataset, root, partial, val, real, lists)
     if dataset != "imagenet_real":  # its files are those of imagenet_val
         tree.require("")
     schema = INSTANCES_SCHEMA if dataset.startswith("coco_") else SCHEMA
     with progress(f"manifest {dataset}", KNOWN_COUNTS[dataset]["n"], "images") as advance:
-        table = _table(layout.entries(tree), schema, advance)
+        table = _table(LAYOUTS[dataset](tree), schema, advance)
     if table.num_rows == 0:
         raise tree.nothing()
     _check_unique(table, tree.root)
@@ -74,13 +65,10 @@ def build_manifest(
 
 
 def _table(entries: Iterator[Entry], schema: pa.Schema, advance: Callable[[float], None]) -> pa.Table:
-    """Converts entries to a sorted Arrow table, in chunks, so that millions of tuples never pile up in memory.
-
-    The columns of the schema are the first fields of an entry, or all of them.
-    """
+    """Converts entries to a sorted Arrow table, in chunks, so that millions of tuples never pile up in memory."""
     batches = []
     while chunk := list(islice(entries, _CHUNK)):
-        fields = zip(zip(*chunk, strict=True), schema, strict=False)
+        fields = zip(zip(*chunk, strict=True), schema, strict=False)  # the schema may have fewer fields than an entry
         columns = [pa.array(column, field.type) for column, field in fields]
         batches.append(pa.record_batch(columns, schema=schema))
         advance(len(chunk))
@@ -112,7 +100,3 @@ def _card(tree: Tree, table: pa.Table) -> dict[str, Any]:
         "agrees": {"n": n, "classes": classes} == known if complete else None,
         "ignored": {kind: count for kind, count in sorted(tree.ignored.items()) if count},
     }
-
-
-def _path(value: Path | str | None) -> Path | None:
-    return None if value is None else Path(value)

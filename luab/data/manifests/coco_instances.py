@@ -11,11 +11,10 @@ One image, one annotation and one category (shortened; bbox is x, y, width, heig
 The manifest does not hold the masks; `luab.data.manifests.coco_masks` reads them.
 """
 
-from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from posixpath import join
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from luab.byproducts.coco_classes import COCO_CLASSES, INDEX_OF_ID
 from luab.byproducts.json_stream import Item, object_items
-from luab.data.manifests.tree import Entry, Tree, join
+from luab.data.manifests.coco_masks import bad_entry
+from luab.data.manifests.tree import Entry, Tree
 from luab.errors import DataError
 
 _MAX_SIDE_PX = 1 << 20
@@ -69,41 +69,28 @@ class _Category(_Record):
     name: str
 
 
-@dataclass(frozen=True)
-class Objects:
-    """Annotated objects of one image, in the order of the file.
+OBJECT = np.dtype(
+    [("image", np.int64), ("label", np.int16), ("xywh", np.float64, 4), ("crowd", np.bool_), ("area", np.float64)]
+)
+"""An annotated object in 51 bytes: number of the image; class index; left, top, width, height in pixels; whether it is
+a crowd; area of the mask in square pixels."""
 
-    labels: int [n] class indices. xywh: [n, 4] pixels: left, top, width, height. crowd: bool [n]. areas: [n] areas of
-    the masks in square pixels.
+
+class Instances(NamedTuple):
+    """Content of an instances file without the masks.
+
+    images: by official number, in the order of the file. objects: [n] `OBJECT`, by ascending image and then in the
+    order of the file. numbers: [n] the images of the objects, in one piece for a quick search.
     """
 
-    labels: NDArray[np.int16]
-    xywh: NDArray[np.float64]
-    crowd: NDArray[np.bool_]
-    areas: NDArray[np.float64]
+    images: dict[int, CocoImage]
+    objects: NDArray[np.void]
+    numbers: NDArray[np.int64]
 
-    def at(self, rows: NDArray[np.int64] | slice) -> "Objects":
-        """Returns the objects of these rows."""
-        return Objects(self.labels[rows], self.xywh[rows], self.crowd[rows], self.areas[rows])
-
-
-class Instances:
-    """Content of an instances file without the masks; takes 50 bytes per object.
-
-    Attributes:
-        images: By official number, in the order of the file.
-    """
-
-    def __init__(self, images: dict[int, CocoImage], numbers: NDArray[np.int64], objects: Objects) -> None:
-        self.images = images
-        order = np.argsort(numbers, kind="stable")
-        self._numbers = numbers[order]
-        self._objects = objects.at(order)
-
-    def of(self, image: int) -> Objects:
+    def of(self, image: int) -> NDArray[np.void]:
         """Returns the objects of one image."""
-        first, end = np.searchsorted(self._numbers, [image, image + 1])
-        return self._objects.at(slice(int(first), int(end)))
+        first, end = np.searchsorted(self.numbers, [image, image + 1])
+        return self.objects[first:end]
 
 
 def coco_entries(tree: Tree) -> Iterator[Entry]:
@@ -144,44 +131,40 @@ def read_instances(path: Path) -> Instances:
     """
     images: dict[int, CocoImage] = {}
     categories: dict[int, str] = {}
-    numbers, labels, crowd = array("q"), array("h"), array("b")
-    xywh, areas = array("d"), array("d")
-    with object_items(path, ("images", "annotations", "categories")) as items:
+
+    def parsed(items: Iterator[Item]) -> Iterator[tuple[Any, ...]]:
+        """Yields the objects; keeps images and categories."""
         for item in items:
             if item.key == "images":
                 image = _parse(CocoImage, item, path)
                 if not image.file_name.endswith(".jpg") or not image.stem.isprintable() or "/" in image.stem:
-                    raise _bad(item, path, f"expected a file name <stem>.jpg, found {image.file_name!r}")
+                    raise bad_entry(item, path, f"expected a file name <stem>.jpg, found {image.file_name!r}")
                 if image.id in images:
-                    raise _bad(item, path, f"expected each id once, found {image.id} again")
+                    raise bad_entry(item, path, f"expected each id once, found {image.id} again")
                 images[image.id] = image
             elif item.key == "categories":
                 category = _parse(_Category, item, path)
                 categories[category.id] = category.name
             else:
-                annotation = _parse(_Annotation, item, path)
-                if min(annotation.bbox[2:]) < 0:
-                    raise _bad(item, path, f"expected a bbox of width and height >= 0, found {annotation.bbox}")
-                numbers.append(annotation.image_id)
-                labels.append(_class_index(annotation.category_id, item, path))
-                crowd.append(bool(annotation.iscrowd))
-                xywh.extend(annotation.bbox)
-                areas.append(annotation.area)
+                a = _parse(_Annotation, item, path)
+                if min(a.bbox[2:]) < 0:
+                    raise bad_entry(item, path, f"expected a bbox of width and height >= 0, found {a.bbox}")
+                if a.category_id not in INDEX_OF_ID:
+                    raise bad_entry(item, path, f"expected one of COCO's 80 category ids, found {a.category_id}")
+                yield a.image_id, INDEX_OF_ID[a.category_id], a.bbox, a.iscrowd > 0, a.area
+
+    with object_items(path, ("images", "annotations", "categories")) as items:
+        objects = np.fromiter(parsed(items), OBJECT)
     _check_categories(categories, path)
-    objects = Objects(
-        np.array(labels, dtype=np.int16),
-        np.array(xywh, dtype=np.float64).reshape(-1, 4),
-        np.array(crowd, dtype=bool),
-        np.array(areas, dtype=np.float64),
-    )
-    owners = np.array(numbers, dtype=np.int64)
-    unlisted = sorted(set(owners.tolist()) - set(images))
+    objects = objects[np.argsort(objects["image"], kind="stable")]
+    numbers = np.ascontiguousarray(objects["image"])
+    unlisted = sorted(set(numbers.tolist()) - set(images))
     if unlisted:
         raise DataError(
             f"{path}: expected the image of every annotation in `images`, found {len(unlisted)} images that are not "
             f"listed, first {unlisted[0]}. Unpack annotations_trainval2014.zip again."
         )
-    return Instances(images, owners, objects)
+    return Instances(images, objects, numbers)
 
 
 def _parse(kind: type[_RecordT], item: Item, path: Path) -> _RecordT:
@@ -190,35 +173,15 @@ def _parse(kind: type[_RecordT], item: Item, path: Path) -> _RecordT:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise _bad(item, path, f"{place}: {first['msg']}" if place else first["msg"]) from error
+        raise bad_entry(item, path, f"{place}: {first['msg']}" if place else first["msg"]) from error
 
 
-def _class_index(category_id: int, item: Item, path: Path) -> int:
-    if category_id not in INDEX_OF_ID:
-        raise _bad(item, path, f"expected one of COCO's 80 category ids, found {category_id}")
-    return INDEX_OF_ID[category_id]
-
-
-def _bad(item: Item, path: Path, why: str) -> DataError:
-    return DataError(
-        f"{path}, entry {item.number} of {item.key!r} at byte {item.offset}: {why}. The file is damaged or belongs to "
-        "another data set: unpack annotations_trainval2014.zip again."
-    )
-
-
-def _entry(image: CocoImage, path: str, objects: Objects) -> Entry:
-    return Entry(
-        image.stem,
-        path,
-        tuple(sorted(set(objects.labels.tolist()))),
-        "",
-        image.width,
-        image.height,
-        tuple(map(tuple, _whole_pixels(objects.xywh, image).tolist())),
-        tuple(objects.labels.tolist()),
-        tuple(objects.crowd.tolist()),
-        tuple(objects.areas.tolist()),
-    )
+def _entry(image: CocoImage, path: str, objects: NDArray[np.void]) -> Entry:
+    labels = objects["label"].tolist()
+    boxes = _whole_pixels(objects["xywh"], image).tolist()
+    size = image.width, image.height
+    crowd, areas = objects["crowd"].tolist(), objects["area"].tolist()
+    return Entry(image.stem, path, sorted(set(labels)), "", *size, boxes, labels, crowd, areas)
 
 
 def _whole_pixels(xywh: NDArray[np.float64], image: CocoImage) -> NDArray[np.int64]:

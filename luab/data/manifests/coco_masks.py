@@ -1,4 +1,4 @@
-"""The masks in COCO's instances files; needs pycocotools."""
+"""The masks in COCO's instances files."""
 
 import math
 import warnings
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as masks
 
 from luab.byproducts.coco_classes import INDEX_OF_ID
 from luab.byproducts.json_stream import Item, object_items
@@ -18,15 +19,7 @@ Size = tuple[int, int]
 
 
 class AnnotatedMask(NamedTuple):
-    """One annotation of an instances file.
-
-    Attributes:
-        number: Number of the image.
-        label: The class.
-        size_wh: Width and height of the image in pixels.
-        item: The annotation.
-        instances: The file.
-    """
+    """One annotation (item) of an instances file: number and size of its image, and its class index."""
 
     number: int
     label: int
@@ -40,28 +33,14 @@ class AnnotatedMask(NamedTuple):
         return bool(self.item.value.get("iscrowd"))
 
     def run_lengths(self) -> list[Any]:
-        """Its pieces as compressed run lengths.
-
-        Raises:
-            DataError: The mask is neither polygons nor run lengths that fit the image.
-        """
-        from pycocotools import mask as masks
-
+        """Its pieces as compressed run lengths; DataError if it is neither polygons nor run lengths that fit."""
         width, height = self.size_wh
-        pieces: list[Any] = masks.frPyObjects(_segmentation(self.item, self.size_wh, self.instances), height, width)
-        return pieces
+        pieces = _segmentation(self.item, self.size_wh, self.instances)
+        return list(masks.frPyObjects(pieces, height, width))
 
 
 def annotated_masks(instances: Path, sizes: Mapping[int, Size]) -> Iterator[AnnotatedMask]:
-    """Reads the annotations of some images as a stream.
-
-    Args:
-        instances: For example instances_val2014.json.
-        sizes: Width and height of these images by their numbers.
-
-    Raises:
-        DataError: The file is damaged.
-    """
+    """Reads the annotations of the images in `sizes` (by number) as a stream; DataError if the file is damaged."""
     with object_items(instances, ("annotations",)) as items:
         for item in items:
             number, label = _numbers(item, instances)
@@ -84,8 +63,6 @@ def class_masks(instances: Path, sizes: Mapping[int, Size]) -> dict[tuple[int, i
     Raises:
         DataError: The file is damaged; a mask is neither polygons nor run lengths that fit the image.
     """
-    from pycocotools import mask as masks
-
     pieces: dict[tuple[int, int], tuple[list[Any], list[Any]]] = {}
     for mask in annotated_masks(instances, sizes):
         pieces.setdefault((mask.number, mask.label), ([], []))[mask.is_crowd].extend(mask.run_lengths())
@@ -94,8 +71,6 @@ def class_masks(instances: Path, sizes: Mapping[int, Size]) -> dict[tuple[int, i
 
 def pixels_of(mask: dict[str, Any] | None, size_wh: Size) -> NDArray[np.bool_]:
     """Decodes run lengths to pixels [height, width]; None gives an empty mask."""
-    from pycocotools import mask as masks
-
     if mask is None:
         return np.zeros(size_wh[::-1], dtype=bool)
     with warnings.catch_warnings():  # pycocotools copies arrays in a way that numpy 2 deprecates
@@ -107,7 +82,7 @@ def _numbers(item: Item, path: Path) -> tuple[int, int]:
     value = item.value if isinstance(item.value, dict) else {}
     image, category = value.get("image_id"), value.get("category_id")
     if type(image) is not int or type(category) is not int or category not in INDEX_OF_ID:
-        raise _bad(item, path, "expected whole numbers as image_id and category_id, the latter one of COCO's 80")
+        raise bad_entry(item, path, "expected whole numbers as image_id and category_id, the latter one of COCO's 80")
     return image, INDEX_OF_ID[category]
 
 
@@ -121,7 +96,7 @@ def _segmentation(item: Item, size: Size, path: Path) -> list[Any]:
         whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
         if counts is not None and whole and sum(counts) == size[0] * size[1]:
             return [given]
-    raise _bad(item, path, "expected polygons or run lengths that fit the image as segmentation")
+    raise bad_entry(item, path, "expected polygons or run lengths that fit the image as segmentation")
 
 
 def _is_polygon(piece: Any) -> bool:
@@ -131,8 +106,9 @@ def _is_polygon(piece: Any) -> bool:
     return all(type(v) in (int, float) and abs(v) < 2**20 and math.isfinite(v) for v in piece)
 
 
-def _bad(item: Item, path: Path, why: str) -> DataError:
+def bad_entry(item: Item, path: Path, why: str) -> DataError:
+    """The error for an entry of an instances file."""
     return DataError(
-        f"{path}, annotation {item.number} at byte {item.offset}: {why}. The file is damaged or belongs to "
+        f"{path}, entry {item.number} of {item.key!r} at byte {item.offset}: {why}. The file is damaged or belongs to "
         "another data set: unpack annotations_trainval2014.zip again."
     )

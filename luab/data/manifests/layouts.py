@@ -3,9 +3,9 @@
 import csv
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from posixpath import basename, join
 
 from luab.data.manifests.coco_instances import coco_entries
 from luab.data.manifests.devkit import flat_val, val_position
@@ -18,11 +18,10 @@ from luab.data.manifests.labels import (
     objectnet_folders,
     siscore_classes,
     subset,
-    wnid_index,
     wnids,
 )
 from luab.data.manifests.manifest import read_manifest_table
-from luab.data.manifests.tree import IMAGE_SUFFIX, Entry, Tree, by_class, join
+from luab.data.manifests.tree import IMAGE_SUFFIX, Entry, Tree, by_class
 from luab.data.manifests.wsol_lists import list_rows, listed_entries, lists_folder
 from luab.errors import DataError
 from luab.files import read_json
@@ -92,11 +91,9 @@ def _wnid_tree(tree: Tree) -> Iterator[Entry]:
     The label is the class of the folder. In ImageNet-O this is the class that models mistake the image for, not what
     the image shows (hendrycks/natural-adv-examples:README.md): never score it as a correct answer.
     """
-    classes = _wnid_classes()
-    if tree.dataset != "imagenet_sketch":
-        chosen = set(subset(tree.dataset))
-        classes = {wnid: ids for wnid, ids in classes.items() if ids[0] in chosen}
-    return by_class(tree, tree.parent_of(_looks_like_wnid), classes)
+    chosen = range(1000) if tree.dataset == "imagenet_sketch" else subset(tree.dataset)
+    at = tree.parent_of(lambda name: re.fullmatch(r"n\d{8}", name) is not None)
+    return by_class(tree, at, _wnid_classes(chosen))
 
 
 def _imagenet_c(tree: Tree) -> Iterator[Entry]:
@@ -109,9 +106,9 @@ def _imagenet_c(tree: Tree) -> Iterator[Entry]:
     extra = tree.dataset == "imagenet_c_extra"
     chosen, others = (EXTRA_CORRUPTIONS, CORRUPTIONS) if extra else (CORRUPTIONS, EXTRA_CORRUPTIONS)
     folders = tree.all_named({*chosen, *others})
-    own = [at for at in folders if _name(at) in chosen]
+    own = [at for at in folders if basename(at) in chosen]
     tree.ignored["corruptions of mCE" if extra else "extra corruptions"] += len(folders) - len(own)
-    sets = [(f"{_name(at)}/{severity}", f"{at}/{severity}") for at in own for severity in tree.folders(at)]
+    sets = [(f"{basename(at)}/{severity}", f"{at}/{severity}") for at in own for severity in tree.folders(at)]
     if not sets:
         raise tree.nothing()
     groups = {f"{corruption}/{severity}": severity for corruption in chosen for severity in range(1, 6)}
@@ -148,7 +145,7 @@ def _siscore(tree: Tree) -> Iterator[Entry]:
     at = tree.parent_of(classes.__contains__)
     factors, source = _siscore_factors(tree, at)
     for entry in by_class(tree, at, classes):
-        key = _number_or_text(_name(entry.image_id))
+        key = _number_or_text(basename(entry.image_id))
         if key not in factors:
             raise DataError(
                 f"{source}: expected a row for the image {entry.path}, found none with image_id {key}. Fetch the "
@@ -212,49 +209,27 @@ def _wsol_test(tree: Tree) -> Iterator[Entry]:
     present = {stem: path for at in folders for stem, path in tree.images(at)}
 
     def place(listed: str) -> tuple[str, str | None]:
-        stem = IMAGE_SUFFIX.sub("", _name(listed))
+        stem = IMAGE_SUFFIX.sub("", basename(listed))
         return stem, present.get(stem)
 
     return listed_entries(tree, *lists_folder(tree, "test"), place)
 
 
-class Layout(NamedTuple):
-    """Reader of a data set's images, and its folder structure for error messages.
-
-    Up to three levels of folders may lie above the first folder of the structure.
-    """
-
-    entries: Callable[[Tree], Iterator[Entry]]
-    tree: str
-
-
-_VAL_NAME = "ILSVRC2012_val_<8 digits>.JPEG"
-LAYOUTS: dict[str, Layout] = {
-    "imagenet_train": Layout(_imagenet_train, "train/<wnid>/<wnid>_<n>.JPEG"),
-    "imagenet_val": Layout(_imagenet_val, f"val/<wnid>/{_VAL_NAME}, or val/*.JPEG next to ILSVRC2012_devkit_t12/"),
-    "imagenet_real": Layout(_imagenet_real, "real.json"),
-    "imagenet_v2": Layout(_imagenet_v2, "imagenetv2-matched-frequency-format-val/<0..999>/*.jpeg"),
-    "imagenet_a": Layout(_wnid_tree, "imagenet-a/<wnid>/*.jpg"),
-    "imagenet_o": Layout(_wnid_tree, "imagenet-o/<wnid>/*.JPEG"),
-    "imagenet_r": Layout(_wnid_tree, "imagenet-r/<wnid>/*.jpg"),
-    "imagenet_sketch": Layout(_wnid_tree, "sketch/<wnid>/*.JPEG"),
-    "imagenet_c": Layout(_imagenet_c, "<corruption>/<1..5>/<wnid>/*.JPEG"),
-    "imagenet_c_extra": Layout(_imagenet_c, "<extra corruption>/<1..5>/<wnid>/*.JPEG"),
-    "objectnet": Layout(_objectnet, "objectnet-1.0/images/<object>/*.png"),
-    "siscore_size": Layout(_siscore, "area/<class>/<image id>.jpg and metadata.csv"),
-    "siscore_location": Layout(_siscore, "location20_area02_min0pc/<class>/<image id>.jpg and metadata.csv"),
-    "siscore_rotation": Layout(_siscore, "rotation/<class>/<image id>.jpg and metadata.csv"),
-    "in9": Layout(
-        _in9, "bg_challenge/<variant>/val/<00_dog..08_fish>/*.JPEG and bg_challenge/fg_mask/val/<class>/*.npy"
-    ),
-    "wsol_val": Layout(_wsol_val, "imagenetv2-threshold0.7-format-val/<0..999>/*.jpeg"),
-    "wsol_test": Layout(_wsol_test, f"val/<wnid>/{_VAL_NAME}, or val/*.JPEG"),
-    "coco_train": Layout(
-        coco_entries, "train2014/COCO_train2014_<12 digits>.jpg and annotations/instances_train2014.json"
-    ),
-    "coco_val": Layout(coco_entries, "val2014/COCO_val2014_<12 digits>.jpg and annotations/instances_val2014.json"),
+LAYOUTS: dict[str, Callable[[Tree], Iterator[Entry]]] = {
+    "imagenet_train": _imagenet_train,
+    "imagenet_val": _imagenet_val,
+    "imagenet_real": _imagenet_real,
+    "imagenet_v2": _imagenet_v2,
+    **dict.fromkeys(("imagenet_a", "imagenet_o", "imagenet_r", "imagenet_sketch"), _wnid_tree),
+    **dict.fromkeys(("imagenet_c", "imagenet_c_extra"), _imagenet_c),
+    "objectnet": _objectnet,
+    **dict.fromkeys(("siscore_size", "siscore_location", "siscore_rotation"), _siscore),
+    "in9": _in9,
+    "wsol_val": _wsol_val,
+    "wsol_test": _wsol_test,
+    **dict.fromkeys(("coco_train", "coco_val"), coco_entries),
 }
-"""The layout of each data set, by name of the manifest."""
+"""The reader of each data set's images, by name of the manifest; `DATA_SETS` describes the folders."""
 
 _FACTORS = {
     "siscore_size": ("area",),
@@ -264,12 +239,9 @@ _FACTORS = {
 
 
 def _v2_folder(tree: Tree, variant: str) -> str:
-    """Returns the folder of ImageNet-V2's class folders; raises DataError if its name belongs to another variant.
-
-    The three variants cannot be told apart otherwise: each has 10 images in each of 1000 folders.
-    """
+    """Returns the folder of ImageNet-V2's class folders; only its name tells the three variants apart."""
     at = tree.parent_of(str.isdecimal)
-    name = _name(at) or tree.root.name
+    name = basename(at) or tree.root.name
     released = re.match(r"imagenetv2-(matched-frequency|threshold|top)", name)
     if released and released[1] != variant:
         raise DataError(
@@ -293,9 +265,9 @@ def _real_lists(tree: Tree) -> list[list[int]]:
 
 
 def _siscore_factors(tree: Tree, at: str) -> tuple[dict[str, str], Path]:
-    """Reads the factor of each image id, as text; returns also the file that holds them."""
+    """Returns the factor of each image id, as text, and the file that holds them."""
     base = tree.root / at
-    places = [tree.metadata] if tree.metadata else [p / "metadata.csv" for p in (tree.root, base, base.parent)]
+    places = [folder / "metadata.csv" for folder in (tree.root, base, base.parent)]
     source = next((place for place in places if place.is_file()), None)
     columns = _FACTORS[tree.dataset]
     if source is None:
@@ -338,18 +310,10 @@ def _check_masks(tree: Tree, at: str, entries: list[Entry]) -> None:
         )
 
 
-def _wnid_classes() -> dict[str, tuple[int, ...]]:
-    return {wnid: (index,) for wnid, index in wnid_index().items()}
-
-
-def _looks_like_wnid(name: str) -> bool:
-    return re.fullmatch(r"n\d{8}", name) is not None
+def _wnid_classes(indices: Iterable[int] = range(1000)) -> dict[str, tuple[int, ...]]:
+    return {wnids()[index]: (index,) for index in indices}
 
 
 def _number_or_text(text: str) -> str:
     """Returns the key that file names and metadata share: 007 and 7 are the same id."""
     return str(int(text)) if text.isdecimal() else text
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]

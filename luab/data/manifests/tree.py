@@ -3,11 +3,13 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from posixpath import join
 from typing import NamedTuple
 
+from luab.data.manifests.known_counts import DATA_SETS
 from luab.data.manifests.labels import look_up
 from luab.errors import DataError
 from luab.study.roots import FROM_IMAGENET
@@ -21,14 +23,14 @@ class Entry(NamedTuple):
 
     image_id: str
     path: str
-    labels: tuple[int, ...]
+    labels: Sequence[int]
     group: str = ""
     width: int | None = None
     height: int | None = None
-    boxes: tuple[tuple[int, ...], ...] = ()
-    box_labels: tuple[int, ...] = ()
-    box_crowd: tuple[bool, ...] = ()
-    box_areas: tuple[float, ...] = ()
+    boxes: Sequence[Sequence[int]] = ()
+    box_labels: Sequence[int] = ()
+    box_crowd: Sequence[bool] = ()
+    box_areas: Sequence[float] = ()
 
 
 @dataclass
@@ -38,24 +40,27 @@ class Tree:
     Attributes:
         dataset: Name of the manifest.
         root: Folder that paths start from.
-        expected: What the folder should contain, for error messages.
-        partial: Whether classes, groups and listed images may be missing.
-        val: Manifest of imagenet_val (for imagenet_real).
-        real: real.json or its folder; None for `root` (for imagenet_real).
-        lists: Folder of the localisation lists (for wsol_*).
-        metadata: SI-Score's metadata.csv; None to look for it below `root`.
+        partial: Whether classes, groups and listed images may be missing (`paths.partial`); unknown class folders are
+            an error all the same.
+        val: Manifest of imagenet_val; required for imagenet_real.
+        real: real.json or its folder, for imagenet_real; None for `root`.
+        lists: Folder of the localisation lists, by split (val/image_ids.txt) or with the split in the name
+            (wsol_val_image_ids.txt); required for wsol_*.
         ignored: Number of ignored files and folders by kind.
     """
 
     dataset: str
     root: Path
-    expected: str
     partial: bool = False
     val: Path | None = None
     real: Path | None = None
     lists: Path | None = None
-    metadata: Path | None = None
     ignored: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def expected(self) -> str:
+        """What the folder should contain, for error messages."""
+        return str(DATA_SETS[self.dataset]["tree"])
 
     def folders(self, at: str) -> list[str]:
         """Returns the names of the folders in `at`, sorted as text, without hidden ones."""
@@ -65,10 +70,8 @@ class Tree:
 
     def images(self, at: str) -> list[tuple[str, str]]:
         """Returns (stem, path) of the images in `at`, recognised by suffix; opens no file."""
-        with os.scandir(self.root / at) as entries:
-            names = [entry.name for entry in entries]
         images = []
-        for name in names:
+        for name in os.listdir(self.root / at):
             suffix = IMAGE_SUFFIX.search(name)
             if suffix and not _hidden(name):
                 images.append((name[: suffix.start()], join(at, name)))
@@ -77,11 +80,7 @@ class Tree:
         return images
 
     def parent_of(self, matches: Callable[[str], bool]) -> str:
-        """Returns the first folder, breadth first and at most three levels down, with a subfolder whose name matches.
-
-        Raises:
-            DataError: No folder has one; the message shows the expected tree.
-        """
+        """Returns the first folder, breadth first and at most three levels down, with a matching subfolder."""
         level = [""]
         for _ in range(_DEPTH + 1):
             inside = {at: self.folders(at) for at in level}
@@ -124,11 +123,7 @@ class Tree:
         )
 
     def complete(self, found: Iterable[str], expected: Iterable[str], what: str) -> None:
-        """Checks that the tree holds everything expected, unless it may be partial.
-
-        Raises:
-            DataError: Something is missing; the message names it.
-        """
+        """Raises DataError if something expected is missing, unless the tree may be partial."""
         missing = sorted(set(expected) - set(found))
         if missing and not self.partial:
             shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
@@ -138,11 +133,7 @@ class Tree:
             )
 
     def check_listed(self, missing: list[str], n: int, source: str, advice: str) -> None:
-        """Checks that the `n` images that `source` lists exist: all of them, or at least one in a partial tree.
-
-        Raises:
-            DataError: Images are missing; the message names the first three and ends with the advice.
-        """
+        """Raises DataError unless all `n` images that `source` lists exist, or at least one in a partial tree."""
         if len(missing) == n or (missing and not self.partial):
             raise DataError(
                 f"{self.root}: expected the {n} images that {source} lists, found {n - len(missing)}; missing: "
@@ -163,8 +154,7 @@ def by_class(
     """Yields the images of a folder of class folders.
 
     Args:
-        tree: The data set.
-        at: Folder of the class folders.
+        tree, at: The data set, and the folder in it that holds the class folders.
         classes: Labels by name of class folder.
         group: Group of the images; image_id starts with it.
         bare: Whether image_id is the stem alone, without class folder.
@@ -179,11 +169,6 @@ def by_class(
             filled.add(name)
             yield Entry(stem if bare else join(group, f"{name}/{stem}"), path, labels, group)
     tree.complete(filled, classes, f"{len(classes)} class folders in {at or 'it'}")
-
-
-def join(at: str, name: str) -> str:
-    """Returns the path of `name` inside the folder `at`, which is "" for the root."""
-    return f"{at}/{name}" if at else name
 
 
 def _hidden(name: str) -> bool:

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as masks
 
 from luab.byproducts.icons import rows_of
-from luab.data.manifests.coco_masks import annotated_masks
+from luab.data.manifests.coco_masks import Size, annotated_masks
 from luab.data.manifests.manifest import read_manifest_table
 from luab.data.supervisions.coco import Sources, click
 from luab.data.supervisions.point_files import Tag, TagPoints, coco_image_id
@@ -47,8 +48,7 @@ def aim_of_tags(index: Path, manifest: Path, instances: Path) -> dict[str, NDArr
 def points_in_boxes(manifest: Path, points: TagPoints) -> dict[Tag, bool]:
     """Returns whether each point is in a box of its class in its image, for the classes that the image has.
 
-    A point is in a box if the pixel under it is, with both ends of the box included; the far edge of the image belongs
-    to its last pixel.
+    A point is in a box if the pixel under it is, with both ends of the box included.
 
     Raises:
         DataError: The manifest is missing or damaged.
@@ -59,32 +59,21 @@ def points_in_boxes(manifest: Path, points: TagPoints) -> dict[Tag, bool]:
         for (x0, y0, x1, y1), label in zip(row["boxes"], row["box_labels"], strict=True):
             tag = row["image_id"], label
             if tag in points:
-                x, y = points[tag]
-                column = min(int(x * row["width"]), row["width"] - 1)
-                line = min(int(y * row["height"]), row["height"] - 1)
+                column, line = _pixel(points[tag], (row["width"], row["height"]))
                 inside[tag] = inside.get(tag, False) or (x0 <= column <= x1 and y0 <= line <= y1)
     return inside
 
 
 def points_in_masks(instances: Path, manifest: Path, points: TagPoints) -> dict[Tag, bool]:
-    """Whether each point lies on a mask of its class in its image; for the classes that the image has.
+    """Returns whether each point is on a mask of its class in its image, for the classes that the image has.
 
-    The pixel under the point decides; the far edge of the image belongs to the last one. Masks are read as a stream.
-
-    Args:
-        instances: instances_train2014.json.
-        manifest: Manifest of coco_train, for the sizes of images.
-        points: Points by image and class.
-
-    Returns:
-        One entry for each point whose class is annotated in its image.
+    The pixel under the point decides. Masks are read as a stream; sizes come from the manifest.
 
     Raises:
         DataError: A file is damaged; a mask is neither polygons nor run lengths that fit the image.
     """
-    columns = read_manifest_table(manifest).select(["image_id", "width", "height"]).columns
-    rows = zip(*(column.to_pylist() for column in columns), strict=True)
-    sizes = {int(image_id[-12:]): (width, height) for image_id, width, height in rows}
+    rows = rows_of(read_manifest_table(manifest).select(["image_id", "width", "height"]))
+    sizes = {int(row["image_id"][-12:]): (row["width"], row["height"]) for row in rows}
     hits: dict[Tag, bool] = {}
     for mask in annotated_masks(instances, sizes):
         tag = coco_image_id(mask.number), mask.label
@@ -93,12 +82,17 @@ def points_in_masks(instances: Path, manifest: Path, points: TagPoints) -> dict[
     return hits
 
 
-def _is_on(pieces: list[Any], point_xy: tuple[float, float], size_wh: tuple[int, int]) -> bool:
-    """Whether a point, given as fractions of the image, lies on a mask of several pieces."""
-    from pycocotools import mask as masks
-
+def _pixel(point_xy: tuple[float, float], size_wh: Size) -> tuple[int, int]:
+    """Column and line of the pixel under a point; the far edges of the image belong to its last pixels."""
     (x, y), (width, height) = point_xy, size_wh
-    before = min(int(x * width), width - 1) * height + min(int(y * height), height - 1)  # pixels, column by column
+    return min(int(x * width), width - 1), min(int(y * height), height - 1)
+
+
+def _is_on(pieces: list[Any], point_xy: tuple[float, float], size_wh: Size) -> bool:
+    """Whether a point, given as fractions of the image, lies on a mask of several pieces."""
+    width, height = size_wh
+    column, line = _pixel(point_xy, size_wh)
+    before = column * height + line  # run lengths go column by column
     pixel = {"counts": [before, 1, width * height - before - 1], "size": [height, width]}
     overlap = masks.merge([masks.merge(pieces), masks.frPyObjects(pixel, height, width)], intersect=True)
     return bool(masks.area(overlap))
