@@ -206,8 +206,8 @@ def _set(column, value):
 
 DAMAGE = {
     "no card": (lambda index: card(index).unlink(), "JSON file, found none"),
-    "strange card": (lambda index: card(index).write_text("[]"), "expected the card of a pack"),
-    "no shards": (lambda index: card(index).write_text('{"packing": 0, "shards": [], "index_sha256": 0}'), "the card"),
+    "strange card": (lambda index: card(index).write_text("[]"), "expected a card with packing, shards, index_sha256"),
+    "no shards": (lambda index: card(index).write_text('{"packing": 0, "shards": [], "index_sha256": 0}'), "no shards"),
     "no index": (lambda index: index.unlink(), "found another or none"),
     "other index": (lambda index: index.write_bytes(b"PAR1"), "found another or none"),
     "shard gone": (lambda index: (index.with_suffix("") / shard_name(1)).unlink(), "found nothing"),

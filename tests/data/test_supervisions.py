@@ -210,7 +210,7 @@ def test_the_reader_refuses_other_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Run `luab targets` first"):
         read_image_points(path)
     path.write_bytes(b"not Parquet at all")
-    with pytest.raises(DataError, match="expected points as Parquet"):
+    with pytest.raises(DataError, match="expected the points of a supervision, found a damaged file"):
         read_image_points(path)
     pq.write_table(pa.table({"image_id": ["a"], "x": [0.5]}), path)
     with pytest.raises(DataError, match="x float, y float, found image_id string, x double"):

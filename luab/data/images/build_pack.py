@@ -36,8 +36,8 @@ def build_pack(root: Path, manifest: Path, packing: Packing, index: Path, worker
         root: Folder that the manifest's paths start from.
         manifest: data/manifests/imagenet_train.parquet.
         packing: Resizing, JPEG quality, shard size.
-        index: data/packs/imagenet_train.parquet; the card is written next to it, last, and the shards into the folder
-            data/packs/imagenet_train.
+        index: data/packs/imagenet_train.parquet; the shards go into the folder data/packs/imagenet_train, and the card,
+            written last, next to the index.
         workers: Processes that read and encode; 0 for this process.
 
     Raises:

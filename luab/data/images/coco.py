@@ -52,9 +52,7 @@ def crop_targets(
     Args:
         classes: [n] indices of the classes that the image is annotated with.
         tags: Points that decide the labels, fractions of the whole image.
-        size_wh: Width and height of the whole image in pixels.
-        crop: top, left, height, width in pixels of the whole image.
-        flip: Whether the crop is mirrored left to right.
+        size_wh, crop, flip: See `View`.
         keep_labels: Whether classes stay positive when their points are cut away.
         points: Points to regress; None if they are the tags.
 

@@ -26,14 +26,7 @@ _PX_DIGITS = 3
 def point_in_crop(point_xy: Point, size_wh: tuple[int, int], crop: Crop, flip: bool) -> Point | None:
     """Moves a point from the frame of the image to the frame of a crop.
 
-    Args:
-        point_xy: Fractions of the whole image, x right, y down.
-        size_wh: Width and height of the whole image in pixels.
-        crop: top, left, height, width in pixels of the whole image.
-        flip: Whether the crop is mirrored left to right.
-
-    Returns:
-        Fractions of the crop; None if the point lies outside. All four borders belong to the crop.
+    Returns fractions of the crop; None if the point lies outside. All four borders belong to the crop.
 
     Source:
         naver-ai/NeglectedFreeLunch:imagenet_dataloader.ipynb
@@ -118,12 +111,7 @@ def colour_augmentation(input_px: int, auto_augment: str | None, color_jitter: f
         return None
     build: Any = create_transform  # timm's annotations do not allow None
     stages = build(
-        input_px,
-        is_training=True,
-        hflip=0,
-        auto_augment=auto_augment,
-        color_jitter=color_jitter,
-        separate=True,
+        input_px, is_training=True, hflip=0, auto_augment=auto_augment, color_jitter=color_jitter, separate=True
     )
     second: ColourChange = stages[1]
     return second

@@ -10,7 +10,7 @@ Pillow decodes everything else (progressive, CMYK, a PNG named .jpg, damaged fil
 import re
 import struct
 import threading
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -38,14 +38,8 @@ _MAX_BUFFER_BYTES = 16 << 20
 _of_thread = threading.local()
 
 
-@dataclass(frozen=True)
-class Frame:
-    """Header of a JPEG that the fast decoder can read.
-
-    Attributes:
-        size_wh: Width and height in pixels.
-        height_at: Offset of the height field in the file, in bytes.
-    """
+class Frame(NamedTuple):
+    """Header of a JPEG that the fast decoder can read; `height_at` is the offset of the height field in bytes."""
 
     size_wh: tuple[int, int]
     height_at: int
@@ -104,20 +98,11 @@ def _buffer(size: int) -> Pixels:
 
 
 def cut_pixels(pixels: Pixels, crop: Crop, side: int, interpolation: str, flip: bool) -> Pixels:
-    """Crops, resizes with Pillow's antialiasing filter, and flips.
+    """Crops, resizes to [side, side, 3] with Pillow's antialiasing filter, and flips left to right.
 
-    Args:
-        pixels: [height, width, 3].
-        crop: top, left, height, width in pixels, inside the image.
-        side: Side of the result in pixels.
-        interpolation: "bicubic" or "bilinear".
-        flip: Whether the result is mirrored left to right.
-
-    Returns:
-        [side, side, 3].
+    The crop lies inside the image; the interpolation is "bicubic" or "bilinear".
     """
     top, left, height, width = crop
-    # [height, width, 3] -> [1, 3, height, width]
     part = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1).unsqueeze(0)
     # torch has a uint8 kernel for this memory layout, with the colours of a pixel side by side.
     part = part.contiguous(memory_format=torch.channels_last)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from luab.data.manifests.manifest import read_checked
 from luab.errors import DataError
-from luab.files import file_sha256, read_json
+from luab.files import file_sha256, read_fields
 from luab.study.config import Packing
 from luab.study.paths import card
 
@@ -54,9 +54,10 @@ class Pack:
 
     def __init__(self, index: Path, packing: Packing, image_ids: pa.Array) -> None:
         self.folder = shard_folder(index)
-        self.card = read_json(card(index))
-        _check_card(index, self.card, packing)
-        table = _read_index(index, self.card)
+        self.card = _read_card(card(index), packing)
+        if not index.is_file() or file_sha256(index) != self.card["index_sha256"]:
+            raise DataError(f"{index}: expected the index that its card names, found another or none. {_REPACK}")
+        table = read_checked(index, "the index of a pack", "luab pack", SCHEMA)
         if table["image_id"].combine_chunks() != image_ids.cast(pa.string()):
             raise DataError(f"{index}: expected the images of the manifest in its order, found others. {_REPACK}")
         self._shard, self._offset, self._bytes, width, height = (
@@ -121,25 +122,10 @@ class Pack:
             raise DataError(f"{index}: expected widths and heights above 0, found others. {_REPACK}")
 
 
-def _check_card(index: Path, content: Any, packing: Packing) -> None:
-    keys = {"packing", "shards", "index_sha256"}
-    if not isinstance(content, dict) or not keys <= content.keys() or not content["shards"]:
-        raise DataError(f"{card(index)}: expected the card of a pack, found something else. {_REPACK}")
+def _read_card(path: Path, packing: Packing) -> dict[str, Any]:
+    content: dict[str, Any] = read_fields(path, ("packing", "shards", "index_sha256"))
     configured = packing.model_dump()
-    if content["packing"] != configured:
-        raise DataError(
-            f"{card(index)}: expected images packed as the config says ({configured}), found {content['packing']}. "
-            f"{_REPACK}"
-        )
-
-
-def _read_index(index: Path, content: dict[str, Any]) -> pa.Table:
-    if not index.is_file() or file_sha256(index) != content["index_sha256"]:
-        raise DataError(f"{index}: expected the index that its card names, found another or none. {_REPACK}")
-    try:
-        table = pq.read_table(index)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{index}: expected Parquet, found something else ({error}). {_REPACK}") from error
-    if not table.schema.equals(SCHEMA):
-        raise DataError(f"{index}: expected the columns {SCHEMA.names}, found {table.schema.names}. {_REPACK}")
-    return table
+    found = content["packing"] if content["shards"] else "no shards"
+    if found != configured:
+        raise DataError(f"{path}: expected images packed as the config says ({configured}), found {found}. {_REPACK}")
+    return content

@@ -59,11 +59,7 @@ def _class_ids(meta: Path) -> dict[int, int]:
 
 
 def val_position(stem: str, where: Path) -> int:
-    """Returns the 0-based position of a validation image from the number in its name.
-
-    Raises:
-        DataError: The name has no number.
-    """
+    """Returns the 0-based position of a validation image from the number in its name; DataError if there is none."""
     match = _VAL_NAME.fullmatch(stem)
     if match is None or int(match[1]) == 0:
         raise DataError(

@@ -20,19 +20,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-IN9_FOLDERS = (
-    "00_dog",
-    "01_bird",
-    "02_wheeled vehicle",
-    "03_reptile",
-    "04_carnivore",
-    "05_insect",
-    "06_musical instrument",
-    "07_primate",
-    "08_fish",
-)
-"""The nine folders of ImageNet-9 in order of their class; the released names contain spaces."""
-
 IN9_VARIANTS = (
     "original", "mixed_same", "mixed_rand", "mixed_next", "only_fg", "no_fg", "only_bg_b", "only_bg_t",
 )  # fmt: skip
@@ -53,6 +40,16 @@ EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 """The four held-out corruptions of ImageNet-C, which never count towards mCE."""
 
 _TABLES = Path(__file__).parent / "tables"
+
+
+@functools.cache
+def _json(name: str) -> Any:
+    """A table; calls share it, so do not modify it."""
+    return json.loads((_TABLES / name).read_text(encoding="utf-8"))
+
+
+IN9_FOLDERS = tuple(_json("in9_classes.json"))
+"""The nine folders of ImageNet-9 in order of their class; the released names contain spaces."""
 
 
 @functools.cache
@@ -83,23 +80,12 @@ def class_names() -> tuple[str, ...]:
 
 
 def index_of(wnid: str, where: str) -> int:
-    """The ImageNet index of a wnid.
-
-    Args:
-        wnid: For example "n01440764".
-        where: File or folder that contains the wnid, for the error message.
-
-    Raises:
-        DataError: It is not one of the 1,000 wnids; the message suggests similar ones.
-    """
+    """The ImageNet index of a wnid, such as "n01440764"; raises DataError like `look_up`."""
     return look_up(wnid, wnid_index(), "one of the 1,000 ImageNet wnids", where)
 
 
 def subset(name: str) -> tuple[int, ...]:
-    """ImageNet indices of the classes that a smaller set covers, ascending.
-
-    Args:
-        name: "imagenet_a", "imagenet_o", "imagenet_r" (200 each) or "objectnet" (125).
+    """ImageNet indices of a smaller set, ascending: imagenet_a, imagenet_o, imagenet_r (200 each) or objectnet (125).
 
     Raises:
         DataError: No list has that name.
@@ -137,8 +123,7 @@ def siscore_classes() -> Mapping[str, int]:
 def in9_of_class() -> "NDArray[np.int8]":
     """The ImageNet-9 class (0 to 8, order of `IN9_FOLDERS`) of each ImageNet index; -1 for the 630 others.
 
-    Returns:
-        int8 [1000], a new array on each call.
+    Returns int8 [1000], a new array on each call.
 
     Source: in_to_in9.json of MadryLab/backgrounds_challenge (licence unknown: the repository has none); the
     table keeps its order.
@@ -153,16 +138,10 @@ def in9_of_class() -> "NDArray[np.int8]":
 
 
 def look_up(key: str, table: Mapping[str, T], expected: str, where: str) -> T:
-    """Returns `table[key]`.
+    """Returns `table[key]`; DataError with similar keys if the table lacks it.
 
-    Args:
-        key: The key.
-        table: The table.
-        expected: What a valid key is, for the error message, such as "a class subset".
-        where: File, folder or function in which the key was found, for the error message.
-
-    Raises:
-        DataError: The table lacks the key; the message suggests similar keys.
+    `expected` says what a valid key is, such as "a class subset", and `where` in which file, folder or function the key
+    was found.
     """
     if key in table:
         return table[key]
@@ -171,7 +150,7 @@ def look_up(key: str, table: Mapping[str, T], expected: str, where: str) -> T:
 
 @functools.cache
 def _classes() -> tuple[tuple[str, str], ...]:
-    """(wnid, name) of each class, from rows such as "0,n01440764,tench"."""
+    """(wnid, name) of each class."""
     with open(_TABLES / "imagenet_classes.csv", newline="", encoding="utf-8") as file:
         return tuple((row["wnid"], row["name"]) for row in csv.DictReader(file))
 
@@ -182,9 +161,3 @@ def _subsets() -> Mapping[str, tuple[int, ...]]:
     lists = {name: tuple(ids) for name, ids in _json("imagenet_subsets.json").items()}
     lists["objectnet"] = tuple(sorted(index for ids in objectnet_folders().values() for index in ids))
     return lists
-
-
-@functools.cache
-def _json(name: str) -> Any:
-    """A table; calls share it, so do not modify it."""
-    return json.loads((_TABLES / name).read_text(encoding="utf-8"))

@@ -57,21 +57,23 @@ def read_manifest(parquet: Path | str) -> "pd.DataFrame":
 def read_manifest_table(parquet: Path | str) -> pa.Table:
     """Reads a manifest as an Arrow table, without pandas; raises DataError like `read_manifest`."""
     path = Path(parquet)
+    table = read_checked(path, "a manifest", "luab manifest", SCHEMA, INSTANCES_SCHEMA)
+    _check_inside(table, path)
+    return table
+
+
+def read_checked(path: Path, what: str, command: str, *schemas: pa.Schema) -> pa.Table:
+    """Reads a Parquet file that `command` writes; DataError if it is missing, damaged or has none of the schemas."""
+    again = f"Delete the file and run `{command}` again."
     try:
         table = pq.read_table(path)
         table.validate(full=True)  # Arrow itself accepts invalid UTF-8 and offsets beyond the values
     except FileNotFoundError as error:
-        raise DataError(f"{path}: expected this manifest, found no file. Build it with `luab manifest`.") from error
+        raise DataError(f"{path}: expected {what}, found no file. Run `{command}` first.") from error
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{path}: expected a manifest, found a damaged file ({error}). Build it again with `luab manifest`."
-        ) from error
-    if not (table.schema.equals(SCHEMA) or table.schema.equals(INSTANCES_SCHEMA)):
-        raise DataError(
-            f"{path}: expected the columns {_columns(SCHEMA)}, found {_columns(table.schema)}. Delete the file and "
-            "build the manifest again with `luab manifest`."
-        )
-    _check_inside(table, path)
+        raise DataError(f"{path}: expected {what}, found a damaged file ({error}). {again}") from error
+    if not any(table.schema.equals(schema) for schema in schemas):
+        raise DataError(f"{path}: expected the columns {_columns(schemas[0])}, found {_columns(table.schema)}. {again}")
     return table
 
 

@@ -88,19 +88,13 @@ _ALL = (
 
 
 def occluded(hole_px: int, fill: Literal["mean", "black"]) -> TestSet:
-    """Validation images with another centre hole.
-
-    Args:
-        hole_px: Side of the hole in a crop of 224 pixels; it scales with the crop.
-        fill: Colour of the hole.
-    """
+    """Validation images with a centre hole of `hole_px` pixels in a crop of 224 pixels; it scales with the crop."""
     name = f"imagenet_cocc_{hole_px}_{fill}"
     return TestSet(name, ("imagenet_val",), hole=hole_px / 224, fill=fill)
 
 
 def _localised(split: str, method: Literal["stride1", "attention"]) -> TestSet:
-    name = f"{split}_{method}"
-    return TestSet(name, (split,), resize="squash", cam=True, cam_method=method)
+    return TestSet(f"{split}_{method}", (split,), resize="squash", cam=True, cam_method=method)
 
 
 # Test sets of alternative protocols; they are predicted only if a suite names one of their benchmarks.
@@ -126,10 +120,6 @@ TEST_SETS: dict[str, TestSet] = {test_set.name: test_set for test_set in (*_ALL,
 def test_set_rows(test_set: TestSet, manifests: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
     """The rows of a test set, sorted by image_id as text, with the manifest each comes from.
 
-    Args:
-        test_set: The test set.
-        manifests: Rows of (at least) its manifests, from `luab.data.manifests.manifest.read_manifest`.
-
     Returns:
         The manifests' columns and `manifest`. imagenet_o has the groups "out" and "in" (validation images of its 200
         classes); in9_challenge has the groups `original` and `only_bg_t` (the backgrounds) of in9.
@@ -152,17 +142,12 @@ def _rows_of(test_set: TestSet, name: str, manifests: "dict[str, pd.DataFrame]")
         raise DataError(f"{test_set.name}: expected the manifest {name}, found {', '.join(manifests) or 'none'}.")
     rows = manifests[name].assign(manifest=name)
     if test_set.name == "imagenet_o":
-        rows = _in_or_out(rows, name)
+        chosen = set(subset("imagenet_o"))
+        if name == "imagenet_val":
+            rows = rows[[labels[0] in chosen for labels in rows["labels"]]]
+        rows = rows.assign(group="out" if name == "imagenet_o" else "in")
     if test_set.challenge:
         rows = rows[rows["group"].isin(("original", "only_bg_t"))]
     if rows.empty:
         raise DataError(f"{test_set.name}: the manifest {name} has no images that belong to it.")
     return rows
-
-
-def _in_or_out(rows: "pd.DataFrame", manifest: str) -> "pd.DataFrame":
-    """ImageNet-O images (group "out") or validation images of the same classes (group "in")."""
-    if manifest == "imagenet_o":
-        return rows.assign(group="out")
-    chosen = set(subset("imagenet_o"))
-    return rows[[labels[0] in chosen for labels in rows["labels"]]].assign(group="in")

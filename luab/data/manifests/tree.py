@@ -153,12 +153,8 @@ def by_class(
 ) -> Iterator[Entry]:
     """Yields the images of a folder of class folders.
 
-    Args:
-        tree, at: The data set, and the folder in it that holds the class folders.
-        classes: Labels by name of class folder.
-        group: Group of the images; image_id starts with it.
-        bare: Whether image_id is the stem alone, without class folder.
-        others: Whether other class folders are ignored; otherwise they are an error.
+    `classes` has the labels by name of class folder. image_id starts with the group; `bare` makes it the stem alone,
+    without class folder. Other class folders are an error, unless `others` lets them be ignored.
     """
     filled = set()
     for name in tree.folders(at):

@@ -33,11 +33,7 @@ def listed_entries(
 ) -> Iterator[Entry]:
     """Yields the images of the localisation lists.
 
-    Args:
-        tree: The data set.
-        folder: Folder of the lists.
-        prefix: Prefix of their file names.
-        place: Returns image_id and path of a listed image; the path is None if the image is missing.
+    `place` returns image_id and path of a listed image; the path is None if the image is missing.
     """
 
     def rows(name: str, fields: int) -> Iterator[list[str]]:

@@ -20,11 +20,6 @@ def aim_of_tags(index: Path, manifest: Path, instances: Path) -> dict[str, NDArr
     Only tags of a class that the image has are checked; the centre of the image is checked for the same tags.
     ASSUME: an icon on a crowd is right, so boxes and masks of crowds count like others.
 
-    Args:
-        index: The index of COCO-AB.
-        manifest: Manifest of coco_train.
-        instances: instances_train2014.json.
-
     Returns:
         tags_in_box, centre_in_box, tags_in_mask: bool; tag_to_centre_mean: distance to (0.5, 0.5) in fractions of the
         image. Each has one entry per tag.

@@ -118,17 +118,8 @@ def write_coco_targets(
 ) -> dict[str, Any]:
     """Writes the points of one supervision, sorted by image and class, and their card.
 
-    Args:
-        index: The index of COCO-AB.
-        manifest: The manifest of coco_train.
-        supervision: A name in `COCO_TARGETS`, or "none" for an empty table.
-        seed: Seed of the study; the same for all runs, so that they share their points.
-        parquet: Output file for the points.
-        card: Output file for the card: supervision, n, images, sha256 (`ContentDigest`), notes.
-
-    Raises:
-        ConfigError: The supervision is unknown.
-        DataError: The index or the manifest is missing or damaged.
+    Arguments and errors as for `write_targets` of ImageNet; `manifest` is that of coco_train. The card also has the
+    number of images.
     """
     function = supervision_named(supervision, COCO_TARGETS)
     points, notes = function(Sources(index, manifest, seed)) if function else Tagged({}, {})

@@ -10,11 +10,7 @@ _Function = TypeVar("_Function")
 
 
 def supervision_named(name: str, functions: Mapping[str, _Function]) -> _Function | None:
-    """Returns the function of a supervision; None for "none".
-
-    Raises:
-        ConfigError: The name is neither "none" nor one of `functions`.
-    """
+    """Returns the function of a supervision, None for "none"; ConfigError if the name is unknown."""
     if name != "none" and name not in functions:
         raise ConfigError(f"supervision: expected one of {', '.join(['none', *functions])}; found {name!r}.")
     return functions.get(name)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.byproducts.digest import ContentDigest
+from luab.data.manifests.manifest import read_checked
 from luab.errors import DataError
 from luab.files import replacing, write_json
 
@@ -71,14 +72,7 @@ def coco_image_id(number: int) -> str:
 def write_points(table: pa.Table, parquet: Path, card: Path, about: dict[str, Any]) -> dict[str, Any]:
     """Writes a table of points and its card: number of points (n), sha256 of the content, and the entries of `about`.
 
-    Args:
-        table: Has the schema `IMAGE_POINTS` or `CLASS_POINTS`, sorted.
-        parquet: Output file for the points.
-        card: Output file for the card.
-        about: Further entries of the card.
-
-    Returns:
-        The content of the card.
+    The table is sorted and has the schema `IMAGE_POINTS` or `CLASS_POINTS`. Returns the content of the card.
     """
     with replacing(parquet) as aside:
         pq.write_table(table, aside, compression="zstd")
@@ -122,15 +116,7 @@ def read_class_points(parquet: Path) -> dict[str, ClassPoints]:
 
 def _read(parquet: Path, schema: pa.Schema) -> tuple[list[list[Any]], NDArray[Any]]:
     """Reads and checks a table of points; returns image_id, class if any, and points [n, 2]."""
-    try:
-        table = pq.read_table(parquet)
-        table.validate(full=True)
-    except FileNotFoundError as error:
-        raise DataError(f"{parquet}: the points of this supervision are missing. Run `luab targets` first.") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{parquet}: expected points as Parquet, found something else ({error}). {_AGAIN}") from error
-    if not table.schema.equals(schema):
-        raise DataError(f"{parquet}: expected the columns {_columns(schema)}, found {_columns(table.schema)}. {_AGAIN}")
+    table = read_checked(parquet, "the points of a supervision", "luab targets", schema)
     *names, _, _ = schema.names
     keys = [table[name].to_pylist() for name in names]
     if any(after <= before for before, after in pairwise(zip(*keys, strict=True))):
@@ -139,7 +125,3 @@ def _read(parquet: Path, schema: pa.Schema) -> tuple[list[list[Any]], NDArray[An
     if not ((xy >= 0) & (xy <= 1)).all():
         raise DataError(f"{parquet}: expected x and y in [0, 1], found values outside. {_AGAIN}")
     return keys, xy
-
-
-def _columns(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} {field.type}" for field in schema)
