@@ -39,7 +39,7 @@ def in9_archive(seed: int, size_px: int, per_super_class: int) -> Archive:
         for variant, pixels in _variants(picture, pictures, rng).items():
             members[f"bg_challenge/{variant}/val/{folder}/{picture.stem}.JPEG"] = jpeg_bytes(pixels, quality=95)
         members[f"bg_challenge/fg_mask/val/{folder}/{picture.stem}.npy"] = npy_bytes(picture.mask.astype(np.uint8))
-    return Archive("in9", "in9", "backgrounds_challenge_data.tar.gz", "tar.gz", members, "in9")
+    return Archive("in9", "in9", "backgrounds_challenge_data.tar.gz", "tar.gz", members)
 
 
 def _cut_outs(seed: int, size_px: int, per_super_class: int) -> list[_CutOut]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from luab.byproducts.coco_classes import COCO_CLASSES, INDEX_OF_NAME
 from luab.demo.backdrops import BACKDROPS
@@ -15,9 +16,8 @@ from luab.demo.coco_annotators import TagImage, coco_ab_json
 from luab.demo.drawing import Look, Sprite, backdrop, over, paint, palette, place
 from luab.demo.packing import Archive, Members, jpeg_bytes
 from luab.demo.photos import photo_size
-from luab.demo.polygons import FilledPolygon, ellipse, polygon, ring, stroke
+from luab.demo.polygons import SILHOUETTES, TABLES
 from luab.demo.randomness import stream
-from luab.demo.silhouettes import SILHOUETTES
 
 _LOOK = Look(turn_deg=18, cut_off=0.06)
 _ODD_BACKDROP = 0.15
@@ -25,42 +25,16 @@ _SMALLEST_PX = 24
 _CROWD_SHARE, _EMPTY_EVERY = 0.3, 40
 
 
-_PERSON = [
-    *[stroke("dark", (x, 0.25), (x * 1.3, 0.95), start=0.12, end=0.09) for x in (-0.16, 0.16)],
-    *[stroke("skin", (x, -0.35), (x * 1.8, 0.3), start=0.08, end=0.06) for x in (-0.3, 0.3)],
-    polygon("body", (-0.34, -0.45), (0.34, -0.45), (0.28, 0.35), (-0.28, 0.35)),
-    ellipse("skin", 0.0, -0.7, 0.22, 0.25),
-    ellipse("dark", 0.0, -0.85, 0.22, 0.12),
-]
-_FRISBEE = [ellipse("body", 0, 0, 0.95, 0.45), ellipse("light", 0, -0.05, 0.6, 0.25)]
-_CUP = [
-    ring("dark", 0.55, 0.05, 0.35, 0.12),
-    polygon("body", (-0.6, -0.7), (0.6, -0.7), (0.45, 0.8), (-0.45, 0.8)),
-    ellipse("light", 0, -0.7, 0.6, 0.18),
-]
-
-
 @dataclass(frozen=True)
 class _Kind:
-    """Appearance of one class; `span` is its size as share of the picture's shorter side."""
+    """Appearance of one class."""
 
-    silhouette: list[FilledPolygon]
+    silhouette: str  # key of SILHOUETTES
     hsv: Colour
-    span: tuple[float, float]
+    span: tuple[float, float]  # its size as share of the picture's shorter side
 
 
-_KINDS = {
-    "person": _Kind(_PERSON, (0.58, 0.55, 0.75), (0.45, 0.8)),
-    "bicycle": _Kind(SILHOUETTES["bicycle-built-for-two"], (0.0, 0.75, 0.75), (0.4, 0.65)),
-    "truck": _Kind(SILHOUETTES["ambulance"], (0.13, 0.4, 0.92), (0.5, 0.8)),
-    "backpack": _Kind(SILHOUETTES["backpack"], (0.61, 0.66, 0.72), (0.25, 0.4)),
-    "dog": _Kind(SILHOUETTES["golden retriever"], (0.09, 0.62, 0.8), (0.35, 0.6)),
-    "frisbee": _Kind(_FRISBEE, (0.93, 0.75, 0.9), (0.18, 0.28)),
-    "bird": _Kind(SILHOUETTES["goose"], (0.60, 0.16, 0.62), (0.25, 0.45)),
-    "cup": _Kind(_CUP, (0.49, 0.58, 0.76), (0.25, 0.4)),
-    "banana": _Kind(SILHOUETTES["banana"], (0.145, 0.78, 0.97), (0.3, 0.5)),
-    "vase": _Kind(SILHOUETTES["vase"], (0.80, 0.48, 0.66), (0.35, 0.6)),
-}
+_KINDS = TypeAdapter(dict[str, _Kind]).validate_json((TABLES / "coco_classes.json").read_bytes())
 # Backdrop -> classes usually seen together on it, each with the share of pictures that show it.
 _THEMES: dict[str, dict[str, float]] = {
     "road": {"person": 0.8, "bicycle": 0.6, "truck": 0.6, "backpack": 0.45},
@@ -103,11 +77,11 @@ def coco_archives(seed: int, size_px: int, sizes: CocoSizes) -> Iterator[Archive
         members = {f"{half}/COCO_{half}_{one.number:012d}.jpg": jpeg_bytes(one.pixels) for one in pictures}
         annotations[f"annotations/instances_{half}.json"] = instances_json(half, pictures)
         name = f"coco_{half.removesuffix('2014')}"
-        yield Archive(name, "coco", f"{half}.zip", "zip", members, "coco")
+        yield Archive(name, "coco", f"{half}.zip", "zip", members)
         if half == "train2014":
             records = coco_ab_json([_tag_image(one) for one in pictures], seed)
-    yield Archive("coco_annotations", "coco", "annotations_trainval2014.zip", "zip", annotations, "coco")
-    yield Archive("coco_ab", "coco_ab", "coco_ab_v1_0.json", "plain", {"coco_ab_v1_0.json": records}, False)
+    yield Archive("coco_annotations", "coco", "annotations_trainval2014.zip", "zip", annotations)
+    yield Archive("coco_ab", "coco_ab", "coco_ab_v1_0.json", "plain", {"coco_ab_v1_0.json": records}, unpack=False)
 
 
 def coco_pictures(seed: int, half: str, size_px: int, count: int) -> list[CocoPicture]:
@@ -159,8 +133,8 @@ def _choice(names: list[str], rng: np.random.Generator) -> str:
 def _sprite(name: str, size: Size, rng: np.random.Generator, span: float | None = None) -> Sprite:
     kind = _KINDS[name]
     look = replace(_LOOK, span=kind.span)
-    hue = (kind.hsv[0] + rng.uniform(-0.05, 0.05), *kind.hsv[1:])
-    return paint(place(kind.silhouette, size, look, rng, span), palette(hue, (0.85, 0.35, 0.30)), size, rng)
+    colours = palette((kind.hsv[0] + rng.uniform(-0.05, 0.05), *kind.hsv[1:]), (0.85, 0.35, 0.30))
+    return paint(place(SILHOUETTES[kind.silhouette], size, look, rng, span), colours, size, rng)
 
 
 def _visible_objects(sprites: list[tuple[str, Sprite]], size: Size) -> list[CocoObject]:
@@ -188,15 +162,12 @@ def _tag_image(picture: CocoPicture) -> TagImage:
 
 def instances_json(half: str, pictures: list[CocoPicture]) -> bytes:
     """instances_<half>.json: masks as polygons, of crowds as run lengths, as in the release."""
-    annotations: list[dict[str, Any]] = []
-    for picture in pictures:
-        for item in picture.objects:
-            annotations.append(_annotation(picture.number, item, len(annotations) + 1))
+    objects = [(picture.number, item) for picture in pictures for item in picture.objects]
     content = {
         "info": {"description": "demo world, drawn by luab", "version": "1.0", "year": 2014},
         "images": [_image(half, picture) for picture in pictures],
         "licenses": [{"id": 1, "name": "MIT", "url": "https://opensource.org/license/mit"}],
-        "annotations": annotations,
+        "annotations": [_annotation(image, item, number) for number, (image, item) in enumerate(objects, start=1)],
         "categories": [{"supercategory": "demo", "id": item.category_id, "name": item.name} for item in COCO_CLASSES],
     }
     return json.dumps(content).encode()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luab.byproducts.coco_classes import COCO_CLASSES, PANES
+from luab.demo.canvas import Mask
 from luab.demo.randomness import stream
 
 _SHOWN_PX = (676, 450)  # the largest width and height of an image on the page
@@ -25,19 +26,12 @@ Position = tuple[int, int]  # x and y in displayed pixels
 
 @dataclass(frozen=True)
 class TagImage:
-    """A drawn picture as annotators see it.
+    """A drawn picture as annotators see it."""
 
-    Attributes:
-        number: Its number in COCO.
-        width: In pixels.
-        height: In pixels.
-        masks: Index of the class -> largest mask [H, W] of that class.
-    """
-
-    number: int
+    number: int  # in COCO
     width: int
     height: int
-    masks: dict[int, NDArray[Any]]
+    masks: dict[int, Mask]  # index of the class -> largest mask [H, W] of that class
 
 
 def coco_ab_json(pictures: Sequence[TagImage], seed: int) -> bytes:

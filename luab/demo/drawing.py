@@ -9,12 +9,13 @@ from PIL import Image, ImageDraw, ImageFilter
 from luab.demo.backdrops import BACKDROPS
 from luab.demo.canvas import Box, Field, Mask, Pixels, Size, mask_box, to_pixels
 from luab.demo.classes import FAMILIES, Colour, DemoClass
-from luab.demo.polygons import FilledPolygon, extent, shifted, strange_shape, transformed
+from luab.demo.polygons import SILHOUETTES, FilledPolygon, extent, shifted, strange_shape, transformed
 from luab.demo.randomness import smooth_noise
-from luab.demo.silhouettes import SILHOUETTES
 
 SUPERSAMPLING = 3
 _BRANCH = "wood"  # colour of the branch that an animal sits on, which is not part of the object
+_HUE_SHIFT = 0.035  # largest change of a class's hue, of a full circle
+_TWINS = 0.06  # share of scenes with a second object of the same class
 _FIXED_COLOURS = {
     "white": (0.97, 0.96, 0.93),
     "ink": (0.13, 0.13, 0.17),
@@ -30,46 +31,24 @@ _FIXED_COLOURS = {
 
 @dataclass(frozen=True)
 class Look:
-    """How the scenes of one set are drawn.
+    """How the scenes of one set are drawn."""
 
-    Attributes:
-        usual_backdrop: Share of scenes with the backdrop of the class's family.
-        span: Size of the main object, lowest and highest, as share of the picture's shorter side.
-        turn_deg: Largest rotation of an object to either side.
-        shear: Largest shear, and largest change of the aspect ratio.
-        hue_shift: Largest change of the class's hue, of a full circle.
-        odd_hue: Share of objects with a random hue.
-        clutter: Fewest and most small objects of no class.
-        cut_off: Share of objects that may reach over the picture's border.
-        twins: Share of scenes with a second object of the same class.
-        shadow: Whether objects cast a shadow.
-    """
-
-    usual_backdrop: float = 0.85
-    span: tuple[float, float] = (0.42, 0.9)
-    turn_deg: float = 30.0
-    shear: float = 0.12
-    hue_shift: float = 0.035
-    odd_hue: float = 0.25
-    clutter: tuple[int, int] = (0, 3)
-    cut_off: float = 0.08
-    twins: float = 0.06
-    shadow: bool = True
+    usual_backdrop: float = 0.85  # share of scenes with the backdrop of the class's family
+    span: tuple[float, float] = (0.42, 0.9)  # smallest and largest main object, as share of the shorter side
+    turn_deg: float = 30.0  # largest rotation of an object to either side
+    shear: float = 0.12  # largest shear, and largest change of the aspect ratio
+    odd_hue: float = 0.25  # share of objects with a random hue
+    clutter: tuple[int, int] = (0, 3)  # fewest and most small objects of no class
+    cut_off: float = 0.08  # share of objects that may reach over the picture's border
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """One painted object on an empty canvas; all values in [0, 1].
+    """One painted object on an empty canvas; all values in [0, 1]."""
 
-    Attributes:
-        colours: [H, W, 3].
-        coverage: [H, W], of everything that is painted.
-        body: [H, W], of the object without the branch that it may sit on.
-    """
-
-    colours: Field
-    coverage: Field
-    body: Field
+    colours: Field  # [H, W, 3]
+    coverage: Field  # [H, W], of everything that is painted
+    body: Field  # [H, W], of the object without the branch that it may sit on
 
     @property
     def mask(self) -> Mask:
@@ -84,17 +63,11 @@ class Sprite:
 
 @dataclass(frozen=True)
 class Scene:
-    """A finished picture.
+    """A finished picture."""
 
-    Attributes:
-        pixels: [H, W, 3].
-        boxes: Boxes of the objects of the scene's class, the main one first.
-        backdrop: Name of the backdrop.
-    """
-
-    pixels: Pixels
-    boxes: list[Box]
-    backdrop: str
+    pixels: Pixels  # [H, W, 3]
+    boxes: list[Box]  # of the objects of the scene's class, the main one first
+    backdrop: str  # its name
 
     @property
     def size(self) -> Size:
@@ -205,7 +178,7 @@ def choose_backdrop(family: str, usual: float, rng: np.random.Generator) -> str:
 def class_palette(item: DemoClass, look: Look, rng: np.random.Generator) -> dict[str, Colour]:
     """Returns the class's palette with a random variation of hue, saturation and value."""
     hue, saturation, value = item.hsv
-    spread = 0.5 if rng.random() < look.odd_hue else look.hue_shift
+    spread = 0.5 if rng.random() < look.odd_hue else _HUE_SHIFT
     hue += rng.uniform(-spread, spread)
     saturation = float(np.clip(saturation * rng.uniform(0.85, 1.1), 0, 1))
     return palette((hue, saturation, float(np.clip(value * rng.uniform(0.88, 1.08), 0, 1))), item.accent)
@@ -226,25 +199,12 @@ def strange_sprite(size: Size, look: Look, rng: np.random.Generator, span: float
 
 
 def draw_scene(
-    item: DemoClass | None,
-    size: Size,
-    look: Look,
-    rng: np.random.Generator,
-    second: DemoClass | None = None,
-    span: float | None = None,
+    item: DemoClass | None, size: Size, look: Look, rng: np.random.Generator, second: DemoClass | None = None
 ) -> Scene:
-    """Draws one picture: backdrop, clutter, a second object if given, then the main one on top.
+    """Draws one picture: backdrop, clutter, an object of the class `second` if given, then the main one on top.
 
-    Args:
-        item: Class of the main object; None for an object of no class.
-        size: Width and height in pixels.
-        look: How the set is drawn.
-        rng: Source of all variation.
-        second: Class of another object behind the main one; its box is not among the scene's boxes.
-        span: Size of the main object as share of the shorter side; drawn from `look` if None.
-
-    Returns:
-        The scene. A box is that of the object before later objects cover it.
+    The main object is of no class if `item` is None. The scene has no box for `second`; a box is that of the object
+    before later objects cover it.
     """
     families = list(FAMILIES)
     family = item.family if item else families[int(rng.integers(len(families)))]
@@ -254,15 +214,15 @@ def draw_scene(
         ground = over(ground, strange_sprite(size, look, rng, span=rng.uniform(0.1, 0.28)))
     boxes: list[Box] = []
     if second is not None:
-        ground = over(ground, class_sprite(second, size, look, rng, span=rng.uniform(0.45, 0.6)), look.shadow)
-    elif item is not None and rng.random() < look.twins:
+        ground = over(ground, class_sprite(second, size, look, rng, span=rng.uniform(0.45, 0.6)), shadow=True)
+    elif item is not None and rng.random() < _TWINS:
         twin = class_sprite(item, size, look, rng, span=rng.uniform(0.35, 0.5))
-        ground = over(ground, twin, look.shadow)
+        ground = over(ground, twin, shadow=True)
         boxes = [twin.box] if twin.box else []
-    main = class_sprite(item, size, look, rng, span) if item else strange_sprite(size, look, rng, span)
+    main = class_sprite(item, size, look, rng) if item else strange_sprite(size, look, rng)
     if main.box is not None:
         boxes = [main.box, *boxes]
-    return Scene(to_pixels(over(ground, main, look.shadow)), boxes, kind)
+    return Scene(to_pixels(over(ground, main, shadow=True)), boxes, kind)
 
 
 def _rgb(colour: Colour) -> tuple[int, int, int]:

@@ -12,7 +12,8 @@ from luab.demo.canvas import Box
 from luab.demo.randomness import stream
 
 Sample = tuple[int, int, int]  # milliseconds since the pointer entered the image, x and y in displayed pixels
-Content: TypeAlias = "str | list[tuple[str, Content]]"  # text, or tags with their content
+Content: TypeAlias = "str | Tags"  # text, or tags with their content
+Tags: TypeAlias = "list[tuple[str, Content]]"
 
 _CELL_PX = (324, 340)
 _SUBMIT_S = (1639851940, 1641556061)
@@ -28,43 +29,34 @@ _TIME_MEDIAN_MS, _TIME_SPREAD = 480.0, 0.72
 
 
 class Story(Enum):
-    """What happened to one image; covers every oddity of the official records."""
+    """What happened to one image, the share of such images and their smallest number.
 
-    CLICKED = "clicked"
-    PASSED_OVER = "passed over"
-    UNSEEN = "unseen"
-    UNCLICKED = "clicked, then unclicked"
-    RECLICKED = "clicked twice"
-    UNCLOSED_HOVER = "unclosed hover"
-    DUPLICATE_TIMES = "duplicate times"
-    GAP = "gap"
-    OUTSIDE = "trace outside the image"
-    LONG = "very long time"
-    INSTANT = "two milliseconds"
-    NO_TIME = "no time"
-    SEVERAL = "several annotators"
-    NO_METADATA = "no metadata"
-    NO_XML = "no XML"
+    Covers every oddity of the official records.
+    """
+
+    CLICKED = ("clicked", 0.0, 0)  # all images that the others leave
+    # ASSUME: the demo's shares of the rarer oddities of records are guesses; none are published.
+    PASSED_OVER = ("passed over", 0.08, 3)
+    UNSEEN = ("unseen", 0.035, 2)
+    UNCLICKED = ("clicked, then unclicked", 0.015, 2)
+    RECLICKED = ("clicked twice", 0.015, 2)
+    UNCLOSED_HOVER = ("unclosed hover", 0.04, 2)
+    DUPLICATE_TIMES = ("duplicate times", 0.05, 2)
+    GAP = ("gap", 0.02, 2)
+    OUTSIDE = ("trace outside the image", 0.01, 2)
+    LONG = ("very long time", 0.005, 2)
+    INSTANT = ("two milliseconds", 0.005, 2)
+    NO_TIME = ("no time", 0.005, 2)
+    SEVERAL = ("several annotators", 0.01, 3)
+    NO_METADATA = ("no metadata", 0.003, 2)
+    NO_XML = ("no XML", 0.005, 2)
+
+    def count(self, images: int) -> int:
+        """Number of images with this story among so many."""
+        _, share, least = self.value
+        return max(least, round(share * images))
 
 
-# Share of the images, and smallest number of images.
-# ASSUME: the demo's shares of the rarer oddities of records are guesses; none are published.
-_STORIES = {
-    Story.PASSED_OVER: (0.08, 3),
-    Story.UNSEEN: (0.035, 2),
-    Story.UNCLICKED: (0.015, 2),
-    Story.RECLICKED: (0.015, 2),
-    Story.UNCLOSED_HOVER: (0.04, 2),
-    Story.DUPLICATE_TIMES: (0.05, 2),
-    Story.GAP: (0.02, 2),
-    Story.OUTSIDE: (0.01, 2),
-    Story.LONG: (0.005, 2),
-    Story.INSTANT: (0.005, 2),
-    Story.NO_TIME: (0.005, 2),
-    Story.SEVERAL: (0.01, 3),
-    Story.NO_METADATA: (0.003, 2),
-    Story.NO_XML: (0.005, 2),
-}
 _NOT_SELECTED = (Story.PASSED_OVER, Story.UNSEEN, Story.UNCLICKED)
 
 
@@ -83,12 +75,7 @@ class TrainImage:
 def image_ab_members(images: Sequence[TrainImage], seed: int) -> dict[str, bytes]:
     """Returns the members of imagenet_ab_v1_0.tar.gz, unsorted as in the real archive.
 
-    Args:
-        images: All training images.
-        seed: Seed of the world.
-
-    Returns:
-        Path in the archive -> XML, or macOS junk for names that begin with "._".
+    A member is an XML, or macOS junk if its name begins with "._".
     """
     rng = stream(seed, "records", "order")
     stories = deal_stories(images, seed)
@@ -107,13 +94,7 @@ def image_ab_members(images: Sequence[TrainImage], seed: int) -> dict[str, bytes
 
 
 def record_counts(images: Sequence[TrainImage], seed: int, members: dict[str, bytes]) -> dict[str, int]:
-    """Returns the counts that an index of the records must find.
-
-    Args:
-        images: Images passed to `image_ab_members`.
-        seed: Seed passed to it.
-        members: Its result.
-    """
+    """Returns the counts that an index must find in `members`, which `image_ab_members` returned for these images."""
     stories = Counter(deal_stories(images, seed).values())
     records = len(images) - stories[Story.NO_XML]
     return {
@@ -129,7 +110,7 @@ def record_counts(images: Sequence[TrainImage], seed: int, members: dict[str, by
 
 def deal_stories(images: Sequence[TrainImage], seed: int) -> dict[str, Story]:
     """Assigns a story to each image at random: image_id -> story; each oddity occurs at least twice."""
-    dealt = [story for story, (share, least) in _STORIES.items() for _ in range(max(least, round(share * len(images))))]
+    dealt = [story for story in Story for _ in range(story.count(len(images)))]
     order = stream(seed, "records", "stories").permutation(len(images))
     dealt += [Story.CLICKED] * (len(images) - len(dealt))
     return {images[int(k)].image_id: story for k, story in zip(order, dealt, strict=False)}
@@ -138,45 +119,31 @@ def deal_stories(images: Sequence[TrainImage], seed: int) -> dict[str, Story]:
 def record_xml(image: TrainImage, story: Story, seed: int, position: int) -> str:
     """Returns the XML of one image: with box and size as in ILSVRC, or only with file name and folder."""
     rng = stream(seed, "record", image.image_id)
-    content: list[tuple[str, Content]]
-    if story is Story.NO_METADATA or rng.random() < _BOXED:
-        content = _boxed(image)
-    else:
-        content = [("filename", image.image_id), ("folder", image.wnid)]
+    boxed = story is Story.NO_METADATA or rng.random() < _BOXED
+    content: Tags = _boxed(image) if boxed else [("filename", image.image_id), ("folder", image.wnid)]
     count = {Story.NO_METADATA: 0, Story.SEVERAL: int(rng.integers(2, 4))}.get(story, 1)
     for _ in range(count):
         content.append(("metadata", _metadata(image, story, rng, seed, position)))
     return _element("annotation", content, 0)
 
 
-def _boxed(image: TrainImage) -> list[tuple[str, Content]]:
+def _boxed(image: TrainImage) -> Tags:
     """The fields of ILSVRC's localisation file."""
-    objects: list[tuple[str, Content]] = [
-        (
-            "object",
-            [
-                ("name", image.wnid),
-                ("pose", "Unspecified"),
-                ("truncated", str(int(image.cut_off))),
-                ("difficult", "0"),
-                ("bndbox", [(k, str(v)) for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)]),
-            ],
-        )
-        for box in image.boxes
-    ]
-    return [
+    fields: Tags = [
         ("folder", image.wnid),
         ("filename", image.image_id),
         ("source", [("database", "ILSVRC_2012")]),
         ("size", [("width", str(image.width)), ("height", str(image.height)), ("depth", "3")]),
         ("segmented", "0"),
-        *objects,
     ]
+    for box in image.boxes:
+        about: Tags = [("name", image.wnid), ("pose", "Unspecified"), ("truncated", str(int(image.cut_off)))]
+        corners: Tags = [(name, str(px)) for name, px in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)]
+        fields.append(("object", [*about, ("difficult", "0"), ("bndbox", corners)]))
+    return fields
 
 
-def _metadata(
-    image: TrainImage, story: Story, rng: np.random.Generator, seed: int, position: int
-) -> list[tuple[str, Content]]:
+def _metadata(image: TrainImage, story: Story, rng: np.random.Generator, seed: int, position: int) -> Tags:
     """The submission of one annotator, with tags in alphabetical order as in the release."""
     worker = int(rng.integers(12))
     pace = float(stream(seed, "worker", worker).lognormal(0, 0.2))
@@ -207,9 +174,9 @@ def _metadata(
         "selectedCount": str(len(visit.clicks)),
         "worker_id": stream(seed, "worker id", worker).bytes(5).hex().upper(),
     }
-    hovers = [[("action", action), ("time", str(start_ms + at))] for action, at in visit.hovers]
-    lists: list[tuple[str, Content]] = [
-        *_repeated("hoveredRecord", [[*hover] for hover in hovers]),
+    hovers: list[Tags] = [[("action", action), ("time", str(start_ms + at))] for action, at in visit.hovers]
+    lists = [
+        *_repeated("hoveredRecord", hovers),
         *_repeated("mouseTracking", [_point(sample, shown, start_ms) for sample in visit.trace]),
         *_repeated("selectedRecord", [_point(sample, shown, start_ms) for sample in visit.clicks]),
     ]
@@ -293,12 +260,12 @@ def _approach(aim: tuple[int, int], shown: tuple[int, int], lasted_ms: int, rng:
     return [(int(at), int(x), int(y)) for at, (x, y) in zip(times, places, strict=True)]
 
 
-def _point(sample: Sample, shown: tuple[int, int], start_ms: int) -> list[tuple[str, Content]]:
+def _point(sample: Sample, shown: tuple[int, int], start_ms: int) -> Tags:
     at, x, y = sample
     return [("time", str(start_ms + at)), ("x", repr(x / shown[0])), ("y", repr(y / shown[1]))]
 
 
-def _repeated(tag: str, entries: list[list[tuple[str, Content]]]) -> list[tuple[str, Content]]:
+def _repeated(tag: str, entries: list[Tags]) -> Tags:
     """Writes a list as repeated elements; an empty one as a single element with the text None."""
     return [(tag, entry) for entry in entries] or [(tag, "None")]
 

@@ -31,7 +31,7 @@ def imagenet_c(seed: int, size_px: int, images: list[ValImage], per_class: int) 
                     rng = stream(seed, "c", corruption, severity, image.name)
                     path = f"{corruption}/{severity}/{image.item.wnid}/{image.name}.JPEG"
                     members[path] = jpeg_bytes(corrupt(crops[image.name], corruption, severity, rng), quality=85)
-        yield Archive(f"imagenet_c_{family}", "imagenet_c", f"imagenet-c-{family}.tar", "tar", members, "imagenet_c")
+        yield Archive(f"imagenet_c_{family}", "imagenet_c", f"imagenet-c-{family}.tar", "tar", members)
 
 
 def _centre_crop(pixels: Pixels, size_px: int) -> Pixels:
@@ -75,7 +75,8 @@ def defocus_blur(x: Field, level: int, rng: np.random.Generator) -> Field:
 def glass_blur(x: Field, level: int, rng: np.random.Generator) -> Field:
     """Moves each pixel at random, then smooths."""
     reach = (0.8, 1.2, 1.6, 2.2, 3.0)[level]
-    return _filtered(_moved(x, rng.uniform(-reach, reach, (2, *x.shape[:2]))), ImageFilter.GaussianBlur(0.4))
+    moved = _moved(x, rng.uniform(-reach, reach, (2, *x.shape[:2])))
+    return np.asarray(_image(moved).filter(ImageFilter.GaussianBlur(0.4))) / 255
 
 
 def motion_blur(x: Field, level: int, rng: np.random.Generator) -> Field:
@@ -167,10 +168,6 @@ _FUNCTIONS: dict[str, Corruption] = {
 
 def _image(x: Field) -> Image.Image:
     return Image.fromarray(to_pixels(x))
-
-
-def _filtered(x: Field, kernel: ImageFilter.Filter) -> Field:
-    return np.asarray(_image(x).filter(kernel)) / 255
 
 
 def _mean_of_shifts(x: Field, shifts: list[tuple[int, int]]) -> Field:

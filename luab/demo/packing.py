@@ -27,27 +27,16 @@ _ZIP_DATE = (2020, 9, 13, 12, 26, 40)
 
 @dataclass(frozen=True)
 class Archive:
-    """One file of the demo's server and its entry in archives.yaml.
+    """One file of the demo's server and its entry in archives.yaml."""
 
-    Attributes:
-        name: Key of the entry, as in config/archives.yaml.
-        dataset: Data set that it belongs to.
-        file: File name on the server.
-        kind: Format; "plain" is a single file, whose member's name does not matter.
-        members: Path in the archive -> content.
-        unpack: Folder under data/raw to unpack to; False if it is read without unpacking.
-        keep_order: Whether members keep the order given, as in archives made from an unsorted folder.
-        counts: Expected counts of an index of its records.
-    """
-
-    name: str
-    dataset: str
-    file: str
-    kind: Kind
-    members: Members
-    unpack: str | bool
-    keep_order: bool = False
-    counts: dict[str, int] | None = None
+    name: str  # key of the entry, as in config/archives.yaml
+    dataset: str  # data set that it belongs to, and folder under data/raw to unpack to
+    file: str  # file name on the server
+    kind: Kind  # format; "plain" is a single file, whose member's name does not matter
+    members: Members  # path in the archive -> content
+    unpack: bool = True  # False if the study reads it without unpacking
+    keep_order: bool = False  # whether members keep the order given, as in archives made from an unsorted folder
+    counts: dict[str, int] | None = None  # expected of an index of its records
 
 
 def jpeg_bytes(pixels: Pixels, quality: int = 90) -> bytes:
@@ -93,7 +82,7 @@ def pack(archive: Archive, folder: Path) -> dict[str, Any]:
         "md5": None,
         "checksum_source": "computed when the demo world was drawn",
         "licence": "drawn by luab itself; MIT",
-        "unpack": archive.unpack,
+        "unpack": archive.dataset if archive.unpack else False,
         **({"counts": archive.counts} if archive.counts else {}),
         "note": "demo world",
     }

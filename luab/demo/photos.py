@@ -6,35 +6,29 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from luab.demo.canvas import Box, Size
+from luab.demo.canvas import Size
 from luab.demo.classes import CLASSES, DemoClass
 from luab.demo.drawing import Look, Scene, draw_scene
 from luab.demo.imagenet_annotators import TrainImage
-from luab.demo.packing import Archive, Members, jpeg_bytes
+from luab.demo.packing import Archive, jpeg_bytes
 from luab.demo.randomness import stream
 
 PHOTO = Look()
 # ImageNet-V2 was collected by the same procedure some years later, so it differs a little.
 V2 = replace(PHOTO, usual_backdrop=0.75, span=(0.36, 0.8), turn_deg=40, shear=0.18, odd_hue=0.3)
 _UNCLEAR = replace(PHOTO, span=(0.2, 0.3), clutter=(5, 8), turn_deg=60)
+Row = tuple[str, DemoClass, Scene]  # path, class and picture of a photograph
 _TWO_LABELS, _NO_LABEL = 0.09, 0.06  # shares of the validation images in ReaL
 
 
 @dataclass(frozen=True)
 class ValImage:
-    """A drawn validation image.
+    """A drawn validation image."""
 
-    Attributes:
-        name: File name without the suffix.
-        item: Its class in ImageNet.
-        scene: The picture.
-        real: Its labels in ReaL; empty if the picture is unclear.
-    """
-
-    name: str
+    name: str  # of its file, without the suffix
     item: DemoClass
     scene: Scene
-    real: list[int]
+    real: list[int]  # its labels in ReaL; empty if the picture is unclear
 
     @property
     def clear(self) -> bool:
@@ -70,14 +64,10 @@ def train_images(seed: int, size_px: int, per_class: int) -> Iterator[tuple[Trai
         numbers[item] += int(rng.integers(1, 40))
         size = photo_size(size_px, rng)
         scene = draw_scene(item, size, PHOTO, rng)
-        cut_off = _touches_border(scene.boxes[0], size)
+        x0, y0, x1, y1 = scene.boxes[0]
+        cut_off = x0 == 0 or y0 == 0 or x1 == size[0] - 1 or y1 == size[1] - 1
         image = TrainImage(f"{item.wnid}_{numbers[item]}", item.wnid, *size, scene.boxes, cut_off)
         yield image, jpeg_bytes(scene.pixels)
-
-
-def _touches_border(box: Box, size: Size) -> bool:
-    x0, y0, x1, y1 = box
-    return x0 == 0 or y0 == 0 or x1 == size[0] - 1 or y1 == size[1] - 1
 
 
 def val_images(seed: int, size_px: int, per_class: int) -> list[ValImage]:
@@ -106,35 +96,34 @@ def _val_image(number: int, item: DemoClass, size: Size, rng: np.random.Generato
 def real_archive(images: list[ValImage]) -> Archive:
     """real.json: a list of label lists, in order of the validation images' numbers."""
     content = json.dumps([image.real for image in images]).encode()
-    return Archive("imagenet_real", "imagenet_real", "real.json", "plain", {"real.json": content}, False)
+    return Archive("imagenet_real", "imagenet_real", "real.json", "plain", {"real.json": content}, unpack=False)
 
 
 def v2_archive(seed: int, size_px: int, per_class: int) -> Archive:
     """imagenetv2-matched-frequency.tar.gz: a plain tar despite its name; folders are class indices."""
-    folder = "imagenetv2-matched-frequency-format-val"
-    members: Members = {}
-    for name, _, scene in _v2_photos(seed, size_px, per_class, "v2"):
-        members[f"{folder}/{name}"] = jpeg_bytes(scene.pixels)
-    file = "imagenetv2-matched-frequency.tar.gz"
-    return Archive("imagenet_v2", "imagenet_v2", file, "tar", members, "imagenet_v2")
+    rows = _v2_photos(seed, size_px, per_class, "v2")
+    return _v2_tar("imagenet_v2", "imagenet_v2", "imagenetv2-matched-frequency", rows)
 
 
 def wsol_val_archives(seed: int, size_px: int, per_class: int) -> list[Archive]:
     """ImageNet-V2 threshold-0.7 as a plain tar, and the localisation benchmark's four lists for it."""
-    members: Members = {}
+    rows = _v2_photos(seed, size_px, per_class, "wsol_val")
+    tar = _v2_tar("imagenet_v2_threshold07", "wsol_val", "imagenetv2-threshold0.7", rows)
+    listed = [(f"val2/{name}", item, scene) for name, item, scene in rows]
+    return [tar, *_wsol_lists("val", sorted(listed, key=lambda row: row[0]))]
+
+
+def _v2_photos(seed: int, size_px: int, per_class: int, name: str) -> list[Row]:
     rows = []
-    for name, item, scene in _v2_photos(seed, size_px, per_class, "wsol_val"):
-        members[f"imagenetv2-threshold0.7-format-val/{name}"] = jpeg_bytes(scene.pixels)
-        rows.append((f"val2/{name}", item, scene))
-    file = "imagenetv2-threshold0.7.tar.gz"
-    tar = Archive("imagenet_v2_threshold07", "wsol_val", file, "tar", members, "wsol_val")
-    return [tar, *_wsol_lists("val", sorted(rows, key=lambda row: row[0]))]
-
-
-def _v2_photos(seed: int, size_px: int, per_class: int, name: str) -> Iterator[tuple[str, DemoClass, Scene]]:
     for item, k, rng in each_draw(seed, name, CLASSES, per_class):
-        scene = draw_scene(item, photo_size(size_px, rng), V2, rng)
-        yield f"{item.index}/{hash_name(name, item.index, k, seed=seed)}.jpeg", item, scene
+        path = f"{item.index}/{hash_name(name, item.index, k, seed=seed)}.jpeg"
+        rows.append((path, item, draw_scene(item, photo_size(size_px, rng), V2, rng)))
+    return rows
+
+
+def _v2_tar(name: str, dataset: str, stem: str, rows: list[Row]) -> Archive:
+    members = {f"{stem}-format-val/{path}": jpeg_bytes(scene.pixels) for path, _, scene in rows}
+    return Archive(name, dataset, f"{stem}.tar.gz", "tar", members)
 
 
 def wsol_test_archives(images: list[ValImage]) -> list[Archive]:
@@ -142,7 +131,7 @@ def wsol_test_archives(images: list[ValImage]) -> list[Archive]:
     return _wsol_lists("test", [(f"val/{image.name}.JPEG", image.item, image.scene) for image in images])
 
 
-def _wsol_lists(split: str, rows: list[tuple[str, DemoClass, Scene]]) -> list[Archive]:
+def _wsol_lists(split: str, rows: list[Row]) -> list[Archive]:
     """image_ids, class_labels, image_sizes and localization; no newline at the end, as in the originals."""
     lists = {
         "image_ids": [path for path, _, _ in rows],
@@ -152,7 +141,6 @@ def _wsol_lists(split: str, rows: list[tuple[str, DemoClass, Scene]]) -> list[Ar
     }
     archives = []
     for name, lines in lists.items():
-        members = {f"metadata/ILSVRC/{split}/{name}.txt": "\n".join(lines).encode()}
-        key = f"wsol_{split}_{name}"
-        archives.append(Archive(key, f"wsol_{split}", f"{key}.txt", "plain", members, False))
+        key, members = f"wsol_{split}_{name}", {name: "\n".join(lines).encode()}
+        archives.append(Archive(key, f"wsol_{split}", f"{key}.txt", "plain", members, unpack=False))
     return archives

@@ -1,21 +1,20 @@
-"""Filled polygons that make up silhouettes: ellipses, strokes, rings; unit frame about [-1, 1], x right, y down."""
+"""Silhouettes of the demo world: filled polygons in a unit frame of about [-1, 1], x right, y down."""
 
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]  # [n, 2], x and y
+Corners = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class FilledPolygon:
-    """One polygon of a silhouette.
-
-    Attributes:
-        role: Name of the palette colour that fills it ("body", "ink", ...).
-        points: Corners [n, 2], x and y.
-    """
+    """One polygon of a silhouette: its corners [n, 2], and the palette colour that fills them ("body", "ink", ...)."""
 
     role: str
     points: Points
@@ -29,20 +28,13 @@ def ellipse(role: str, x: float, y: float, rx: float, ry: float, turn: float = 0
     return FilledPolygon(role, np.stack([x + cos * across - sin * down, y + sin * across + cos * down], axis=1))
 
 
-def polygon(role: str, *corners: tuple[float, float]) -> FilledPolygon:
+def polygon(role: str, corners: Corners) -> FilledPolygon:
     """Returns the polygon with these corners."""
     return FilledPolygon(role, np.array(corners, dtype=np.float64))
 
 
-def stroke(role: str, *knots: tuple[float, float], start: float, end: float | None = None) -> FilledPolygon:
-    """Returns a band with round ends along a smooth curve through `knots`.
-
-    Args:
-        role: Name of the palette colour.
-        knots: Points of the curve's middle line.
-        start: Half of the band's width at the first knot.
-        end: The same at the last knot; None for a band of constant width.
-    """
+def stroke(role: str, knots: Corners, start: float, end: float | None = None) -> FilledPolygon:
+    """Returns a round-ended band along a smooth curve through `knots`; half its width goes from `start` to `end`."""
     path = _smooth(np.array(knots, dtype=np.float64))
     tangent = np.gradient(path, axis=0)
     length = np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
@@ -56,10 +48,13 @@ def stroke(role: str, *knots: tuple[float, float], start: float, end: float | No
 
 def ring(role: str, x: float, y: float, radius: float, width: float) -> FilledPolygon:
     """Returns a ring, `width` across, that is open in the middle."""
-    angle = np.linspace(0, 2 * np.pi, 33)
-    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    circle = _on_circle(np.linspace(0, 2 * np.pi, 33))
     band = np.concatenate([circle * radius, circle[::-1] * (radius - width)])
     return FilledPolygon(role, band + np.array([x, y]))
+
+
+def _on_circle(angle: NDArray[np.float64]) -> Points:
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def transformed(polygons: list[FilledPolygon], matrix: Points) -> list[FilledPolygon]:
@@ -98,6 +93,16 @@ def _cap(centre: Points, first: Points, radius: float) -> Points:
     return centre + radius * (turn @ first)
 
 
+TABLES = Path(__file__).parent / "tables"
+_ALL: tuple[Callable[..., FilledPolygon], ...] = (ellipse, polygon, ring, stroke)
+_SHAPES = {shape.__name__: shape for shape in _ALL}
+# A row of the table holds the name of a shape and its arguments; shapes are painted in the order of the rows.
+SILHOUETTES = {
+    name: [_SHAPES[shape](*arguments) for shape, *arguments in rows]
+    for name, rows in json.loads((TABLES / "silhouettes.json").read_text(encoding="utf-8")).items()
+}
+
+
 def strange_shape(rng: np.random.Generator) -> list[FilledPolygon]:
     """Draws a shape of no class: a star, gear, cross, arrow, moon or crystal, with a mark on it."""
     kind = int(rng.integers(6))
@@ -107,15 +112,14 @@ def strange_shape(rng: np.random.Generator) -> list[FilledPolygon]:
         angle = np.linspace(0, 2 * np.pi, 4 * count if kind else 2 * count, endpoint=False)
         inner = 0.45 if kind == 0 else 0.75
         outer = np.arange(len(angle)) // (2 if kind else 1) % 2 == 0
-        outline = np.where(outer, 0.95, inner)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        outline = np.where(outer, 0.95, inner)[:, None] * _on_circle(angle)
     elif kind == 2:
         x, y = (-1, 1, 1, 3, 3, 1, 1, -1, -1, -3, -3, -1), (-3, -3, -1, -1, 1, 1, 3, 3, 1, 1, -1, -1)
         outline = np.stack([x, y], axis=1) / 3.2
     elif kind == 3:
         outline = np.array([(-0.9, -0.25), (0.1, -0.25), (0.1, -0.7), (0.95, 0), (0.1, 0.7), (0.1, 0.25), (-0.9, 0.25)])
     elif kind == 4:
-        angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)[:14] + 0.9
-        moon = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        moon = _on_circle(np.linspace(0, 2 * np.pi, 24, endpoint=False)[:14] + 0.9)
         outline = np.concatenate([moon * 0.9, moon[::-1] * 0.6 + (0.28, -0.15)])
     else:
         outline = np.array([(0, -0.95), (0.5, -0.35), (0.35, 0.6), (0, 0.95), (-0.35, 0.6), (-0.5, -0.35)])

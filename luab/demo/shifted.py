@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from luab.data.manifests.labels import objectnet_folders, siscore_classes, subset
 from luab.demo.canvas import Field, Pixels, Size, to_pixels
-from luab.demo.classes import CLASSES, DemoClass, class_of
+from luab.demo.classes import CLASSES, DemoClass
 from luab.demo.drawing import (
     Look,
     backdrop,
@@ -25,8 +25,8 @@ from luab.demo.drawing import (
 )
 from luab.demo.packing import Archive, Members, jpeg_bytes, png_bytes
 from luab.demo.photos import PHOTO, each_draw, hash_name, photo_size
+from luab.demo.polygons import SILHOUETTES
 from luab.demo.randomness import smooth_noise, stream
-from luab.demo.silhouettes import SILHOUETTES
 
 # Natural but hard: odd poses and places, clutter, objects partly out of sight.
 ADVERSARIAL = Look(
@@ -62,7 +62,7 @@ def imagenet_a(seed: int, size_px: int, per_class: int) -> Archive:
         wrong = CLASSES[int(rng.integers(len(CLASSES)))].name
         stem = f"{rng.uniform(0, 0.1):.6f}_{item.name} _ {wrong}_{rng.uniform(0.5, 1):.6f}"
         members[f"imagenet-a/{item.wnid}/{stem}.jpg"] = jpeg_bytes(scene.pixels)
-    return Archive("imagenet_a", "imagenet_a", "imagenet-a.tar", "tar", members, "imagenet_a")
+    return Archive("imagenet_a", "imagenet_a", "imagenet-a.tar", "tar", members)
 
 
 def imagenet_o(seed: int, size_px: int, per_class: int) -> Archive:
@@ -72,7 +72,7 @@ def imagenet_o(seed: int, size_px: int, per_class: int) -> Archive:
         scene = draw_scene(None, photo_size(size_px, rng), STRANGE, rng)
         stem = hash_name("o", item.index, k, seed=seed)
         members[f"imagenet-o/{item.wnid}/{stem}.JPEG"] = jpeg_bytes(scene.pixels)
-    return Archive("imagenet_o", "imagenet_o", "imagenet-o.tar", "tar", members, "imagenet_o")
+    return Archive("imagenet_o", "imagenet_o", "imagenet-o.tar", "tar", members)
 
 
 def imagenet_r(seed: int, size_px: int, per_class: int) -> Archive:
@@ -84,7 +84,7 @@ def imagenet_r(seed: int, size_px: int, per_class: int) -> Archive:
         style = styles[(first + k) % len(styles)]
         picture = RENDITIONS[style](item, photo_size(size_px, rng), rng)
         members[f"imagenet-r/{item.wnid}/{style}_{k}.jpg"] = jpeg_bytes(to_pixels(picture))
-    return Archive("imagenet_r", "imagenet_r", "imagenet-r.tar", "tar", members, "imagenet_r")
+    return Archive("imagenet_r", "imagenet_r", "imagenet-r.tar", "tar", members)
 
 
 def _paper(size: Size, rng: np.random.Generator) -> Field:
@@ -142,16 +142,16 @@ def imagenet_sketch(seed: int, size_px: int, per_class: int) -> Archive:
         placed = place(SILHOUETTES[item.name], size, PHOTO, rng)
         drawing = to_pixels(line_drawing(placed, size, rng.uniform(0.05, 0.45), rng.uniform(0.94, 1.0)))
         members[f"sketch/{item.wnid}/sketch_{k}.JPEG"] = jpeg_bytes(drawing)
-    return Archive("imagenet_sketch", "imagenet_sketch", "ImageNet-Sketch.zip", "zip", members, "imagenet_sketch")
+    return Archive("imagenet_sketch", "imagenet_sketch", "ImageNet-Sketch.zip", "zip", members)
 
 
 def objectnet(seed: int, size_px: int, per_folder: int) -> Archive:
     """objectnet-1.0.zip without its password: PNGs with a red border, a folder outside ImageNet, the mappings."""
-    known = {item.index for item in CLASSES}
+    classes = {item.index: item for item in CLASSES}
     items = {
-        folder: class_of(next(index for index in ids if index in known))
+        folder: next(classes[index] for index in ids if index in classes)
         for folder, ids in sorted(objectnet_folders().items())
-        if known & set(ids)
+        if not classes.keys().isdisjoint(ids)
     }
     folders: dict[str, DemoClass | None] = {**items, "air_freshener": None}
     members: Members = {}
@@ -167,7 +167,7 @@ def objectnet(seed: int, size_px: int, per_folder: int) -> Archive:
     members["objectnet-1.0/mappings/folder_to_objectnet_label.json"] = json.dumps(labels).encode()
     members["objectnet-1.0/mappings/objectnet_to_imagenet_1k.json"] = json.dumps(names).encode()
     members["objectnet-1.0/README"] = b"Drawn stand-in for ObjectNet (demo world).\n"
-    return Archive("objectnet", "objectnet", "objectnet-1.0.zip", "zip", members, "objectnet")
+    return Archive("objectnet", "objectnet", "objectnet-1.0.zip", "zip", members)
 
 
 def siscore(seed: int, size_px: int, copies: int) -> Iterator[Archive]:
@@ -194,7 +194,7 @@ def siscore(seed: int, size_px: int, copies: int) -> Iterator[Archive]:
                 rows.append(f"{image_id},{values}" + (f",{inside}" if name == "location" else ""))
         members[f"{folder}/metadata.csv"] = ("\n".join(rows) + "\n").encode()
         dataset = f"siscore_{name}"
-        yield Archive(dataset, dataset, f"siscore-{name}.zip", "zip", members, dataset)
+        yield Archive(dataset, dataset, f"siscore-{name}.zip", "zip", members)
 
 
 def _pasted(
@@ -209,4 +209,4 @@ def _pasted(
     sprite = paint(place_at(silhouette, centre_px, half, angle_deg), colours, size, rng)
     ground = backdrop(choose_backdrop(item.family, 0.1, rng), size, rng)
     inside = min(100, round(100 * float(sprite.mask.mean()) / area))
-    return to_pixels(over(ground, sprite, shadow=False)), inside
+    return to_pixels(over(ground, sprite)), inside

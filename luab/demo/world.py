@@ -1,9 +1,8 @@
 """Draws the demo world and packs it in the official formats, ready for the study to fetch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from luab.demo.backgrounds_challenge import in9_archive
 from luab.demo.classes import CLASSES
@@ -29,37 +28,21 @@ _IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 @dataclass(frozen=True)
 class WorldSizes:
-    """Number of pictures in each part of the world.
-
-    Attributes:
-        train: Training images, per class.
-        val: Validation images, per class.
-        v2: ImageNet-V2, per class.
-        adversarial: ImageNet-A, per class of its list.
-        renditions: ImageNet-R, per class of its list.
-        strange: ImageNet-O, per class of its list.
-        sketches: ImageNet-Sketch, per class.
-        corrupted: Validation images that ImageNet-C is made of, per class.
-        objectnet: ObjectNet, per folder.
-        siscore: SI-Score, per class and value of a factor.
-        in9: Foregrounds of the Backgrounds Challenge, per ImageNet-9 class.
-        wsol_val: ImageNet-V2 threshold-0.7, per class.
-        coco: COCO's training and validation set, in all.
-    """
+    """Number of pictures in each part of the world, per class unless a comment says otherwise."""
 
     train: int = 34
     val: int = 8
-    v2: int = 4
-    adversarial: int = 4
-    renditions: int = 4
-    strange: int = 5
-    sketches: int = 3
-    corrupted: int = 1
-    objectnet: int = 8
-    siscore: int = 2
-    in9: int = 6
-    wsol_val: int = 3
-    coco: CocoSizes = field(default_factory=CocoSizes)
+    v2: int = 4  # ImageNet-V2
+    adversarial: int = 4  # ImageNet-A, per class of its list
+    renditions: int = 4  # ImageNet-R, per class of its list
+    strange: int = 5  # ImageNet-O, per class of its list
+    sketches: int = 3  # ImageNet-Sketch
+    corrupted: int = 1  # validation images that ImageNet-C is made of
+    objectnet: int = 8  # per folder
+    siscore: int = 2  # per class and value of a factor
+    in9: int = 6  # foregrounds of the Backgrounds Challenge, per ImageNet-9 class
+    wsol_val: int = 3  # ImageNet-V2 threshold-0.7
+    coco: CocoSizes = field(default_factory=CocoSizes)  # in all
 
 
 def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | None = None) -> None:
@@ -81,18 +64,35 @@ def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | N
     """
     sizes = sizes or WorldSizes()
     with replacing_folder(folder) as aside, progress("demo world", None, "files") as advance:
-        images = _write_train(aside / "imagenet", seed, size_px, sizes.train, advance)
+        tree, server = aside / "imagenet", aside / "server"
+        for path in [server, *(tree / split / item.wnid for split in ("train", "val") for item in CLASSES)]:
+            path.mkdir(parents=True)
+        images = []
+        for image, content in train_images(seed, size_px, sizes.train):
+            (tree / "train" / image.wnid / f"{image.image_id}.JPEG").write_bytes(content)
+            images.append(image)
+            advance(1)
         val = val_images(seed, size_px, sizes.val)
-        _write_val(aside / "imagenet", val, advance)
-        server = aside / "server"
-        server.mkdir()
+        for one in val:
+            (tree / "val" / one.item.wnid / f"{one.name}.JPEG").write_bytes(jpeg_bytes(one.scene.pixels))
+            advance(1)
         entries, counts = {}, {"imagenet_train": len(images), "imagenet_val": len(val)}
         for archive in archives(seed, size_px, sizes, images, val):
             entries[archive.name] = pack(archive, server)
             counts[archive.name] = sum(name.lower().endswith(_IMAGE_SUFFIXES) for name in archive.members)
             advance(len(archive.members))
         write_archives_yaml(entries, server / "archives.yaml")
-        write_json(aside / "world.json", _card(aside, seed, size_px, sizes, counts, entries))
+        files = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*.JPEG"))
+        card = {
+            "seed": seed,
+            "size_px": size_px,
+            "sizes": asdict(sizes),
+            "classes": {str(item.index): {"name": item.name, "wnid": item.wnid} for item in CLASSES},
+            "counts": {name: count for name, count in counts.items() if count},
+            "imagenet_sha256": lines_sha256([f"{name} {file_sha256(tree / name)}" for name in files]),
+            "archives": {name: entry["sha256"] for name, entry in entries.items()},
+        }
+        write_json(aside / "world.json", card)
 
 
 def archives(
@@ -101,7 +101,7 @@ def archives(
     """Yields the archives of the demo's server one by one, so that only one is in memory."""
     records, file = image_ab_members(images, seed), "imagenet_ab_v1_0.tar.gz"
     counts = record_counts(images, seed, records)
-    yield Archive("imagenet_ab", "imagenet_ab", file, "tar.gz", records, False, keep_order=True, counts=counts)
+    yield Archive("imagenet_ab", "imagenet_ab", file, "tar.gz", records, unpack=False, keep_order=True, counts=counts)
     yield real_archive(val)
     yield v2_archive(seed, size_px, sizes.v2)
     yield imagenet_a(seed, size_px, sizes.adversarial)
@@ -115,45 +115,3 @@ def archives(
     yield from wsol_val_archives(seed, size_px, sizes.wsol_val)
     yield from wsol_test_archives(val)
     yield from coco_archives(seed, size_px, sizes.coco)
-
-
-def _write_train(
-    tree: Path, seed: int, size_px: int, per_class: int, advance: Callable[[float], None]
-) -> list[TrainImage]:
-    images = []
-    for item in CLASSES:
-        (tree / "train" / item.wnid).mkdir(parents=True)
-    for image, content in train_images(seed, size_px, per_class):
-        (tree / "train" / image.wnid / f"{image.image_id}.JPEG").write_bytes(content)
-        images.append(image)
-        advance(1)
-    return images
-
-
-def _write_val(tree: Path, images: list[ValImage], advance: Callable[[float], None]) -> None:
-    for item in CLASSES:
-        (tree / "val" / item.wnid).mkdir(parents=True)
-    for image in images:
-        (tree / "val" / image.item.wnid / f"{image.name}.JPEG").write_bytes(jpeg_bytes(image.scene.pixels))
-        advance(1)
-
-
-def _card(
-    folder: Path,
-    seed: int,
-    size_px: int,
-    sizes: WorldSizes,
-    counts: dict[str, int],
-    entries: dict[str, dict[str, Any]],
-) -> dict[str, Any]:
-    tree = folder / "imagenet"
-    files = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*.JPEG"))
-    return {
-        "seed": seed,
-        "size_px": size_px,
-        "sizes": asdict(sizes),
-        "classes": {str(item.index): {"name": item.name, "wnid": item.wnid} for item in CLASSES},
-        "counts": {name: count for name, count in counts.items() if count},
-        "imagenet_sha256": lines_sha256([f"{name} {file_sha256(tree / name)}" for name in files]),
-        "archives": {name: entry["sha256"] for name, entry in entries.items()},
-    }

@@ -4,6 +4,11 @@
 if STUDY.demo:
 
     rule demo_world:
+        input:
+            # Code digests do not cover tables.
+            "luab/demo/tables/classes.json",
+            "luab/demo/tables/coco_classes.json",
+            "luab/demo/tables/silhouettes.json",
         output:
             card=f"{DATA}/world/world.json",
             archives=STUDY.paths.archives,
