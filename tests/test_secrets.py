@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from luab.errors import ConfigError, DataError
-from luab.fetch.fetch import fetch
+from luab.fetch.fetch import Patience, fetch
 from luab.fetch.listing import load_archives, without_credentials
 from luab.provenance.code import provenance
 from luab.study.config import Study
@@ -60,7 +60,7 @@ def test_a_password_in_the_list_of_downloads_raises_without_repeating_it(tmp_pat
 def test_a_failing_proxy_s_password_is_not_logged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     archive = load_archives(listed(tmp_path, "http://archive.invalid/thing.bin"))["thing"]
     with pytest.raises(DataError, match="download failed") as caught:
-        fetch(archive, tmp_path / "archives", tmp_path / "archives" / "thing.json", attempts=1, backoff_s=0)
+        fetch(archive, tmp_path / "archives", tmp_path / "archives" / "thing.json", Patience(attempts=1, backoff_s=0))
     text = str(caught.value) + "".join(capfd.readouterr())
     assert "archive.invalid" in text and "proxy" in text.casefold()
     assert PLANTED not in text and PLANTED.encode() not in everything_below(tmp_path / "archives")

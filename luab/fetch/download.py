@@ -7,14 +7,13 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from luab.errors import DataError, JobError
-from luab.fetch.listing import without_credentials
-from luab.fetch.verify import Hasher, Offer, set_aside
-from luab.files import check_room, no_room, read_json, write_json
+from luab.fetch.listing import Source, without_credentials
+from luab.fetch.verify import Hasher, hasher_of, set_aside
+from luab.files import check_room, no_room, read_fields, write_json
 from luab.progress import progress
 
 _CHUNK_BYTES = 1 << 16
@@ -63,9 +62,7 @@ class PartialFile:
         self.size = os.fstat(self._file.fileno()).st_size
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.size == 0 and self.path.exists():
             self.path.unlink()
             self.forget()
@@ -74,7 +71,7 @@ class PartialFile:
     def note(self, url: str) -> dict[str, Any]:
         """url, validator and total size of the interrupted download; empty if it cannot be resumed from `url`."""
         try:
-            note = read_json(self._note) if self.size else {}
+            note = read_fields(self._note, ("url", "validator", "total")) if self.size else {}
         except DataError:
             return {}
         return note if note.get("url") == url else {}
@@ -93,19 +90,11 @@ class PartialFile:
 
     def hasher(self) -> Hasher:
         """Hasher of the bytes so far; reads them from disk once."""
-        if self._hasher is None:
-            self._hasher = Hasher()
-            with open(self.path, "rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    self._hasher.update(chunk)
+        self._hasher = self._hasher or hasher_of(self.path)
         return self._hasher
 
     def write(self, chunk: bytes) -> None:
-        """Appends a chunk; if the disk is full, keeps the bytes that were written.
-
-        Raises:
-            JobError: The disk is full.
-        """
+        """Appends a chunk; if the disk is full, keeps the bytes that were written and raises JobError."""
         hasher, rest = self.hasher(), memoryview(chunk)
         while rest:
             try:
@@ -130,52 +119,43 @@ class PartialFile:
         self.forget()
 
 
-def copy_file(path: Path, part: PartialFile, offer: Offer) -> None:
-    """Copies a local file into the part, from the beginning.
-
-    Raises:
-        MirrorFailed: The file cannot be opened, or its size differs from the published one.
-        Dropped: The file ended early.
-        JobError: The disk is full.
-    """
+def copy_file(path: Path, part: PartialFile, source: Source) -> None:
+    """Copies a local file into the part, from the beginning; raises the errors of `download`."""
     try:
         file = open(path, "rb")  # noqa: SIM115
     except OSError as error:
         raise MirrorFailed(f"{error.strerror}.") from error
     with file:
         total = os.fstat(file.fileno()).st_size
-        _check_offered(total, offer)
+        _check_published(total, source)
         part.restart(None)
         check_room(part.path.parent, total, part.target.name)
-        _pour(iter(lambda: file.read(_CHUNK_BYTES), b""), part, total, offer)
+        _pour(iter(lambda: file.read(_CHUNK_BYTES), b""), part, total)
 
 
-def download(url: str, part: PartialFile, offer: Offer, timeout_s: float) -> None:
+def download(source: Source, part: PartialFile, timeout_s: float) -> None:
     """Downloads the rest of the part, or the whole file if the server cannot resume.
 
     Raises:
-        MirrorFailed: This address does not serve the file.
+        MirrorFailed: This address does not serve the file, or one of another size than published.
         Dropped: The transfer was interrupted; the next try may resume it.
         JobError: The disk is full.
     """
-    note = part.note(url)
+    note = part.note(source.url)
     if note and note["total"] == part.size:
         return  # complete, but interrupted before it was checked
     headers = {"Accept-Encoding": "identity", "User-Agent": "luab"}
-    if note.get("validator") or (note and (offer.sha256 or offer.md5)):
+    if note and (note["validator"] or source.has_checksum):
         headers["Range"] = f"bytes={part.size}-"
         if note["validator"]:
             headers["If-Range"] = note["validator"]
-    with _network(), contextlib.closing(_open(url, headers, timeout_s)) as response:
+    with _network(), contextlib.closing(_open(source.url, headers, timeout_s)) as response:
         _check_status(response, part)
-        total: int | None
-        if response.status_code == 206:
-            total = _resumed_total(response, part, note)
-        else:
-            total = _started_total(response, part, offer, url)
+        resumes = response.status_code == 206
+        total = _resumed_total(response, part, note) if resumes else _started_total(response, part, source)
         if total is not None:
             check_room(part.path.parent, total - part.size, part.target.name)
-        _pour(response.iter_content(_CHUNK_BYTES), part, total, offer)
+        _pour(response.iter_content(_CHUNK_BYTES), part, total)
 
 
 def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> Any:
@@ -250,39 +230,33 @@ def _validator(response: Any) -> str | None:
     return str(modified) if modified else None
 
 
-def _started_total(response: Any, part: PartialFile, offer: Offer, url: str) -> int | None:
-    """Size of the whole file, None if the server does not send it; empties the part for a download from the start."""
+def _started_total(response: Any, part: PartialFile, source: Source) -> int | None:
+    """Size of the whole file, None if neither sent nor published; empties the part for a download from the start."""
     encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-    length = response.headers.get("Content-Length", "")
-    total = int(length) if length.isdigit() and not encoded else None
-    if total is not None:
-        _check_offered(total, offer)
+    length, total = response.headers.get("Content-Length", ""), source.bytes
+    if length.isdigit() and not encoded:
+        total = int(length)
+        _check_published(total, source)
     # An encoded response is decoded on the way, so it cannot be resumed by byte range.
-    note = {
-        "url": url,
-        "validator": _validator(response),
-        "total": total if total is not None else offer.bytes,
-    }
-    part.restart(None if encoded else note)
+    part.restart(None if encoded else {"url": source.url, "validator": _validator(response), "total": total})
     return total
 
 
-def _check_offered(total: int, offer: Offer) -> None:
-    if offer.bytes is not None and offer.bytes != total:
-        raise MirrorFailed(f"expected {offer.bytes} bytes, the file there has {total}.")
+def _check_published(total: int, source: Source) -> None:
+    if source.bytes not in (None, total):
+        raise MirrorFailed(f"expected {source.bytes} bytes, the file there has {total}.")
 
 
-def _pour(chunks: Iterable[bytes], part: PartialFile, total: int | None, offer: Offer) -> None:
-    whole = total if total is not None else offer.bytes
+def _pour(chunks: Iterable[bytes], part: PartialFile, total: int | None) -> None:
     what = f"{part.target.name} (resumed)" if part.size else part.target.name
-    with progress(what, None if whole is None else whole - part.size, "B") as advance:
+    with progress(what, None if total is None else total - part.size, "B") as advance:
         for chunk in chunks:
             part.write(chunk)
             advance(len(chunk))
-            if whole is not None and part.size > whole:
+            if total is not None and part.size > total:
                 return  # too long; the checksum fails
-    if whole is not None and part.size < whole:
-        raise Dropped(f"the transfer ended at byte {part.size} of {whole}")
+    if total is not None and part.size < total:
+        raise Dropped(f"the transfer ended at byte {part.size} of {total}")
 
 
 def _cannot_write(path: Path, error: OSError) -> JobError:

@@ -22,15 +22,25 @@ FileName = Annotated[str, Field(pattern=FILE_NAME)]
 Count = Annotated[int, Field(ge=0)]
 
 
-class Source(BaseModel):
-    """One address of an archive, with the size and checksums of the file there."""
+class Published(BaseModel):
+    """What is published of a file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: str = Field(description="http:, https: or file: address, as in the list.")
     bytes: Count | None = Field(None, description="Exact size; None if not published.")
     sha256: Sha256 | None = Field(None, description="Published SHA-256.")
     md5: Md5 | None = Field(None, description="Published MD5.")
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether a SHA-256 or MD5 is published."""
+        return bool(self.sha256 or self.md5)
+
+
+class Source(Published):
+    """One address of an archive, with the size and checksums of the file there."""
+
+    url: str = Field(description="http:, https: or file: address, as in the list.")
     # Folder of relative file: addresses. Private, so that no absolute path is written to a card.
     _base: Path = PrivateAttr(default=Path())
 
@@ -62,24 +72,14 @@ class Source(BaseModel):
         parts = urlsplit(self.url)
         return self._base / url2pathname(parts.path) if parts.scheme == "file" else None
 
-    @property
-    def has_checksum(self) -> bool:
-        """Whether a SHA-256 or MD5 is published."""
-        return bool(self.sha256 or self.md5)
 
-
-class Archive(BaseModel):
+class Archive(Published):
     """One entry of the list of downloads; the comment at the top of config/archives.yaml explains the keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: FileName = Field(description="Key of the entry.")
     dataset: FileName = Field(description="Dataset that the file belongs to.")
     urls: tuple[Source, ...] = Field((), description="Mirrors, tried in this order.")
     file: FileName = Field(description="Name on disk.")
-    bytes: Count | None = Field(None, description="Exact size; None if not published.")
-    sha256: Sha256 | None = Field(None, description="Published SHA-256.")
-    md5: Md5 | None = Field(None, description="Published MD5.")
     checksum_source: str = Field(min_length=1, description="Who published the checksum, or 'none published'.")
     licence: str | None = Field(None, description="None if no licence was found.")
     unpack: FileName | Literal[False] = Field(False, description="Folder under data/raw, or false.")
@@ -90,7 +90,7 @@ class Archive(BaseModel):
     @property
     def sources(self) -> tuple[Source, ...]:
         """The mirrors, each with its own size and checksums, or with those of the entry if it has none."""
-        shared = {"bytes": self.bytes, "sha256": self.sha256, "md5": self.md5}
+        shared = self.model_dump(include={"bytes", "sha256", "md5"})
         return tuple(
             source if source.has_checksum or source.bytes is not None else source.model_copy(update=shared)
             for source in self.urls
@@ -100,7 +100,7 @@ class Archive(BaseModel):
     def _relations_hold(self) -> "Archive":
         if bool(self.urls) == bool(self.manual):
             raise ValueError("expected either `urls` or `manual`, not both")
-        checked = [source.has_checksum for source in self.sources] or [bool(self.sha256 or self.md5)]
+        checked = [published.has_checksum for published in self.sources or (self,)]
         unpublished = _UNPUBLISHED in self.checksum_source
         if not all(checked) and not unpublished:
             raise ValueError(f"a url has no sha256 or md5: add one, or start `checksum_source` with {_UNPUBLISHED!r}")
@@ -110,13 +110,7 @@ class Archive(BaseModel):
 
 
 def load_archives(path: Path | str) -> dict[str, Archive]:
-    """Reads the list of downloads.
-
-    Args:
-        path: YAML with one entry per archive. Relative file: addresses start at its folder.
-
-    Returns:
-        Archives by name, in file order.
+    """Reads the list of downloads: archives by name, in file order. Relative file: addresses start at its folder.
 
     Raises:
         ConfigError: The list is missing or invalid; the message lists every mistake with its place.
@@ -152,7 +146,7 @@ def _read_entries(path: Path) -> dict[Any, Any]:
 
 def _as_lines(name: str, error: ValidationError) -> Iterator[str]:
     for mistake in error.errors():
-        place = ".".join([name, *(str(part) for part in mistake["loc"])])
+        place = ".".join([name, *map(str, mistake["loc"])])
         got = f" (got {mistake['input']!r})" if isinstance(mistake["input"], str | int | float) else ""
         yield without_credentials(f"{place}: {mistake['msg']}{got}")
 

@@ -3,40 +3,17 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from luab.errors import DataError
-from luab.fetch.listing import FILE_NAME, Archive, Source
-from luab.files import file_sha256, read_json, write_json
+from luab.fetch.listing import FILE_NAME, Archive, Published
+from luab.files import file_sha256, read_fields, read_json, write_json
 from luab.progress import progress
 
 _CHUNK_BYTES = 1 << 16
 _FILE = re.compile(FILE_NAME)
-
-
-def verify(archive: Archive, folder: Path) -> dict[str, Any]:
-    """Reads a downloaded archive again and compares it with its published checksum, or else with the first download.
-
-    Returns:
-        file, bytes, sha256 and md5 of the file on disk.
-
-    Raises:
-        DataError: The file is missing or differs; a file that differs is not removed.
-    """
-    target = folder / archive.file
-    if not target.is_file():
-        raise DataError(f"{target}: file not found. Download it: luab fetch {archive.name}")
-    first_sha256 = recorded_sha256(target, None)
-    digests = hash_file(target)
-    url, mismatch = match_offers(offers_of(archive, first_sha256), digests)
-    if mismatch:
-        stamp_path(target).unlink(missing_ok=True)
-        raise DataError(f"{target}: {mismatch} Download it again: luab fetch {archive.name}")
-    write_stamp(target, url, digests)
-    return {"file": archive.file} | asdict(digests)
 
 
 @dataclass(frozen=True)
@@ -67,66 +44,56 @@ class Hasher:
         return Digests(self._bytes, self._sha256.hexdigest(), self._md5.hexdigest())
 
 
-@dataclass(frozen=True)
-class Offer:
-    """What one mirror should serve; `source` is None for a manual download.
-
-    `first_sha256`, of the first download, replaces the checksum if none is published.
-    """
-
-    source: Source | None
-    bytes: int | None
-    sha256: str | None
-    md5: str | None
-    first_sha256: str | None
-
-    def mismatch(self, digests: Digests) -> str:
-        """How a file differs from this offer, as sentences; empty if it matches."""
-        expected = {"bytes": self.bytes, "sha256": self.sha256, "md5": self.md5}
-        differences = [
-            f"expected {key} {value}, found {getattr(digests, key)}."
-            for key, value in expected.items()
-            if value is not None and value != getattr(digests, key)
-        ]
-        if self.first_sha256 and self.first_sha256 != digests.sha256:
-            differences.append(
-                f"no checksum is published; the first download had sha256 {self.first_sha256}, "
-                f"this one has {digests.sha256}."
-            )
-        return " ".join(differences)
-
-
-def offers_of(archive: Archive, first_sha256: str | None) -> list[Offer]:
-    """One offer for each mirror of an archive, in the order of the list, or one for a manual download."""
-    sources: Sequence[Source | None] = archive.sources or (None,)
-    offers = []
-    for source in sources:
-        published = source if source is not None else archive
-        has_checksum = bool(published.sha256 or published.md5)
-        first = None if has_checksum else first_sha256
-        offers.append(Offer(source, published.bytes, published.sha256, published.md5, first))
-    return offers
-
-
-def match_offers(offers: Iterable[Offer], digests: Digests) -> tuple[str | None, str]:
-    """The url of the first offer that a file matches, or None and how the file differs from the first offer."""
-    first_mismatch = ""
-    for offer in offers:
-        mismatch = offer.mismatch(digests)
-        if not mismatch:
-            return (offer.source.url if offer.source else None), ""
-        first_mismatch = first_mismatch or mismatch
-    return None, first_mismatch
-
-
-def hash_file(path: Path) -> Digests:
-    """Size and digests of a file; reads the whole file."""
+def hasher_of(path: Path) -> Hasher:
+    """Hasher of the bytes that a file has now; reads the whole file."""
     hasher = Hasher()
     with open(path, "rb") as file, progress(f"checking {path.name}", path.stat().st_size, "B") as advance:
         while chunk := file.read(_CHUNK_BYTES):
             hasher.update(chunk)
             advance(len(chunk))
-    return hasher.digests()
+    return hasher
+
+
+def verify(archive: Archive, folder: Path) -> Digests:
+    """Reads a downloaded archive again and compares it with its published checksum, or else with the first download.
+
+    Raises:
+        DataError: The file is missing or differs; a file that differs is not removed.
+    """
+    target = folder / archive.file
+    if not target.is_file():
+        raise DataError(f"{target}: file not found. Download it: luab fetch {archive.name}")
+    digests = hasher_of(target).digests()
+    urls, mismatch = matching_urls(archive, digests, recorded_sha256(target, None))
+    if mismatch:
+        stamp_path(target).unlink(missing_ok=True)
+        raise DataError(f"{target}: {mismatch} Download it again: luab fetch {archive.name}")
+    write_stamp(target, urls[0], digests)
+    return digests
+
+
+def difference(published: Published, digests: Digests, first_sha256: str | None) -> str:
+    """How a file differs from the published one, or else from the first download; empty if it is the same."""
+    differences = [
+        f"expected {key} {getattr(published, key)}, found {found}."
+        for key, found in asdict(digests).items()
+        if getattr(published, key) not in (None, found)
+    ]
+    if first_sha256 and first_sha256 != digests.sha256 and not published.has_checksum:
+        differences.append(
+            f"no checksum is published; the first download had sha256 {first_sha256}, this one has {digests.sha256}."
+        )
+    return " ".join(differences)
+
+
+def matching_urls(archive: Archive, digests: Digests, first_sha256: str | None) -> tuple[list[str | None], str]:
+    """Urls of the mirrors that serve this file (None: got by hand), or no url and how it differs from the first's."""
+    by_url: dict[str | None, Published] = {source.url: source for source in archive.sources}
+    differences = {
+        url: difference(published, digests, first_sha256) for url, published in (by_url or {None: archive}).items()
+    }
+    urls = [url for url, text in differences.items() if not text]
+    return urls, "" if urls else next(iter(differences.values()))
 
 
 def stamp_path(target: Path) -> Path:
@@ -143,10 +110,9 @@ def write_stamp(target: Path, url: str | None, digests: Digests) -> None:
 def _read_stamp(target: Path) -> dict[str, Any]:
     """Content of the stamp of `target`; empty if it is missing or unreadable."""
     try:
-        content = read_json(stamp_path(target))
+        return read_fields(stamp_path(target), ("bytes", "sha256", "md5", "url", "mtime_ns"))
     except DataError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _stamped_digests(target: Path) -> Digests | None:
@@ -164,11 +130,7 @@ def known_sha256(path: Path) -> str:
 
 
 def archived(folder: Path, card: Path) -> tuple[Path, str]:
-    """Path and SHA-256 of the archive that a card describes.
-
-    Args:
-        folder: Folder of archives.
-        card: Written by `luab.fetch.fetch.fetch`.
+    """Path in the folder of archives and SHA-256 of the archive that a card of `luab.fetch.fetch.fetch` describes.
 
     Raises:
         DataError: The card is missing or damaged, or its file name has a path.
@@ -191,26 +153,26 @@ def recorded_sha256(target: Path, card: Path | None) -> str | None:
     return _read_stamp(target).get("sha256")
 
 
-def find_verified(target: Path, offers: list[Offer], reasons: list[str]) -> tuple[str | None, Digests] | None:
-    """Url and digests of an existing file that matches an offer; None if it is missing or wrong.
+def find_verified(
+    target: Path, archive: Archive, first_sha256: str | None, reasons: list[str]
+) -> tuple[str | None, Digests] | None:
+    """Url and digests of an existing file that a mirror serves; None if it is missing or wrong.
 
     A wrong file is renamed to `<target>.bad`, and the reason is appended to `reasons`.
     """
     if not target.is_file():
         return None
-    digests = _stamped_digests(target)
-    if digests is not None:
-        url, mismatch = match_offers(offers, digests)
-        if not mismatch:
-            stamped_url = _read_stamp(target).get("url")
-            matching_urls = [offer.source.url for offer in offers if offer.source and not offer.mismatch(digests)]
-            return (stamped_url if stamped_url in matching_urls else url), digests
-    digests = hash_file(target)
-    url, mismatch = match_offers(offers, digests)
+    stamped, digests = _read_stamp(target).get("url"), _stamped_digests(target)
+    is_known = digests is not None and bool(matching_urls(archive, digests, first_sha256)[0])
+    if digests is None or not is_known:
+        digests = hasher_of(target).digests()
+    urls, mismatch = matching_urls(archive, digests, first_sha256)
     if mismatch:
         reasons.append(f"  existing file: {mismatch} It was renamed to {set_aside(target, target)}.")
         return None
-    write_stamp(target, url, digests)
+    url = stamped if stamped in urls else urls[0]
+    if not is_known:
+        write_stamp(target, url, digests)
     return url, digests
 
 

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,12 @@ def code_digest(*modules: str) -> str:
 
     Hashes syntax trees without docstrings, so comments and layout do not count.
     """
-    text = "\n".join(f"{module} {tree}" for module, tree in sorted(_covered(modules).items()))
+    text = "\n".join(f"{module} {tree}" for module, tree in sorted(covered_modules(*modules).items()))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def covered_modules(*modules: str) -> frozenset[str]:
-    """Names of the modules that `code_digest` covers."""
-    return frozenset(_covered(modules))
-
-
-def _covered(modules: Iterable[str]) -> dict[str, str]:
-    """Syntax tree as text, by module name, of the given modules and all luab modules that they import."""
+def covered_modules(*modules: str) -> dict[str, str]:
+    """Syntax tree as text, by module name, of all modules that `code_digest` covers."""
     trees: dict[str, str] = {}
     pending = list(modules)
     while pending:
@@ -112,10 +106,7 @@ def _parsed(module: str) -> tuple[str, list[str]] | None:
 def _source(module: str) -> Path | None:
     # By path: find_spec imports the parent packages, which would load torch.
     base = Path(__file__).resolve().parents[1].joinpath(*module.split(".")[1:])
-    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
 def _imports(tree: ast.Module, package: str) -> list[str]:

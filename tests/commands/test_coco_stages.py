@@ -34,7 +34,7 @@ def study(server: Path, toy_study: Callable[..., Study], tmp_path: Path) -> Stud
     """A study with COCO downloaded and unpacked."""
     made = toy_study(paths={"data": str(tmp_path / "data"), "partial": False})
     layout = made.layout
-    archives = [server / f"{name}.zip" for name in ("train2014", "val2014", "annotations_trainval2014")]
+    archives = {f"{name}.zip": server / f"{name}.zip" for name in ("train2014", "val2014", "annotations_trainval2014")}
     unpack_all(archives, layout.raw_folder("coco"), layout.raw_card("coco"), "coco")
     file = layout.archive_folder() / "coco_ab_v1_0.json"
     file.parent.mkdir(parents=True)

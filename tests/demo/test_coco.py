@@ -43,7 +43,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(world: Path) -> Path:
     """Runs the study's own steps on the archives: unpacked tree, index, both manifests, targets."""
     data, server = world.parent / "data", world / "server"
-    archives = [server / f"{name}.zip" for name in ("train2014", "val2014", "annotations_trainval2014")]
+    archives = {f"{name}.zip": server / f"{name}.zip" for name in ("train2014", "val2014", "annotations_trainval2014")}
     unpack_all(archives, data / "raw", data / "raw.json", "coco")
     coco_ab.index(server / "coco_ab_v1_0.json", data / "index.parquet", data / "index.json")
     for name in ("coco_train", "coco_val"):

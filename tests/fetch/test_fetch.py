@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from luab.errors import DataError, JobError
-from luab.fetch.fetch import fetch
+from luab.fetch.fetch import Patience, fetch
 from luab.fetch.listing import Archive
 from luab.fetch.verify import verify
 
@@ -182,7 +182,7 @@ def _unpublished(*urls: Any, **given: Any) -> Archive:
 
 
 def _fetch(archive: Archive, folder: Path, attempts: int = 3) -> dict[str, Any]:
-    return fetch(archive, folder, folder / "a.json", attempts=attempts, backoff_s=0.01, timeout_s=5)
+    return fetch(archive, folder, folder / "a.json", Patience(attempts, backoff_s=0.01, timeout_s=5))
 
 
 def _names(folder: Path) -> list[str]:
@@ -445,14 +445,7 @@ def test_server_errors_are_retried(server: Server, tmp_path: Path) -> None:
 def test_a_server_without_response_times_out(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(bytes_per_s=50_000)
     with pytest.raises(DataError, match="timed out"):
-        fetch(
-            _archive(server.url("/a")),
-            tmp_path,
-            tmp_path / "a.json",
-            attempts=1,
-            backoff_s=0.01,
-            timeout_s=0.2,
-        )
+        fetch(_archive(server.url("/a")), tmp_path, tmp_path / "a.json", Patience(1, backoff_s=0.01, timeout_s=0.2))
 
 
 def test_without_published_checksum_later_downloads_must_match_the_first(server: Server, tmp_path: Path) -> None:
@@ -543,14 +536,14 @@ import json, resource, subprocess, sys
 from pathlib import Path
 from luab.fetch.listing import Archive
 from luab.errors import LuabError
-from luab.fetch.fetch import fetch
+from luab.fetch.fetch import Patience, fetch
 content, folder, limit = json.loads(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 if limit == "tmpfs":
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=True)
 elif limit != "none":
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 try:
-    fetch(Archive.model_validate(content), folder, folder / "a.json", backoff_s=0.01)
+    fetch(Archive.model_validate(content), folder, folder / "a.json", Patience(backoff_s=0.01))
 except LuabError as error:
     kept = folder / "a.bin.part"
     print(type(error).__name__, kept.stat().st_size if kept.exists() else None, error)

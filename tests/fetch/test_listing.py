@@ -242,7 +242,7 @@ def test_verify_reads_the_file_again(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="luab fetch a"):
         verify(archive, folder)
     fetch(archive, folder, tmp_path / "a.json")
-    assert verify(archive, folder)["bytes"] == 7
+    assert verify(archive, folder).bytes == 7
     (folder / "a.bin").write_bytes(b"CONTENT")
     with pytest.raises(DataError, match="the first download had sha256"):
         verify(archive, folder)
@@ -279,7 +279,7 @@ MEMBERS = {
 def test_the_compression_of_a_tar_is_detected_by_content(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     archive = tmp_path / "set.tar.gz"
     archive.write_bytes(pack(_tar_bytes(MEMBERS)))
-    card = unpack_all([archive], tmp_path / "raw" / "set", tmp_path / "raw" / "set.json", "set")
+    card = unpack_all({"set.tar.gz": archive}, tmp_path / "raw" / "set", tmp_path / "raw" / "set.json", "set")
     found = {
         path.relative_to(tmp_path / "raw" / "set").as_posix(): path.read_bytes()
         for path in (tmp_path / "raw" / "set").rglob("*")
@@ -324,6 +324,6 @@ def test_links_inside_the_tree_are_kept(tmp_path: Path) -> None:
             member.type, member.linkname, member.size = kind, goal, 4 if kind == tarfile.REGTYPE else 0
             tar.addfile(member, io.BytesIO(b"data"))
     (tmp_path / "l.tar").write_bytes(out.getvalue())
-    card = unpack_all([tmp_path / "l.tar"], tmp_path / "raw", tmp_path / "raw.json", "set")
+    card = unpack_all({"l": tmp_path / "l.tar"}, tmp_path / "raw", tmp_path / "raw.json", "set")
     assert (tmp_path / "raw/d/soft").read_text() == (tmp_path / "raw/hard").read_text() == "data"
     assert card["files"] == 2

@@ -44,7 +44,7 @@ def world(toy_world, tmp_path_factory):
     data = root / "data"
     for archive in coco_archives(1, 40, CocoSizes(train=24, val=6)):
         pack(archive, root)
-    archives = [root / f"{name}.zip" for name in ("train2014", "val2014", "annotations_trainval2014")]
+    archives = {f"{name}.zip": root / f"{name}.zip" for name in ("train2014", "val2014", "annotations_trainval2014")}
     unpack_all(archives, data / "raw" / "coco", data / "raw" / "coco.json", "coco")
     index = data / "byproducts" / "coco_ab.parquet"
     coco_ab.index(root / "coco_ab_v1_0.json", index, card(index))
