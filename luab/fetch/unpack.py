@@ -161,8 +161,8 @@ class _Unpacking:
                 shutil.copyfileobj(source, out, _CHUNK_BYTES)
         except RuntimeError as error:  # NotImplementedError for an unsupported compression, else it is encrypted
             raise DataError(
-                f"{self.path}: cannot read member {member.filename!r} ({error}). Unpack the archive with `unzip`, or "
-                "`unzip -P <password>` if it is encrypted, and set its folder in the configuration under `paths.copies`."
+                f"{self.path}: cannot read member {member.filename!r} ({error}). Unpack the archive with `unzip` (if "
+                "it is encrypted: `unzip -P <password>`) and set the folder in the configuration under `paths.copies`."
             ) from error
 
     def _place(self, name: str) -> PurePosixPath | None:

@@ -58,35 +58,21 @@ class Byproducts:
 
 @dataclass(frozen=True)
 class Contents:
-    """What the crate describes.
+    """What the crate describes."""
 
-    Attributes:
-        folder: Folder of results; paths in the crate are relative to it.
-        label: Part of the crate's name, for example "demo world".
-        byproducts: Archives of annotation byproducts.
-        runs: Folder of each training.
-        suites: Names of the prediction cards of each training.
-        steps: Steps that made files from scores, cards and indexes.
-        day: Day on which the results were made, as "2026-11-26".
-    """
-
-    folder: Path
-    label: str
+    folder: Path  # of results; paths in the crate are relative to it
+    label: str  # part of the crate's name, for example "demo world"
     byproducts: Sequence[Byproducts]
-    runs: Mapping[Run, Path]
-    suites: Mapping[Run, Sequence[str]]
-    steps: Sequence[Step]
-    day: str
+    runs: Mapping[Run, Path]  # folder of each training
+    suites: Mapping[Run, Sequence[str]]  # names of the prediction cards of each training
+    steps: Sequence[Step]  # that made files from scores, cards and indexes
+    day: str  # on which the results were made, as "2026-11-26"
 
 
 def write_crate(contents: Contents, output: Path) -> None:
-    """Writes ro-crate-metadata.json.
+    """Writes ro-crate-metadata.json to `output`, in `contents.folder`.
 
     Digests of models and predictions come from their cards; small files are hashed here.
-
-    Args:
-        contents: What the crate describes.
-        output: Output file, in `contents.folder`.
 
     Raises:
         DataError: A card is missing or damaged.
@@ -95,62 +81,74 @@ def write_crate(contents: Contents, output: Path) -> None:
 
     crate = ROCrate(version="1.1")
     crate.metadata.extra_contexts.append(_TERMS)
-    root = crate.root_dataset
-    title = "Learning image classifiers using annotation byproducts: results"
-    root["name"] = f"{title} ({contents.label})" if contents.label else title
-    root["description"] = (
-        "Models, predictions, scores, tables and figures of baseline, random-points control and LUAB, made by luab."
-        + (f" From the {contents.label}, a drawn toy dataset: no result on ImageNet or COCO." if contents.label else "")
-    )
-    root["datePublished"] = contents.day
-    root["license"] = crate.add(_entity(crate, _LICENCES["mit"], "CreativeWork", name="MIT License"))
-    root["conformsTo"] = crate.add(_entity(crate, _PROFILE, "CreativeWork", name="Process Run Crate", version="0.5"))
-    root["citation"] = crate.add(
-        _entity(
-            crate,
-            _PAPER,
-            "ScholarlyArticle",
-            name="Neglected Free Lunch: Learning Image Classifiers Using Annotation Byproducts",
-        )
-    )
-    _Writer(crate, contents).write()
+    writer = _Writer(crate, contents)
+    writer.write_root()
+    for archive in contents.byproducts:
+        writer.add_archive(archive)
+    for run in contents.runs:
+        writer.add_run(run)
+    for step in contents.steps:
+        writer.add_step(step)
     write_json(output, crate.metadata.generate())
 
 
 class _Writer:
-    """Adds each entity to the crate once; `entities` holds them by a key of what they describe."""
+    """Adds each entity to the crate once; `entities` holds them by identifier, `archives` by name."""
 
     def __init__(self, crate: "ROCrate", contents: Contents) -> None:
         self.crate = crate
         self.contents = contents
         self.entities: dict[str, Any] = {}
+        self.archives: dict[str, Any] = {}
 
-    def write(self) -> None:
-        for archive in self.contents.byproducts:
-            self._archive(archive)
-        for run in self.contents.runs:
-            self._run(run)
-        for step in self.contents.steps:
-            inputs, outputs = map(self._input, step.inputs), map(self._file, step.outputs)
-            self._action(f"#render/{step.name}", step.name, self._luab(), [*inputs], [*outputs])
+    def write_root(self) -> None:
+        root, label = self.crate.root_dataset, self.contents.label
+        title = "Learning image classifiers using annotation byproducts: results"
+        paper = "Neglected Free Lunch: Learning Image Classifiers Using Annotation Byproducts"
+        root["name"] = f"{title} ({label})" if label else title
+        root["description"] = (
+            "Models, predictions, scores, tables and figures of baseline, random-points control and LUAB, made by luab."
+            + (f" From the {label}, a drawn toy dataset: no result on ImageNet or COCO." if label else "")
+        )
+        root["datePublished"] = self.contents.day
+        root["license"] = self._add(_LICENCES["mit"], "CreativeWork", name="MIT License")
+        root["conformsTo"] = self._add(_PROFILE, "CreativeWork", name="Process Run Crate", version="0.5")
+        root["citation"] = self._add(_PAPER, "ScholarlyArticle", name=paper)
 
-    def _run(self, run: Run) -> None:
+    def add_archive(self, archive: Byproducts) -> None:
+        licence = _LICENCES.get(archive.licence)
+        self.archives[archive.name] = self._add(
+            archive.url or f"#{archive.name}",
+            "CreativeWork",
+            name=f"Annotation byproducts {archive.name}",
+            sha256=archive.sha256,
+            license={"@id": licence} if licence else archive.licence or None,
+        )
+        if licence:
+            self._add(licence, "CreativeWork", name=archive.licence)
+
+    def add_step(self, step: Step) -> None:
+        inputs, outputs = map(self._input, step.inputs), map(self._file, step.outputs)
+        self._action(f"#render/{step.name}", step.name, self._luab(), [*inputs], [*outputs])
+
+    def add_run(self, run: Run) -> None:
         """Adds training, predictions and scoring of one run."""
         folder = self.contents.runs[run]
         card = read_fields(folder / "run.json", ("inputs", "model_sha256", "recipe", "versions", "seconds"))
-        code = self._code(card)
+        code, recipe = self._code(card), json.dumps(card["recipe"], sort_keys=True)
         model = self._file(folder / "model.safetensors", card["model_sha256"])
         digests = sorted(card["inputs"].items())
         inputs = [self._digest(name, digest) for name, digest in digests]
-        if archive := self.entities.get(f"archive {run.dataset}_ab"):
+        if archive := self.archives.get(f"{run.dataset}_ab"):
             for (name, _), points in zip(digests, inputs, strict=True):
                 if name.startswith(("targets_", "labels_")):
                     points["isBasedOn"] = archive
         outputs = [model, self._file(folder / "run.json"), self._file(folder / "log.csv")]
+        inputs.append(self._add(f"#recipe/{_short(recipe)}", "CreativeWork", name="Training recipe", text=recipe))
         hardware = card.get("hardware", {})
         device = hardware.get("gpu") or hardware.get("processor") or "unknown hardware"
         text = f"lambda {run.weight:g}, seed {run.seed}; {card['seconds']:,.0f} s on {device}"
-        self._action(f"#train/{run.folder}", f"Train {run.folder}", code, [*inputs, self._recipe(card)], outputs, text)
+        self._action(f"#train/{run.folder}", f"Train {run.folder}", code, inputs, outputs, text)
         tables: list[Any] = []
         for suite in self.contents.suites[run]:
             path = folder / "predictions" / f"{suite}.json"
@@ -172,87 +170,58 @@ class _Writer:
         self.crate.root_dataset.append_to("mentions", action)  # required by the profile
 
     def _file(self, path: Path, sha256: str | None = None) -> Any:
-        key = f"file {path}"
-        if key not in self.entities:
+        relative = path.relative_to(self.contents.folder).as_posix()
+        if relative not in self.entities:
             properties: dict[str, Any] = {"name": path.name, "encodingFormat": _FORMATS[path.suffix]}
             if path.is_file():
                 properties["contentSize"] = str(path.stat().st_size)
                 sha256 = sha256 or file_sha256(path)
             if sha256:
                 properties["sha256"] = sha256
-            relative = path.relative_to(self.contents.folder).as_posix()
-            self.entities[key] = self.crate.add_file(dest_path=relative, properties=properties)
-        return self.entities[key]
+            self.entities[relative] = self.crate.add_file(dest_path=relative, properties=properties)
+        return self.entities[relative]
 
     def _input(self, path: Path) -> Any:
         """Entity of a result file, or of the archive or list that a card outside the results describes."""
         if path.is_relative_to(self.contents.folder):
             return self._file(path)
         card = read_fields(path, ())
-        archive = self.entities.get(f"archive {path.stem}")
+        archive = self.archives.get(path.stem)
         return archive or self._digest(path.stem, str(card.get("ids_sha256") or card.get("sha256") or ""))
-
-    def _archive(self, archive: Byproducts) -> None:
-        identifier = archive.url or f"#{archive.name}"
-        self.entities[f"archive {archive.name}"] = self._add(
-            f"archive {archive.name}",
-            identifier,
-            "CreativeWork",
-            name=f"Annotation byproducts {archive.name}",
-            sha256=archive.sha256,
-            license={"@id": _LICENCES[archive.licence]} if archive.licence in _LICENCES else archive.licence or None,
-        )
-        if archive.licence in _LICENCES:
-            self._add(archive.licence, _LICENCES[archive.licence], "CreativeWork", name=archive.licence)
 
     def _digest(self, name: str, digest: str) -> Any:
         """Entity of a list of images or points, which is not a result: name and digest of its content."""
-        return self._add(
-            f"data {name} {digest}", f"#data/{name}/{digest[:12]}", "CreativeWork", name=name, sha256=digest or None
-        )
-
-    def _recipe(self, card: Mapping[str, Any]) -> Any:
-        text = json.dumps(card["recipe"], sort_keys=True)
-        name = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return self._add(f"recipe {name}", f"#recipe/{name}", "CreativeWork", name="Training recipe", text=text)
+        return self._add(f"#data/{name}/{digest[:12]}", "CreativeWork", name=name, sha256=digest or None)
 
     def _code(self, card: Mapping[str, Any]) -> Any:
-        versions = card["versions"]
+        """Entity of luab as it trained a run, with the packages that it needs."""
         commit, digest = card.get("commit"), card.get("code", {}).get("train", "unknown")
-        key = f"{commit} {digest} {sorted(versions.items())}"
+        versions = sorted(card["versions"].items())
         packages = [
-            self._add(
-                f"package {name} {version}", f"#package/{name}/{version}", "SoftwareApplication",
-                name=name, softwareVersion=version,
-            )
-            for name, version in sorted(versions.items())
-        ]  # fmt: skip
-        return self._add(
-            f"code {key}",
-            f"#luab/{hashlib.sha256(key.encode()).hexdigest()[:12]}",
-            "SoftwareSourceCode",
-            name="luab",
+            self._add(f"#package/{name}/{version}", "SoftwareApplication", name=name, softwareVersion=version)
+            for name, version in versions
+        ]
+        return self._luab(
+            _short(f"{commit} {digest} {versions}"),
             version=f"commit {commit}" if commit else f"code digest {digest}",
-            license={"@id": _LICENCES["mit"]},
             softwareRequirements=[{"@id": package.id} for package in packages],
         )
 
-    def _luab(self, digest: str = "") -> Any:
+    def _luab(self, digest: str = "", **properties: Any) -> Any:
         """Entity of luab with the code digest of a card, or without a version if none was recorded."""
-        version = {"version": f"code digest {digest}"} if digest else {}
-        return self._add(
-            f"luab {digest}", f"#luab/{digest}" if digest else "#luab", "SoftwareSourceCode", name="luab",
-            license={"@id": _LICENCES["mit"]}, **version,
-        )  # fmt: skip
+        identifier, version = (f"#luab/{digest}", f"code digest {digest}") if digest else ("#luab", None)
+        given = {"name": "luab", "license": {"@id": _LICENCES["mit"]}, "version": version} | properties
+        return self._add(identifier, "SoftwareSourceCode", **given)
 
-    def _add(self, key: str, identifier: str, kind: str, **properties: Any) -> Any:
-        if key not in self.entities:
-            self.entities[key] = self.crate.add(_entity(self.crate, identifier, kind, **properties))
-        return self.entities[key]
+    def _add(self, identifier: str, kind: str, **properties: Any) -> Any:
+        """The entity with an identifier; a new one gets the properties that are not None."""
+        from rocrate.model.contextentity import ContextEntity
+
+        if identifier not in self.entities:
+            given = {"@type": kind} | {name: value for name, value in properties.items() if value is not None}
+            self.entities[identifier] = self.crate.add(ContextEntity(self.crate, identifier, properties=given))
+        return self.entities[identifier]
 
 
-def _entity(crate: "ROCrate", identifier: str, kind: str, **properties: Any) -> Any:
-    from rocrate.model.contextentity import ContextEntity
-
-    given = {name: value for name, value in properties.items() if value is not None}
-    return ContextEntity(crate, identifier, properties={"@type": kind} | given)
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
