@@ -136,10 +136,7 @@ def copy_file(path: Path, part: PartialFile, source: Source) -> None:
 def download(source: Source, part: PartialFile, timeout_s: float) -> None:
     """Downloads the rest of the part, or the whole file if the server cannot resume.
 
-    Raises:
-        MirrorFailed: This address does not serve the file, or one of another size than published.
-        Dropped: The transfer was interrupted; the next try may resume it.
-        JobError: The disk is full.
+    Raises MirrorFailed, also for a size other than the published one; Dropped; and JobError if the disk is full.
     """
     note = part.note(source.url)
     if note and note["total"] == part.size:
@@ -180,17 +177,15 @@ def _network() -> Iterator[None]:
     """Converts network errors to Dropped if another try may help, and to MirrorFailed otherwise."""
     import requests
 
-    def text(error: Exception) -> str:  # the address of a proxy or a redirect may contain a password
-        return without_credentials(str(error))
-
     try:
         yield
-    except requests.exceptions.SSLError as error:
-        raise MirrorFailed(f"no secure connection ({text(error)}).") from error
-    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise Dropped(f"the connection failed ({text(error)})") from error
     except requests.RequestException as error:
-        raise MirrorFailed(f"{text(error)}.") from error
+        text = without_credentials(str(error))  # the address of a proxy or a redirect may contain a password
+        if isinstance(error, requests.exceptions.SSLError):
+            raise MirrorFailed(f"no secure connection ({text}).") from error
+        if isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError):
+            raise Dropped(f"the connection failed ({text})") from error
+        raise MirrorFailed(f"{text}.") from error
 
 
 def _check_status(response: Any, part: PartialFile) -> None:
@@ -209,25 +204,21 @@ def _check_status(response: Any, part: PartialFile) -> None:
 
 def _resumed_total(response: Any, part: PartialFile, note: dict[str, Any]) -> int:
     """Size of the whole file; checks that the response continues this version of the part."""
-    content_range, known_total = response.headers.get("Content-Range", ""), note.get("total")
-    unit, _, span = content_range.partition(" ")
-    reach, _, length = span.partition("/")
-    continues = unit == "bytes" and length.isdigit() and reach == f"{part.size}-{int(length) - 1}"
-    continues = continues and known_total in (None, int(length))
+    content_range = response.headers.get("Content-Range", "")
+    length = content_range.rpartition("/")[2]
+    total = int(length) if length.isdigit() else 0
+    continues = content_range == f"bytes {part.size}-{total - 1}/{total}" and note.get("total") in (None, total)
     same_version = note.get("validator") is None or _validator(response) in (note["validator"], None)
     if not continues or not same_version:
         part.forget()
         raise Dropped(f"the server sent a different range than requested ({content_range!r}); starting over")
-    return int(length)
+    return total
 
 
 def _validator(response: Any) -> str | None:
     """Value for If-Range: a strong ETag, else the Last-Modified date."""
-    etag = response.headers.get("ETag")
-    if etag and not etag.startswith("W/"):
-        return str(etag)
-    modified = response.headers.get("Last-Modified")
-    return str(modified) if modified else None
+    etag, modified = response.headers.get("ETag", ""), response.headers.get("Last-Modified")
+    return (modified if etag.startswith("W/") else etag or modified) or None
 
 
 def _started_total(response: Any, part: PartialFile, source: Source) -> int | None:

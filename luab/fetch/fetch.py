@@ -24,10 +24,7 @@ class Patience:
     timeout_s: float = 60.0
 
 
-_PATIENCE = Patience()
-
-
-def fetch(archive: Archive, folder: Path, card: Path, patience: Patience = _PATIENCE) -> dict[str, Any]:
+def fetch(archive: Archive, folder: Path, card: Path, patience: Patience | None = None) -> dict[str, Any]:
     """Downloads an archive to `folder` unless a verified copy is there; writes its card and returns the content.
 
     A verified file is not read again: a hidden stamp next to it records its size, time and digests. An interrupted
@@ -51,7 +48,7 @@ def fetch(archive: Archive, folder: Path, card: Path, patience: Patience = _PATI
     verified = find_verified(target, archive, first_sha256, reasons)
     if verified is None and archive.manual:
         raise DataError("\n".join([f"{target}: download this file by hand. {archive.manual}", *reasons]))
-    url, digests = verified or _from_mirrors(archive, target, first_sha256, patience, reasons)
+    url, digests = verified or _from_mirrors(archive, target, first_sha256, patience or Patience(), reasons)
     published = next((source for source in archive.sources if source.url == url), archive)
     checksum = "published sha256" if published.sha256 else "published md5" if published.md5 else None
     content = {

@@ -116,7 +116,14 @@ def load_archives(path: Path | str) -> dict[str, Archive]:
         ConfigError: The list is missing or invalid; the message lists every mistake with its place.
     """
     path = Path(path)
-    entries = _read_entries(path)
+    try:
+        entries = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: the list of downloads is missing.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: expected valid YAML: {error}") from error
+    if not isinstance(entries, dict):
+        raise ConfigError(f"{path}: expected a mapping from names to archives, found {type(entries).__name__}.")
     archives: dict[str, Archive] = {}
     mistakes: list[str] = []
     for name, entry in entries.items():
@@ -130,18 +137,6 @@ def load_archives(path: Path | str) -> dict[str, Archive]:
         listed = "\n".join(f"  {mistake}" for mistake in mistakes)
         raise ConfigError(f"{path}: {len(mistakes)} mistake(s) in the list of downloads:\n{listed}")
     return archives
-
-
-def _read_entries(path: Path) -> dict[Any, Any]:
-    try:
-        entries = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: the list of downloads is missing.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: expected valid YAML: {error}") from error
-    if not isinstance(entries, dict):
-        raise ConfigError(f"{path}: expected a mapping from names to archives, found {type(entries).__name__}.")
-    return entries
 
 
 def _as_lines(name: str, error: ValidationError) -> Iterator[str]:

@@ -10,7 +10,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
@@ -32,14 +32,8 @@ def unpack_all(archives: Mapping[str, Path], folder: Path, card: Path, dataset: 
     `__MACOSX/`) and ignores modes, owners and times. Rejects devices, and members and links that leave the folder.
     An existing folder is replaced only on success, so the disk needs room for both.
 
-    Args:
-        archives: Paths by name in the card.
-        folder: Output folder.
-        card: JSON, written last: dataset, archives (name: sha256), files (unpacked), skipped (junk members).
-        dataset: Name in the card.
-
-    Returns:
-        Content of the card.
+    The card, whose content is returned too, is JSON, written last: dataset, archives (name: sha256), files (unpacked),
+    skipped (junk members). `archives` has their paths by these names.
 
     Raises:
         DataError: An archive is missing, truncated, damaged, encrypted or unsafe; the message names archive and member.
@@ -48,43 +42,39 @@ def unpack_all(archives: Mapping[str, Path], folder: Path, card: Path, dataset: 
     for path in archives.values():
         if not path.is_file():
             raise DataError(f"{path}: archive not found. Download it with `luab fetch`.")
-    tally = _Tally()
     with replacing_folder(folder) as aside:
+        unpacker = _Unpacker(aside)
         for path in archives.values():
-            _Unpacking(path, aside, tally).unpack()
+            unpacker.unpack(path)
         # The old card describes the folder that is about to be replaced.
         card.unlink(missing_ok=True)
     content = {
         "dataset": dataset,
         "archives": {name: known_sha256(path) for name, path in sorted(archives.items())},
-        "files": tally.files,
-        "skipped": tally.skipped,
+        "files": unpacker.files,
+        "skipped": unpacker.skipped,
     }
     write_json(card, content)
     return content
 
 
 @dataclass
-class _Tally:
+class _Unpacker:
+    """Unpacks archives into the folder `root` one after the other; counts their members and remembers their links."""
+
+    root: Path
+    path: Path = Path()  # the archive that is unpacked now
     files: int = 0
     skipped: int = 0
     links: set[PurePosixPath] = field(default_factory=set)
 
-
-@dataclass(frozen=True)
-class _Unpacking:
-    """One archive, the folder that it is unpacked to, and the tally of all archives of that folder."""
-
-    path: Path
-    root: Path
-    tally: _Tally
-
-    def unpack(self) -> None:
+    def unpack(self, path: Path) -> None:
+        self.path = path
         damage = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
         try:
-            with open(self.path, "rb") as file:
+            with open(path, "rb") as file, progress(f"unpacking {path.name}", path.stat().st_size, "B") as advance:
                 read = self._unzip if file.peek(4)[:2] == b"PK" else self._untar
-                read(file)
+                read(file, advance)
         except damage as error:
             raise self._damaged(error) from error
         except OSError as error:
@@ -93,18 +83,15 @@ class _Unpacking:
                 raise
             raise self._damaged(error) from error
         # A second check at the end: a later link can make an earlier one point outside.
-        for link in self.tally.links:
+        for link in self.links:
             if not (self.root / link).resolve().is_relative_to(self.root.resolve()):
                 raise self._unsafe(str(link), "is a link out of the folder")
 
-    def _untar(self, file: BinaryIO) -> None:
+    def _untar(self, file: BinaryIO, advance: Callable[[float], None]) -> None:
         if not hasattr(tarfile, "data_filter"):
             raise JobError("Unpacking tars safely needs Python 3.11.4 or newer (tarfile.data_filter).")
         done = 0
-        with (
-            progress(f"unpacking {self.path.name}", self.path.stat().st_size, "B") as advance,
-            _decompressed(file) as stream,
-        ):
+        with _decompressed(file) as stream:
             for tar, member in strict_members(stream):
                 self._untar_member(tar, member)
                 advance(file.tell() - done)
@@ -131,18 +118,16 @@ class _Unpacking:
         except tarfile.FilterError as error:
             raise self._unsafe(member.name, f"leaves the folder ({error})") from error
         if member.issym():
-            self.tally.links.add(relative)
-        self.tally.files += new and (member.isreg() or member.islnk())
+            self.links.add(relative)
+        self.files += new and (member.isreg() or member.islnk())
 
-    def _unzip(self, file: BinaryIO) -> None:
+    def _unzip(self, file: BinaryIO, advance: Callable[[float], None]) -> None:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-            total = sum(member.file_size for member in members)
-            check_room(self.root, total, str(self.path))
-            with progress(f"unpacking {self.path.name}", total, "B") as advance:
-                for member in members:
-                    self._unzip_member(archive, member)
-                    advance(member.file_size)
+            check_room(self.root, sum(member.file_size for member in members), str(self.path))
+            for member in members:
+                self._unzip_member(archive, member)
+                advance(member.compress_size)
 
     def _unzip_member(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
         if (relative := self._place(member.filename)) is None:
@@ -155,7 +140,7 @@ class _Unpacking:
             return
         check_room(self.root, member.file_size, f"{self.path} -> {member.filename}")
         goal.parent.mkdir(parents=True, exist_ok=True)
-        self.tally.files += not goal.exists()
+        self.files += not goal.exists()
         try:
             with archive.open(member) as source, open(goal, "wb") as out:
                 shutil.copyfileobj(source, out, _CHUNK_BYTES)
@@ -175,15 +160,14 @@ class _Unpacking:
         if "\0" in name:
             raise self._unsafe(name, "has a zero byte in its name")
         if relative.name.startswith("._") or relative.parts[:1] == ("__MACOSX",):
-            self.tally.skipped += 1
+            self.skipped += 1
             return None
         if self._through_link(relative):
             raise self._unsafe(name, "is written through a link")
         return relative
 
     def _through_link(self, relative: PurePosixPath) -> bool:
-        links = self.tally.links
-        return bool(links) and any(part in links for part in (relative, *relative.parents))
+        return bool(self.links) and any(part in self.links for part in (relative, *relative.parents))
 
     def _damaged(self, error: Exception) -> DataError:
         return DataError(

@@ -13,7 +13,6 @@ from luab.files import file_sha256, read_fields, read_json, write_json
 from luab.progress import progress
 
 _CHUNK_BYTES = 1 << 16
-_FILE = re.compile(FILE_NAME)
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def archived(folder: Path, card: Path) -> tuple[Path, str]:
     """
     content = read_json(card)
     name, sha256 = (content.get(key) for key in ("file", "sha256")) if isinstance(content, dict) else (None, None)
-    if not isinstance(name, str) or not isinstance(sha256, str) or not _FILE.fullmatch(name):
+    if not isinstance(name, str) or not isinstance(sha256, str) or not re.fullmatch(FILE_NAME, name):
         raise DataError(
             f"{card}: expected the card of a download, with the sha256 and the name of a file in {folder}; found file "
             f"{name!r}. Remove the card and download again: luab fetch {card.stem}"

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,8 @@ def hardware() -> dict[str, Any]:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    model = re.search(r"^model name\s*:\s*(.*\S)", info.read_text(), re.MULTILINE) if info.is_file() else None
+    return model[1] if model else platform.processor() or platform.machine()
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -20,7 +20,7 @@ from luab.study.paths import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-CURVE_COLUMNS = ("dataset", "backbone", "supervision", "epoch", "classification", "byproduct", "seeds")
+_CURVE_COLUMNS = ("dataset", "backbone", "supervision", "epoch", "classification", "byproduct", "seeds")
 _LOSSES = ("classification", "byproduct")
 _DESCRIPTIONS = {
     "none": "baseline, trained on labels alone",
@@ -34,11 +34,7 @@ _HEAD = """\
 
 
 def write_metrics(scores: "pd.DataFrame", files: Mapping[Path, Sequence[Run]]) -> None:
-    """Writes one small JSON per dataset, backbone and supervision: means of headline numbers over seeds.
-
-    Args:
-        scores: From luab.benchmarks.collect.read_scores.
-        files: Output files, each with runs that differ only in the seed.
+    """Writes one small JSON per group of runs that differ only in the seed: means of headline numbers over seeds.
 
     Raises:
         DataError: A run has no headline numbers.
@@ -54,10 +50,9 @@ def write_metrics(scores: "pd.DataFrame", files: Mapping[Path, Sequence[Run]]) -
         for quantity in shown:
             key = (first.dataset, first.backbone, first.supervision, first.weight, *quantity.key)
             if key in means.index and means.loc[key, "n"] == len(runs):
-                is_only = (
-                    benchmarks.count(quantity.benchmark) == 1
-                )  # then a short name, so that the table fits a terminal
-                name = quantity.benchmark if is_only else f"{quantity.benchmark}.{quantity.metric}"
+                name = quantity.benchmark  # alone if it is enough, so that the table fits a terminal
+                if benchmarks.count(name) > 1:
+                    name += f".{quantity.metric}"
                 content[name] = float(means.loc[key, "mean"])
         if len(content) == 1:
             raise DataError(f"{file}: no scores of {first.folder}. Collect the scores again.")
@@ -65,11 +60,9 @@ def write_metrics(scores: "pd.DataFrame", files: Mapping[Path, Sequence[Run]]) -
 
 
 def write_curves(output: Path, logs: Mapping[Sequence[Run], Sequence[Path]]) -> None:
-    """Writes the losses of each epoch, as means over seeds; the byproduct loss is empty for baselines.
+    """Writes a CSV of the losses of each epoch, as means over seeds; the byproduct loss is empty for baselines.
 
-    Args:
-        output: CSV file with the columns `CURVE_COLUMNS`.
-        logs: Runs that differ only in the seed, and their log.csv files.
+    `logs` holds the log.csv files of each group of runs that differ only in the seed.
 
     Raises:
         DataError: A log is missing or damaged.
@@ -78,7 +71,7 @@ def write_curves(output: Path, logs: Mapping[Sequence[Run], Sequence[Path]]) -> 
 
     with replacing(output) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(CURVE_COLUMNS)
+        writer.writerow(_CURVE_COLUMNS)
         for runs, files in logs.items():
             first, epochs_of = runs[0], [read_log(path, ("epoch", *_LOSSES)) for path in files]
             losses = _LOSSES if first.points else _LOSSES[:1]
@@ -98,18 +91,13 @@ def write_dvc_file(
 ) -> None:
     """Writes results/dvc.yaml: artifacts, metrics and plots, with paths relative to its folder.
 
-    Args:
-        output: Output file.
-        models: Weights of each headline run.
-        metrics: Files of `write_metrics`.
-        sweep: CSV of the table lambda_sweep; None if the study has no sweep.
-        curves: File of `write_curves`.
-        label: Part of each description, for example "demo world"; may be empty.
+    `metrics` and `curves` are the files of the functions above, `sweep` is the CSV of the table lambda_sweep, if any.
+    `label` is part of each description, for example "demo world", or empty.
 
     Raises:
         DataError: Two backbones have the same name in DVC.
     """
-    folder = output.parent
+    folder, suffix = output.parent, f" ({label})" if label else ""
     artifacts = {artifact_name(run): _artifact(run, path.relative_to(folder), label) for run, path in models.items()}
     if len(artifacts) < len(models):
         raise DataError(
@@ -119,14 +107,12 @@ def write_dvc_file(
 
     def plot(template: str, x: str, file: Path, y: str, title: str) -> dict[str, Any]:
         y_of_file = {str(file.relative_to(folder)): y}
-        title = _with_label(title, label)
-        return {"template": template, "x": x, "y": y_of_file, "title": title, "y_label": "mean over seeds"}
+        return {"template": template, "x": x, "y": y_of_file, "title": title + suffix, "y_label": "mean over seeds"}
 
     plots = [{loss: plot("luab_curves", "epoch", curves, loss, f"Training: {loss} loss")} for loss in _LOSSES]
     if sweep is not None:
         plots.insert(0, {"lambda": plot("luab_sweep", "lambda", sweep, "mean", "By the weight of the byproduct loss")})
-    metric_files = [str(path.relative_to(folder)) for path in metrics]
-    content = {"artifacts": artifacts, "metrics": metric_files, "plots": plots}
+    content = {"artifacts": artifacts, "metrics": [str(path.relative_to(folder)) for path in metrics], "plots": plots}
     with replacing(output) as aside:
         aside.write_text(_HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
 
@@ -134,13 +120,10 @@ def write_dvc_file(
 def _artifact(run: Run, path: Path, label: str) -> dict[str, Any]:
     supervision = run.supervision.removesuffix("_shared")
     text = _DESCRIPTIONS.get(supervision, f"regresses the points of {supervision}")
+    text = f"{run.backbone} on {run.dataset}: {text}; lambda {run.weight:g}, seed {run.seed}"
     return {
         "path": path.as_posix(),
         "type": "model",
-        "desc": _with_label(f"{run.backbone} on {run.dataset}: {text}; lambda {run.weight:g}, seed {run.seed}", label),
+        "desc": f"{text} ({label})" if label else text,
         "labels": list(filter(None, [run.dataset, run.supervision, f"lambda-{run.weight:g}", label.replace(" ", "-")])),
     }
-
-
-def _with_label(text: str, label: str) -> str:
-    return f"{text} ({label})" if label else text

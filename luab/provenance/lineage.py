@@ -1,11 +1,11 @@
 """`luab trace`: the lineage of a number, from a table cell back to scores, predictions, model, recipe and data."""
 
 import dataclasses
-import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
@@ -24,24 +24,18 @@ from luab.training.checkpoint import read_card
 State = Literal["ok", "differs", "missing", ""]
 _MARKS = {"ok": "[green]ok[/]", "differs": "[red]differs[/]", "missing": "[yellow]missing[/]", "": ""}
 _NAMES = ("title", "interface", "statistic", "backbone", "supervision", "lambda", "benchmark", "metric", "group")
+_STATISTICS = ("mean", "std", "n")
 _TOLERANCE = 1e-12
 _SHOWN = 12
 
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """One file or value that a number depends on.
+    """One file or value that a number depends on, with what it depends on itself as `links`."""
 
-    Attributes:
-        what: What it is, for example "predictions imagenet_a".
-        found: Path, digest or value, as text.
-        state: Whether it matches what the dependent files recorded; "" if nothing was recorded.
-        links: What it depends on itself.
-    """
-
-    what: str
-    found: str
-    state: State = ""
+    what: str  # for example "predictions imagenet_a"
+    found: str  # path, digest or value
+    state: State = ""  # whether it matches what the dependent files recorded; "" if nothing was recorded
     links: "list[Link]" = dataclasses.field(default_factory=list)
 
     def problems(self) -> Iterator["Link"]:
@@ -53,15 +47,10 @@ class Link:
 
 
 def lineage(study: Study, table: Path, cell: Sequence[str]) -> Link:
-    """Finds everything that one number of a table depends on, and compares it with what was recorded.
+    """The number of a table and everything that it depends on, compared with what was recorded.
 
-    Args:
-        study: The study of the table.
-        table: The table as CSV; the suffixes .md and .tex are accepted too.
-        cell: Terms that select the number: values ("resnet50") or columns and values ("benchmark=imagenet_a").
-
-    Returns:
-        The number, with everything that it depends on as links.
+    The table may be given as .csv, .md or .tex. `cell` has terms that select the number: values ("resnet50") or columns
+    and values ("benchmark=imagenet_a").
 
     Raises:
         ConfigError: The table is unknown, or `cell` matches no number or several.
@@ -74,17 +63,11 @@ def lineage(study: Study, table: Path, cell: Sequence[str]) -> Link:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot read this table ({error}). Render it with Snakemake.") from error
     row = find_cell(numbers, cell, path)
-    if "statistic" in numbers:
-        return _statistic(study, path.stem, row)
-    return _score(study, path, row)
+    return _statistic(study, path.stem, row) if "statistic" in numbers else _score(study, path, row)
 
 
 def find_cell(numbers: pd.DataFrame, cell: Sequence[str], path: Path) -> Mapping[Hashable, Any]:
-    """The one row that matches all terms.
-
-    Raises:
-        ConfigError: A term has an unknown column or matches no row, or the terms match several rows.
-    """
+    """The one row that matches all terms."""
     names = [name for name in _NAMES if name in numbers]
     rows = numbers
     for text in cell:
@@ -93,19 +76,18 @@ def find_cell(numbers: pd.DataFrame, cell: Sequence[str], path: Path) -> Mapping
             column, equals, value = term.partition("=")
             if equals and column not in names:
                 raise ConfigError(f"--cell {term}: {path.name} has no such column. {did_you_mean(column, names)}")
-            matching = _matches(rows, names, term)
-            if not matching.any():
+            matching = rows[_matches(rows, names, term)]
+            if matching.empty:
                 values = {str(entry) for name in ([column] if equals else names) for entry in rows[name]} - {""}
                 near = did_you_mean(value if equals else term, values)
                 raise ConfigError(f"--cell {term}: no number of {path.name} matches. {near}")
-            rows = rows[matching]
+            rows = matching
     if len(rows) > 1:
         shown = ["  " + " ".join(f"{n}={row[n]}" for n in names) for _, row in rows.iterrows()]
         more = [f"  ... and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
-        raise ConfigError(
-            "\n".join([f"--cell: expected terms that select one number, found {len(rows)}:", *shown[:_SHOWN], *more])
-            + "\nAdd terms, for example --cell backbone=...,benchmark=...,metric=..."
-        )
+        first = f"--cell: expected terms that select one number, found {len(rows)}:"
+        last = "Add terms, for example --cell backbone=...,benchmark=...,metric=..."
+        raise ConfigError("\n".join([first, *shown[:_SHOWN], *more, last]))
     return rows.iloc[0].to_dict()
 
 
@@ -124,9 +106,6 @@ def _is_equal(value: object, text: str) -> bool:
         return False
 
 
-# ---- numbers of runs --------------------------------------------------------------------------------------------
-
-
 def _score(study: Study, path: Path, row: Mapping[Hashable, Any]) -> Link:
     layout, dataset = study.layout, find_product("table", path.stem).dataset
     scores = read_scores(layout.scores_csv())
@@ -134,8 +113,9 @@ def _score(study: Study, path: Path, row: Mapping[Hashable, Any]) -> Link:
     for name in ("backbone", "supervision", "lambda", "benchmark", "metric", "group"):
         matches &= scores[name] == row[name]
     of_seeds = scores[matches]
-    now = mean_std(of_seeds).iloc[0] if len(of_seeds) else {"mean": math.nan, "std": math.nan, "n": 0}
-    equal = all(_is_close(row[name], now[name]) for name in ("mean", "std", "n"))
+    now = mean_std(of_seeds).iloc[0] if len(of_seeds) else {"mean": np.nan, "std": np.nan, "n": 0}
+    shown = pd.to_numeric([row[name] for name in _STATISTICS], errors="coerce")
+    equal = np.allclose(shown, [now[name] for name in _STATISTICS], rtol=0, atol=_TOLERANCE, equal_nan=True)
     text = f"{row['mean']} ± {row['std']} over n = {row['n']} seeds"
     text += "" if equal else f"; from {layout.scores_csv()}: {now['mean']} ± {now['std']}, n = {now['n']}"
     protocol = str(row["protocol"])
@@ -143,11 +123,6 @@ def _score(study: Study, path: Path, row: Mapping[Hashable, Any]) -> Link:
     seeds = [_seed(layout, score) for _, score in of_seeds.iterrows()]
     name = " ".join(str(row[key]) for key in ("backbone", "supervision", "benchmark", "metric", "group") if row[key])
     return Link(f"{path.stem}: {name}, lambda {row['lambda']}", text, "ok" if equal else "differs", [first, *seeds])
-
-
-def _is_close(shown: object, computed: object) -> bool:
-    first, second = (float("nan" if value == "" else str(value)) for value in (shown, computed))
-    return (math.isnan(first) and math.isnan(second)) or abs(first - second) <= _TOLERANCE
 
 
 def _seed(layout: Layout, score: pd.Series) -> Link:
@@ -169,26 +144,19 @@ def _score_file(layout: Layout, run: Run, score: pd.Series) -> Link:
 
 
 def _predictions(layout: Layout, run: Run, benchmark: str) -> Iterator[Link]:
-    cards = [
-        read_fields(path, ("files", "model_sha256", "code"))
-        for path in sorted(layout.prediction_folder(run).glob("*.json"))
-    ]
+    folder = layout.prediction_folder(run)
+    cards = [read_fields(path, ("files", "model_sha256", "code")) for path in sorted(folder.glob("*.json"))]
     listed = {name: (file, content) for content in cards for name, file in content["files"].items()}
     for name in BENCHMARKS[benchmark].test_sets:
-        path = layout.prediction_folder(run) / f"{name}.parquet"
+        path = folder / f"{name}.parquet"
         if name not in listed:
             yield _absent(f"predictions {name}", path)
             continue
         file, content = listed[name]
-        links = [
-            Link(
-                "model",
-                f"SHA-256 {content['model_sha256']}",
-                _state(content["model_sha256"], _model_sha256(layout, run)),
-            ),
-            Link("code", f"digest {content['code']}"),
-        ]
-        yield _hashed(f"predictions {name}", path, file["sha256"], f"{file['rows']} rows", links)
+        sha256 = content["model_sha256"]
+        model = Link("model", f"SHA-256 {sha256}", _state(sha256, _model_sha256(layout, run)))
+        links = [model, Link("code", f"digest {content['code']}")]
+        yield _recorded(f"predictions {name}", path, file["sha256"], links=links, more=f", {file['rows']} rows")
 
 
 def _model_sha256(layout: Layout, run: Run) -> str | None:
@@ -202,13 +170,11 @@ def _training(layout: Layout, run: Run) -> Link:
         return _absent("training", path)
     content = read_fields(path, ("model_sha256", "recipe", "inputs", "versions", "seconds"))
     file = layout.model(run)
-    model = _hashed("model", file, content["model_sha256"], "", [])
-    if file.is_file():
-        model.links.append(_card_in_model(file, run))
+    inside = [_card_in_model(file, run)] if file.is_file() else []
     recipe, hardware = content["recipe"], content.get("hardware", {})
     machine = ", ".join(str(hardware[key]) for key in ("gpu", "processor", "cores", "system") if hardware.get(key))
     links = [
-        model,
+        _recorded("model", file, content["model_sha256"], links=inside),
         Link("recipe", ", ".join(f"{key}={value}" for key, value in recipe.items())),
         Link("seed", str(run.seed)),
         Link("commit", str(content.get("commit") or "none: not a git checkout")),
@@ -234,16 +200,16 @@ def _input(layout: Layout, run: Run, recipe: Mapping[str, Any], name: str, diges
     kind, _, supervision = name.partition("_")
     if kind in ("targets", "labels"):
         path = card(layout.target(supervision, run.dataset))
-        return _carded(f"{kind} {supervision}", path, "sha256", digest, [_index(layout, f"{run.dataset}_ab")])
+        return _recorded(f"{kind} {supervision}", path, digest, "sha256", [_index(layout, f"{run.dataset}_ab")])
     if name == "pack":
-        return _carded(name, card(layout.pack("imagenet_train")), "sha256", digest, [])
+        return _recorded(name, card(layout.pack("imagenet_train")), digest, "sha256")
     if name == "initial":
         if recipe.get("initial") != "imagenet":
             return Link("initial weights", f"{recipe.get('initial')}: SHA-256 {digest}")
         first = run.imagenet_baseline
         state = _state(digest, _model_sha256(layout, first))
         return Link("initial weights", f"{first.folder}: SHA-256 {digest}", state, [_training(layout, first)])
-    return _carded(f"images {name}", card(layout.manifest(name)), "ids_sha256", digest, [])
+    return _recorded(f"images {name}", card(layout.manifest(name)), digest, "ids_sha256")
 
 
 def _index(layout: Layout, name: str) -> Link:
@@ -252,17 +218,13 @@ def _index(layout: Layout, name: str) -> Link:
         return _absent(f"index {name}", path)
     content = read_fields(path, ("rows",))
     source = content.get("source_sha256")
-    archive = (
-        _carded(f"archive {name}", layout.archive_card(name), "sha256", source, [])
-        if source
-        else Link(f"archive {name}", "unknown: the index was made from a file without card")
-    )
-    if layout.archive_card(name).is_file():
-        archive.links.append(Link("url", str(read_json(layout.archive_card(name)).get("url"))))
+    archive_card = layout.archive_card(name)
+    url = [Link("url", str(read_json(archive_card).get("url")))] if archive_card.is_file() else []
+    if source:
+        archive = _recorded(f"archive {name}", archive_card, source, "sha256", url)
+    else:
+        archive = Link(f"archive {name}", "unknown: the index was made from a file without card", links=url)
     return Link(f"index {name}", f"{path}: {content['rows']:,} records", links=[archive])
-
-
-# ---- statistics of the byproducts -------------------------------------------------------------------------------
 
 
 def _statistic(study: Study, table: str, row: Mapping[Hashable, Any]) -> Link:
@@ -274,16 +236,10 @@ def _statistic(study: Study, table: str, row: Mapping[Hashable, Any]) -> Link:
     links = [_index(layout, name) for name in names]
     if "coco_ab" in names:
         path = card(layout.manifest("coco_train"))
-        links.append(
-            Link("images coco_train", f"{path}: SHA-256 of their ids {read_json(path)['ids_sha256']}")
-            if path.is_file()
-            else _absent("images coco_train", path)
-        )
+        ids = f"SHA-256 of their ids {read_json(path)['ids_sha256']}" if path.is_file() else ""
+        links.append(Link("images coco_train", f"{path}: {ids}") if ids else _absent("images coco_train", path))
     name = " ".join(str(row[key]) for key in ("interface", "statistic") if key in row)
     return Link(f"{table}: {name}", f"{row['value']} ({row['unit']}), n = {row['n']}", links=links)
-
-
-# ---- states -----------------------------------------------------------------------------------------------------
 
 
 def _absent(what: str, path: Path) -> Link:
@@ -294,25 +250,14 @@ def _state(value: object, recorded: object) -> State:
     return "" if recorded is None else ("ok" if value == recorded else "differs")
 
 
-def _hashed(what: str, path: Path, sha256: str, more: str, links: list[Link]) -> Link:
-    """A file, compared with its recorded SHA-256."""
-    text = f"{path}: SHA-256 {sha256}" + (f", {more}" if more else "")
+def _recorded(what: str, path: Path, digest: str, key: str = "", links: Sequence[Link] = (), more: str = "") -> Link:
+    """A file, or with `key` the card of one, whose digest is compared with the one that was recorded."""
+    text = f"{path}: SHA-256 {digest}{more}"
     if not path.is_file():
-        return Link(what, f"{text}; luab pull {path}", "missing", links)
-    now = file_sha256(path)
-    return Link(what, text if now == sha256 else f"{text}; the file has {now}", _state(now, sha256), links)
-
-
-def _carded(what: str, path: Path, key: str, digest: str, links: list[Link]) -> Link:
-    """Data whose card is at `path`; its digest there is compared with the one that was trained on or indexed."""
-    if not path.is_file():
-        return Link(what, f"SHA-256 {digest}; {path}: luab pull {path}", "missing", links)
-    now = read_json(path).get(key)
-    text = f"{path}: SHA-256 {digest}"
-    return Link(what, text if now == digest else f"{text}; the card has {now}", _state(now, digest), links)
-
-
-# ---- printing ---------------------------------------------------------------------------------------------------
+        return Link(what, f"{text}; luab pull {path}", "missing", [*links])
+    now = read_json(path).get(key) if key else file_sha256(path)
+    found = text if now == digest else f"{text}; the {'card' if key else 'file'} has {now}"
+    return Link(what, found, _state(now, digest), [*links])
 
 
 def print_lineage(link: Link) -> None:

@@ -22,55 +22,42 @@ LOCK = Path("dvc.lock")
 REMOTES = Path(".dvc/config")
 IN_GIT = ("scores.csv", PROVENANCE, "dvc.yaml", "metrics", "plots", "ro-crate-metadata.json", "tables")
 """Results that publish commits, in addition to dvc.lock, dvc.yaml, .dvc/config and the configuration."""
-_TOOLS = {
-    "DVC": (sys.executable, "-m", "dvc"),
-    "Snakemake": (sys.executable, "-m", "snakemake"),
-    "git": ("git",),
-}
+_PYTHON = (sys.executable, "-m")
+_TOOLS = {"DVC": (*_PYTHON, "dvc"), "Snakemake": (*_PYTHON, "snakemake"), "git": ("git",)}
 _SECRET = ("password", "secret", "token", "account_key", "connection_string", "passphrase")
-_NOTHING_TO_DO = "Nothing to be done"
 _SHOWN = 5
 _TAIL_LINES = 12
 
 
 def publish(study: Study, remote: str | None = None, message: str | None = None) -> str:
-    """Records the files of a study in dvc.lock, pushes them to a DVC remote, and commits the small ones to git.
+    """Records a finished study in dvc.lock, pushes its files to a DVC remote, and commits the small ones to git.
 
-    Args:
-        study: The finished study of config/config.yaml.
-        remote: Name of the DVC remote; None for DVC's default.
-        message: Commit message; None for the number of trainings.
-
-    Returns:
-        Message to the user: what was done and what to do next.
+    Returns a message to the user: what was done and what to do next. Without `remote` it takes DVC's default.
 
     Raises:
-        ConfigError: The study is not in the folders of dvc.yaml, the remote is unknown, or .dvc/config contains a
-            password.
+        ConfigError: The study is not in the folders of dvc.yaml, the remote is unknown, or .dvc/config has a password.
         DataError: Files are missing or out of date.
         JobError: DVC, git or Snakemake failed.
     """
-    _check_folders(study.layout)
+    layout = study.layout
+    if (layout.data, layout.results) != (Path("data"), Path("results")):
+        raise ConfigError(
+            f"dvc.yaml expects the folders data and results, but this study uses {layout.data} and {layout.results}. "
+            "Set `paths.data: data` and `paths.results: results` in config/config.yaml."
+        )
     remote_options = _remote(remote)
     check_no_secrets(REMOTES)
     _check_complete(study)
     _check_up_to_date()
-    _dvc("commit", "--force", "--quiet")
-    _dvc("push", *remote_options)
+    _run("DVC", "commit", "--force", "--quiet", shown=True)
+    _run("DVC", "push", *remote_options, shown=True)
     return f"{_commit(study, message)}\nNow run `git push`. In a clone, `luab pull` then fetches the results."
 
 
 def pull(study: Study, targets: Sequence[str] = (), needs: bool = False, remote: str | None = None) -> str:
-    """Pulls results from a DVC remote.
+    """Pulls files and folders from a DVC remote, everything without `targets`; returns a message like `publish`.
 
-    Args:
-        study: The study, for its folders.
-        targets: Files or folders in the working directory; everything in DVC if empty.
-        needs: Pull the inputs that Snakemake makes the targets from, instead of the targets.
-        remote: Name of the DVC remote; None for DVC's default.
-
-    Returns:
-        Message to the user: what was pulled and what to do next.
+    With `needs`, pulls the inputs that Snakemake makes the targets from instead of the targets.
 
     Raises:
         ConfigError: A target is unknown, `needs` is set without targets, or the remote is unknown.
@@ -79,7 +66,9 @@ def pull(study: Study, targets: Sequence[str] = (), needs: bool = False, remote:
     """
     if needs and not targets:
         raise ConfigError("luab pull --needs: add the file to make, for example results/scores.csv.")
-    paths = [_inside(target) for target in targets]
+    paths = [os.path.relpath(target) for target in targets]
+    if outside := [path for path in paths if path == os.curdir or path.startswith(os.pardir)]:
+        raise ConfigError(f"{outside[0]}: expected a file or folder in {Path.cwd()}.")
     if needs:
         return _pull_needs(study.layout, paths, remote)
     stored = stored_in_dvc()
@@ -88,7 +77,7 @@ def pull(study: Study, targets: Sequence[str] = (), needs: bool = False, remote:
         return f"{', '.join(in_git)}: in git, nothing to pull. DVC stores {', '.join(sorted(stored))}."
     if not_stored:
         raise ConfigError(f"{not_stored[0]}: not stored in DVC. DVC stores {', '.join(sorted(stored))}.")
-    _dvc("pull", *_remote(remote), *paths)
+    _run("DVC", "pull", *_remote(remote), *paths, shown=True)
     if absent := [path for path in paths if not Path(path).exists()]:  # DVC ignores unknown files in stored folders
         raise DataError(
             f"{absent[0]}: DVC stores no such file or folder in this commit. To list its files: "
@@ -98,18 +87,9 @@ def pull(study: Study, targets: Sequence[str] = (), needs: bool = False, remote:
 
 
 def missing_inputs(target: str, records: dict[str, Record], stored: Collection[str], layout: Layout) -> list[str]:
-    """Missing files stored in DVC that Snakemake needs to make a target, according to its records.
+    """Missing files stored in DVC that Snakemake needs to make a target, according to its records by output.
 
     For a missing input that DVC does not store, its own inputs are needed, and so on.
-
-    Args:
-        target: A file, as Snakemake names it.
-        records: Records by output, from luab.provenance.snakemake_records.read_records.
-        stored: Files and folders stored in DVC.
-        layout: The layout of the study; its archive folder is used.
-
-    Raises:
-        ConfigError: The target has no record; the message suggests similar names.
     """
     if target not in records:
         raise ConfigError(
@@ -136,11 +116,7 @@ def missing_inputs(target: str, records: dict[str, Record], stored: Collection[s
 
 
 def stored_in_dvc() -> set[str]:
-    """Files and folders of dvc.yaml whose content DVC stores.
-
-    Raises:
-        ConfigError: The working directory is not a checkout of luab.
-    """
+    """Files and folders of dvc.yaml, in the working directory, whose content DVC stores."""
     if not DVC_FILE.is_file():
         raise ConfigError(f"{DVC_FILE} not found in {Path.cwd()}. Run this command in the checkout.")
     stored = set()
@@ -153,11 +129,7 @@ def stored_in_dvc() -> set[str]:
 
 
 def check_no_secrets(config: Path) -> None:
-    """Checks that DVC's configuration file in git contains no password or key.
-
-    Raises:
-        ConfigError: It contains one; the message names the option, not its value, and where to put it.
-    """
+    """Checks that DVC's configuration file in git contains no password or key; an error names the option alone."""
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read(config)
@@ -180,7 +152,7 @@ def _pull_needs(layout: Layout, targets: list[str], remote: str | None) -> str:
     for _ in range(2):  # twice: the card of an archive, once pulled, names the archive
         inputs = dict.fromkeys(path for target in targets for path in missing_inputs(target, records, stored, layout))
         if inputs:
-            _dvc("pull", *_remote(remote), *inputs)
+            _run("DVC", "pull", *_remote(remote), *inputs, shown=True)
         pulled |= set(inputs)
     count = len(pulled)
     return f"Pulled {count} file{'' if count == 1 else 's'}. Now run: snakemake --cores all {' '.join(targets)}"
@@ -204,21 +176,6 @@ def _is_stored(path: str, stored: Iterable[str]) -> bool:
     return any(Path(path).is_relative_to(folder) for folder in stored)
 
 
-def _inside(target: str) -> str:
-    path = os.path.relpath(target)
-    if path == os.curdir or path.startswith(os.pardir):
-        raise ConfigError(f"{target}: expected a file or folder in {Path.cwd()}.")
-    return path
-
-
-def _check_folders(layout: Layout) -> None:
-    if (layout.data, layout.results) != (Path("data"), Path("results")):
-        raise ConfigError(
-            f"dvc.yaml expects the folders data and results, but this study uses {layout.data} and {layout.results}. "
-            "Set `paths.data: data` and `paths.results: results` in config/config.yaml."
-        )
-
-
 def _check_complete(study: Study) -> None:
     layout, plan = study.layout, Plan.of(study)
     listed = (*plan.prepared(), *plan.tracking_outputs(), *plan.crate_inputs(), *plan.scores())
@@ -238,7 +195,7 @@ def _check_complete(study: Study) -> None:
 
 def _check_up_to_date() -> None:
     dry_run = _run("Snakemake", "--dry-run", "all")
-    if _NOTHING_TO_DO not in dry_run:
+    if "Nothing to be done" not in dry_run:
         jobs = [line for line in dry_run.splitlines() if line.startswith("total")]
         raise DataError(
             f"The results are out of date: Snakemake would run {' '.join(jobs[0].split()[1:]) if jobs else 'some'} "
@@ -272,26 +229,19 @@ def _remote(name: str | None) -> list[str]:
     return ["--remote", name] if name else []
 
 
-def _dvc(*arguments: str) -> None:
-    """Runs DVC with its progress on the terminal; on failure, the error quotes its last lines."""
-    done = subprocess.run([*_TOOLS["DVC"], *arguments], stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise _failed("DVC", arguments[0], done.stderr)
-
-
-def _run(tool: str, *arguments: str, may_fail: bool = False) -> str:
-    """Output of a tool; for Snakemake, its log too."""
+def _run(tool: str, *arguments: str, shown: bool = False, may_fail: bool = False) -> str:
+    """Output of a tool; for Snakemake, its log too. With `shown`, the output goes to the terminal instead."""
+    stdout = None if shown else subprocess.PIPE
     try:
-        done = subprocess.run([*_TOOLS[tool], *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*_TOOLS[tool], *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+        )
     except OSError as error:
         raise JobError(f"{tool} is not installed ({error.strerror}).") from error
+    output = done.stdout or ""
     if done.returncode and not may_fail:
-        raise _failed(tool, arguments[0], done.stderr or done.stdout)
-    return done.stdout + (done.stderr if tool == "Snakemake" else "")
-
-
-def _failed(tool: str, command: str, output: str) -> JobError:
-    tail = "\n  ".join(output.strip().splitlines()[-_TAIL_LINES:])
-    return JobError(
-        f"`{tool.lower()} {command}` failed:\n  {tail}\nNothing was lost. Fix the problem and run it again."
-    )
+        tail = "\n  ".join((done.stderr or output).strip().splitlines()[-_TAIL_LINES:])
+        raise JobError(
+            f"`{tool.lower()} {arguments[0]}` failed:\n  {tail}\nNothing was lost. Fix the problem and run it again."
+        )
+    return output + (done.stderr if tool == "Snakemake" else "")

@@ -27,18 +27,7 @@ Record = dict[str, Any]
 
 
 def export_records(provenance: Path, metadata: Path = METADATA) -> int:
-    """Adds Snakemake's records to the exported ones; the newest record of each file replaces older ones.
-
-    Args:
-        provenance: results/provenance.jsonl; created if missing, sorted by output.
-        metadata: Snakemake's folder of records.
-
-    Returns:
-        Number of exported records.
-
-    Raises:
-        DataError: The exported records are damaged.
-    """
+    """Adds Snakemake's records to the exported ones, where a newer record of a file counts; returns their number."""
     records = {record["output"]: record for record in read_records(provenance)}
     records |= {record["output"]: record for record in _live(metadata) if not record.get("incomplete")}
     with replacing(provenance) as aside:
@@ -49,13 +38,8 @@ def export_records(provenance: Path, metadata: Path = METADATA) -> int:
 def import_records(provenance: Path, metadata: Path = METADATA) -> int:
     """Writes the exported records to Snakemake's folder if it has none, also those of missing files.
 
-    Snakemake needs the records of missing files to decide whether the files made from them are up to date.
-
-    Returns:
-        Number of imported records; 0 if Snakemake has its own or none were exported.
-
-    Raises:
-        DataError: The exported records are damaged.
+    Snakemake needs the records of missing files to decide whether the files made from them are up to date. Returns the
+    number of imported records; 0 if Snakemake has its own or none were exported.
     """
     if not provenance.is_file() or any(_files(metadata)):
         return 0
@@ -105,8 +89,7 @@ def _live(metadata: Path) -> Iterator[Record]:
 
 
 def _files(metadata: Path) -> Iterator[Path]:
-    if metadata.is_dir():
-        yield from (path for path in metadata.rglob("*") if path.is_file())
+    return (path for path in metadata.rglob("*") if path.is_file())
 
 
 def _path_of(output: str, metadata: Path) -> Path:
