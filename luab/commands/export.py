@@ -16,6 +16,7 @@ from timm.models._hub import save_config_for_hf
 from torch import nn
 
 from luab.byproducts.coco_classes import COCO_CLASSES
+from luab.commands.templates import fill_in
 from luab.data.manifests.known_counts import KNOWN_COUNTS
 from luab.data.manifests.labels import class_names, wnids
 from luab.errors import ConfigError, DataError
@@ -197,15 +198,26 @@ def readme(run: Run, recipe: Recipe, model: LuabModel, card: Mapping[str, Any]) 
         model: The model, for its shapes.
         card: Content of luab.json.
     """
-    parts = (
-        f"---\n{_front_matter(run, card)}\n---",
-        _about(run, recipe, card),
-        _loading(run, recipe, model),
-        _head(run, model),
-        _scores(card),
-        _origin(run, recipe, card),
+    arguments = {"num_classes": model.backbone.num_classes} | recipe.model_kwargs
+    initial_weights = {
+        "random": "random weights",
+        "imagenet": f"the weights of {run.imagenet_baseline.folder}",
+        "timm": f"timm's pretrained weights of {run.backbone}",
+    }
+    return fill_in(
+        "export.md.jinja",
+        front_matter=_front_matter(run, card),
+        run=run,
+        recipe=recipe,
+        head=model.byproduct,
+        card={"commit": None} | card,
+        complete=KNOWN_COUNTS[f"{run.dataset}_train"]["n"],
+        arguments=", ".join(f"{name}={value!r}" for name, value in arguments.items()),
+        initial_weights=initial_weights[recipe.initial],
+        files={"MODEL": MODEL, "HEAD": HEAD, "CONFIG": CONFIG, "CARD": CARD},
+        torch=torch,
+        timm=timm,
     )
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _front_matter(run: Run, card: Mapping[str, Any]) -> str:
@@ -215,109 +227,3 @@ def _front_matter(run: Run, card: Mapping[str, Any]) -> str:
     datasets = ["imagenet-1k"] if run.dataset == DATASET and not card["label"] else None
     data = ModelCardData(library_name="timm", pipeline_tag="image-classification", tags=tags, datasets=datasets)
     return str(data.to_yaml())
-
-
-def _about(run: Run, recipe: Recipe, card: Mapping[str, Any]) -> str:
-    label = card["label"]
-    lines = [
-        f"# {run.backbone}, {run.supervision}, λ = {run.weight:g}, seed {run.seed}{f' ({label})' if label else ''}"
-    ]
-    if label:
-        lines.append(
-            f"**{label.capitalize()}: these weights were trained on images that are not from the real dataset. They "
-            "show that the code works and are useless on photographs.**"
-        )
-    data = "ImageNet-1k" if run.dataset == DATASET else "COCO 2014"
-    complete = KNOWN_COUNTS[f"{run.dataset}_train"]["n"]
-    share = "" if card["images"] == complete else f" (all of {data}: {complete:,})"
-    lines.append(
-        f"A timm `{run.backbone}` trained on {card['images']:,} training images{share} of "
-        f"{f'the {label}, in the format of {data},' if label else data} at {recipe.input_px} px for "
-        f"{recipe.epochs} {'epoch' if recipe.epochs == 1 else 'epochs'}, {_supervision(run, card)}. It was exported by "
-        "luab, a reproduction of *Neglected Free Lunch: Learning Image Classifiers Using Annotation Byproducts* (ICCV "
-        "2023); it is not a model of the paper's authors."
-    )
-    if run.dataset != DATASET:
-        lines.append(
-            "It is a **multi-label** classifier: an image may show several of the 80 classes. Apply the sigmoid to "
-            "each logit, not the softmax."
-        )
-    return "\n\n".join(lines)
-
-
-def _supervision(run: Run, card: Mapping[str, Any]) -> str:
-    if run.points is None:
-        return "without annotation byproducts (the baseline)"
-    return f"with {card['points']:,} points ({run.supervision}) as a second target, weighted by λ = {run.weight:g}"
-
-
-def _loading(run: Run, recipe: Recipe, model: LuabModel) -> str:
-    arguments = {"num_classes": model.backbone.num_classes} | recipe.model_kwargs
-    keywords = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    view = "the centre crop" if run.dataset == DATASET else "the whole image, resized to a square"
-    return f"""## Use
-
-```python
-import timm
-model = timm.create_model("local-dir:.", pretrained=True).eval()  # "." is this folder, hf-hub:<name> one on the hub
-transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
-```
-
-or by name:
-
-```python
-model = timm.create_model("{run.backbone}", {keywords}, checkpoint_path="{MODEL}").eval()
-```
-
-`transform` is the preprocessing of luab's evaluation: {view}. `label_names` in `{CONFIG}` names the outputs."""
-
-
-def _head(run: Run, model: LuabModel) -> str:
-    if model.byproduct is None:
-        return ""
-    outputs, width = model.byproduct.weight.shape
-    points = "a point (x, y)" if outputs == 2 else f"a point (x, y) for each of {outputs // 2} classes, in their order,"
-    return (
-        f"`{HEAD}` contains the byproduct head, a linear layer {width} -> {outputs} on "
-        "`model.forward_head(model.forward_features(images), pre_logits=True)`. Classification does not need it. It "
-        f"predicts {points} in fractions of the input size, x to the right and y down."
-    )
-
-
-def _scores(card: Mapping[str, Any]) -> str:
-    if not card["scores"]:
-        return "## Scores\n\nThis model had no scores when it was exported."
-    rows = [
-        f"| {benchmark} | {metric} | {value:.4f} | {score['n']:,} | {score['protocol']} |"
-        for benchmark, score in card["scores"].items()
-        for metric, value in score["metrics"].items()
-    ]
-    marked = f"**{card['label'].capitalize()}.** " if card["label"] else ""
-    return "\n".join(
-        (
-            f"## Scores\n\n{marked}One training, one seed. Values are fractions, not percent.\n",
-            "| benchmark | metric | value | n | protocol |",
-            "|---|---|---|---|---|",
-            *rows,
-        )
-    )
-
-
-def _origin(run: Run, recipe: Recipe, card: Mapping[str, Any]) -> str:
-    initial_weights = {
-        "random": "random weights",
-        "imagenet": f"the weights of {run.imagenet_baseline.folder}",
-        "timm": f"timm's pretrained weights of {run.backbone}",
-    }[recipe.initial]
-    return f"""## Origin
-
-| | |
-|---|---|
-| run | {run.folder} |
-| seed | {run.seed} |
-| initial weights | {initial_weights} |
-| commit | {card.get("commit") or "unknown"} |
-| versions | exported with torch {torch.__version__} and timm {timm.__version__}; `{CARD}` has those of the training |
-| licence | not stated; it depends on the terms of the training images and of pretrained initial weights |
-
-`{CARD}` describes the training: recipe, digests of its inputs, hardware, time and scores."""

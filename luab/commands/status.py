@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from luab.files import read_json
-from luab.planning.estimate import known_speeds, parts, training_hours
+from luab.planning.estimate import by_backbone, known_speeds, parts
 from luab.planning.plan import summary
 from luab.provenance.code import PREDICTION, TRAINING, code_digest
 from luab.study.config import Study
@@ -19,23 +19,19 @@ def print_plan(study: Study) -> None:
     """Prints the number of trainings and, except for the demo, the estimated GPU hours by backbone and part."""
     console = Console()
     if not study.demo:
-        _print_hours(study, console)
+        speeds = known_speeds(study)
+        table = Table(
+            "", "backbone", "epochs", "trainings", "images/s", "from", "hours each", title="Planned trainings"
+        )
+        for dataset, backbone, speed, epochs, trainings, hours in by_backbone(study, speeds):
+            numbers = (str(epochs), str(trainings), f"{speed.images_per_s:,.0f}", speed.source, f"{hours:.1f}")
+            table.add_row(dataset, backbone, *numbers)
+        console.print(table)
+        table = Table("part", "trainings", "GPU hours", title="GPU hours by part (ESTIMATE)")
+        for part in parts(study, speeds):
+            table.add_row(part.name, str(part.trainings or ""), f"{part.gpu_hours:,.0f}")
+        console.print(table)
     console.print(summary(study))
-
-
-def _print_hours(study: Study, console: Console) -> None:
-    speeds = known_speeds(study)
-    table = Table("", "backbone", "epochs", "trainings", "images/s", "from", "hours each", title="Planned trainings")
-    for (dataset, name), speed in speeds.items():
-        runs = [run for run in study.runs() if (run.dataset, run.backbone) == (dataset, name)]
-        epochs, each = study.recipe(name, dataset).epochs, training_hours(study, runs[0], speeds)
-        numbers = (str(epochs), str(len(runs)), f"{speed.images_per_s:,.0f}", speed.source, f"{each:.1f}")
-        table.add_row(dataset, name, *numbers)
-    console.print(table)
-    table = Table("part", "trainings", "GPU hours", title="GPU hours by part (ESTIMATE)")
-    for part in parts(study, speeds):
-        table.add_row(part.name, str(part.trainings or ""), f"{part.gpu_hours:,.0f}")
-    console.print(table)
 
 
 def print_status(study: Study) -> None:
