@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from luab.errors import ConfigError, LuabError
+from luab.commands import stages
+from luab.errors import ConfigError, LuabError, did_you_mean
+from luab.planning.plan import Plan
 from luab.study.config import Study, load_study
 from luab.study.paths import DATASET, Run
 from luab.training import processes
@@ -37,21 +39,16 @@ Config = Annotated[
         "--config",
         "-c",
         help="Configuration file, repeatable: later files override earlier ones. Default: config/config.yaml.",
-        show_default=False,
     ),
 ]
-RunName = Annotated[
-    str, typer.Argument(help="Run, as <dataset>/<backbone>/<supervision>-<lambda>/seed<k>.", show_default=False)
-]
-ArchiveName = Annotated[str, typer.Argument(help="Archive in config/archives.yaml.", show_default=False)]
-Dataset = Annotated[str, typer.Argument(help="Dataset, for example imagenet_v2.", show_default=False)]
-Suite = Annotated[str, typer.Argument(help="Suite in the configuration.", show_default=False)]
-Remote = Annotated[
-    str | None, typer.Option(help="Name of the DVC remote. Default: DVC's default remote.", show_default=False)
-]
+RunName = Annotated[str, typer.Argument(help="Run, as <dataset>/<backbone>/<supervision>-<lambda>/seed<k>.")]
+ArchiveName = Annotated[str, typer.Argument(help="Archive in config/archives.yaml.")]
+Dataset = Annotated[str, typer.Argument(help="Dataset, for example imagenet_v2.")]
+Suite = Annotated[str, typer.Argument(help="Suite in the configuration.")]
+Remote = Annotated[str | None, typer.Option(help="Name of the DVC remote. Default: DVC's default remote.")]
 Benchmarks = Annotated[
     list[str] | None,
-    typer.Option("--benchmark", "-b", help="Use only this benchmark, repeatable. Default: all.", show_default=False),
+    typer.Option("--benchmark", "-b", help="Use only this benchmark, repeatable. Default: all."),
 ]
 DEFAULT_CONFIG = Path("config/config.yaml")
 
@@ -100,7 +97,6 @@ def run_of(name: str) -> Run:
 
 
 def _archive(study: Study, name: str) -> "Archive":
-    from luab.errors import did_you_mean
     from luab.fetch.listing import load_archives
 
     archives = load_archives(study.paths.archives)
@@ -144,7 +140,6 @@ def unpack(dataset: Dataset, config: Config = None) -> None:
     """Unpack the downloaded archives of one dataset."""
     from luab.fetch.unpack import unpack_all
     from luab.fetch.verify import archived
-    from luab.planning.plan import Plan
 
     study = study_of(config)
     layout = study.layout
@@ -160,37 +155,29 @@ def index(
     byproducts: Annotated[str, typer.Argument(help="imagenet_ab or coco_ab.")] = "imagenet_ab", config: Config = None
 ) -> None:
     """Convert the ImageNet-AB or COCO-AB archive into one Parquet file and check its counts."""
-    from luab.commands.stages import make_index
-
-    typer.echo(make_index(study_of(config), byproducts))
+    typer.echo(stages.make_index(study_of(config), byproducts))
 
 
 @app.command(rich_help_panel=_DATA)
 def manifest(dataset: Dataset, config: Config = None) -> None:
     """List the images of one dataset with their labels, and check how many they are."""
-    from luab.commands.stages import make_manifest
-
-    make_manifest(study_of(config), dataset)
+    stages.make_manifest(study_of(config), dataset)
 
 
 @app.command(rich_help_panel=_DATA)
 def targets(
-    supervision: Annotated[str, typer.Argument(help="Supervision, for example click.", show_default=False)],
+    supervision: Annotated[str, typer.Argument(help="Supervision, for example click.")],
     dataset: Annotated[str, typer.Option(help="imagenet or coco.")] = DATASET,
     config: Config = None,
 ) -> None:
     """Write the training points of one supervision."""
-    from luab.commands.stages import make_targets
-
-    make_targets(study_of(config), supervision, dataset)
+    stages.make_targets(study_of(config), supervision, dataset)
 
 
 @app.command(rich_help_panel=_DATA)
 def pack(config: Config = None) -> None:
     """Pack the training images into a few large files, as set by `packing` in the configuration."""
-    from luab.commands.stages import make_pack
-
-    make_pack(study_of(config))
+    stages.make_pack(study_of(config))
 
 
 @app.command(rich_help_panel=_RUNS)
@@ -210,8 +197,6 @@ def train(run: RunName, config: Config = None) -> None:
 @app.command(rich_help_panel=_RUNS)
 def predict(run: RunName, suite: Suite, config: Config = None) -> None:
     """Predict all test sets of a suite with a trained model."""
-    from luab.planning.plan import Plan
-
     study, parsed = study_of(config), run_of(run)
     test_sets = Plan.of(study).test_sets(suite)
     from luab.predict import predict as predict_suite
@@ -223,39 +208,31 @@ def predict(run: RunName, suite: Suite, config: Config = None) -> None:
 @app.command(rich_help_panel=_RUNS)
 def score(run: RunName, suite: Suite, config: Config = None) -> None:
     """Score the benchmarks of a suite from stored predictions."""
-    from luab.commands.stages import score_suite
-
-    score_suite(study_of(config), run_of(run), suite)
+    stages.score_suite(study_of(config), run_of(run), suite)
 
 
 @app.command(rich_help_panel=_RESULTS)
 def collect(config: Config = None) -> None:
     """Collect all scores of the study into results/scores.csv."""
-    from luab.commands.stages import collect_scores
-
-    collect_scores(study_of(config))
+    stages.collect_scores(study_of(config))
 
 
 @app.command(rich_help_panel=_SHARING)
 def track(config: Config = None) -> None:
     """Write what DVC shows: model names, headline numbers and plot data."""
-    from luab.commands.stages import track_results
-
-    track_results(study_of(config))
+    stages.track_results(study_of(config))
 
 
 @app.command(rich_help_panel=_SHARING)
 def describe(config: Config = None) -> None:
     """Describe all results as an RO-Crate, for machines: results/ro-crate-metadata.json."""
-    from luab.commands.stages import describe_results
-
-    describe_results(study_of(config))
+    stages.describe_results(study_of(config))
 
 
 @app.command(rich_help_panel=_SHARING)
 def publish(
     remote: Remote = None,
-    message: Annotated[str | None, typer.Option("--message", "-m", help="Commit message.", show_default=False)] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Commit message.")] = None,
     config: Config = None,
 ) -> None:
     """Push a finished study to a DVC remote and commit its small files to git."""
@@ -266,9 +243,7 @@ def publish(
 
 @app.command(rich_help_panel=_SHARING)
 def pull(
-    targets: Annotated[
-        list[str] | None, typer.Argument(help="Files or folders. Default: all results.", show_default=False)
-    ] = None,
+    targets: Annotated[list[str] | None, typer.Argument(help="Files or folders. Default: all results.")] = None,
     needs: Annotated[bool, typer.Option("--needs", help="Pull the inputs of the targets instead.")] = False,
     remote: Remote = None,
     config: Config = None,
@@ -281,32 +256,26 @@ def pull(
 
 @render_app.command("table")
 def render_table(
-    name: Annotated[str, typer.Argument(help="Table, for example imagenet_main.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Table, for example imagenet_main.")],
     config: Config = None,
 ) -> None:
     """Render one table as CSV, Markdown and LaTeX."""
-    from luab.commands.stages import render_one_table
-
-    render_one_table(study_of(config), name)
+    stages.render_one_table(study_of(config), name)
 
 
 @render_app.command("figure")
 def render_figure(
-    name: Annotated[str, typer.Argument(help="Figure, for example lambda_sweep.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Figure, for example lambda_sweep.")],
     config: Config = None,
 ) -> None:
     """Render one figure as PDF and PNG."""
-    from luab.commands.stages import render_one_figure
-
-    render_one_figure(study_of(config), name)
+    stages.render_one_figure(study_of(config), name)
 
 
 @render_app.command("report")
 def render_report(config: Config = None) -> None:
     """Render the report of the whole study, results/report.html."""
-    from luab.commands.stages import render_whole_report
-
-    render_whole_report(study_of(config))
+    stages.render_whole_report(study_of(config))
 
 
 @app.command(rich_help_panel=_RESULTS)
@@ -314,9 +283,7 @@ def compare(
     first: RunName,
     second: RunName,
     benchmark: Benchmarks = None,
-    csv: Annotated[
-        Path | None, typer.Option(help="Also write the numbers to this CSV file.", show_default=False)
-    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the numbers to this CSV file.")] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Number of bootstrap resamples.")] = 10_000,
     config: Config = None,
 ) -> None:
@@ -334,14 +301,11 @@ def compare(
 
 @app.command(rich_help_panel=_RESULTS)
 def trace(
-    table: Annotated[
-        Path, typer.Argument(help="Table, for example results/tables/imagenet_main.csv.", show_default=False)
-    ],
+    table: Annotated[Path, typer.Argument(help="Table, for example results/tables/imagenet_main.csv.")],
     cell: Annotated[
         list[str],
         typer.Option(
-            help="Terms that select one number: resnet50,click,imagenet_a or backbone=resnet50,...; repeatable.",
-            show_default=False,
+            help="Terms that select one number: resnet50,click,imagenet_a or backbone=resnet50,...; repeatable."
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -358,12 +322,8 @@ def trace(
 
 @app.command(rich_help_panel=_CHECKS)
 def sanity(
-    backbone: Annotated[
-        str, typer.Option(help="Pretrained timm model with its tag, for example resnet50.tv_in1k.", show_default=False)
-    ],
-    weights: Annotated[
-        Path | None, typer.Option(help="Its safetensors file. Default: download from timm.", show_default=False)
-    ] = None,
+    backbone: Annotated[str, typer.Option(help="Pretrained timm model with its tag, for example resnet50.tv_in1k.")],
+    weights: Annotated[Path | None, typer.Option(help="Its safetensors file. Default: download from timm.")] = None,
     expected: Annotated[Path, typer.Option(help="Table of published numbers.")] = Path("config/expected.csv"),
     benchmark: Benchmarks = None,
     config: Config = None,
@@ -383,7 +343,7 @@ def sanity(
 @app.command(rich_help_panel=_RUNS)
 def export(
     run: RunName,
-    out: Annotated[Path, typer.Option(help="Output folder, new or empty.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Output folder, new or empty.")],
     config: Config = None,
 ) -> None:
     """Export a trained model as a folder that timm loads without luab, in the layout of the Hugging Face Hub."""

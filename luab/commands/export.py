@@ -210,7 +210,7 @@ def readme(run: Run, recipe: Recipe, model: LuabModel, card: Mapping[str, Any]) 
         run=run,
         recipe=recipe,
         head=model.byproduct,
-        card={"commit": None} | card,
+        card={"commit": None, **card},
         complete=KNOWN_COUNTS[f"{run.dataset}_train"]["n"],
         arguments=", ".join(f"{name}={value!r}" for name, value in arguments.items()),
         initial_weights=initial_weights[recipe.initial],
