@@ -47,8 +47,7 @@ Dataset = Annotated[str, typer.Argument(help="Dataset, for example imagenet_v2."
 Suite = Annotated[str, typer.Argument(help="Suite in the configuration.")]
 Remote = Annotated[str | None, typer.Option(help="Name of the DVC remote. Default: DVC's default remote.")]
 Benchmarks = Annotated[
-    list[str] | None,
-    typer.Option("--benchmark", "-b", help="Use only this benchmark, repeatable. Default: all."),
+    list[str] | None, typer.Option("--benchmark", "-b", help="Use only this benchmark, repeatable. Default: all.")
 ]
 DEFAULT_CONFIG = Path("config/config.yaml")
 
@@ -256,8 +255,7 @@ def pull(
 
 @render_app.command("table")
 def render_table(
-    name: Annotated[str, typer.Argument(help="Table, for example imagenet_main.")],
-    config: Config = None,
+    name: Annotated[str, typer.Argument(help="Table, for example imagenet_main.")], config: Config = None
 ) -> None:
     """Render one table as CSV, Markdown and LaTeX."""
     stages.render_one_table(study_of(config), name)
@@ -265,8 +263,7 @@ def render_table(
 
 @render_app.command("figure")
 def render_figure(
-    name: Annotated[str, typer.Argument(help="Figure, for example lambda_sweep.")],
-    config: Config = None,
+    name: Annotated[str, typer.Argument(help="Figure, for example lambda_sweep.")], config: Config = None
 ) -> None:
     """Render one figure as PDF and PNG."""
     stages.render_one_figure(study_of(config), name)
@@ -342,9 +339,7 @@ def sanity(
 
 @app.command(rich_help_panel=_RUNS)
 def export(
-    run: RunName,
-    out: Annotated[Path, typer.Option(help="Output folder, new or empty.")],
-    config: Config = None,
+    run: RunName, out: Annotated[Path, typer.Option(help="Output folder, new or empty.")], config: Config = None
 ) -> None:
     """Export a trained model as a folder that timm loads without luab, in the layout of the Hugging Face Hub."""
     study = study_of(config)

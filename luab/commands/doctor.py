@@ -68,24 +68,26 @@ def _torch(study: Study) -> Iterator[Finding]:
             memory = torch.cuda.get_device_properties(i).total_memory / 1e9
             yield Finding(f"GPU {i}", "ok", f"{torch.cuda.get_device_name(i)}, {memory:.0f} GB")
         return
-    driver = _driver_cuda()
-    if driver is not None:
+    if (driver := _driver_cuda()) is not None:
+        major = driver.partition(".")[
+            0
+        ]  # builds for any minor version of CUDA run on drivers of the same major version
+        build = {"11": "cu118", "12": "cu126"}.get(major, f"cu{major}0")
         yield Finding(
             "GPU",
             "missing",
             f"torch is built for CUDA {torch.version.cuda}, which the driver (CUDA {driver}) does not support. "
-            f"Reinstall torch for this driver: make TORCH_BACKEND={_build_for(driver)}",
+            f"Reinstall torch for this driver: make TORCH_BACKEND={build}",
         )
         return
-    needed = study.compute.device == "cuda"
-    text = "none, but compute.device is cuda" if needed else "none; run train and predict jobs on GPU nodes"
-    yield Finding("GPU", "missing" if needed else "note", text)
+    if study.compute.device == "cuda":
+        yield Finding("GPU", "missing", "none, but compute.device is cuda")
+    else:
+        yield Finding("GPU", "note", "none; run train and predict jobs on GPU nodes")
 
 
 def _driver_cuda() -> str | None:
     """CUDA version that the NVIDIA driver supports, for example "12.4"; None without a driver."""
-    if shutil.which("nvidia-smi") is None:
-        return None
     try:
         done = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -94,22 +96,14 @@ def _driver_cuda() -> str | None:
     return after.split()[0] if after.split() else None
 
 
-def _build_for(cuda: str) -> str:
-    """Torch build for a driver; builds for any minor version of CUDA run on drivers of the same major version."""
-    major = cuda.partition(".")[0]
-    return {"11": "cu118", "12": "cu126"}.get(major, f"cu{major}0")
-
-
 def _disk(study: Study) -> Iterator[Finding]:
     for name, path in (("data", study.paths.data), ("results", study.paths.results)):
         existing = next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())
         free = shutil.disk_usage(existing).free / 1e9
         needed = _DEMO_GB if study.demo else _FULL_STUDY_GB
-        text = f"{free:.0f} GB free at paths.{name} ({path})"
-        if free >= needed:
-            yield Finding(f"disk for {name}", "ok", text)
-        else:
-            yield Finding(f"disk for {name}", "note", f"{text}; the whole study needs about {needed} GB")
+        warning = "" if free >= needed else f"; the whole study needs about {needed} GB"
+        text = f"{free:.0f} GB free at paths.{name} ({path}){warning}"
+        yield Finding(f"disk for {name}", "note" if warning else "ok", text)
         if not os.access(existing, os.W_OK):
             yield Finding(f"disk for {name}", "missing", f"{existing} is not writable; set paths.{name}")
 
@@ -138,12 +132,9 @@ def _data(study: Study) -> Iterator[Finding]:
             yield Finding(name, "ok" if folder.is_dir() else "missing", f"{folder}")
     if "coco" in study.parts:
         yield _coco({name: paths.copies.get(name) for name in FROM_COCO})
-    cards = sorted(study.layout.archive_folder().glob("*.json"))
-    yield Finding(
-        "archives",
-        "ok" if cards else "note",
-        f"{len(cards)} downloaded and verified in {study.layout.archive_folder()}",
-    )
+    archives = study.layout.archive_folder()
+    count = len(list(archives.glob("*.json")))
+    yield Finding("archives", "ok" if count else "note", f"{count} downloaded and verified in {archives}")
 
 
 def _imagenet(folder: Path | None) -> Finding:

@@ -7,7 +7,7 @@ mistake before weeks of training.
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 from rich import box
@@ -26,9 +26,6 @@ from luab.study.config import Recipe, Study
 from luab.study.paths import DATASET
 from luab.training.pretrained import download, put_into, read_backbone
 
-EXPECTED = Path("config/expected.csv")
-COLUMNS = ("model", "benchmark", "metric", "value", "tolerance", "source")
-
 
 class Expected(NamedTuple):
     """One published number and its tolerance, both in percent."""
@@ -41,6 +38,9 @@ class Expected(NamedTuple):
     source: str
 
 
+COLUMNS = Expected._fields
+
+
 class Verdict(NamedTuple):
     """A published number and ours, in percent; ours is None if its data are missing."""
 
@@ -50,13 +50,12 @@ class Verdict(NamedTuple):
     @property
     def agrees(self) -> bool | None:
         """Whether ours is within the tolerance; None without ours."""
-        if self.ours is None:
-            return None
-        return abs(self.ours - self.expected.value) <= self.expected.tolerance + 1e-9
+        expected, ours = self
+        return None if ours is None else abs(ours - expected.value) <= expected.tolerance + 1e-9
 
 
 def sanity(
-    study: Study, backbone: str, weights: Path | None = None, expected: Path = EXPECTED, only: Iterable[str] = ()
+    study: Study, backbone: str, weights: Path | None, expected: Path, only: Iterable[str] = ()
 ) -> list[Verdict]:
     """Predicts all test sets that have a manifest with a pretrained model, and scores it like a run.
 
@@ -92,8 +91,13 @@ def sanity(
     file = weights or download(backbone)
     root = study.paths.results / "sanity" / backbone
     recipe = view_of(study, backbone)
-    predictor = Predictor(study, recipe, lambda recipe: _pretrained(backbone, recipe, file))
-    predictor.write(root / "predictions", test_sets_of(benchmarks))
+
+    def pretrained(recipe: Recipe) -> LuabModel:
+        model = build_model(backbone, recipe, outputs=0)
+        put_into(model.backbone, read_backbone(file), f"{file}: expected the weights of {backbone}")
+        return model
+
+    Predictor(study, recipe, pretrained).write(root / "predictions", test_sets_of(benchmarks))
     identity = {"dataset": DATASET, "backbone": backbone, "supervision": "pretrained", "lambda": 0.0, "seed": 0}
     score(
         benchmarks, root / "predictions", study.layout.manifest_folder(), identity, root / "scores",
@@ -114,19 +118,17 @@ def read_expected(path: Path) -> list[Expected]:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or ()) != COLUMNS:
                 raise DataError(f"{path}: expected the columns {', '.join(COLUMNS)}, found {reader.fieldnames}.")
-            rows = [_expected(row) for row in reader]
+            cells: Iterable[dict[str, Any]] = reader
+            rows = [
+                Expected(**row | {"value": float(row["value"]), "tolerance": float(row["tolerance"])}) for row in cells
+            ]
     except OSError as error:
         raise DataError(f"{path}: cannot read the table of published numbers ({error.strerror}).") from error
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise DataError(f"{path}: value and tolerance must be numbers; {error}.") from error
     for row in rows:
         find_benchmark(row.benchmark)
     return rows
-
-
-def _expected(row: dict[str, str]) -> Expected:
-    value, tolerance = float(row["value"]), float(row["tolerance"])
-    return Expected(row["model"], row["benchmark"], row["metric"], value, tolerance, row["source"])
 
 
 def view_of(study: Study, backbone: str) -> Recipe:
@@ -154,13 +156,6 @@ def view_of(study: Study, backbone: str) -> Recipe:
             "deviation, so its numbers would differ from the published ones. Use torchvision's weights (tv_in1k)."
         )
     return Recipe.model_construct(input_px=input_size[-1], crop_pct=crop_pct, model_kwargs={})
-
-
-def _pretrained(backbone: str, recipe: Recipe, file: Path) -> LuabModel:
-    """The classifier with weights from a file of timm, or of luab without its byproduct head."""
-    model = build_model(backbone, recipe, outputs=0)
-    put_into(model.backbone, read_backbone(file), f"{file}: expected the weights of {backbone}")
-    return model
 
 
 def _has_data(study: Study, benchmark: str) -> bool:

@@ -8,9 +8,10 @@ from luab.errors import ConfigError
 from luab.planning.plan import CAPTIONS, Plan
 from luab.render.products import Inputs, Product, find_product, products_of
 from luab.study.config import Study
-from luab.study.paths import Run, card
+from luab.study.paths import Layout, Run, card
 from luab.study.roots import source_root
 
+_FILES = {"table": (Layout.table, ("csv", "md", "tex")), "figure": (Layout.figure, ("pdf", "png"))}
 SCORE_PROCESSES = 4
 """Maximum number of processes that score one suite, which takes minutes at full size."""
 
@@ -97,8 +98,7 @@ def score_suite(study: Study, run: Run, suite: str) -> None:
     from luab.benchmarks.score import score
 
     layout, recipe = study.layout, study.recipe(run.backbone, run.dataset)
-    _, part = study.part_of_suite(suite)
-    benchmarks = next(s.benchmarks for s in part.suites if s.name == suite)
+    benchmarks = study.suite(suite).benchmarks
     score(
         benchmarks,
         layout.prediction_folder(run),
@@ -218,12 +218,10 @@ def describe_results(study: Study) -> None:
         )
     scores, report = layout.scores_csv(), layout.report()
     steps = [Step("collect", sorted(map(Path, plan.scores())), [scores])]
-    for name in plan.tables:
-        outputs = [layout.table(name, suffix) for suffix in ("csv", "md", "tex")]
-        steps.append(Step(f"table_{name}", [Path(path) for path in plan.table_inputs(name)], outputs))
-    for name in plan.figures:
-        outputs = [layout.figure(name, suffix) for suffix in ("pdf", "png")]
-        steps.append(Step(f"figure_{name}", [Path(path) for path in plan.figure_inputs(name)], outputs))
+    for product in [*products_of(study, "table"), *products_of(study, "figure")]:
+        place, suffixes = _FILES[product.kind]
+        outputs = [place(layout, product.name, suffix) for suffix in suffixes]
+        steps.append(Step(f"{product.kind}_{product.name}", list(product.inputs(study).waits_for), outputs))
     shown = [path for step in steps[1:] for path in step.outputs if path.suffix in (".csv", ".png")]
     steps.append(Step("report", [*shown, scores], [report]))
     contents = Contents(

@@ -34,22 +34,12 @@ _STYLES = {"done": "green", "running": "cyan", "pending": "blue", "silent": "yel
 
 @dataclass(frozen=True)
 class Job:
-    """A live job of the cluster.
-
-    Attributes:
-        id: Slurm's job id, 12 or 12_3.
-        state: Slurm's state in lower case: pending, running, ...
-        reason: Why it is pending.
-        node: Node that it runs on.
-        attempt: Snakemake's attempt, from 1.
-        rule: Snakemake rule that it runs.
-    """
+    """A live job of the cluster: Slurm's id and state in lower case, why it is pending, its node and Snakemake rule."""
 
     id: str
     state: str
     reason: str
     node: str
-    attempt: int
     rule: str
 
 
@@ -58,30 +48,22 @@ class Row:
     """One training, as a row of the table.
 
     Attributes:
-        run: The run.
         state: done, running, pending, silent, stopped, or "not started".
         where: Node, or why the job is pending.
         progress: Its progress; None before the first step.
-        attempt: Number of starts.
     """
 
     run: Run
     state: str
     where: str
     progress: Progress | None
-    attempt: int
 
 
 def watch(study: Study, interval_s: float) -> None:
-    """Updates the table until every training is done, or until Ctrl-C.
-
-    Args:
-        study: The study whose runs are shown.
-        interval_s: Seconds between updates; each runs squeue at most once.
-    """
+    """Updates the table until every training is done, or until Ctrl-C; each update runs squeue at most once."""
     console = Console()
     try:
-        with Live(console=console, auto_refresh=False, screen=False, transient=False) as live:
+        with Live(console=console, auto_refresh=False) as live:
             while True:
                 rows, other_jobs = read_rows(study)
                 live.update(_view(rows, other_jobs, console.height if console.is_terminal else None), refresh=True)
@@ -116,7 +98,7 @@ def live_jobs(folder: Path) -> dict[str, Job]:
         if now is not None and not now.alive:
             continue
         state, reason, node = (now.name, now.reason, now.node) if now else (entry.state, entry.reason, entry.node)
-        job = Job(entry.id, state.lower(), reason, node, entry.attempt, entry.name.partition(" ")[0])
+        job = Job(entry.id, state.lower(), reason, node, entry.name.partition(" ")[0])
         jobs.update(dict.fromkeys(entry.outputs, job))
     return jobs
 
@@ -134,19 +116,16 @@ def _slurm_states(ids: list[str]) -> "dict[str, State]":
 def _row(study: Study, run: Run, job: Job | None) -> Row:
     progress = read_progress(study.layout.run(run))
     if study.layout.run_json(run).is_file():
-        return Row(run, "done", "", progress, 0)
-    attempt = progress.attempt if progress else 0
-    age = time.time() - progress.updated if progress else 0.0
+        return Row(run, "done", "", progress)
+    silent = progress is not None and time.time() - progress.updated > SILENT_S
     if job and job.state == "pending":
-        reason = job.reason if job.reason not in ("", "None") else "queued"
-        return Row(run, "pending", reason, progress, attempt)
+        return Row(run, "pending", job.reason if job.reason not in ("", "None") else "queued", progress)
     if job:
-        silent = progress is not None and age > SILENT_S
-        return Row(run, "silent" if silent else job.state or "submitted", job.node, progress, attempt)
+        return Row(run, "silent" if silent else job.state or "submitted", job.node, progress)
     if progress is None:
-        return Row(run, "not started", "", None, 0)
-    alive = progress.state == "training" and age <= SILENT_S
-    return Row(run, "running" if alive else "stopped", progress.node, progress, attempt)
+        return Row(run, "not started", "", None)
+    alive = progress.state == "training" and not silent
+    return Row(run, "running" if alive else "stopped", progress.node, progress)
 
 
 def _view(rows: list[Row], other_jobs: list[Job], height: int | None) -> RenderableType:
@@ -183,16 +162,17 @@ def _table(rows: list[Row]) -> Table:
     for row in rows:
         state = Text(row.state, style=_STYLES.get(row.state, ""))
         _, *words = row.run.folder.split("/")
-        table.add_row(" ".join(words), state, row.where, str(row.attempt or ""), *_numbers(row.progress))
+        table.add_row(" ".join(words), state, row.where, *_numbers(row.progress))
     return table
 
 
-def _numbers(progress: Progress | None) -> tuple[str, str, str, str]:
+def _numbers(progress: Progress | None) -> tuple[str, ...]:
     if progress is None:
-        return "", "", "", ""
+        return ()
     epoch = f"{min(progress.epoch + 1, progress.epochs)}/{progress.epochs}"
     loss = "" if progress.loss is None else f"{progress.loss:.3f}"
-    return epoch, loss, f"{progress.images_per_s:,.0f}", _duration(progress.seconds_left)
+    attempt = str(progress.attempt or "")
+    return attempt, epoch, loss, f"{progress.images_per_s:,.0f}", _duration(progress.seconds_left)
 
 
 def _duration(seconds: float | None) -> str:

@@ -1,6 +1,5 @@
 """The files of a study and the files that each depends on, as the workflow's rules need them."""
 
-import functools
 import hashlib
 import os
 import shlex
@@ -8,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import yaml
 
@@ -17,10 +16,10 @@ from luab.data.manifests.testsets import TEST_SETS
 from luab.errors import ConfigError
 from luab.files import replacing
 from luab.planning.estimate import parts, published_speeds, training_hours
-from luab.render.products import find_product, left_out, products_of
+from luab.render.products import Kind, find_product, left_out, products_of
 from luab.study.config import LABELLING, Coco, Study
 from luab.study.paths import DATASET, Run, card
-from luab.study.roots import FROM_IMAGENET, tree_of
+from luab.study.roots import FROM_IMAGENET, own_copy, tree_of
 
 CAPTIONS = Path("workflow/report")
 """Captions of tables and figures, relative to the checkout."""
@@ -89,15 +88,10 @@ def keep_config(study: Study, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Plan:
-    """Dependencies of one study, as paths in text.
-
-    Attributes:
-        study: The checked configuration.
-        archives: Downloads of each data set, and whether each is unpacked.
-    """
+    """Dependencies of one study, as paths in text; `archives` are the entries of its list of downloads, by name."""
 
     study: Study
-    archives: dict[str, dict[str, bool]]
+    archives: dict[str, dict[str, Any]]
 
     @classmethod
     def of(cls, study: Study) -> "Plan":
@@ -123,7 +117,7 @@ class Plan:
                         )
         # The demo world writes its own list of the same archives, but only after the plan is made.
         listing = Path("config/archives.yaml") if study.demo else study.paths.archives
-        return cls(study, _archives_by_dataset(listing))
+        return cls(study, yaml.safe_load(listing.read_text()))
 
     @property
     def tables(self) -> list[str]:
@@ -135,7 +129,7 @@ class Plan:
         """Names of the figures that this study can draw."""
         return [product.name for product in products_of(self.study, "figure")]
 
-    def headline_lambda(self, kind: Literal["table", "figure"], name: str) -> float:
+    def headline_lambda(self, kind: Kind, name: str) -> float:
         """Lambda of the main tables of the data set that a product shows."""
         return self.study.part(find_product(kind, name).dataset).luab_lambda
 
@@ -183,15 +177,12 @@ class Plan:
         """Digest of an archive's entry: a corrected checksum or URL repeats the download."""
         if self.study.demo:
             return None
-        entry = _archive_entries(self.study.paths.archives).get(name)
-        return hashlib.sha256(repr(entry).encode()).hexdigest()[:12]
+        return hashlib.sha256(repr(self.archives.get(name)).encode()).hexdigest()[:12]
 
     def own_copy(self, manifest: str) -> str | None:
         """The user's own folder of a manifest's images; None for downloaded images."""
-        paths = self.study.paths
-        if manifest in paths.copies:
-            return str(paths.copies[manifest])
-        return str(paths.imagenet) if paths.imagenet and manifest in FROM_IMAGENET else None
+        own = own_copy(self.study, manifest)
+        return None if own is None else str(own)
 
     def manifest_inputs(self, manifest: str) -> list[str]:
         """Inputs of a manifest: the cards of its tree and of the lists that describe it."""
@@ -251,15 +242,15 @@ class Plan:
         """Downloads of a data set that are read without unpacking: lists of labels and boxes."""
         if dataset in ("imagenet_train", "imagenet_val"):  # listed for people, who download them by hand
             return ()
-        return tuple(name for name, unpacked in self.archives.get(dataset, {}).items() if not unpacked)
+        return self._archives(dataset, unpacked=False)
 
     def trees(self, dataset: str) -> tuple[str, ...]:
         """Downloads of a data set that are unpacked."""
-        return tuple(name for name, unpacked in self.archives.get(dataset, {}).items() if unpacked)
+        return self._archives(dataset, unpacked=True)
 
     def test_sets(self, suite: str) -> tuple[str, ...]:
         """Test sets that a suite predicts."""
-        return test_sets_of(self._suite(suite))
+        return test_sets_of(self.study.suite(suite).benchmarks)
 
     def suite_manifests(self, suite: str) -> list[str]:
         """Cards of the manifests that a suite's predictions read."""
@@ -268,7 +259,7 @@ class Plan:
 
     def score_manifests(self, suite: str) -> list[str]:
         """Cards of the manifests that a suite's scores read in addition to the predictions."""
-        benchmarks = [BENCHMARKS[name] for name in self._suite(suite)]
+        benchmarks = [BENCHMARKS[name] for name in self.study.suite(suite).benchmarks]
         names = [manifest for benchmark in benchmarks for manifest in (*benchmark.manifests, *benchmark.roots)]
         return [self._card(name) for name in dict.fromkeys(names)]
 
@@ -278,13 +269,9 @@ class Plan:
         runs = [(run, self.study.part(run.dataset)) for run in self.study.runs()]
         return [str(layout.score(run, name)) for run, part in runs for name in part.benchmarks]
 
-    def table_inputs(self, name: str) -> list[str]:
-        """Inputs of a table."""
-        return [str(path) for path in find_product("table", name).inputs(self.study).waits_for]
-
-    def figure_inputs(self, name: str) -> list[str]:
-        """Inputs of a figure."""
-        return [str(path) for path in find_product("figure", name).inputs(self.study).waits_for]
+    def product_inputs(self, kind: Kind, name: str) -> list[str]:
+        """Inputs of a table or figure."""
+        return [str(path) for path in find_product(kind, name).inputs(self.study).waits_for]
 
     def report_inputs(self) -> list[str]:
         """Inputs of the report, including captions and the templates of its page."""
@@ -324,22 +311,11 @@ class Plan:
         tags = [str(card(layout.index("coco_ab")))] if "coco" in self.study.parts else []
         return [*self.report_inputs(), *map(str, files), *tags]
 
-    def _suite(self, name: str) -> list[str]:
-        _, part = self.study.part_of_suite(name)
-        return next(suite.benchmarks for suite in part.suites if suite.name == name)
+    def _archives(self, dataset: str, unpacked: bool) -> tuple[str, ...]:
+        entries = self.archives.items()
+        return tuple(
+            name for name, entry in entries if entry["dataset"] == dataset and bool(entry["unpack"]) is unpacked
+        )
 
     def _card(self, manifest: str) -> str:
         return str(card(self.study.layout.manifest(manifest)))
-
-
-@functools.cache
-def _archive_entries(path: Path) -> dict[str, dict[str, object]]:
-    entries: dict[str, dict[str, object]] = yaml.safe_load(path.read_text())
-    return entries
-
-
-def _archives_by_dataset(path: Path) -> dict[str, dict[str, bool]]:
-    datasets: dict[str, dict[str, bool]] = {}
-    for name, entry in _archive_entries(path).items():
-        datasets.setdefault(str(entry["dataset"]), {})[name] = bool(entry["unpack"])
-    return datasets

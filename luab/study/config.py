@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,9 +118,7 @@ class Compute(Closed):
         "each); 0 loads in the main process.",
     )
     threads: int = Field(
-        8,
-        ge=1,
-        description="CPU threads that a train or predict job requests per node, divided among its processes.",
+        8, ge=1, description="CPU threads that a train or predict job requests per node, divided among its processes."
     )
     predict_batch: int = Field(256, ge=1, description="Images per forward pass in prediction.")
     longest_job_hours: Positive = Field(
@@ -146,9 +145,7 @@ class Packing(Closed):
     """Copy of the training images in a few large files, for file systems that are slow with many small files."""
 
     shorter_side_px: int | None = Field(
-        None,
-        ge=16,
-        description="Shorter side to which larger images are resized; null copies the files unchanged.",
+        None, ge=16, description="Shorter side to which larger images are resized; null copies the files unchanged."
     )
     quality: int = Field(90, ge=1, le=95, description="JPEG quality of resized images.")
     shard_mb: int = Field(1000, ge=1, description="Approximate size of one file.")
@@ -163,13 +160,7 @@ class Demo(Closed):
 
 @dataclass(frozen=True)
 class Split:
-    """Composition of a total batch.
-
-    Attributes:
-        processes: Processes that share the batch equally.
-        images: Images of one forward pass in one process.
-        steps: Forward passes of each process per weight update.
-    """
+    """Composition of a total batch: in each weight update, every process makes `steps` passes over `images` images."""
 
     processes: int
     images: int
@@ -183,10 +174,9 @@ class Split:
         return cls(compute.processes, images, share // images)
 
     def __str__(self) -> str:
-        processes = f"{self.processes} process{'es' if self.processes > 1 else ''}"
-        images = f"{self.images} image{'s' if self.images > 1 else ''}"
-        steps = f"{self.steps} step{'s' if self.steps > 1 else ''}"
-        return f"batch {self.processes * self.images * self.steps} = {processes} x {images} x {steps}"
+        counts = {"process": self.processes, "image": self.images, "step": self.steps}
+        words = [f"{n} {name}{'' if n == 1 else 'es' if name == 'process' else 's'}" for name, n in counts.items()]
+        return f"batch {math.prod(counts.values())} = {' x '.join(words)}"
 
 
 class StudyPart(Closed):
@@ -211,10 +201,10 @@ class StudyPart(Closed):
         Raises:
             ConfigError: The study does not have it; the message lists similar names.
         """
-        for backbone in self.backbones:
-            if backbone.name == name:
-                return backbone
-        raise ConfigError(f"Backbone {name!r} is not in the study. {did_you_mean(name, self.backbone_names)}")
+        backbones = {backbone.name: backbone for backbone in self.backbones}
+        if name not in backbones:
+            raise ConfigError(f"Backbone {name!r} is not in the study. {did_you_mean(name, backbones)}")
+        return backbones[name]
 
     @property
     def backbone_names(self) -> list[str]:
@@ -243,8 +233,7 @@ class Coco(StudyPart):
         "head for all classes, replayed = moves and removals of icons count.",
     )
     keep_labels: bool = Field(
-        False,
-        description="Keep a label if the crop cut off its tagged point; false follows the official loader.",
+        False, description="Keep a label if the crop cut off its tagged point; false follows the official loader."
     )
 
 
@@ -308,17 +297,16 @@ class Study(StudyPart):
             )
         return self.parts[dataset]
 
-    def part_of_suite(self, suite: str) -> tuple[str, StudyPart]:
-        """The data set that a suite belongs to, and what is measured on it.
+    def suite(self, name: str) -> Suite:
+        """A suite of any data set.
 
         Raises:
-            ConfigError: There is no such suite.
+            ConfigError: There is none of that name; the message lists similar names.
         """
-        for dataset, part in self.parts.items():
-            if suite in [one.name for one in part.suites]:
-                return dataset, part
-        names = [one.name for part in self.parts.values() for one in part.suites]
-        raise ConfigError(f"There is no suite {suite!r}. {did_you_mean(suite, names)}")
+        suites = {suite.name: suite for part in self.parts.values() for suite in part.suites}
+        if name not in suites:
+            raise ConfigError(f"There is no suite {name!r}. {did_you_mean(name, suites)}")
+        return suites[name]
 
     def recipe(self, backbone: str, dataset: str = DATASET) -> Recipe:
         """The recipe of a backbone on a data set."""
@@ -377,10 +365,13 @@ def parse_study(config: Mapping[str, Any], root: Path = Path()) -> Study:
         ConfigError: The configuration or a recipe has mistakes; all are listed with their keys.
     """
     merged = json.loads(json.dumps(config, default=str))
+    paths = merged.get("paths")
+    folder = root / str((paths if isinstance(paths, dict) else {}).get("recipes", "config/recipes"))
+    files = {file.stem: file for file in folder.glob("*.yaml")}
     if not merged.get("recipes"):
-        merged["recipes"] = _read_recipes(merged, root)
+        merged["recipes"] = {name: _read_yaml(files[name]) for name in _recipes_named(merged) if name in files}
     try:
-        return Study.model_validate(merged, context={"recipes": _recipe_names(_recipe_folder(merged, root))})
+        return Study.model_validate(merged, context={"recipes": list(files)})
     except pydantic.ValidationError as error:
         mistakes = [line for detail in error.errors() for line in _describe(detail)]
         count, them = (f"{len(mistakes)} mistakes", "them") if len(mistakes) > 1 else ("1 mistake", "it")
@@ -398,12 +389,11 @@ def schema_json() -> str:
 
 def keys_table() -> str:
     """docs/config.md: one Markdown table of keys for each section of the configuration."""
-    sections: list[tuple[str, type[BaseModel]]] = [("", Study), *_sections()]
     tables = []
-    for name, model in sections:
+    for name, model in _SECTIONS.items():
         heading = f"## `{name}`" if name else "## Top level"
         rows = [
-            f"| `{key}` | {_type_name(field.annotation)} | {_default(field)} | {field.description} |"
+            f"| `{key}` | `{_plain_type(field.annotation)}` | {_default(field)} | {field.description} |"
             for key, field in model.model_fields.items()
         ]
         tables.append("\n".join([heading, "", "| key | type | default | meaning |", "|---|---|---|---|", *rows]))
@@ -421,18 +411,18 @@ def known_backbones() -> frozenset[str]:
     return frozenset(name for file in models.glob("*.py") for name in pattern.findall(file.read_text(encoding="utf-8")))
 
 
-def _sections() -> list[tuple[str, type[BaseModel]]]:
-    return [
-        ("paths", Paths),
-        ("backbones[]", Backbone),
-        ("sweep", Sweep),
-        ("suites[]", Suite),
-        ("coco", Coco),
-        ("compute", Compute),
-        ("packing", Packing),
-        ("demo", Demo),
-        ("recipes/*.yaml", Recipe),
-    ]
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "": Study,
+    "paths": Paths,
+    "backbones[]": Backbone,
+    "sweep": Sweep,
+    "suites[]": Suite,
+    "coco": Coco,
+    "compute": Compute,
+    "packing": Packing,
+    "demo": Demo,
+    "recipes/*.yaml": Recipe,
+}
 
 
 def _disagreements(study: Study, recipes: Sequence[str]) -> Iterator[str]:
@@ -443,9 +433,8 @@ def _disagreements(study: Study, recipes: Sequence[str]) -> Iterator[str]:
     for dataset, part in study.parts.items():
         at = "" if dataset == DATASET else f"{dataset}."
         yield from (f"{at}{mistake}" for mistake in _wrong_names(part, study, recipes))
-    suites = [suite.name for part in study.parts.values() for suite in part.suites]
-    for key, values in (("seeds", study.seeds), ("suites", suites)):
-        yield from _twice(key, values)
+    yield from _twice("seeds", study.seeds)
+    yield from _twice("suites", [suite.name for part in study.parts.values() for suite in part.suites])
     for name, recipe in study.recipes.items():
         yield from _splits_badly(name, recipe, study.compute)
     if study.coco:
@@ -472,12 +461,9 @@ def _wrong_names(part: StudyPart, study: Study, recipes: Sequence[str]) -> Itera
     for weight in [part.luab_lambda, *part.sweep.lambdas]:
         if float(f"{weight:g}") != weight:
             yield f"lambda {weight!r}: run folders keep six digits; round it to {weight:g}."
-    for key, values in (
-        ("backbones", names),
-        ("supervisions", part.supervisions),
-        ("suites[].benchmarks", part.benchmarks),
-    ):
-        yield from _twice(key, values)
+    yield from _twice("backbones", names)
+    yield from _twice("supervisions", part.supervisions)
+    yield from _twice("suites[].benchmarks", part.benchmarks)
     if "none" not in part.supervisions:
         yield "supervisions: the baseline 'none' is missing; every comparison needs it."
 
@@ -549,13 +535,12 @@ def _place(loc: Sequence[int | str]) -> str:
 
 
 def _siblings(loc: Sequence[int | str]) -> list[str]:
-    if len(loc) == 1:
-        return list(Study.model_fields)
+    """Keys of the section in which a key was found."""
     if loc[0] == "coco" and len(loc) > 2:
         return _siblings(loc[1:])
-    by_name = {name.partition("[")[0].partition("/")[0]: model for name, model in _sections()}
-    model = by_name.get(str(loc[0]))
-    return list(model.model_fields) if model else []
+    section = str(loc[0]) if len(loc) > 1 else ""
+    keys = {re.split(r"[\[/]", name)[0]: list(model.model_fields) for name, model in _SECTIONS.items()}
+    return keys.get(section, [])
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -570,26 +555,11 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return content
 
 
-def _read_recipes(config: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    folder = _recipe_folder(config, root)
-    coco = config.get("coco")
-    lists = [config.get("backbones"), coco.get("backbones") if isinstance(coco, dict) else None]
-    backbones = [b for several in lists if isinstance(several, list) for b in several]
-    named = [str(b.get("recipe")) for b in backbones if isinstance(b, dict)]
-    return {
-        name: _read_yaml(folder / f"{name}.yaml")
-        for name in dict.fromkeys(named)
-        if (folder / f"{name}.yaml").is_file()
-    }
-
-
-def _recipe_folder(config: Mapping[str, Any], root: Path) -> Path:
-    paths = config.get("paths")
-    return root / str((paths if isinstance(paths, dict) else {}).get("recipes", "config/recipes"))
-
-
-def _recipe_names(folder: Path) -> list[str]:
-    return [file.stem for file in folder.glob("*.yaml")]
+def _recipes_named(config: Mapping[str, Any]) -> list[str]:
+    """Names of the recipes in a configuration that was not checked yet."""
+    lists = [part.get("backbones") for part in (config, config.get("coco")) if isinstance(part, dict)]
+    backbones = [backbone for several in lists if isinstance(several, list) for backbone in several]
+    return list(dict.fromkeys(str(one.get("recipe")) for one in backbones if isinstance(one, dict)))
 
 
 def _update(base: dict[str, Any], overlay: Mapping[str, Any]) -> None:
@@ -598,10 +568,6 @@ def _update(base: dict[str, Any], overlay: Mapping[str, Any]) -> None:
             _update(base[key], value)
         else:
             base[key] = value
-
-
-def _type_name(annotation: Any) -> str:
-    return "`" + _plain_type(annotation) + "`"
 
 
 def _plain_type(annotation: Any) -> str:

@@ -16,17 +16,20 @@ def tree_of(manifest: str) -> str:
     return "coco" if manifest in FROM_COCO else manifest
 
 
+def own_copy(study: Study, manifest: str) -> Path | None:
+    """The user's own folder of a manifest's images; None for downloaded images."""
+    return study.paths.copies.get(manifest, study.paths.imagenet if manifest in FROM_IMAGENET else None)
+
+
 def source_root(study: Study, manifest: str) -> Path:
     """The folder that a manifest's paths are relative to.
 
     Raises:
         DataError: The manifest lists ImageNet images and `paths.imagenet` is not set.
     """
-    if manifest in study.paths.copies:
-        return study.paths.copies[manifest]
-    if manifest not in FROM_IMAGENET:
-        return study.layout.raw_folder(tree_of(manifest))
-    if study.paths.imagenet is None:
+    if own := own_copy(study, manifest):
+        return own
+    if manifest in FROM_IMAGENET:
         raise DataError(
             "paths.imagenet is not set. ImageNet-1k (ILSVRC2012) requires a licence, so luab does not "
             "download it: register at image-net.org, unpack ILSVRC2012_img_train.tar so that "
@@ -34,4 +37,4 @@ def source_root(study: Study, manifest: str) -> Path:
             "<folder>/val/<wnid>/*.JPEG (or leave it flat and put the devkit next to it), and set "
             "paths.imagenet: <folder> in config/config.yaml."
         )
-    return study.paths.imagenet
+    return study.layout.raw_folder(tree_of(manifest))

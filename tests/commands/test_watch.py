@@ -88,7 +88,7 @@ def test_a_requeued_job_is_pending_and_keeps_its_progress(study: Study) -> None:
     write_progress(study, CLICK, state="stopped")
     submit(study, CLICK, state="PENDING", reason="BeginTime")
     (row,) = [row for row in watch.read_rows(study)[0] if row.run == CLICK]
-    assert row.state == "pending" and row.attempt == 2 and row.progress is not None and row.progress.epoch == 2
+    assert row.state == "pending" and row.progress is not None and row.progress.attempt == 2 and row.progress.epoch == 2
 
 
 def test_all_columns_fit_eighty_characters(study: Study) -> None:

@@ -261,7 +261,7 @@ def test_impossible_settings_are_refused_with_their_place(study):
     with pytest.raises(ConfigError, match="The study does not train on 'coco', only on imagenet"):
         made.model_copy(update={"coco": None}).part("coco")
     with pytest.raises(ConfigError, match=r"There is no suite 'coc'\. Did you mean coco"):
-        made.part_of_suite("coc")
+        made.suite("coc")
     swapped = made.coco.model_copy(update={"suites": [made.suites[0].model_copy(update={"name": "other"})]})
     with pytest.raises(
         ConfigError, match="other scores models trained on coco, but its test set imagenet_val is for models"

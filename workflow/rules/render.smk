@@ -7,7 +7,7 @@ for name in PLAN.tables:
         name:
             f"table_{name}"
         input:
-            PLAN.table_inputs(name),
+            PLAN.product_inputs("table", name),
             STUDY.paths.published,
         output:
             csv=f"{RESULTS}/tables/{name}.csv",
@@ -38,7 +38,7 @@ for name in PLAN.figures:
         name:
             f"figure_{name}"
         input:
-            PLAN.figure_inputs(name),
+            PLAN.product_inputs("figure", name),
         output:
             pdf=f"{RESULTS}/figures/{name}.pdf",
             png=report(
