@@ -27,9 +27,7 @@ def click_points(table: pa.Table) -> Clicks:
     It is the mean, over the selected annotations of an image, of the first selecting click of each. Annotations that
     were not selected in the end are ignored, even if they were clicked before.
     DEVIATES: a selected annotation without a click is left out and counted, where the official loader would stop.
-
-    Args:
-        table: The index with at least the columns selected and click_xy.
+    The table needs the columns selected and click_xy.
 
     Source: naver-ai/NeglectedFreeLunch, imagenet_dataloader.ipynb.
     """
@@ -56,11 +54,7 @@ class Samples(NamedTuple):
 
 
 def samples_of_traces(table: pa.Table) -> Samples:
-    """Returns the mouse traces as flat arrays.
-
-    Args:
-        table: The index with at least the columns selected, trace_xy and trace_time_ms.
-    """
+    """Returns the mouse traces as flat arrays, from the columns selected, trace_xy and trace_time_ms."""
     selected, owner = final_states(table)
     times, annotations = inner_entries(table["trace_time_ms"])
     xy, _, _ = points(table["trace_xy"])
@@ -80,11 +74,7 @@ class Hovers(NamedTuple):
 
 
 def hovers(table: pa.Table | pa.RecordBatch) -> Hovers:
-    """Returns the hover actions as flat arrays.
-
-    Args:
-        table: The index with at least the columns hover_action and hover_time_ms.
-    """
+    """Returns the hover actions as flat arrays, from the columns hover_action and hover_time_ms."""
     actions, owner = inner_entries(table["hover_action"])
     times, _ = inner_entries(table["hover_time_ms"])
     enters = pc.equal(actions, "enter").to_numpy(zero_copy_only=False).astype(bool)
@@ -92,16 +82,10 @@ def hovers(table: pa.Table | pa.RecordBatch) -> Hovers:
 
 
 def mean_by_row(rows: Integers, xy: Floats, of: int, weights: Floats | None = None) -> tuple[Integers, Floats]:
-    """Returns the mean, weighted or not, of the points of each row; rows with weight 0 are left out.
+    """Returns the rows [m] whose weight is not 0, ascending, and the weighted means [m, 2] of their points.
 
-    Args:
-        rows: [n] row of each point, 0 to of - 1.
-        xy: [n, 2] points in any frame.
-        of: Total number of rows.
-        weights: [n] at least 0; None for equal weights.
-
-    Returns:
-        The rows [m] that have a mean, ascending, and their means [m, 2].
+    The points xy [n, 2], in any frame, belong to `rows` [n], from 0 to of - 1. `weights` [n] are at least 0; None for
+    equal weights.
     """
     total = np.bincount(rows, weights, minlength=of).astype(np.float64)
     present = np.flatnonzero(total)

@@ -51,8 +51,7 @@ def index(
 
     Args:
         archive: coco_ab_v1_0.json.
-        parquet, card, archive_sha256, known: As for `luab.byproducts.imagenet_ab.index`;
-            `luab.byproducts.reading.coco` explains the counts.
+        parquet, card, archive_sha256, known: As for `luab.byproducts.imagenet_ab.index`.
         on_bad: "raise" stops at a record that is JSON but not a record of COCO-AB; "count" skips it and counts it as
             `bad_records`. Invalid JSON always stops, since the start of the next record is unknown.
 
@@ -60,8 +59,7 @@ def index(
         The content of the card.
 
     Raises:
-        DataError: The file is missing, truncated or not JSON, or a record is bad.
-        ConfigError: `on_bad` is neither of the two, or `known` has a name that is not counted.
+        DataError, ConfigError: As there; also if the file is not JSON.
     """
     tally = Tally()
     with closing(read_records(archive, tally, skips_bad_records(on_bad))) as batches:
@@ -69,11 +67,6 @@ def index(
 
 
 def read_index(parquet: Path, columns: list[str] | None = None) -> pa.Table:
-    """Reads the table that `index` wrote, or some of its columns.
-
-    Raises:
-        DataError: The file is missing, is not Parquet, or has another schema than `SCHEMA`.
-        KeyError: The schema does not have one of the columns.
-    """
+    """Reads the table that `index` wrote, or some of its columns; errors as for `imagenet_ab.read_index`."""
     with _RELEASE.opened(parquet, columns) as file:
         return file.read(columns)

@@ -8,19 +8,19 @@ import pyarrow.compute as pc
 
 
 class ContentDigest:
-    """SHA-256 of the content of a table, updated batch by batch.
+    """SHA-256 of the content of a table, updated table by table.
 
-    Tables with equal columns, types and rows have the same digest, however they are cut into batches and whichever
+    Tables with equal columns, types and rows have the same digest, however they are cut into chunks and whichever
     version of Parquet wrote them. A change of a value, of the row order or of a column changes it.
     """
 
     def __init__(self) -> None:
         self._parts: dict[str, hashlib._Hash] = {}
 
-    def update(self, batch: pa.RecordBatch | pa.Table) -> None:
-        """Adds the rows of a batch or a table."""
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            for chunk in _chunks(column):
+    def update(self, table: pa.Table) -> None:
+        """Adds the rows of a table."""
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            for chunk in column.chunks or [pa.array([], column.type)]:
                 self._add(name, chunk)
 
     def hexdigest(self) -> str:
@@ -52,12 +52,6 @@ class ContentDigest:
 
     def _part(self, path: str) -> "hashlib._Hash":
         return self._parts.setdefault(path, hashlib.sha256())
-
-
-def _chunks(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
-    if not isinstance(column, pa.ChunkedArray):
-        return [column]
-    return column.chunks or [pa.array([], column.type)]
 
 
 def _text(strings: pa.Array) -> memoryview:

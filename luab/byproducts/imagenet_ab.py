@@ -78,8 +78,8 @@ def index(
         archive: imagenet_ab_v1_0.tar.gz, or a folder with its XML files.
         parquet: Output file for the table.
         card: Output file for the card: rows, sha256 (`ContentDigest`), source_sha256 (of the archive), counts
-            (`luab.byproducts.reading.counts`), known (`known`, or null), agrees (whether the known counts are met, or
-            null).
+            (explained in luab/byproducts/counts.json), known (`known`, or null), agrees (whether the known counts are
+            met, or null).
         archive_sha256: SHA-256 of the archive, if known; identifies the release.
         on_bad: "raise" stops at a bad record; "count" skips it and counts it as `bad_records`.
         processes: Number of processes that parse records; None for one per CPU core, at most 3. The result is the
@@ -124,11 +124,7 @@ def read_index_pieces(parquet: Path, columns: list[str]) -> Iterator[pa.Table]:
 
 
 def agreement(card: dict[str, Any]) -> str:
-    """Returns a sentence or two on whether the counts of an index agree with what is known of its archive.
-
-    Args:
-        card: The result of `index`.
-    """
+    """As for `luab.byproducts.index_file.agreement`; adds ImageNet's training images without a record."""
     if card["known"] != KNOWN_COUNTS:
         return index_file.agreement(card)
     without = TRAIN_IMAGES - card["counts"]["records"]

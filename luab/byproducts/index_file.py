@@ -19,8 +19,7 @@ from luab.files import replacing, write_json
 class Release:
     """Byproducts that were released, and the format of their index.
 
-    name: of the byproducts, for messages. module: that documents the schema, for messages. schema: columns of the
-    index. sha256: of the released archive. known_counts: published counts of the release, by their name in the card.
+    module: where `schema` is exported, for messages. known_counts: published counts, by their name in the card.
     group_records: rows of a row group. no_dictionary: columns whose values seldom repeat; without a dictionary of
     values they take less time to write.
     """
@@ -45,14 +44,8 @@ class Release:
     ) -> dict[str, Any]:
         """Writes the index and returns the content of its card; arguments are those of `imagenet_ab.index`.
 
-        Neither the file nor its digest depends on the length of the batches.
-
-        Args:
-            tally: Counts over the records, complete after the last batch.
-            check: Called with the path of the finished table; if it raises, nothing is written.
-
-        Raises:
-            ConfigError: `known` has a name that is not counted.
+        Neither the file nor its digest depends on the length of the batches. The tally must be complete after the last
+        one. If `check` raises for the path of the finished table, nothing is written.
         """
         known = self.known_counts if archive_sha256 == self.sha256 else known
         if uncounted := sorted(set(known or {}) - set(tally.counts())):
@@ -74,12 +67,7 @@ class Release:
 
     @contextmanager
     def opened(self, parquet: Path, columns: list[str] | None) -> Iterator[pq.ParquetFile]:
-        """Opens the index to read some columns; None for all.
-
-        Raises:
-            DataError: The file is missing, is not Parquet, or has another schema.
-            KeyError: The schema does not have one of the columns.
-        """
+        """Opens the index to read some columns; None for all. Raises the errors of `imagenet_ab.read_index`."""
         for name in columns or []:
             self.schema.field(name)
         try:
@@ -117,11 +105,8 @@ class Release:
             yield pending.combine_chunks()
 
     def _schema_message(self, parquet: Path, actual: pa.Schema) -> str:
-        wrong = [
-            field.name
-            for field in self.schema
-            if field.name not in actual.names or not actual.field(field.name).type.equals(field.type)
-        ]
+        types = dict(zip(actual.names, actual.types, strict=True))
+        wrong = [field.name for field in self.schema if types.get(field.name) != field.type]
         extra = [name for name in actual.names if name not in self.schema.names]
         return (
             f"{parquet}: the columns are not those of {self.module}.SCHEMA. Missing or of another type: "
@@ -130,11 +115,7 @@ class Release:
 
 
 def skips_bad_records(on_bad: str) -> bool:
-    """Returns whether to skip bad records: True for "count", False for "raise".
-
-    Raises:
-        ConfigError: `on_bad` is neither of the two.
-    """
+    """Returns whether to skip bad records: True for "count", False for "raise"."""
     if on_bad not in ("raise", "count"):
         raise ConfigError(f"on_bad: expected 'raise' or 'count', found {on_bad!r}.")
     return on_bad == "count"
@@ -144,11 +125,7 @@ def agreement(card: dict[str, Any], remark: str = "") -> str:
     """Returns a sentence or two on whether the counts of an index agree with what is known of its archive.
 
     A difference is not an error: the checksum of the archive was verified, so either a published count or the reader
-    is wrong.
-
-    Args:
-        card: The card of the index (`Release.write`).
-        remark: Text after the number of records.
+    is wrong. The remark follows the number of records.
     """
     counts, known = card["counts"], card["known"]
     records = f"{card['rows']:,} records{remark}"

@@ -15,7 +15,7 @@ Integers = NDArray[np.int64]
 
 def entries(column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, Integers]:
     """Returns the entries of all rows' lists, and the row of each entry."""
-    lists = _one_array(column)
+    lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
 
 
@@ -36,9 +36,3 @@ def points(column: pa.Array | pa.ChunkedArray) -> tuple[Floats, Integers, Intege
 def outside(xy: Floats) -> Bools:
     """Returns whether x or y of each point [n, 2] is outside [0, 1]."""
     return np.any((xy < 0) | (xy > 1), axis=1)
-
-
-def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    if not isinstance(column, pa.ChunkedArray):
-        return column
-    return pa.concat_arrays(column.chunks or [pa.array([], column.type)])

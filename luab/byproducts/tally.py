@@ -1,21 +1,22 @@
 """Counts over the records of a release, as they go into the card of its index."""
 
+import json
 from collections import Counter
+from pathlib import Path
 from typing import Any, ClassVar
+
+_MEANINGS = json.loads(Path(__file__).with_name("counts.json").read_text())
 
 
 class RecordTally:
-    """Counts by name; tallies of parts can be merged.
+    """Counts by name, explained in counts.json; "distinct" are counts of distinct values. Tallies can be merged."""
 
-    COUNTS: meaning of each count. DISTINCT: meaning of each count of distinct values.
-    """
-
-    COUNTS: ClassVar[dict[str, str]]
-    DISTINCT: ClassVar[dict[str, str]]
+    RELEASE: ClassVar[str]
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter(dict.fromkeys(self.COUNTS, 0))
-        self._distinct: dict[str, set[Any]] = {name: set() for name in self.DISTINCT}
+        names = _MEANINGS[self.RELEASE]
+        self._counts: Counter[str] = Counter(dict.fromkeys(names["counts"], 0))
+        self._distinct: dict[str, set[Any]] = {name: set() for name in names["distinct"]}
 
     def skip(self, what: str = "bad_records") -> None:
         """Counts something in the archive that becomes no row."""

@@ -44,7 +44,7 @@ def strict(records: dict[str, bytes]) -> pa.RecordBatch:
 def digest(batch: pa.RecordBatch) -> str:
     """Equal only for equal bits: -0.0 differs from 0.0, and two missing positions are equal."""
     made = ContentDigest()
-    made.update(batch)
+    made.update(pa.Table.from_batches([batch]))
     return made.hexdigest()
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Generator, Iterator
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import ClassVar
 
 import pyarrow as pa
 
@@ -21,31 +20,7 @@ _BATCH_RECORDS = 1024
 class Tally(RecordTally):
     """Counts over records of COCO-AB."""
 
-    COUNTS: ClassVar = {
-        "records": "rows of the table",
-        "bad_records": "records skipped with on_bad='count'",
-        "duplicate_records": "records whose image has an earlier record",
-        "zero_original_size": "records whose image has width or height 0",
-        "zero_displayed_size": "records whose displayed image has width or height 0",
-        "without_actions": "records without actions",
-        "empty_trace": "records without trace samples",
-        "empty_panes": "records without changes of pane",
-        "adds": "add actions",
-        "moves": "move actions",
-        "removes": "remove actions",
-        "added_again": "adds of a class that the record added before",
-        "removed_icons": "classes of a record whose last action is a removal",
-        "points_absent": "points (pointFrom, pointTo) whose key is absent, where the action does not need them",
-        "points_null": "the same, with the value null",
-        "needed_points_missing": "absent or null points that the action needs (to: add, move; from: move, remove)",
-        "points_out_of_range": "points of actions with x or y outside [0, 1]",
-        "trace_out_of_range": "trace samples with x or y outside [0, 1]",
-        "trace_duplicate_times": "trace samples with the same time as the previous one",
-        "trace_backward_times": "trace samples with an earlier time than the previous one",
-        "missing_values": "absent or null sizes, times, identifiers and lists of a record",
-        "unknown_keys": "keys of records that COCO-AB does not have",
-    }
-    DISTINCT: ClassVar = {"images": "images", "workers": "workers", "classes": "classes of actions"}
+    RELEASE = "COCO-AB"
 
     def add(self, row: Row, notes: Notes) -> None:
         """Counts one row of the table; `notes` are counts that the row does not show."""
@@ -65,8 +40,7 @@ class Tally(RecordTally):
     def _add_actions(self, row: Row) -> None:
         count, kinds, classes = self._counts, row["action_type"], row["action_class"]
         count["without_actions"] += not kinds
-        for kind in kinds:
-            count[f"{kind}s"] += 1
+        count.update(f"{kind}s" for kind in kinds)
         added = [number for kind, number in zip(kinds, classes, strict=True) if kind == "add"]
         last = dict(zip(classes, kinds, strict=True))
         count["added_again"] += len(added) - len(set(added))
@@ -84,22 +58,11 @@ class Tally(RecordTally):
 
 
 def read_records(archive: Path, tally: Tally, skip_bad: bool) -> Generator[pa.RecordBatch, None, None]:
-    """Yields the records in batches, with the columns of `luab.byproducts.schema.COCO_SCHEMA`.
-
-    Args:
-        archive: coco_ab_v1_0.json.
-        tally: Receives the counts over the records.
-        skip_bad: Whether to skip and count bad records; otherwise the first one raises. Invalid JSON always raises,
-            since the start of the next record is unknown.
-
-    Raises:
-        DataError: The file is missing, truncated, not JSON or has no records; a record is bad.
-    """
-    names = COCO_SCHEMA.names
+    """Yields the records in batches and adds to the tally; with `skip_bad`, bad records are only counted."""
     with array_items(archive) as items:
         rows = _rows(items, archive, skip_bad, tally)
         while batch := list(islice(rows, _BATCH_RECORDS)):
-            columns = {name: [row[name] for row in batch] for name in names}
+            columns = {name: [row[name] for row in batch] for name in COCO_SCHEMA.names}
             yield pa.RecordBatch.from_pydict(columns, schema=COCO_SCHEMA)
     if tally.counts()["records"] == 0:
         raise DataError(f"{archive}: expected records of COCO-AB, found none. Remove it and fetch it again.")

@@ -1,7 +1,5 @@
 """Counts over the records of ImageNet-AB, batch by batch."""
 
-from typing import ClassVar
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,37 +13,9 @@ USABLE_TRACE_MS = 3000
 
 
 class Tally(RecordTally):
-    """Counts over records of ImageNet-AB; an annotation is one metadata element."""
+    """Counts over records of ImageNet-AB."""
 
-    COUNTS: ClassVar = {
-        "records": "XML files that are records",
-        "junk_skipped": "macOS leftovers among the files",
-        "bad_records": "records skipped with on_bad='count'",
-        "without_metadata": "records without an annotation",
-        "with_metadata": "records with at least one annotation",
-        "several_metadata": "records with more than one annotation",
-        "with_box": "records with at least one ILSVRC box",
-        "metadata": "annotations",
-        "selected": "annotations with the final state True",
-        "selected_with_time": "selected annotations with estimateTime > 0",
-        "selected_without_click": "selected annotations without a recorded click",
-        "clicked_then_unselected": "annotations with a recorded click and the final state False",
-        "empty_trace": "annotations without a trace sample",
-        "empty_hover": "annotations without a hover action",
-        "usable_trace": "annotations with 0 < estimateTime < 3000 ms",
-        "hover_closed": "enters followed by a leave",
-        "hover_unclosed": "other enters",
-        "trace_duplicate_times": "trace samples with the same time as the previous one",
-        "trace_backward_times": "trace samples with an earlier time than the previous one",
-        "clicks_out_of_range": "clicks with x or y outside [0, 1]",
-        "trace_out_of_range": "trace samples with x or y outside [0, 1]",
-        "missing_values": "missing identifiers, numbers and click times (null in the table)",
-    }
-    DISTINCT: ClassVar = {
-        "wnids": "classes",
-        "workers": "workers over all annotations",
-        "workers_selected_with_time": "workers over the annotations of selected_with_time",
-    }
+    RELEASE = "ImageNet-AB"
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Counts the rows of a batch of the index."""

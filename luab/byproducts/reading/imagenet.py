@@ -17,17 +17,9 @@ from luab.progress import progress
 def read_records(
     archive: Path, tally: Tally, skip_bad: bool, processes: int | None = None
 ) -> Generator[pa.RecordBatch, None, None]:
-    """Yields the records in batches of any length, with the columns of `luab.byproducts.schema.SCHEMA`.
+    """Yields the records in batches of any length and adds to the tally; with `skip_bad`, bad records are only counted.
 
-    Args:
-        archive: imagenet_ab_v1_0.tar.gz, or a folder with its XML files.
-        tally: Receives the counts over the records.
-        skip_bad: Whether to skip and count bad records; otherwise the first one raises.
-        processes: Number of processes that parse records; None for one per CPU core, at most 3.
-
-    Raises:
-        DataError: The archive is missing, damaged or has no records; a record is bad.
-        JobError: A worker process died.
+    `processes` parse the records; None for one per CPU core, at most 3.
     """
     if archive.is_dir():
         blocks, total = folder_blocks(archive), None

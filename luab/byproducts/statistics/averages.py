@@ -1,6 +1,7 @@
 """Averages for the statistics of both data sets, and their table; an average over nothing is NaN, without a warning."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,15 @@ from numpy.typing import NDArray
 
 Statistic = tuple[str, float, str, int]
 """Name, value, unit (share and fraction in [0, 1]; count, ms), and number of values that it summarises."""
+
+QUARTILES = ("quartile_1", "median", "quartile_3")
+DECILES = ("decile_1", "median", "decile_9")
+
+# Quantiles are linear between neighbours.
+_MEASURES: dict[str, Callable[[NDArray[Any]], Any]] = {"mean": np.mean, "min": np.min, "max": np.max} | {
+    name: partial(np.quantile, q=share)
+    for name, share in zip((*QUARTILES, *DECILES), (0.25, 0.5, 0.75, 0.1, 0.5, 0.9), strict=True)
+}
 
 
 def table_of(statistics: Iterable[Statistic]) -> pd.DataFrame:
@@ -27,28 +37,7 @@ def mean(values: NDArray[Any]) -> float:
     return float(values.mean()) if len(values) else np.nan
 
 
-def smallest(values: NDArray[Any]) -> float:
-    """Returns the minimum."""
-    return float(values.min()) if len(values) else np.nan
-
-
-def largest(values: NDArray[Any]) -> float:
-    """Returns the maximum."""
-    return float(values.max()) if len(values) else np.nan
-
-
-def quantile(values: NDArray[Any], share: float) -> float:
-    """Returns the number below which a share of the values lies, in [0, 1]; linear between neighbours."""
-    return float(np.quantile(values, share)) if len(values) else np.nan
-
-
-def quartiles(name: str, times_ms: NDArray[Any]) -> list[Statistic]:
-    """Returns the quartiles and the median of times, as statistics."""
-    shares = {"quartile_1": 0.25, "median": 0.5, "quartile_3": 0.75}
-    return [(f"{name}_{part}", quantile(times_ms, share), "ms", len(times_ms)) for part, share in shares.items()]
-
-
-def deciles(name: str, values: NDArray[Any], unit: str) -> list[Statistic]:
-    """Returns the first and last decile and the median of values, as statistics."""
-    shares = {"decile_1": 0.1, "median": 0.5, "decile_9": 0.9}
-    return [(f"{name}_{part}", quantile(values, share), unit, len(values)) for part, share in shares.items()]
+def summary(name: str, values: NDArray[Any], unit: str, *measures: str) -> list[Statistic]:
+    """Returns one statistic for each measure: mean, min, max, or one of `QUARTILES` and `DECILES`."""
+    n = len(values)
+    return [(f"{name}_{part}", float(_MEASURES[part](values)) if n else np.nan, unit, n) for part in measures]

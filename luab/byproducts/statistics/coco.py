@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from luab.byproducts.icons import TAG_COLUMNS, added, last_records, left, rows_of
-from luab.byproducts.statistics.averages import Statistic, deciles, largest, mean, quantile, quartiles, ratio, table_of
+from luab.byproducts.statistics.averages import DECILES, QUARTILES, Statistic, mean, ratio, summary, table_of
 
 CLIP_TIME_MS = 600_000
 """Times are clipped here before averaging: one page was left open for more than two hours."""
@@ -101,11 +101,11 @@ def _times(pages: list[_Page]) -> list[Statistic]:
     each = _array(page.spent_ms / len(page.tags) for page in pages if page.spent_ms is not None and page.tags)
     first = _array(page.first_tag_ms for page in pages if page.first_tag_ms is not None)
     return [
-        *quartiles("time_spent", spent),
+        *summary("time_spent", spent, "ms", *QUARTILES),
         ("time_spent_mean_clipped", mean(np.minimum(spent, CLIP_TIME_MS)), "ms", len(spent)),
-        ("time_spent_max", largest(spent), "ms", len(spent)),
-        *quartiles("time_per_tag", each),
-        ("first_tag_time_median", quantile(first, 0.5), "ms", len(first)),
+        *summary("time_spent", spent, "ms", "max"),
+        *summary("time_per_tag", each, "ms", *QUARTILES),
+        *summary("first_tag_time", first, "ms", "median"),
     ]
 
 
@@ -116,14 +116,18 @@ def _workers(pages: list[_Page], with_classes: bool) -> list[Statistic]:
             by_worker.setdefault(page.worker, []).append(page)
     images = _array(len(own) for own in by_worker.values())
     timed = [[page.spent_ms for page in own if page.spent_ms is not None] for own in by_worker.values()]
-    statistics: list[Statistic] = [("workers", len(images), "count", int(images.sum()))]
-    statistics += deciles("images_per_worker", images, "count")
-    statistics += deciles("time_spent_per_worker", _array(np.median(times) for times in timed if times), "ms")
+    medians = _array(np.median(times) for times in timed if times)
+    statistics = [
+        ("workers", len(images), "count", int(images.sum())),
+        *summary("images_per_worker", images, "count", *DECILES),
+        *summary("time_spent_per_worker", medians, "ms", *DECILES),
+    ]
     if with_classes:
         present = [
             (sum(page.right for page in own), sum(len(page.present) for page in own)) for own in by_worker.values()
         ]
-        statistics += deciles("classes_tagged_per_worker", _array(right / of for right, of in present if of), "share")
+        tagged = _array(right / of for right, of in present if of)
+        statistics += summary("classes_tagged_per_worker", tagged, "share", *DECILES)
     return statistics
 
 

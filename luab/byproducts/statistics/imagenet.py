@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from luab.byproducts.clicks import click_points, final_states, hovers, recorded_times_ms
 from luab.byproducts.nested import Bools, Floats, Integers, entries, outside, points
-from luab.byproducts.statistics.averages import Statistic, largest, mean, quantile, quartiles, ratio, smallest, table_of
+from luab.byproducts.statistics.averages import QUARTILES, Statistic, mean, ratio, summary, table_of
 
 CLIP_TIME_MS = 60_000
 """Times are clipped here before averaging: the longest one is five hours, of a page that was left open."""
@@ -22,9 +22,6 @@ def hover_times_ms(table: pa.Table) -> Integers:
     """Returns the durations of the closed hovers, an enter directly followed by a leave, in the table's order.
 
     Negative durations (the worker's clock was set back) are left out.
-
-    Args:
-        table: The index with at least the columns hover_action and hover_time_ms.
     """
     _, closed, times = hovers(table)
     durations = np.diff(times)[closed]
@@ -32,11 +29,7 @@ def hover_times_ms(table: pa.Table) -> Integers:
 
 
 def selected_times_ms(table: pa.Table) -> Integers:
-    """Returns the recorded times (estimateTime) above zero of selected annotations, in the table's order.
-
-    Args:
-        table: The index with at least the columns selected and estimate_time_ms.
-    """
+    """Returns the recorded times (estimateTime) above zero of selected annotations, in the table's order."""
     return _timed(table)[0]
 
 
@@ -44,9 +37,6 @@ def trace_times_ms(table: pa.Table) -> Integers:
     """Returns the durations of the traces, from the first sample to the last, in the table's order.
 
     Traces of fewer than two samples and negative durations (the worker's clock was set back) are left out.
-
-    Args:
-        table: The index with at least the column trace_time_ms.
     """
     lists, _ = entries(table["trace_time_ms"])
     times = pc.list_flatten(lists).to_numpy()
@@ -192,7 +182,7 @@ def _coverage(totals: _Totals) -> list[Statistic]:
         ("selected", ratio(count["selected"], records), "share", records),
         ("selected_with_time", ratio(count["selected_with_time"], records), "share", records),
         ("with_box", ratio(count["with_box"], records), "share", records),
-        ("annotations_per_record_max", largest(totals.values("annotators")), "count", records),
+        *summary("annotations_per_record", totals.values("annotators"), "count", "max"),
     ]
 
 
@@ -205,20 +195,17 @@ def _aim(totals: _Totals) -> list[Statistic]:
         ("selected_without_click", without, "count", len(distances) + without),
         ("click_in_box", mean(inside), "share", len(inside)),
         ("centre_in_box", mean(centre_inside), "share", len(centre_inside)),
-        ("click_to_centre_mean", mean(distances), "fraction", len(distances)),
-        ("click_to_centre_median", quantile(distances, 0.5), "fraction", len(distances)),
+        *summary("click_to_centre", distances, "fraction", "mean", "median"),
         ("clicks_out_of_range", ratio(totals.counts["clicks_outside"], clicks), "share", clicks),
     ]
 
 
 def _times(totals: _Totals) -> list[Statistic]:
     times = totals.values("times")
-    n = len(times)
     return [
-        *quartiles("estimate_time", times),
-        ("estimate_time_mean", mean(times), "ms", n),
-        ("estimate_time_mean_clipped", mean(np.minimum(times, CLIP_TIME_MS)), "ms", n),
-        ("estimate_time_max", largest(times), "ms", n),
+        *summary("estimate_time", times, "ms", *QUARTILES, "mean"),
+        ("estimate_time_mean_clipped", mean(np.minimum(times, CLIP_TIME_MS)), "ms", len(times)),
+        *summary("estimate_time", times, "ms", "max"),
     ]
 
 
@@ -227,45 +214,33 @@ def _hovers(totals: _Totals) -> list[Statistic]:
     return [
         ("hover_closed", closed, "count", enters),
         ("hover_unclosed", enters - closed, "count", enters),
-        *quartiles("hover_time", totals.values("hover_times")),
+        *summary("hover_time", totals.values("hover_times"), "ms", *QUARTILES),
     ]
 
 
 def _traces(totals: _Totals) -> list[Statistic]:
     lengths, samples = totals.values("trace_lengths"), totals.counts["samples"]
     return [
-        ("trace_points_mean", mean(lengths), "count", len(lengths)),
-        ("trace_points_median", quantile(lengths, 0.5), "count", len(lengths)),
+        *summary("trace_points", lengths, "count", "mean", "median"),
         ("trace_empty", mean(lengths == 0), "share", len(lengths)),
         ("trace_out_of_range", ratio(totals.counts["samples_outside"], samples), "share", samples),
-        *quartiles("trace_time", totals.values("trace_times")),
+        *summary("trace_time", totals.values("trace_times"), "ms", *QUARTILES),
     ]
 
 
 def _workers(totals: _Totals) -> list[Statistic]:
     images, means = totals.per_worker()
-    n = len(images)
     return [
-        ("workers", n, "count", int(images.sum())),
-        ("images_per_worker_min", smallest(images), "count", n),
-        ("images_per_worker_median", quantile(images, 0.5), "count", n),
-        ("images_per_worker_max", largest(images), "count", n),
-        ("worker_time_min", smallest(means), "ms", n),
-        *quartiles("worker_time", means),
-        ("worker_time_max", largest(means), "ms", n),
+        ("workers", len(images), "count", int(images.sum())),
+        *summary("images_per_worker", images, "count", "min", "median", "max"),
+        *summary("worker_time", means, "ms", "min", *QUARTILES, "max"),
     ]
 
 
 def inside_a_box(table: pa.Table, rows: Integers, xy: Floats) -> Bools:
-    """Returns whether each point is in any box of its image, for the images that have a box and a size.
+    """Returns whether each point is in any box of its image: [m], for the points whose image has a box and a size.
 
-    Args:
-        table: The index with at least the columns boxes, width and height.
-        rows: [n] row of each point, without repeats.
-        xy: [n, 2] fractions of the image.
-
-    Returns:
-        [m] values for the points whose image has a box and a size, in the order of `rows`.
+    rows: [n] row of each point, without repeats. xy: [n, 2] fractions of the image.
     """
     boxes, owner = entries(table["boxes"])
     corners = boxes.flatten().to_numpy().reshape(-1, 4)
