@@ -113,11 +113,7 @@ def read_index(parquet: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def read_index_pieces(parquet: Path, columns: list[str]) -> Iterator[pa.Table]:
-    """Yields some columns of the index, one row group after the other; the whole index takes gigabytes of memory.
-
-    Raises:
-        DataError, KeyError: As for `read_index`.
-    """
+    """As `read_index`, but yields one row group after the other; the whole index takes gigabytes of memory."""
     with _RELEASE.opened(parquet, columns) as file:
         for number in range(file.num_row_groups):
             yield file.read_row_group(number, columns)

@@ -35,10 +35,7 @@ def parse_record(record: Any) -> tuple[Row, Notes]:
     """Turns a decoded record into a row.
 
     Required are image_id, and the type, class and time of every action. The sizes, times, identifiers and lists of a
-    record may be absent or null. A point of an action that is absent or null becomes NaN.
-
-    Raises:
-        BadRecord: A value has the wrong type or is out of range.
+    record may be absent or null. A point of an action that is absent or null becomes NaN. Raises BadRecord.
     """
     if not isinstance(record, dict):
         raise BadRecord(f"expected an object, found {_shown(record)}")
@@ -147,11 +144,9 @@ def _point(value: Any, key: str) -> list[float]:
 
 
 def _coordinate(value: Any, key: str) -> float:
-    if type(value) is int and abs(value) <= _INT32:
-        return float(value)
-    if not isinstance(value, float) or not math.isfinite(value):
+    if not (type(value) is int and abs(value) <= _INT32) and not (isinstance(value, float) and math.isfinite(value)):
         raise BadRecord(f"expected a finite number as {key}, found {_shown(value)}")
-    return value
+    return float(value)
 
 
 def _shown(value: Any) -> str:

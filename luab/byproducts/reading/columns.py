@@ -44,11 +44,7 @@ _ACTIONS = ["leave", "enter"]
 
 
 class ReadBlock(NamedTuple):
-    """The records of a block.
-
-    batch: columns of `SCHEMA`. tally: counts over the records. bad: name and fault of the bad record at which reading
-    stopped, or None.
-    """
+    """The records of a block, and name and fault of the bad record at which reading stopped, or None."""
 
     batch: pa.RecordBatch
     tally: Tally
@@ -56,13 +52,10 @@ class ReadBlock(NamedTuple):
 
 
 class BlockReader:
-    """Reads blocks of records; it learns the shapes of records, which changes its speed but not its results.
-
-    Args:
-        skip_bad: Whether to count and skip bad records; otherwise reading stops at the first one.
-    """
+    """Reads blocks of records; it learns the shapes of records, which changes its speed but not its results."""
 
     def __init__(self, skip_bad: bool) -> None:
+        """With `skip_bad`, bad records are counted and skipped; otherwise reading stops at the first one."""
         self._skip_bad = skip_bad
         self._shapes = Shapes()
 
@@ -101,46 +94,37 @@ class _Rows:
     """Records of a block in two forms, texts of the fast reader and rows of the strict parser, and their positions."""
 
     def __init__(self) -> None:
-        self._image_ids: list[str] = []
-        self._wnids: list[str] = []
-        self._lines: list[bytes] = []
-        self._lists: list[tuple[bytes, ...]] = []
-        self._field_places: list[int] = []
-        self._rows: list[Row] = []
-        self._row_places: list[int] = []
+        self._fast: list[tuple[int, str, str, Fields]] = []
+        self._strict: list[tuple[int, Row]] = []
 
     def add_fields(self, image_id: str, wnid: str, fields: Fields) -> None:
-        values, lists = fields
-        self._field_places.append(len(self._lines) + len(self._rows))
-        self._image_ids.append(image_id)
-        self._wnids.append(wnid)
-        self._lines.append(b",".join(values))
-        self._lists.append(lists)
+        self._fast.append((len(self._fast) + len(self._strict), image_id, wnid, fields))
 
     def add_row(self, row: Row) -> None:
-        self._row_places.append(len(self._lines) + len(self._rows))
-        self._rows.append(row)
+        self._strict.append((len(self._fast) + len(self._strict), row))
 
     def batch(self, orders: dict[str, list[str]]) -> pa.RecordBatch:
-        if not self._lines:
-            return batch_of_rows(self._rows)
+        rows = [row for _, row in self._strict]
+        if not self._fast:
+            return batch_of_rows(rows)
         fast = self._batch_of_fields(orders)
-        if not self._rows:
+        if not rows:
             return fast
-        both = pa.Table.from_batches([fast, batch_of_rows(self._rows)]).combine_chunks()
-        places = np.argsort(np.array(self._field_places + self._row_places))
+        both = pa.Table.from_batches([fast, batch_of_rows(rows)]).combine_chunks()
+        places = np.argsort([entry[0] for entry in self._fast] + [entry[0] for entry in self._strict])
         (batch,) = both.take(pa.array(places)).combine_chunks().to_batches()
         return batch
 
     def _batch_of_fields(self, orders: dict[str, list[str]]) -> pa.RecordBatch:
-        values = _csv(b"\n".join(self._lines), VALUES, _TYPES)
-        objects, *entries = zip(*self._lists, strict=True)
+        _, image_ids, wnids, fields = zip(*self._fast, strict=True)
+        values = _csv(b"\n".join([b",".join(texts) for texts, _ in fields]), VALUES, _TYPES)
+        objects, *entries = zip(*(lists for _, lists in fields), strict=True)
         boxes, box_counts = _boxes(objects)
         width, height = _size(values)
         columns: dict[str, pa.Array] = {
-            "image_id": pa.array(self._image_ids, pa.string()),
-            "wnid": pa.array(self._wnids, pa.string()),
-            "annotators": pa.array(np.ones(len(self._lines), np.int16)),
+            "image_id": pa.array(image_ids, pa.string()),
+            "wnid": pa.array(wnids, pa.string()),
+            "annotators": pa.array(np.ones(len(fields), np.int16)),
             "has_box": pa.array(box_counts > 0),
             "boxes": _lists(boxes, box_counts),
             "width": width,

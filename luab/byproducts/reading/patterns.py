@@ -28,10 +28,9 @@ _FREE = rb"[0-9A-Za-z_ ./-]*+"  # text that the index does not contain
 _DECLARATION = rb'(?:<\?xml version="1\.0"(?: encoding="(?:utf|UTF)-8")? ?\?>)?+'
 
 # Leaves that become columns: path below <annotation> -> (group, pattern).
-_COLUMNS = {f"metadata/{name}": (name, _WORD) for name in TEXTS} | {
-    f"metadata/{tag}": (name, _SMALL if most == INT32 else _LARGE) for name, (tag, most) in INTEGERS.items()
-}
-_COLUMNS |= {
+_COLUMNS = {
+    **{f"metadata/{name}": (name, _WORD) for name in TEXTS},
+    **{f"metadata/{tag}": (name, _SMALL if most == INT32 else _LARGE) for name, (tag, most) in INTEGERS.items()},
     "metadata/selected": ("selected", rb"True|False"),
     "metadata/imagePosition/x": ("position_x", _NUMBER),
     "metadata/imagePosition/y": ("position_y", _NUMBER),
@@ -67,12 +66,10 @@ class _Unusual(Exception):
 
 
 class Shapes:
-    """The shapes of the records so far.
-
-    orders: order of the leaves of each repeated element; the same in all shapes.
-    """
+    """The shapes of the records so far."""
 
     def __init__(self) -> None:
+        # Order of the leaves of each repeated element, the same in all shapes.
         self.orders: dict[str, list[str]] = {}
         self._examples: list[bytes] = []
         self._shapes: list[_Shape] = []

@@ -66,8 +66,7 @@ def archive_blocks(archive: Path) -> Iterator[Block]:
     Raises:
         DataError: The archive is truncated, damaged or not a tar.gz; blocks before the damage are yielded first.
     """
-    last = ""
-    seen = 0
+    last, seen = "", 0
     try:
         with open(archive, "rb") as raw, igzip.IGzipFile(fileobj=raw) as stream:
             for names, sizes, data in _files(stream):
@@ -78,7 +77,11 @@ def archive_blocks(archive: Path) -> Iterator[Block]:
             while stream.read(1 << 20):  # up to the end, where the checksum of the whole stream is compared
                 pass
     except _DAMAGE as error:
-        raise DataError(_damaged(archive, last, error)) from error
+        where = f"after {last}" if last else "at its start"
+        raise DataError(
+            f"{archive}: expected a complete tar.gz, but it is damaged or truncated {where} ({error}). "
+            "Remove it and run `luab fetch` again."
+        ) from error
 
 
 def folder_blocks(folder: Path) -> Iterator[Block]:
@@ -216,19 +219,6 @@ class _Rest:
 def _by_tarfile(rest: _Rest) -> Iterator[tuple[str, bytes]]:
     for tar, member in strict_members(rest):
         if not member.isdir():
-            yield member.name, _member_content(tar, member)
-
-
-def _member_content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    if not member.isreg() or member.size > LARGEST_RECORD_BYTES:
-        return b""
-    file = tar.extractfile(member)
-    return file.read() if file else b""
-
-
-def _damaged(archive: Path, name: str, error: Exception) -> str:
-    where = f"after {name}" if name else "at its start"
-    return (
-        f"{archive}: expected a complete tar.gz, but it is damaged or truncated {where} ({error}). "
-        "Remove it and run `luab fetch` again."
-    )
+            fits = member.isreg() and member.size <= LARGEST_RECORD_BYTES
+            file = tar.extractfile(member) if fits else None
+            yield member.name, file.read() if file else b""

@@ -7,7 +7,6 @@ when their parent is killed.
 
 import os
 import pickle
-import queue
 import subprocess
 import sys
 from collections import deque
@@ -36,19 +35,10 @@ def default_processes() -> int:
 def read_blocks(
     blocks: Iterator[Block], processes: int, skip_bad: bool
 ) -> Generator[tuple[ReadBlock, int], None, None]:
-    """Reads every block; the result does not depend on the number of processes.
+    """Yields the result for each block, in order, and the number of bytes of the archive that it took.
 
-    Args:
-        blocks: From `luab.byproducts.reading.tar`.
-        processes: Number of worker processes; with 1, this process reads by itself.
-        skip_bad: As for `BlockReader`.
-
-    Yields:
-        The result for each block, in order, and the number of bytes of the archive that it took.
-
-    Raises:
-        DataError: From the source of the blocks, after the results for all earlier blocks.
-        JobError: A worker process died.
+    The results do not depend on the number of processes; with 1, this process reads by itself. An error from `blocks`
+    comes after the results for all earlier blocks.
     """
     reader = BlockReader(skip_bad)
     for block in islice(blocks, _FIRST_BLOCKS if processes > 1 else None):
@@ -94,9 +84,7 @@ class _Pool:
             )
             for _ in range(processes)
         ]
-        self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
-        for child in self._children:
-            self._idle.put(child)
+        self._idle = deque(self._children)
         # One thread per worker waits for its pipes, so parent and worker never wait for each other.
         self._threads = ThreadPoolExecutor(processes)
 
@@ -121,7 +109,7 @@ class _Pool:
                 pass
 
     def _request(self, block: Block) -> tuple[ReadBlock, int]:
-        child = self._idle.get()
+        child = self._idle.popleft()  # there are as many children as threads
         assert child.stdin and child.stdout
         try:
             pickle.dump(block, child.stdin, pickle.HIGHEST_PROTOCOL)
@@ -134,5 +122,5 @@ class _Pool:
                 "memory. Run again with more memory or fewer CPU cores."
             ) from error
         finally:
-            self._idle.put(child)
+            self._idle.append(child)
         return result, block.consumed

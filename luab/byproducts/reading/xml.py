@@ -30,12 +30,7 @@ PER_METADATA = (*TEXTS, *INTEGERS, "selected", "position_xy", *LISTS)
 
 # Entities are not resolved, nothing is downloaded, and the limits of libxml2 on depth and size stay on.
 _PARSER = etree.XMLParser(
-    resolve_entities=False,
-    no_network=True,
-    huge_tree=False,
-    load_dtd=False,
-    remove_comments=True,
-    remove_pis=True,
+    resolve_entities=False, no_network=True, huge_tree=False, load_dtd=False, remove_comments=True, remove_pis=True
 )
 
 
@@ -44,10 +39,7 @@ def parse_record(data: bytes) -> Row:
 
     The release writes an empty list as one element with the text None, so only elements with children are entries.
     Numbers that describe the page or the image may be missing (null). A point must have its coordinates, a trace
-    sample and a hover action must also have their time.
-
-    Raises:
-        BadRecord: The record is malformed.
+    sample and a hover action must also have their time. Otherwise raises BadRecord.
     """
     root = parse_xml(data)
     boxes: list[list[int]] = []
@@ -61,19 +53,16 @@ def parse_record(data: bytes) -> Row:
         elif child.tag == "size":
             sizes.append(_size({part.tag: part.text for part in child}, "width", "height"))
     # The page measured the picture itself, so its size takes precedence over the box's <size>.
-    width, height = _first_known([entry["original"] for entry in entries] + sizes)
-    row: Row = {"annotators": len(entries), "has_box": bool(boxes), "boxes": boxes}
-    row |= {"width": width, "height": height}
+    # It is 0 if the page could not load the picture.
+    known = (size for size in [entry["original"] for entry in entries] + sizes if all(size))
+    width, height = next(known, (None, None))
+    row: Row = {"annotators": len(entries), "has_box": bool(boxes), "boxes": boxes, "width": width, "height": height}
     row |= {name: [entry[name] for entry in entries] for name in PER_METADATA}
     return row
 
 
 def parse_xml(data: bytes) -> Any:
-    """Returns the root element of a record.
-
-    Raises:
-        BadRecord: The data is not well-formed XML with the root <annotation>, or declares a document type.
-    """
+    """Returns the root element of a record; it must be well-formed, without a document type."""
     if not data:
         raise BadRecord("it is empty, not a regular file, or larger than 64 MiB")
     if b"<!DOCTYPE" in data:
@@ -94,23 +83,19 @@ _DOCTYPE = "it declares a document type; the release never does, and a document 
 
 def _metadata(element: Any) -> Row:
     texts: dict[str, str | None] = {}
-    lists: dict[str, list[dict[str, str | None]]] = {
-        "selectedRecord": [],
-        "mouseTracking": [],
-        "hoveredRecord": [],
-        "imagePosition": [],
-    }
+    tags = ("selectedRecord", "mouseTracking", "hoveredRecord", "imagePosition")
+    lists: dict[str, list[dict[str, str | None]]] = {tag: [] for tag in tags}
     for child in element:
         parts = lists.get(child.tag)
         if parts is None:
             texts[child.tag] = child.text
         elif len(child):  # otherwise its text is None: an empty list
             parts.append({part.tag: part.text for part in child})
-    clicks, trace, hovers = lists["selectedRecord"], lists["mouseTracking"], lists["hoveredRecord"]
+    clicks, trace, hovers, positions = lists.values()
     entry: Row = {name: _text(texts.get(name)) for name in TEXTS}
     entry |= {name: _integer(texts.get(tag), tag, most) for name, (tag, most) in INTEGERS.items()}
     entry["selected"] = _selected(texts.get("selected"))
-    entry["position_xy"] = _point(lists["imagePosition"][0]) if lists["imagePosition"] else [math.nan, math.nan]
+    entry["position_xy"] = _point(positions[0]) if positions else [math.nan, math.nan]
     entry["click_xy"] = [_point(click) for click in clicks]
     entry["click_time_ms"] = [_integer(click.get("time"), "time", _INT64) for click in clicks]
     entry["trace_xy"] = [_point(sample) for sample in trace]
@@ -133,11 +118,6 @@ def _box(element: Any) -> list[int]:
 
 def _size(texts: dict[str, str | None], width: str, height: str) -> _Size:
     return _integer(texts.get(width), width), _integer(texts.get(height), height)
-
-
-def _first_known(sizes: list[_Size]) -> _Size:
-    # The size is 0 if the page could not load the picture.
-    return next(((width, height) for width, height in sizes if width and height), (None, None))
 
 
 def _text(text: str | None) -> str | None:

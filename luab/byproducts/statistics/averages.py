@@ -15,9 +15,15 @@ QUARTILES = ("quartile_1", "median", "quartile_3")
 DECILES = ("decile_1", "median", "decile_9")
 
 # Quantiles are linear between neighbours.
-_MEASURES: dict[str, Callable[[NDArray[Any]], Any]] = {"mean": np.mean, "min": np.min, "max": np.max} | {
-    name: partial(np.quantile, q=share)
-    for name, share in zip((*QUARTILES, *DECILES), (0.25, 0.5, 0.75, 0.1, 0.5, 0.9), strict=True)
+_MEASURES: dict[str, Callable[[NDArray[Any]], Any]] = {
+    "mean": np.mean,
+    "min": np.min,
+    "max": np.max,
+    "median": partial(np.quantile, q=0.5),
+    "quartile_1": partial(np.quantile, q=0.25),
+    "quartile_3": partial(np.quantile, q=0.75),
+    "decile_1": partial(np.quantile, q=0.1),
+    "decile_9": partial(np.quantile, q=0.9),
 }
 
 
