@@ -1,7 +1,6 @@
 """Class activation maps: the evidence for one class at each position, before any resizing or scaling."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import contextlib
 from typing import Any
 
 import torch
@@ -46,7 +45,7 @@ def class_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> torch
                 f"{type(backbone).__name__}: no score map is defined for features of shape "
                 f"{tuple(features.shape)}. Remove wsol_val and wsol_test from `suites` for this backbone."
             )
-        gradient = _gradient(model.heads(features)[0], classes, features)
+        (gradient,) = _gradients(model.heads(features)[0], classes, [features])
         # Swin and similar models have channels last: [batch, h, w, channels].
         channels_last = features.shape[1] != backbone.num_features
         channels, places = (3, (1, 2)) if channels_last else (1, (2, 3))
@@ -60,18 +59,11 @@ def attention_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> t
     The attention of a block counts where increasing it increases the class logit: A is the mean over heads of the
     positive part of gradient x attention. Relevance starts as the identity, and each block adds A times the relevance
     so far, which follows the residual stream. The map is the row of the class token (for a model that averages its
-    tokens, the mean row of the patches).
+    tokens, the mean row of the patches), and at least 0. Arguments and result are those of `class_maps`, which is used
+    for a model without such attention.
 
     Reason for this method: plain attention rollout is the same for every class, but the protocol needs the map of the
     true class; and the gradient-weighted tokens of `class_maps` reflect the last block only.
-
-    Args:
-        model: In evaluation mode; `class_maps` is used if it has no such attention.
-        images: Normalised, [batch, 3, h, w].
-        classes: int64 [batch], class index.
-
-    Returns:
-        float32 [batch, rows, columns], at least 0.
 
     Source:
         Chefer, Gur, Wolf: Generic Attention-model Explainability, ICCV 2021, equations 5 and 6;
@@ -87,10 +79,16 @@ def attention_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> t
 
 
 def _relevance(model: LuabModel, images: Images, classes: torch.Tensor, attentions: list[Any]) -> torch.Tensor:
-    with torch.enable_grad(), _attention_weights(attentions) as weights:
+    weights: list[torch.Tensor] = []
+    with torch.enable_grad(), contextlib.ExitStack() as stack:
+        for attention in attentions:  # the fused kernel does not compute the weights
+            stack.callback(setattr, attention, "fused_attn", attention.fused_attn)
+            attention.fused_attn = False
+            hook = attention.attn_drop.register_forward_hook(lambda _, inputs, output: weights.append(output))
+            stack.enter_context(hook)
         # Images require a gradient so that attention has one even if all weights are frozen.
         logits, _ = model(images.detach().requires_grad_())
-        gradients = torch.autograd.grad(_chosen(logits, classes), weights)
+        gradients = _gradients(logits, classes, weights)
     relevance = torch.eye(weights[0].shape[-1], device=images.device).expand(len(images), -1, -1)
     for attention, gradient in zip(weights, gradients, strict=True):
         positive = (gradient * attention.detach()).clamp(min=0).mean(dim=1)  # [batch, heads, t, t] -> [batch, t, t]
@@ -101,27 +99,17 @@ def _relevance(model: LuabModel, images: Images, classes: torch.Tensor, attentio
     return _square(row[:, prefix:]).float()
 
 
-@contextmanager
-def _attention_weights(attentions: list[Any]) -> Iterator[list[torch.Tensor]]:
-    """Makes attention layers compute their weights without the fused kernel; yields those of the next forward pass."""
-    weights: list[torch.Tensor] = []
-    fused = [attention.fused_attn for attention in attentions]
-    handles = [a.attn_drop.register_forward_hook(lambda _, inputs, output: weights.append(output)) for a in attentions]
-    try:
-        for attention in attentions:
-            attention.fused_attn = False
-        yield weights
-    finally:
-        for attention, was_fused, handle in zip(attentions, fused, handles, strict=True):
-            attention.fused_attn = was_fused
-            handle.remove()
-
-
 def _token_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> torch.Tensor:
-    with _input_of(model.backbone.blocks[-1]) as inputs:
+    seen: list[torch.Tensor] = []
+
+    def as_leaf(_: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        seen.append(inputs[0].detach().requires_grad_())
+        return (seen[0], *inputs[1:])
+
+    with model.backbone.blocks[-1].register_forward_pre_hook(as_leaf):
         logits, _ = model(images)
-    tokens = inputs[0]
-    gradient = _gradient(logits, classes, tokens)
+    (tokens,) = seen
+    (gradient,) = _gradients(logits, classes, seen)
     prefix = model.backbone.num_prefix_tokens
     tokens, gradient = tokens[:, prefix:], gradient[:, prefix:]
     maps = (gradient.mean(dim=1, keepdim=True) * tokens).sum(dim=2)  # [batch, tokens]
@@ -134,26 +122,6 @@ def _square(patches: torch.Tensor) -> torch.Tensor:
     return patches.reshape(len(patches), side, side)
 
 
-def _gradient(logits: torch.Tensor, classes: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    return torch.autograd.grad(_chosen(logits, classes), features)[0]
-
-
-def _chosen(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    return logits.gather(1, classes.view(-1, 1)).sum()
-
-
-@contextmanager
-def _input_of(block: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Replaces the input of a block by a leaf tensor with a gradient; yields a list that receives it."""
-    inputs_seen: list[torch.Tensor] = []
-
-    def catch(_: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        tokens = inputs[0].detach().requires_grad_()
-        inputs_seen.append(tokens)
-        return (tokens, *inputs[1:])
-
-    handle = block.register_forward_pre_hook(catch)
-    try:
-        yield inputs_seen
-    finally:
-        handle.remove()
+def _gradients(logits: torch.Tensor, classes: torch.Tensor, of: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The gradient of each image's class logit with respect to some tensors."""
+    return torch.autograd.grad(logits.gather(1, classes.view(-1, 1)).sum(), of)

@@ -22,7 +22,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, 
 
 
 @contextlib.contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
+def replacing(path: Path | str, folder: bool = False) -> Iterator[Path]:
     """Yields a temporary path in the same folder; renames it to `path` on success and removes it on failure.
 
     The temporary name keeps the suffix of `path`, because some writers choose their format by it.
@@ -30,23 +30,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     Raises:
         JobError: The disk is full, or the folder is not writable.
     """
-    with _replacing(Path(path), folder=False) as aside:
-        yield aside
-
-
-@contextlib.contextmanager
-def replacing_folder(path: Path | str) -> Iterator[Path]:
-    """Like `replacing`, for a whole folder; an existing `path` is removed only on success.
-
-    Raises:
-        JobError: The disk is full, or the folder is not writable.
-    """
-    with _replacing(Path(path), folder=True) as aside:
-        yield aside
-
-
-@contextlib.contextmanager
-def _replacing(path: Path, folder: bool) -> Iterator[Path]:
+    path = Path(path)
     prefix, suffix = (f".{path.name}-", "") if folder else (f".{path.stem}-", path.suffix)
     aside: Path | None = None
     try:
@@ -61,7 +45,8 @@ def _replacing(path: Path, folder: bool) -> Iterator[Path]:
         if not folder:
             with open(aside, "rb") as written:
                 os.fsync(written.fileno())
-        os.chmod(aside, (0o777 if folder else 0o666) & ~_umask())
+        os.umask(mask := os.umask(0))  # the only way to read it is to set it
+        os.chmod(aside, (0o777 if folder else 0o666) & ~mask)
         if folder and path.exists():
             shutil.rmtree(path)
         os.replace(aside, path)
@@ -69,12 +54,22 @@ def _replacing(path: Path, folder: bool) -> Iterator[Path]:
     except OSError as error:
         if aside is not None and not no_room(error):
             raise
-        raise _not_writable(path, error) from error
+        existing = next(parent for parent in path.absolute().parents if parent.exists())
+        free = shutil.disk_usage(existing).free / 1e9
+        raise JobError(
+            f"{path}: could not be written ({error.strerror or error}). The disk has {free:.1f} GB free; "
+            "free some space or set `paths` in the config to another disk. No partial file was left."
+        ) from error
     finally:
         if folder and aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
         elif aside is not None:
             aside.unlink(missing_ok=True)
+
+
+def replacing_folder(path: Path | str) -> contextlib.AbstractContextManager[Path]:
+    """Like `replacing`, for a whole folder; an existing `path` is removed only on success."""
+    return replacing(path, folder=True)
 
 
 def _remove_stale(folder: Path, prefix: str, suffix: str) -> None:
@@ -98,11 +93,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def check_room(folder: Path, need: int, what: str) -> None:
-    """Checks, before `what` is written, that the disk of `folder` has `need` bytes free.
-
-    Raises:
-        JobError: Less is free.
-    """
+    """Raises JobError unless the disk of `folder` has the `need` bytes free that writing `what` takes."""
     free = shutil.disk_usage(folder).free
     if need > free:
         raise JobError(
@@ -118,11 +109,7 @@ def write_json(path: Path | str, content: Any) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        DataError: The file is missing or is not JSON.
-    """
+    """Reads a JSON file; a file that is missing or is not JSON is a DataError."""
     path = Path(path)
     try:
         return json.loads(path.read_text())
@@ -135,11 +122,7 @@ def read_json(path: Path | str) -> Any:
 
 
 def read_fields(path: Path | str, keys: Iterable[str]) -> dict[str, Any]:
-    """Reads a JSON object that must have the given keys.
-
-    Raises:
-        DataError: The file is missing, is not a JSON object or lacks a key.
-    """
+    """Like `read_json`, for an object that must have the given keys."""
     content = read_json(path)
     if not isinstance(content, dict) or any(key not in content for key in keys):
         raise DataError(
@@ -154,31 +137,15 @@ def file_sha256(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def lines_sha256(lines: Iterator[str] | list[str]) -> str:
+def lines_sha256(lines: Iterable[str]) -> str:
     """Computes the SHA-256 of lines that each end with a newline: the digest of a list of ids, in their order."""
     digest = hashlib.sha256()
     for line in lines:
-        digest.update(line.encode())
-        digest.update(b"\n")
+        digest.update(f"{line}\n".encode())
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def no_room(error: OSError) -> bool:
     """Whether an error means that the place is not writable: disk full, quota, size limit, no permission."""
     # Arrow raises an OSError without errno, but with the system's message in its text.
     return error.errno in _NO_ROOM or os.strerror(errno.ENOSPC) in str(error)
-
-
-def _not_writable(path: Path, error: OSError) -> JobError:
-    existing = next(folder for folder in path.absolute().parents if folder.exists())
-    free = shutil.disk_usage(existing).free / 1e9
-    return JobError(
-        f"{path}: could not be written ({error.strerror or error}). The disk has {free:.1f} GB free; "
-        "free some space or set `paths` in the config to another disk. No partial file was left."
-    )

@@ -61,16 +61,10 @@ def with_byproduct_head(backbone: nn.Module, outputs: int = 2) -> LuabModel:
 
 
 def build_model(backbone: str, recipe: Recipe, outputs: int, classes: int = IMAGENET_CLASSES) -> LuabModel:
-    """Builds a randomly initialised model.
-
-    Args:
-        backbone: timm model name.
-        recipe: Gives input size, stochastic depth and model_kwargs.
-        outputs: Outputs of the byproduct head; see `LuabModel`.
-        classes: Number of classes, unless the recipe's model_kwargs set num_classes.
+    """Builds a randomly initialised model; num_classes in the recipe's model_kwargs overrides `classes`.
 
     Raises:
-        ConfigError: timm has no such model (the message lists similar names) or refuses its arguments.
+        ConfigError: timm has no such model, or the model refuses the recipe's arguments or input size.
     """
     name = backbone.partition(".")[0]
     if not timm.is_model(name):
@@ -85,21 +79,16 @@ def build_model(backbone: str, recipe: Recipe, outputs: int, classes: int = IMAG
         raise ConfigError(
             f"{backbone}: timm refused model_kwargs {arguments} ({error}). Correct the recipe's model_kwargs."
         ) from error
-    model = LuabModel(network, outputs)
-    _check_input_size(model, backbone, recipe.input_px)
-    return model
-
-
-@torch.no_grad()
-def _check_input_size(model: LuabModel, backbone: str, input_px: int) -> None:
+    model, side = LuabModel(network, outputs), recipe.input_px
     try:
-        model.eval()(torch.zeros(1, 3, input_px, input_px))
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, side, side))
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise ConfigError(
-            f"{backbone}: does not accept images of {input_px} x {input_px} pixels ({error}). Correct the "
-            f"recipe's input_px or its model_kwargs, for example {{img_size: {input_px}}}."
+            f"{backbone}: does not accept images of {side} x {side} pixels ({error}). Correct the "
+            f"recipe's input_px or its model_kwargs, for example {{img_size: {side}}}."
         ) from error
-    model.train()
+    return model.train()
 
 
 class Normalise(nn.Module):

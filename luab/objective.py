@@ -77,14 +77,7 @@ class LuabLoss(nn.Module):
 def point_loss(
     predicted: Points, points: torch.Tensor, weights: torch.Tensor, denominator: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Computes the weighted mean of the smooth-L1 distance over surviving points; 0 if there are none.
-
-    Args:
-        predicted: [batch, 2 k], one prediction per point, or [batch, 2], compared with all k points of an image.
-        points: [batch, 2] or [batch, k, 2] in the same frame.
-        weights: [batch] or [batch, k].
-        denominator: [], used instead of the sum of the weights.
-    """
+    """The byproduct part of `LuabLoss`; a single predicted point is compared with all k points of its image."""
     if points.ndim == 2:
         points, weights = points.unsqueeze(1), weights.unsqueeze(1)
     distance = functional.smooth_l1_loss(
@@ -114,12 +107,7 @@ class PointMixup:
     def __call__(
         self, images: Images, labels: torch.Tensor, points: Points, weights: torch.Tensor
     ) -> tuple[Images, Targets, torch.Tensor, torch.Tensor]:
-        """Mixes image i with image n-1-i.
-
-        Returns:
-            Images, class distributions [batch, classes], points [batch, 2, 2] (the image's own and its partner's)
-            and their weights [batch, 2].
-        """
+        """Mixes image i with image n-1-i; returns both images' points [batch, 2, 2] and their weights [batch, 2]."""
         own, other = weights.clone(), weights.flip(0).clone()
         share, use_cutmix = self.mixup._params_per_batch()
         if share < 1 and use_cutmix:

@@ -26,11 +26,7 @@ class Count(NamedTuple):
 
     @property
     def fraction(self) -> float:
-        """`correct / n`, in [0, 1].
-
-        Raises:
-            DataError: `n` is 0.
-        """
+        """`correct / n`, in [0, 1]; a DataError if `n` is 0."""
         if not self.n:
             raise DataError(
                 "Cannot compute an accuracy over zero images: no image has a label. Check the labels in the manifest "
@@ -96,12 +92,7 @@ def labelled_count(correct: Bools, labels: Labels) -> Count:
 
 
 def count_by_group(correct: Bools, groups: npt.ArrayLike) -> dict[str, Count]:
-    """Counts the correct images of each group; groups are sorted by name.
-
-    Args:
-        correct: [n] whether each image is correct.
-        groups: [n] group names.
-    """
+    """Counts the images [n] and the correct images [n] of each group [n]; groups are sorted by name."""
     # Encoding by hash: sorting the names of ImageNet-C's 3.75 million rows would take longer than everything else.
     encoded = pa.array(np.asarray(groups, dtype=object), pa.string()).dictionary_encode()
     names, index = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()

@@ -25,49 +25,26 @@ TOP = 255
 
 
 def eight_bits(score_map: Floats, side_px: int) -> Bytes:
-    """Converts a score map to 8 bits: bicubic resize, minimum to 0, maximum to 255, truncated.
-
-    Args:
-        score_map: [h, w], any range.
-        side_px: Side of the result.
-
-    Returns:
-        [side_px, side_px]; all zeros if the map is constant or not finite.
-    """
-    return _truncated(_resized(score_map, side_px))
+    """A score map, resized by `unit_map`, in 8 bits: 0 to 255, truncated."""
+    return (unit_map(score_map, side_px) * TOP).astype(np.uint8)
 
 
 def unit_map(score_map: Floats, side_px: int) -> Floats:
-    """Like `eight_bits`, but scaled to [0, 1]."""
-    return _scaled(_resized(score_map, side_px))
+    """[side_px, side_px] a score map [h, w] after a bicubic resize, minimum scaled to 0 and maximum to 1.
 
-
-def _resized(score_map: Floats, side_px: int) -> Floats:
-    return np.asarray(
-        cv2.resize(score_map.astype(np.float32), (side_px, side_px), interpolation=cv2.INTER_CUBIC), np.float32
-    )
-
-
-def _scaled(resized: Floats) -> Floats:
+    All zeros if the map is constant or not finite.
+    """
+    resized = cv2.resize(score_map.astype(np.float32), (side_px, side_px), interpolation=cv2.INTER_CUBIC)
     low, high = resized.min(), resized.max()
     if not np.isfinite(resized).all() or low == high:
-        return np.zeros_like(resized)
+        return np.zeros_like(resized, np.float32)
     return np.asarray((resized - low) / (high - low))
 
 
-def _truncated(resized: Floats) -> Bytes:
-    return (_scaled(resized) * TOP).astype(np.uint8)
-
-
 def contour_boxes(foreground: Bytes) -> tuple[Ints, int]:
-    """Boxes of all contours of a mask, including those of holes, and the index of the largest contour.
+    """Boxes of all contours of a mask [h, w], including those of holes, and the index of the first largest contour.
 
-    Args:
-        foreground: [h, w], non-zero on the foreground.
-
-    Returns:
-        [k, 4] x0y0x1y1 with x1 = x + width, clipped to the last pixel; one box (0, 0, 0, 0) for an empty mask. The
-        index of the contour with the largest area; on a tie, the first.
+    Boxes are [k, 4] x0y0x1y1 with x1 = x + width, clipped to the last pixel; one box (0, 0, 0, 0) for an empty mask.
     """
     height, width = foreground.shape
     boxes, largest = _traced(foreground, (0, 0), (width - 1, height - 1))
@@ -88,10 +65,6 @@ def _traced(foreground: Bytes, corner_xy: tuple[int, int], last_xy: tuple[int, i
 class Levels:
     """One score map and its levels.
 
-    Args:
-        score_map: [h, w], any range.
-        side_px: Side of the square that the map is resized to.
-
     Attributes:
         map8: The map in 8 bits, see `eight_bits`.
         values: The distinct values of the map in ascending order.
@@ -99,20 +72,17 @@ class Levels:
     """
 
     def __init__(self, score_map: Floats, side_px: int) -> None:
-        resized = _resized(score_map, side_px)
-        self.map8 = _truncated(resized)
+        scaled = unit_map(score_map, side_px)
+        self.map8 = (scaled * TOP).astype(np.uint8)
         counts = _histogram(self.map8)
         self.values = np.flatnonzero(counts).astype(np.uint8)
         self.extents = _extents(self.map8, self.values)
-        euler, peaks = _euler_numbers(self.map8, counts), _peaks(resized, self.map8)
+        euler, peaks = _euler_numbers(self.map8, counts), _peaks(scaled, self.map8)
         self._euler = euler[self.values].tolist()
         self._new = np.add.reduceat(peaks, self.values).tolist()  # peaks from each value up to the next
 
     def boxes(self, levels: Ints) -> tuple[Ints, Ints, Ints]:
-        """Boxes of all contours of the pixels above some values.
-
-        Args:
-            levels: Indices into `values` in ascending order.
+        """Boxes of all contours of the pixels above some values, given by ascending indices into `values`.
 
         Returns:
             [k, 4] boxes of all levels, the highest level first; [levels] index of the first box of each level;
@@ -175,14 +145,14 @@ def _euler_numbers(map8: Bytes, counts: Ints) -> Ints:
     return np.asarray(steps.sum() - np.cumsum(steps))
 
 
-def _peaks(resized: Floats, map8: Bytes) -> Ints:
+def _peaks(scaled: Floats, map8: Bytes) -> Ints:
     """[256] number of pixels of each level that no neighbour exceeds before truncation.
 
     It is an upper bound on the components that appear at a level. Such a component contains no pixel of a higher level,
     and no neighbour exceeds its highest pixel before truncation: neighbours inside it are not higher, and neighbours
     outside it have a lower level.
     """
-    tops = map8[resized == cv2.dilate(resized, np.ones((3, 3), np.uint8))]
+    tops = map8[scaled == cv2.dilate(scaled, np.ones((3, 3), np.uint8))]
     return np.bincount(tops, minlength=TOP + 1)
 
 

@@ -115,10 +115,7 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def in_processes(work: Callable[[T], R], parts: Iterator[T], processes: int) -> Iterator[R]:
     """Yields `work(part)` for each part, in order; runs in this process for a single part or a single process.
 
-    Args:
-        work: A function that another process can import.
-        parts: Batches of a few hundred images, so that the work outweighs the start of the processes.
-        processes: Number of worker processes; OpenCV uses one thread in each.
+    `work` must be importable, and a part a few hundred images, so that the work outweighs the start of the processes.
     """
     first = list(itertools.islice(parts, 2))
     rest = itertools.chain(first, parts)
@@ -309,10 +306,7 @@ def _intersections(boxes_a: Ints, boxes_b: Ints) -> Ints:
 
 
 def _overlaps(levels: Levels, boxes: Ints, cuts: Ints) -> tuple[Floats, Floats]:
-    """Best IoU with any ground-truth box at each cut: of the largest contour's box, and of all contours' boxes.
-
-    The result is 0 at levels where no IoU can reach the smallest of IOU_PCT.
-    """
+    """Best IoU of the largest contour's box and of all boxes at each cut; 0 where none can reach the least IOU_PCT."""
     # The pixels above a cut are those above the highest value that does not exceed it. A constant map has only the
     # value 0, with no pixel above it.
     used, index = np.unique(np.searchsorted(levels.values, cuts, side="right") - 1, return_inverse=True)
@@ -327,10 +321,6 @@ def _overlaps(levels: Levels, boxes: Ints, cuts: Ints) -> tuple[Floats, Floats]:
 
 
 def _may_fit(extents: Ints, boxes: Ints) -> npt.NDArray[np.bool_]:
-    """[levels] whether a contour's box could reach the smallest IoU of IOU_PCT at each level.
-
-    No contour's box extends beyond `extents` [levels, 4], so the share of a ground-truth box that the extent covers is
-    an upper bound on any IoU with that box. High levels cover too little.
-    """
+    """[levels] whether a box could reach the least IOU_PCT: its IoU is at most the share that the extent covers."""
     share = _intersections(extents, boxes) / np.maximum(_area(boxes), 1)
     return np.asarray((share >= IOU_PCT[0] / 100 - 1e-9).any(axis=1))

@@ -31,16 +31,14 @@ def aupr(confidence: Floats, is_out: Bools) -> float:
     """
     from sklearn.metrics import average_precision_score
 
-    _check(confidence, is_out)
-    return float(average_precision_score(is_out, _score(confidence)))
+    return float(average_precision_score(is_out, _score(confidence, is_out)))
 
 
 def auroc(confidence: Floats, is_out: Bools) -> float:
     """Area under the ROC curve; chance level is 0.5, higher is better. Arguments and errors as for `aupr`."""
     from sklearn.metrics import roc_auc_score
 
-    _check(confidence, is_out)
-    return float(roc_auc_score(is_out, _score(confidence)))
+    return float(roc_auc_score(is_out, _score(confidence, is_out)))
 
 
 def fpr95(confidence: Floats, is_out: Bools) -> float:
@@ -50,27 +48,16 @@ def fpr95(confidence: Floats, is_out: Bools) -> float:
     the higher one counts; of several thresholds with that recall, the one with most false alarms. Thresholds below the
     first one with recall 1 are ignored. Arguments and errors as for `aupr`.
     """
-    _check(confidence, is_out)
-    hits, false_alarms = _cuts(_score(confidence), is_out)
-    complete = int(np.searchsorted(hits, hits[-1]))
-    recall = hits[: complete + 1] / hits[-1]
-    nearest = complete - int(np.argmin(np.abs(recall[::-1] - RECALL)))
-    return int(false_alarms[nearest]) / int(np.count_nonzero(~is_out))
+    from sklearn.metrics import roc_curve
+
+    false_alarms, recall, _ = roc_curve(is_out, _score(confidence, is_out), drop_intermediate=False)
+    complete = int(np.searchsorted(recall, 1.0))
+    nearest = complete - int(np.argmin(np.abs(recall[complete::-1] - RECALL)))
+    return float(false_alarms[nearest])
 
 
-def _score(confidence: Floats) -> Floats:
-    return -confidence.astype(np.float64)
-
-
-def _cuts(score: Floats, is_out: Bools) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Numbers of unknown and of known images at or above each distinct score, in descending order of score."""
-    order = np.argsort(-score, kind="stable")
-    last_of_score = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    hits = np.cumsum(is_out[order])[last_of_score]
-    return hits, last_of_score + 1 - hits
-
-
-def _check(confidence: Floats, is_out: Bools) -> None:
+def _score(confidence: Floats, is_out: Bools) -> Floats:
+    """How far each image looks out of distribution, after a check of both inputs."""
     out, n = int(np.count_nonzero(is_out)), len(is_out)
     if len(confidence) != n or not 0 < out < n:
         raise DataError(
@@ -83,3 +70,4 @@ def _check(confidence: Floats, is_out: Bools) -> None:
             f"ImageNet-O: {np.count_nonzero(~np.isfinite(confidence))} confidences are not finite. The training "
             "diverged or the weights are damaged: check the run's log.csv."
         )
+    return -confidence.astype(np.float64)
