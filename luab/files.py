@@ -1,6 +1,7 @@
 """Atomic writing of files and folders, JSON files, and SHA-256 digests."""
 
 import contextlib
+import csv
 import errno
 import hashlib
 import json
@@ -106,6 +107,14 @@ def write_json(path: Path | str, content: Any) -> None:
     """Writes `content` atomically, with sorted keys and a final newline."""
     with replacing(path) as aside:
         aside.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path | str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Writes a UTF-8 table atomically; floats are written by repr, so that reading them back gives the same ones."""
+    with replacing(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([repr(float(cell)) if isinstance(cell, float) else cell for cell in row] for row in rows)
 
 
 def read_json(path: Path | str) -> Any:

@@ -1,22 +1,21 @@
 """Collects all score files of a study into one tidy table; missing, duplicate and foreign files are errors."""
 
-import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luab.benchmarks.benchmark import RUN_KEYS
 from luab.errors import DataError
-from luab.files import read_json, replacing
+from luab.files import read_json, write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (*RUN_KEYS, "benchmark", "metric", "group", "value", "n", "protocol")
 _KEYS = ("benchmark", "protocol", "run", "n", "ids_sha256", "metrics", "details")
-_PARSERS: dict[str, Callable[[str], float | int]] = {"lambda": float, "seed": int, "value": float, "n": int}
-_TYPES: dict[str, Any] = {"lambda": "float64", "seed": "int64", "value": "float64", "n": "int64"}
+_PARSERS: dict[str, Any] = {"lambda": float, "seed": int, "value": float, "n": int}
 _MOST_PROBLEMS_SHOWN = 20
 
 Cell = Mapping[str, Any]
@@ -28,8 +27,7 @@ def collect(expected: Iterable[Cell], scores_folder: Callable[[Cell], Path | str
     Args:
         expected: Every run and benchmark of the study: dataset, backbone, supervision, lambda, seed and "benchmark".
         scores_folder: Returns the folder of a run's score files, which are called <benchmark>.json.
-        output_csv: UTF-8 file with COLUMNS. The group is empty for the metrics of a whole benchmark. Numbers are
-            written by repr, so that reading them back gives the same floats.
+        output_csv: Has COLUMNS. The group is empty for the metrics of a whole benchmark.
 
     Returns:
         The number of rows.
@@ -39,7 +37,7 @@ def collect(expected: Iterable[Cell], scores_folder: Callable[[Cell], Path | str
             or numbers are duplicate or not finite. The message lists all problems.
     """
     cells = list(expected)
-    problems = _duplicates(cells)
+    problems = [f"listed twice: {name}" for name, times in Counter(map(_name, cells)).items() if times > 1]
     contents: list[tuple[Cell, dict[str, Any]]] = []
     for cell in cells:
         content, faults = _read_cell(cell, Path(scores_folder(cell)) / f"{cell['benchmark']}.json")
@@ -47,9 +45,18 @@ def collect(expected: Iterable[Cell], scores_folder: Callable[[Cell], Path | str
         if content is not None:
             contents.append((cell, content))
     problems += _differing(contents)
-    _raise_if_any(problems)
+    if problems:
+        lines = problems[:_MOST_PROBLEMS_SHOWN]
+        if len(problems) > len(lines):
+            lines.append(f"... and {len(problems) - len(lines)} more")
+        raise DataError(
+            "Scores: expected one valid score file for every run and benchmark of the study, all on the same images; "
+            f"{len(problems)} problems:\n  "
+            + "\n  ".join(lines)
+            + "\nRemove wrong files, then run Snakemake again to create the missing ones."
+        )
     rows = sorted(row for cell, content in contents for row in _rows(cell, content))
-    _write(rows, output_csv)
+    write_csv(output_csv, COLUMNS, rows)
     return len(rows)
 
 
@@ -78,7 +85,7 @@ def read_scores(path: Path | str) -> "pd.DataFrame":
         parsed = {name: [parse(text) for text in table[name]] for name, parse in _PARSERS.items()}
     except ValueError as error:
         raise DataError(f"{path}: a value in {', '.join(_PARSERS)} is not a number ({error}). {remedy}") from error
-    return table.assign(**{name: pd.Series(values, dtype=_TYPES[name]) for name, values in parsed.items()})
+    return table.assign(**{name: pd.Series(values, dtype=_PARSERS[name]) for name, values in parsed.items()})
 
 
 def _read_cell(cell: Cell, path: Path) -> tuple[dict[str, Any] | None, list[str]]:
@@ -97,25 +104,12 @@ def _read_cell(cell: Cell, path: Path) -> tuple[dict[str, Any] | None, list[str]
 
 
 def _bad_numbers(cell: Cell, content: dict[str, Any]) -> list[str]:
-    numbers = _numbers(content)
-    names = [f"{metric} {group}".rstrip() for metric, group, _, _ in numbers]
-    bad = [
-        f"{name} is {value!r}" for name, (_, _, value, _) in zip(names, numbers, strict=True) if not _is_finite(value)
-    ]
-    bad += [f"{name} twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    numbers = [(f"{metric} {group}".rstrip(), value) for metric, group, value, _ in _numbers(content)]
+    bad = [f"{name} is {v!r}" for name, v in numbers if not isinstance(v, int | float) or not math.isfinite(v)]
+    bad += [f"{name} twice" for name, times in sorted(Counter(name for name, _ in numbers).items()) if times > 1]
     if not numbers:
         bad.append("no numbers")
     return [f"unusable: {_name(cell)}: {', '.join(bad)}"] if bad else []
-
-
-def _duplicates(cells: list[Cell]) -> list[str]:
-    seen: set[str] = set()
-    problems = []
-    for name in map(_name, cells):
-        if name in seen:
-            problems.append(f"listed twice: {name}")
-        seen.add(name)
-    return problems
 
 
 def _differing(contents: list[tuple[Cell, dict[str, Any]]]) -> list[str]:
@@ -134,20 +128,6 @@ def _differing(contents: list[tuple[Cell, dict[str, Any]]]) -> list[str]:
     return problems
 
 
-def _raise_if_any(problems: list[str]) -> None:
-    if not problems:
-        return
-    lines = problems[:_MOST_PROBLEMS_SHOWN]
-    if len(problems) > len(lines):
-        lines.append(f"... and {len(problems) - len(lines)} more")
-    raise DataError(
-        "Scores: expected one valid score file for every run and benchmark of the study, all on the same images; "
-        f"{len(problems)} problems:\n  "
-        + "\n  ".join(lines)
-        + "\nRemove wrong files, then run Snakemake again to create the missing ones."
-    )
-
-
 def _rows(cell: Cell, content: dict[str, Any]) -> list[tuple[Any, ...]]:
     head = (cell["dataset"], cell["backbone"], cell["supervision"], float(cell["lambda"]), int(cell["seed"]))
     return [
@@ -163,20 +143,8 @@ def _numbers(content: dict[str, Any]) -> list[tuple[str, str, Any, Any]]:
     return own + parts
 
 
-def _write(rows: list[tuple[Any, ...]], output_csv: Path | str) -> None:
-    with replacing(output_csv) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([repr(value) if isinstance(value, float) else value for value in row] for row in rows)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 def _name(cell: Cell) -> str:
-    run = "{dataset}/{backbone}/{supervision}-{lambda:g}/seed{seed}".format_map(cell)
-    return f"{run} {cell['benchmark']}"
+    return "{dataset}/{backbone}/{supervision}-{lambda:g}/seed{seed} {benchmark}".format_map(cell)
 
 
 def _short(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from luab.benchmarks.outcomes import Outcomes, Ranking, Rankings
+from luab.benchmarks.outcomes import Outcomes, Rankings
 
 
 class Detail(NamedTuple):
@@ -20,15 +20,7 @@ class Detail(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What a formula reads.
-
-    Attributes:
-        tables: Checked predictions by test set.
-        manifests: Manifest rows by manifest name.
-        input_px: Side of the network's input.
-        processes: Maximum number of processes.
-        roots: Image trees by manifest name, for formulas that read files in them.
-    """
+    """What a formula reads: checked predictions by test set; rows, and image trees if it reads files, by manifest."""
 
     tables: Mapping[str, pa.Table]
     manifests: Mapping[str, pa.Table]
@@ -43,9 +35,7 @@ class Scores:
 
     Attributes:
         metrics: Metric name -> value, a fraction.
-        n: Number of images that the metrics cover.
-        ids: Their image ids, in any order.
-        details: Numbers for subsets of these images.
+        n: Number of images that the metrics cover; `ids` are theirs, in any order.
         extra: Further facts for the score file; not collected into scores.csv.
         images: Returns what each image contributes to the headline; None if the formula does not support it.
     """
@@ -55,7 +45,7 @@ class Scores:
     ids: Iterable[str]
     details: list[Detail] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
-    images: Callable[[], Outcomes | Ranking | Rankings] | None = None
+    images: Callable[[], Outcomes | Rankings] | None = None
 
 
 Formula = Callable[[Inputs], Scores]

@@ -43,25 +43,19 @@ class Outcomes(NamedTuple):
         return bool(self.offset == 0 and not self.strata.any() and (right | (self.values == 0)).all())
 
 
-class Ranking(NamedTuple):
-    """ImageNet-O: images of unknown classes (`is_out`) and of known classes, ranked by confidence."""
-
-    ids: list[str]
-    is_out: Bools
-    confidence: Floats
-
-
 class Rankings(NamedTuple):
-    """Multi-label images, ranked for each class; the headline is the mean over classes of the average precision.
+    """Images that are ranked for each class; the headline is the mean over classes of the average precision.
 
     Attributes:
         ids: Image ids in ascending text order.
+        strata: [images] stratum of each image, see `Outcomes`.
         positive: [images, classes].
         scores: [images, classes].
         counted: [images, classes] which images count for a class.
     """
 
     ids: list[str]
+    strata: Indices
     positive: Bools
     scores: Floats
     counted: Bools
@@ -71,7 +65,13 @@ def rankings(ids: pa.ChunkedArray, positive: Bools, scores: npt.NDArray[np.float
     """Sorts the images by id and leaves out classes without a positive that counts; see `Rankings`."""
     order, present = pc.sort_indices(ids).to_numpy(), (positive & counted).any(axis=0)
     parts = (np.asarray(part)[order][:, present] for part in (positive, scores.astype(np.float64), counted))
-    return Rankings(_texts(ids.take(order)), *parts)
+    return Rankings(_texts(ids.take(order)), np.zeros(len(order), dtype=np.int64), *parts)
+
+
+def ranking(ids: pa.ChunkedArray, is_out: Bools, confidence: npt.NDArray[np.float32]) -> Rankings:
+    """ImageNet-O: one class, the unknown images, ranked by low confidence; both kinds of images keep their numbers."""
+    images = rankings(ids, is_out[:, None], -confidence[:, None], np.ones((len(is_out), 1), dtype=bool))
+    return images._replace(strata=images.positive[:, 0].astype(np.int64))
 
 
 def share(ids: pa.ChunkedArray, right: Bools | Floats) -> Outcomes:
@@ -85,24 +85,12 @@ def total(ids: pa.ChunkedArray, values: Floats) -> Outcomes:
     return Outcomes(_texts(ids.take(order)), np.zeros(len(order), dtype=np.int64), values[order])
 
 
-def ranking(ids: pa.ChunkedArray, is_out: Bools, confidence: npt.NDArray[np.float32]) -> Ranking:
-    """Sorts the images by id; see `Ranking`."""
-    order = pc.sort_indices(ids).to_numpy()
-    return Ranking(_texts(ids.take(order)), is_out[order], confidence[order].astype(np.float64))
-
-
 def grouped(table: pa.Table, right: Bools, weights: Mapping[str, float], offset: float = 0.0) -> Outcomes:
     """offset + the sum over groups of a weight times the group's share of correct images.
 
     Rows whose ids agree after "<group>/" are versions of one image and are resampled together: the 75 versions of an
-    ImageNet-C image, or the variants of an ImageNet-9 image with equal file names. A model that is correct on one
-    version tends to be correct on the others. Images that occur in the same groups form a stratum.
-
-    Args:
-        table: Columns image_id and group.
-        right: [rows] whether each row is correct.
-        weights: Group -> weight; rows of other groups are ignored.
-        offset: Constant part of the headline.
+    ImageNet-C image, or the variants of an ImageNet-9 image with equal file names. Images that occur in the same groups
+    form a stratum. Rows of groups without a weight are ignored.
     """
     parts = [_of_group(table, right, name, weight) for name, weight in weights.items()]
     encoded = pa.chunked_array([part for part, _ in parts]).dictionary_encode().combine_chunks()

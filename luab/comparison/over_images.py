@@ -3,8 +3,8 @@
 The bootstrap resamples images with replacement. Three choices apply to all benchmarks:
 
 - Strata. A test set has a design, for example 50 images per class and corruption level, or 2,000 unknown and 10,000
-  known images. Images are resampled within the groups that the metric averages over, so that every resample follows the
-  design and no mean is empty.
+  known images. Images are resampled within these groups, so that every resample follows the design and no mean is
+  empty.
 - Shared images. ImageNet-C contains each validation image in 75 versions, which are resampled together. A model that is
   correct on one version tends to be correct on the others, and resampling 3.75 million images independently would make
   the interval of mCE far too narrow. The same holds for the variants of ImageNet-9 if their file names agree. If a
@@ -13,8 +13,8 @@ The bootstrap resamples images with replacement. Three choices apply to all benc
 - Fixed thresholds. Localisation is scored at the threshold that is best for all images. Resamples keep it; choosing it
   again in each resample would add the selection bias to the number itself.
 
-AUPR is not a mean over images: known and unknown images are resampled, and the ranking is scored again each time. The
-same is done for mAP, class by class; a class without a positive in a resample is left out of its mean.
+AUPR and mAP are not means over images: the rankings of a resample are scored again, class by class; a class without a
+positive in a resample is left out of its mean.
 These intervals are over images; luab.comparison.over_seeds computes the spread over seeds.
 """
 
@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from luab.benchmarks.outcomes import Outcomes, Ranking, Rankings
+from luab.benchmarks.outcomes import Outcomes, Rankings
 from luab.errors import DataError
 
 RESAMPLES = 10_000
@@ -32,7 +32,7 @@ SEED = 0
 CONFIDENCE = 0.95
 
 Floats = npt.NDArray[np.float64]
-Contributions = Outcomes | Ranking | Rankings
+Contributions = Outcomes | Rankings
 
 _FEW = 64  # up to this many distinct values, their counts are drawn instead of images
 _CELLS = 4_000_000  # images times resamples in memory at once
@@ -103,11 +103,7 @@ def resampled(images: Contributions, resamples: int, seed: int) -> Floats:
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, which also holds for shares near 0 or 1.
-
-    Source:
-        Wilson, Probable inference, the law of succession, and statistical inference, 1927 (scipy).
-    """
+    """Wilson's 95 % interval of a share, which also holds for shares near 0 or 1 (Wilson, 1927; scipy)."""
     from scipy.stats import binomtest
 
     bounds = binomtest(right, n).proportion_ci(CONFIDENCE, method="wilson")
@@ -115,15 +111,9 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided p of McNemar's test; 1 if no image changes.
+    """Exact two-sided p of McNemar's test (1947; scipy's binomial test); 1 if no image changes.
 
-    Args:
-        gained: Number of images that only the second run classifies correctly.
-        lost: Number of images that only the first run classifies correctly.
-
-    Source:
-        McNemar, Note on the sampling error of the difference between correlated proportions, 1947; exact
-        binomial distribution for the changed images (scipy).
+    `gained` are the images that only the second run classifies correctly, `lost` those that only the first run does.
     """
     from scipy.stats import binomtest
 
@@ -156,14 +146,10 @@ def _sums(images: Outcomes, resamples: int, seed: int) -> Floats:
     return total
 
 
-def _weights(images: Ranking | Rankings, resamples: int, seed: int) -> Iterator[Floats]:
-    """Yields how often each image is drawn, [resamples, images] at a time.
-
-    Known and unknown images are drawn separately and keep their numbers.
-    """
+def _weights(images: Rankings, resamples: int, seed: int) -> Iterator[Floats]:
+    """Yields how often each image is drawn, [resamples, images] at a time; strata keep their sizes."""
     rng = np.random.default_rng(seed)
-    is_out = images.is_out if isinstance(images, Ranking) else np.zeros(len(images.ids), dtype=bool)
-    strata = [members for kind in (False, True) if len(members := np.flatnonzero(is_out == kind))]
+    strata = [np.flatnonzero(images.strata == stratum) for stratum in np.unique(images.strata)]
     for start, stop in _chunks(resamples, len(images.ids)):
         weights = np.zeros((stop - start, len(images.ids)))
         for members in strata:
@@ -174,13 +160,8 @@ def _weights(images: Ranking | Rankings, resamples: int, seed: int) -> Iterator[
         yield weights
 
 
-def _average_precision(images: Ranking | Rankings) -> Callable[[Floats], Floats]:
-    """Returns a function from image weights [resamples, images] to the step-wise average precision [resamples].
-
-    For `Rankings` it is the mean over classes.
-    """
-    if isinstance(images, Ranking):
-        return _precision_of(images.confidence, images.is_out)
+def _average_precision(images: Rankings) -> Callable[[Floats], Floats]:
+    """Returns a function from image weights [resamples, images] to the mean step-wise average precision [resamples]."""
     classes = zip(images.scores.T, images.positive.T, images.counted.T, strict=True)
     parts = [(np.flatnonzero(rows), _precision_of(-s[rows], positive[rows])) for s, positive, rows in classes]
     return lambda weights: np.nanmean([of_class(weights[:, rows]) for rows, of_class in parts], axis=0)
@@ -204,18 +185,14 @@ def _precision_of(values: Floats, positive: npt.NDArray[np.bool_]) -> Callable[[
 
 
 def _check_same(first: Contributions, second: Contributions) -> None:
-    if type(first) is not type(second) or first.ids != second.ids or not np.array_equal(_kind(first), _kind(second)):
+    comparable = type(first) is type(second) and first.ids == second.ids and np.array_equal(first.strata, second.strata)
+    if isinstance(first, Rankings) and isinstance(second, Rankings):
+        comparable = comparable and np.array_equal(first.positive, second.positive)
+    if not comparable:
         raise DataError(
             f"A paired comparison needs the same images in the same groups; the two runs ({len(first.ids)} and "
             f"{len(second.ids)} images) differ. Predict both runs with the same manifests."
         )
-
-
-def _kind(images: Contributions) -> npt.NDArray[np.generic]:
-    """The property of each image on which both runs must agree."""
-    if isinstance(images, Outcomes):
-        return images.strata
-    return images.is_out if isinstance(images, Ranking) else images.positive
 
 
 def _chunks(resamples: int, images: int) -> Iterator[tuple[int, int]]:

@@ -1,7 +1,6 @@
 """Statistics over seeds: mean and spread, and differences to the baseline with intervals and tests."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,17 +21,9 @@ Floats = npt.NDArray[np.float64]
 
 
 def mean_std(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation and number of seeds of every number.
+    """Mean, std (ddof = 1, NaN for a single seed) and n (seeds) of every number; a number may occur once per seed.
 
-    Args:
-        scores: The tidy table from luab.benchmarks.collect.read_scores.
-
-    Returns:
-        dataset, backbone, supervision, lambda, benchmark, metric, group, mean, std (ddof = 1, NaN for a single seed),
-        n (seeds); sorted.
-
-    Raises:
-        DataError: A number occurs twice for one seed.
+    The scores are the tidy table from luab.benchmarks.collect.read_scores. Rows are sorted by method and number.
     """
     _check_cells(scores)
     grouped = scores.groupby(_METHOD + _NUMBER, as_index=False, sort=True)
@@ -45,19 +36,9 @@ def difference_to_baseline(scores: pd.DataFrame, headlines: Mapping[str, str] | 
     For a metric where lower is better, a negative difference is a gain. Intervals and p come from the paired t-test;
     they are NaN with fewer than two common seeds or if all differences are equal.
 
-    Args:
-        scores: The tidy table from luab.benchmarks.collect.read_scores.
-        headlines: Benchmark -> metric that is corrected for multiple tests; by default the headlines of
-            luab.benchmarks.catalogue.
-
-    Returns:
-        dataset, backbone, supervision, lambda, benchmark, metric, group, difference (mean), low, high (95 %
-        t-interval), p (two-sided), n (common seeds), p_holm; sorted. p_holm is p corrected over the headlines of all
-        benchmarks of one method on one backbone, and NaN for other metrics. Numbers without a common seed are left
-        out.
-
-    Raises:
-        DataError: A number occurs twice for one seed.
+    Scores and rows are as in `mean_std`, with difference (mean), low and high (95 % interval), p (two-sided), n (common
+    seeds) and p_holm: p corrected over the `headlines` (benchmark -> metric, by default those of the catalogue) of one
+    method on one backbone, NaN for other metrics. Numbers without a common seed are left out.
 
     ASSUME: each method (supervision and lambda) is a separate question; the correction for multiple tests is over its
         benchmarks, not over methods.
@@ -65,12 +46,13 @@ def difference_to_baseline(scores: pd.DataFrame, headlines: Mapping[str, str] | 
     _check_cells(scores)
     differences = _paired(scores)
     rows = [
-        dict(zip(_METHOD + _NUMBER, key, strict=True)) | _paired_test(part["with"], part["without"])
+        dict(zip(_METHOD + _NUMBER, key, strict=True))
+        | _paired_test(*part[["with", "without"]].to_numpy(dtype=float).T)
         for key, part in differences.groupby(_METHOD + _NUMBER, sort=True)
     ]
-    columns = [*_METHOD, *_NUMBER, "difference", "low", "high", "p", "n"]
-    table = pd.DataFrame(rows, columns=columns)
-    headlines = headlines if headlines is not None else {name: b.headline for name, b in BENCHMARKS.items()}
+    table = pd.DataFrame(rows, columns=[*_METHOD, *_NUMBER, "difference", "low", "high", "p", "n"])
+    if headlines is None:
+        headlines = {name: benchmark.headline for name, benchmark in BENCHMARKS.items()}
     is_headline = (table["group"] == "") & (table["metric"] == table["benchmark"].map(dict(headlines)))
     table["p_holm"] = np.nan
     for _, family in table[is_headline].groupby(_METHOD):
@@ -79,11 +61,7 @@ def difference_to_baseline(scores: pd.DataFrame, headlines: Mapping[str, str] | 
 
 
 def holm(p: Floats) -> Floats:
-    """Holm's step-down correction of p values; NaN stays NaN and does not count as a test.
-
-    Source:
-        Holm, A simple sequentially rejective multiple test procedure, 1979.
-    """
+    """Holm's step-down correction of p values (Holm, 1979); NaN stays NaN and does not count as a test."""
     corrected = np.full(len(p), np.nan)
     tested = np.flatnonzero(~np.isnan(p))
     order = tested[np.argsort(p[tested], kind="stable")]
@@ -102,22 +80,16 @@ def _paired(scores: pd.DataFrame) -> pd.DataFrame:
     return methods.merge(baseline.rename(columns={"value": "without"}), on=same, validate="many_to_one")
 
 
-def _paired_test(with_: "pd.Series[Any]", without: "pd.Series[Any]") -> dict[str, float | int]:
-    differences = with_.to_numpy(dtype=float) - without.to_numpy(dtype=float)
-    row: dict[str, float | int] = {
-        "difference": float(differences.mean()),
-        "low": np.nan,
-        "high": np.nan,
-        "p": np.nan,
-        "n": len(differences),
-    }
-    if len(differences) >= 2 and differences.std(ddof=1) > _NO_SPREAD:
-        from scipy.stats import ttest_rel
+def _paired_test(with_: Floats, without: Floats) -> dict[str, float | int]:
+    differences = with_ - without
+    row: dict[str, float | int] = {"difference": float(differences.mean()), "n": len(differences)}
+    if len(differences) < 2 or differences.std(ddof=1) <= _NO_SPREAD:
+        return row | dict.fromkeys(("low", "high", "p"), np.nan)
+    from scipy.stats import ttest_rel
 
-        test = ttest_rel(with_.to_numpy(dtype=float), without.to_numpy(dtype=float))
-        interval = test.confidence_interval(CONFIDENCE)
-        row |= {"low": float(interval.low), "high": float(interval.high), "p": float(test.pvalue)}
-    return row
+    test = ttest_rel(with_, without)
+    interval = test.confidence_interval(CONFIDENCE)
+    return row | {"low": float(interval.low), "high": float(interval.high), "p": float(test.pvalue)}
 
 
 def _check_cells(scores: pd.DataFrame) -> None:

@@ -1,10 +1,9 @@
 """`luab compare`: two runs on the same images, benchmark by benchmark."""
 
-import csv
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rich import box
@@ -18,7 +17,7 @@ from luab.benchmarks.score import compute, read_inputs
 from luab.comparison.over_images import RESAMPLES, SEED, Interval, Paired, interval, paired
 from luab.comparison.over_seeds import holm
 from luab.errors import DataError
-from luab.files import lines_sha256, replacing
+from luab.files import lines_sha256, write_csv
 from luab.progress import progress
 from luab.study.config import Study
 from luab.study.paths import Run
@@ -48,16 +47,8 @@ def compare_runs(
 ) -> list[Row]:
     """Compares two runs by their stored predictions: headlines, intervals over images and paired tests.
 
-    Args:
-        study: The study that contains both runs.
-        first: The reference, for example the baseline.
-        second: The run that is compared with it.
-        benchmarks: Names of benchmarks; by default all benchmarks of the study.
-        resamples: Number of bootstrap resamples.
-        seed: Seed of the bootstrap.
-
     Returns:
-        One row per benchmark, in order; p_holm is corrected over these rows.
+        One row per benchmark, in order, by default for all of the study; p_holm is corrected over these rows.
 
     Raises:
         DataError: Predictions are missing or damaged, or the runs were scored on different images; the message lists
@@ -71,7 +62,8 @@ def compare_runs(
             scores = [_scores(study, run, benchmark) for run in (first, second)]
             digests = [lines_sha256(sorted(s.ids)) for s in scores]
             if digests[0] != digests[1]:
-                problems.append(_differ(name, scores, digests))
+                sides = [f"{s.n} images, digest {digest[:12]}" for s, digest in zip(scores, digests, strict=True)]
+                problems.append(f"{name}: {' against '.join(sides)}")
             else:
                 rows.append(_row(study, (first, second), benchmark, scores, resamples, seed))
             advance(1)
@@ -104,23 +96,12 @@ def _row(
     first, second = (s.images() for s in scores if s.images is not None)
     # Sums over images differ from the score files by rounding; show the numbers of the score files.
     test = paired(first, second, resamples, seed)._replace(difference=values[1] - values[0])
-    one, other = (
-        interval(images, resamples, seed)._replace(value=value)
-        for images, value in zip((first, second), values, strict=True)
-    )
+    one = interval(first, resamples, seed)._replace(value=values[0])
+    other = interval(second, resamples, seed)._replace(value=values[1])
     # Two backbones may have different input sizes; then the row has both protocols.
-    protocols = dict.fromkeys(_protocol(study, run, benchmark) for run in runs)
+    recipes = [study.recipe(run.backbone, run.dataset) for run in runs]
+    protocols = dict.fromkeys(benchmark.protocol_line(recipe.input_px, recipe.crop_pct) for recipe in recipes)
     return Row(benchmark, "; second run: ".join(protocols), scores[0].n, one, other, test, np.nan)
-
-
-def _protocol(study: Study, run: Run, benchmark: Benchmark) -> str:
-    recipe = study.recipe(run.backbone, run.dataset)
-    return benchmark.protocol_line(recipe.input_px, recipe.crop_pct)
-
-
-def _differ(name: str, scores: list[Scores], digests: list[str]) -> str:
-    first, second = (f"{s.n} images, digest {digest[:12]}" for s, digest in zip(scores, digests, strict=True))
-    return f"{name}: {first} against {second}"
 
 
 def print_comparison(study: Study, first: Run, second: Run, rows: list[Row], resamples: int = RESAMPLES) -> None:
@@ -135,7 +116,8 @@ def print_comparison(study: Study, first: Run, second: Run, rows: list[Row], res
     for row in rows:
         arrow = "↑" if row.benchmark.better == "higher" else "↓"
         name = f"{row.benchmark.name} {arrow}\n[dim]{row.benchmark.headline}, {row.n:,}[/]"
-        table.add_row(name, *(_percent(x) for x in (row.first, row.second)), _change(row), *_p(row))
+        p_values = (f"{p:.3f}" if p >= 0.001 else "<.001" for p in (row.paired.p, row.p_holm))
+        table.add_row(name, _percent(row.first), _percent(row.second), _change(row), *p_values)
     console = Console()
     console.print(f"first:  {first.folder}\nsecond: {second.folder}", highlight=False)
     console.print(table)
@@ -146,10 +128,6 @@ def print_comparison(study: Study, first: Run, second: Run, rows: list[Row], res
         "trainings; the tables of the study show the spread over seeds.",
         style="dim",
     )
-
-
-def _p(row: Row) -> list[str]:
-    return [f"{p:.3f}" if p >= 0.001 else "<.001" for p in (row.paired.p, row.p_holm)]
 
 
 def _percent(headline: Interval) -> str:
@@ -165,17 +143,9 @@ def _change(row: Row) -> str:
 
 def write_comparison(path: Path, rows: list[Row], resamples: int = RESAMPLES, seed: int = SEED) -> None:
     """Writes the rows as CSV with COLUMNS; fractions, not rounded."""
-    with replacing(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(_cells(row, resamples, seed) for row in rows)
-
-
-def _cells(row: Row, resamples: int, seed: int) -> list[Any]:
-    change = row.paired
-    cells = [
-        *(row.benchmark.name, row.benchmark.headline, row.benchmark.better, row.n, *row.first, *row.second),
-        *(change.difference, change.low, change.high, change.p, row.p_holm, change.method),
-        *(resamples, seed, row.protocol),
-    ]
-    return [repr(float(cell)) if isinstance(cell, float) else cell for cell in cells]
+    cells = []
+    for row in rows:
+        benchmark, (difference, low, high, p, method) = row.benchmark, row.paired
+        head = (benchmark.name, benchmark.headline, benchmark.better, row.n, *row.first, *row.second)
+        cells.append((*head, difference, low, high, p, row.p_holm, method, resamples, seed, row.protocol))
+    write_csv(path, COLUMNS, cells)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score
 
-from luab.benchmarks.outcomes import Outcomes, Ranking, Rankings, grouped, rankings, share
+from luab.benchmarks.outcomes import Outcomes, Rankings, grouped, ranking, rankings, share
 from luab.comparison.over_images import headline, interval, mcnemar, paired, resampled, wilson
 from luab.errors import DataError
 
@@ -21,11 +21,11 @@ def coin(n: int, right: int) -> Outcomes:
     return share(ids(n), np.arange(n) < right)
 
 
-def a_ranking(seed: int, out: int = 40, known: int = 160) -> Ranking:
+def a_ranking(seed: int, out: int = 40, known: int = 160) -> Rankings:
     rng = np.random.default_rng(seed)
     is_out = np.arange(out + known) < out
     confidence = np.round(rng.random(out + known) * (1 - 0.4 * is_out), 2)  # rounded, for ties
-    return Ranking([f"i{k:05d}" for k in range(out + known)], is_out, confidence)
+    return ranking(ids(out + known), is_out, confidence)
 
 
 def test_wilson_by_its_formula():
@@ -116,15 +116,16 @@ def test_images_in_the_same_groups_form_a_stratum():
 def test_aupr_equals_scikit_learn_and_is_resampled_with_ties():
     for seed in range(5):
         images = a_ranking(seed)
-        expected = average_precision_score(images.is_out, -images.confidence)
+        is_out, score = images.positive[:, 0], images.scores[:, 0]
+        expected = average_precision_score(is_out, score)
         assert headline(images) == pytest.approx(expected, abs=1e-12)
     drawn = resampled(images, 500, 0)
     rng = np.random.default_rng(1)
     plain = []
     for _ in range(500):  # the same, one resample at a time
-        chosen = np.concatenate([rng.choice(np.flatnonzero(images.is_out == kind), (images.is_out == kind).sum())
+        chosen = np.concatenate([rng.choice(np.flatnonzero(is_out == kind), (is_out == kind).sum())
                                  for kind in (False, True)])  # fmt: skip
-        plain.append(average_precision_score(images.is_out[chosen], -images.confidence[chosen]))
+        plain.append(average_precision_score(is_out[chosen], score[chosen]))
     assert drawn.mean() == pytest.approx(np.mean(plain), abs=0.01)
     assert drawn.std() == pytest.approx(np.std(plain), rel=0.15)
 
