@@ -36,8 +36,8 @@ def read_predictions(folder: Path, test_set: str, columns: tuple[str, ...]) -> p
             raise DataError(
                 f"{path}: expected a value in every row of {name}, found {table[name].null_count} empty. {remedy}"
             )
-        bad = _not_finite(table[name])
-        if bad:
+        values = _flat(table[name])
+        if pa.types.is_floating(values.type) and (bad := np.count_nonzero(~np.isfinite(values.drop_null().to_numpy()))):
             raise DataError(
                 f"{path}: expected finite numbers in {name}, found {bad} that are not. The training diverged or the "
                 "weights are damaged: check the run's log.csv, train again, then predict."
@@ -46,11 +46,7 @@ def read_predictions(folder: Path, test_set: str, columns: tuple[str, ...]) -> p
 
 
 def read_listed(folder: Path, dataset: str, columns: tuple[str, ...] = ("image_id", "labels")) -> pa.Table:
-    """Reads columns of the manifest <folder>/<dataset>.parquet.
-
-    Raises:
-        DataError: The file is missing or damaged, lacks these columns or rows, or lists an image twice.
-    """
+    """Reads columns of the manifest <folder>/<dataset>.parquet; errors as for `read_predictions`."""
     return _read(folder / f"{dataset}.parquet", columns, "Run `luab manifest` or Snakemake again.")
 
 
@@ -95,20 +91,8 @@ def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _not_finite(column: pa.ChunkedArray) -> int:
-    column = _flat(column)
-    if not pa.types.is_floating(column.type):
-        return 0
-    values = column.drop_null().to_numpy()
-    return int(np.count_nonzero(~np.isfinite(values)))
-
-
 def top5_of(table: pa.Table) -> Ints:
-    """[n, 5] classes, best first.
-
-    Raises:
-        DataError: A row has more or fewer than five classes.
-    """
+    """[n, 5] classes, best first; another number of classes is a DataError."""
     return np.asarray(_lists(table, "top5", 5))
 
 
@@ -118,11 +102,7 @@ def labels_of(table: pa.Table) -> Ints:
 
 
 def label_table(table: pa.Table, classes: int) -> Bools:
-    """[n, classes] whether an image has each label.
-
-    Raises:
-        DataError: A label is outside the range of the classes.
-    """
+    """[n, classes] whether an image has each label; a label outside the range is a DataError."""
     labels = pc.list_flatten(table["labels"]).to_numpy()
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise DataError(
@@ -134,11 +114,7 @@ def label_table(table: pa.Table, classes: int) -> Bools:
 
 
 def matrix_of(table: pa.Table, column: str, width: int) -> npt.NDArray[np.float32] | None:
-    """[n, width] values of a column of lists; None if all lists are null.
-
-    Raises:
-        DataError: Some lists are null, or a list has another length than `width`.
-    """
+    """[n, width] values of a column of lists, None if all are null; a list of another length is a DataError."""
     if table[column].null_count == table.num_rows:
         return None
     return np.asarray(_lists(table, column, width), dtype=np.float32)
@@ -155,16 +131,7 @@ def _lists(table: pa.Table, column: str, width: int) -> npt.NDArray[Any]:
 
 
 def rows_like(table: pa.Table, manifest: pa.Table, name: str) -> pa.Table:
-    """The rows of a manifest in the order of the predictions.
-
-    Args:
-        table: Predictions.
-        manifest: Manifest of the same images.
-        name: Name of the manifest, for the error message.
-
-    Raises:
-        DataError: The predictions and the manifest differ in their images.
-    """
+    """The rows of a manifest in the order of the predictions; a DataError by `name` if they differ in their images."""
     rows = pc.index_in(table["image_id"], manifest["image_id"].combine_chunks())
     if rows.null_count or table.num_rows != manifest.num_rows:
         raise DataError(
@@ -181,6 +148,11 @@ def _lengths(table: pa.Table, column: str) -> Ints:
 def numbers_of(table: pa.Table, column: str) -> npt.NDArray[Any]:
     """[n] values of a column of numbers."""
     return np.asarray(table[column].to_numpy())
+
+
+def columns_of(table: pa.Table, *columns: str) -> npt.NDArray[Any]:
+    """[n, columns] values of several columns of numbers."""
+    return np.stack([numbers_of(table, column) for column in columns], axis=1)
 
 
 def texts_of(table: pa.Table, column: str) -> npt.NDArray[np.object_]:
@@ -210,16 +182,12 @@ def points_of(name: str, table: pa.Table) -> npt.NDArray[np.float64] | None:
             f"{name}: expected a point for every image or for none, found {max(empty)} of {table.num_rows} empty. "
             "Predict again."
         )
-    return np.stack([numbers_of(table, "point_x"), numbers_of(table, "point_y")], axis=1).astype(np.float64)
+    return columns_of(table, "point_x", "point_y").astype(np.float64)
 
 
 def score_maps_of(name: str, table: pa.Table, boxes: list[Ints], size_wh: Ints) -> Iterator[LocalizationInput]:
-    """Yields the input of `box_accuracy` for each image.
-
-    Raises:
-        DataError: The size of a map differs from cam_h x cam_w.
-    """
-    shapes = np.stack([numbers_of(table, "cam_h"), numbers_of(table, "cam_w")], axis=1).astype(np.int64)
+    """Yields the input of `box_accuracy` for each image; a map that is not cam_h x cam_w is a DataError."""
+    shapes = columns_of(table, "cam_h", "cam_w").astype(np.int64)
     if (shapes.prod(axis=1) != _lengths(table, "cam")).any():
         raise DataError(f"{name}: expected score maps of cam_h x cam_w values, found other sizes. Predict again.")
     maps = np.split(pc.list_flatten(table["cam"]).to_numpy(), np.cumsum(_lengths(table, "cam"))[:-1])

@@ -14,14 +14,11 @@ class Benchmark:
     Attributes:
         name: Key in BENCHMARKS and stem of the score file.
         title: Title in tables and figures.
-        test_sets: Test sets whose predictions it reads.
-        columns: Columns of the predictions that it reads.
+        test_sets: Test sets whose predictions it reads, of which it reads `columns`.
         protocol: One line for captions, with the placeholders {input_px} and {resized_px}.
-        headline: The metric that stands for the benchmark.
+        headline: The metric that stands for the benchmark; whether higher or lower is better says `better`.
         formula: Key in luab.benchmarks.score.FORMULAS.
-        better: Whether a higher or a lower headline is better.
-        manifests: Manifests that it reads in addition to the predictions.
-        manifest_columns: Columns of these manifests that it reads.
+        manifests: Manifests that it reads in addition to the predictions, of which it reads `manifest_columns`.
         roots: Manifests whose image trees contain files that it reads.
         instead_of: For an alternative protocol, the benchmark that scores the same images by the protocol of the
             releasing paper; otherwise "".
@@ -41,10 +38,5 @@ class Benchmark:
     instead_of: str = ""
 
     def protocol_line(self, input_px: int, crop_pct: float) -> str:
-        """The protocol for one recipe.
-
-        Args:
-            input_px: Side of the network's input.
-            crop_pct: Side of the centre crop divided by the shorter side of the resized image.
-        """
+        """The protocol for one recipe; see `luab.benchmarks.score.score`."""
         return self.protocol.format(input_px=input_px, resized_px=int(input_px / crop_pct))

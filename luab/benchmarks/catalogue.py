@@ -205,7 +205,7 @@ _ALTERNATIVES = (
     *(_occluded(t) for t in TEST_SETS.values() if t.name.startswith("imagenet_cocc_")),
     _alternative(
         "in9", "in9_nine_class", "Backgrounds Challenge (9-class)", f"ImageNet-9, {_NINE_OUTPUTS}, {_WHOLE}; {_GAP}",
-        test_sets=("in9_nine_class",), formula="in9_nine",
+        test_sets=("in9_nine_class",),
     ),
     _alternative(
         "in9_challenge", "in9_challenge_nine_class", "Adversarial backgrounds (9-class)",
@@ -217,22 +217,14 @@ BENCHMARKS |= {benchmark.name: benchmark for benchmark in _ALTERNATIVES}
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """Returns the benchmark of that name.
-
-    Raises:
-        ConfigError: No benchmark has that name; the message suggests similar names.
-    """
+    """The benchmark of that name; an unknown name is a ConfigError that suggests similar ones."""
     if name not in BENCHMARKS:
         raise ConfigError(f"suites: no benchmark is called {name!r}. {did_you_mean(name, BENCHMARKS)}")
     return BENCHMARKS[name]
 
 
 def test_sets_of(benchmark_names: Iterable[str]) -> tuple[str, ...]:
-    """The test sets that these benchmarks need, each once, in order of first use.
-
-    Raises:
-        ConfigError: A benchmark is unknown.
-    """
+    """The test sets that these benchmarks need, each once, in order of first use."""
     return tuple(dict.fromkeys(t for name in benchmark_names for t in find_benchmark(name).test_sets))
 
 

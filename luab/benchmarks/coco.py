@@ -102,17 +102,7 @@ def _subset_scores(table: pa.Table, positive: Bools, subsets: dict[str, Bools], 
 
 
 class _Pair(NamedTuple):
-    """One class in one image.
-
-    Attributes:
-        row: Row of the image in the predictions.
-        label: The class.
-        score_map: [h, w], any range.
-        objects: Run lengths of the union of its objects.
-        crowds: Run lengths of the union of its crowds.
-        size_wh: Width and height of the image in pixels.
-        point_xy: The predicted point as fractions of the image; None for a model without a byproduct head.
-    """
+    """One class in one image; `objects` and `crowds` are run lengths of the unions of their masks."""
 
     row: int
     label: int
@@ -120,7 +110,7 @@ class _Pair(NamedTuple):
     objects: dict[str, Any]
     crowds: dict[str, Any] | None
     size_wh: tuple[int, int]
-    point_xy: Floats | None
+    point_xy: Floats | None  # fractions of the image
 
 
 class _Judged(NamedTuple):
@@ -147,13 +137,15 @@ def _localization(inputs: Inputs) -> Scores:
     rows, labels, hits, on_mask = (np.concatenate(column) for column in zip(*parts, strict=True))
     present = np.unique(labels)
     precision = {k: precision_of_pixels(pixels[k]) for k in present if pixels[k, 1].any()}
-    metrics = {"pointing_game": _mean_by_class(hits, labels), "pxap": math.fsum(precision.values()) / len(precision)}
     counts = np.bincount(labels, minlength=CLASSES)
-    details = _by_class("pointing_game", hits, labels)
-    details += [Detail(NAMES[k], "pxap", value, int(counts[k])) for k, value in precision.items()]
+    parts_of = {
+        "pointing_game": _by_class("pointing_game", hits, labels),
+        "pxap": [Detail(NAMES[k], "pxap", value, int(counts[k])) for k, value in precision.items()],
+    }
     if points is not None:
-        metrics["point_in_mask"] = _mean_by_class(on_mask, labels)
-        details += _by_class("point_in_mask", on_mask, labels)
+        parts_of["point_in_mask"] = _by_class("point_in_mask", on_mask, labels)
+    metrics = {name: math.fsum(part.value for part in of) / len(of) for name, of in parts_of.items()}
+    details = [part for of in parts_of.values() for part in of]
     values = np.zeros(table.num_rows)
     np.add.at(values, rows, hits / (len(present) * counts[labels]))
     images = functools.partial(total, table["image_id"], values)
@@ -188,19 +180,15 @@ def _judge(pairs: Sequence[_Pair], side_px: int) -> tuple[npt.NDArray[np.int64],
     hits, on_mask = np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs), dtype=bool)
     for k, pair in enumerate(pairs):
         objects = pixels_of(pair.objects, pair.size_wh)
-        crowds = None if pair.crowds is None else pixels_of(pair.crowds, pair.size_wh)
-        mask = _small_mask(objects, crowds, side_px)
+        mask = _nearest(objects, side_px)  # 1 on objects, `IGNORED` on crowds outside the objects
+        if pair.crowds is not None:
+            crowds = _nearest(pixels_of(pair.crowds, pair.size_wh), side_px)
+            mask = np.where(mask > 0, mask, crowds * np.uint8(IGNORED))
         pixels[pair.label] += pixel_counts(unit_map(pair.score_map, side_px), mask, _EDGES)
         hits[k] = hits_mask(pair.score_map, objects, POINTING_TOLERANCE_PX)
         on_mask[k] = pair.point_xy is not None and _on(objects, pair.point_xy)
     rows, labels = (np.array([pair[column] for pair in pairs], dtype=np.int64) for column in (0, 1))
     return pixels, _Judged(rows, labels, hits, on_mask)
-
-
-def _small_mask(objects: Bools, crowds: Bools | None, side_px: int) -> npt.NDArray[np.uint8]:
-    """[side, side] 1 on objects, `IGNORED` on crowds outside the objects, 0 elsewhere."""
-    mask = _nearest(objects, side_px)
-    return mask if crowds is None else np.where(mask > 0, mask, _nearest(crowds, side_px) * np.uint8(IGNORED))
 
 
 def _nearest(mask: Bools, side_px: int) -> npt.NDArray[np.uint8]:
@@ -212,11 +200,6 @@ def _on(mask: Bools, point_xy: Floats) -> bool:
     height, width = mask.shape
     x, y = float(point_xy[0]), float(point_xy[1])
     return 0 <= x <= 1 and 0 <= y <= 1 and bool(mask[min(int(y * height), height - 1), min(int(x * width), width - 1)])
-
-
-def _mean_by_class(right: Bools, labels: npt.NDArray[np.int64]) -> float:
-    """Mean over classes of the share of correct pairs."""
-    return math.fsum(right[labels == k].mean() for k in np.unique(labels)) / len(np.unique(labels))
 
 
 def _by_class(metric: str, right: Bools, labels: npt.NDArray[np.int64]) -> list[Detail]:

@@ -8,36 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from luab.benchmarks.catalogue import BENCHMARKS as BENCHMARKS  # until all read the catalogue
-from luab.benchmarks.catalogue import find_benchmark as find_benchmark
-from luab.benchmarks.catalogue import test_sets_of as test_sets_of
 from luab.benchmarks.formula import Detail, Formula, Inputs, Scores
 from luab.benchmarks.outcomes import grouped, ranking, share
 from luab.data.manifests.labels import CORRUPTIONS, EXTRA_CORRUPTIONS, IN9_VARIANTS, in9_of_class
 from luab.errors import DataError
-from luab.metrics.accuracy import (
-    Bools,
-    Count,
-    Ints,
-    count_by_group,
-    has_label,
-    is_correct,
-    labelled_count,
-    mean_over_groups,
-)
+from luab.metrics import accuracy, corruption
+from luab.metrics.accuracy import Bools, Count, Ints
 from luab.metrics.background import bg_gap, challenge_accuracy, in9_answers, nine_class_answers
-from luab.metrics.corruption import (
-    ALEXNET_ERROR,
-    SEVERITIES,
-    corruption_error,
-    errors_by_severity,
-    mean_accuracy,
-    mean_corruption_error,
-)
 from luab.metrics.localization import IOU_PCT, box_accuracy, point_distances, points_in_box
 from luab.metrics.ood import aupr, auroc, fpr95
 from luab.predictions import (
     boxes_of,
+    columns_of,
     ids_of,
     labels_of,
     numbers_of,
@@ -62,15 +44,15 @@ def _best_of_subset(table: pa.Table) -> Ints:
 def _accuracy(**answers: Callable[[pa.Table], Ints]) -> Formula:
     """The formula for these metrics: the share of images for which any answer is a correct label.
 
-    Args:
-        answers: Metric -> function from predictions to answers, [images] or [images, k]; the first metric is the
-            headline.
+    `answers` maps predictions to answers, [images] or [images, k]; the first metric is the headline.
     """
 
     def formula(inputs: Inputs) -> Scores:
         (table,) = inputs.tables.values()
         labels = labels_of(table)
-        return _accuracies(table, labels, {name: is_correct(of(table), labels) for name, of in answers.items()})
+        return _accuracies(
+            table, labels, {name: accuracy.is_correct(of(table), labels) for name, of in answers.items()}
+        )
 
     return formula
 
@@ -79,7 +61,7 @@ def _real(inputs: Inputs) -> Scores:
     """Top-1 and top-5 against the re-assessed label sets; images without any label are left out."""
     table = inputs.tables["imagenet_val"]
     labels = labels_of(rows_like(table, inputs.manifests["imagenet_real"], "imagenet_real"))
-    right = {"accuracy": is_correct(_best(table), labels), "top5": is_correct(top5_of(table), labels)}
+    right = {"accuracy": accuracy.is_correct(_best(table), labels), "top5": accuracy.is_correct(top5_of(table), labels)}
     return _accuracies(table, labels, right)
 
 
@@ -89,11 +71,7 @@ def _imagenet_o(inputs: Inputs) -> Scores:
     if unknown := sorted(set(groups) - {"in", "out"}):
         raise DataError(f"imagenet_o: expected the groups 'in' and 'out', found {', '.join(unknown)}. Predict again.")
     confidence, is_out = numbers_of(table, "restricted_confidence"), groups == "out"
-    metrics = {
-        "aupr": aupr(confidence, is_out),
-        "auroc": auroc(confidence, is_out),
-        "fpr95": fpr95(confidence, is_out),
-    }
+    metrics = {"aupr": aupr(confidence, is_out), "auroc": auroc(confidence, is_out), "fpr95": fpr95(confidence, is_out)}
     extra = {"chance_aupr": int(is_out.sum()) / len(is_out)}
     images = functools.partial(ranking, table["image_id"], is_out, confidence)
     return Scores(metrics, len(groups), ids_of(table), extra=extra, images=images)
@@ -101,32 +79,29 @@ def _imagenet_o(inputs: Inputs) -> Scores:
 
 def _imagenet_c(inputs: Inputs) -> Scores:
     (table,) = inputs.tables.values()
-    right = _is_right(table)
-    counts = count_by_group(right, texts_of(table, "group"))
-    errors = errors_by_severity(counts)
-    metrics = {
-        "mce": mean_corruption_error(errors),
-        "mean_accuracy": mean_accuracy(errors),
-    }
+    right, counts = _counted(table)
+    errors = corruption.errors_by_severity(counts)
+    metrics = {"mce": corruption.mean_corruption_error(errors), "mean_accuracy": corruption.mean_accuracy(errors)}
     groups, ids = _sets_of(table, CORRUPTIONS)
-    n_of = {name: sum(counts[f"{name}/{severity}"].n for severity in errors[name]) for name in CORRUPTIONS}
-    ratios = [Detail(name, "corruption_error", corruption_error(name, errors[name]), n) for name, n in n_of.items()]
+    details = _by_group(counts)
+    for name in CORRUPTIONS:
+        n = sum(counts[f"{name}/{severity}"].n for severity in errors[name])
+        details.append(Detail(name, "corruption_error", corruption.corruption_error(name, errors[name]), n))
     # mCE = sum over the 75 sets of weight x (1 - accuracy).
-    weights = {group: 1 / (len(groups) * ALEXNET_ERROR[group.rpartition("/")[0]]) for group in groups}
+    weights = {g: 1 / (len(groups) * corruption.ALEXNET_ERROR[corruption.split_group(g)[0]]) for g in groups}
     images = functools.partial(grouped, table, right, {g: -w for g, w in weights.items()}, math.fsum(weights.values()))
-    return Scores(metrics, sum(n_of.values()), ids, _by_group(counts) + ratios, images=images)
+    return Scores(metrics, len(ids), ids, details, images=images)
 
 
 def _corruption_accuracy(inputs: Inputs) -> Scores:
     """Mean accuracy over the sets of corrupted images in these test sets, each with the same weight."""
     table = pa.concat_tables([table.combine_chunks() for table in inputs.tables.values()])
-    right = _is_right(table)
-    counts = count_by_group(right, texts_of(table, "group"))
+    right, counts = _counted(table)
     names = [
         *(CORRUPTIONS if set(inputs.tables) != {"imagenet_c_extra"} else ()),
         *(EXTRA_CORRUPTIONS if "imagenet_c_extra" in inputs.tables else ()),
     ]
-    mean = mean_accuracy(errors_by_severity(counts), names)
+    mean = corruption.mean_accuracy(corruption.errors_by_severity(counts), names)
     groups, ids = _sets_of(table, names)
     images = functools.partial(grouped, table, right, dict.fromkeys(groups, 1 / len(groups)))
     details = _by_group({group: counts[group] for group in groups})
@@ -135,33 +110,25 @@ def _corruption_accuracy(inputs: Inputs) -> Scores:
 
 def _sets_of(table: pa.Table, names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Groups "<corruption>/<severity>" of these corruptions, and the ids of their images."""
-    groups = [f"{name}/{severity}" for name in names for severity in SEVERITIES]
+    groups = [f"{name}/{severity}" for name in names for severity in corruption.SEVERITIES]
     return groups, ids_of(table.filter(pc.is_in(table["group"], pa.array(groups))))
 
 
 def _siscore(inputs: Inputs) -> Scores:
     (table,) = inputs.tables.values()
-    right = _is_right(table)
-    counts = count_by_group(right, texts_of(table, "group"))
+    right, counts = _counted(table)
     images = functools.partial(grouped, table, right, dict.fromkeys(counts, 1 / len(counts)))
-    metrics = {"accuracy": mean_over_groups(counts)}
+    metrics = {"accuracy": accuracy.mean_over_groups(counts)}
     return Scores(metrics, table.num_rows, ids_of(table), _by_group(counts), images=images)
 
 
 def _in9(inputs: Inputs) -> Scores:
-    table = inputs.tables["in9"]
-    return _in9_scores(table, in9_answers(_best(table), in9_of_class()))
-
-
-def _in9_nine(inputs: Inputs) -> Scores:
-    """For a model with nine outputs, whose arg-max is the answer."""
-    table = inputs.tables["in9_nine_class"]
-    return _in9_scores(table, nine_class_answers(_best(table)))
-
-
-def _in9_scores(table: pa.Table, answers: Ints) -> Scores:
-    right = is_correct(answers, labels_of(table))
-    counts = count_by_group(right, texts_of(table, "group"))
+    """For a model with 1000 outputs, or with nine, whose arg-max is the answer."""
+    ((name, table),) = inputs.tables.items()
+    best = _best(table)
+    answers = nine_class_answers(best) if name == "in9_nine_class" else in9_answers(best, in9_of_class())
+    right = accuracy.is_correct(answers, labels_of(table))
+    counts = accuracy.count_by_group(right, texts_of(table, "group"))
     if missing := [name for name in IN9_VARIANTS if name not in counts]:
         raise DataError(
             f"in9: missing variants: {', '.join(missing)}; expected {', '.join(IN9_VARIANTS)}. Unpack the archive of "
@@ -177,14 +144,14 @@ def _in9_challenge(inputs: Inputs) -> Scores:
     (table,) = inputs.tables.values()
     vulnerable = numbers_of(table, "vulnerable").astype(bool)
     metrics = {"challenge_accuracy": challenge_accuracy(vulnerable)}
-    tried = int(numbers_of(table, "backgrounds_tried").sum())
+    extra = {"backgrounds_tried": int(numbers_of(table, "backgrounds_tried").sum())}
     images = functools.partial(share, table["image_id"], ~vulnerable)
-    return Scores(metrics, table.num_rows, ids_of(table), extra={"backgrounds_tried": tried}, images=images)
+    return Scores(metrics, table.num_rows, ids_of(table), extra=extra, images=images)
 
 
 def _wsol(inputs: Inputs) -> Scores:
     ((name, table),) = inputs.tables.items()
-    boxes, size_wh = boxes_of(table), np.stack([numbers_of(table, "width"), numbers_of(table, "height")], axis=1)
+    boxes, size_wh = boxes_of(table), columns_of(table, "width", "height")
     maps = score_maps_of(name, table, boxes, size_wh)
     result = box_accuracy(maps, inputs.input_px, processes=inputs.processes)
     metrics = {"max_box_acc": result.max_box_acc(), "max_box_acc_v2": result.max_box_acc_v2()}
@@ -204,7 +171,13 @@ def _wsol(inputs: Inputs) -> Scores:
 
 def _is_right(table: pa.Table) -> Bools:
     """[images] whether the arg-max over all classes is a correct label."""
-    return is_correct(_best(table), labels_of(table))
+    return accuracy.is_correct(_best(table), labels_of(table))
+
+
+def _counted(table: pa.Table) -> tuple[Bools, dict[str, Count]]:
+    """[images] whether each answer is right, and the counts of each group."""
+    right = _is_right(table)
+    return right, accuracy.count_by_group(right, texts_of(table, "group"))
 
 
 def _by_group(counts: Mapping[str, Count]) -> list[Detail]:
@@ -212,15 +185,9 @@ def _by_group(counts: Mapping[str, Count]) -> list[Detail]:
 
 
 def _accuracies(table: pa.Table, labels: Ints, right: Mapping[str, Bools]) -> Scores:
-    """Shares of correct images among those that have a label.
-
-    Args:
-        table: Predictions.
-        labels: [images, most] padded labels.
-        right: Metric -> [images] whether each image is correct; the first metric is the headline.
-    """
-    metrics = {name: labelled_count(correct, labels).fraction for name, correct in right.items()}
-    labelled = has_label(labels)
+    """Shares of correct images among those that have a label; the first metric is the headline."""
+    labelled = accuracy.has_label(labels)
+    metrics = {name: accuracy.labelled_count(correct, labels).fraction for name, correct in right.items()}
     ids, headline = table["image_id"].filter(pa.array(labelled)), next(iter(right.values()))
     images = functools.partial(share, ids, headline[labelled])
     return Scores(metrics, len(ids), ids.to_pylist(), images=images)
@@ -238,7 +205,6 @@ FORMULAS: dict[str, Formula] = {
     "corruption_accuracy": _corruption_accuracy,
     "siscore": _siscore,
     "in9": _in9,
-    "in9_nine": _in9_nine,
     "in9_challenge": _in9_challenge,
     "wsol": _wsol,
 }

@@ -29,22 +29,14 @@ def score(
     processes: int = 1,
     roots: Mapping[str, Path] | None = None,
 ) -> list[Path]:
-    """Writes <scores_folder>/<benchmark>.json for each benchmark.
+    """Writes <scores_folder>/<benchmark>.json for each benchmark, and returns the paths in this order.
 
     Args:
-        benchmark_names: Keys of BENCHMARKS.
-        predictions_folder: Contains <test set>.parquet; see docs/data-formats.md.
-        manifests_folder: Contains <dataset>.parquet.
         run: dataset, backbone, supervision, lambda and seed; copied into the file.
-        scores_folder: Created if needed; files are written atomically.
-        input_px: Side of the network's input in pixels; score maps are resized to it.
-        crop_pct: Side of the centre crop divided by the shorter side of the resized image; only printed in the
-            protocol.
+        input_px: Side of the network's input; score maps are resized to it.
+        crop_pct: Side of the centre crop divided by the shorter side of the resized image; only printed.
         processes: Number of processes for localisation, the one slow part; the numbers do not depend on it.
         roots: Image tree of each manifest in which a benchmark reads files (for COCO's masks).
-
-    Returns:
-        The files, in the order of the names.
 
     Raises:
         ConfigError: A benchmark is unknown, a root is missing, or the run's identity is incomplete.
@@ -56,24 +48,16 @@ def score(
         raise ConfigError(f"score: the image trees of {', '.join(missing_roots)} are missing. Pass them as `roots`.")
     if missing := [key for key in RUN_KEYS if key not in run]:
         raise ConfigError(f"score: the run {dict(run)} lacks {', '.join(missing)}. Pass all of {', '.join(RUN_KEYS)}.")
-    paths = []
-    for benchmark in benchmarks:
-        inputs = read_inputs(
-            benchmark, Path(predictions_folder), Path(manifests_folder), input_px, processes, roots=roots
-        )
-        content = _content(benchmark, benchmark.protocol_line(input_px, crop_pct), run, compute(benchmark, inputs))
-        path = Path(scores_folder) / f"{benchmark.name}.json"
-        write_json(path, content)
-        paths.append(path)
+    folders = Path(predictions_folder), Path(manifests_folder)
+    paths = [Path(scores_folder) / f"{benchmark.name}.json" for benchmark in benchmarks]
+    for benchmark, path in zip(benchmarks, paths, strict=True):
+        scores = compute(benchmark, read_inputs(benchmark, *folders, input_px, processes, roots))
+        write_json(path, _content(benchmark, benchmark.protocol_line(input_px, crop_pct), run, scores))
     return paths
 
 
 def compute(benchmark: Benchmark, inputs: Inputs) -> Scores:
-    """Computes the scores of one benchmark.
-
-    Raises:
-        DataError: The predictions do not fit the benchmark.
-    """
+    """The scores of one benchmark; predictions that do not fit it are a DataError."""
     return FORMULAS[benchmark.formula](inputs)
 
 
@@ -85,11 +69,7 @@ def read_inputs(
     processes: int,
     roots: Mapping[str, Path],
 ) -> Inputs:
-    """Reads the predictions and manifests of one benchmark; arguments as for `score`.
-
-    Raises:
-        DataError: A file is missing or damaged; see `read_predictions` and `read_listed`.
-    """
+    """Reads and checks the predictions and manifests of one benchmark; see `score`."""
     return Inputs(
         {name: read_predictions(predictions_folder, name, benchmark.columns) for name in benchmark.test_sets},
         {name: read_listed(manifests_folder, name, benchmark.manifest_columns) for name in benchmark.manifests},
