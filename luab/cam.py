@@ -13,7 +13,7 @@ _CHUNK = 32  # images whose attention of all blocks is in memory at the same tim
 
 
 def class_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> torch.Tensor:
-    """Computes the score map of one class per image.
+    """Computes the score map of one class per image, float32 [batch, rows, columns], not scaled.
 
     For a model that ends in a feature map, this is the class activation map: the gradient of the class logit, averaged
     over positions, times the features, summed over channels. With global average pooling and a linear classifier it
@@ -24,16 +24,8 @@ def class_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> torch
     DEVIATES: a ViT gets a gradient-weighted map of the patch tokens; its classifier reads the class token only, so the
     plain class activation map does not exist.
 
-    Args:
-        model: In evaluation mode.
-        images: Normalised, [batch, 3, h, w].
-        classes: int64 [batch], class index.
-
-    Returns:
-        float32 [batch, rows, columns], not scaled.
-
-    Raises:
-        ConfigError: The backbone has neither a feature map nor blocks of tokens.
+    The model must be in evaluation mode, and images normalised. A backbone that has neither a feature map nor blocks of
+    tokens is a ConfigError.
     """
     with torch.enable_grad():
         backbone = model.backbone

@@ -1,7 +1,7 @@
 """Per-image predictions of a trained model on the test sets of a suite; the last stage that uses the GPU."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,14 @@ _FIRST_BACKGROUNDS = 16
 
 
 def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code: str = "") -> dict[str, Any]:
-    """Writes predictions/<test set>.parquet for each test set and, last, the suite's card.
+    """Writes predictions/<test set>.parquet for each test set and, last, the suite's card, which it returns.
 
     Args:
         study: The configuration.
         run: A trained run of the study.
         suite: Name of the card.
-        test_sets: Names from luab.data.manifests.testsets.TEST_SETS.
+        test_sets: Names from TEST_SETS.
         code: Digest of the prediction code, for the card.
-
-    Returns:
-        The card: the run, the model's digest, and number of rows and digest of each file.
 
     Raises:
         DataError: The model is missing, belongs to another run or differs from the one recorded in run.json, or images
@@ -78,13 +75,7 @@ def _trained(study: Study, run: Run, recipe: Recipe) -> LuabModel:
 
 
 class Predictor:
-    """A loaded model that predicts test sets.
-
-    Args:
-        study: Gives the folders of images and manifests, and the compute settings.
-        recipe: Gives the input size and preprocessing.
-        load: Builds a model by a recipe and loads its weights.
-    """
+    """A model that predicts test sets; `load` builds it by a recipe and loads its weights."""
 
     def __init__(self, study: Study, recipe: Recipe, load: Callable[[Recipe], LuabModel]) -> None:
         self.study, self.recipe, self.load = study, recipe, load
@@ -127,21 +118,14 @@ class Predictor:
             check_images(root, rows.loc[rows["manifest"] == name, "path"].to_numpy())
         if test_set.challenge:
             return self._challenge(test_set, rows, roots)
-        columns = list(self._batches(test_set, rows, roots))
-        merged = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
-        return _table(rows, merged, test_set)
-
-    def _batches(
-        self, test_set: TestSet, rows: pd.DataFrame, roots: dict[str, Path]
-    ) -> Iterator[dict[str, np.ndarray]]:
-        dataset = EvaluationSet(roots, rows, test_set, self.recipe)
-        compute = self.study.compute
+        dataset, compute = EvaluationSet(roots, rows, test_set, self.recipe), self.study.compute
         loader = evaluation_loader(dataset, compute.predict_batch, compute.workers, self.device.type == "cuda")
-        labels = rows["labels"].to_numpy()
+        labels, parts = rows["labels"].to_numpy(), []
         with plain_errors(), progress(test_set.name, len(dataset), "images") as advance:
             for images, index in loader:
-                yield self._columns(test_set, images, labels[index.numpy()])
+                parts.append(self._columns(test_set, images, labels[index.numpy()]))
                 advance(len(images))
+        return _table(rows, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, test_set)
 
     def _columns(self, test_set: TestSet, images: torch.Tensor, labels: np.ndarray) -> dict[str, np.ndarray]:
         pixels = self.normalise(to_device(images, self.device))
@@ -160,23 +144,20 @@ class Predictor:
         """Returns an array [images] of score maps [classes, h, w]; an image without classes gets the map of class 0."""
         if test_set.dataset == DATASET:
             labels = np.array([list(classes[:1]) or [0] for classes in labels], dtype=object)
+        maps_of = attention_maps if test_set.cam_method == "attention" else class_maps
+        model = self._finer if test_set.cam_method == "stride1" else self.model
         maps = np.empty(len(labels), dtype=object)
         counts = np.array([len(classes) for classes in labels])
         parts: list[list[np.ndarray]] = [[] for _ in labels]
         for k in range(counts.max(initial=0)):  # the k-th class of all images with more than k classes
             images = np.flatnonzero(counts > k)
             classes = torch.tensor([int(labels[i][k]) for i in images], device=self.device)
-            score_maps = self._maps_of(test_set, pixels[torch.from_numpy(images).to(self.device)], classes)
+            score_maps = maps_of(model, pixels[torch.from_numpy(images).to(self.device)], classes)
             for i, score_map in zip(images, score_maps.cpu().numpy(), strict=True):
                 parts[i].append(score_map)
         for image, part in enumerate(parts):
             maps[image] = np.array(part, dtype=np.float32)
         return maps
-
-    def _maps_of(self, test_set: TestSet, pixels: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        if test_set.cam_method == "attention":
-            return attention_maps(self.model, pixels, classes)
-        return class_maps(self._finer if test_set.cam_method == "stride1" else self.model, pixels, classes)
 
     @property
     def _black(self) -> torch.Tensor:
@@ -189,17 +170,14 @@ class Predictor:
         return logits.float().cpu(), None if points is None else points.float().cpu().numpy()
 
     def _challenge(self, test_set: TestSet, rows: pd.DataFrame, roots: dict[str, Path]) -> pa.Table:
-        """Tests for each foreground whether any background makes the model misclassify it.
-
-        The masked foreground of each original image is pasted onto the images of only_bg_t, until the model is wrong.
-        Predictions of a model with 1000 classes are mapped to the nine super-classes; a class outside of them is
-        wrong. A model with nine outputs predicts the super-classes directly.
-
-        Source: MadryLab/backgrounds_challenge:challenge_eval.py
-        """
+        """Pastes each masked foreground of `original` onto the images of only_bg_t, until the model is wrong."""
+        # Source: MadryLab/backgrounds_challenge:challenge_eval.py
         root = roots["in9"]
         originals = rows[rows["group"] == "original"].reset_index(drop=True)
-        backgrounds = self._backgrounds(root, rows)
+        paths = rows.loc[rows["group"] == "only_bg_t", "path"].to_numpy()
+        # A fixed shuffle: neighbours share a class, and a mixed order finds a misleading background sooner.
+        order = np.random.default_rng(_CHALLENGE_SEED).permutation(len(paths))
+        backgrounds = torch.stack([self._pixels(root / paths[i]) for i in order]).to(self.device)
         tried, vulnerable = [], []
         with progress(test_set.name, len(originals), "foregrounds") as advance:
             for path, labels in zip(originals["path"], originals["labels"], strict=True):
@@ -211,18 +189,13 @@ class Predictor:
         results = {"vulnerable": pa.array(vulnerable, pa.bool_()), "backgrounds_tried": pa.array(tried, pa.int32())}
         return pa.table(_image_columns(originals) | results)
 
-    def _backgrounds(self, root: Path, rows: pd.DataFrame) -> torch.Tensor:
-        paths = rows.loc[rows["group"] == "only_bg_t", "path"].to_numpy()
-        # A fixed shuffle: neighbours share a class, and a mixed order finds a misleading background sooner.
-        order = np.random.default_rng(_CHALLENGE_SEED).permutation(len(paths))
-        views = [self._pixels(open_image(root / paths[i], "in9_challenge")) for i in order]
-        return torch.stack(views).to(self.device)
-
-    def _pixels(self, image: Image.Image) -> torch.Tensor:
+    def _pixels(self, path: Path) -> torch.Tensor:
+        image = open_image(path, "in9_challenge")
         return to_uint8(evaluation_view(image, self.recipe.input_px, self.recipe.crop_pct, "identity"))
 
     def _foreground(self, root: Path, path: str) -> tuple[torch.Tensor, torch.Tensor]:
-        mask_path = root / _mask_path(path)
+        head, tail = path.split("original/", maxsplit=1)
+        mask_path = root / f"{head}fg_mask/{tail.rpartition('.')[0]}.npy"
         try:
             mask = np.load(mask_path, allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -233,12 +206,12 @@ class Predictor:
         side = self.recipe.input_px
         if mask.shape != (side, side):
             mask = np.array(Image.fromarray(mask.astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST))
-        image = self._pixels(open_image(root / path, "in9_challenge"))
-        return image.to(self.device), torch.from_numpy(mask.astype(bool)).to(self.device)
+        return self._pixels(root / path).to(self.device), torch.from_numpy(mask.astype(bool)).to(self.device)
 
     def _fooled(
         self, test_set: TestSet, image: torch.Tensor, mask: torch.Tensor, label: int, backgrounds: torch.Tensor
     ) -> tuple[bool, int]:
+        # A class outside the nine is wrong; nine outputs are the super-classes themselves.
         nine = torch.from_numpy(in9_of_class().astype(np.int64)) if test_set.outputs == 1000 else torch.arange(9)
         start, size = 0, _FIRST_BACKGROUNDS
         while start < len(backgrounds):
@@ -253,12 +226,7 @@ class Predictor:
 
 
 def blank_centre(pixels: torch.Tensor, hole: float, colour: float | torch.Tensor = 0.0) -> None:
-    """Sets a centred square of normalised images to one colour, in place.
-
-    Args:
-        pixels: [batch, 3, side, side], normalised.
-        hole: Side of the square as a fraction of the image's side; 0 changes nothing, 1 blanks the whole image.
-        colour: Normalised; 0 is the mean colour.
+    """Sets a centred square of normalised images to one normalised colour, in place; 0 is the mean colour.
 
     ASSUME: the centre hole is zero after normalisation; 112 of 224 pixels are rows and columns 56 to 167.
     """
@@ -290,8 +258,8 @@ def _ranked(logits: torch.Tensor, test_set: TestSet) -> dict[str, np.ndarray]:
 
 
 def _table(rows: pd.DataFrame, columns: dict[str, np.ndarray], test_set: TestSet) -> pa.Table:
-    arrays = _image_columns(rows)
-    arrays |= _single_label(columns, len(rows)) if test_set.dataset == DATASET else _multi_label(columns, len(rows))
+    answers = _single_label if test_set.dataset == DATASET else _multi_label
+    arrays = _image_columns(rows) | answers(columns, len(rows))
     if test_set.cam:
         arrays |= _score_maps(columns["cam"])
         arrays |= {side: pa.array(rows[side].astype("int32"), pa.int32()) for side in ("width", "height")}
@@ -310,26 +278,24 @@ def _image_columns(rows: pd.DataFrame) -> dict[str, pa.Array]:
 
 
 def _single_label(columns: dict[str, np.ndarray], n: int) -> dict[str, pa.Array]:
-    points = columns.get("point")
-    return {
-        "top5": pa.FixedSizeListArray.from_arrays(pa.array(columns["top5"].reshape(-1)), 5),
-        "confidence": pa.array(columns["confidence"], pa.float32()),
-        "restricted_top1": pa.array(columns["restricted_top1"], pa.int16()),
-        "restricted_confidence": pa.array(columns["restricted_confidence"], pa.float32()),
-        "point_x": pa.nulls(n, pa.float32()) if points is None else pa.array(points[:, 0]),
-        "point_y": pa.nulls(n, pa.float32()) if points is None else pa.array(points[:, 1]),
-    }
+    plain = ("confidence", "restricted_top1", "restricted_confidence")
+    arrays = {"top5": _lists(columns["top5"])} | {name: pa.array(columns[name]) for name in plain}
+    for k, axis in enumerate("xy"):
+        arrays[f"point_{axis}"] = pa.array(columns["point"][:, k]) if "point" in columns else pa.nulls(n, pa.float32())
+    return arrays
 
 
 def _multi_label(columns: dict[str, np.ndarray], n: int) -> dict[str, pa.Array]:
     scores, points = columns["scores"], columns.get("point")
-    classes = scores.shape[1]
+    width = 2 * scores.shape[1]
     if points is None:
-        of_classes = pa.nulls(n, pa.list_(pa.float32(), 2 * classes))
-    else:
-        repeated = np.tile(points, (1, 2 * classes // points.shape[1]))  # a shared head predicts one point for all
-        of_classes = pa.FixedSizeListArray.from_arrays(pa.array(repeated.reshape(-1)), 2 * classes)
-    return {"scores": pa.FixedSizeListArray.from_arrays(pa.array(scores.reshape(-1)), classes), "points": of_classes}
+        return {"scores": _lists(scores), "points": pa.nulls(n, pa.list_(pa.float32(), width))}
+    # A shared head predicts one point for all classes.
+    return {"scores": _lists(scores), "points": _lists(np.tile(points, (1, width // points.shape[1])))}
+
+
+def _lists(values: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
 
 def _score_maps(maps: np.ndarray) -> dict[str, pa.Array]:
@@ -340,8 +306,3 @@ def _score_maps(maps: np.ndarray) -> dict[str, pa.Array]:
         "cam_h": pa.array(np.full(len(maps), height, np.int16)),
         "cam_w": pa.array(np.full(len(maps), width, np.int16)),
     }
-
-
-def _mask_path(path: str) -> str:
-    head, tail = path.split("original/", maxsplit=1)
-    return f"{head}fg_mask/{tail.rpartition('.')[0]}.npy"

@@ -16,32 +16,15 @@ from luab.benchmarks.outcomes import rankings, total
 from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.data.manifests.coco_masks import class_masks, pixels_of
 from luab.errors import DataError
+from luab.metrics import localization, multilabel
 from luab.metrics.contours import unit_map
-from luab.metrics.localization import (
-    STEP,
-    batches,
-    bin_edges,
-    hits_mask,
-    in_processes,
-    pixel_counts,
-    precision_of_pixels,
-)
-from luab.metrics.multilabel import (
-    AREA_LIMITS_PX,
-    average_precisions,
-    companions,
-    f1_scores,
-    in_context,
-    mean_precision_of,
-    of_size,
-)
 from luab.predictions import ids_of, label_table, matrix_of, numbers_of, rows_like
 from luab.progress import progress
 
 NAMES = [item.name for item in COCO_CLASSES]
 CLASSES = len(NAMES)
 _PART = 512  # pairs of image and class per task of a process
-_EDGES = bin_edges(STEP)
+_EDGES = localization.bin_edges()
 IGNORED = 255
 
 Bools = npt.NDArray[np.bool_]
@@ -51,12 +34,12 @@ Floats = npt.NDArray[np.floating[Any]]
 def _val(inputs: Inputs) -> Scores:
     table = inputs.tables["coco_val"]
     scores, shown = _scores_of(table), label_table(table, CLASSES)
-    precision = average_precisions(scores, shown)
+    precision = multilabel.average_precisions(scores, shown)
     counts = shown.sum(axis=0)
     details = [Detail(NAMES[k], "ap", float(precision[k]), int(counts[k])) for k in np.flatnonzero(counts)]
     if not details:
         raise DataError("coco_val: no image has a label. Build the manifest coco_val again, then predict.")
-    metrics = {"map": float(np.nanmean(precision))} | f1_scores(scores, shown)
+    metrics = {"map": float(np.nanmean(precision))} | multilabel.f1_scores(scores, shown)
     images = functools.partial(rankings, table["image_id"], shown, scores, np.ones(shown.shape, dtype=bool))
     return Scores(metrics, table.num_rows, ids_of(table), details, {"classes": len(details)}, images)
 
@@ -65,15 +48,18 @@ def _size(inputs: Inputs) -> Scores:
     """Positives of one object size at a time, against all negatives."""
     table = inputs.tables["coco_val"]
     areas = _largest_areas(rows_like(table, inputs.manifests["coco_val"], "coco_val"))
-    subsets = {size: of_size(areas, size) for size in AREA_LIMITS_PX}
+    subsets = {size: multilabel.of_size(areas, size) for size in multilabel.AREA_LIMITS_PX}
     return _subset_scores(table, areas > 0, subsets, "map_small")
 
 
 def _context(inputs: Inputs) -> Scores:
     """Positives with and without their usual companions, against all negatives."""
     table = inputs.tables["coco_val"]
-    shown, usual = label_table(table, CLASSES), companions(label_table(inputs.manifests["coco_train"], CLASSES))
-    inside = in_context(shown, usual)
+    shown, usual = (
+        label_table(table, CLASSES),
+        multilabel.companions(label_table(inputs.manifests["coco_train"], CLASSES)),
+    )
+    inside = multilabel.in_context(shown, usual)
     result = _subset_scores(table, shown, {"in_context": inside, "out_of_context": ~inside}, "map_out_of_context")
     metrics = result.metrics
     if len(metrics) == 2:
@@ -85,7 +71,7 @@ def _context(inputs: Inputs) -> Scores:
 def _subset_scores(table: pa.Table, positive: Bools, subsets: dict[str, Bools], headline: str) -> Scores:
     """mAP with the positives of one subset at a time, over the classes that have positives in every subset."""
     scores = _scores_of(table)
-    precisions = mean_precision_of(scores, positive, subsets)
+    precisions = multilabel.mean_precision_of(scores, positive, subsets)
     if headline.removeprefix("map_") not in precisions:
         raise DataError(
             f"{headline}: no class has positives in every subset ({', '.join(subsets)}). The validation set is too "
@@ -113,30 +99,21 @@ class _Pair(NamedTuple):
     point_xy: Floats | None  # fractions of the image
 
 
-class _Judged(NamedTuple):
-    """Results of several pairs: their rows and classes, whether the map hits, whether the point is on a mask."""
-
-    rows: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
-    hits: Bools
-    on_mask: Bools
-
-
 def _localization(inputs: Inputs) -> Scores:
     """All pairs of image and class with a mask of a single object; crowds count as neither right nor wrong."""
     table = inputs.tables["coco_val"]
     points = matrix_of(table, "points", 2 * CLASSES)
     pixels, parts = np.zeros((CLASSES, 2, len(_EDGES) - 1), dtype=np.int64), []
-    pairs = batches(_pairs(table, inputs, points), _PART)
+    pairs = localization.batches(_pairs(table, inputs, points), _PART)
     judge = functools.partial(_judge, side_px=inputs.input_px)
-    for counted, judged in in_processes(judge, pairs, inputs.processes):
+    for counted, *judged in localization.in_processes(judge, pairs, inputs.processes):
         pixels += counted
         parts.append(judged)
     if not parts:
         raise DataError("coco_localization: no image has a mask. Build the manifest coco_val again, then predict.")
     rows, labels, hits, on_mask = (np.concatenate(column) for column in zip(*parts, strict=True))
     present = np.unique(labels)
-    precision = {k: precision_of_pixels(pixels[k]) for k in present if pixels[k, 1].any()}
+    precision = {k: localization.precision_of_pixels(pixels[k]) for k in present if pixels[k, 1].any()}
     counts = np.bincount(labels, minlength=CLASSES)
     parts_of = {
         "pointing_game": _by_class("pointing_game", hits, labels),
@@ -174,8 +151,8 @@ def _pairs(table: pa.Table, inputs: Inputs, points: Floats | None) -> Iterator[_
             advance(1)
 
 
-def _judge(pairs: Sequence[_Pair], side_px: int) -> tuple[npt.NDArray[np.int64], _Judged]:
-    """[classes, 2, bins] pixel counts of background and objects by score, and the result of each pair."""
+def _judge(pairs: Sequence[_Pair], side_px: int) -> tuple[npt.NDArray[Any], ...]:
+    """[classes, 2, bins] counts of background and object pixels; row, class, hit, point on mask of each pair."""
     pixels = np.zeros((CLASSES, 2, len(_EDGES) - 1), dtype=np.int64)
     hits, on_mask = np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs), dtype=bool)
     for k, pair in enumerate(pairs):
@@ -184,11 +161,11 @@ def _judge(pairs: Sequence[_Pair], side_px: int) -> tuple[npt.NDArray[np.int64],
         if pair.crowds is not None:
             crowds = _nearest(pixels_of(pair.crowds, pair.size_wh), side_px)
             mask = np.where(mask > 0, mask, crowds * np.uint8(IGNORED))
-        pixels[pair.label] += pixel_counts(unit_map(pair.score_map, side_px), mask, _EDGES)
-        hits[k] = hits_mask(pair.score_map, objects, POINTING_TOLERANCE_PX)
+        pixels[pair.label] += localization.pixel_counts(unit_map(pair.score_map, side_px), mask, _EDGES)
+        hits[k] = localization.hits_mask(pair.score_map, objects, POINTING_TOLERANCE_PX)
         on_mask[k] = pair.point_xy is not None and _on(objects, pair.point_xy)
     rows, labels = (np.array([pair[column] for pair in pairs], dtype=np.int64) for column in (0, 1))
-    return pixels, _Judged(rows, labels, hits, on_mask)
+    return pixels, rows, labels, hits, on_mask
 
 
 def _nearest(mask: Bools, side_px: int) -> npt.NDArray[np.uint8]:

@@ -111,10 +111,7 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided p of McNemar's test (1947; scipy's binomial test); 1 if no image changes.
-
-    `gained` are the images that only the second run classifies correctly, `lost` those that only the first run does.
-    """
+    """Exact two-sided p of McNemar's test (1947; scipy) of images that one run alone has right; 1 if there are none."""
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0

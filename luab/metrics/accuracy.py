@@ -105,13 +105,7 @@ def mean_over_groups(counts: Mapping[str, Count]) -> float:
     """Mean of the accuracies of all groups, each group with the same weight; a fraction.
 
     SI-Score averages over the values of a factor like this. The result differs slightly from the share of correct
-    images, since the groups differ in size.
-
-    Args:
-        counts: Group (factor value) -> number of correct images and of images.
-
-    Raises:
-        DataError: There is no group, or a group has no images.
+    images, since the groups differ in size. No group, or a group without images, is a DataError.
 
     Source:
         google-research/robustness_metrics, metrics/synthetic.py.
