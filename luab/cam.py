@@ -13,7 +13,7 @@ _CHUNK = 32  # images whose attention of all blocks is in memory at the same tim
 
 
 def class_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> torch.Tensor:
-    """Computes the score map of one class per image, float32 [batch, rows, columns], not scaled.
+    """Computes the score map of one class per image.
 
     For a model that ends in a feature map, this is the class activation map: the gradient of the class logit, averaged
     over positions, times the features, summed over channels. With global average pooling and a linear classifier it
@@ -24,8 +24,16 @@ def class_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> torch
     DEVIATES: a ViT gets a gradient-weighted map of the patch tokens; its classifier reads the class token only, so the
     plain class activation map does not exist.
 
-    The model must be in evaluation mode, and images normalised. A backbone that has neither a feature map nor blocks of
-    tokens is a ConfigError.
+    Args:
+        model: In evaluation mode.
+        images: Normalised, [batch, 3, h, w].
+        classes: int64 [batch], class index.
+
+    Returns:
+        float32 [batch, rows, columns], not scaled.
+
+    Raises:
+        ConfigError: The backbone has neither a feature map nor blocks of tokens.
     """
     with torch.enable_grad():
         backbone = model.backbone
@@ -51,11 +59,18 @@ def attention_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> t
     The attention of a block counts where increasing it increases the class logit: A is the mean over heads of the
     positive part of gradient x attention. Relevance starts as the identity, and each block adds A times the relevance
     so far, which follows the residual stream. The map is the row of the class token (for a model that averages its
-    tokens, the mean row of the patches), and at least 0. Arguments and result are those of `class_maps`, which is used
-    for a model without such attention.
+    tokens, the mean row of the patches).
 
     Reason for this method: plain attention rollout is the same for every class, but the protocol needs the map of the
     true class; and the gradient-weighted tokens of `class_maps` reflect the last block only.
+
+    Args:
+        model: In evaluation mode; `class_maps` is used if it has no such attention.
+        images: Normalised, [batch, 3, h, w].
+        classes: int64 [batch], class index.
+
+    Returns:
+        float32 [batch, rows, columns], at least 0.
 
     Source:
         Chefer, Gur, Wolf: Generic Attention-model Explainability, ICCV 2021, equations 5 and 6;

@@ -61,10 +61,16 @@ def with_byproduct_head(backbone: nn.Module, outputs: int = 2) -> LuabModel:
 
 
 def build_model(backbone: str, recipe: Recipe, outputs: int, classes: int = IMAGENET_CLASSES) -> LuabModel:
-    """Builds a randomly initialised model; num_classes in the recipe's model_kwargs overrides `classes`.
+    """Builds a randomly initialised model.
+
+    Args:
+        backbone: timm model name.
+        recipe: Gives input size, stochastic depth and model_kwargs.
+        outputs: Outputs of the byproduct head; see `LuabModel`.
+        classes: Number of classes, unless the recipe's model_kwargs set num_classes.
 
     Raises:
-        ConfigError: timm has no such model, or the model refuses the recipe's arguments or input size.
+        ConfigError: timm has no such model (the message lists similar names) or refuses its arguments.
     """
     name = backbone.partition(".")[0]
     if not timm.is_model(name):

@@ -77,7 +77,14 @@ class LuabLoss(nn.Module):
 def point_loss(
     predicted: Points, points: torch.Tensor, weights: torch.Tensor, denominator: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The byproduct part of `LuabLoss`; a single predicted point is compared with all k points of its image."""
+    """Computes the weighted mean of the smooth-L1 distance over surviving points; 0 if there are none.
+
+    Args:
+        predicted: [batch, 2 k], one prediction per point, or [batch, 2], compared with all k points of an image.
+        points: [batch, 2] or [batch, k, 2] in the same frame.
+        weights: [batch] or [batch, k].
+        denominator: [], used instead of the sum of the weights.
+    """
     if points.ndim == 2:
         points, weights = points.unsqueeze(1), weights.unsqueeze(1)
     distance = functional.smooth_l1_loss(

@@ -46,7 +46,11 @@ def read_predictions(folder: Path, test_set: str, columns: tuple[str, ...]) -> p
 
 
 def read_listed(folder: Path, dataset: str, columns: tuple[str, ...] = ("image_id", "labels")) -> pa.Table:
-    """Reads columns of the manifest <folder>/<dataset>.parquet; errors as for `read_predictions`."""
+    """Reads columns of the manifest <folder>/<dataset>.parquet.
+
+    Raises:
+        DataError: The file is missing or damaged, lacks these columns or rows, or lists an image twice.
+    """
     return _read(folder / f"{dataset}.parquet", columns, "Run `luab manifest` or Snakemake again.")
 
 
@@ -92,7 +96,11 @@ def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def top5_of(table: pa.Table) -> Ints:
-    """[n, 5] classes, best first; another number of classes is a DataError."""
+    """[n, 5] classes, best first.
+
+    Raises:
+        DataError: A row has more or fewer than five classes.
+    """
     return np.asarray(_lists(table, "top5", 5))
 
 
@@ -102,7 +110,11 @@ def labels_of(table: pa.Table) -> Ints:
 
 
 def label_table(table: pa.Table, classes: int) -> Bools:
-    """[n, classes] whether an image has each label; a label outside the range is a DataError."""
+    """[n, classes] whether an image has each label.
+
+    Raises:
+        DataError: A label is outside the range of the classes.
+    """
     labels = pc.list_flatten(table["labels"]).to_numpy()
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise DataError(
@@ -114,7 +126,11 @@ def label_table(table: pa.Table, classes: int) -> Bools:
 
 
 def matrix_of(table: pa.Table, column: str, width: int) -> npt.NDArray[np.float32] | None:
-    """[n, width] values of a column of lists, None if all are null; a list of another length is a DataError."""
+    """[n, width] values of a column of lists; None if all lists are null.
+
+    Raises:
+        DataError: Some lists are null, or a list has another length than `width`.
+    """
     if table[column].null_count == table.num_rows:
         return None
     return np.asarray(_lists(table, column, width), dtype=np.float32)
@@ -131,7 +147,16 @@ def _lists(table: pa.Table, column: str, width: int) -> npt.NDArray[Any]:
 
 
 def rows_like(table: pa.Table, manifest: pa.Table, name: str) -> pa.Table:
-    """The rows of a manifest in the order of the predictions; a DataError by `name` if they differ in their images."""
+    """The rows of a manifest in the order of the predictions.
+
+    Args:
+        table: Predictions.
+        manifest: Manifest of the same images.
+        name: Name of the manifest, for the error message.
+
+    Raises:
+        DataError: The predictions and the manifest differ in their images.
+    """
     rows = pc.index_in(table["image_id"], manifest["image_id"].combine_chunks())
     if rows.null_count or table.num_rows != manifest.num_rows:
         raise DataError(
@@ -186,7 +211,11 @@ def points_of(name: str, table: pa.Table) -> npt.NDArray[np.float64] | None:
 
 
 def score_maps_of(name: str, table: pa.Table, boxes: list[Ints], size_wh: Ints) -> Iterator[LocalizationInput]:
-    """Yields the input of `box_accuracy` for each image; a map that is not cam_h x cam_w is a DataError."""
+    """Yields the input of `box_accuracy` for each image.
+
+    Raises:
+        DataError: The size of a map differs from cam_h x cam_w.
+    """
     shapes = columns_of(table, "cam_h", "cam_w").astype(np.int64)
     if (shapes.prod(axis=1) != _lengths(table, "cam")).any():
         raise DataError(f"{name}: expected score maps of cam_h x cam_w values, found other sizes. Predict again.")

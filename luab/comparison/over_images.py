@@ -103,7 +103,11 @@ def resampled(images: Contributions, resamples: int, seed: int) -> Floats:
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, which also holds for shares near 0 or 1 (Wilson, 1927; scipy)."""
+    """Wilson's 95 % interval of a share, which also holds for shares near 0 or 1.
+
+    Source:
+        Wilson, Probable inference, the law of succession, and statistical inference, 1927 (scipy).
+    """
     from scipy.stats import binomtest
 
     bounds = binomtest(right, n).proportion_ci(CONFIDENCE, method="wilson")
@@ -111,7 +115,16 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided p of McNemar's test (1947; scipy) of images that one run alone has right; 1 if there are none."""
+    """Exact two-sided p of McNemar's test; 1 if no image changes.
+
+    Args:
+        gained: Number of images that only the second run classifies correctly.
+        lost: Number of images that only the first run classifies correctly.
+
+    Source:
+        McNemar, Note on the sampling error of the difference between correlated proportions, 1947; exact
+        binomial distribution for the changed images (scipy).
+    """
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0

@@ -21,9 +21,17 @@ Floats = npt.NDArray[np.float64]
 
 
 def mean_std(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean, std (ddof = 1, NaN for a single seed) and n (seeds) of every number; a number may occur once per seed.
+    """Mean, standard deviation and number of seeds of every number.
 
-    The scores are the tidy table from luab.benchmarks.collect.read_scores. Rows are sorted by method and number.
+    Args:
+        scores: The tidy table from luab.benchmarks.collect.read_scores.
+
+    Returns:
+        dataset, backbone, supervision, lambda, benchmark, metric, group, mean, std (ddof = 1, NaN for a single seed),
+        n (seeds); sorted.
+
+    Raises:
+        DataError: A number occurs twice for one seed.
     """
     _check_cells(scores)
     grouped = scores.groupby(_METHOD + _NUMBER, as_index=False, sort=True)
@@ -36,9 +44,19 @@ def difference_to_baseline(scores: pd.DataFrame, headlines: Mapping[str, str] | 
     For a metric where lower is better, a negative difference is a gain. Intervals and p come from the paired t-test;
     they are NaN with fewer than two common seeds or if all differences are equal.
 
-    Scores and rows are as in `mean_std`, with difference (mean), low and high (95 % interval), p (two-sided), n (common
-    seeds) and p_holm: p corrected over the `headlines` (benchmark -> metric, by default those of the catalogue) of one
-    method on one backbone, NaN for other metrics. Numbers without a common seed are left out.
+    Args:
+        scores: The tidy table from luab.benchmarks.collect.read_scores.
+        headlines: Benchmark -> metric that is corrected for multiple tests; by default the headlines of
+            luab.benchmarks.catalogue.
+
+    Returns:
+        dataset, backbone, supervision, lambda, benchmark, metric, group, difference (mean), low, high (95 %
+        t-interval), p (two-sided), n (common seeds), p_holm; sorted. p_holm is p corrected over the headlines of all
+        benchmarks of one method on one backbone, and NaN for other metrics. Numbers without a common seed are left
+        out.
+
+    Raises:
+        DataError: A number occurs twice for one seed.
 
     ASSUME: each method (supervision and lambda) is a separate question; the correction for multiple tests is over its
         benchmarks, not over methods.
@@ -61,7 +79,11 @@ def difference_to_baseline(scores: pd.DataFrame, headlines: Mapping[str, str] | 
 
 
 def holm(p: Floats) -> Floats:
-    """Holm's step-down correction of p values (Holm, 1979); NaN stays NaN and does not count as a test."""
+    """Holm's step-down correction of p values; NaN stays NaN and does not count as a test.
+
+    Source:
+        Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
     corrected = np.full(len(p), np.nan)
     tested = np.flatnonzero(~np.isnan(p))
     order = tested[np.argsort(p[tested], kind="stable")]

@@ -47,8 +47,16 @@ def compare_runs(
 ) -> list[Row]:
     """Compares two runs by their stored predictions: headlines, intervals over images and paired tests.
 
+    Args:
+        study: The study that contains both runs.
+        first: The reference, for example the baseline.
+        second: The run that is compared with it.
+        benchmarks: Names of benchmarks; by default all benchmarks of the study.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
+
     Returns:
-        One row per benchmark, in order, by default for all of the study; p_holm is corrected over these rows.
+        One row per benchmark, in order; p_holm is corrected over these rows.
 
     Raises:
         DataError: Predictions are missing or damaged, or the runs were scored on different images; the message lists

@@ -26,7 +26,11 @@ class Count(NamedTuple):
 
     @property
     def fraction(self) -> float:
-        """`correct / n`, in [0, 1]; a DataError if `n` is 0."""
+        """`correct / n`, in [0, 1].
+
+        Raises:
+            DataError: `n` is 0.
+        """
         if not self.n:
             raise DataError(
                 "Cannot compute an accuracy over zero images: no image has a label. Check the labels in the manifest "
@@ -92,7 +96,12 @@ def labelled_count(correct: Bools, labels: Labels) -> Count:
 
 
 def count_by_group(correct: Bools, groups: npt.ArrayLike) -> dict[str, Count]:
-    """Counts the images [n] and the correct images [n] of each group [n]; groups are sorted by name."""
+    """Counts the correct images of each group; groups are sorted by name.
+
+    Args:
+        correct: [n] whether each image is correct.
+        groups: [n] group names.
+    """
     # Encoding by hash: sorting the names of ImageNet-C's 3.75 million rows would take longer than everything else.
     encoded = pa.array(np.asarray(groups, dtype=object), pa.string()).dictionary_encode()
     names, index = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
@@ -105,7 +114,13 @@ def mean_over_groups(counts: Mapping[str, Count]) -> float:
     """Mean of the accuracies of all groups, each group with the same weight; a fraction.
 
     SI-Score averages over the values of a factor like this. The result differs slightly from the share of correct
-    images, since the groups differ in size. No group, or a group without images, is a DataError.
+    images, since the groups differ in size.
+
+    Args:
+        counts: Group (factor value) -> number of correct images and of images.
+
+    Raises:
+        DataError: There is no group, or a group has no images.
 
     Source:
         google-research/robustness_metrics, metrics/synthetic.py.

@@ -7,9 +7,14 @@ from luab.metrics.accuracy import Bools, Count, Ints
 
 
 def in9_answers(top1: Ints, in9_of_class: Ints) -> Ints:
-    """[n] the ImageNet-9 class (0 to 8) of each 1000-way arg-max [n]; -1 if the class belongs to none of the nine.
+    """The ImageNet-9 class (0 to 8) of each 1000-way arg-max; -1 if the class belongs to none of the nine.
 
-    `in9_of_class` has the ImageNet-9 class of each ImageNet index, -1 for none; other than 1000 are a DataError.
+    Args:
+        top1: [n] ImageNet indices.
+        in9_of_class: [1000] ImageNet-9 class of each ImageNet index, -1 for none.
+
+    Raises:
+        DataError: The map does not have 1000 entries.
 
     Source:
         MadryLab/backgrounds_challenge, in9_eval.py: the arg-max is over all 1000 logits.
@@ -20,7 +25,10 @@ def in9_answers(top1: Ints, in9_of_class: Ints) -> Ints:
 
 
 def nine_class_answers(top1: Ints) -> Ints:
-    """Returns the answers of a model with nine outputs unchanged; an answer above 8 is a DataError.
+    """Returns the answers of a model with nine outputs unchanged, after checking them.
+
+    Raises:
+        DataError: An answer is above 8, so the model has other classes.
 
     Source:
         MadryLab/backgrounds_challenge, in9_eval.py: models trained on ImageNet-9 itself need no map.
@@ -34,7 +42,11 @@ def nine_class_answers(top1: Ints) -> Ints:
 
 
 def bg_gap(accuracies: dict[str, float]) -> float:
-    """BG-Gap: accuracy on mixed_same minus mixed_rand, both required; lower is better, may be negative."""
+    """BG-Gap: accuracy on mixed_same minus accuracy on mixed_rand; lower is better, may be negative.
+
+    Raises:
+        DataError: One of the two variants is missing.
+    """
     missing = [name for name in ("mixed_same", "mixed_rand") if name not in accuracies]
     if missing:
         raise DataError(
@@ -47,7 +59,11 @@ def bg_gap(accuracies: dict[str, float]) -> float:
 def challenge_accuracy(vulnerable: Bools) -> float:
     """Share of foregrounds whose answer is correct on every background; higher is better.
 
-    `vulnerable` tells for each foreground whether any background made the answer wrong; none at all is a DataError.
+    Args:
+        vulnerable: [n] whether any background made the answer wrong.
+
+    Raises:
+        DataError: There are no foregrounds.
 
     Source:
         MadryLab/backgrounds_challenge, challenge_eval.py.

@@ -25,7 +25,15 @@ TOP = 255
 
 
 def eight_bits(score_map: Floats, side_px: int) -> Bytes:
-    """A score map, resized by `unit_map`, in 8 bits: 0 to 255, truncated."""
+    """Converts a score map to 8 bits: bicubic resize, minimum to 0, maximum to 255, truncated.
+
+    Args:
+        score_map: [h, w], any range.
+        side_px: Side of the result.
+
+    Returns:
+        [side_px, side_px]; all zeros if the map is constant or not finite.
+    """
     return (unit_map(score_map, side_px) * TOP).astype(np.uint8)
 
 
@@ -42,9 +50,14 @@ def unit_map(score_map: Floats, side_px: int) -> Floats:
 
 
 def contour_boxes(foreground: Bytes) -> tuple[Ints, int]:
-    """Boxes of all contours of a mask [h, w], including those of holes, and the index of the first largest contour.
+    """Boxes of all contours of a mask, including those of holes, and the index of the largest contour.
 
-    Boxes are [k, 4] x0y0x1y1 with x1 = x + width, clipped to the last pixel; one box (0, 0, 0, 0) for an empty mask.
+    Args:
+        foreground: [h, w], non-zero on the foreground.
+
+    Returns:
+        [k, 4] x0y0x1y1 with x1 = x + width, clipped to the last pixel; one box (0, 0, 0, 0) for an empty mask. The
+        index of the contour with the largest area; on a tie, the first.
     """
     height, width = foreground.shape
     boxes, largest = _traced(foreground, (0, 0), (width - 1, height - 1))
@@ -65,6 +78,10 @@ def _traced(foreground: Bytes, corner_xy: tuple[int, int], last_xy: tuple[int, i
 class Levels:
     """One score map and its levels.
 
+    Args:
+        score_map: [h, w], any range.
+        side_px: Side of the square that the map is resized to.
+
     Attributes:
         map8: The map in 8 bits, see `eight_bits`.
         values: The distinct values of the map in ascending order.
@@ -82,7 +99,10 @@ class Levels:
         self._new = np.add.reduceat(peaks, self.values).tolist()  # peaks from each value up to the next
 
     def boxes(self, levels: Ints) -> tuple[Ints, Ints, Ints]:
-        """Boxes of all contours of the pixels above some values, given by ascending indices into `values`.
+        """Boxes of all contours of the pixels above some values.
+
+        Args:
+            levels: Indices into `values` in ascending order.
 
         Returns:
             [k, 4] boxes of all levels, the highest level first; [levels] index of the first box of each level;

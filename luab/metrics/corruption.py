@@ -47,22 +47,30 @@ def corruption_error(corruption: str, error_by_severity: Mapping[int, float]) ->
 
 
 def mean_corruption_error(errors: ErrorBySeverity) -> float:
-    """mCE: the mean of the 15 values of `corruption_error`, lower is better, 1 for AlexNet.
+    """mCE: the mean of the 15 corruption errors, lower is better, 1 for AlexNet.
 
     Args:
         errors: Corruption -> severity -> error, a fraction. The four extra corruptions are ignored.
 
     Raises:
         DataError: Corruptions or severities are missing or unknown; the message names them.
+
+    Source:
+        hendrycks/robustness, ImageNet-C/test.py. The errors of AlexNet are constants.
     """
     _check_corruptions(errors, CORRUPTIONS)
     return _mean(corruption_error(name, errors[name]) for name in CORRUPTIONS)
 
 
 def mean_accuracy(errors: ErrorBySeverity, corruptions: Sequence[str] = CORRUPTIONS) -> float:
-    """Mean accuracy over all pairs of severity and these corruptions, by default the 75 of mCE; higher is better.
+    """Mean accuracy over all pairs of corruption and severity, a fraction; higher is better.
 
-    `errors` and the errors that it raises are those of `mean_corruption_error`.
+    Args:
+        errors: As for `mean_corruption_error`.
+        corruptions: Corruptions to average; by default the 15 of mCE, that is 75 pairs.
+
+    Raises:
+        DataError: As `mean_corruption_error`.
     """
     _check_corruptions(errors, corruptions)
     for name in corruptions:
@@ -71,7 +79,11 @@ def mean_accuracy(errors: ErrorBySeverity, corruptions: Sequence[str] = CORRUPTI
 
 
 def errors_by_severity(counts: Mapping[str, Count]) -> dict[str, dict[int, float]]:
-    """Corruption -> severity -> error, from the counts of groups; see `split_group`."""
+    """Corruption -> severity -> error, from the counts of groups such as "gaussian_noise/3".
+
+    Raises:
+        DataError: A group has another kind of name.
+    """
     errors: dict[str, dict[int, float]] = {}
     for group, count in counts.items():
         name, severity = split_group(group)
@@ -80,7 +92,11 @@ def errors_by_severity(counts: Mapping[str, Count]) -> dict[str, dict[int, float
 
 
 def split_group(group: str) -> tuple[str, int]:
-    """("gaussian_noise", 3) for "gaussian_noise/3"; another kind of name, or a severity not 1 to 5, is a DataError."""
+    """("gaussian_noise", 3) for "gaussian_noise/3".
+
+    Raises:
+        DataError: The group is not a name, a slash and a severity from 1 to 5.
+    """
     name, slash, severity = group.rpartition("/")
     if not slash or not severity.isdecimal() or int(severity) not in SEVERITIES:
         raise DataError(

@@ -115,7 +115,10 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def in_processes(work: Callable[[T], R], parts: Iterator[T], processes: int) -> Iterator[R]:
     """Yields `work(part)` for each part, in order; runs in this process for a single part or a single process.
 
-    `work` must be importable, and a part a few hundred images, so that the work outweighs the start of the processes.
+    Args:
+        work: A function that another process can import.
+        parts: Batches of a few hundred images, so that the work outweighs the start of the processes.
+        processes: Number of worker processes; OpenCV uses one thread in each.
     """
     first = list(itertools.islice(parts, 2))
     rest = itertools.chain(first, parts)

@@ -74,9 +74,11 @@ def f1_scores(scores: Floats, positive: Bools) -> dict[str, float]:
 
 
 def of_size(largest_area_px: Floats, size: str) -> Bools:
-    """[images, classes] whether the largest object of a class in an image has a size, a key of AREA_LIMITS_PX.
+    """[images, classes] whether the largest object of a class in an image has the given size.
 
-    `largest_area_px` [images, classes] is the area of the largest mask in source pixels; 0 if there is no object.
+    Args:
+        largest_area_px: [images, classes] area of the largest mask in source pixels; 0 if the image has no object.
+        size: A key of AREA_LIMITS_PX.
     """
     names = list(AREA_LIMITS_PX)
     low = 0 if size == names[0] else AREA_LIMITS_PX[names[names.index(size) - 1]]
@@ -101,7 +103,12 @@ def companions(shown: Bools) -> Bools:
 
 
 def in_context(shown: Bools, usual: Bools) -> Bools:
-    """[images, classes] whether an image with labels `shown` has any usual companion (`companions`) of a class."""
+    """[images, classes] whether an image contains any usual companion of a class.
+
+    Args:
+        shown: [images, classes] labels.
+        usual: From `companions`.
+    """
     return np.asarray(shown.astype(np.int64) @ usual.T.astype(np.int64) > 0)
 
 

@@ -160,7 +160,13 @@ class Demo(Closed):
 
 @dataclass(frozen=True)
 class Split:
-    """Composition of a total batch: in each weight update, every process makes `steps` passes over `images` images."""
+    """Composition of a total batch.
+
+    Attributes:
+        processes: Processes that share the batch equally.
+        images: Images of one forward pass in one process.
+        steps: Forward passes of each process per weight update.
+    """
 
     processes: int
     images: int

@@ -26,7 +26,14 @@ _PX_DIGITS = 3
 def point_in_crop(point_xy: Point, size_wh: tuple[int, int], crop: Crop, flip: bool) -> Point | None:
     """Moves a point from the frame of the image to the frame of a crop.
 
-    Returns fractions of the crop; None if the point lies outside. All four borders belong to the crop.
+    Args:
+        point_xy: Fractions of the whole image, x right, y down.
+        size_wh: Width and height of the whole image in pixels.
+        crop: top, left, height, width in pixels of the whole image.
+        flip: Whether the crop is mirrored left to right.
+
+    Returns:
+        Fractions of the crop; None if the point lies outside. All four borders belong to the crop.
 
     Source:
         naver-ai/NeglectedFreeLunch:imagenet_dataloader.ipynb

@@ -39,7 +39,12 @@ _of_thread = threading.local()
 
 
 class Frame(NamedTuple):
-    """Header of a JPEG that the fast decoder can read; `height_at` is the offset of the height field in bytes."""
+    """Header of a JPEG that the fast decoder can read.
+
+    Attributes:
+        size_wh: Width and height in pixels.
+        height_at: Offset of the height field in the file, in bytes.
+    """
 
     size_wh: tuple[int, int]
     height_at: int
@@ -98,9 +103,17 @@ def _buffer(size: int) -> Pixels:
 
 
 def cut_pixels(pixels: Pixels, crop: Crop, side: int, interpolation: str, flip: bool) -> Pixels:
-    """Crops, resizes to [side, side, 3] with Pillow's antialiasing filter, and flips left to right.
+    """Crops, resizes with Pillow's antialiasing filter, and flips.
 
-    The crop lies inside the image; the interpolation is "bicubic" or "bilinear".
+    Args:
+        pixels: [height, width, 3].
+        crop: top, left, height, width in pixels, inside the image.
+        side: Side of the result in pixels.
+        interpolation: "bicubic" or "bilinear".
+        flip: Whether the result is mirrored left to right.
+
+    Returns:
+        [side, side, 3].
     """
     top, left, height, width = crop
     part = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1).unsqueeze(0)

@@ -35,8 +35,13 @@ class EvaluationSet(Dataset[tuple[torch.Tensor, int]]):
 def evaluation_view(image: Image.Image, input_px: int, crop_pct: float, resize: str, border_px: int = 0) -> Image.Image:
     """Resizes (bilinear) and crops an image as the network sees it in evaluation.
 
-    `crop_pct` is the side of the centre crop divided by the shorter side of the resized image; `resize` and `border_px`
-    are as in `TestSet`. A file that already is the crop ("identity") is resized if its size differs.
+    Args:
+        image: RGB, any size.
+        input_px: Side of the result in pixels.
+        crop_pct: Side of the centre crop divided by the shorter side of the resized image.
+        resize: "resize_crop" (resize the shorter side, then crop the centre), "squash" (resize both sides; the aspect
+            ratio changes), or "identity" (the file is already cropped; resized only if its size differs).
+        border_px: Pixels cut from every side first (the frame of ObjectNet images).
     """
     if border_px:
         width, height = image.size

@@ -14,7 +14,10 @@ from luab.errors import DataError
 def open_image(file: Path, where: str, data: bytes | None = None) -> Image.Image:
     """Decodes an image to RGB; like torchvision's loaders, it ignores the EXIF orientation.
 
-    `where` is the row of the list that names the image; `data` is the content of the file if it is already in memory.
+    Args:
+        file: The image.
+        where: Row of the list that names the image, for the error message.
+        data: Content of the file if it is already in memory.
 
     Raises:
         DataError: The file is missing, empty or damaged.

@@ -19,9 +19,13 @@ _MAX_PREFETCHED_IMAGES = 1024  # per loader process: 150 MB at 224 px
 class EpochBatches(Sampler[list[int]]):
     """The batches of one epoch, in an order that depends on (seed, epoch) alone.
 
-    The last batch of `images` is dropped if it is not full. `start` is the first batch to yield: a resumed epoch yields
-    exactly the remaining samples. `share` (r, n) yields the r-th of n equal parts of each batch; the n
-    parts in order are the batch.
+    Args:
+        images: Size of the training set. The last batch is dropped if it is not full.
+        batch_size: Images per batch.
+        seed: Seed of the order.
+        epoch: Number of the epoch.
+        start: First batch to yield; a resumed epoch yields exactly the remaining samples.
+        share: (r, n) yields the r-th of n equal parts of each batch; the n parts in order are the batch.
     """
 
     def __init__(

@@ -72,7 +72,14 @@ def coco_image_id(number: int) -> str:
 def write_points(table: pa.Table, parquet: Path, card: Path, about: dict[str, Any]) -> dict[str, Any]:
     """Writes a table of points and its card: number of points (n), sha256 of the content, and the entries of `about`.
 
-    The table is sorted and has the schema `IMAGE_POINTS` or `CLASS_POINTS`. Returns the content of the card.
+    Args:
+        table: Has the schema `IMAGE_POINTS` or `CLASS_POINTS`, sorted.
+        parquet: Output file for the points.
+        card: Output file for the card.
+        about: Further entries of the card.
+
+    Returns:
+        The content of the card.
     """
     with replacing(parquet) as aside:
         pq.write_table(table, aside, compression="zstd")
