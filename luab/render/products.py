@@ -8,17 +8,12 @@ because every start of the workflow reads it; the drawing functions are imported
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from luab.errors import ConfigError, did_you_mean
 from luab.render import quantities as q
 from luab.study.config import Study, StudyPart
 from luab.study.paths import DATASET, Run, card
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from luab.render.table_text import Table
 
 Kind = Literal["table", "figure", "section"]
 STATISTICS = ("byproduct_statistics", "coco_statistics")
@@ -27,61 +22,33 @@ STATISTICS = ("byproduct_statistics", "coco_statistics")
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What a product is drawn from; fields that it does not use keep their defaults.
+    """What a product is drawn from; fields that it does not use keep their defaults."""
 
-    Attributes:
-        scores: results/scores.csv.
-        index: Byproduct index of ImageNet-AB.
-        tags: Byproduct index of COCO-AB.
-        manifest: Manifest of the images shown.
-        images_of: Name of that manifest, from which the command line finds `images_root`.
-        images_root: Folder that the manifest's paths are relative to.
-        predictions: Predictions of the compared runs, by supervision, baseline first.
-        statistics: CSV files of the tables in `STATISTICS`.
-        published: config/published.csv.
-        supervisions: Supervisions of the data set in the order of the config, which is also their order of display.
-        headline_lambda: Lambda of the main tables.
-        label: Words in the caption, such as "demo world"; empty for the full study.
-        waits_for: Files that must exist first. A card represents the large file of the same stem.
-    """
-
-    scores: Path | None = None
-    index: Path | None = None
-    tags: Path | None = None
-    manifest: Path | None = None
-    images_of: str | None = None
-    images_root: Path | None = None
-    predictions: tuple[tuple[str, Path], ...] = ()
-    statistics: tuple[Path, ...] = ()
-    published: Path | None = None
-    supervisions: tuple[str, ...] = ()
-    headline_lambda: float = 1.0
-    label: str = ""
-    waits_for: tuple[Path, ...] = ()
-
-
-Needs = Callable[[Study], Inputs | None]
+    scores: Path | None = None  # results/scores.csv
+    index: Path | None = None  # byproduct index of ImageNet-AB
+    tags: Path | None = None  # byproduct index of COCO-AB
+    manifest: Path | None = None  # manifest of the images shown
+    images_of: str | None = None  # name of that manifest, from which the command line finds `images_root`
+    images_root: Path | None = None  # folder that the manifest's paths are relative to
+    predictions: tuple[tuple[str, Path], ...] = ()  # of the compared runs, by supervision, baseline first
+    statistics: tuple[Path, ...] = ()  # CSV files of the tables in `STATISTICS`
+    published: Path | None = None  # config/published.csv
+    supervisions: tuple[str, ...] = ()  # of the data set, in the order of the config, which is their order of display
+    headline_lambda: float = 1.0  # lambda of the main tables
+    label: str = ""  # words in the caption, such as "demo world"; empty for the full study
+    waits_for: tuple[Path, ...] = ()  # files that must exist first; a card represents the large file of the same stem
 
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """A table, a figure, or a section of the report.
-
-    Attributes:
-        kind: "table", "figure" or "section".
-        name: Stem of its files.
-        title: Heading for people.
-        dataset: Data set that it shows: "imagenet" or "coco".
-        requires: What a study must have for it, to complete the sentence "this product requires ...".
-        needs: Returns its inputs in a study, or None if the study lacks what it requires.
-    """
+    """A table, a figure, or a section of the report."""
 
     kind: Kind
-    name: str
-    title: str
-    dataset: str
-    requires: str
-    needs: Needs
+    name: str  # stem of its files
+    title: str  # heading for people
+    dataset: str  # data set that it shows: "imagenet" or "coco"
+    requires: str  # what a study must have for it, to complete the sentence "this product requires ..."
+    needs: Callable[[Study], Inputs | None]  # its inputs in a study, or None if the study lacks what it requires
 
     @property
     def from_scores(self) -> bool:
@@ -89,37 +56,15 @@ class Product:
         return isinstance(self.needs, Scored)
 
     def inputs(self, study: Study) -> Inputs:
-        """The inputs in a study.
-
-        Raises:
-            ConfigError: The study lacks what the product requires.
-        """
+        """The inputs in a study; ConfigError if it lacks what the product requires."""
         inputs = self.needs(study)
         if inputs is None:
             raise ConfigError(f"The {self.kind} {self.name} is not part of this study: it requires {self.requires}.")
         return inputs
 
-    def draw(self, inputs: Inputs) -> "Table | Figure":
-        """The table or figure, not yet written to a file.
-
-        Raises:
-            DataError: An input is missing, damaged or incomplete.
-        """
-        if self.kind == "table":
-            from luab.render.tables import TABLES
-
-            return TABLES[self.name](self, inputs)
-        from luab.render.figures.figures import FIGURES
-
-        return FIGURES[self.name](self, inputs)
-
 
 def find_product(kind: Kind, name: str) -> Product:
-    """The product of that kind and name.
-
-    Raises:
-        ConfigError: There is none; the message lists the closest names.
-    """
+    """The product of that kind and name; ConfigError, which lists the closest names, if there is none."""
     products = {product.name: product for product in PRODUCTS if product.kind == kind}
     if name not in products:
         raise ConfigError(f"There is no {kind} {name!r}. {did_you_mean(name, products)}")
@@ -156,19 +101,12 @@ def compared_runs(study: Study) -> tuple[Run, Run] | None:
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Inputs of a product that is made from scores.
+    """Inputs of a product that is made from scores."""
 
-    Attributes:
-        quantities: The study must score the benchmark of at least one of these.
-        dataset: Data set whose scores it shows.
-        compared: Whether it shows differences to the baseline, so that another supervision is required.
-        swept: Whether a supervision must be trained at several lambdas.
-    """
-
-    quantities: Sequence[q.Quantity]
+    quantities: Sequence[q.Quantity]  # the study must score the benchmark of at least one of these
     dataset: str = DATASET
-    compared: bool = False
-    swept: bool = False
+    compared: bool = False  # whether it shows differences to the baseline, so that another supervision is required
+    swept: bool = False  # whether a supervision must be trained at several lambdas
 
     def __call__(self, study: Study) -> Inputs | None:
         """The inputs in a study, or None if it lacks the benchmarks or trainings."""

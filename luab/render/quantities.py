@@ -9,23 +9,14 @@ from collections.abc import Iterable
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """One number per run.
-
-    Attributes:
-        benchmark: Name in the scores.
-        metric: Name in the scores.
-        title: Heading of a column or panel, without arrow and unit.
-        lower: Whether lower is better.
-        group: Row of a benchmark's details; "" for its own metrics.
-        needs_point: Whether only models with a byproduct head have it; the baseline lacks it then.
-    """
+    """One number per run; benchmark, metric and group as in the scores."""
 
     benchmark: str
     metric: str
-    title: str
-    lower: bool = False
-    group: str = ""
-    needs_point: bool = False
+    title: str  # heading of a column or panel, without arrow and unit
+    lower: bool = False  # whether lower is better
+    group: str = ""  # row of a benchmark's details; "" for its own metrics
+    needs_point: bool = False  # whether only models with a byproduct head have it; the baseline lacks it then
 
     @property
     def key(self) -> tuple[str, str, str]:

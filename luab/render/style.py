@@ -117,12 +117,9 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 
 def finish(figure: Figure, note: str, label: str = "") -> Figure:
-    """Adds the note below the panels and the label at the bottom right; the figure grows by their height.
+    """Adds the note, which explains spread and n, and the label, such as "demo world", below the panels.
 
-    Args:
-        figure: Figure with its panels, in constrained layout.
-        note: Explains spread and n; wrapped to the width.
-        label: For example "demo world"; empty for none.
+    The note is wrapped to the width; the figure, in constrained layout, grows by its height.
     """
     width, height = figure.get_size_inches()
     lines = _wrapped(note, width * 72 - 6)
@@ -134,19 +131,10 @@ def finish(figure: Figure, note: str, label: str = "") -> Figure:
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0, below / total, 1, height / total))
     y, x = 0.04 / total, 0.04 / width
-    figure.text(x, y, "\n".join(lines), fontsize=_NOTE_PT, color=MUTED, va="bottom", linespacing=1.25, gid="note")
+    small: dict[str, Any] = {"fontsize": _NOTE_PT, "color": MUTED, "va": "bottom"}
+    figure.text(x, y, "\n".join(lines), linespacing=1.25, gid="note", **small)
     if label:
-        figure.text(
-            1 - x,
-            y,
-            label,
-            fontsize=_NOTE_PT,
-            color=MUTED,
-            ha="right",
-            va="bottom",
-            style="italic",
-            gid="label",
-        )
+        figure.text(1 - x, y, label, ha="right", style="italic", gid="label", **small)
     return figure
 
 
@@ -181,25 +169,17 @@ def _width_pt(text: str) -> float:
 
 
 def save(figure: Figure, pdf: Path | str) -> None:
-    """Writes the PDF and a PNG of the same name, with the note as its description; equal figures give equal bytes.
-
-    Raises:
-        JobError: The disk is full, or the folder cannot be written to.
-    """
+    """Writes the PDF and a PNG of the same name, with the note as its description; equal figures give equal bytes."""
     pdf = Path(pdf)
     with mpl.rc_context(_STYLE):
         _settle(figure)
         with replacing(pdf) as aside:
             # Dates and versions would change the file on every run.
             figure.savefig(aside, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+        note = " ".join(text.get_text() for text in figure.texts if text.get_gid() == "note")
         with replacing(pdf.with_suffix(".png")) as aside:
-            figure.savefig(aside, format="png", metadata={"Software": None, "Description": _note(figure)})
-
-
-def _note(figure: Figure) -> str:
-    """The note of a figure as one line, for the alternative text of the picture."""
-    notes = [text.get_text() for text in figure.texts if text.get_gid() == "note"]
-    return " ".join(" ".join(notes).replace("\u00a0", " ").split())
+            # str.split splits at no-break spaces too.
+            figure.savefig(aside, format="png", metadata={"Software": None, "Description": " ".join(note.split())})
 
 
 def backbone_name(name: str) -> str:
@@ -229,6 +209,13 @@ def looks(supervisions: Iterable[str]) -> dict[str, Look]:
 def percent(value: float, signed: bool = False) -> str:
     """A fraction as percent with one decimal and a true minus sign: 0.712 -> "71.2"."""
     return f"{100 * value:{'+' if signed else ''}.1f}".replace("-", "−")
+
+
+def colour_bar(figure: Figure | SubFigure, shown: Any, title: str, **place: Any) -> None:
+    """A colour bar without a frame; `place` goes to matplotlib."""
+    bar = figure.colorbar(shown, **place)
+    bar.set_label(title)
+    bar.outline.set_visible(False)
 
 
 def legend_above(figure: Figure | SubFigure, axes: Axes, columns: int = 6) -> None:

@@ -14,11 +14,7 @@ PLACE = ["benchmark", "metric", "group"]
 
 
 def interface_numbers(browsing: pd.DataFrame, tagging: pd.DataFrame) -> pd.DataFrame:
-    """The statistics of both interfaces, matched by meaning.
-
-    Args:
-        browsing: Columns statistic, value, unit, n, of ImageNet-AB (luab.byproducts.statistics.imagenet).
-        tagging: The same columns, of COCO-AB (luab.byproducts.statistics.coco).
+    """The statistics (columns statistic, value, unit, n) of both interfaces, matched by meaning.
 
     Returns:
         Columns title, interface, statistic, value, unit, n; two rows per title, browsing first. If an interface lacks
@@ -41,16 +37,7 @@ def interface_numbers(browsing: pd.DataFrame, tagging: pd.DataFrame) -> pd.DataF
 
 
 def present(scores: pd.DataFrame, quantities: Sequence[Quantity], product: str) -> list[Quantity]:
-    """The quantities that the scores contain, in the order given.
-
-    Args:
-        scores: Tidy scores.
-        quantities: Quantities that the product can show.
-        product: Name of the table or figure, for the error.
-
-    Raises:
-        DataError: The scores contain none of them.
-    """
+    """The quantities that the scores contain, in the order given; DataError, which names the product, without any."""
     scored = set(scores[PLACE].itertuples(index=False, name=None))
     shown = [quantity for quantity in quantities if quantity.key in scored]
     if not shown:
@@ -69,11 +56,7 @@ def only(scores: pd.DataFrame, quantities: Iterable[Quantity]) -> pd.DataFrame:
 
 
 def at_headline(scores: pd.DataFrame, headline_lambda: float) -> pd.DataFrame:
-    """The baseline and every supervision at the headline lambda.
-
-    Raises:
-        DataError: There are supervised runs, but none has that lambda.
-    """
+    """The baseline and every supervision at the headline lambda; DataError if no supervised run has that lambda."""
     baseline = scores["supervision"] == "none"
     headline = ~baseline & ((scores["lambda"] - headline_lambda).abs() < 1e-9)
     if not headline.any() and not baseline.all():
@@ -86,11 +69,7 @@ def at_headline(scores: pd.DataFrame, headline_lambda: float) -> pd.DataFrame:
 
 
 def swept_backbones(scores: pd.DataFrame) -> list[str]:
-    """Backbones with a supervision that was trained at several lambdas.
-
-    Raises:
-        DataError: There is none.
-    """
+    """Backbones with a supervision that was trained at several lambdas; DataError without any."""
     counts = scores.groupby(["backbone", "supervision"])["lambda"].nunique()
     swept = [backbone for (backbone, _), n in counts.items() if n > 1]
     if not swept:
@@ -102,16 +81,12 @@ def swept_backbones(scores: pd.DataFrame) -> list[str]:
 
 
 def summarise(scores: pd.DataFrame, quantities: Sequence[Quantity], diffs: bool = True) -> pd.DataFrame:
-    """Mean, spread and difference to the baseline of every run and quantity.
-
-    Args:
-        scores: Tidy scores; rows of other quantities are ignored.
-        quantities: Quantities to summarise, each present for at least one run.
-        diffs: Whether to add the differences of luab.comparison.over_seeds.
+    """Mean, spread and, with `diffs`, difference to the baseline of every run and quantity.
 
     Returns:
         One row per backbone, supervision, lambda and quantity: mean, std (over seeds; NaN for one), n (seeds), images
-        (of the test set), protocol, and difference, low, high, p, p_holm, which are NaN for the baseline.
+        (of the test set), protocol, difference, low, high, p, p_holm (NaN for the baseline; from
+        luab.comparison.over_seeds), and `sure`: whether there is an interval, and it excludes 0.
 
     Raises:
         DataError: A run lacks a quantity that other runs have.
@@ -129,8 +104,9 @@ def summarise(scores: pd.DataFrame, quantities: Sequence[Quantity], diffs: bool 
     everything = pd.concat([scores[scores["group"] == ""], chosen])
     pairs = difference_to_baseline(everything[~everything.index.duplicated()])
     if pairs.empty:
-        return table.assign(**dict.fromkeys(columns, float("nan")))
-    return table.merge(pairs[[*keys, *columns]], on=keys, how="left", validate="one_to_one")
+        return table.assign(**dict.fromkeys(columns, float("nan")), sure=False)
+    table = table.merge(pairs[[*keys, *columns]], on=keys, how="left", validate="one_to_one")
+    return table.assign(sure=(table["low"] > 0) | (table["high"] < 0))
 
 
 def of(summary: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
@@ -139,24 +115,24 @@ def of(summary: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
     return summary[here & (summary["metric"] == quantity.metric) & (summary["group"] == quantity.group)]
 
 
-def seeds_text(summary: pd.DataFrame) -> str:
-    """The number of seeds per point: "3 seeds", "1 seed" or "1 to 3 seeds"."""
-    low, high = int(summary["n"].min()), int(summary["n"].max())
-    return f"{low} to {high} seeds" if low != high else f"{high} seed{'s' if high != 1 else ''}"
+def span(counts: pd.Series) -> str:
+    """The range of counts: "3", or "1 to 3"."""
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def spread_text(summary: pd.DataFrame) -> str:
     """What the spread is, or that one seed has none."""
-    if int(summary["n"].max()) == 1:
+    if summary["n"].max() == 1:
         return "one seed per point (n = 1), so no spread is shown"
-    return f"mean ± standard deviation over n = {seeds_text(summary)}"
+    return f"mean ± standard deviation over n = {span(summary['n'])} seeds"
 
 
 def intervals_text(summary: pd.DataFrame) -> str:
     """What the intervals are, or that one seed has none."""
-    if int(summary["n"].max()) == 1:
+    if summary["n"].max() == 1:
         return "no intervals, since n = 1 seed"
-    return f"95 % intervals, n = {seeds_text(summary)}"
+    return f"95 % intervals, n = {span(summary['n'])} seeds"
 
 
 def _refuse_holes(scores: pd.DataFrame, quantities: Sequence[Quantity]) -> None:

@@ -1,6 +1,7 @@
 """A table before and after a file format is chosen: text, raw CSV, Markdown for people, LaTeX with booktabs."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,32 +10,13 @@ import pandas as pd
 from luab.files import replacing
 
 BOLD = "\u0001"  # marks a bold cell until a format is chosen; no name contains a control character
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "–": "--",
-    "…": r"\ldots{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "λ": r"$\lambda$",
-    "Δ": r"$\Delta$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "×": r"$\times$",
-    "<": r"$<$",
-    ">": r"$>$",
-    "|": r"$|$",
-}
+_TEX = str.maketrans({
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{character: f"${character}$" for character in "<>|"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "…": r"\ldots{}",
+    "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "λ": r"$\lambda$", "Δ": r"$\Delta$",
+})  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,23 +31,14 @@ class Sheet:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table before a file format is chosen.
+    """A table before a file format is chosen."""
 
-    Attributes:
-        name: Stem of its files.
-        title: One line.
-        cells: Text of every cell; the first columns name the row. A leading `BOLD` marks a bold cell.
-        raw: The same numbers, unrounded fractions, one row per number.
-        notes: Lines below the table: n, protocol, source.
-        groups: Index of the first row of each block of rows; blocks are separated by rules.
-    """
-
-    name: str
-    title: str
-    cells: pd.DataFrame
-    raw: pd.DataFrame
-    notes: list[str]
-    groups: list[int] = dataclasses.field(default_factory=list)
+    name: str  # stem of its files
+    title: str  # one line
+    cells: pd.DataFrame  # text of every cell; the first columns name the row; a leading `BOLD` marks a bold cell
+    raw: pd.DataFrame  # the same numbers, unrounded fractions, one row per number
+    notes: list[str]  # lines below the table: n, protocol, source
+    groups: list[int] = dataclasses.field(default_factory=list)  # first row of each block; rules separate the blocks
 
     def sheet(self, label: str = "") -> Sheet:
         """The table as text, with the label (for example "demo world") in its title."""
@@ -75,18 +48,7 @@ class Table:
 
 
 def write_table(table: Table, csv: Path | str, md: Path | str, tex: Path | str, label: str = "") -> None:
-    """Writes one table three times; each file appears whole or not at all.
-
-    Args:
-        table: From luab.render.tables.
-        csv: Raw numbers; empty if there is none.
-        md: Cells, title, notes.
-        tex: The same for LaTeX.
-        label: Words in the title, e.g. "demo world"; empty for none.
-
-    Raises:
-        JobError: The disk is full, or the folder cannot be written to.
-    """
+    """Writes the raw numbers as CSV, and title (with the label), cells and notes as Markdown and LaTeX."""
     with replacing(csv) as aside:
         table.raw.to_csv(aside, index=False, lineterminator="\n")
     with replacing(md) as aside:
@@ -111,7 +73,14 @@ def latex(table: Table, label: str = "") -> str:
             rows.append(r"\midrule")
         rows.append(_tex_row(row))
     wide = len(sheet.head) > 5
-    body = [
+    float_ = "table*" if wide else "table"
+    lines = [
+        "% needs: booktabs, threeparttable, graphicx",
+        rf"\begin{{{float_}}}",
+        r"\centering",
+        rf"\caption{{{escape(sheet.title)}}}",
+        rf"\label{{tab:{table.name.replace('_', '-')}}}",
+        *([r"\resizebox{\textwidth}{!}{%"] if wide else []),
         r"\begin{threeparttable}",
         rf"\begin{{tabular}}{{{'l' * len(sheet.head)}}}",
         r"\toprule",
@@ -124,39 +93,25 @@ def latex(table: Table, label: str = "") -> str:
         *(rf"\item {escape(note)}" for note in sheet.notes),
         r"\end{tablenotes}",
         r"\end{threeparttable}",
+        *(["}"] if wide else []),
+        rf"\end{{{float_}}}",
+        "",
     ]
-    float_ = "table*" if wide else "table"
-    return "\n".join(
-        [
-            "% needs: booktabs, threeparttable, graphicx",
-            rf"\begin{{{float_}}}",
-            r"\centering",
-            rf"\caption{{{escape(sheet.title)}}}",
-            rf"\label{{tab:{table.name.replace('_', '-')}}}",
-            *([r"\resizebox{\textwidth}{!}{%"] if wide else []),
-            *body,
-            *(["}"] if wide else []),
-            rf"\end{{{float_}}}",
-            "",
-        ]
-    )
+    return "\n".join(lines)
 
 
 def escape(text: str) -> str:
     """Text with all characters escaped that have a meaning in LaTeX."""
-    return "".join(_TEX.get(character, character) for character in text)
+    return text.translate(_TEX)
 
 
 def _md_row(row: Sequence[str]) -> str:
-    return "| " + " | ".join(_md_cell(text) for text in row) + " |"
-
-
-def _md_cell(text: str) -> str:
-    return f"**{_md(text[1:])}**" if text.startswith(BOLD) else _md(text.strip())
+    cells = (f"**{_md(text[1:])}**" if text.startswith(BOLD) else _md(text.strip()) for text in row)
+    return f"| {' | '.join(cells)} |"
 
 
 def _md(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("_", "\\_").replace("<", "\\<")
+    return re.sub(r"([\\|*_<])", r"\\\1", text)
 
 
 def _tex_row(row: Sequence[str]) -> str:

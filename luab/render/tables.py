@@ -1,6 +1,7 @@
 """Tables of the study: rows, columns, the text of each cell, and the notes below."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,8 +19,6 @@ _DIFF_NOTE = (
     "Lines marked Δ: difference to the baseline with the same seed, in percentage points, with the 95 % interval and p "
     "of a paired t-test. No interval: too few seeds, or all differences are equal."
 )
-
-
 _STATISTICS_NOTES = {
     "byproduct_statistics": ["n: number of records or clicks behind each value."],
     "coco_statistics": [
@@ -35,15 +34,7 @@ _STATISTICS_NOTES = {
 
 
 def statistics_table(name: str, statistics: pd.DataFrame) -> Table:
-    """The statistics of the byproducts of one data set.
-
-    Args:
-        name: "byproduct_statistics" (ImageNet-AB) or "coco_statistics" (COCO-AB).
-        statistics: Columns statistic, value, unit, n, from luab.byproducts.statistics.
-
-    Raises:
-        DataError: It is empty.
-    """
+    """One of the tables `STATISTICS`, from columns statistic, value, unit, n; DataError if there is no row."""
     if statistics.empty:
         raise DataError(f"{name}: there are no statistics to show. Index the byproducts again.")
     cells = pd.DataFrame(
@@ -56,15 +47,7 @@ def statistics_table(name: str, statistics: pd.DataFrame) -> Table:
 
 
 def interfaces(browsing: pd.DataFrame, tagging: pd.DataFrame) -> Table:
-    """The statistics of the two annotation interfaces, side by side.
-
-    Args:
-        browsing: Raw numbers of the table byproduct_statistics.
-        tagging: Raw numbers of the table coco_statistics.
-
-    Raises:
-        DataError: A statistic is missing.
-    """
+    """The raw numbers of the tables `STATISTICS` side by side; DataError if a statistic is missing."""
     numbers = summaries.interface_numbers(browsing, tagging)
     columns = {"Byproducts": list(dict.fromkeys(numbers["title"]))}
     for name, heading in q.INTERFACES.items():
@@ -90,7 +73,7 @@ def score_table(
     """A table of scores: every backbone and supervision, with the difference of each to the baseline.
 
     Args:
-        name: Name of the product. lambda_sweep shows all lambdas of the swept backbones, the rest one lambda.
+        name: Table lambda_sweep shows all lambdas of the swept backbones, the others show one lambda.
         scores: Tidy scores of one data set; supervisions are shown in the order of their first row.
         headline_lambda: The lambda shown.
         published: From `read_published`; adds a column if it has values for a shown backbone.
@@ -123,22 +106,14 @@ def score_table(
 
 
 def render_table(name: str, csv: Path | str, md: Path | str, tex: Path | str, inputs: Inputs) -> None:
-    """Makes one table and writes it in three formats.
-
-    Args:
-        name: Name of a table in `luab.render.products.PRODUCTS`, which also says which inputs it needs.
-        csv: Raw numbers, fractions, one row per number.
-        md: For people.
-        tex: LaTeX; needs booktabs, threeparttable and graphicx.
-        inputs: Paths, label and headline lambda.
+    """Makes a table of `luab.render.products.PRODUCTS` and writes it in three formats.
 
     Raises:
         ConfigError: There is no such table, or an input was not given.
         DataError: An input is missing or incomplete.
     """
-    table = find_product("table", name).draw(inputs)
-    assert isinstance(table, Table)
-    write_table(table, csv, md, tex, inputs.label)
+    product = find_product("table", name)
+    write_table(TABLES[name](product, inputs), csv, md, tex, inputs.label)
 
 
 def _from_scores(product: Product, inputs: Inputs) -> Table:
@@ -147,12 +122,7 @@ def _from_scores(product: Product, inputs: Inputs) -> Table:
 
 
 def scores_of(product: Product, inputs: Inputs) -> pd.DataFrame:
-    """The rows of scores.csv about the product's data set, with the supervisions in the order of the config.
-
-    Raises:
-        ConfigError: The scores were not given.
-        DataError: They are missing or damaged.
-    """
+    """The rows of scores.csv about the product's data set, with the supervisions in the order of the config."""
     from luab.benchmarks.collect import read_scores
 
     (path,) = required(product.name, inputs, "scores")
@@ -174,8 +144,17 @@ def _from_index(product: Product, inputs: Inputs) -> Table:
 
 
 def _from_tags(product: Product, inputs: Inputs) -> Table:
+    from luab.byproducts.coco_ab import read_index
+    from luab.byproducts.statistics.coco import COLUMNS
+    from luab.byproducts.statistics.coco import coco_statistics as numbers
+    from luab.data.manifests.manifest import read_manifest_table
+    from luab.data.supervisions.aim import aim_of_tags
+
     tags, manifest, root = required(product.name, inputs, "tags", "manifest", "images_root")
-    return statistics_table(product.name, _tagging_numbers(tags, manifest, root))
+    images = read_manifest_table(manifest).select(["image_id", "labels"]).to_pylist()
+    classes_of = {int(image["image_id"][-12:]): image["labels"] for image in images}
+    aim = aim_of_tags(tags, manifest, root / "annotations" / "instances_train2014.json")
+    return statistics_table(product.name, numbers(read_index(tags, COLUMNS), classes_of, aim))
 
 
 def _from_statistics(product: Product, inputs: Inputs) -> Table:
@@ -194,38 +173,26 @@ TABLES: dict[str, Callable[[Product, Inputs], Table]] = {
 def read_table(name: str, csv: Path, inputs: Inputs) -> Table:
     """Builds a rendered table again, for the report; reads no byproduct index and no image.
 
-    Args:
-        name: Name of the table.
-        csv: Raw numbers of the rendered table. Tables in `STATISTICS` are built from these, the rest from `inputs`.
-        inputs: Paths and headline lambda.
+    Tables in `STATISTICS` are built from `csv`, the raw numbers of the rendered table, the rest from `inputs`.
 
     Raises:
         DataError: An input is missing or damaged.
     """
     if name in STATISTICS:
         return statistics_table(name, _read_statistics(csv))
-    table = find_product("table", name).draw(inputs)
-    assert isinstance(table, Table)
-    return table
+    return TABLES[name](find_product("table", name), inputs)
 
 
 def required(product: str, inputs: Inputs, *names: str) -> list[Path]:
-    """The paths in these fields of `inputs`.
-
-    Raises:
-        ConfigError: One was not given.
-    """
-    paths = []
+    """The paths in these fields of `inputs`; ConfigError if one was not given."""
     for name in names:
-        path = getattr(inputs, name)
-        if path is None:
+        if getattr(inputs, name) is None:
             raise ConfigError(f"{product}: the input `{name}` is missing. Pass Inputs({name}=...) with its path.")
-        paths.append(path)
-    return paths
+    return [getattr(inputs, name) for name in names]
 
 
 def read_statistics(name: str, paths: Sequence[Path]) -> list[pd.DataFrame]:
-    """The raw numbers of both tables of byproducts, of ImageNet and of COCO.
+    """The raw numbers of the tables `STATISTICS`.
 
     Raises:
         ConfigError: Not both were given.
@@ -249,19 +216,6 @@ def _read_statistics(path: Path) -> pd.DataFrame:
             "table again."
         )
     return table
-
-
-def _tagging_numbers(index: Path, manifest: Path, root: Path) -> pd.DataFrame:
-    from luab.byproducts.coco_ab import read_index
-    from luab.byproducts.statistics.coco import COLUMNS
-    from luab.byproducts.statistics.coco import coco_statistics as numbers
-    from luab.data.manifests.manifest import read_manifest_table
-    from luab.data.supervisions.aim import aim_of_tags
-
-    images = read_manifest_table(manifest).select(["image_id", "labels"]).to_pylist()
-    classes_of = {int(image["image_id"][-12:]): image["labels"] for image in images}
-    aim = aim_of_tags(index, manifest, root / "annotations" / "instances_train2014.json")
-    return numbers(read_index(index, COLUMNS), classes_of, aim)
 
 
 _PUBLISHED_COLUMNS = ("table", "backbone", "supervision", "benchmark", "metric", "value", "source")
@@ -324,49 +278,34 @@ def _block(
 
 
 def _cell(row: pd.DataFrame, bold: bool) -> str:
+    """A mean over seeds: "71.2 ± 0.4 (n = 3)"; one seed gives "71.2 (n = 1)"."""
     if row.empty:
         return "–"
-    return (BOLD if bold else "") + mean_text(*row.iloc[0][["mean", "std", "n"]])
-
-
-def mean_text(mean: float, std: float, n: int) -> str:
-    """A cell: 0.7123, 0.0041 of 3 seeds give "71.2 ± 0.4 (n = 3)"; one seed gives "71.2 (n = 1)"."""
+    mean, std, n = row.iloc[0][["mean", "std", "n"]]
     spread = f" ± {style.percent(std)}" if n > 1 else ""
-    return f"{style.percent(mean)}{spread} (n = {int(n)})"
+    return f"{BOLD if bold else ''}{style.percent(mean)}{spread} (n = {int(n)})"
 
 
 def _difference(row: pd.DataFrame) -> str:
+    """The difference to the baseline: "+0.9 [+0.5, +1.3], p = 0.003"; "+0.9 (n = 1)" without interval."""
     if row.empty or pd.isna(row.iloc[0]["difference"]):
         return "–"
     first = row.iloc[0]
+    shown, low, high = (style.percent(first[name], signed=True) for name in ("difference", "low", "high"))
+    if pd.isna(first["low"]):
+        return f"{shown} (n = {int(first['n'])})"
     p = first["p"] if pd.isna(first["p_holm"]) else first["p_holm"]
-    return difference_text(first["difference"], first["low"], first["high"], p, first["n"])
-
-
-def difference_text(difference: float, low: float, high: float, p: float, n: int) -> str:
-    """A difference to the baseline: "+0.9 [+0.5, +1.3], p = 0.003"; "+0.9 (n = 1)" without interval."""
-    shown = style.percent(difference, signed=True)
-    if pd.isna(low):
-        return f"{shown} (n = {int(n)})"
-    interval = f"[{style.percent(low, signed=True)}, {style.percent(high, signed=True)}]"
-    return f"{shown} {interval}, {_p_text(p)}"
-
-
-def _p_text(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"{shown} [{low}, {high}], " + ("p < 0.001" if p < 0.001 else f"p = {p:.3f}")
 
 
 def _best(summary: pd.DataFrame, quantity: q.Quantity) -> tuple[str, float] | None:
     """The cell to print bold, if any: see `_BOLD_NOTE`."""
     rows = summaries.of(summary, quantity)
-    if "none" not in set(rows["supervision"]):
+    others = rows[rows["supervision"] != "none"]
+    if others.empty or len(others) == len(rows):
         return None
     top = rows.loc[(rows["mean"] * quantity.gain_sign).idxmax()]
-    others = rows[rows["supervision"] != "none"]
-    if others.empty:
-        return None
-    excludes = (others["low"] > 0) | (others["high"] < 0)
-    sure = excludes.all() if top["supervision"] == "none" else excludes.get(top.name, False)
+    sure = others["sure"].all() if top["supervision"] == "none" else top["sure"]
     return (top["supervision"], top["lambda"]) if sure else None
 
 
@@ -403,15 +342,12 @@ def _per_iou(scores: pd.DataFrame) -> list[q.Quantity]:
     """The parts of MaxBoxAccV2 in the details of the scores, one per overlap."""
     here = (scores["benchmark"] == "wsol_test") & (scores["group"] != "")
     parts = scores.loc[here, ["metric", "group"]].drop_duplicates().sort_values(["metric", "group"])
-    return [
-        q.Quantity("wsol_test", metric, f"{'V2 ' if 'v2' in metric else ''}{_iou_name(group)}", group=group)
-        for metric, group in parts.itertuples(index=False, name=None)
-    ]
-
-
-def _iou_name(group: str) -> str:
-    digits = "".join(character for character in group if character.isdigit())
-    return f"IoU {digits}" if digits else group
+    quantities = []
+    for metric, group in parts.itertuples(index=False, name=None):
+        digits = re.sub(r"\D", "", group)
+        title = ("V2 " if "v2" in metric else "") + (f"IoU {digits}" if digits else group)
+        quantities.append(q.Quantity("wsol_test", metric, title, group=group))
+    return quantities
 
 
 def _published(table: Table, published: pd.DataFrame, looks: dict[str, style.Look]) -> Table:

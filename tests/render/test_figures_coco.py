@@ -200,7 +200,7 @@ def test_figure_from_files_is_valid_and_repeats_itself(name: str, world: Path, t
 
 def test_samples_need_a_drag_a_trace_and_an_image(world: Path) -> None:
     inputs = Inputs(manifest=world / "manifest.parquet", images_root=world, tags=world / "tags.parquet")
-    figure = find_product("figure", "coco_samples").draw(inputs)
+    figure = figures.FIGURES["coco_samples"](find_product("figure", "coco_samples"), inputs)
     assert [axes.get_title() for axes in figure.axes[:2]] == ["train2014, 1", "train2014, 2"]
     assert "among the 2 of 5" in texts(figure)
 

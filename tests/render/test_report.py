@@ -309,7 +309,7 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
     inputs = sample_inputs(tmp_path)
     for path in tmp_path.glob("*.png"):
         path.unlink()
-    with pytest.raises(DataError, match="cannot read this image, which the manifest lists"):
+    with pytest.raises(DataError, match=r"\.png \(listed in its manifest\): expected an image, found no file"):
         samples.browser_samples(*inputs, {})
 
 

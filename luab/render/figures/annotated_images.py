@@ -23,48 +23,32 @@ _SCALE_QUANTILE = 0.75  # quantile of the durations of the traces at which the c
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedImage:
-    """One image and its mouse trace.
-
-    Attributes:
-        title: Shown above the image.
-        image: [height, width, 3] uint8.
-        trace_xy: [t, 2] fractions of the image, x right, y down.
-        trace_ms: [t] from any origin.
-    """
+    """One image and its mouse trace."""
 
     title: str
-    image: Array
-    trace_xy: Array
-    trace_ms: Array
+    image: Array  # [height, width, 3] uint8
+    trace_xy: Array  # [t, 2] fractions of the image, x right, y down
+    trace_ms: Array  # [t] from any origin
 
 
 @dataclasses.dataclass(frozen=True)
 class BrowsedImage(AnnotatedImage):
-    """An image of ImageNet-AB.
+    """An image of ImageNet-AB."""
 
-    Attributes:
-        click_xy: [k, 2] fractions of the image.
-        boxes: [b, 4] x0y0x1y1 in pixels of the image, ends included; b = 0 if it has no box.
-    """
-
-    click_xy: Array
-    boxes: Array
+    click_xy: Array  # [k, 2] fractions of the image
+    boxes: Array  # [b, 4] x0y0x1y1 in pixels of the image, ends included; b = 0 if it has no box
 
 
 @dataclasses.dataclass(frozen=True)
 class TaggedImage(AnnotatedImage):
-    """An image of COCO-AB; `icons` holds the name of a class and the path of its icon."""
+    """An image of COCO-AB."""
 
-    icons: list[tuple[str, IconPath]]
+    icons: list[tuple[str, IconPath]]  # name of the class and path of its icon
 
 
 @style.styled
 def byproduct_samples(samples: Sequence[BrowsedImage], label: str = "") -> Figure:
-    """Images of ImageNet with mouse trace (coloured by time), clicks and boxes.
-
-    Raises:
-        DataError: There is no sample.
-    """
+    """Images of ImageNet with mouse trace (coloured by time), clicks and boxes; DataError without any."""
     if not samples:
         raise DataError("byproduct_samples: the index contains no image with a click and a trace.")
     # One person who left the mouse resting would give all other traces a single colour.
@@ -93,14 +77,7 @@ def byproduct_samples(samples: Sequence[BrowsedImage], label: str = "") -> Figur
 def coco_samples(samples: Sequence[TaggedImage], usable: int, records: int, label: str = "") -> Figure:
     """Images of COCO with icons, their paths from where they were added to where they were left, and the mouse trace.
 
-    Args:
-        samples: Images to draw.
-        usable: Number of images that the samples were taken from.
-        records: Number of images that have a record.
-        label: For example "demo world".
-
-    Raises:
-        DataError: There is no sample.
+    They are a sample of the `usable` of all `records`. DataError if there is none.
     """
     if not samples:
         raise DataError("coco_samples: the index contains no image with a trace and two icons, one of them moved.")
@@ -125,11 +102,7 @@ def coco_samples(samples: Sequence[TaggedImage], usable: int, records: int, labe
 
 
 def _grid(
-    samples: Sequence[Any],
-    draw: Callable[[Axes, Any], LineCollection],
-    row_in: float,
-    scale_title: str,
-    extend: str,
+    samples: Sequence[Any], draw: Callable[[Axes, Any], LineCollection], row_in: float, scale: str, extend: str
 ) -> Figure:
     """Draws every sample on its image, in rows of four, with one colour scale at the right."""
     columns = min(4, len(samples))
@@ -145,9 +118,8 @@ def _grid(
         margin = 0.02 * max(width, height)
         axes.set(xlim=(-margin, width + margin), ylim=(height + margin, -margin))
         axes.set_title(sample.title, fontsize=6, pad=2)
-    bar = figure.colorbar(lines, ax=list(grid.flat), shrink=0.7, aspect=30, pad=0.015, panchor=False, extend=extend)
-    bar.set_label(scale_title)
-    bar.outline.set_visible(False)
+    place: dict[str, Any] = {"shrink": 0.7, "aspect": 30, "pad": 0.015, "panchor": False, "extend": extend}
+    style.colour_bar(figure, lines, scale, ax=list(grid.flat), **place)
     return figure
 
 
@@ -175,15 +147,7 @@ def _draw_icon(axes: Axes, name: str, places: Array, removed: bool, width: int) 
     x = places[-1][0]
     # Away from the ring and from the border of the image.
     left = x > 0.6 * width or (places[0][0] > x > 0.25 * width)
-    axes.annotate(
-        name,
-        places[-1],
-        xytext=(-4 if left else 4, 0),
-        textcoords="offset points",
-        ha="right" if left else "left",
-        va="center",
-        fontsize=5.5,
-        color="white",
-        path_effects=[withStroke(linewidth=1.6, foreground="black")],
-        zorder=6,
-    )
+    offset: dict[str, Any] = {"xytext": (-4 if left else 4, 0), "ha": "right" if left else "left", "va": "center"}
+    halo = [withStroke(linewidth=1.6, foreground="black")]
+    look: dict[str, Any] = {"fontsize": 5.5, "color": "white", "path_effects": halo, "zorder": 6}
+    axes.annotate(name, places[-1], textcoords="offset points", **offset, **look)

@@ -19,6 +19,7 @@ Array = npt.NDArray[Any]
 LONG_MS = 3000  # ASSUME: a trace is long from 3 s on; the authors' follow-up work calls shorter ones usable
 _BINS = 40
 _MARKED, _MEDIAN = style.COLOURS["click"], style.COLOURS["random"]
+_CENTRE: Any = {"color": style.INK, "lw": 0.6, "ls": (0, (4, 3))}
 _LOOKS = {"browsing": ("#0072B2", "o"), "tagging": ("#D98200", "s")}
 _SHARES = (
     "Labels with a point",
@@ -30,14 +31,9 @@ _SHARES = (
 
 @style.styled
 def click_density(clicks: Array, label: str = "") -> Figure:
-    """Density of the clicks in the image, with the marginals and the centre for reference.
+    """Density of clicks [n, 2] (fractions of the image, x right, y down), with the marginals and the centre.
 
-    Args:
-        clicks: [n, 2] fractions of the image, x right, y down; those outside [0, 1] are counted, not drawn.
-        label: For example "demo world".
-
-    Raises:
-        DataError: There is no click.
+    Clicks outside [0, 1] are counted, not drawn. DataError if there is no click.
     """
     if not len(clicks):
         raise DataError("click_density: the index contains no clicks. Index the byproducts again.")
@@ -55,9 +51,7 @@ def click_density(clicks: Array, label: str = "") -> Figure:
     frame: dict[str, Any] = {"facecolor": "white", "frameon": True, "framealpha": 0.8, "edgecolor": "none"}
     main.legend(loc="lower right", handletextpad=0.2, **frame)
     main.set_ylabel("y (fraction of the height)")
-    bar = figure.colorbar(shown, cax=figure.add_subplot(grid[1, 2]))
-    bar.set_label("Density (1 = uniform)")
-    bar.outline.set_visible(False)
+    style.colour_bar(figure, shown, "Density (1 = uniform)", cax=figure.add_subplot(grid[1, 2]))
     std = inside.std(axis=0)
     note = (
         f"n = {len(inside):,} clicks ({len(clicks) - len(inside):,} outside the image left out). Mean ± "
@@ -82,8 +76,8 @@ def _draw_density(axes: Axes, density: Array, most: float | None = None) -> Any:
     shown = axes.imshow(
         density, extent=(0, 1, 1, 0), cmap="Blues", vmin=0, vmax=most, aspect="auto", interpolation="nearest"
     )
-    axes.axhline(0.5, color=style.INK, lw=0.6, ls=(0, (4, 3)))
-    axes.axvline(0.5, color=style.INK, lw=0.6, ls=(0, (4, 3)))
+    axes.axhline(0.5, **_CENTRE)
+    axes.axvline(0.5, **_CENTRE)
     axes.set(xlabel="x (fraction of the width)", xlim=(0, 1), ylim=(1, 0))
     axes.grid(False)
     return shown
@@ -93,20 +87,15 @@ def _marginal(axes: Axes, density: Array, upright: bool) -> None:
     edges = np.linspace(0, 1, len(density) + 1)
     orientation: Any = "vertical" if upright else "horizontal"
     axes.stairs(density / density.sum(), edges, fill=True, color=_MARKED, alpha=0.35, orientation=orientation)
-    (axes.axvline if upright else axes.axhline)(0.5, color=style.INK, lw=0.6, ls=(0, (4, 3)))
+    (axes.axvline if upright else axes.axhline)(0.5, **_CENTRE)
     axes.set_axis_off()
 
 
 @style.styled
 def hover_time(times_ms: Array, label: str = "") -> Figure:
-    """Distribution of the recorded annotation time per image (estimateTime), on a logarithmic axis.
+    """Distribution of the recorded times per image [n] (estimateTime), on a logarithmic axis.
 
-    Args:
-        times_ms: [n] integers; zeros do not fit on a logarithmic axis and are counted in the note.
-        label: For example "demo world".
-
-    Raises:
-        DataError: No time is above zero.
+    Zeros, which do not fit on that axis, are counted in the note. DataError if no time is above zero.
     """
     import seaborn
 
@@ -138,15 +127,9 @@ def hover_time(times_ms: Array, label: str = "") -> Figure:
 
 @style.styled
 def worker_spread(images: Array, means_ms: Array, label: str = "") -> Figure:
-    """Distributions over workers: the number of images each selected, and the mean time each took.
+    """Distributions over workers of the number of images that each selected [w], and of the mean time of these [w].
 
-    Args:
-        images: [w] images of each worker.
-        means_ms: [w] mean recorded time of each worker's images.
-        label: For example "demo world".
-
-    Raises:
-        DataError: There is no worker.
+    DataError if there is no worker.
     """
     import seaborn
 
@@ -191,28 +174,18 @@ _DURATION = FuncFormatter(lambda ms, _: duration(ms))
 
 @dataclasses.dataclass(frozen=True)
 class InterfaceSample:
-    """Times and points of one interface.
+    """Times and points of one interface."""
 
-    Attributes:
-        times_ms: [n] recorded time of each image, above zero.
-        points: [m, 2] fractions of the image.
-    """
-
-    times_ms: Array
-    points: Array
+    times_ms: Array  # [n] recorded time of each image, above zero
+    points: Array  # [m, 2] fractions of the image
 
 
 @style.styled
 def interfaces(numbers: pd.DataFrame, samples: dict[str, InterfaceSample], label: str = "") -> Figure:
-    """Coverage and precision of both interfaces, their times, and the density of their points.
+    """Coverage and precision of "browsing" and "tagging", their times, and the density of their points.
 
-    Args:
-        numbers: From luab.render.summaries.interface_numbers.
-        samples: By interface: "browsing", "tagging".
-        label: For example "demo world".
-
-    Raises:
-        DataError: An interface has no time, or no point in an image.
+    The numbers are from luab.render.summaries.interface_numbers. DataError if an interface has no time, or no point in
+    an image.
     """
     for name, sample in samples.items():
         if not len(sample.times_ms) or not len(_inside(sample.points)):
@@ -226,9 +199,7 @@ def interfaces(numbers: pd.DataFrame, samples: dict[str, InterfaceSample], label
     style.legend_above(upper, times)
     panels = lower.subplots(1, 2, sharey=True)
     shown = _density_panels(list(panels), samples)
-    bar = lower.colorbar(shown, ax=list(panels), pad=0.015)
-    bar.set_label("Density (1 = uniform)")
-    bar.outline.set_visible(False)
+    style.colour_bar(lower, shown, "Density (1 = uniform)", ax=list(panels), pad=0.015)
     timed = ", ".join(f"{len(sample.times_ms):,}" for sample in samples.values())
     shown_shares = numbers[numbers["title"].isin(_SHARES) & numbers["n"].notna()]
     counts = "; ".join(
@@ -269,11 +240,9 @@ def _times_panel(axes: Axes, samples: dict[str, InterfaceSample]) -> None:
         axes.ecdf(sample.times_ms, color=colour, label=INTERFACES[name], gid=name)
         median = float(np.median(sample.times_ms))
         axes.plot(median, 0.5, marker, color=colour, ms=5)
-        side: dict[str, Any] = (
-            {"xytext": (5, 0), "ha": "left"} if median == slowest else {"xytext": (-5, 0), "ha": "right"}
-        )
-        text = f"median {duration(float(f'{median:.3g}'))}"
-        axes.annotate(text, (median, 0.5), textcoords="offset points", fontsize=6, va="center", **side)
+        x, side = (5, "left") if median == slowest else (-5, "right")
+        look: dict[str, Any] = {"xytext": (x, 0), "textcoords": "offset points", "ha": side, "va": "center"}
+        axes.annotate(f"median {duration(float(f'{median:.3g}'))}", (median, 0.5), fontsize=6, **look)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(numticks=8))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -23,11 +23,7 @@ _FACTORS = {
 
 @style.styled
 def corruption_severity(scores: pd.DataFrame, headline_lambda: float, label: str = "") -> Figure:
-    """ImageNet-C accuracy against severity: all corruptions, then each family; one row per backbone.
-
-    Raises:
-        DataError: There are no details of ImageNet-C.
-    """
+    """ImageNet-C accuracy against severity: all corruptions, then each family; DataError if there are no details."""
     looks = style.looks(scores["supervision"])
     details = _details(summaries.at_headline(scores, headline_lambda), "imagenet_c", "corruption_severity")
     split = details["group"].str.rsplit("/", n=1, expand=True)
@@ -63,10 +59,8 @@ def corruption_severity(scores: pd.DataFrame, headline_lambda: float, label: str
 def si_score_factors(scores: pd.DataFrame, headline_lambda: float, label: str = "") -> Figure:
     """SI-Score: accuracy against size and rotation, and the difference to the baseline over the object's place.
 
-    The difference is shown for LUAB, or for the last supervision of a study without clicks.
-
-    Raises:
-        DataError: There are no details of SI-Score.
+    The difference is shown for LUAB, or for the last supervision of a study without clicks. DataError if there are no
+    details of SI-Score.
     """
     looks = style.looks(scores["supervision"])
     compared = main_supervision(looks)
@@ -95,7 +89,7 @@ def si_score_factors(scores: pd.DataFrame, headline_lambda: float, label: str = 
     if factors:
         style.legend_above(figure, grid[0, 0])
     sizes = {name: used.loc[used["benchmark"] == name, "n"] for name in sorted(set(used["benchmark"]))}
-    images = "; ".join(f"{name.removeprefix('siscore_')} {_span(n)}" for name, n in sizes.items())
+    images = "; ".join(f"{name.removeprefix('siscore_')} {summaries.span(n)}" for name, n in sizes.items())
     note = f"Images per factor value: {images}. λ = {headline_lambda:g}; {_spread(used)}."
     if has_map and compared is not None:
         note += f" Maps: {looks[compared].title} minus baseline, mean over seeds, at each place of the object's centre."
@@ -122,20 +116,15 @@ def _place_column(figure: Figure, column: Sequence[Axes], maps: Sequence[pd.Data
         look: dict[str, Any] = {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit, "interpolation": "nearest"}
         shown = axes.imshow(values.to_numpy() if values.size else np.full((1, 1), np.nan), aspect="equal", **look)
     column[0].set_title(f"Place: {title.partition(' (')[0]} − baseline", pad=3)
-    bar = figure.colorbar(shown, ax=list(column), shrink=max(0.35, 0.9 / len(column)), aspect=14, pad=0.03)
-    bar.set_label("pp, above 0 is better")
-    bar.outline.set_visible(False)
+    place: dict[str, Any] = {"shrink": max(0.35, 0.9 / len(column)), "aspect": 14, "pad": 0.03}
+    style.colour_bar(figure, shown, "pp, above 0 is better", ax=list(column), **place)
 
 
 def location_difference(details: pd.DataFrame, supervision: str = "click") -> pd.DataFrame:
     """A supervision minus the baseline in percentage points on the grid of places: rows y (down), columns x (right).
 
-    Args:
-        details: Rows of siscore_location of one backbone; group is "x,y" as fractions of the image.
-        supervision: Supervision to compare; without it, or without the baseline, the grid is empty.
-
-    Raises:
-        DataError: A group does not have that form.
+    The details are of one backbone; their group is "x,y" as fractions of the image, or DataError is raised. Without the
+    supervision or the baseline, the grid is empty.
     """
     place = details["group"].str.extract(r"^\(?\s*([-\d.]+)\s*[,/_]\s*([-\d.]+)\s*\)?$")
     if place.isna().any(axis=None):
@@ -185,8 +174,3 @@ def _draw_lines(axes: Axes, table: pd.DataFrame, looks: Looks, dodge: float) -> 
 
 def _spread(rows: pd.DataFrame) -> str:
     return summaries.spread_text(rows.groupby(summaries.CELL)["seed"].nunique().to_frame("n"))
-
-
-def _span(n: pd.Series) -> str:
-    low, high = int(n.min()), int(n.max())
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

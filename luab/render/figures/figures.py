@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
-from luab.errors import ConfigError, DataError
+from luab.data.images.image_files import open_image
+from luab.errors import ConfigError
+from luab.predictions import read_listed, read_predictions
 from luab.render import style, summaries
 from luab.render.figures import annotated_images, byproducts, factors, localization
 from luab.render.figures import scores as figures_scores
@@ -23,31 +24,22 @@ SAMPLES = 8  # images in the figure of byproducts
 CAMS = 6  # images in the figure of score maps
 _MIN_TRACE = 4  # fewest samples of a trace that is drawn
 _TUNING = 500  # images on which the threshold of the score maps is chosen
-_CAM_COLUMNS = ["image_id", "cam", "cam_h", "cam_w", "width", "height", "boxes", "point_x", "point_y"]
+_CAM_COLUMNS = ("image_id", "cam", "cam_h", "cam_w", "width", "height", "boxes", "point_x", "point_y")
 
 
 def render_figure(name: str, output_pdf: Path | str, inputs: Inputs) -> None:
-    """Draws one figure and writes `output_pdf` and the PNG beside it.
-
-    Args:
-        name: Name of a figure in `luab.render.products.PRODUCTS`, which also says which inputs it needs.
-        output_pdf: For example results/figures/lambda_sweep.pdf.
-        inputs: Paths, label and headline lambda.
+    """Draws a figure of `luab.render.products.PRODUCTS` and writes `output_pdf` and the PNG beside it.
 
     Raises:
         ConfigError: There is no such figure, or an input was not given.
         DataError: An input is missing, damaged or incomplete.
     """
-    figure = find_product("figure", name).draw(inputs)
-    assert isinstance(figure, Figure)
-    style.save(figure, output_pdf)
+    product = find_product("figure", name)
+    style.save(FIGURES[name](product, inputs), output_pdf)
 
 
 def _from_scores(draw: Callable[..., Figure]) -> Callable[[Product, Inputs], Figure]:
-    def from_file(product: Product, inputs: Inputs) -> Figure:
-        return draw(scores_of(product, inputs), inputs.headline_lambda, inputs.label)
-
-    return from_file
+    return lambda product, inputs: draw(scores_of(product, inputs), inputs.headline_lambda, inputs.label)
 
 
 def _draw_click_density(product: Product, inputs: Inputs) -> Figure:
@@ -83,9 +75,10 @@ def _draw_byproduct_samples(product: Product, inputs: Inputs) -> Figure:
     index, manifest, root = required(product.name, inputs, "index", "manifest", "images_root")
     paths = manifest_paths(manifest)
     table = read_index(index, ["image_id", "annotators"])
-    annotated = table.filter(pa.compute.greater(table["annotators"], 0))
+    annotated = table.filter(pc.field("annotators") > 0)
     rows = rows_of(index, columns, [row["image_id"] for row in _spread_rows(annotated, 64 * SAMPLES)])
-    usable = [row for row in rows if row["image_id"] in paths and _is_traced(row)]
+    traced = [row for row in rows if row["click_xy"][0] and len(row["trace_xy"][0]) >= _MIN_TRACE]
+    usable = [row for row in traced if row["image_id"] in paths]
     chosen = [usable[place] for place in _places(len(usable), SAMPLES)]
     samples = [_browsed_image(row, root / paths[row["image_id"]]) for row in chosen]
     return annotated_images.byproduct_samples(samples, inputs.label)
@@ -96,13 +89,8 @@ def rows_of(index: Path, columns: list[str], image_ids: Iterable[str]) -> list[d
     from luab.byproducts.imagenet_ab import read_index_pieces
 
     ids = pa.array(image_ids, pa.string())
-    pieces = [piece.filter(pa.compute.is_in(piece["image_id"], ids)) for piece in read_index_pieces(index, columns)]
+    pieces = [piece.filter(pc.is_in(piece["image_id"], ids)) for piece in read_index_pieces(index, columns)]
     return list(pa.concat_tables(pieces).sort_by("image_id").to_pylist())
-
-
-def _is_traced(row: dict[str, Any]) -> bool:
-    """Whether the first annotator of a record clicked and left a trace of some length."""
-    return bool(row["click_xy"][0]) and len(row["trace_xy"][0]) >= _MIN_TRACE
 
 
 def _browsed_image(row: dict[str, Any], path: Path) -> annotated_images.BrowsedImage:
@@ -111,10 +99,8 @@ def _browsed_image(row: dict[str, Any], path: Path) -> annotated_images.BrowsedI
     if row["width"] and row["height"]:
         # Boxes are in pixels of the image as annotated; the file may have been resized.
         boxes = boxes * (np.array([image.shape[1] / row["width"], image.shape[0] / row["height"]] * 2))
-    trace_xy, trace_ms, click_xy = (
-        np.array(row[name][0], dtype=float) for name in ("trace_xy", "trace_time_ms", "click_xy")
-    )
-    return annotated_images.BrowsedImage(row["image_id"], image, trace_xy, trace_ms, click_xy, boxes)
+    drawn = [np.array(row[name][0], dtype=float) for name in ("trace_xy", "trace_time_ms", "click_xy")]
+    return annotated_images.BrowsedImage(row["image_id"], image, *drawn, boxes)
 
 
 def _draw_coco_samples(product: Product, inputs: Inputs) -> Figure:
@@ -124,10 +110,9 @@ def _draw_coco_samples(product: Product, inputs: Inputs) -> Figure:
     tags, manifest, root = required(product.name, inputs, "tags", "manifest", "images_root")
     table = last_records(read_index(tags, [*TAG_COLUMNS, "trace_xy", "trace_time_ms"]))
     paths = manifest_paths(manifest)
-    traced = pa.compute.greater_equal(pa.compute.list_value_length(table["trace_time_ms"]), _MIN_TRACE)
-    loaded = pa.compute.greater(table["width"], 0)
-    dragged = pa.array(_dragged(table.select(TAG_COLUMNS), paths), pa.bool_())
-    usable = table.filter(pa.compute.and_(pa.compute.and_(traced, loaded), dragged))
+    table = table.append_column("dragged", pa.array(_dragged(table.select(TAG_COLUMNS), paths), pa.bool_()))
+    traced = pc.list_value_length(pc.field("trace_time_ms")) >= _MIN_TRACE
+    usable = table.filter(traced & (pc.field("width") > 0) & pc.field("dragged"))
     samples = [_tagged_image(row, root, paths) for row in _spread_rows(usable, SAMPLES)]
     return annotated_images.coco_samples(samples, usable.num_rows, table.num_rows, inputs.label)
 
@@ -194,7 +179,8 @@ def _draw_cam_examples(product: Product, inputs: Inputs) -> Figure:
     titles = [look.title for look in style.looks(supervisions).values()]
     manifest, root = required(product.name, inputs, "manifest", "images_root")
     paths = manifest_paths(manifest)
-    tables = [_read_cams(path) for _, path in inputs.predictions]
+    tables = [read_predictions(path.parent, path.stem, _CAM_COLUMNS) for _, path in inputs.predictions]
+    tables = [table.filter(pc.greater(pc.list_value_length(table["boxes"]), 0)) for table in tables]
     thresholds = [_threshold(table) for table in tables]
     views = [{str(row["image_id"]): row for row in _spread_rows(table, CAMS)} for table in tables]
     ids = [image_id for image_id in views[0] if image_id in views[1] and image_id in paths]
@@ -210,8 +196,7 @@ def _draw_cam_examples(product: Product, inputs: Inputs) -> Figure:
 
 def _example(path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[float]) -> localization.CamExample:
     first = rows[0]
-    size = np.array([first["width"], first["height"]] * 2, dtype=float)
-    truth = [tuple(np.array(box, dtype=float) / size) for box in first["boxes"]]
+    truth = np.array(first["boxes"], dtype=float) / ([first["width"], first["height"]] * 2)
     views = []
     for row, threshold in zip(rows, thresholds, strict=True):
         point = None if row["point_x"] is None else (row["point_x"], row["point_y"])
@@ -237,50 +222,20 @@ def _cam(row: dict[str, Any]) -> Array:
     return np.array(row["cam"], dtype=np.float32).reshape(row["cam_h"], row["cam_w"])
 
 
-def _read_cams(path: Path) -> pa.Table:
-    table = _read_parquet(path, _CAM_COLUMNS)
-    return table.filter(pa.compute.greater(pa.compute.list_value_length(table["boxes"]), 0))
-
-
 def manifest_paths(manifest: Path) -> dict[str, str]:
-    """image_id -> path below the data set's root.
-
-    Raises:
-        DataError: The manifest is missing or damaged.
-    """
-    table = _read_parquet(manifest, ["image_id", "path"])
+    """image_id -> path below the data set's root; DataError if the manifest is missing or damaged."""
+    table = read_listed(manifest.parent, manifest.stem, ("image_id", "path"))
     return dict(zip(table["image_id"].to_pylist(), table["path"].to_pylist(), strict=True))
 
 
-def _read_parquet(path: Path, columns: list[str]) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=columns)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: the Parquet file does not exist. Run the stage that writes it.") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{path}: expected Parquet with the columns {', '.join(columns)}; {error}. Write it again."
-        ) from error
-
-
 def read_image(path: Path) -> Array:
-    """Pixels [height, width, 3] uint8.
-
-    Raises:
-        DataError: The image is missing or damaged.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot read this image, which the manifest lists; {error}.") from error
+    """Pixels [height, width, 3] uint8; DataError if the image is missing or damaged."""
+    return np.asarray(open_image(path, "listed in its manifest"))
 
 
 def _spread_rows(table: pa.Table, count: int) -> list[dict[str, Any]]:
     """At most `count` rows, evenly spaced in the order of image_id."""
-    order = pa.compute.sort_indices(table["image_id"]).to_numpy()
+    order = pc.sort_indices(table["image_id"]).to_numpy()
     return list(table.take(order[_places(len(order), count)]).to_pylist())
 
 

@@ -17,46 +17,32 @@ from luab.render import style
 
 Array = npt.NDArray[Any]
 _TRUTH, _FOUND, _POINT = "#FFFFFF", "#00E5A0", "#FFD23F"
-_HEAT = "inferno"
 
 
 @dataclasses.dataclass(frozen=True)
 class CamView:
-    """The score map and the prediction of one model for an image.
+    """The score map and the prediction of one model for an image."""
 
-    Attributes:
-        heat: [side, side] in [0, 1], of the image stretched to a square.
-        box: x0y0x1y1, fractions of the image.
-        point_xy: Fractions of the image; None for a model without a byproduct head.
-    """
-
-    heat: Array
-    box: tuple[float, float, float, float]
-    point_xy: tuple[float, float] | None
+    heat: Array  # [side, side] in [0, 1], of the image stretched to a square
+    box: Array  # [4] x0y0x1y1, fractions of the image
+    point_xy: tuple[float, float] | None  # fractions of the image; None for a model without a byproduct head
 
 
 @dataclasses.dataclass(frozen=True)
 class CamExample:
-    """One image seen by several models; `truth` holds boxes x0y0x1y1 as fractions of the image."""
+    """One image seen by several models."""
 
     image_id: str
-    image: Array
-    truth: Sequence[tuple[float, float, float, float]]
+    image: Array  # [height, width, 3] uint8
+    truth: Array  # [boxes, 4] x0y0x1y1, fractions of the image
     views: Sequence[CamView]
 
 
 @style.styled
 def cam_examples(examples: Sequence[CamExample], models: Sequence[str], note: str, label: str = "") -> Figure:
-    """Images and the score maps of the models, with true box, found box and predicted point.
+    """One column per example: the image and the score map of each model, with true box, found box and point.
 
-    Args:
-        examples: One per column.
-        models: Heading of each view, in the order of `CamExample.views`.
-        note: Explains how images and thresholds were chosen.
-        label: For example "demo world".
-
-    Raises:
-        DataError: There is no example.
+    The note explains how images and thresholds were chosen. DataError if there is no example.
     """
     if not examples:
         raise DataError("cam_examples: the two prediction files share no image with a box.")
@@ -64,13 +50,19 @@ def cam_examples(examples: Sequence[CamExample], models: Sequence[str], note: st
     grid = figure.subplots(len(models) + 1, len(examples), squeeze=False)
     for column, example in zip(grid.T, examples, strict=True):
         column[0].set_title(example.image_id, fontsize=5.2, pad=2)
-        for axes in column:
+        for axes, view in zip(column, [None, *example.views], strict=True):
             _draw_image(axes, example)
-        for axes, view in zip(column[1:], example.views, strict=True):
-            _draw_view(axes, view)
+            if view is not None:
+                _draw_view(axes, view)
     for axes, name in zip(grid[:, 0], ["Image", *models], strict=True):
         axes.set_ylabel(name)
-    _legend(figure)
+    outline = [withStroke(linewidth=3.4, foreground="#303030")]
+    handles = [
+        Line2D([], [], color=_TRUTH, lw=1.6, path_effects=outline, label="True box"),
+        Line2D([], [], color=_FOUND, lw=1.6, path_effects=outline, label="Found box"),
+        Line2D([], [], ls="none", marker="o", ms=4.5, mfc=_POINT, mec="black", label="Predicted point"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return style.finish(figure, f"n = {len(examples)} images. {note}", label)
 
 
@@ -86,40 +78,27 @@ def _draw_image(axes: Axes, example: CamExample) -> None:
 
 def _draw_view(axes: Axes, view: CamView) -> None:
     # Fainter where the map is low, so that the image shows through.
-    axes.imshow(view.heat, extent=(0, 1, 1, 0), cmap=_HEAT, vmin=0, vmax=1, alpha=0.35 + 0.4 * view.heat, gid="heat")
+    axes.imshow(
+        view.heat, extent=(0, 1, 1, 0), cmap="inferno", vmin=0, vmax=1, alpha=0.35 + 0.4 * view.heat, gid="heat"
+    )
     _draw_box(axes, view.box, _FOUND, "found")
     if view.point_xy is not None:
         axes.plot(*view.point_xy, "o", ms=4.5, mfc=_POINT, mec="black", mew=0.9, gid="point", clip_on=False)
 
 
-def _draw_box(axes: Axes, box: tuple[float, float, float, float], colour: str, what: str) -> None:
+def _draw_box(axes: Axes, box: Array, colour: str, what: str) -> None:
     x0, y0, x1, y1 = box
     for width, edge, gid in ((2.2, "#000000A0", None), (1.1, colour, what)):
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=edge, lw=width, gid=gid))
 
 
-def _legend(figure: Figure) -> None:
-    outline = [withStroke(linewidth=3.4, foreground="#303030")]
-    handles = [
-        Line2D([], [], color=_TRUTH, lw=1.6, path_effects=outline, label="True box"),
-        Line2D([], [], color=_FOUND, lw=1.6, path_effects=outline, label="Found box"),
-        Line2D([], [], ls="none", marker="o", ms=4.5, mfc=_POINT, mec="black", label="Predicted point"),
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
-
-
 def cam_view(cam: Array, threshold: float, point_xy: tuple[float, float] | None, side_px: int = 224) -> CamView:
-    """Normalises a raw score map and finds the box of the largest contour above the threshold.
+    """Normalises a raw map [h, w] and finds the box of its largest contour, on a square of `side_px`.
 
-    Args:
-        cam: [h, w] raw map of the true class.
-        threshold: Share of the maximum of the map, as in MaxBoxAcc.
-        point_xy: Predicted point, fractions of the image.
-        side_px: Side of the square on which the contour is found.
+    The contour is above `threshold`, a share of the maximum of the map, as in MaxBoxAcc.
     """
     from luab.metrics.contours import contour_boxes, eight_bits
 
     map8 = eight_bits(cam, side_px)
     boxes, largest = contour_boxes((map8 > int(threshold * map8.max())).astype(np.uint8))
-    x0, y0, x1, y1 = (float(edge) for edge in boxes[largest] / side_px)
-    return CamView(map8 / 255.0, (x0, y0, x1, y1), point_xy)
+    return CamView(map8 / 255.0, boxes[largest] / side_px, point_xy)

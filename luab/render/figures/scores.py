@@ -19,11 +19,7 @@ _SIGNED = FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if va
 
 @style.styled
 def lambda_sweep(scores: pd.DataFrame, headline_lambda: float, label: str = "") -> Figure:
-    """Benchmarks against the weight of the byproduct loss, one row of panels per swept backbone.
-
-    Raises:
-        DataError: No backbone has several lambdas, or a number is missing.
-    """
+    """Benchmarks against the weight of the byproduct loss, one row of panels per swept backbone; DataError without."""
     looks = style.looks(scores["supervision"])
     backbones = summaries.swept_backbones(scores)
     chosen = scores[scores["backbone"].isin(backbones)]
@@ -71,8 +67,7 @@ def _sweep_panel(axes: Axes, rows: pd.DataFrame, looks: Looks) -> None:
 def robustness_gain(scores: pd.DataFrame, headline_lambda: float, label: str = "") -> Figure:
     """Gain over the baseline per benchmark with its 95 % interval, one panel per backbone.
 
-    Raises:
-        DataError: A number is missing, or there is no supervision besides the baseline.
+    DataError if a number is missing, or if there is no supervision besides the baseline.
     """
     chosen, looks = _compared(scores, headline_lambda, "robustness_gain")
     shown = summaries.present(chosen, q.GAINS, "robustness_gain")
@@ -116,14 +111,16 @@ def _gain_panel(axes: Axes, rows: pd.DataFrame, shown: Sequence[q.Quantity], loo
         mine = rows[rows["supervision"] == supervision]
         if mine.empty:
             continue
-        gains = np.array([_gain(summaries.of(mine, quantity), quantity) for quantity in shown])  # [quantities, 3]
+        table = pd.concat([summaries.of(mine, quantity) for quantity in shown])
+        signs = [quantity.gain_sign for quantity in shown]
+        gain, end, other_end = (100 * table[name].to_numpy(float) * signs for name in ("difference", "low", "high"))
         y = np.arange(len(shown)) + offset
-        significant = (gains[:, 1] > 0) | (gains[:, 2] < 0)  # NaN compares false: hollow
+        sure = table["sure"].to_numpy()
         look = looks[supervision]
-        axes.hlines(y, gains[:, 1], gains[:, 2], color=look.colour, lw=1.0, alpha=0.75)
+        axes.hlines(y, np.minimum(end, other_end), np.maximum(end, other_end), color=look.colour, lw=1.0, alpha=0.75)
         marks: dict[str, Any] = {"ls": "none", "marker": look.marker, "mec": look.colour, "mew": 0.9}
-        axes.plot(gains[:, 0], y, mfc="white", gid=supervision, **marks)
-        axes.plot(gains[significant, 0], y[significant], mfc=look.colour, **marks)
+        axes.plot(gain, y, mfc="white", gid=supervision, **marks)
+        axes.plot(gain[sure], y[sure], mfc=look.colour, **marks)
         # Filled in the legend, where a hollow mark would mean "not significant".
         axes.plot([], [], mfc=look.colour, label=look.title, **marks)
     axes.set_yticks(range(len(shown)), [quantity.heading if quantity.lower else quantity.title for quantity in shown])
@@ -132,21 +129,12 @@ def _gain_panel(axes: Axes, rows: pd.DataFrame, shown: Sequence[q.Quantity], loo
     axes.xaxis.set_major_formatter(_SIGNED)
 
 
-def _gain(row: pd.DataFrame, quantity: q.Quantity) -> tuple[float, float, float]:
-    """Gain, low and high end in percentage points."""
-    sign = quantity.gain_sign
-    difference, low, high = 100 * sign * row.iloc[0][["difference", "low", "high"]].astype(float)
-    return (difference, low, high) if sign > 0 else (difference, high, low)
-
-
 @style.styled
 def coco_gain_by_size(scores: pd.DataFrame, headline_lambda: float, label: str = "") -> Figure:
     """Mean average precision, and its gain over the baseline, by the size of objects and by their context.
 
-    One column per backbone; the contexts are left out if the study has none.
-
-    Raises:
-        DataError: A number is missing, the sizes are not in the study, or the baseline is alone.
+    One column per backbone; the contexts are left out if the study has none. DataError if a number or the sizes are
+    missing, or if the baseline is alone.
     """
     chosen, looks = _compared(scores, headline_lambda, "coco_gain_by_size")
     sizes = summaries.present(chosen, q.COCO_SIZES, "coco_gain_by_size")
@@ -163,7 +151,8 @@ def coco_gain_by_size(scores: pd.DataFrame, headline_lambda: float, label: str =
             # Two lines: none joins a size and a context.
             for first, part in ((0, sizes), (len(sizes), shown[len(sizes) :])):
                 if part and len(rows):
-                    _part_line(column, rows, supervision, look, part, first + offset)
+                    table = pd.concat([summaries.of(rows, quantity) for quantity in part])
+                    _part_line(column, table, look, supervision, np.arange(len(part)) + first + offset)
         column[0].set_title(style.backbone_name(backbone))
         column[1].axhline(0, color=style.COLOURS["none"], lw=1.0)
         column[1].set_xticks(range(len(shown)), [_part_name(quantity, chosen) for quantity in shown])
@@ -187,27 +176,17 @@ def coco_gain_by_size(scores: pd.DataFrame, headline_lambda: float, label: str =
     return style.finish(figure, note, label)
 
 
-def _part_line(
-    column: Sequence[Axes],
-    rows: pd.DataFrame,
-    supervision: str,
-    look: style.Look,
-    shown: Sequence[q.Quantity],
-    first: float,
-) -> None:
-    table = pd.concat([summaries.of(rows, quantity) for quantity in shown])
-    mean, std, gain, low, high = (
-        100 * table[name].to_numpy(dtype=float) for name in ("mean", "std", "difference", "low", "high")
-    )
-    x = np.arange(len(shown)) + first
+def _part_line(column: Sequence[Axes], table: pd.DataFrame, look: style.Look, supervision: str, x: Any) -> None:
+    names = ("mean", "std", "difference", "low", "high")
+    mean, std, gain, low, high = (100 * table[name].to_numpy(float) for name in names)
+    sure = table["sure"].to_numpy()
     marks: dict[str, Any] = {"marker": look.marker, "color": look.colour, "mec": look.colour, "lw": 0.9}
     column[0].errorbar(x, mean, yerr=np.nan_to_num(std), elinewidth=0.9, label=look.title, **marks)
     if supervision == "none":
         return
     column[1].vlines(x, low, high, color=look.colour, lw=1.0, alpha=0.75)
     column[1].plot(x, gain, mfc="white", gid=supervision, **marks)
-    significant = (low > 0) | (high < 0)  # NaN compares false: hollow
-    column[1].plot(x[significant], gain[significant], **marks | {"ls": "none"})
+    column[1].plot(x[sure], gain[sure], **marks | {"ls": "none"})
 
 
 def _part_name(quantity: q.Quantity, scores: pd.DataFrame) -> str:
@@ -221,8 +200,7 @@ def _part_name(quantity: q.Quantity, scores: pd.DataFrame) -> str:
 def background_gap(scores: pd.DataFrame, headline_lambda: float, label: str = "") -> Figure:
     """Accuracy on same-class and on random backgrounds, and the gap between, per backbone and supervision.
 
-    Raises:
-        DataError: A number is missing, or the Backgrounds Challenge is not in the study.
+    DataError if a number is missing, or if the Backgrounds Challenge is not in the study.
     """
     looks = style.looks(scores["supervision"])
     chosen = summaries.at_headline(scores, headline_lambda)

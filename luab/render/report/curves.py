@@ -20,11 +20,11 @@ MOST_POINTS = 120
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """The line of one run: `points` in SVG's format, and the last value."""
+    """The line of one run."""
 
     run: str
     supervision: str
-    points: str
+    points: str  # in SVG's format
     last: float
 
 
@@ -33,24 +33,15 @@ class Panel:
     """One picture of `WIDTH` x `HEIGHT`; ticks are (place, text)."""
 
     title: str
-    dataset: str
-    backbone: str
-    quantity: str
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     lines: list[Line]
 
 
 def panels(runs: Sequence[Run], logs: Mapping[Run, Path], quantities: Mapping[str, str]) -> list[Panel]:
-    """Panels in the order of the runs; a quantity that no run of a backbone has is left out.
+    """Panels in the order of the runs, of `quantities`: column of log.csv -> its name for people.
 
-    Args:
-        runs: Runs in the order of the study. A baseline gets no line for the byproduct loss.
-        logs: log.csv of each run.
-        quantities: Column of log.csv -> its name for people.
-
-    Raises:
-        DataError: A log is missing or malformed.
+    A baseline gets no line for the byproduct loss; a quantity that no run of a backbone has is left out.
     """
     rows = {run: read_log(logs[run], ("epoch",)) for run in runs}
     drawn = []
@@ -104,15 +95,9 @@ def _panel(dataset: str, backbone: str, name: str, values: dict[Run, list[tuple[
         Line(run.folder, run.supervision, " ".join(f"{place_x(x)},{place_y(y)}" for x, y in curve), curve[-1][1])
         for run, curve in values.items()
     ]
-    return Panel(
-        f"{dataset}, {backbone}: {name}",
-        dataset,
-        backbone,
-        name,
-        [(place_x(tick), f"{tick:g}") for tick in x_ticks],
-        [(place_y(tick), f"{tick:g}") for tick in y_ticks],
-        lines,
-    )
+    x_texts = [(place_x(tick), f"{tick:g}") for tick in x_ticks]
+    y_texts = [(place_y(tick), f"{tick:g}") for tick in y_ticks]
+    return Panel(f"{dataset}, {backbone}: {name}", x_texts, y_texts, lines)
 
 
 def _axis(values: np.ndarray, whole: bool) -> tuple[list[float], float, float]:

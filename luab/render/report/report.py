@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,45 +31,30 @@ _COLOURS = list(style.COLOURS.values())  # page.css has a class s-<k> for the k-
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """Inputs of the page.
+    """Inputs of the page."""
 
-    Attributes:
-        label: For example "demo world"; empty for the full study.
-        headline: From luab.render.headline.headline_sheets.
-        tables: Table name -> its text.
-        figures: Figure name -> results/figures/<name>.png.
-        captions: Folder of table_<name>.rst and figure_<name>.rst.
-        runs: Folder of each run.
-        scores: results/scores.csv.
-        browser: Index, manifest and images of ImageNet-AB; None leaves out the browser of byproducts.
-        class_names: wnid -> name.
-        deviations: From luab.render.report.deviations.tagged_choices.
-    """
-
-    label: str
-    headline: Sequence[Sheet]
-    tables: Mapping[str, Sheet]
-    figures: Mapping[str, Path]
-    captions: Path
-    runs: Mapping[Run, Path]
-    scores: Path
-    browser: Inputs | None
-    class_names: Mapping[str, str]
-    deviations: Mapping[str, Sequence[tuple[str, str]]]
+    label: str  # for example "demo world"; empty for the full study
+    headline: Sequence[Sheet]  # from luab.render.headline.headline_sheets
+    tables: Mapping[str, Sheet]  # by name of the table
+    figures: Mapping[str, Path]  # figure name -> results/figures/<name>.png
+    captions: Path  # folder of table_<name>.rst and figure_<name>.rst
+    runs: Mapping[Run, Path]  # folder of each run
+    scores: Path  # results/scores.csv
+    browser: Inputs | None  # index, manifest and images of ImageNet-AB; None leaves out the browser of byproducts
+    class_names: Mapping[str, str]  # by wnid
+    deviations: Mapping[str, Sequence[tuple[str, str]]]  # from luab.render.report.deviations.tagged_choices
 
 
 def render_report(sources: Sources, output: Path) -> None:
-    """Writes the page; equal inputs give equal bytes.
-
-    Raises:
-        DataError: An input is missing or damaged.
-        JobError: The disk is full, or the folder cannot be written to.
-    """
+    """Writes the page; equal inputs give equal bytes. DataError if an input is missing or damaged."""
     cards = {run: read_json(folder / "run.json") for run, folder in sources.runs.items()}
     logs = {run: folder / "log.csv" for run, folder in sources.runs.items()}
     looks = style.looks(run.supervision for run in cards)
     css, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    page = _environment().get_template("page.html").render(
+    page = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PAGE), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    ).get_template("page.html", globals={"bold": BOLD}).render(
         label=sources.label,
         css=Markup(css),
         script=Markup(script),
@@ -102,26 +88,13 @@ def _browser(sources: Sources) -> dict[str, Any] | None:
     return samples.browser_samples(index, manifest, root, dict(sources.class_names))
 
 
-def _environment() -> jinja2.Environment:
-    loader = jinja2.FileSystemLoader(PAGE)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals["bold"] = BOLD
-    return environment
-
-
 def csp_hash(text: str) -> str:
     """The source by which a content security policy allows an inline style or script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def caption(file: Path) -> Markup:
-    """A caption as HTML, without its label (a Snakemake parameter), which the page shows once.
-
-    Raises:
-        DataError: The file is missing.
-    """
+    """A caption as HTML, without its label (a Snakemake parameter), which the page shows once."""
     from docutils.core import publish_parts
 
     try:
@@ -168,7 +141,7 @@ def _protocols(scores: Path) -> list[dict[str, Any]]:
         raise DataError(f"{scores}: cannot read the scores of the study ({error}). Run `luab collect`.") from error
     whole = table[table["group"].isna()]
     return [
-        {"dataset": keys[0], "benchmark": keys[1], "n": ", ".join(_distinct(rows["n"])), "protocol": keys[2]}
+        {"dataset": keys[0], "benchmark": keys[1], "n": ", ".join(rows["n"].unique()), "protocol": keys[2]}
         for keys, rows in whole.groupby(["dataset", "benchmark", "protocol"], sort=False)
     ]
 
@@ -189,17 +162,11 @@ def _run(run: Run, title: str, card: dict[str, Any]) -> dict[str, Any]:
 
 def _shared(cards: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, int]]:
     """(part, key, value, number of runs) for the code, versions and machines recorded in the cards."""
-    counts: dict[tuple[str, str, str], int] = {}
+    counts: Counter[tuple[str, str, str]] = Counter()
     for card in cards:
         entries = [("checkout", "commit", card.get("commit"))]
         for part in ("versions", "hardware", "code"):
             entries += [(part, str(key), value) for key, value in (card.get(part) or {}).items()]
-        for part, key, value in entries:
-            entry = (part, key, "none" if value is None else str(value))
-            counts[entry] = counts.get(entry, 0) + 1
-    order = {"checkout": 0, "versions": 1, "hardware": 2, "code": 3}
-    return sorted(((*entry, n) for entry, n in counts.items()), key=lambda row: (order[row[0]], row[1], -row[3]))
-
-
-def _distinct(values: Any) -> list[str]:
-    return list(dict.fromkeys(str(value) for value in values))
+        counts.update((part, key, "none" if value is None else str(value)) for part, key, value in entries)
+    order = ["checkout", "versions", "hardware", "code"]
+    return sorted(((*entry, n) for entry, n in counts.items()), key=lambda row: (order.index(row[0]), row[1], -row[3]))

@@ -25,12 +25,6 @@ _CANDIDATES = 3  # images drawn for each one shown, since some have no click
 def browser_samples(index: Path, manifest: Path, images_root: Path, names: dict[str, str]) -> dict[str, Any]:
     """Images for the browser, drawn with `SEED` from the images of each class that have a click.
 
-    Args:
-        index: data/byproducts/imagenet_ab.parquet.
-        manifest: Manifest of imagenet_train.
-        images_root: Folder that the paths in the manifest are relative to.
-        names: wnid -> name of the class.
-
     Returns:
         `samples`: dicts of id, wnid, name, src (data URL), width, height (px), and trace and click as [[x, y], ...] in
         pixels of the shown image; grouped by class, classes by name. `images` and `classes`: number of annotated
