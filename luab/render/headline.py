@@ -1,6 +1,8 @@
 """The headline numbers, for the terminal and the report."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -17,7 +19,6 @@ _TABLES = {
     "coco": ("coco_main", "coco_localization"),
 }
 _SHORT = {"none": "Baseline", "random": "Random", "click": "LUAB"}  # to fit into 80 columns
-_TO_LOOK_AT = ("report.html", "tables", "figures", "scores.csv")
 
 
 def print_headline(study: Study) -> None:
@@ -30,21 +31,19 @@ def print_headline(study: Study) -> None:
         for row in sheet.rows:
             table.add_row(*(cell.replace(" ± ", "±") for cell in row))  # rich would cut wider numbers at 80 columns
         console.print(table)
-    results = [str(study.paths.results / name) for name in _TO_LOOK_AT if (study.paths.results / name).exists()]
-    console.print("Look at: " + ("  ".join(results) if results else "nothing yet; run `make demo`"))
+    results = [study.paths.results / name for name in ("report.html", "tables", "figures", "scores.csv")]
+    found = "  ".join(str(path) for path in results if path.exists())
+    console.print("Look at: " + (found or "nothing yet; run `make demo`"))
 
 
 def headline_sheets(study: Study) -> list[Sheet]:
     """One sheet per data set and backbone, from the tables that exist."""
     sheets = []
     for dataset, part in study.parts.items():
-        files = [study.layout.table(name, "csv") for name in _TABLES[dataset]]
-        tables = [
-            pd.read_csv(file, dtype={"supervision": str}, keep_default_na=False, na_values=[""])
-            for file in files
-            if file.is_file()
-        ]
-        numbers = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"backbone": []})
+        files = filter(Path.is_file, (study.layout.table(name, "csv") for name in _TABLES[dataset]))
+        text: Any = {"dtype": {"supervision": str}, "keep_default_na": False, "na_values": [""]}
+        tables = [pd.read_csv(file, **text) for file in files] or [pd.DataFrame({"backbone": []})]
+        numbers = pd.concat(tables, ignore_index=True)
         shown = [(name, numbers[numbers["backbone"] == name]) for name in part.backbone_names]
         sheets += [_sheet(study, dataset, rows, name) for name, rows in shown if len(rows)]
     return sheets

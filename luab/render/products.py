@@ -180,10 +180,8 @@ def _with_images(study: Study, inputs: Inputs, manifest: str) -> Inputs:
 
 _IMAGENET, _COCO = "ImageNet (`backbones`)", "COCO (`coco`)"
 _COMPARED = "a supervision besides `none`"
-_SWEEP = "a supervision at several lambdas (`sweep`) and one of the benchmarks " + ", ".join(
-    x.benchmark for x in q.SWEPT
-)
-
+_SWEPT = ", ".join(quantity.benchmark for quantity in q.SWEPT)
+_SWEEP = f"a supervision at several lambdas (`sweep`) and one of the benchmarks {_SWEPT}"
 _BOTH = f"both {_IMAGENET} and {_COCO}"
 
 PRODUCTS: tuple[Product, ...] = (

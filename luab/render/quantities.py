@@ -52,11 +52,7 @@ BG_GAP = Quantity("in9", "bg_gap", "BG-gap", lower=True)
 MIXED_SAME = Quantity("in9", "mixed_same", "Mixed-same")
 MIXED_RAND = Quantity("in9", "mixed_rand", "Mixed-rand")
 CHALLENGE = Quantity("in9_challenge", "challenge_accuracy", "BG challenge")
-SI_SCORE = (
-    Quantity("siscore_size", "accuracy", "SI size"),
-    Quantity("siscore_location", "accuracy", "SI location"),
-    Quantity("siscore_rotation", "accuracy", "SI rotation"),
-)
+SI_SCORE = tuple(Quantity(f"siscore_{name}", "accuracy", f"SI {name}") for name in ("size", "location", "rotation"))
 BACKGROUND = (
     Quantity("in9", "original", "Original"),
     MIXED_SAME,
@@ -77,11 +73,7 @@ LOCALIZATION = (
     Quantity("wsol_test", "point_in_box", "Point in box", needs_point=True),
     Quantity("wsol_test", "point_distance", "Point distance (% of diagonal)", lower=True, needs_point=True),
 )
-COCO_SIZES = (
-    Quantity("coco_size", "map_small", "mAP small"),
-    Quantity("coco_size", "map_medium", "mAP medium"),
-    Quantity("coco_size", "map_large", "mAP large"),
-)
+COCO_SIZES = tuple(Quantity("coco_size", f"map_{name}", f"mAP {name}") for name in ("small", "medium", "large"))
 COCO_CONTEXTS = (
     Quantity("coco_context", "map_in_context", "mAP in context"),
     Quantity("coco_context", "map_out_of_context", "mAP out of context"),

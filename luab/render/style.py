@@ -3,11 +3,12 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
@@ -31,6 +32,10 @@ class Look:
     marker: str
 
 
+Looks = Mapping[str, Look]
+"""By supervision, in the order of display."""
+
+
 # Colours of Okabe and Ito's palette and its darker shades: distinct under the common colour-vision deficiencies.
 _LOOKS = {
     "none": Look("Baseline", "#6B6B6B", "s"),
@@ -44,11 +49,7 @@ _LOOKS = {
 }
 COLOURS = {name: look.colour for name, look in _LOOKS.items()}
 _BACKBONES = {
-    "resnet18": "ResNet-18",
-    "resnet34": "ResNet-34",
-    "resnet50": "ResNet-50",
-    "resnet101": "ResNet-101",
-    "resnet152": "ResNet-152",
+    **{f"resnet{layers}": f"ResNet-{layers}" for layers in (18, 34, 50, 101, 152)},
     "vit_tiny_patch16_224": "ViT-Ti/16",
     "vit_small_patch16_224": "ViT-S/16",
     "vit_base_patch16_224": "ViT-B/16",
@@ -60,41 +61,28 @@ _STYLE: Any = {
     "font.size": 7,
     "axes.titlesize": 7.5,
     "axes.labelsize": 7,
-    "xtick.labelsize": 6.5,
-    "ytick.labelsize": 6.5,
-    "legend.fontsize": 6.5,
-    "legend.frameon": False,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 6.5),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "axes.formatter.use_mathtext"), False),
     "axes.axisbelow": True,
     "axes.grid": True,
     "grid.color": "#E8E8E8",
     "grid.linewidth": 0.5,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.5),
+    **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),
+    **dict.fromkeys(("xtick.minor.size", "ytick.minor.size"), 0),
     "lines.linewidth": 1.2,
     "lines.markersize": 3.5,
     "lines.solid_capstyle": "round",
     "figure.dpi": 100,
     "savefig.dpi": 250,
     "pdf.fonttype": 42,
-    "axes.formatter.use_mathtext": False,
 }
 _NOTE_PT = 5.8
 _LINE_IN = _NOTE_PT * 1.35 / 72
 
+Array = npt.NDArray[Any]
 P = ParamSpec("P")
 
 
@@ -139,10 +127,9 @@ def finish(figure: Figure, note: str, label: str = "") -> Figure:
 
 
 def _settle(figure: Figure) -> None:
-    """Computes the layout once and rounds the positions of the panels.
+    """Computes the layout once and rounds the positions of the panels, so that equal calls give equal bytes.
 
-    The layout solver orders its variables by memory address, so its last digit differs between equal calls (measured:
-    2e-16 of the side of the figure), which would change the bytes of the PDF.
+    The layout solver orders its variables by memory address, which changes its last digit (measured: 2e-16 of a side).
     """
     figure.draw_without_rendering()
     places = [axes.get_position(original=True).bounds for axes in figure.axes]
@@ -189,7 +176,7 @@ def backbone_name(name: str) -> str:
     return _BACKBONES.get(name, name)
 
 
-def backbone_order(names: Sequence[str]) -> list[str]:
+def backbone_order(names: Iterable[str]) -> list[str]:
     """The distinct names: first the known families by size, then the rest by name."""
     known = list(_BACKBONES)
     return sorted(set(names), key=lambda name: (known.index(name) if name in known else len(known), name))

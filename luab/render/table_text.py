@@ -49,12 +49,10 @@ class Table:
 
 def write_table(table: Table, csv: Path | str, md: Path | str, tex: Path | str, label: str = "") -> None:
     """Writes the raw numbers as CSV, and title (with the label), cells and notes as Markdown and LaTeX."""
-    with replacing(csv) as aside:
-        table.raw.to_csv(aside, index=False, lineterminator="\n")
-    with replacing(md) as aside:
-        aside.write_text(markdown(table, label))
-    with replacing(tex) as aside:
-        aside.write_text(latex(table, label))
+    raw = table.raw.to_csv(index=False, lineterminator="\n")
+    for path, text in ((csv, raw), (md, markdown(table, label)), (tex, latex(table, label))):
+        with replacing(path) as aside:
+            aside.write_text(text, encoding="utf-8")
 
 
 def markdown(table: Table, label: str = "") -> str:
@@ -115,11 +113,8 @@ def _md(text: str) -> str:
 
 
 def _tex_row(row: Sequence[str]) -> str:
-    return " & ".join(_tex_cell(text) for text in row) + r" \\"
-
-
-def _tex_cell(text: str) -> str:
-    if text.startswith(BOLD):
-        return rf"\textbf{{{escape(text[1:])}}}"
-    indent = r"\quad " if text.startswith("  ") else ""
-    return indent + escape(text.strip())
+    cells = []
+    for text in row:
+        indent = r"\quad " if text.startswith("  ") else ""
+        cells.append(rf"\textbf{{{escape(text[1:])}}}" if text.startswith(BOLD) else indent + escape(text.strip()))
+    return " & ".join(cells) + r" \\"

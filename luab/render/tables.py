@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from luab.benchmarks.collect import read_scores
+from luab.byproducts.coco_ab import read_index
+from luab.byproducts.imagenet_ab import read_index_pieces
+from luab.byproducts.statistics import coco, imagenet
+from luab.data.manifests.manifest import read_manifest_table
+from luab.data.supervisions.aim import aim_of_tags
 from luab.errors import ConfigError, DataError
 from luab.render import quantities as q
 from luab.render import style, summaries
@@ -73,9 +79,8 @@ def score_table(
     """A table of scores: every backbone and supervision, with the difference of each to the baseline.
 
     Args:
-        name: Table lambda_sweep shows all lambdas of the swept backbones, the others show one lambda.
+        name: Table lambda_sweep shows all lambdas of the swept backbones, the others show `headline_lambda`.
         scores: Tidy scores of one data set; supervisions are shown in the order of their first row.
-        headline_lambda: The lambda shown.
         published: From `read_published`; adds a column if it has values for a shown backbone.
 
     Raises:
@@ -123,8 +128,6 @@ def _from_scores(product: Product, inputs: Inputs) -> Table:
 
 def scores_of(product: Product, inputs: Inputs) -> pd.DataFrame:
     """The rows of scores.csv about the product's data set, with the supervisions in the order of the config."""
-    from luab.benchmarks.collect import read_scores
-
     (path,) = required(product.name, inputs, "scores")
     scores = read_scores(path)
     scores = scores[scores["dataset"] == product.dataset]
@@ -135,36 +138,22 @@ def scores_of(product: Product, inputs: Inputs) -> pd.DataFrame:
 
 
 def _from_index(product: Product, inputs: Inputs) -> Table:
-    from luab.byproducts.imagenet_ab import read_index_pieces
-    from luab.byproducts.statistics.imagenet import COLUMNS
-    from luab.byproducts.statistics.imagenet import byproduct_statistics as numbers
-
     (index,) = required(product.name, inputs, "index")
-    return statistics_table(product.name, numbers(read_index_pieces(index, COLUMNS)))
+    return statistics_table(product.name, imagenet.byproduct_statistics(read_index_pieces(index, imagenet.COLUMNS)))
 
 
 def _from_tags(product: Product, inputs: Inputs) -> Table:
-    from luab.byproducts.coco_ab import read_index
-    from luab.byproducts.statistics.coco import COLUMNS
-    from luab.byproducts.statistics.coco import coco_statistics as numbers
-    from luab.data.manifests.manifest import read_manifest_table
-    from luab.data.supervisions.aim import aim_of_tags
-
     tags, manifest, root = required(product.name, inputs, "tags", "manifest", "images_root")
     images = read_manifest_table(manifest).select(["image_id", "labels"]).to_pylist()
     classes_of = {int(image["image_id"][-12:]): image["labels"] for image in images}
     aim = aim_of_tags(tags, manifest, root / "annotations" / "instances_train2014.json")
-    return statistics_table(product.name, numbers(read_index(tags, COLUMNS), classes_of, aim))
-
-
-def _from_statistics(product: Product, inputs: Inputs) -> Table:
-    return interfaces(*read_statistics(product.name, inputs.statistics))
+    return statistics_table(product.name, coco.coco_statistics(read_index(tags, coco.COLUMNS), classes_of, aim))
 
 
 TABLES: dict[str, Callable[[Product, Inputs], Table]] = {
     "byproduct_statistics": _from_index,
     "coco_statistics": _from_tags,
-    "interfaces": _from_statistics,
+    "interfaces": lambda product, inputs: interfaces(*read_statistics(product.name, inputs.statistics)),
     **{product.name: _from_scores for product in PRODUCTS if product.kind == "table" and product.from_scores},
 }
 """Drawing functions, by the name of the product."""
@@ -174,9 +163,6 @@ def read_table(name: str, csv: Path, inputs: Inputs) -> Table:
     """Builds a rendered table again, for the report; reads no byproduct index and no image.
 
     Tables in `STATISTICS` are built from `csv`, the raw numbers of the rendered table, the rest from `inputs`.
-
-    Raises:
-        DataError: An input is missing or damaged.
     """
     if name in STATISTICS:
         return statistics_table(name, _read_statistics(csv))
@@ -192,12 +178,7 @@ def required(product: str, inputs: Inputs, *names: str) -> list[Path]:
 
 
 def read_statistics(name: str, paths: Sequence[Path]) -> list[pd.DataFrame]:
-    """The raw numbers of the tables `STATISTICS`.
-
-    Raises:
-        ConfigError: Not both were given.
-        DataError: A file is missing or has other columns.
-    """
+    """The raw numbers of the tables `STATISTICS`, from the CSV files of both."""
     if len(paths) != len(STATISTICS):
         raise ConfigError(
             f"{name}: expected the CSV files of the tables {' and '.join(STATISTICS)}, found {len(paths)}."
@@ -224,9 +205,7 @@ _PUBLISHED_COLUMNS = ("table", "backbone", "supervision", "benchmark", "metric",
 def read_published(path: Path | str) -> pd.DataFrame:
     """Reads the published values: percent as printed in the source; unknown values are empty.
 
-    Columns: table, backbone (timm name), supervision, benchmark, metric, value, source. For example
-
-        imagenet_main,vit_base_patch16_224,click,imagenet_val,top1,82.5,<who says so>
+    For example: imagenet_main,vit_base_patch16_224,click,imagenet_val,top1,82.5,<who says so>
 
     Raises:
         DataError: The file or a column is missing, a value is not a number, or a value has no source.
@@ -250,12 +229,12 @@ def read_published(path: Path | str) -> pd.DataFrame:
 
 def _value(value: float, unit: str, n: int) -> str:
     if pd.isna(value):
-        return f"– (n = {int(n):,})"
-    if unit in ("share", "fraction"):
-        number, unit = style.percent(value), "%"
+        shown = "–"
+    elif unit in ("share", "fraction"):
+        shown = f"{style.percent(value)} %"
     else:
         number = f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:,.4g}"
-    shown = f"{number} {unit}" if unit not in ("", "count") else number
+        shown = f"{number} {unit}" if unit not in ("", "count") else number
     return f"{shown} (n = {int(n):,})"
 
 

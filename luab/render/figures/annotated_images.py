@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -15,8 +14,8 @@ from matplotlib.patheffects import withStroke
 from luab.byproducts.icons import IconPath
 from luab.errors import DataError
 from luab.render import style
+from luab.render.style import Array
 
-Array = npt.NDArray[Any]
 _YELLOW, _REMOVED = "#FFD23F", "#D55E00"
 _SCALE_QUANTILE = 0.75  # quantile of the durations of the traces at which the colour scale ends
 

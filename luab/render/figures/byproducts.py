@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,11 +13,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from luab.errors import DataError
 from luab.render import style
 from luab.render.quantities import INTERFACES
+from luab.render.style import Array
 
-Array = npt.NDArray[Any]
 LONG_MS = 3000  # ASSUME: a trace is long from 3 s on; the authors' follow-up work calls shorter ones usable
 _BINS = 40
 _MARKED, _MEDIAN = style.COLOURS["click"], style.COLOURS["random"]
+_BARS: Any = {"log_scale": True, "color": _MARKED, "alpha": 0.55, "linewidth": 0}
 _CENTRE: Any = {"color": style.INK, "lw": 0.6, "ls": (0, (4, 3))}
 _LOOKS = {"browsing": ("#0072B2", "o"), "tagging": ("#D98200", "s")}
 _SHARES = (
@@ -73,9 +73,8 @@ def _density(points: Array, bins: int) -> Array:
 
 
 def _draw_density(axes: Axes, density: Array, most: float | None = None) -> Any:
-    shown = axes.imshow(
-        density, extent=(0, 1, 1, 0), cmap="Blues", vmin=0, vmax=most, aspect="auto", interpolation="nearest"
-    )
+    look: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "aspect": "auto", "interpolation": "nearest"}
+    shown = axes.imshow(density, extent=(0, 1, 1, 0), vmax=most, **look)
     axes.axhline(0.5, **_CENTRE)
     axes.axvline(0.5, **_CENTRE)
     axes.set(xlabel="x (fraction of the width)", xlim=(0, 1), ylim=(1, 0))
@@ -104,8 +103,7 @@ def hover_time(times_ms: Array, label: str = "") -> Figure:
         raise DataError("hover_time: the index contains no time above zero. Index the byproducts again.")
     figure = style.new_figure(style.COLUMN_IN, 2.0)
     axes = figure.subplots()
-    bars: dict[str, Any] = {"color": _MARKED, "alpha": 0.55, "linewidth": 0}
-    seaborn.histplot(x=positive, bins=60, stat="percent", log_scale=True, ax=axes, **bars)
+    seaborn.histplot(x=positive, bins=60, stat="percent", ax=axes, **_BARS)
     axes.xaxis.set_major_locator(LogLocator(numticks=6))
     axes.xaxis.set_major_formatter(_DURATION)
     median = float(np.median(positive))
@@ -140,9 +138,8 @@ def worker_spread(images: Array, means_ms: Array, label: str = "") -> Figure:
     figure = style.new_figure(style.COLUMN_IN, 1.9)
     left, right = figure.subplots(1, 2, sharey=True)
     bins = min(30, 4 + len(images) // 4)  # few workers cannot fill many bins; the release has 1,705
-    bars: dict[str, Any] = {"bins": bins, "log_scale": True, "color": _MARKED, "alpha": 0.55, "linewidth": 0}
     for axes, values, gid in ((left, images, "images"), (right, means_ms, "time")):
-        seaborn.histplot(x=values, ax=axes, **bars)
+        seaborn.histplot(x=values, bins=bins, ax=axes, **_BARS)
         axes.axvline(float(np.median(values)), color=_MEDIAN, lw=1.2, gid=gid)
         narrow = np.ptp(np.log10(values)) < 2
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if narrow else (1.0,), numticks=6))

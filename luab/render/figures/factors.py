@@ -1,6 +1,6 @@
 """Figures of accuracy against one factor: severity of a corruption; size, rotation and place of an object."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,9 @@ from luab.data.manifests.labels import CORRUPTION_FAMILIES, CORRUPTIONS
 from luab.errors import DataError
 from luab.render import style, summaries
 from luab.render.quantities import main_supervision
+from luab.render.style import Looks
 
-Looks = Mapping[str, style.Look]
-_FACTORS = {
-    "siscore_size": ("Object size (% of the image)", 100.0),
-    "siscore_rotation": ("Rotation (degrees)", 1.0),
-}
+_FACTORS = {"siscore_size": ("Object size (% of the image)", 100.0), "siscore_rotation": ("Rotation (degrees)", 1.0)}
 
 
 @style.styled
@@ -67,23 +64,28 @@ def si_score_factors(scores: pd.DataFrame, headline_lambda: float, label: str = 
     chosen = summaries.at_headline(scores, headline_lambda)
     detailed = set(chosen.loc[chosen["group"] != "", "benchmark"])
     factors = [name for name in _FACTORS if name in detailed]
-    has_map = "siscore_location" in detailed and compared is not None
-    if not factors and not has_map:
+    mapped = compared if "siscore_location" in detailed else None
+    if not factors and mapped is None:
         raise DataError(
             "si_score_factors: the scores have no details of SI-Score. Add a siscore_* benchmark to `suites`."
         )
     used = chosen[(chosen["group"] != "") & chosen["benchmark"].isin([*factors, "siscore_location"])]
     backbones = style.backbone_order(list(used["backbone"]))
     figure = style.new_figure(style.PAGE_IN, 1.3 * len(backbones) + 0.55)
-    ratios = [1.25] * len(factors) + [1.0] * has_map
+    ratios = [1.25] * len(factors) + [1.0] * (mapped is not None)
     grid = figure.subplots(len(backbones), len(ratios), squeeze=False, width_ratios=ratios)
     for column, factor in enumerate(factors):
         details = _details(chosen, factor, "si_score_factors")
-        _factor_column(list(grid[:, column]), details, factor, backbones, looks)
-    if has_map and compared is not None:
+        title, scale = _FACTORS[factor]
+        details = details.assign(factor=details["group"].astype(float) * scale)
+        for axes, backbone in zip(grid[:, column], backbones, strict=True):
+            _draw_lines(axes, _by_factor(details[details["backbone"] == backbone], "factor"), looks, dodge=0)
+            axes.tick_params(labelbottom=backbone == backbones[-1])
+        grid[-1, column].set_xlabel(title)
+    if mapped is not None:
         details = _details(chosen, "siscore_location", "si_score_factors")
-        maps = [location_difference(details[details["backbone"] == name], compared) for name in backbones]
-        _place_column(figure, list(grid[:, -1]), maps, looks[compared].title)
+        maps = [location_difference(details[details["backbone"] == name], mapped) for name in backbones]
+        _place_column(figure, list(grid[:, -1]), maps, looks[mapped].title)
     for row, backbone in zip(grid, backbones, strict=True):
         row[0].set_ylabel(f"{style.backbone_name(backbone)}\naccuracy (%) ↑")
     if factors:
@@ -91,20 +93,9 @@ def si_score_factors(scores: pd.DataFrame, headline_lambda: float, label: str = 
     sizes = {name: used.loc[used["benchmark"] == name, "n"] for name in sorted(set(used["benchmark"]))}
     images = "; ".join(f"{name.removeprefix('siscore_')} {summaries.span(n)}" for name, n in sizes.items())
     note = f"Images per factor value: {images}. λ = {headline_lambda:g}; {_spread(used)}."
-    if has_map and compared is not None:
-        note += f" Maps: {looks[compared].title} minus baseline, mean over seeds, at each place of the object's centre."
+    if mapped is not None:
+        note += f" Maps: {looks[mapped].title} minus baseline, mean over seeds, at each place of the object's centre."
     return style.finish(figure, note, label)
-
-
-def _factor_column(
-    column: Sequence[Axes], details: pd.DataFrame, factor: str, backbones: Sequence[str], looks: Looks
-) -> None:
-    title, scale = _FACTORS[factor]
-    details = details.assign(factor=details["group"].astype(float) * scale)
-    for axes, backbone in zip(column, backbones, strict=True):
-        _draw_lines(axes, _by_factor(details[details["backbone"] == backbone], "factor"), looks, dodge=0)
-        axes.tick_params(labelbottom=backbone == backbones[-1])
-    column[-1].set_xlabel(title)
 
 
 def _place_column(figure: Figure, column: Sequence[Axes], maps: Sequence[pd.DataFrame], title: str) -> None:

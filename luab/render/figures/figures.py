@@ -5,21 +5,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
+from luab.byproducts import coco_ab, icons, imagenet_ab
+from luab.byproducts.clicks import click_points
+from luab.byproducts.coco_classes import COCO_CLASSES
+from luab.byproducts.statistics.imagenet import WORKER_COLUMNS, per_worker, selected_times_ms
 from luab.data.images.image_files import open_image
+from luab.data.supervisions.coco import Sources, click
+from luab.data.supervisions.point_files import coco_image_id
 from luab.errors import ConfigError
+from luab.metrics.localization import IOU_PCT, LocalizationInput, box_accuracy
 from luab.predictions import read_listed, read_predictions
 from luab.render import style, summaries
 from luab.render.figures import annotated_images, byproducts, factors, localization
 from luab.render.figures import scores as figures_scores
 from luab.render.products import Inputs, Product, find_product
+from luab.render.style import Array
 from luab.render.tables import read_statistics, required, scores_of
 
-Array = npt.NDArray[Any]
 SAMPLES = 8  # images in the figure of byproducts
 CAMS = 6  # images in the figure of score maps
 _MIN_TRACE = 4  # fewest samples of a trace that is drawn
@@ -43,38 +49,28 @@ def _from_scores(draw: Callable[..., Figure]) -> Callable[[Product, Inputs], Fig
 
 
 def _draw_click_density(product: Product, inputs: Inputs) -> Figure:
-    from luab.byproducts.clicks import click_points
-    from luab.byproducts.imagenet_ab import read_index
-
     (index,) = required(product.name, inputs, "index")
-    return byproducts.click_density(click_points(read_index(index, ["selected", "click_xy"])).xy, inputs.label)
+    clicks = click_points(imagenet_ab.read_index(index, ["selected", "click_xy"]))
+    return byproducts.click_density(clicks.xy, inputs.label)
 
 
 def _draw_hover_time(product: Product, inputs: Inputs) -> Figure:
-    from luab.byproducts.imagenet_ab import read_index
-
     (index,) = required(product.name, inputs, "index")
-    times = read_index(index, ["estimate_time_ms"])["estimate_time_ms"].combine_chunks()
-    while pa.types.is_list(times.type):  # one list per image, of one time per annotator
-        times = times.flatten()
+    times = pc.list_flatten(imagenet_ab.read_index(index, ["estimate_time_ms"])["estimate_time_ms"])
     return byproducts.hover_time(np.asarray(times.drop_null()), inputs.label)
 
 
 def _draw_worker_spread(product: Product, inputs: Inputs) -> Figure:
-    from luab.byproducts.imagenet_ab import read_index_pieces
-    from luab.byproducts.statistics.imagenet import WORKER_COLUMNS, per_worker
-
     (index,) = required(product.name, inputs, "index")
-    return byproducts.worker_spread(*per_worker(read_index_pieces(index, WORKER_COLUMNS)), inputs.label)
+    workers = per_worker(imagenet_ab.read_index_pieces(index, WORKER_COLUMNS))
+    return byproducts.worker_spread(*workers, inputs.label)
 
 
 def _draw_byproduct_samples(product: Product, inputs: Inputs) -> Figure:
-    from luab.byproducts.imagenet_ab import read_index
-
     columns = ["image_id", "boxes", "width", "height", "click_xy", "trace_xy", "trace_time_ms"]
     index, manifest, root = required(product.name, inputs, "index", "manifest", "images_root")
     paths = manifest_paths(manifest)
-    table = read_index(index, ["image_id", "annotators"])
+    table = imagenet_ab.read_index(index, ["image_id", "annotators"])
     annotated = table.filter(pc.field("annotators") > 0)
     rows = rows_of(index, columns, [row["image_id"] for row in _spread_rows(annotated, 64 * SAMPLES)])
     traced = [row for row in rows if row["click_xy"][0] and len(row["trace_xy"][0]) >= _MIN_TRACE]
@@ -86,11 +82,10 @@ def _draw_byproduct_samples(product: Product, inputs: Inputs) -> Figure:
 
 def rows_of(index: Path, columns: list[str], image_ids: Iterable[str]) -> list[dict[str, Any]]:
     """The rows of some images, sorted by image_id, from an index that does not fit into memory as a whole."""
-    from luab.byproducts.imagenet_ab import read_index_pieces
-
     ids = pa.array(image_ids, pa.string())
-    pieces = [piece.filter(pc.is_in(piece["image_id"], ids)) for piece in read_index_pieces(index, columns)]
-    return list(pa.concat_tables(pieces).sort_by("image_id").to_pylist())
+    pieces = imagenet_ab.read_index_pieces(index, columns)
+    found = pa.concat_tables(piece.filter(pc.is_in(piece["image_id"], ids)) for piece in pieces)
+    return list(found.sort_by("image_id").to_pylist())
 
 
 def _browsed_image(row: dict[str, Any], path: Path) -> annotated_images.BrowsedImage:
@@ -104,13 +99,10 @@ def _browsed_image(row: dict[str, Any], path: Path) -> annotated_images.BrowsedI
 
 
 def _draw_coco_samples(product: Product, inputs: Inputs) -> Figure:
-    from luab.byproducts.coco_ab import read_index
-    from luab.byproducts.icons import TAG_COLUMNS, last_records
-
     tags, manifest, root = required(product.name, inputs, "tags", "manifest", "images_root")
-    table = last_records(read_index(tags, [*TAG_COLUMNS, "trace_xy", "trace_time_ms"]))
+    table = icons.last_records(coco_ab.read_index(tags, [*icons.TAG_COLUMNS, "trace_xy", "trace_time_ms"]))
     paths = manifest_paths(manifest)
-    table = table.append_column("dragged", pa.array(_dragged(table.select(TAG_COLUMNS), paths), pa.bool_()))
+    table = table.append_column("dragged", pa.array(_dragged(table.select(icons.TAG_COLUMNS), paths), pa.bool_()))
     traced = pc.list_value_length(pc.field("trace_time_ms")) >= _MIN_TRACE
     usable = table.filter(traced & (pc.field("width") > 0) & pc.field("dragged"))
     samples = [_tagged_image(row, root, paths) for row in _spread_rows(usable, SAMPLES)]
@@ -119,47 +111,30 @@ def _draw_coco_samples(product: Product, inputs: Inputs) -> Figure:
 
 def _dragged(table: pa.Table, paths: dict[str, str]) -> list[bool]:
     """Whether each record's image is listed and has two icons or more, one of which was moved."""
-    from luab.byproducts.icons import icon_paths, rows_of
-    from luab.data.supervisions.point_files import coco_image_id
-
     dragged = []
-    for record in rows_of(table):
-        icons = icon_paths(record).values()
-        moved = any(len(icon.places) > 1 for icon in icons)
-        dragged.append(len(icons) > 1 and moved and coco_image_id(record["image_id"]) in paths)
+    for record in icons.rows_of(table):
+        places = [icon.places for icon in icons.icon_paths(record).values()]
+        moved = len(places) > 1 and max(map(len, places)) > 1
+        dragged.append(moved and coco_image_id(record["image_id"]) in paths)
     return dragged
 
 
 def _tagged_image(record: dict[str, Any], root: Path, paths: dict[str, str]) -> annotated_images.TaggedImage:
-    from luab.byproducts.coco_classes import COCO_CLASSES
-    from luab.byproducts.icons import icon_paths
-    from luab.data.supervisions.point_files import coco_image_id
-
-    icons = []
-    for label, icon in icon_paths(record).items():
+    drawn = []
+    for label, icon in icons.icon_paths(record).items():
         # The release lacks some points; an icon without any cannot be drawn.
         if places := [place for place in icon.places if not np.isnan(place).any()]:
-            icons.append((COCO_CLASSES[label].name, icon._replace(places=places)))
-    return annotated_images.TaggedImage(
-        title=f"train2014, {record['image_id']}",
-        image=read_image(root / paths[coco_image_id(record["image_id"])]),
-        trace_xy=np.array(record["trace_xy"], dtype=float),
-        trace_ms=np.array(record["trace_time_ms"], dtype=float),
-        icons=icons,
-    )
+            drawn.append((COCO_CLASSES[label].name, icon._replace(places=places)))
+    image = read_image(root / paths[coco_image_id(record["image_id"])])
+    trace = [np.array(record[name], dtype=float) for name in ("trace_xy", "trace_time_ms")]
+    return annotated_images.TaggedImage(f"train2014, {record['image_id']}", image, *trace, drawn)
 
 
 def _draw_interfaces(product: Product, inputs: Inputs) -> Figure:
-    from luab.byproducts import coco_ab, imagenet_ab
-    from luab.byproducts.clicks import click_points
-    from luab.byproducts.icons import last_records
-    from luab.byproducts.statistics.imagenet import selected_times_ms
-    from luab.data.supervisions.coco import Sources, click
-
     numbers = summaries.interface_numbers(*read_statistics(product.name, inputs.statistics))
     index, tags = required(product.name, inputs, "index", "tags")
     clicks = imagenet_ab.read_index(index, ["selected", "click_xy", "estimate_time_ms"])
-    pages = last_records(coco_ab.read_index(tags, ["image_id", "time_spent_ms"]))
+    pages = icons.last_records(coco_ab.read_index(tags, ["image_id", "time_spent_ms"]))
     times = pages["time_spent_ms"].drop_null().to_numpy()
     points = list(click(Sources(tags, tags, seed=0)).points.values())
     samples = {
@@ -206,8 +181,6 @@ def _example(path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[fl
 
 def _threshold(table: pa.Table) -> float:
     """The threshold that MaxBoxAcc would choose on some of the images; 0 without any."""
-    from luab.metrics.localization import IOU_PCT, LocalizationInput, box_accuracy
-
     images = [
         LocalizationInput(_cam(row), np.array(row["boxes"], dtype=np.int64), (row["width"], row["height"]))
         for row in _spread_rows(table, _TUNING)
@@ -241,7 +214,7 @@ def _spread_rows(table: pa.Table, count: int) -> list[dict[str, Any]]:
 
 def _places(total: int, count: int) -> Array:
     """At most `count` indices below `total`, evenly spaced."""
-    return np.arange(total) if total <= count else np.linspace(0, total - 1, count).round().astype(int)
+    return np.linspace(0, total - 1, min(total, count)).round().astype(int)
 
 
 FIGURES: dict[str, Callable[[Product, Inputs], Figure]] = {

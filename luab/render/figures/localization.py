@@ -2,10 +2,8 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,8 +12,8 @@ from matplotlib.patheffects import withStroke
 
 from luab.errors import DataError
 from luab.render import style
+from luab.render.style import Array
 
-Array = npt.NDArray[Any]
 _TRUTH, _FOUND, _POINT = "#FFFFFF", "#00E5A0", "#FFD23F"
 
 

@@ -1,6 +1,6 @@
 """Figures of the scores: the sweep of lambda, differences to the baseline, the gap between backgrounds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from luab.errors import DataError
 from luab.render import quantities as q
 from luab.render import style, summaries
+from luab.render.style import Looks
 
-Looks = Mapping[str, style.Look]
 _SIGNED = FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0")
 
 
@@ -238,8 +238,9 @@ def background_gap(scores: pd.DataFrame, headline_lambda: float, label: str = ""
 
 
 def _gap_row(accuracy: Axes, gap: Axes, rows: pd.DataFrame, y: float, look: style.Look) -> None:
+    numbers = 100 * rows.set_index("metric")[["mean", "std"]].fillna(0)  # one seed has no spread
     (rand, rand_std), (same, same_std), (width, width_std) = (
-        _percent_mean_std(rows, quantity) for quantity in (q.MIXED_RAND, q.MIXED_SAME, q.BG_GAP)
+        numbers.reindex([quantity.metric]).iloc[0] for quantity in (q.MIXED_RAND, q.MIXED_SAME, q.BG_GAP)
     )
     bars: dict[str, Any] = {"ls": "none", "marker": look.marker, "color": look.colour, "elinewidth": 0.9, "mew": 0.9}
     accuracy.plot([rand, same], [y, y], color=look.colour, lw=1.6, alpha=0.25, solid_capstyle="butt")
@@ -247,12 +248,3 @@ def _gap_row(accuracy: Axes, gap: Axes, rows: pd.DataFrame, y: float, look: styl
     accuracy.errorbar(same, y, xerr=same_std, **bars)
     gap.errorbar(width, y, xerr=width_std, **bars)
     accuracy.plot([], [], marker=look.marker, color=look.colour, ls="none", label=look.title)
-
-
-def _percent_mean_std(rows: pd.DataFrame, quantity: q.Quantity) -> tuple[float, float]:
-    """Mean and standard deviation in percent; NaN if the scores lack the quantity, no spread for one seed."""
-    row = summaries.of(rows, quantity)
-    if row.empty:
-        return float("nan"), 0.0
-    mean, std = row.iloc[0][["mean", "std"]].astype(float).fillna(0)
-    return 100 * mean, 100 * std

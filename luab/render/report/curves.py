@@ -51,7 +51,7 @@ def panels(runs: Sequence[Run], logs: Mapping[Run, Path], quantities: Mapping[st
             having = [run for run in own if column != "byproduct" or run.points]
             values = {run: curve for run in having if (curve := _curve(rows[run], column))}
             if values:
-                drawn.append(_panel(dataset, backbone, name, values))
+                drawn.append(_panel(f"{dataset}, {backbone}: {name}", values))
     return drawn
 
 
@@ -75,12 +75,11 @@ def _curve(rows: list[dict[str, str]], column: str) -> list[tuple[float, float]]
     """(epoch, value) of at most `MOST_POINTS` finite values, evenly spaced, the last one included."""
     pairs = [(float(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
     finite = [pair for pair in pairs if math.isfinite(pair[1])]
-    if len(finite) <= MOST_POINTS:
-        return finite
-    return [finite[place] for place in np.linspace(0, len(finite) - 1, MOST_POINTS).round().astype(int)]
+    places = np.linspace(0, len(finite) - 1, min(len(finite), MOST_POINTS)).round().astype(int)
+    return [finite[place] for place in places]
 
 
-def _panel(dataset: str, backbone: str, name: str, values: dict[Run, list[tuple[float, float]]]) -> Panel:
+def _panel(title: str, values: dict[Run, list[tuple[float, float]]]) -> Panel:
     points = np.array([pair for curve in values.values() for pair in curve])
     x_ticks, x0, x1 = _axis(points[:, 0], whole=True)
     y_ticks, y0, y1 = _axis(points[:, 1], whole=False)
@@ -97,7 +96,7 @@ def _panel(dataset: str, backbone: str, name: str, values: dict[Run, list[tuple[
     ]
     x_texts = [(place_x(tick), f"{tick:g}") for tick in x_ticks]
     y_texts = [(place_y(tick), f"{tick:g}") for tick in y_ticks]
-    return Panel(f"{dataset}, {backbone}: {name}", x_texts, y_texts, lines)
+    return Panel(title, x_texts, y_texts, lines)
 
 
 def _axis(values: np.ndarray, whole: bool) -> tuple[list[float], float, float]:

@@ -15,11 +15,7 @@ _SOURCES = ("luab/**/*.py", "config/*.yaml", "config/recipes/*.yaml")
 
 
 def tagged_choices(root: Path) -> dict[str, list[tuple[str, str]]]:
-    """Reads the tagged sentences of a checkout.
-
-    Returns:
-        Heading -> (sentence, path of its file below `root`), in the order of the files.
-    """
+    """The tagged sentences of a checkout: heading -> (sentence, path of its file below `root`), by file."""
     choices: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS.values()}
     for pattern in _SOURCES:
         for file in sorted(root.glob(pattern)):

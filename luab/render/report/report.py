@@ -65,9 +65,9 @@ def render_report(sources: Sources, output: Path) -> None:
             {"name": name, "sheet": sheet, "caption": caption(sources.captions / f"table_{name}.rst")}
             for name, sheet in sources.tables.items()
         ],
-        figures=[_figure(name, png, sources) for name, png in sources.figures.items()],
+        figures=[_figure(name, png, sources.captions) for name, png in sources.figures.items()],
         protocols=_protocols(sources.scores),
-        browser=_browser(sources),
+        browser=_browser(sources.browser, sources.class_names),
         samples_seed=samples.SEED,
         curves=curves,
         panels=curves.panels(list(sources.runs), logs, QUANTITIES),
@@ -80,12 +80,10 @@ def render_report(sources: Sources, output: Path) -> None:
         aside.write_text(page, encoding="utf-8")
 
 
-def _browser(sources: Sources) -> dict[str, Any] | None:
-    inputs = sources.browser
+def _browser(inputs: Inputs | None, names: Mapping[str, str]) -> dict[str, Any] | None:
     if inputs is None:
         return None
-    index, manifest, root = required("byproduct_browser", inputs, "index", "manifest", "images_root")
-    return samples.browser_samples(index, manifest, root, dict(sources.class_names))
+    return samples.browser_samples(*required("byproduct_browser", inputs, "index", "manifest", "images_root"), names)
 
 
 def csp_hash(text: str) -> str:
@@ -108,13 +106,7 @@ def caption(file: Path) -> Markup:
     return Markup(publish_parts(plain, writer="html5", settings_overrides=settings)["body"])
 
 
-def _figure(name: str, png: Path, sources: Sources) -> dict[str, Any]:
-    product = find_product("figure", name)
-    text = caption(sources.captions / f"figure_{name}.rst")
-    return {"name": name, "title": product.title, "caption": text, "scored": product.from_scores, **_embedded(png)}
-
-
-def _embedded(png: Path) -> dict[str, Any]:
+def _figure(name: str, png: Path, captions: Path) -> dict[str, Any]:
     """A figure as data URL, with its size and the note that `luab.render.style.save` wrote into it."""
     from PIL import Image
 
@@ -130,7 +122,9 @@ def _embedded(png: Path) -> dict[str, Any]:
                     content, kind = buffer.getvalue(), "image/webp"
     except OSError as error:
         raise DataError(f"{png}: cannot read this figure ({error}). Render it with `luab render figure`.") from error
-    return {"src": samples.data_url(kind, content), "width": size[0], "height": size[1], "note": note}
+    product, text = find_product("figure", name), caption(captions / f"figure_{name}.rst")
+    about = {"name": name, "title": product.title, "caption": text, "scored": product.from_scores, "note": note}
+    return about | {"src": samples.data_url(kind, content), "width": size[0], "height": size[1]}
 
 
 def _protocols(scores: Path) -> list[dict[str, Any]]:
@@ -141,7 +135,7 @@ def _protocols(scores: Path) -> list[dict[str, Any]]:
         raise DataError(f"{scores}: cannot read the scores of the study ({error}). Run `luab collect`.") from error
     whole = table[table["group"].isna()]
     return [
-        {"dataset": keys[0], "benchmark": keys[1], "n": ", ".join(rows["n"].unique()), "protocol": keys[2]}
+        {"dataset": keys[0], "benchmark": keys[1], "n": ", ".join(map(str, rows["n"].unique())), "protocol": keys[2]}
         for keys, rows in whole.groupby(["dataset", "benchmark", "protocol"], sort=False)
     ]
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,13 @@ _TRACE_POINTS = 48
 _CANDIDATES = 3  # images drawn for each one shown, since some have no click
 
 
-def browser_samples(index: Path, manifest: Path, images_root: Path, names: dict[str, str]) -> dict[str, Any]:
-    """Images for the browser, drawn with `SEED` from the images of each class that have a click.
+def browser_samples(index: Path, manifest: Path, images_root: Path, names: Mapping[str, str]) -> dict[str, Any]:
+    """Images for the browser, drawn with `SEED` from the images of each class (wnid -> name) that have a click.
 
     Returns:
         `samples`: dicts of id, wnid, name, src (data URL), width, height (px), and trace and click as [[x, y], ...] in
         pixels of the shown image; grouped by class, classes by name. `images` and `classes`: number of annotated
         images and of their classes; `per_class`: most images shown per class.
-
-    Raises:
-        DataError: An input is missing or damaged, or a listed image cannot be read.
     """
     paths = manifest_paths(manifest)
     table = read_index(index, ["image_id", "wnid", "annotators"])
@@ -43,7 +41,10 @@ def browser_samples(index: Path, manifest: Path, images_root: Path, names: dict[
     if not by_class:
         raise DataError(f"{index}: no annotated image is listed in {manifest}. Index the byproducts again.")
     per_class = max(1, min(MOST_PER_CLASS, MOST_IMAGES // len(by_class)))
-    candidates = _candidates(by_class, per_class)
+    draw = np.random.default_rng(SEED)
+    candidates = {
+        wnid: draw.permutation(sorted(by_class[wnid]))[: _CANDIDATES * per_class].tolist() for wnid in sorted(by_class)
+    }
     ids = [image_id for of_class in candidates.values() for image_id in of_class]
     rows = {row["image_id"]: row for row in rows_of(index, ["image_id", "click_xy", "trace_xy"], ids)}
     chosen = {
@@ -63,13 +64,6 @@ def browser_samples(index: Path, manifest: Path, images_root: Path, names: dict[
     shown.sort(key=lambda sample: (sample["name"].casefold(), sample["wnid"]))
     images = sum(len(ids) for ids in by_class.values())
     return {"samples": shown, "images": images, "classes": len(by_class), "per_class": per_class}
-
-
-def _candidates(by_class: dict[str, list[str]], per_class: int) -> dict[str, list[str]]:
-    draw = np.random.default_rng(SEED)
-    return {
-        wnid: list(draw.permutation(sorted(by_class[wnid]))[: _CANDIDATES * per_class]) for wnid in sorted(by_class)
-    }
 
 
 def _sample(row: dict[str, Any], wnid: str, name: str, path: Path) -> tuple[dict[str, Any], int]:
