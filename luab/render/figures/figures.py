@@ -94,8 +94,8 @@ def _browsed_image(row: dict[str, Any], path: Path) -> annotated_images.BrowsedI
     if row["width"] and row["height"]:
         # Boxes are in pixels of the image as annotated; the file may have been resized.
         boxes = boxes * (np.array([image.shape[1] / row["width"], image.shape[0] / row["height"]] * 2))
-    drawn = [np.array(row[name][0], dtype=float) for name in ("trace_xy", "trace_time_ms", "click_xy")]
-    return annotated_images.BrowsedImage(row["image_id"], image, *drawn, boxes)
+    trace_xy, trace_ms, click_xy = (np.array(row[name][0], float) for name in ("trace_xy", "trace_time_ms", "click_xy"))
+    return annotated_images.BrowsedImage(row["image_id"], image, trace_xy, trace_ms, click_xy, boxes)
 
 
 def _draw_coco_samples(product: Product, inputs: Inputs) -> Figure:
@@ -126,8 +126,8 @@ def _tagged_image(record: dict[str, Any], root: Path, paths: dict[str, str]) -> 
         if places := [place for place in icon.places if not np.isnan(place).any()]:
             drawn.append((COCO_CLASSES[label].name, icon._replace(places=places)))
     image = read_image(root / paths[coco_image_id(record["image_id"])])
-    trace = [np.array(record[name], dtype=float) for name in ("trace_xy", "trace_time_ms")]
-    return annotated_images.TaggedImage(f"train2014, {record['image_id']}", image, *trace, drawn)
+    trace_xy, trace_ms = (np.array(record[name], float) for name in ("trace_xy", "trace_time_ms"))
+    return annotated_images.TaggedImage(f"train2014, {record['image_id']}", image, trace_xy, trace_ms, drawn)
 
 
 def _draw_interfaces(product: Product, inputs: Inputs) -> Figure:

@@ -83,7 +83,8 @@ def render_report(sources: Sources, output: Path) -> None:
 def _browser(inputs: Inputs | None, names: Mapping[str, str]) -> dict[str, Any] | None:
     if inputs is None:
         return None
-    return samples.browser_samples(*required("byproduct_browser", inputs, "index", "manifest", "images_root"), names)
+    index, manifest, root = required("byproduct_browser", inputs, "index", "manifest", "images_root")
+    return samples.browser_samples(index, manifest, root, names)
 
 
 def csp_hash(text: str) -> str:
