@@ -182,15 +182,23 @@ def pack(config: Config = None) -> None:
 @app.command(rich_help_panel=_RUNS)
 def train(run: RunName, config: Config = None) -> None:
     """Train one run, or resume it if it was interrupted; starts as many processes as the configuration sets."""
-    study, parsed = study_of(config), run_of(run)  # before the slow imports, so that mistakes show at once
-    if study.compute.processes > 1 and not processes.launched():
-        processes.launch(study, parsed)
-        return
     processes.follow_launcher()
+    study, parsed = study_of(config), run_of(run)  # before the slow imports, so that mistakes show at once
+    if processes.launched():
+        _train_here(study, parsed)
+        return
+    with processes.only_writer(study.layout.run(parsed)):
+        if study.compute.processes > 1:
+            processes.launch(study, parsed)
+        else:
+            _train_here(study, parsed)
+
+
+def _train_here(study: Study, run: Run) -> None:
     from luab.provenance.code import provenance
     from luab.training.train import train as train_run
 
-    train_run(study, parsed, provenance() if processes.first() else None, ready=processes.ready)
+    train_run(study, run, provenance() if processes.first() else None, ready=processes.ready)
 
 
 @app.command(rich_help_panel=_RUNS)

@@ -27,6 +27,7 @@ import luab.training.train
 import luab.training.trainer
 from luab.study.config import load_study
 from luab.study.paths import Run
+from luab.training.own_process import NOTES, PARENT
 
 
 def main() -> None:
@@ -61,6 +62,7 @@ def _fork(rank: int, port: int, folder: Path, request: dict[str, Any]) -> int:
         if count > 1:
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            os.environ |= {NOTES: str(folder), PARENT: str(os.getppid())}
         luab.training.train._SECONDS_BETWEEN_STATES = request.get("states_s", 600.0)
         for hurt in request.get("hurts", []):
             if hurt["rank"] in (rank, None):

@@ -1,6 +1,6 @@
 """Trained weights as safetensors with a card, and the state from which an unfinished training resumes exactly."""
 
-import contextlib
+import hashlib
 import io
 import json
 import os
@@ -18,6 +18,8 @@ from luab.errors import DataError
 from luab.files import file_sha256, replacing
 
 STATES = ("state.pt", "state-previous.pt")
+_TRAILER = b"\nluab sha256 "  # followed by 32 bytes: the SHA-256 of everything before the trailer
+_TRAILER_BYTES = len(_TRAILER) + hashlib.sha256().digest_size
 
 
 def save_model(path: Path, model: nn.Module, card: dict[str, Any]) -> None:
@@ -142,6 +144,7 @@ def _kinds(tensors: Mapping[str, torch.Tensor], any_float: bool) -> dict[str, st
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Writes the state of an unfinished training: tensors, numbers, strings and containers of them.
 
+    The file ends with a SHA-256 of its content, because torch loads most files with a flipped bit without an error.
     The preceding state stays as state-previous.pt, so at least one complete state exists at every moment.
     """
     content = io.BytesIO()
@@ -150,6 +153,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     with replacing(newest) as aside:
         with open(aside, "wb") as file:
             file.write(content.getbuffer())
+            file.write(_TRAILER + hashlib.sha256(content.getbuffer()).digest())
             file.flush()
             os.fsync(file.fileno())  # before the state that it replaces is renamed
         if newest.is_file():
@@ -168,19 +172,25 @@ def load_newest_state(folder: Path, key: str, log: Callable[[str], object]) -> d
         The state, or None if no state has this configuration.
 
     Raises:
-        DataError: The newest state is damaged and no other one can be used.
+        DataError: The newest state is damaged and no other one can be used; the message lists the damaged files.
     """
     newest, previous = (folder / name for name in STATES)
     if not newest.is_file():
         return load_state(previous, key)
     try:
         state = load_state(newest, key)
-    except DataError:
-        with contextlib.suppress(DataError):
-            if state := load_state(previous, key):
-                log(f"{newest}: damaged; resuming from the preceding state, {previous.name}.")
-                return state
-        raise
+    except DataError as error:
+        try:
+            state = load_state(previous, key)
+        except DataError as other:
+            raise DataError(
+                f"Both states of this unfinished training are unusable. {error} The same holds for the state before "
+                f"it: {other}"
+            ) from error
+        if state is None:
+            raise
+        log(f"{newest}: damaged; resuming from the preceding state, {previous.name}. {error}")
+        return state
     if state is None:
         cause = "belongs to another recipe, data set or number of processes"
         log(f"{newest}: {cause}; this training starts from the beginning.")
@@ -204,8 +214,9 @@ def load_state(path: Path, key: str) -> dict[str, Any] | None:
     """
     if not path.is_file():
         return None
+    content = _checked_content(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own message recommends loading without this protection.
         raise DataError(
@@ -220,3 +231,26 @@ def load_state(path: Path, key: str) -> dict[str, Any] | None:
     if not isinstance(state, dict):
         raise DataError(f"{path}: expected the state of a training, found a {type(state).__name__}. Remove it.")
     return state if state.get("key") == key else None
+
+
+def _checked_content(path: Path) -> bytes:
+    """Reads what `save_state` wrote before the trailer, once, so that the bytes checked are the bytes used."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(max(0, path.stat().st_size - _TRAILER_BYTES))
+            trailer = file.read()
+    except OSError as error:
+        raise DataError(
+            f"{path}: the state of an unfinished training could not be read ({error.strerror or error}). Make it "
+            "readable, or remove it; the training then starts from the beginning."
+        ) from error
+    if trailer[: len(_TRAILER)] != _TRAILER:
+        found = "the file is damaged, incomplete or from an older version of luab"
+    elif trailer[len(_TRAILER) :] != hashlib.sha256(content).digest():
+        found = "another one: the file is damaged"
+    else:
+        return content
+    raise DataError(
+        f"{path}: expected the state of an unfinished training that ends with its SHA-256, found "
+        f"{found}. Remove it; the training then starts from the beginning."
+    )

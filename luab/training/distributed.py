@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from luab.errors import LostProcess
+from luab.training.own_process import rank_variables
 
 _TIMEOUT = datetime.timedelta(minutes=30)  # a slow disk can hold up the first process while it saves
 
@@ -32,9 +32,8 @@ class Processes:
 
     @classmethod
     def here(cls) -> "Processes":
-        """Reads torchrun's environment variables; a single process if they are not set."""
-        variables = (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1))
-        return cls(*(int(os.environ.get(name) or default) for name, default in variables))
+        """Reads torchrun's environment variables if luab's launcher started this process; else a single process."""
+        return cls(*rank_variables())
 
     @property
     def first(self) -> bool:

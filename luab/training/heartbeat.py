@@ -96,13 +96,13 @@ class Heartbeat:
     ) -> None:
         self.folder, self.images, self.writes = folder, images, writes
         self.total = epochs * steps
-        self.restarts = int(os.environ.get("SUBMITIT_RESTARTS") or os.environ.get("SLURM_RESTART_COUNT") or 0)
+        self.restarts = restarts()
         self.fixed: dict[str, Any] = {
             "run": run,
             "epochs": epochs,
             "total": self.total,
             "attempt": 1 + self.restarts,
-            "job": _job_id(),
+            "job": job_id(),
             "node": os.environ.get("SLURMD_NODENAME") or platform.node(),
             "processes": processes,
         }
@@ -196,6 +196,12 @@ class Heartbeat:
             self._warned = True
 
 
-def _job_id() -> str | None:
+def restarts() -> int:
+    """Returns how often the scheduler restarted this job."""
+    return int(os.environ.get("SUBMITIT_RESTARTS") or os.environ.get("SLURM_RESTART_COUNT") or 0)
+
+
+def job_id() -> str | None:
+    """Returns Slurm's job id, "12" or "12_3" in an array; None outside Slurm."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}" if array else os.environ.get("SLURM_JOB_ID")

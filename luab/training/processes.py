@@ -8,10 +8,13 @@ its signal handlers and its failure table; on several nodes Slurm's srun starts 
                          └─ luab train (rank 1)          ranks agree on the step at which they stop
 
 Ranks and agents write notes into a folder, from which the launcher takes its final error message. A process whose
-parent ends exits at once, so that nothing keeps training after the launcher was killed.
+parent ends exits at once, so that nothing keeps training after the launcher was killed. Each process receives its
+parent's process id, because a parent may end before its child can look for it.
 """
 
 import contextlib
+import errno
+import fcntl
 import json
 import logging
 import os
@@ -33,17 +36,23 @@ from luab.errors import ConfigError, JobError, LostProcess, LuabError
 from luab.files import replacing, write_json
 from luab.study.config import Compute, Study
 from luab.study.paths import Run
-from luab.training.warning_signals import WARNINGS, caught_warnings
+from luab.training.heartbeat import job_id, restarts
+from luab.training.own_process import (
+    NOTES,
+    PARENT,
+    RANKS,
+    WARNINGS,
+    caught_warnings,
+    launched,
+    rank_variables,
+    torchrun_variables,
+)
 
-_NOTES = "LUAB_NOTES"
+LOCK = ".lock"
 _POLL_S = 0.1
 _EXIT_S = 10.0
+_RELEASE_S = 120.0  # NFS servers release the locks of a dead client after about 90 s
 _RESUME = "The same command resumes from the last saved state."
-
-
-def launched() -> bool:
-    """Whether torchrun started this process."""
-    return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def first() -> bool:
@@ -61,7 +70,7 @@ def note(error: LuabError, origin: str) -> bool:
     Returns:
         Whether a launcher will report it.
     """
-    if _NOTES not in os.environ:
+    if not launched():
         return False
     print(f"process {_rank() + 1}: raised by {origin}", file=sys.stderr, flush=True)
     _write_note(f"error-{_rank()}", {"kind": error.kind, "lost": isinstance(error, LostProcess), "text": str(error)})
@@ -70,17 +79,71 @@ def note(error: LuabError, origin: str) -> bool:
 
 def ready() -> None:
     """Notes for the launcher that this process now handles warning signals."""
-    if _NOTES in os.environ and launched():
+    if launched():
         _write_note(f"process-{_rank()}", {"pid": os.getpid(), "host": platform.node()})
 
 
 def follow_launcher() -> None:
-    """Makes this process and its data loaders end as soon as the agent that started it is gone."""
-    if _NOTES not in os.environ or not launched():
+    """Makes a rank and its data loaders end as soon as the agent that started it is gone.
+
+    In a process that is not a rank, removes the variables by which other launchers number their processes, so that
+    neither luab nor torch obeys them.
+
+    Raises:
+        JobError: This process was started as a rank, but the agent that started it is already gone.
+    """
+    if not launched():
+        if NOTES in os.environ and PARENT in os.environ:
+            raise JobError(
+                f"Expected process {os.environ[PARENT]}, which starts the processes of a training, as parent of this "
+                f"process, found process {os.getppid()}: the training was ended. Run `luab train` again; if this was "
+                f"your own command, first unset {NOTES} and {PARENT}."
+            )
+        _ignore_other_launchers()
         return
     for number in (signal.SIGTERM, signal.SIGINT):  # inherited from the agent, which ignores them
         signal.signal(number, signal.SIG_DFL)
-    _when_orphaned(lambda: os.killpg(0, signal.SIGKILL) if os.getpgrp() == os.getpid() else os._exit(1))
+    _when_orphaned(
+        int(os.environ[PARENT]),
+        lambda: os.killpg(0, signal.SIGKILL) if os.getpgrp() == os.getpid() else os._exit(1),
+    )
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Context in which this process is the only one that trains into a run's folder.
+
+    The lock is on a small file that names its holder. The kernel releases it when this process ends, however that
+    happens; the file is removed at the end, and one left by a killed process does no harm.
+
+    Raises:
+        JobError: Another process holds the lock, or the folder is not writable.
+    """
+    path = folder / LOCK
+    # After a node failure, the server releases the lock of a restarted job's first attempt a little later.
+    deadline = time.monotonic() + (_RELEASE_S if restarts() else 0.0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while (handle := _lock(path)) is None:
+            holder = _holder(path)
+            if holder.get("job") != job_id() or time.monotonic() > deadline:
+                raise _held(folder, holder)
+            time.sleep(1)
+    except OSError as error:
+        raise JobError(
+            f"{path}: expected a folder in which this training can write, found none ({error.strerror or error}). Free "
+            "some space, correct its permissions or change `paths.results` in the config."
+        ) from error
+    with contextlib.suppress(OSError):  # on a full disk the lock has no name, but holds
+        os.ftruncate(handle, 0)
+        content = {"host": platform.node(), "pid": os.getpid(), "job": job_id(), "since": round(time.time(), 3)}
+        os.pwrite(handle, json.dumps(content).encode(), 0)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(handle)
 
 
 def launch(study: Study, run: Run) -> None:
@@ -92,10 +155,15 @@ def launch(study: Study, run: Run) -> None:
         ConfigError: Several nodes are configured outside of a Slurm job, or more than the job has.
         LuabError: The error that ended the training.
     """
+    card = study.layout.run_json(run)
     with caught_warnings() as received, _notes_folder(study.layout.run(run)) as notes:
+        before = _version(card)
         with replacing(notes / "study.yaml") as aside:
             aside.write_text(study.dump())
-        environment = {**os.environ, _NOTES: str(notes), "LUAB_CONFIG": str(notes / "study.yaml")}
+        environment = {**os.environ, NOTES: str(notes), "LUAB_CONFIG": str(notes / "study.yaml")}
+        environment[PARENT] = str(os.getpid())
+        if study.compute.nodes > 1:  # these agents are children of Slurm
+            del environment[PARENT]
         environment.setdefault("OMP_NUM_THREADS", str(study.compute.threads_each))
         agent = subprocess.Popen(
             [*_command(study.compute), "-m", "luab", "train", run.folder],
@@ -110,6 +178,12 @@ def launch(study: Study, run: Run) -> None:
             _end(agent, notes)
         if status:
             raise _reason(notes, status, received, study.compute.processes)
+        if _version(card) in (None, before):
+            raise JobError(
+                f"{card}: expected a new file from this training, found "
+                f"{'none' if before is None else 'the old one'}, although all its processes ended without an error. "
+                f"{_RESUME}"
+            )
 
 
 def agent(arguments: list[str]) -> int:
@@ -119,7 +193,8 @@ def agent(arguments: list[str]) -> int:
     too few to save to a slow disk.
     """
     _ignore_signals()
-    _when_orphaned(lambda: os._exit(1))
+    _when_orphaned(int(os.environ.get(PARENT) or os.getppid()), lambda: os._exit(1))
+    os.environ[PARENT] = str(os.getpid())
     statuses: list[int] = []
     runner = threading.Thread(target=lambda: statuses.append(_torchrun(arguments)), daemon=True)
     runner.start()
@@ -241,13 +316,79 @@ def _notes_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(notes, ignore_errors=True)
 
 
+def _version(path: Path) -> tuple[int, int] | None:
+    """Returns what changes when a file is replaced; None if it does not exist."""
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        return status.st_ino, status.st_mtime_ns
+    return None
+
+
+def _lock(path: Path) -> int | None:
+    """Opens and locks a file, which it creates; None if another process holds the lock."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                os.close(handle)
+                return None
+            print(
+                f"{path.parent}: this file system has no locks ({error.strerror}). The training continues; make sure "
+                "that no other one trains this run.",
+                file=sys.stderr,
+                flush=True,
+            )
+            return handle
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+        os.close(handle)  # its last holder has just removed this file
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        content = json.loads(path.read_text())
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def _held(folder: Path, holder: dict[str, Any]) -> JobError:
+    name = "another process"
+    if {"host", "pid", "since"} <= holder.keys():
+        job = f", Slurm job {holder['job']}," if holder.get("job") else ""
+        since = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(float(holder["since"])))
+        name = f"process {holder['pid']} on {holder['host']}{job} since {since}"
+    return JobError(
+        f"{folder}: expected no other training of this run, found one: {name}. Nothing was changed. Wait until it has "
+        "ended, or end it, then run the same command again."
+    )
+
+
+def _ignore_other_launchers() -> None:
+    found = torchrun_variables()
+    for name in found:
+        del os.environ[name]
+    if named := [f"{name}={found[name]}" for name in RANKS if name in found]:
+        print(
+            f"{', '.join(named)}: set by another launcher and ignored. luab starts its own processes, "
+            "compute.gpus x compute.nodes in the config.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def _ignore_signals() -> None:
     for number in (*WARNINGS, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 
-def _when_orphaned(end: Callable[[], object]) -> None:
-    parent = os.getppid()
+def _when_orphaned(parent: int, end: Callable[[], object]) -> None:
+    """Calls `end` once the parent of this process is another one; at once if it already is."""
+    if os.getppid() != parent:
+        end()
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -258,12 +399,12 @@ def _when_orphaned(end: Callable[[], object]) -> None:
 
 
 def _rank() -> int:
-    return int(os.environ.get("RANK") or 0)
+    return rank_variables()[0]
 
 
 def _write_note(name: str, content: dict[str, Any]) -> None:
     with contextlib.suppress(OSError, LuabError):
-        write_json(Path(os.environ[_NOTES]) / f"{name}.json", {"time": time.time(), **content})
+        write_json(Path(os.environ[NOTES]) / f"{name}.json", {"time": time.time(), **content})
 
 
 def _read_notes(notes: Path, pattern: str) -> list[dict[str, Any]]:

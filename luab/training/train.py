@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import signal
 import sys
 import time
@@ -26,13 +27,13 @@ from luab.progress import progress
 from luab.study.config import LABELLING, Coco, Recipe, Study
 from luab.study.paths import DATASET, Run, card
 from luab.study.roots import source_root
-from luab.training.checkpoint import load_newest_state, read_card, remove_states, save_model, save_state
+from luab.training.checkpoint import STATES, load_newest_state, read_card, remove_states, save_model, save_state
 from luab.training.device import choose_device
 from luab.training.distributed import Processes, joined
 from luab.training.heartbeat import Heartbeat
+from luab.training.own_process import caught_warnings
 from luab.training.pretrained import download, put_into, read_backbone
 from luab.training.trainer import SUMS, Flags, Trainer, seed_everything
-from luab.training.warning_signals import caught_warnings
 
 COLUMNS = ("epoch", "lr", *SUMS)
 _SECONDS_BETWEEN_STATES = 600.0
@@ -48,8 +49,9 @@ def train(
     """Trains one run and writes model.safetensors, log.csv and, last, run.json.
 
     An unfinished training of the same configuration is resumed. A warning signal (SIGTERM, SIGUSR2) makes it finish
-    one more step, save its state and stop. If the config asks for several processes, each of them calls this function
-    in torchrun's environment (`luab train` starts them), and only the first one writes files.
+    one more step, save its state and stop. If the config asks for several processes, `luab train` starts them, each
+    of them calls this function, and only the first one writes files. RANK and WORLD_SIZE of other launchers are
+    ignored.
 
     Args:
         study: The configuration.
@@ -108,7 +110,7 @@ def _train(
     started = time.monotonic()
     result: dict[str, Any] = {}
     with _attempt(heart, trainer):
-        _fit(trainer, dataset, study, warnings, heart, lambda: _save_state(trainer, folder, key))
+        _fit(trainer, dataset, study, warnings, heart, lambda needed: _save_state(trainer, folder, key, needed))
         # Ignore signals from here on: finishing the writes is faster than restarting.
         if processes.first:
             identity = {"run": run.identity(), "recipe": recipe.model_dump(mode="json"), "inputs": inputs}
@@ -148,6 +150,11 @@ def training_set(study: Study, run: Run) -> tuple[ImageNetAB | CocoAB, dict[str,
     build = _imagenet_set if run.dataset == DATASET else _coco_set
     dataset = build(study, run, root, rows, targets, inputs)
     if targets is not None:
+        if not dataset.taught_points:
+            raise DataError(
+                f"{targets}: expected points for images of {manifest}, found none for any of them; the byproduct head "
+                f"would learn nothing. Run `luab targets {run.points} --dataset {run.dataset}` again."
+            )
         inputs[f"targets_{run.points}"] = read_json(card(targets))["sha256"]
     return dataset, inputs
 
@@ -243,7 +250,7 @@ def _fit(
     study: Study,
     warnings: list[signal.Signals],
     heart: Heartbeat,
-    save: Callable[[], None],
+    save: Callable[[bool], None],
 ) -> None:
     recipe, compute, processes = trainer.recipe, study.compute, trainer.processes
     saved = time.monotonic()
@@ -255,7 +262,7 @@ def _fit(
     def obey(flags: Flags) -> None:
         nonlocal saved
         if flags.stop or flags.save:
-            save()
+            save(flags.stop)
             saved = time.monotonic()
         if flags.stop:
             names = [warning.name for received in processes.gather(warnings) for warning in received]
@@ -278,6 +285,11 @@ def _fit(
                 advance(1)
                 heart.beat(trainer.epoch, trainer.done, trainer.mean_loss)
             obey(trainer.read())
+            if trainer.batch != trainer.steps:
+                raise JobError(
+                    f"{trainer.run.folder}: expected {trainer.steps} batches in epoch {trainer.epoch}, the loader "
+                    f"returned {trainer.batch}. This is a bug of luab; please report it. Nothing was written."
+                )
             line = trainer.end_epoch()
             heart.beat(trainer.epoch, trainer.done, trainer.mean_loss, now=True)
             if processes.first:
@@ -303,10 +315,28 @@ def _progress_bar(trainer: Trainer) -> contextlib.AbstractContextManager[Callabl
     return contextlib.nullcontext(lambda _: None)
 
 
-def _save_state(trainer: Trainer, folder: Path, key: str) -> None:
+def _save_state(trainer: Trainer, folder: Path, key: str, needed: bool) -> None:
+    """Saves the state; on a full disk, one that is not needed yet is left out with a warning.
+
+    Args:
+        trainer: The training.
+        folder: Folder of the run.
+        key: Configuration of the training.
+        needed: Whether the training ends after this state.
+    """
     state = trainer.state(key)
     if trainer.processes.first:
-        save_state(folder, state)
+        try:
+            save_state(folder, state)
+        except JobError as error:
+            cause = error.__cause__
+            if needed or not isinstance(cause, OSError) or cause.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _log(
+                f"{folder / STATES[0]}: could not be saved ({cause.strerror}); the training continues, and an older "
+                f"state, if there is one, stays usable. Free some space: the next attempt is in "
+                f"{_SECONDS_BETWEEN_STATES / 60:.0f} minutes."
+            )
     trainer.processes.wait()  # a process that ends while the first one is still writing would count as lost
 
 

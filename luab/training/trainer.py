@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import timm
 import torch
 from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2
@@ -24,6 +25,9 @@ from luab.training.distributed import Processes
 
 PARTS = ("loss", "classification", "byproduct")
 SUMS = (*PARTS, "points")
+_LOGIT_TOLERANCE = 1e-4  # relative to the largest logit; float32 in another order gives about 1e-6
+_LOWEST_SCALE = 2.0**-16  # starts at 2**16 and halves with each step of infinite gradients
+_MODEL_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, NotImplementedError)
 
 
 class Flags(NamedTuple):
@@ -120,10 +124,10 @@ class Trainer:
             initialise: Loads initial weights into the backbone; by default they stay random.
 
         Raises:
-            ConfigError: timm has no such backbone or optimiser, or refuses their settings.
+            ConfigError: timm has no such backbone or optimiser, or refuses their settings, or luab does not support
+                the backbone.
         """
-        classes, outputs = outputs_of(run)
-        model: LuabModel = build_model(run.backbone, recipe, outputs, classes)
+        model = build_checked_model(run, recipe)
         initialise(model.backbone)
         model = model.to(device)
         if recipe.sync_batchnorm and processes.count > 1:
@@ -249,7 +253,17 @@ class Trainer:
         return Flags(values["stop"] > 0, values["save"] > 0)
 
     def end_epoch(self) -> list[float]:
-        """Ends the epoch; returns its line of the log: epoch, learning rate, mean of each sum."""
+        """Ends the epoch; returns its line of the log: epoch, learning rate, mean of each sum.
+
+        Raises:
+            JobError: With float16, so many steps had infinite gradients that hardly any changed the weights.
+        """
+        if self.scaler.is_enabled() and self.scaler.get_scale() < _LOWEST_SCALE:
+            raise JobError(
+                f"Epoch {self.epoch}: expected finite gradients, found infinite ones in so many steps that the loss "
+                f"scale fell to {self.scaler.get_scale():.2g}; such steps change no weight. Set amp to bfloat16 or "
+                "none, or lower the learning rate, in the recipe. Nothing was written."
+            )
         rate = self.optimizer.param_groups[0]["lr"]
         self.log.append([self.epoch, rate, *(self.sums[name] / self.steps for name in SUMS)])
         self.epoch, self.batch = self.epoch + 1, 0
@@ -282,6 +296,90 @@ class Trainer:
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.sums, self.log = dict(state["sums"]), [list(row) for row in state["log"]]
         restore_random_state(state["random"][self.processes.rank], self.device)
+
+
+def build_checked_model(run: Run, recipe: Recipe) -> LuabModel:
+    """Builds the model of a run, and checks on one random batch that its class logits are those of timm's model.
+
+    Raises:
+        ConfigError: timm has no such backbone or refuses its arguments, or luab cannot use its classifier.
+    """
+    classes, outputs = outputs_of(run)
+    try:
+        model = build_model(run.backbone, recipe, outputs, classes)
+    except (ConfigError, *_MODEL_ERRORS) as error:
+        if reason := _unsupported(run.backbone, recipe, classes):
+            raise _not_supported(run.backbone, reason) from error
+        raise
+    check_logits(model, run.backbone, recipe.input_px)
+    return model
+
+
+@torch.no_grad()
+def check_logits(model: LuabModel, backbone: str, input_px: int) -> None:
+    """Checks that a model returns the same class logits as its timm backbone alone, and finite points.
+
+    A classifier of zeros would hide a difference, so its weights are random during the check.
+
+    Raises:
+        ConfigError: They differ, or the model fails.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, input_px, input_px, generator=generator)
+    training = model.training
+    model.eval()
+    classifier = list(model.backbone.get_classifier().parameters())
+    original = [parameter.clone() for parameter in classifier]
+    try:
+        for parameter in classifier:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5)
+        expected, (logits, points) = model.backbone(images), model(images)
+    except _MODEL_ERRORS as error:
+        raise _not_supported(backbone, f"its classifier fails on the pooled feature ({error})") from error
+    finally:
+        for parameter, values in zip(classifier, original, strict=True):
+            parameter.copy_(values)
+        model.train(training)
+    if not isinstance(expected, torch.Tensor) or expected.shape != logits.shape:
+        found = tuple(expected.shape) if isinstance(expected, torch.Tensor) else type(expected).__name__
+        raise _not_supported(backbone, f"timm's model returns {found} where luab computes {tuple(logits.shape)}")
+    difference = (logits - expected).abs().max().item()
+    if not difference <= _LOGIT_TOLERANCE * max(1.0, expected.abs().max().item()):
+        raise _not_supported(
+            backbone,
+            f"its class logits are more than its classifier on the pooled feature: they differ by up to "
+            f"{difference:.2g} on a random batch",
+        )
+    if points is not None and points.shape[:-1] != logits.shape[:-1]:
+        raise _not_supported(backbone, f"a byproduct head on its pooled feature returns {tuple(points.shape)}")
+
+
+@torch.no_grad()
+def _unsupported(backbone: str, recipe: Recipe, classes: int) -> str | None:
+    """Returns why luab cannot use a backbone's classifier; None if timm's own model fails, so the recipe is wrong.
+
+    Called only after `build_model` has failed.
+    """
+    settings = {"num_classes": classes, **recipe.model_kwargs}
+    try:
+        network: Any = timm.create_model(backbone, pretrained=False, **settings).eval()
+        classifier = network.get_classifier()
+        if isinstance(classifier, (tuple, list)):
+            return f"it has {len(classifier)} classifiers (distillation)"
+        if isinstance(classifier, nn.Conv2d):
+            return "its classifier is a convolution, not a linear layer on the pooled feature"
+        network(torch.zeros(1, 3, recipe.input_px, recipe.input_px))
+    except Exception:  # whatever timm raises: build_model's own message says what is wrong
+        return None
+    return f"its classifier, {type(classifier).__name__}, does not accept the feature that forward_head returns"
+
+
+def _not_supported(backbone: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"backbone {backbone}: expected one classifier on the pooled feature, to which luab adds the byproduct head. "
+        f"It is not supported by luab because {reason}; choose another backbone, for example resnet50, "
+        "convnext_tiny, vit_small_patch16_224 or swin_tiny_patch4_window7_224."
+    )
 
 
 def _synchronised(model: LuabModel, device: torch.device) -> LuabModel:

@@ -1,7 +1,10 @@
 """Order of samples, resuming, and loader processes."""
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -95,6 +98,8 @@ class _Faulty(Dataset):
                 raise OSError("bytes are gone")
             except OSError as error:
                 raise DataError("four.JPEG (row 4): expected an image.\nCopy it again.") from error
+        if i == 4 and self.fault == "bug":
+            raise RuntimeError("shapes differ: 3 and 4")
         if i == 4 and self.fault == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if i == 4 and self.fault == "warned":
@@ -113,6 +118,49 @@ def test_a_data_error_keeps_only_its_own_message(workers):
 def test_a_killed_loader_process_is_a_job_error():
     with pytest.raises(JobError, match="loader process died"), plain_errors():
         list(evaluation_loader(_Faulty("killed"), 2, 1, pinned=False))
+
+
+def test_an_error_in_a_loader_process_is_reported_with_its_reason():
+    with pytest.raises(JobError) as caught, plain_errors():
+        list(evaluation_loader(_Faulty("bug"), 2, 1, pinned=False))
+    message = str(caught.value)
+    assert message.startswith("A loader process failed (RuntimeError: shapes differ: 3 and 4). If this does not name")
+    assert "died" not in message and "memory" not in message and "Traceback" not in message
+
+
+SMALL_SHARED_MEMORY = """
+import subprocess, sys
+import torch
+from luab.data.images.loader import EpochBatches, plain_errors, training_loader
+from luab.errors import LuabError
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", "/dev/shm"], check=True)
+class Images(torch.utils.data.Dataset):
+    def __len__(self):
+        return 64
+    def __getitem__(self, i):
+        return torch.zeros(3, 224, 224, dtype=torch.uint8), i
+try:
+    with plain_errors():
+        for _ in training_loader(Images(), EpochBatches(64, 32, 0, 0), 2, False):
+            pass
+except LuabError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def _own_mounts():
+    probe = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return bool(shutil.which("unshare")) and subprocess.run(probe, capture_output=True).returncode == 0
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(not _own_mounts(), reason="needs permission to mount a small disk")
+def test_full_shared_memory_is_named():
+    command = ["unshare", "-rm", sys.executable, "-c", SMALL_SHARED_MEMORY]
+    said = subprocess.run(command, capture_output=True, text=True)
+    assert said.stdout.startswith("JobError A loader process could not use shared memory (RuntimeError: "), said
+    assert "No space left on device" in said.stdout and "--shm-size=8g" in said.stdout, said
+    assert "lower compute.workers" in said.stdout and "died" not in said.stdout
 
 
 def test_loader_processes_ignore_signals():

@@ -1,8 +1,10 @@
 """Weights and states are either read back completely or refused with one clear error."""
 
+import hashlib
 import json
 import os
 import pickle
+import random
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from luab.errors import DataError
+from luab.training import checkpoint
 from luab.training.checkpoint import (
     load_model,
     load_newest_state,
@@ -93,9 +96,17 @@ def test_a_foreign_state_is_refused_and_not_executed(tmp_path, damage):
         torch.save([1, 2], path)
     else:
         path.write_text(json.dumps({"key": "k"}))
+    if damage != "truncated":
+        _seal(path)
     with pytest.raises(DataError, match=r"state\.pt: .*Remove it"):
         load_state(path, "k")
     assert not trap.exists()
+
+
+def _seal(path):
+    """Adds the checksum of a state to a file, as somebody could who wants its code to run."""
+    content = path.read_bytes()
+    path.write_bytes(content + checkpoint._TRAILER + hashlib.sha256(content).digest())
 
 
 def test_any_cut_of_a_state_is_a_data_error(tmp_path):
@@ -135,4 +146,41 @@ def test_a_damaged_state_and_one_of_another_configuration_are_an_error(tmp_path)
     save_state(tmp_path, {"key": "k"})
     (tmp_path / "state.pt").write_bytes(b"PK")
     with pytest.raises(DataError, match="Remove it"):
+        load_newest_state(tmp_path, "k", print)
+
+
+def _state(step):
+    model = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64))
+    return {"key": "k", "step": step, "model": model.state_dict(), "log": [[0, 0.1, 2.5]], "random": [[1, 2], None]}
+
+
+def test_no_damaged_state_is_used(tmp_path):
+    """300 flipped bits at random positions, 4 KB of zeros as a lost page leaves them, and truncations."""
+    dice, logged = random.Random(0), []
+    save_state(tmp_path, _state(1))
+    save_state(tmp_path, _state(2))
+    newest, previous = tmp_path / "state.pt", tmp_path / "state-previous.pt"
+    whole, before = newest.read_bytes(), previous.read_bytes()
+    flips = []
+    for _ in range(300):
+        content = bytearray(whole)
+        content[dice.randrange(len(whole))] ^= 1 << dice.randrange(8)
+        flips.append(bytes(content))
+    zeros = [whole[:at] + bytes(4096) + whole[at + 4096 :] for at in range(0, len(whole) - 4096, 4096)]
+    cuts = [whole[:end] for end in (0, 1, 10, 44, 45, 46, *(dice.randrange(len(whole)) for _ in range(30)))]
+    longer = [whole + b"\0", whole + whole]
+    for content in (*flips, *zeros, *cuts, *longer):
+        newest.write_bytes(content)
+        state = load_newest_state(tmp_path, "k", logged.append)
+        assert state is not None and state["step"] == 1
+        assert "state.pt: damaged; resuming from the preceding state, state-previous.pt" in logged.pop()
+    newest.write_bytes(flips[0])
+    previous.write_bytes(before[:-1])
+    with pytest.raises(DataError, match=r"Both states .*state\.pt: .*Remove it.*state-previous\.pt: .*Remove it"):
+        load_newest_state(tmp_path, "k", logged.append)
+
+
+def test_a_state_of_an_older_version_is_refused_by_name(tmp_path):
+    torch.save({"key": "k"}, tmp_path / "state.pt")
+    with pytest.raises(DataError, match=r"state\.pt: .*ends with its SHA-256.*older version of luab\. Remove it"):
         load_newest_state(tmp_path, "k", print)

@@ -119,8 +119,15 @@ def test_the_same_error_in_all_processes_is_reported_once(toy_study, tmp_path):
 
 @pytest.fixture
 def notes(tmp_path, monkeypatch):
-    """A folder for notes."""
-    monkeypatch.setenv("LUAB_NOTES", str(tmp_path))
+    """A folder for notes, in a process that is the first of two ranks."""
+    for name, value in {
+        "LUAB_NOTES": str(tmp_path),
+        "LUAB_PARENT": str(os.getppid()),
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "2",
+    }.items():
+        monkeypatch.setenv(name, value)
     return tmp_path
 
 

@@ -1,12 +1,19 @@
 """Interrupted trainings resume bit for bit; bad input and settings end a training with one clear error."""
 
 import dataclasses
+import errno
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 import luab.training.train
 import luab.training.trainer
@@ -227,6 +234,142 @@ def test_a_full_disk_is_a_job_error_and_leaves_no_files(toy_study, monkeypatch):
     monkeypatch.setattr("os.fsync", full)
     study = toy_study(recipe={"epochs": 1, "warmup_epochs": 0})
     with pytest.raises(JobError, match=r"model\.safetensors: could not be written \(No space left"):
+        luab.training.train.train(study, CNN)
+    assert _names(study.layout.run(CNN)) == []
+
+
+FULL_DISK = """
+import subprocess, sys
+from pathlib import Path
+import luab.training.train as module
+from luab.study.config import load_study
+from luab.study.paths import Run
+study, run = load_study([Path(sys.argv[1])]), Run(*sys.argv[2:5], float(sys.argv[5]), int(sys.argv[6]))
+results = study.paths.results
+results.mkdir(parents=True)
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", results], check=True)
+folder, filler, save, saves = study.layout.run(run), results / "filler", module.save_state, 0
+module._SECONDS_BETWEEN_STATES = -1.0
+
+def counting(*arguments):
+    global saves
+    saves += 1
+    if saves == 2:
+        with open(filler, "wb", buffering=0) as file:
+            try:
+                while file.write(bytes(4096)):
+                    pass
+            except OSError:
+                pass
+    if saves == 4:
+        filler.unlink()
+    try:
+        save(*arguments)
+    finally:
+        print("files", saves, *sorted(path.name for path in folder.iterdir() if "state" in path.name), flush=True)
+
+module.save_state = counting
+print("model", module.train(study, run)["model_sha256"])
+"""
+
+
+def _own_mounts():
+    probe = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return bool(shutil.which("unshare")) and subprocess.run(probe, capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not _own_mounts(), reason="needs permission to mount a small disk")
+def test_a_disk_that_is_full_for_a_while_costs_states_but_not_the_training(
+    toy_study, trainings, uninterrupted, tmp_path
+):
+    if CNN not in uninterrupted:
+        whole = toy_study(paths={"results": str(tmp_path / "whole")})
+        assert trainings(whole, CNN).fine
+        uninterrupted[CNN] = _products(whole, CNN)
+    study, config = toy_study(), tmp_path / "study.yaml"
+    config.write_text(study.dump())
+    words = [str(word) for word in dataclasses.astuple(CNN)]
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
+    command = ["unshare", "-rm", sys.executable, "-c", FULL_DISK, str(config), *words]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:4] == [
+        "files 1 state.pt",
+        "files 2 state.pt",
+        "files 3 state.pt",
+        "files 4 state-previous.pt state.pt",
+    ]
+    assert lines[-1] == f"model {uninterrupted[CNN][0]}"
+    warnings = [line for line in done.stderr.splitlines() if "could not be saved" in line]
+    assert len(warnings) == 2 and "state.pt: could not be saved (No space left on device); the training" in warnings[0]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_which_errors_of_a_periodic_state_end_the_training(toy_study, monkeypatch, capfd, number):
+    def failing(folder, state):
+        error = OSError(number, os.strerror(number))
+        raise JobError(f"{folder}: could not be written") from error
+
+    monkeypatch.setattr(luab.training.train, "save_state", failing)
+    monkeypatch.setattr(luab.training.train, "_SECONDS_BETWEEN_STATES", -1.0)
+    study = toy_study(recipe={"epochs": 1, "warmup_epochs": 0})
+    if number == errno.EROFS:
+        with pytest.raises(JobError, match="could not be written"):
+            luab.training.train.train(study, CNN)
+        return
+    luab.training.train.train(study, CNN)
+    said = capfd.readouterr().err
+    assert f"state.pt: could not be saved ({os.strerror(number)}); the training continues" in said
+
+
+def test_a_full_disk_at_a_warning_signal_is_an_error(toy_study, monkeypatch):
+    def failing(folder, state):
+        raise JobError("could not be written") from OSError(errno.ENOSPC, "No space left on device")
+
+    step = luab.training.trainer.Trainer.step
+
+    def warned(trainer, *arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return step(trainer, *arguments)
+
+    monkeypatch.setattr(luab.training.train, "save_state", failing)
+    monkeypatch.setattr(luab.training.trainer.Trainer, "step", warned)
+    with pytest.raises(JobError, match="could not be written"):
+        luab.training.train.train(toy_study(), CNN)
+
+
+def test_points_of_other_images_are_refused(toy_study, broken_world):
+    """Otherwise a run of LUAB would train without a single point, and succeed."""
+    study = toy_study(world=broken_world)
+    file = study.layout.target("click")
+    rows = pq.read_table(file)
+    others = pa.array([f"other_{k}" for k in range(len(rows))])
+    pq.write_table(rows.set_column(0, rows.schema.field(0), others), file)
+    with pytest.raises(DataError, match=r"click\.parquet: .*"):
+        luab.training.train.train(study, CNN)
+
+
+def test_a_loader_that_ends_early_is_an_error(toy_study, monkeypatch):
+    loader = luab.training.train.training_loader
+    monkeypatch.setattr(luab.training.train, "training_loader", lambda *words: list(loader(*words))[:-1])
+    study = toy_study()
+    with pytest.raises(JobError, match="expected 3 batches in epoch 0, the loader returned 2"):
+        luab.training.train.train(study, CNN)
+    assert _names(study.layout.run(CNN)) == []
+
+
+def test_a_float16_training_whose_gradients_are_all_infinite_is_an_error(toy_study, monkeypatch):
+    build = luab.training.trainer.Trainer.build
+
+    def with_low_scale(*words):
+        trainer = build(*words)
+        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-20)
+        return trainer
+
+    monkeypatch.setattr(luab.training.trainer.Trainer, "build", with_low_scale)
+    study = toy_study()
+    with pytest.raises(JobError, match=r"the loss scale fell to 9\.5e-07; such steps change no weight"):
         luab.training.train.train(study, CNN)
     assert _names(study.layout.run(CNN)) == []
 

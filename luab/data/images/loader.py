@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import re
 import signal
 import traceback
 from collections.abc import Iterator
@@ -90,7 +91,7 @@ def plain_errors() -> Iterator[None]:
 
     Raises:
         DataError: An image could not be read, in this process or in a loader process.
-        JobError: A loader process was killed.
+        JobError: A loader process was killed, or an error was raised in one; the message has its text.
     """
     try:
         yield
@@ -102,10 +103,36 @@ def plain_errors() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise JobError(
-            f"A loader process died ({str(error).splitlines()[0]}), probably out of memory. Request more memory or "
-            "lower compute.workers, then run the same command again; a training resumes from its last checkpoint."
-        ) from error
+        raise JobError(_loader_failure(str(error))) from error
+
+
+def _loader_failure(text: str) -> str:
+    """Returns the message of a failed loader process.
+
+    Args:
+        text: torch's message. For an error raised in a loader process it starts with "Caught <type> in DataLoader
+            worker process <n>." and ends with that process's traceback.
+    """
+    again = "then run the same command again; a training resumes from its last checkpoint."
+    raised = re.match(r"Caught (\S+) in DataLoader worker process", text)
+    reason = text.splitlines()[0]
+    if raised:
+        lines = text.rpartition(f"\n{raised[1]}: ")[2].strip().splitlines()
+        reason = f"{raised[1]}: {lines[0]}" if lines else raised[1]
+    if "shared memory" in text or ("/torch_" in reason and "No space left" in reason):
+        return (
+            f"A loader process could not use shared memory ({reason}). Give the container more (`docker run "
+            f"--shm-size=8g`, or --ipc=host), or lower compute.workers (0 needs none), {again}"
+        )
+    if raised:
+        return (
+            f"A loader process failed ({reason}). If this does not name the cause, set compute.workers to 0 to see "
+            f"where it was raised. Correct it, {again}"
+        )
+    return (
+        f"A loader process died ({reason}), probably out of memory. Request more memory or lower compute.workers, "
+        f"{again}"
+    )
 
 
 def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -1,0 +1,103 @@
+"""A backbone whose classifier luab cannot use is refused by name before the training."""
+
+import re
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from luab.errors import ConfigError
+from luab.model import with_byproduct_head
+from luab.study.config import Recipe
+from luab.study.paths import Run
+from luab.training.trainer import build_checked_model, check_logits
+
+RECIPE = Recipe(epochs=1, batch_size=2, input_px=64, optimizer="sgd", lr=1, weight_decay=0, warmup_epochs=0)
+NOT_SUPPORTED = r"^backbone {}: .* is not supported by luab because .*; choose another backbone, for example resnet50"
+
+
+def _run(backbone, supervision="click"):
+    return Run("imagenet", backbone, supervision, 1.0 if supervision == "click" else 0.0, 0)
+
+
+class _Auxiliary(nn.Module):
+    """Adds the maximum of a second classifier to the logits, as VOLO does."""
+
+    def __init__(self, backbone, share):
+        super().__init__()
+        self.backbone, self.share = backbone, share
+        self.num_features = backbone.num_features
+        self.forward_features = backbone.forward_features
+        self.forward_head = backbone.forward_head
+        self.get_classifier = backbone.get_classifier
+
+    def forward(self, images):
+        features = self.forward_features(images)
+        return self.forward_head(features) + self.share * features.amax((2, 3))[:, :1]
+
+
+@pytest.mark.parametrize("share", [0.5, 1e-3])
+def test_logits_that_differ_from_those_of_timm_are_refused(share):
+    torch.manual_seed(0)
+    backbone = timm.create_model("test_resnet", num_classes=10)
+    check_logits(with_byproduct_head(backbone), "test_resnet", 64)
+    tampered = with_byproduct_head(_Auxiliary(backbone, share))
+    with pytest.raises(ConfigError, match=NOT_SUPPORTED.format("tampered")):
+        check_logits(tampered, "tampered", 64)
+
+
+def test_a_classifier_of_zeros_hides_no_difference():
+    backbone = timm.create_model("test_resnet", num_classes=10)
+    nn.init.zeros_(backbone.get_classifier().weight)
+    forward = backbone.forward_head
+    backbone.forward_head = lambda features, pre_logits=False: forward(features, pre_logits) * (2 - pre_logits)
+    with pytest.raises(ConfigError, match=r"they differ by up to \d"):
+        check_logits(with_byproduct_head(backbone), "doubled", 64)
+    assert not backbone.get_classifier().weight.any()
+
+
+def test_the_check_changes_no_weight_and_no_mode():
+    model = with_byproduct_head(timm.create_model("test_resnet", num_classes=10))
+    before, random = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    check_logits(model, "test_resnet", 64)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items()) and model.training
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+FAMILIES = [
+    ("levit_128s", {"img_size": 64}),
+    ("deit_tiny_distilled_patch16_224", {"img_size": 64, "depth": 1}),
+    ("pit_ti_distilled_224", {"img_size": 64}),
+    ("efficientformer_l1", {}),
+    ("resnetv2_50", {"layers": (1, 1, 1, 1)}),
+    ("dla34", {}),
+    ("samvit_base_patch16", {"img_size": 64, "depth": 1}),
+    ("sequencer2d_s", {"img_size": 64, "layers": (1, 1, 1, 1)}),
+    ("tnt_s_patch16_224", {"img_size": 64, "depth": 1}),
+    ("volo_d1_224", {"img_size": 64}),
+]
+
+
+@pytest.mark.parametrize("supervision", ["none", "click"])
+@pytest.mark.parametrize(("name", "arguments"), FAMILIES, ids=[name for name, _ in FAMILIES])
+def test_unusual_backbones_work_or_are_refused_by_name(name, arguments, supervision):
+    recipe = RECIPE.model_copy(update={"model_kwargs": {"num_classes": 10, **arguments}})
+    try:
+        model = build_checked_model(_run(name, supervision), recipe)
+    except ConfigError as error:
+        assert re.search(NOT_SUPPORTED.format(name), str(error)), error
+        return
+    model.eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        logits, points = model(images)
+        assert torch.allclose(logits, model.backbone(images), atol=1e-4)
+    assert (points is None) == (supervision == "none") and (points is None or points.shape == (2, 2))
+
+
+def test_wrong_settings_of_a_supported_backbone_keep_their_own_message():
+    with pytest.raises(ConfigError, match=r"does not accept images of 40 x 40 pixels.*img_size"):
+        build_checked_model(_run("test_vit"), RECIPE.model_copy(update={"input_px": 40}))
+    with pytest.raises(ConfigError, match="has no model 'resnet50_'"):
+        build_checked_model(_run("resnet50_"), RECIPE)
