@@ -103,6 +103,7 @@ def plain_errors() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
+        traceback.clear_frames(error.__traceback__)  # or this process would wait for the other loader processes
         raise JobError(_loader_failure(str(error))) from error
 
 
