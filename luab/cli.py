@@ -12,7 +12,7 @@ import typer
 
 from luab.commands import stages
 from luab.errors import ConfigError, LuabError, did_you_mean
-from luab.planning.plan import Plan
+from luab.planning.plan import Plan, check_copies
 from luab.study.config import Study, load_study
 from luab.study.paths import DATASET, Run
 from luab.training import processes
@@ -80,7 +80,9 @@ def study_of(config: list[Path] | None) -> Study:
     if not config and (from_workflow := os.environ.get("LUAB_CONFIG")):
         return load_study([Path(from_workflow)])
     overrides = [path for path in config or [] if path.resolve() != DEFAULT_CONFIG.resolve()]
-    return load_study([DEFAULT_CONFIG, *overrides])
+    study = load_study([DEFAULT_CONFIG, *overrides])
+    check_copies(study)
+    return study
 
 
 def run_of(name: str) -> Run:

@@ -117,11 +117,35 @@ def write_csv(path: Path | str, columns: Iterable[str], rows: Iterable[Iterable[
         writer.writerows([repr(float(cell)) if isinstance(cell, float) else cell for cell in row] for row in rows)
 
 
+def read_text(path: Path | str) -> str:
+    """Reads a text file in UTF-8, with or without a byte order mark; DataError for another encoding."""
+    content = Path(path).read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path}: expected text in UTF-8, found {'UTF-16' if wide else 'another encoding, such as Latin-1,'} in "
+            f"line {line}. Save it again as UTF-8: in Excel as 'CSV UTF-8', in an editor with the encoding UTF-8, or "
+            f"with `iconv -f {'UTF-16' if wide else 'WINDOWS-1252'} -t UTF-8`."
+        ) from error
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes a JSON object of its pairs; ValueError if a key stands twice."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return content
+
+
 def read_json(path: Path | str) -> Any:
     """Reads a JSON file; a file that is missing or is not JSON is a DataError."""
     path = Path(path)
     try:
-        return json.loads(path.read_text())
+        return json.loads(read_text(path), object_pairs_hook=unique_keys)
     except FileNotFoundError as error:
         raise DataError(f"{path}: expected this JSON file, found none. Run the step that writes it.") from error
     except (ValueError, RecursionError) as error:  # the latter for deeply nested brackets

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from luab.errors import ConfigError
+from luab.study.config import read_yaml
 
 _UNPUBLISHED = "none published"
 
@@ -116,14 +116,7 @@ def load_archives(path: Path | str) -> dict[str, Archive]:
         ConfigError: The list is missing or invalid; the message lists every mistake with its place.
     """
     path = Path(path)
-    try:
-        entries = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: the list of downloads is missing.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: expected valid YAML: {error}") from error
-    if not isinstance(entries, dict):
-        raise ConfigError(f"{path}: expected a mapping from names to archives, found {type(entries).__name__}.")
+    entries = read_yaml(path)
     archives: dict[str, Archive] = {}
     mistakes: list[str] = []
     for name, entry in entries.items():

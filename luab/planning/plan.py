@@ -4,20 +4,19 @@ import hashlib
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from luab.benchmarks.catalogue import BENCHMARKS, test_sets_of
+from luab.data.manifests.known_counts import KNOWN_COUNTS
 from luab.data.manifests.testsets import TEST_SETS
-from luab.errors import ConfigError
+from luab.errors import ConfigError, did_you_mean
 from luab.files import replacing
 from luab.planning.estimate import parts, published_speeds, training_hours
 from luab.render.products import Kind, find_product, left_out, products_of
-from luab.study.config import LABELLING, Coco, Study
+from luab.study.config import LABELLING, Coco, Study, read_yaml
 from luab.study.paths import DATASET, Run, card
 from luab.study.roots import FROM_IMAGENET, own_copy, tree_of
 
@@ -25,6 +24,8 @@ CAPTIONS = Path("workflow/report")
 """Captions of tables and figures, relative to the checkout."""
 DEVIATIONS = Path("docs/deviations.md")
 """Generated from the tags that the report lists, so a changed tag renders the report again."""
+_DOWNLOADED = {*map(tree_of, KNOWN_COUNTS), "imagenet_ab", "coco_ab"}
+"""Data sets that the list of downloads may name."""
 _REPORT_PAGE = Path("luab/render/report/page")
 _SLACK = 1.5
 _SHORTEST_MINUTES = 60
@@ -71,6 +72,17 @@ def lock_hint(command: Sequence[str]) -> str:
     )
 
 
+def check_copies(study: Study) -> None:
+    """Raises ConfigError if `paths.copies` names an unknown data set, which would have no effect."""
+    _check_names("paths.copies", study.paths.copies, KNOWN_COUNTS)
+
+
+def _check_names(where: str, names: Iterable[Any], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{where}: there is no data set {name!r}. {did_you_mean(str(name), known)}")
+
+
 def _prepend(variable: str, folder: Path) -> None:
     known = os.environ.get(variable, "").split(os.pathsep)
     if str(folder) not in known:
@@ -98,7 +110,8 @@ class Plan:
         """Checks the suites and reads the list of downloads.
 
         Raises:
-            ConfigError: A benchmark is unknown or belongs to another data set, or two suites need one test set.
+            ConfigError: A benchmark is unknown or belongs to another data set, two suites need one test set, or
+                `paths.copies` or the list of downloads names an unknown data set.
         """
         for dataset, part in study.parts.items():
             owner: dict[str, str] = {}
@@ -117,7 +130,11 @@ class Plan:
                         )
         # The demo world writes its own list of the same archives, but only after the plan is made.
         listing = Path("config/archives.yaml") if study.demo else study.paths.archives
-        return cls(study, yaml.safe_load(listing.read_text()))
+        archives = read_yaml(listing)
+        check_copies(study)
+        entries = [entry if isinstance(entry, dict) else {} for entry in archives.values()]
+        _check_names(f"{listing}: `dataset`", [entry.get("dataset") for entry in entries], _DOWNLOADED)
+        return cls(study, archives)
 
     @property
     def tables(self) -> list[str]:

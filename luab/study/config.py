@@ -5,8 +5,9 @@ import hashlib
 import importlib.util
 import json
 import math
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -16,7 +17,8 @@ import pydantic
 import yaml
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
-from luab.errors import ConfigError, did_you_mean
+from luab.errors import ConfigError, DataError, did_you_mean
+from luab.files import read_text, unique_keys
 from luab.study.paths import DATASET, Layout, Run
 from luab.study.recipes import Closed, Positive, Recipe
 
@@ -43,6 +45,11 @@ class Paths(Closed):
         {}, description="Your own copies of other data sets, by manifest name; luab does not download these."
     )
     partial: bool = Field(False, description="Accept trees that hold only some of the classes (demo world, samples).")
+
+    @field_validator("data", "results", "archives", "recipes", "published", "imagenet", "copies")
+    @classmethod
+    def _expanded(cls, given: Any) -> Any:
+        return {name: _expand(path) for name, path in given.items()} if isinstance(given, dict) else _expand(given)
 
     @model_validator(mode="after")
     def _no_patterns(self) -> "Paths":
@@ -360,7 +367,7 @@ def load_study(files: Sequence[Path | str], root: Path = Path()) -> Study:
     """
     merged: dict[str, Any] = {}
     for file in files:
-        _update(merged, _read_yaml(root / file))
+        _update(merged, read_yaml(root / file))
     return parse_study(merged, root)
 
 
@@ -372,10 +379,11 @@ def parse_study(config: Mapping[str, Any], root: Path = Path()) -> Study:
     """
     merged = json.loads(json.dumps(config, default=str))
     paths = merged.get("paths")
-    folder = root / str((paths if isinstance(paths, dict) else {}).get("recipes", "config/recipes"))
+    named = str((paths if isinstance(paths, dict) else {}).get("recipes", "config/recipes"))
+    folder = root / os.path.expanduser(os.path.expandvars(named))
     files = {file.stem: file for file in folder.glob("*.yaml")}
     if not merged.get("recipes"):
-        merged["recipes"] = {name: _read_yaml(files[name]) for name in _recipes_named(merged) if name in files}
+        merged["recipes"] = {name: read_yaml(files[name]) for name in _recipes_named(merged) if name in files}
     try:
         return Study.model_validate(merged, context={"recipes": list(files)})
     except pydantic.ValidationError as error:
@@ -386,6 +394,81 @@ def parse_study(config: Mapping[str, Any], root: Path = Path()) -> Study:
             f"The configuration has {count}:\n{listed}\nCorrect {them} in config/ and run again; docs/config.md lists "
             "every key."
         ) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses keys that stand twice and numbers that YAML reads in another base; dates stay text."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Composes a section of `key: value` lines; ConfigError if a key stands twice."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (first := lines.setdefault(key.value, _line(key))) != _line(key):
+                raise ConfigError(
+                    f"{self.name}, line {_line(key)}: the key `{key.value}` is already set in line {first}, and only "
+                    "one of the two would have an effect. Remove one of them."
+                )
+        return node
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """Reads a number as people do; ConfigError where YAML 1.1 would read base 8 (010) or base 60 (1:30)."""
+        is_integer = node.tag.endswith(":int")
+        number = self.construct_yaml_int(node) if is_integer else self.construct_yaml_float(node)
+        if ":" in node.value or (is_integer and re.match(r"[-+]?0[0-9_]", node.value)):
+            raise ConfigError(
+                f"{self.name}, line {_line(node)}: YAML reads {node.value} as the number {number}. Write {number} if "
+                f'that is what you mean, the number without leading zeros, or "{node.value}" in quotes for text.'
+            )
+        return number
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_number)
+
+
+def read_yaml(file: Path | str) -> dict[str, Any]:
+    """Reads a YAML or JSON file of `key: value` lines, in UTF-8.
+
+    Raises:
+        ConfigError: The file is missing, is not such a file, has a key twice, or has a number in base 8 or 60.
+    """
+    try:
+        text = read_text(file)
+        if Path(file).suffix == ".json":
+            content = json.loads(text, object_pairs_hook=unique_keys)
+        else:
+            loader = _Loader(text)
+            loader.name = str(file)
+            content = loader.get_single_data()
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: expected a configuration file; it is missing or unreadable ({error.strerror})."
+        ) from error
+    except yaml.YAMLError as error:
+        tab = "\nIndent with spaces, not with tabs." if "'\\t'" in str(error) else ""
+        raise ConfigError(f"{file}: expected YAML; {error}{tab}") from error
+    except ValueError as error:
+        raise ConfigError(f"{file}: expected JSON; {error}.") from error
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected `key: value` lines, found {type(content).__name__}.")
+    return content
+
+
+def check_files(files: Iterable[Path | str]) -> None:
+    """Checks configuration files that Snakemake has merged; ConfigError for what `read_yaml` refuses."""
+    for file in files:
+        read_yaml(file)
 
 
 def schema_json() -> str:
@@ -530,7 +613,13 @@ def _describe(detail: Any) -> list[str]:
     if detail["type"] == "value_error":
         lines = str(detail["ctx"]["error"]).splitlines()
         return [f"{where}: {line}" if where else line for line in lines]
-    return [f"{where}: {detail['msg']} (found {detail['input']!r})."]
+    found = detail.get("ctx", {}).get("value", detail["input"])
+    hint = f' For text, write "{found}" in quotes.' if detail["type"] == "string_type" and found is not None else ""
+    if isinstance(found, bool):
+        hint = (
+            f" YAML reads {'yes, on' if found else 'no, off'} and {str(found).lower()} like this; put text in quotes."
+        )
+    return [f"{where}: {detail['msg']} (found {found!r}).{hint}"]
 
 
 def _place(loc: Sequence[int | str]) -> str:
@@ -549,16 +638,16 @@ def _siblings(loc: Sequence[int | str]) -> list[str]:
     return keys.get(section, [])
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: expected a configuration file; {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: expected YAML; {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file}: expected `key: value` lines, found {type(content).__name__}.")
-    return content
+def _expand(path: Path | str | None) -> Path | None:
+    """A path with ~ and environment variables replaced; ValueError for a variable or user that does not exist."""
+    if path is None:
+        return None
+    expanded = os.path.expanduser(os.path.expandvars(path))
+    if unset := re.search(r"\$(\w+|\{[^}]*\})", expanded):
+        raise ValueError(f"{str(path)!r}: the environment variable {unset[0]} is not set")
+    if expanded.startswith("~"):
+        raise ValueError(f"{str(path)!r}: there is no user {expanded.split('/')[0]!r} whose home folder this could be")
+    return Path(expanded)
 
 
 def _recipes_named(config: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,8 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -17,6 +18,15 @@ class Closed(BaseModel):
     """A section of the configuration; unknown keys are an error, and values cannot change after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_not_1(cls, given: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        for value in given if isinstance(given, list) else [given]:
+            if isinstance(value, bool) and kind is not bool:
+                raise PydanticCustomError("number_type", "Input should be a number, text or section", {"value": value})
+        return given
 
 
 class Recipe(Closed):
@@ -70,6 +80,12 @@ class Recipe(Closed):
         pattern=r"^[0-9a-f]{64}$",
         description="Expected SHA-256 of timm's model.safetensors; other weights are refused.",
     )
+
+    @field_validator("model_kwargs")
+    @classmethod
+    def _exponents_are_numbers(cls, given: dict[str, Any]) -> dict[str, Any]:
+        plain = re.compile(r"[-+]?\d+[eE][-+]?\d+")  # 1e-3, which YAML takes for text
+        return {k: float(v) if isinstance(v, str) and plain.fullmatch(v) else v for k, v in given.items()}
 
     @model_validator(mode="after")
     def _keeps_geometry(self) -> "Recipe":

@@ -195,3 +195,22 @@ def test_a_left_lock_is_answered_with_the_command(tmp_path: Path, monkeypatch: p
     (locks / "0.output.lock").touch()
     assert "    snakemake --profile slurm --config 'label=two words' --unlock\n" in lock_hint(command)
     assert lock_hint([*command, "-n"]) == lock_hint([*command, "--unlock"]) == ""
+
+
+def test_a_data_set_that_does_not_exist_is_refused_where_it_would_have_no_effect(
+    full: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> None:
+    monkeypatch.chdir(repository)
+    copies = full.paths.model_copy(update={"copies": {"imagenet_scetch": tmp_path}})
+    with pytest.raises(ConfigError, match=r"paths\.copies: .* 'imagenet_scetch'\. Did you mean imagenet_sketch"):
+        Plan.of(full.model_copy(update={"paths": copies}))
+    listing = tmp_path / "archives.yaml"
+    text = (repository / "config" / "archives.yaml").read_text(encoding="utf-8")
+    listing.write_text(text.replace("dataset: imagenet_v2", "dataset: imagenet_v3"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"`dataset`: there is no data set 'imagenet_v3'\. Did you mean imagenet_v2"):
+        Plan.of(full.model_copy(update={"paths": full.paths.model_copy(update={"archives": listing})}))
+
+
+def test_an_own_copy_of_the_training_images_takes_precedence_over_imagenet(full: Study) -> None:
+    paths = full.paths.model_copy(update={"imagenet": Path("/one"), "copies": {"imagenet_train": Path("/two")}})
+    assert Plan(full.model_copy(update={"paths": paths}), {}).own_copy("imagenet_train") == "/two"

@@ -144,3 +144,77 @@ def test_the_demo_reads_images_exactly_and_the_full_study_fast(full, repository)
     demo = load_study(DEMO, repository)
     assert (full.decoding, full.packing) == ("fast", None)
     assert (demo.decoding, demo.packing) == ("exact", None)
+
+
+def _with(repository, tmp_path, content, name="mine.yaml"):
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return load_study([*FULL, tmp_path / name], repository)
+
+
+def test_a_key_that_stands_twice_is_refused_with_both_lines(repository, tmp_path):
+    whole = "coco: null\n" + (repository / FULL[0]).read_text(encoding="utf-8")
+    second = whole.splitlines().index("coco:") + 1
+    with pytest.raises(ConfigError, match=rf"mine\.yaml, line {second}: the key `coco` is already set in line 1,"):
+        _with(repository, tmp_path, whole)
+    with pytest.raises(ConfigError, match=r"mine\.yaml, line 3: the key `gpus` is already set in line 2"):
+        _with(repository, tmp_path, "compute:\n  gpus: 1\n  'gpus': 2\n")
+    with pytest.raises(ConfigError, match=r"mine\.json: expected JSON; the key 'label' stands twice"):
+        _with(repository, tmp_path, '{"label": "a",\n\t"label": "b"}', "mine.json")
+    (tmp_path / "toy.yaml").write_text("lr: 1\nepochs: 2\nlr: 2\n")
+    with pytest.raises(ConfigError, match=r"toy\.yaml, line 3: the key `lr` is already set in line 1"):
+        _with(
+            repository,
+            tmp_path,
+            f"paths: {{recipes: {tmp_path}}}\nbackbones: [{{name: resnet18, recipe: toy, gpu_images_per_s: 1}}]",
+        )
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("seeds: [010]", r"line 1: YAML reads 010 as the number 8\."),
+        ("luab_lambda: 1:30", r"line 1: YAML reads 1:30 as the number 90\."),
+        ("seeds: [yes]", r"seeds: .* \(found True\)\. YAML reads yes, on and true like this"),
+        ("compute: {gpus: on}", r"compute\.gpus: .* \(found True\)"),
+        ("label: no", r"label: .* \(found False\)\. YAML reads no, off and false like this; put text in quotes"),
+        ("label: 2024", r'label: .* For text, write "2024" in quotes'),
+        ("compute:\n\tgpus: 1", "Indent with spaces, not with tabs"),
+    ],
+)
+def test_what_yaml_turns_into_another_type_is_refused(repository, tmp_path, line, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        _with(repository, tmp_path, line)
+
+
+def test_what_yaml_and_people_read_alike_is_accepted(repository, tmp_path):
+    study = _with(repository, tmp_path, "label: 2024-01-01\nluab_lambda: 1e-1\npaths: {partial: yes}\n")
+    assert (study.label, study.luab_lambda, study.paths.partial) == ("2024-01-01", 0.1, True)
+    again = _with(repository, tmp_path, study.dump())
+    assert again == study
+
+
+def test_an_exponent_is_a_number_in_model_kwargs(toy_study):
+    recipe = toy_study(recipe={"model_kwargs": {"drop_rate": "1e-1", "act_layer": "gelu"}}).recipes["toy"]
+    assert recipe.model_kwargs == {"drop_rate": 0.1, "act_layer": "gelu"}
+
+
+def test_other_encodings_are_named_and_a_byte_order_mark_is_accepted(repository, tmp_path):
+    assert _with(repository, tmp_path, "label: é".encode("utf-8-sig")).label == "é"
+    with pytest.raises(ConfigError, match=r"expected text in UTF-8, found UTF-16"):
+        _with(repository, tmp_path, "label: é".encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"such as Latin-1, in line 2\. Save it again as UTF-8"):
+        _with(repository, tmp_path, "seeds: [0]\nlabel: é".encode("latin-1"))
+
+
+def test_home_and_variables_in_paths_are_expanded_once(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SCRATCH", "/a b")
+    study = _with(repository, tmp_path, "paths: {data: ~/d, imagenet: $SCRATCH/i, copies: {objectnet: '${SCRATCH}/o'}}")
+    assert study.paths.data == tmp_path / "home" / "d" and str(study.paths.imagenet) == "/a b/i"
+    assert str(study.paths.copies["objectnet"]) == "/a b/o"
+    monkeypatch.delenv("SCRATCH")
+    for key in ("data", "recipes", "imagenet"):
+        with pytest.raises(ConfigError, match=rf"paths\.{key}: .* the environment variable \$SCRATCH is not set"):
+            _with(repository, tmp_path, f"paths: {{{key}: $SCRATCH/x}}")
+    with pytest.raises(ConfigError, match=r"paths\.results: .* there is no user '~nobody_here'"):
+        _with(repository, tmp_path, "paths: {results: ~nobody_here/x}")

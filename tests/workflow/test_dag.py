@@ -181,3 +181,12 @@ def test_rules_only_call_the_command_line(file: Path) -> None:
 def test_every_rule_keeps_a_log(file: Path) -> None:
     text = file.read_text()
     assert len(re.findall(r"^\s*shell:", text, re.MULTILINE)) == len(re.findall(r"^\s*log:", text, re.MULTILINE))
+
+
+def test_snakemake_refuses_a_key_that_stands_twice(clean: Checkout, tmp_path: Path) -> None:
+    """Snakemake merges these files itself, so luab sees only the last value."""
+    twice = tmp_path / "twice.yaml"
+    twice.write_text("label: a\nseeds: [0]\nlabel: b\n", encoding="utf-8")
+    done = clean.snakemake("-n", "--configfile", str(twice))
+    assert done.returncode != 0
+    assert "twice.yaml, line 3: the key `label` is already set in line 1" in done.stdout + done.stderr

@@ -10,6 +10,7 @@ import luab.provenance.snakemake_records as luab_records
 from luab.errors import LuabError as AnyLuabError
 
 try:
+    luab_config.check_files(workflow.configfiles)
     STUDY = luab_config.parse_study(config)
     PLAN = luab_plan.Plan.of(STUDY)
 except AnyLuabError as mistake:
@@ -50,7 +51,7 @@ def run_of(wildcards):
 
 
 def images_of(run):
-    return str(STUDY.paths.imagenet) if run.dataset == "imagenet" else PLAN.own_copy(f"{run.dataset}_train")
+    return PLAN.own_copy(f"{run.dataset}_train")
 
 
 def all_tables():

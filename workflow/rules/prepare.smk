@@ -79,6 +79,6 @@ rule pack:
         runtime=24 * 60,
     params:
         packing=PLAN.packing,
-        images=str(STUDY.paths.imagenet),
+        images=PLAN.own_copy("imagenet_train"),
     shell:
         "python -m luab pack > {log} 2>&1"
