@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import threading
 import time
@@ -23,7 +24,7 @@ from .payload import JobCommand
 from .registry import CANCELLED, Entry, Registry
 from .resources import ResourceError, job_comment, job_name, local_parameters, slurm_parameters
 from .slurm_states import Slurm, SlurmUnreachable, base
-from .submission import Refusal, RefusedJobs, submit
+from .submission import Refusal, RefusedJobs, overruling_variables, submit
 
 _STARTED = time.time()  # Snakemake imports its plugins before it checks any file
 _CLOCK_SKEW_S = 5.0
@@ -72,22 +73,33 @@ class Executor(RemoteExecutor):
         self._slurm = Slurm()
         interval = QueryInterval(self.settings.queue_seconds, self.settings.queue_seconds_max)
         self._watcher = JobWatcher(
-            self._slurm, self._registry, interval, self.settings.result_grace, self.logger.warning
+            self._slurm,
+            self._registry,
+            interval,
+            self.settings.result_grace,
+            self.settings.requeue_grace,
+            self.logger.warning,
         )
         self._live: dict[str, Entry] = {}
         self._unanswered: set[str] = set()
         self._refused_jobs = RefusedJobs(self.settings.retry_seconds, self.settings.retry_seconds_max)
         self._submitting = threading.RLock()
         self._stopping = False
+        self._restored = False
         self._require_commands()
+        self._check_environment()
 
     def additional_general_args(self) -> str:
         """Arguments of the Snakemake inside the allocation, which runs its job itself."""
         return "--executor local"
 
     def get_job_args(self, job: Any) -> str:
-        """Adds the requested number of cores; the default "all" would mean all cores of the node."""
-        return f"{super().get_job_args(job)} --cores {max(1, job.threads)}"
+        """Adds the requested number of cores; the default "all" would mean all cores of the node.
+
+        Leaves out --wait-for-files: it names a folder that is gone once Snakemake ends, and a Snakemake that waits in
+        vain ends with status 0. The payload waits for the inputs itself.
+        """
+        return f"{super(RemoteExecutor, self).get_job_args(job)} --cores {max(1, job.threads)}"
 
     def run_jobs(self, jobs: Sequence[Any]) -> None:
         """Takes over jobs of an earlier run that are still alive, and submits the others."""
@@ -101,11 +113,16 @@ class Executor(RemoteExecutor):
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncGenerator[SubmittedJobInfo, None]:
         """Reports the jobs that ended and yields the others; retries refused submissions."""
+        self._leave_on_sigterm(active_jobs)
         if self._refused_jobs.due() and not self._stopping:
             self._start(self._refused_jobs.take())
         entries = {info.aux["entry"].key: info.aux["entry"] for info in active_jobs}
         ended = {outcome.entry.key: outcome for outcome in self._watcher.poll(list(entries.values()))}
+        self._prevent_return([outcome.entry for outcome in ended.values() if not outcome.success])
+        stopped = self._cancelled_by_hand(list(ended.values()))
         for info in active_jobs:
+            if info.aux["entry"].folder in stopped:
+                info.job.attempt = max(info.job.attempt, info.job.restart_times + 1)  # no further attempt
             outcome = ended.get(info.aux["entry"].key)
             if outcome is None:
                 yield info
@@ -115,6 +132,7 @@ class Executor(RemoteExecutor):
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Cancels all jobs of this run in one call, including those being submitted right now."""
         self._stopping = True
+        self._slurm.stop()
         with self._submitting:
             entries = list(self._live.values())
         for entry in entries:
@@ -137,12 +155,55 @@ class Executor(RemoteExecutor):
         with self._submitting:
             try:
                 self._cancel_unanswered()
+                self._restore_records()
                 new_jobs = self._take_over_earlier(jobs)
             except SlurmUnreachable as problem:
                 self._postpone(jobs, Refusal(f"squeue: {problem}"), kind="busy")
                 return
             for batch in self._batches(new_jobs):
                 self._submit(batch)
+
+    def _restore_records(self) -> None:
+        """Restores missing and damaged records of jobs that Slurm still has; cancels the jobs where that fails."""
+        for problem in self._registry.set_damaged_aside():
+            self.logger.warning(problem)
+            self._restored = False
+        if self._restored or self.settings.cluster != "slurm":
+            return
+        known = {(entry.folder, entry.id or entry.recovered_id()) for entry in self._registry}
+        unrecorded = [
+            (folder, job_id)
+            for folder, ids in self._slurm.own_jobs().items()
+            for job_id in ids
+            if Path(folder).parent == self._folder and folder not in self._unanswered and (folder, job_id) not in known
+        ]
+        lost = []
+        for folder, job_id in unrecorded:
+            if entry := self._registry.restore(Path(folder), job_id):
+                self._registry.write(entry)
+            elif not any(entry.folder == folder and not entry.id for entry in self._registry):
+                lost.append(job_id)
+        if lost:
+            self.logger.warning(
+                f"Cancelling {', '.join(lost)}: jobs of an earlier run whose records are lost, so that nothing else "
+                "makes their outputs at the same time."
+            )
+            self._slurm.cancel(lost)
+        self._restored = True
+        self._remove_old_submissions()
+
+    def _remove_old_submissions(self) -> None:
+        """Removes folders of submissions and locks that nothing has used for long."""
+        live = {entry.folder for entry in self._registry}
+        oldest = time.time() - 86_400 * self.settings.keep_days
+        for path in [*self._folder.glob("[0-9]*-*-*"), *(self._folder / "locks").glob("*.lock")]:
+            with contextlib.suppress(OSError):
+                if str(path) in live or path.stat().st_mtime > oldest:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     def _take_over_earlier(self, jobs: list[Any]) -> list[tuple[Any, tuple[str, ...]]]:
         """Takes over the jobs that an earlier Snakemake submitted.
@@ -256,9 +317,18 @@ class Executor(RemoteExecutor):
     def _submit(self, batch: Batch) -> None:
         if self._stopping:
             return
-        entries = self._recorded(batch)
+        try:
+            entries = self._recorded(batch)
+        except OSError as error:
+            for job in batch.jobs:
+                self._fail(
+                    job,
+                    f"{self._folder}: the record of this job cannot be written ({error}), so it was not submitted. "
+                    "Free some space or quota, and start Snakemake again.",
+                )
+            return
         folder = Path(entries[0].folder)
-        commands = [self._command(job, batch) for job in batch.jobs]
+        commands = [self._command(job, entry, batch) for job, entry in zip(batch.jobs, entries, strict=True)]
         try:
             parameters = self._all_parameters(batch, entries)
             ids = submit(self.settings.cluster, folder, parameters, commands, self.settings.max_timeouts)
@@ -288,18 +358,30 @@ class Executor(RemoteExecutor):
             outputs = fingerprints(job, output_names(job))
             entry = Entry(outputs, str(folder), self.settings.cluster, name, index, len(batch.jobs), job.attempt)
             entry.submitted = round(time.time(), 1)
-            self._live[entry.key] = entry
-            self._registry.write(entry)
             entries.append(entry)
+        try:
+            self._registry.write_submission(folder, entries)
+            for entry in entries:
+                self._registry.write(entry)
+        except OSError:
+            for entry in entries:
+                self._registry.remove(entry)
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self._live |= {entry.key: entry for entry in entries}
         return entries
 
-    def _command(self, job: Any, batch: Batch) -> JobCommand:
+    def _command(self, job: Any, entry: Entry, batch: Batch) -> JobCommand:
         return JobCommand(
             self.format_job_exec(job),
             str(Path.cwd()),
             limit_s=batch.limit_s,
             warning_s=self._warning_s(batch),
             requeue_timeouts=self.settings.requeue_timeouts,
+            inputs=list(map(str, job.get_wait_for_files())),
+            wait_s=self.workflow.execution_settings.latency_wait,
+            outputs=sorted(entry.outputs),
+            lock_folder=str(self._folder / "locks"),
         )
 
     def _warning_s(self, batch: Batch) -> int:
@@ -329,7 +411,11 @@ class Executor(RemoteExecutor):
 
     def _follow(self, job: Any, entry: Entry) -> None:
         self._live[entry.key] = entry
-        self._registry.write(entry)
+        try:
+            self._registry.write(entry)
+        except OSError as error:
+            # The job is submitted and followed; a later Snakemake reads its id from the submission's folder.
+            self.logger.warning(f"{self._folder}: the record of job {entry.id} cannot be written ({error}).")
         self._watcher.interval.restart()
         self.report_job_submission(SubmittedJobInfo(job, external_jobid=entry.id, aux={"entry": entry}))
 
@@ -391,6 +477,54 @@ class Executor(RemoteExecutor):
         if info.job.is_group():
             self.logger.error(text)
         self.report_job_error(info, msg=text)
+
+    def _prevent_return(self, failed: list[Entry]) -> None:
+        """Cancels failed jobs, so that none comes back while its next attempt runs: Slurm may requeue it much later."""
+        ids = {entry.id for entry in failed if entry.cluster == "slurm" and entry.id}
+        if ids:
+            self._slurm.cancel(ids)
+
+    def _cancelled_by_hand(self, outcomes: list[Outcome]) -> set[str]:
+        """Folders of submissions of which somebody cancelled all jobs: they wish to stop, so nothing is retried."""
+        cancelled = [one.entry for one in outcomes if one.state is not None and one.state.name == "CANCELLED"]
+        folders = {
+            folder
+            for folder in {entry.folder for entry in cancelled}
+            if {one.key for one in self._live.values() if one.folder == folder} <= {entry.key for entry in cancelled}
+        }
+        for folder in sorted(folders):
+            ids = ", ".join(sorted({base(entry.id) for entry in cancelled if entry.folder == folder}))
+            self.logger.warning(f"Job {ids} was cancelled as a whole; it is not submitted again in this run.")
+        return folders
+
+    def _leave_on_sigterm(self, active_jobs: list[SubmittedJobInfo]) -> None:
+        """Ends Snakemake on SIGTERM without waiting for its jobs, which may still be in the queue for days.
+
+        Raises:
+            WorkflowError: Snakemake received SIGTERM.
+        """
+        if getattr(self.workflow.scheduler, "_user_kill", None) and active_jobs and not self._stopping:
+            self._stopping = True
+            raise WorkflowError(
+                f"Ended by SIGTERM. {len(active_jobs)} jobs stay in the queue or go on; the same command takes them "
+                "over."
+            )
+
+    def _check_environment(self) -> None:
+        if self.settings.cluster != "slurm":
+            return
+        for name in ("SLURM_CLUSTERS", "SBATCH_CLUSTERS"):
+            if os.environ.get(name):
+                raise WorkflowError(
+                    f"{name}={os.environ[name]}: expected one cluster, the default one of this machine; jobs on other "
+                    f"clusters cannot be followed. Unset {name}, and start Snakemake on a login node of that cluster."
+                )
+        if names := overruling_variables():
+            self.logger.warning(
+                f"{', '.join(names)}: these variables would overrule the options of every job, so the jobs are "
+                "submitted without them. Set what you need as a resource in the profile, such as slurm_partition or "
+                "slurm_account."
+            )
 
     def _cancel(self, entries: list[Entry]) -> bool:
         """Cancels jobs; returns whether the cluster accepted it."""

@@ -69,29 +69,46 @@ class QueryInterval:
 class JobWatcher:
     """Follows jobs on Slurm and on this machine.
 
+    A result of success ends a job. A failure ends a job on Slurm only if Slurm, too, says that it is over, and still
+    says so `requeue_s` later: a preempted or lost job leaves a failure behind and comes back under the same id.
+
     Args:
         slurm: Runs Slurm's commands.
         registry: Where the states are stored.
         interval: Time between two queries.
         grace_s: Seconds that the result file of an ended job may take to become visible.
+        requeue_s: Seconds that a failed job must be over before Slurm is believed not to requeue it.
         warn: Prints a warning; called once for each text.
     """
 
     def __init__(
-        self, slurm: Slurm, registry: Registry, interval: QueryInterval, grace_s: float, warn: Callable[[str], None]
+        self,
+        slurm: Slurm,
+        registry: Registry,
+        interval: QueryInterval,
+        grace_s: float,
+        requeue_s: float,
+        warn: Callable[[str], None],
     ) -> None:
         self._slurm = slurm
         self._registry = registry
         self.interval = interval
         self._grace_s = grace_s
+        self._requeue_s = requeue_s
         self._warn = warn
         self._warned: set[str] = set()
         self._gone_since: dict[str, float] = {}
+        self._failed: dict[str, Outcome] = {}
 
     def poll(self, entries: Sequence[Entry]) -> list[Outcome]:
         """Checks all jobs and returns the outcomes of those that ended."""
-        ended = finished(entries)
+        results = finished(entries)
+        ended = [outcome for outcome in results if outcome.success or outcome.entry.cluster == "local"]
         ended_keys = {outcome.entry.key for outcome in ended}
+        failed = {outcome.entry.key: outcome for outcome in results if outcome.entry.key not in ended_keys}
+        if failed.keys() - self._failed.keys():
+            self.interval.restart()
+        self._failed = failed
         others = [entry for entry in entries if entry.key not in ended_keys]
         if others and (self.interval.due() or self._overdue()):
             ended += self._query(others)
@@ -118,9 +135,12 @@ class JobWatcher:
         except SlurmUnreachable as problem:
             self._warn_once(f"Slurm does not answer ({problem}). Jobs are assumed to be alive; trying again.")
             return []
-        for entry in entries:
-            self._update(entry, states.get(entry.id))
-        self._registry.stamp()
+        try:
+            for entry in entries:
+                self._update(entry, states.get(entry.id))
+            self._registry.stamp()
+        except OSError as problem:
+            self._warn_once(f"Cannot write the records of jobs ({problem}). The jobs go on; free some space.")
         return self._failures([entry for entry in entries if entry.key in self._gone_since], states)
 
     def _update(self, entry: Entry, state: State | None) -> None:
@@ -140,28 +160,37 @@ class JobWatcher:
 
     def _failures(self, gone: Sequence[Entry], states: dict[str, State]) -> list[Outcome]:
         """Outcomes of the jobs that ended longer than the grace time ago: failures unless a result appeared late."""
-        overdue = [entry for entry in gone if self._age(entry) >= self._grace_s]
+        overdue = [entry for entry in gone if self._is_overdue(entry.key)]
         late = {outcome.entry.key: outcome for outcome in finished(overdue)}
-        failed = [entry for entry in overdue if entry.key not in late]
+        outcomes = [outcome for outcome in late.values() if outcome.success]
+        failed = [entry for entry in overdue if not (entry.key in late and late[entry.key].success)]
         accounts = self._slurm.accounts(entry.id for entry in failed if entry.cluster == "slurm")
-        outcomes = list(late.values())
         for entry in failed:
-            state = accounts.get(entry.id) or self._state_without_accounting(entry, states.get(entry.id))
-            if state and state.alive and self._age(entry) < _RUNAWAY_S:
+            known, account = states.get(entry.id), accounts.get(entry.id)
+            # The accounting lags: where the controller knows the job, an account that calls it alive does not count.
+            is_newer = account is not None and (known is None or not account.alive)
+            state = account if is_newer else self._state_without_accounting(entry, known)
+            if state and state.alive and self._age(entry.key) < _RUNAWAY_S:
                 continue
-            outcomes.append(Outcome(entry, False, state))
+            outcomes.append(Outcome(entry, False, state, late[entry.key].trace if entry.key in late else ""))
         return outcomes
 
     def _state_without_accounting(self, entry: Entry, state: State | None) -> State | None:
         if entry.cluster == "local" or state is None:
             return state
-        return self._slurm.details(entry.id) or state
+        try:
+            return self._slurm.details(entry.id) or state
+        except SlurmUnreachable:
+            return state
 
     def _overdue(self) -> bool:
-        return any(self.interval.clock() - since >= self._grace_s for since in self._gone_since.values())
+        return any(self._is_overdue(key) for key in self._gone_since)
 
-    def _age(self, entry: Entry) -> float:
-        return self.interval.clock() - self._gone_since[entry.key]
+    def _is_overdue(self, key: str) -> bool:
+        return self._age(key) >= (self._requeue_s if key in self._failed else self._grace_s)
+
+    def _age(self, key: str) -> float:
+        return self.interval.clock() - self._gone_since[key]
 
     def _warn_once(self, text: str) -> None:
         if text not in self._warned:

@@ -90,7 +90,12 @@ def explain(entry: Entry, state: State | None, why: str, lines: int) -> str:
     if start_count > 1:
         facts.append(f"started {start_count} times")
     end = tail(entry.log, lines)
-    shown = f"last lines of {entry.log}:\n{_indented(end)}" if end else f"its log {entry.log} is empty or missing"
+    if end:
+        shown = f"last lines of {entry.log}:\n{_indented(end)}"
+    elif Path(entry.folder).is_dir():
+        shown = f"its log {entry.log} is empty or missing"
+    else:
+        shown = f"its folder {entry.folder}, which holds its command, log and result, was deleted meanwhile"
     return f"{' '.join(filter(None, facts))} failed: {why}.\n{shown}\n"
 
 
@@ -139,8 +144,8 @@ def _without_result(state: State | None, due: str) -> str:
         return "preempted and not restarted. Ask the administrators whether the partition requeues preempted jobs"
     if state is None:
         return (
-            "it disappeared without a result, and Slurm has no record of it. It was killed by hand, or its folder is "
-            "not shared with the nodes"
+            "it disappeared without a result, and Slurm has no record of it. It was cancelled while it waited, was "
+            "killed, or its folder is not shared with the nodes"
         )
     if state.name == "CANCELLED":
         return f"cancelled by {_user(state.by)}" if state.by else "cancelled"

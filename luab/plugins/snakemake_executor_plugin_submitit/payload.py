@@ -1,14 +1,17 @@
 """The command that runs inside the allocation: the nested Snakemake, its warning signals and its continuation."""
 
 import contextlib
+import fcntl
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self, TextIO
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -33,6 +36,10 @@ class JobCommand:
         warning_s: Time between the warning and the end; the command saves its state in it.
         requeue_timeouts: "handled": continue after a time limit only if the command exited by itself on the
             warning; "always"; "never".
+        inputs: Files that must exist, waited for on a slow shared disk. Snakemake's own wait would end with status 0.
+        wait_s: How long they are waited for.
+        outputs: Files that the command makes; two jobs never make them at once.
+        lock_folder: Folder of the locks of outputs, shared with the nodes; empty for no locks.
     """
 
     def __init__(
@@ -43,6 +50,10 @@ class JobCommand:
         warning_s: float = 90,
         requeue_timeouts: str = "handled",
         restarts: int = 0,
+        inputs: Sequence[str] = (),
+        wait_s: float = 0,
+        outputs: Sequence[str] = (),
+        lock_folder: str = "",
     ) -> None:
         self.command = command
         self.cwd = cwd
@@ -50,6 +61,10 @@ class JobCommand:
         self.warning_s = warning_s
         self.requeue_timeouts = requeue_timeouts
         self.restarts = restarts
+        self.inputs = tuple(inputs)
+        self.wait_s = wait_s
+        self.outputs = tuple(outputs)
+        self.lock_folder = lock_folder
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._terminated = False
@@ -60,12 +75,22 @@ class JobCommand:
 
         Raises:
             CalledProcessError: The command failed without having received SIGTERM.
+            FileNotFoundError: An input is missing.
         """
         os.chdir(self.cwd)
         self._started = time.monotonic()
         restarts = max(self.restarts, int(os.environ.get("SLURM_RESTART_COUNT") or 0))
         _note_start(restarts)
         self._handle_sigterm()
+        with OutputLock(self.lock_folder, self.outputs) as lock:
+            if lock.made_by:
+                print(f"Job {lock.made_by} made the same outputs meanwhile; nothing is left to do.", flush=True)
+                return
+            self._await_inputs()
+            self._run(restarts)
+            lock.succeeded()
+
+    def _run(self, restarts: int) -> None:
         # USR2 reaches every process of a step and would kill bash and Snakemake, so they ignore it. Their children
         # inherit this, but those with a handler still receive it. On TERM, bash waits for its child to save and exits.
         self._process = subprocess.Popen(
@@ -106,7 +131,33 @@ class JobCommand:
         return DelayedSubmission(self._next(self.command))
 
     def _next(self, command: str) -> "JobCommand":
-        return JobCommand(command, self.cwd, self.limit_s, self.warning_s, self.requeue_timeouts, self.restarts + 1)
+        return JobCommand(
+            command,
+            self.cwd,
+            self.limit_s,
+            self.warning_s,
+            self.requeue_timeouts,
+            self.restarts + 1,
+            self.inputs,
+            self.wait_s,
+            self.outputs,
+            self.lock_folder,
+        )
+
+    def _await_inputs(self) -> None:
+        deadline = time.monotonic() + self.wait_s
+        while missing := [path for path in self.inputs if not os.path.exists(path)]:
+            if time.monotonic() > deadline:
+                more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+                raise FileNotFoundError(
+                    f"{missing[0]}{more}: expected this input on {os.uname().nodename}, found none after "
+                    f"{self.wait_s:.0f} s. Was it removed after the submission, or is its disk not mounted on this "
+                    "node?"
+                )
+            for folder in {os.path.dirname(path) or "." for path in missing}:
+                with contextlib.suppress(OSError):
+                    os.listdir(folder)  # makes network file systems refresh it
+            time.sleep(_POLL_S)
 
     def _near_limit(self) -> bool:
         # Slurm sends the warning up to a minute early.
@@ -172,6 +223,81 @@ class JobCommand:
         """Waits after SIGTERM for the cluster to requeue or cancel this job; an error now would prevent the requeue."""
         print("Ended after SIGTERM; waiting for the cluster to requeue or cancel this job.", flush=True)
         time.sleep(_DECISION_S)
+
+
+class OutputLock:
+    """Keeps two jobs from making the same outputs at once: the later one waits for the end of the earlier one.
+
+    The kernel releases the lock when a job dies, however it dies. On file systems without locks it has no effect.
+
+    Args:
+        folder: Folder of the locks; empty for no lock.
+        outputs: Names of the outputs.
+
+    Attributes:
+        made_by: Id of the job that made the outputs while this one waited; empty if there was none.
+    """
+
+    def __init__(self, folder: str, outputs: Sequence[str]) -> None:
+        digest = hashlib.sha256("\0".join(outputs).encode()).hexdigest()[:20]
+        self._path = Path(folder) / f"{digest}.lock" if folder and outputs else None
+        self._file: TextIO | None = None
+        self.made_by = ""
+
+    def __enter__(self) -> Self:
+        if self._path is None:
+            return self
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self._path, "a+", encoding="utf-8")
+            self._acquire(self._file)
+        except OSError as error:
+            print(f"{self._path}: no lock on this file system ({error.strerror}); going on without.", flush=True)
+        return self
+
+    def _acquire(self, file: TextIO) -> None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for job {_holder(file)[0]}, which is making the same outputs.", flush=True)
+            # No blocking call: a warning signal must find this process awake.
+            while not self._acquired(file):
+                time.sleep(_POLL_S)
+            holder, done = _holder(file)
+            self.made_by = holder if done else ""
+        self._write(file, "")
+
+    def _acquired(self, file: TextIO) -> bool:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def succeeded(self) -> None:
+        """Notes that the outputs exist."""
+        if self._file is not None:
+            self._write(self._file, " done")
+
+    def _write(self, file: TextIO, mark: str) -> None:
+        if self.made_by:
+            return
+        with contextlib.suppress(OSError):
+            file.seek(0)
+            file.truncate()
+            file.write(f"{_own_id()}{mark}")
+            file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _holder(file: TextIO) -> tuple[str, bool]:
+    """Id of the job that holds or held the lock, and whether it succeeded."""
+    file.seek(0)
+    holder, _, mark = file.read().partition(" ")
+    return holder, mark == "done"
 
 
 def _note_start(restarts: int) -> None:

@@ -1,14 +1,21 @@
-"""Records of live jobs as files, so that a new Snakemake finds the jobs of one that was killed."""
+"""Records of live jobs as files, so that a new Snakemake finds the jobs of one that was killed.
 
+Each record stands twice: in the folder `live`, and together with the other jobs of its submission in that submission's
+folder, from which a damaged one is restored.
+"""
+
+import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 CANCELLED = "cancelled by us"
 CHECKED = "checked"
+_SUBMISSION = "jobs.json"
 
 
 @dataclass
@@ -80,6 +87,35 @@ class Entry:
         return all(self.outputs.get(name) == digest for name, digest in digests.items())
 
 
+def _read(path: Path) -> Entry:
+    entry = _parsed(json.loads(path.read_bytes()))
+    if entry.key != path.stem:
+        raise ValueError(f"key: expected {path.stem!r}, found {entry.key!r}")
+    return entry
+
+
+def _parsed(content: Any) -> Entry:
+    """Checks a record read from a file; fields of later versions are ignored.
+
+    Raises:
+        ValueError: It is not a record.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"expected an object, found a {type(content).__name__}")
+    values = {one.name: content[one.name] for one in fields(Entry) if one.name in content}
+    example = asdict(Entry({}, "", "", ""))
+    missing = [name for name in ("outputs", "folder", "cluster", "name", "key") if name not in values]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} missing")
+    for name, value in values.items():
+        kinds = (int, float) if isinstance(example[name], float) else type(example[name])
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise ValueError(f"{name}: expected {type(example[name]).__name__}, found {type(value).__name__}")
+    if not all(isinstance(digest, str) for digest in values["outputs"].values()):
+        raise ValueError("outputs: expected a digest for each output")
+    return Entry(**values)
+
+
 class Registry:
     """All entries in a folder.
 
@@ -91,19 +127,62 @@ class Registry:
         self._folder = folder
 
     def __iter__(self) -> Iterator[Entry]:
-        known = {one.name for one in fields(Entry)}
+        """All records that can be read."""
+        for path in sorted(self._folder.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, RecursionError):
+                yield _read(path)
+
+    def set_damaged_aside(self) -> list[str]:
+        """Renames damaged records to `<name>.damaged`; returns one sentence for each."""
+        problems = []
         for path in sorted(self._folder.glob("*.json")):
             try:
-                content = json.loads(path.read_text())
-                yield Entry(**{name: value for name, value in content.items() if name in known})
-            except (OSError, ValueError, TypeError):  # truncated, of another version, or just removed
-                path.unlink(missing_ok=True)
+                _read(path)
+            except FileNotFoundError:  # just removed
+                continue
+            except (OSError, ValueError, RecursionError) as problem:
+                os.replace(path, path.with_name(f"{path.name}.damaged"))
+                problems.append(
+                    f"{path}: expected the record of a job, found something else ({problem}). It was set aside as "
+                    f"{path.name}.damaged; its job is looked for in Slurm."
+                )
+        return problems
+
+    def write_submission(self, folder: Path, entries: Sequence[Entry]) -> None:
+        """Writes the records of all jobs of a submission into its folder, before they are submitted."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _SUBMISSION).write_text(json.dumps([asdict(entry) for entry in entries]), encoding="utf-8")
+
+    def restore(self, folder: Path, job_id: str) -> Entry | None:
+        """Restores the record of a job from its submission's folder.
+
+        Args:
+            folder: Folder of the submission.
+            job_id: Id of a job in Slurm whose batch script is in this folder, 12 or 12_3.
+
+        Returns:
+            The record, with this id; None if the folder does not hold it, or lacks the job's command, so that the job
+            cannot run.
+        """
+        if not (folder / f"{job_id}_submitted.pkl").is_file():
+            return None
+        try:
+            contents = json.loads((folder / _SUBMISSION).read_bytes())
+            entries = [_parsed(content) for content in contents]
+        except (OSError, ValueError, TypeError, RecursionError):
+            return None
+        index = int(job_id.partition("_")[2] or 0)
+        for entry in entries:
+            if entry.index == index and Path(entry.folder) == folder:
+                entry.id = job_id
+                return entry
+        return None
 
     def write(self, entry: Entry) -> None:
         """Writes an entry atomically."""
         self._folder.mkdir(parents=True, exist_ok=True)
         aside = self._folder / f".{entry.key}.part"
-        aside.write_text(json.dumps(asdict(entry)))
+        aside.write_text(json.dumps(asdict(entry)), encoding="utf-8")
         os.replace(aside, self._folder / f"{entry.key}.json")
 
     def stamp(self) -> None:

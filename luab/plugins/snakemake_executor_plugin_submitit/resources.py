@@ -1,5 +1,6 @@
 """Translates the resources of a Snakemake job into parameters of a submission."""
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,16 @@ _NAMED = {
     "slurm_qos": "qos",
     "slurm_constraint": "constraint",
 }
-_OTHER_MEMORY = ("slurm_mem", "slurm_mem_per_cpu", "slurm_mem_per_gpu")
+_OTHER_MEMORY = ("slurm_mem", "slurm_mem_per_cpu", "slurm_mem_per_gpu", "mem_mb_per_cpu")
+_ONE_CLUSTER = "jobs on several clusters cannot be followed; start Snakemake on a login node of that cluster"
+_ONE_COMMAND = "a job runs one command, which starts further processes itself; use threads and nodes"
+# Names of another executor plugin for Slurm, which would otherwise be ignored.
+_REFUSED = {
+    "clusters": _ONE_CLUSTER,
+    "slurm_clusters": _ONE_CLUSTER,
+    "tasks": _ONE_COMMAND,
+    "tasks_per_node": _ONE_COMMAND,
+}
 _NAME_LENGTH = 120
 _COMMENT_LENGTH = 1000
 
@@ -36,10 +46,15 @@ def slurm_parameters(
     Raises:
         ResourceError: A resource has an invalid value.
     """
+    _refuse(resources)
     minutes = _whole(resources, "runtime", default_minutes)
     parameters: dict[str, Any] = {"time": minutes, "cpus_per_task": _whole(resources, "cpus_per_task", threads)}
     if "mem_mb" in resources and not any(name in resources for name in _OTHER_MEMORY):
         parameters["mem"] = f"{_whole(resources, 'mem_mb', 0) + overhead_mb}M"
+    if "mem_mb_per_cpu" in resources:
+        parameters["mem_per_cpu"] = f"{_whole(resources, 'mem_mb_per_cpu', 0)}M"
+    if resources.get("gres"):
+        parameters["gres"] = str(resources["gres"])
     parameters |= _gpus(resources)
     parameters |= _nodes(resources)
     parameters |= {key: str(resources[name]) for name, key in _NAMED.items() if resources.get(name) not in (None, "")}
@@ -72,12 +87,34 @@ def job_name(rules: Iterable[str], wildcards: Iterable[Mapping[str, str]]) -> st
 def job_comment(outputs: Sequence[Iterable[str]]) -> str:
     """Returns the comment for `squeue --format=%k`: the outputs, of an array by element, as `0: a.txt 1: b.txt`.
 
+    Slurm takes about 1,000 characters. A longer comment names the folder that all outputs share once, and then only the
+    first output of each job.
+
     Args:
         outputs: Names of the outputs of each job of the submission.
     """
-    names = [" ".join(job) for job in outputs]
-    text = names[0] if len(names) == 1 else " ".join(f"{index}: {job}" for index, job in enumerate(names))
+    jobs = [list(job) for job in outputs]
+    text = _by_element(jobs)
+    if len(text) <= _COMMENT_LENGTH:
+        return text
+    firsts = [job[0] for job in jobs if job]
+    try:
+        shared = os.path.commonpath([os.path.dirname(name) for name in firsts])
+    except ValueError:  # relative and absolute paths
+        shared = ""
+    text = f"in {shared or '.'}: " + _by_element([[name.removeprefix(f"{shared}/")] for name in firsts])
     return text if len(text) <= _COMMENT_LENGTH else text[: _COMMENT_LENGTH - 4] + " ..."
+
+
+def _by_element(jobs: list[list[str]]) -> str:
+    names = [" ".join(job) for job in jobs]
+    return names[0] if len(names) == 1 else " ".join(f"{index}: {job}" for index, job in enumerate(names))
+
+
+def _refuse(resources: Mapping[str, Any]) -> None:
+    for name, why in _REFUSED.items():
+        if resources.get(name) not in (None, "", 0) and not (name.startswith("tasks") and resources[name] == 1):
+            raise ResourceError(f"resource {name}: not supported; {why}.")
 
 
 def _gpu_count(resources: Mapping[str, Any]) -> int:
@@ -115,6 +152,8 @@ def _verbatim(resources: Mapping[str, Any]) -> dict[str, Any]:
                 "Write --name=value without a space."
             )
         name, equals, value = word.removeprefix("--").partition("=")
+        if name == "clusters":
+            raise ResourceError(f"slurm_extra: --clusters is not supported; {_ONE_CLUSTER}.")
         options[name] = value if equals else True
     return options
 

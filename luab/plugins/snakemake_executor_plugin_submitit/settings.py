@@ -39,9 +39,14 @@ class ExecutorSettings(ExecutorSettingsBase):
     result_grace: float = _setting(
         30.0, "Seconds to wait for the result file of a job that ended; increase it on a slow shared file system."
     )
+    requeue_grace: float = _setting(
+        10.0,
+        "Seconds that Slurm has to requeue a failed job before it counts as failed; preemption can take that long.",
+    )
     retry_seconds: float = _setting(5.0, "First wait after a refused submission; doubles each time.")
     retry_seconds_max: float = _setting(300.0, "Longest wait between two attempts at a submission.")
     patience_minutes: float = _setting(60.0, "How long refused submissions are retried before the jobs fail.")
+    keep_days: int = _setting(90, "Days after which logs and other files of ended submissions are removed.")
     wckey: str = _setting("", "Slurm's wckey; none by default.")
     setup: str = _setting("", "Shell line that runs on the node before the job, e.g. `module load cuda`.")
     tail_lines: int = _setting(20, "Number of log lines shown when a job fails.")

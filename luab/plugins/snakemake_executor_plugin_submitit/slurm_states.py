@@ -13,6 +13,9 @@ ALIVE = frozenset((
 ))
 # fmt: on
 _TIMEOUT_S = 120
+# Set by users or sites, they change what the commands print: another partition, another format, another cluster.
+_FOREIGN = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT", "SLURM_UNIX_TIME")
+_UNKNOWN = re.compile(r"Invalid job id|^Job \S+ not found", re.I | re.M)
 _SQUEUE = "%i|%T|%r|%N|%M"
 _SACCT = "JobID,State,ExitCode,NodeList,Elapsed"
 
@@ -57,9 +60,12 @@ class Slurm:
 
     calls: dict[str, int] = field(default_factory=dict)
     _accounting: bool = True
+    _running: "set[subprocess.Popen[str]]" = field(default_factory=set)
 
     def queue(self, ids: Iterable[str]) -> dict[str, State]:
-        """Returns the states in squeue, including those of jobs that ended a few minutes ago.
+        """Returns the states in the controller, including those of jobs that ended a few minutes ago.
+
+        A job that squeue does not list is looked up with scontrol too: an empty answer is no proof that a job is gone.
 
         Args:
             ids: Job ids, 12 or 12_3.
@@ -68,15 +74,24 @@ class Slurm:
             Id -> state, for the jobs that the controller still has.
 
         Raises:
-            SlurmUnreachable: squeue failed for a reason other than an unknown job.
+            SlurmUnreachable: squeue or scontrol failed for a reason other than an unknown job.
         """
         ids = set(ids)
         if not ids:
             return {}
         done = self._run(["squeue", "--noheader", "--array", "--states=all", f"--format={_SQUEUE}", _jobs_option(ids)])
-        if done.returncode and "Invalid job id" not in done.stderr:
+        if done.returncode and not _UNKNOWN.search(done.stderr):
             raise SlurmUnreachable(_last_line(done.stderr) or f"squeue ended with status {done.returncode}")
-        return {job_id: state for job_id, state in parse_squeue(done.stdout).items() if job_id in ids}
+        states = {job_id: state for job_id, state in parse_squeue(done.stdout).items() if job_id in ids}
+        return states | self._confirmed(ids - states.keys())
+
+    def _confirmed(self, absent: Iterable[str]) -> dict[str, State]:
+        """States in scontrol of jobs that squeue does not list."""
+        states: dict[str, State] = {}
+        for job_id in sorted(absent):
+            if state := self.details(job_id):
+                states[job_id] = state
+        return states
 
     def strays(self, folders: Iterable[str]) -> dict[str, str]:
         """Finds our waiting or running jobs whose batch script is in one of the folders.
@@ -92,12 +107,25 @@ class Slurm:
         folders = set(folders)
         if not folders:
             return {}
-        done = self._run(["squeue", "--noheader", f"--user={os.getuid()}", "--format=%F|%o"])
+        return {folder: base(ids[0]) for folder, ids in self.own_jobs().items() if folder in folders}
+
+    def own_jobs(self) -> dict[str, list[str]]:
+        """Finds this user's waiting and running jobs.
+
+        Returns:
+            Folder of the batch script -> ids of its jobs, each element of an array by itself.
+
+        Raises:
+            SlurmUnreachable: squeue failed.
+        """
+        done = self._run(["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%o"])
         if done.returncode:
             raise SlurmUnreachable(_last_line(done.stderr) or f"squeue ended with status {done.returncode}")
-        lines = (line.strip().partition("|") for line in done.stdout.splitlines())
-        all_jobs = {os.path.dirname(script): job_id for job_id, _, script in lines}
-        return {folder: job_id for folder, job_id in all_jobs.items() if folder in folders}
+        jobs: dict[str, list[str]] = {}
+        for line in done.stdout.splitlines():
+            job_id, _, script = line.strip().partition("|")
+            jobs.setdefault(os.path.dirname(script), []).append(job_id)
+        return jobs
 
     def accounts(self, ids: Iterable[str]) -> dict[str, State]:
         """Returns the states in the accounting, which keeps ended jobs for longer; empty without accounting."""
@@ -113,9 +141,15 @@ class Slurm:
         return {job_id: state for job_id, state in parse_sacct(done.stdout).items() if job_id in ids}
 
     def details(self, job_id: str) -> State | None:
-        """Returns the state of one job in scontrol, the last source on clusters without accounting."""
+        """Returns the state of one job in scontrol, the last source on clusters without accounting; None if unknown.
+
+        Raises:
+            SlurmUnreachable: scontrol failed for a reason other than an unknown job.
+        """
         done = self._run(["scontrol", "--oneliner", "show", "job", job_id])
-        return None if done.returncode else parse_scontrol(done.stdout)
+        if done.returncode and not _UNKNOWN.search(done.stdout + done.stderr):
+            raise SlurmUnreachable(_last_line(done.stderr) or f"scontrol ended with status {done.returncode}")
+        return parse_scontrol(done.stdout)
 
     def cancel(self, ids: Iterable[str]) -> str:
         """Cancels all jobs in one call.
@@ -129,12 +163,34 @@ class Slurm:
         done = self._run(command)
         return _last_line(done.stderr) if done.returncode else ""
 
+    def stop(self) -> None:
+        """Ends the commands that run now, so that a hanging squeue does not delay the end of Snakemake."""
+        for process in list(self._running):
+            process.kill()
+
     def _run(self, command: list[str]) -> "subprocess.CompletedProcess[str]":
         self.calls[command[0]] = self.calls.get(command[0], 0) + 1
         try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=_environment()
+            )
+        except OSError as error:
             return subprocess.CompletedProcess(command, 255, "", str(error))
+        self._running.add(process)
+        try:
+            out, err = process.communicate(timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            process.communicate()
+            return subprocess.CompletedProcess(command, 255, "", str(error))
+        finally:
+            self._running.discard(process)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def _environment() -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    return {**own, "SLURM_BITSTR_LEN": "0"}  # lists of array elements are not cut
 
 
 def base(job_id: str) -> str:
@@ -158,14 +214,32 @@ def parse_squeue(text: str) -> dict[str, State]:
 
 
 def parse_sacct(text: str) -> dict[str, State]:
-    """Parses lines such as `12_3|CANCELLED by 1000|0:15|n1|00:01:02`; the last line of an id counts."""
-    states = {}
+    """Parses lines such as `12_3|CANCELLED by 1000|0:15|n1|00:01:02`; the last line of an id counts.
+
+    Elements that never ran share a line: `12_[4-6,9]|CANCELLED by 1000|...`.
+    """
+    states: dict[str, State] = {}
     for line in text.splitlines():
         parts = line.strip().split("|")
         if len(parts) == 5 and "." not in parts[0]:
             name, _, by = parts[1].partition(" by ")
-            states[parts[0]] = State(name, "", "" if parts[3].startswith("None") else parts[3], parts[2], parts[4], by)
+            state = State(name, "", "" if parts[3].startswith("None") else parts[3], parts[2], parts[4], by)
+            states |= dict.fromkeys(_elements(parts[0]), state)
     return states
+
+
+def _elements(job_id: str) -> list[str]:
+    """Ids of the elements of `12_[4-6,9%2]`; other ids stand for themselves."""
+    array, bracket, listed = job_id.partition("_[")
+    if not bracket:
+        return [job_id]
+    ids = []
+    for part in listed.rstrip("]").partition("%")[0].split(","):
+        numbers = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
+        if numbers:
+            first, last, step = (int(number) if number else None for number in numbers.groups())
+            ids += [f"{array}_{index}" for index in range(first or 0, (last or first or 0) + 1, step or 1)]
+    return ids
 
 
 def parse_scontrol(text: str) -> State | None:

@@ -13,8 +13,10 @@ from typing import Any
 
 from .payload import JobCommand
 
-# A warning signal during the start of Python would end the job, so it is ignored until submitit handles it.
-_PYTHON = f'bash -c \'trap "" USR2; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
+# A warning signal during the start of Python would end the job, so it is ignored until submitit handles it. submitit
+# appends its own module and, last, the folder: ours takes its place.
+_START = 'trap "" USR2; exec "$0" -u -m snakemake_executor_plugin_submitit.start "${@: -1}"'
+_PYTHON = f"bash -c {shlex.quote(_START)} {shlex.quote(sys.executable)}"
 # Limits of the number of jobs: a later submission can succeed.
 _FULL = re.compile(
     r"MaxSubmit|GrpSubmit|MaxJobCount|job submit limit|temporarily unable to accept|Resource temporarily", re.I
@@ -74,7 +76,7 @@ def submit(
     """
     from submitit import LocalExecutor, SlurmExecutor
 
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         executor: SlurmExecutor | LocalExecutor
         if cluster == "slurm":
@@ -93,17 +95,25 @@ def submit(
 
 @contextmanager
 def hidden_outer_job() -> Iterator[None]:
-    """Hides the variables of the job that Snakemake itself runs in, as sbatch would apply them to the new jobs."""
+    """Hides the variables of the job that Snakemake itself runs in, and those that overrule the options of a job.
+
+    sbatch would apply them to the new jobs: SBATCH_TIMELIMIT, say, takes precedence over what submitit writes.
+    """
     visible = ("SLURM_CONF", "SUBMITIT_PREEMPT_SIGNAL")
     hidden = {
         name: os.environ.pop(name)
         for name in list(os.environ)
-        if name.startswith(("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")) and name not in visible
+        if name.startswith(("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "SBATCH_", "SALLOC_")) and name not in visible
     }
     try:
         yield
     finally:
         os.environ.update(hidden)
+
+
+def overruling_variables() -> list[str]:
+    """Names of the variables that would overrule the options of a job, and are hidden from sbatch."""
+    return sorted(name for name in os.environ if name.startswith("SBATCH_"))
 
 
 class RefusedJobs:
