@@ -12,9 +12,18 @@
 #     scores.csv                      every number, tidy
 #     tables/<name>.{csv,md,tex}      figures/<name>.{pdf,png}      report.html
 #     dvc.yaml  metrics/  plots/      for DVC      ro-crate-metadata.json
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.20")
+
+if Path.cwd() != Path(workflow.basedir).resolve():
+    raise WorkflowError(
+        f"Expected to run in the checkout, {workflow.basedir}, found the working folder {Path.cwd()}. Call Snakemake "
+        "there, without --directory, and name the folders for data and results in a configuration file: "
+        "paths: {data: ..., results: ...}."
+    )
 
 
 configfile: "config/config.yaml"
@@ -32,6 +41,12 @@ include: "workflow/rules/track.smk"
 
 onsuccess:
     luab_records.export_records(RECORDS)
+
+
+# With --quiet, Snakemake does not say why a job failed.
+onerror:
+    if workflow.output_settings.quiet:
+        print(luab_plan.failed_logs(workflow.scheduler.failed), file=sys.stderr)
 
 
 rule prepared:

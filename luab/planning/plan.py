@@ -83,10 +83,29 @@ def _check_names(where: str, names: Iterable[Any], known: Iterable[str]) -> None
             raise ConfigError(f"{where}: there is no data set {name!r}. {did_you_mean(str(name), known)}")
 
 
+def failed_logs(jobs: Iterable[Any], lines: int = 20) -> str:
+    """The last lines of the logs of failed jobs, each under the rule's name and the path.
+
+    Args:
+        jobs: Snakemake's jobs or groups of jobs.
+        lines: Number of lines from each log.
+    """
+    members = [one for job in jobs for one in (job.jobs if job.is_group() else [job])]
+    texts = []
+    for job in sorted(members, key=str):
+        for path in map(Path, job.log):
+            try:
+                end = path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+            except OSError:
+                end = ["(no log: the job failed before it began)"]
+            texts.append("\n".join([f"{job.rule.name} failed; the end of {path}:", *(f"    {line}" for line in end)]))
+    return "\n".join(texts)
+
+
 def _prepend(variable: str, folder: Path) -> None:
-    known = os.environ.get(variable, "").split(os.pathsep)
-    if str(folder) not in known:
-        os.environ[variable] = os.pathsep.join([str(folder), *filter(None, known)])
+    """Puts a folder first, also where it stands further back: `conda activate` may have come after our own."""
+    others = [known for known in os.environ.get(variable, "").split(os.pathsep) if known not in ("", str(folder))]
+    os.environ[variable] = os.pathsep.join([str(folder), *others])
 
 
 def keep_config(study: Study, folder: Path) -> Path:
