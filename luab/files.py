@@ -4,17 +4,18 @@ import contextlib
 import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from luab.errors import DataError, JobError
+from luab.errors import DataError, JobError, did_you_mean
 
 _ASIDE = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
 _STALE_S = 24 * 3600
@@ -130,6 +131,89 @@ def read_text(path: Path | str) -> str:
             f"line {line}. Save it again as UTF-8: in Excel as 'CSV UTF-8', in an editor with the encoding UTF-8, or "
             f"with `iconv -f {'UTF-16' if wide else 'WINDOWS-1252'} -t UTF-8`."
         ) from error
+
+
+def read_rows(path: Path | str, columns: Sequence[str], key: Sequence[str] = ()) -> list[tuple[str, dict[str, str]]]:
+    """Reads a small table that people edit: UTF-8, separated by commas, semicolons (Excel) or tabs.
+
+    Args:
+        path: The table; blanks around cells and empty lines are ignored.
+        columns: Its columns, in any order.
+        key: Columns whose cells together may occur once.
+
+    Returns:
+        Place ("<path>, line <n>", for messages) and cells of each row.
+
+    Raises:
+        DataError: The file is missing or not UTF-8, a column is missing, unknown or twice, a row has another number of
+            cells, or two rows have the same key.
+    """
+    try:
+        text = read_text(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the table ({error.strerror}).") from error
+    first = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count), strict=True)
+    rows: list[tuple[str, dict[str, str]]] = []
+    head: list[str] = []
+    places: dict[tuple[str, ...], str] = {}
+    line = 0
+    try:
+        for cells in reader:
+            line, place = reader.line_num, f"{path}, line {line + 1}"
+            cells = [cell.strip() for cell in cells]
+            if not any(cells):
+                continue
+            if not head:
+                head = cells[: len(cells) - next(i for i, cell in enumerate(reversed(cells)) if cell)]
+                _check_columns(path, head, columns)
+                continue
+            if len(cells) < len(head) or any(cells[len(head) :]):
+                raise DataError(
+                    f"{place}: expected {len(head)} cells, found {len(cells)}. Put a cell that contains a separator in "
+                    "double quotes."
+                )
+            row = dict(zip(head, cells, strict=False))
+            name = tuple(row[column] for column in key)
+            if name and places.setdefault(name, place) != place:
+                raise DataError(f"{place}: {', '.join(name)} is already in {places[name]}. Remove one of the two rows.")
+            rows.append((place, row))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {line + 1}: not a row of a table ({error}). Check the quotes.") from error
+    if not head:
+        raise DataError(f"{path}: expected the columns {', '.join(columns)}, found an empty file.")
+    return rows
+
+
+def _check_columns(path: Path | str, found: Sequence[str], expected: Sequence[str]) -> None:
+    unknown = [f"{name!r} is unknown. {did_you_mean(name, expected)}" for name in found if name not in expected]
+    twice = [f"{name!r} is there twice." for name in dict.fromkeys(found) if found.count(name) > 1]
+    lacking = [f"{name!r} is missing." for name in expected if name not in found]
+    if unknown or twice or lacking:
+        mistakes = " ".join([*unknown, *twice, *lacking])
+        raise DataError(f"{path}: expected the columns {', '.join(expected)}, found {', '.join(found)}. {mistakes}")
+
+
+def read_number(text: str, place: str) -> float:
+    """Reads a number of a small table, with a decimal point or a decimal comma; DataError, which begins with `place`.
+
+    NaN, infinity and thousands separators are refused.
+    """
+    if not re.fullmatch(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?", text):
+        raise DataError(f"{place}: expected a number such as 76.1, found {text!r}.")
+    return float(text.replace(",", "."))
+
+
+def read_percent(text: str, place: str, metric: str) -> float:
+    """Like `read_number`, for a value of a metric in percent; fractions and values above 100 are refused.
+
+    A gap may be small or negative, and mCE may exceed 100.
+    """
+    value = read_number(text.removesuffix("%").rstrip(), place)
+    if "gap" not in metric and (value < 0 or 0 < value < 1 or (value > 100 and metric != "mce")):
+        hint = f" Is it a fraction? Then write {100 * value:g}." if 0 < value < 1 else ""
+        raise DataError(f"{place}: expected {metric} in percent, from 1 to 100, found {text}.{hint}")
+    return value
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,10 +4,9 @@ A number that agrees shows that images, class order, preprocessing and formula a
 mistake before weeks of training.
 """
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import timm
 from rich import box
@@ -15,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from luab.benchmarks.catalogue import find_benchmark, test_sets_of
+from luab.benchmarks.catalogue import BENCHMARKS, find_benchmark, test_sets_of
 from luab.benchmarks.score import score
 from luab.data.manifests.testsets import TEST_SETS
 from luab.errors import ConfigError, DataError, did_you_mean
-from luab.files import read_json
+from luab.files import read_json, read_number, read_percent, read_rows
 from luab.model import LuabModel, build_model
 from luab.predict import Predictor
 from luab.study.config import Recipe, Study
@@ -111,23 +110,15 @@ def read_expected(path: Path) -> list[Expected]:
     """Reads the table of published numbers.
 
     Raises:
-        DataError: The table is missing, or has wrong columns, an unknown benchmark, or a cell that is not a number.
+        DataError: The table is missing or malformed, has an unknown benchmark or metric, or a value is not in percent.
     """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise DataError(f"{path}: expected the columns {', '.join(COLUMNS)}, found {reader.fieldnames}.")
-            cells: Iterable[dict[str, Any]] = reader
-            rows = [
-                Expected(**row | {"value": float(row["value"]), "tolerance": float(row["tolerance"])}) for row in cells
-            ]
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the table of published numbers ({error.strerror}).") from error
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: value and tolerance must be numbers; {error}.") from error
-    for row in rows:
-        find_benchmark(row.benchmark)
+    rows = []
+    for place, row in read_rows(path, COLUMNS, COLUMNS[:3]):
+        name = row["benchmark"]
+        if name not in BENCHMARKS:
+            raise DataError(f"{place}: there is no benchmark {name!r}. {did_you_mean(name, BENCHMARKS)}")
+        value, tolerance = read_percent(row["value"], place, row["metric"]), read_number(row["tolerance"], place)
+        rows.append(Expected(row["model"], name, row["metric"], value, tolerance, row["source"]))
     return rows
 
 

@@ -2,8 +2,9 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
@@ -13,11 +14,13 @@ from luab.byproducts.imagenet_ab import read_index_pieces
 from luab.byproducts.statistics import coco, imagenet
 from luab.data.manifests.manifest import read_manifest_table
 from luab.data.supervisions.aim import aim_of_tags
-from luab.errors import ConfigError, DataError
+from luab.errors import ConfigError, DataError, did_you_mean
+from luab.files import read_percent, read_rows
 from luab.render import quantities as q
 from luab.render import style, summaries
 from luab.render.products import PRODUCTS, STATISTICS, Inputs, Product, Scored, find_product
 from luab.render.table_text import BOLD, Table, write_table
+from luab.study.config import CocoSupervision, Supervision, known_backbones
 
 PUBLISHED = "Published IN-1k"
 _BOLD_NOTE = "Bold: best mean of its backbone, if the 95 % interval of its difference to the baseline excludes 0."
@@ -208,23 +211,38 @@ def read_published(path: Path | str) -> pd.DataFrame:
     For example: imagenet_main,vit_base_patch16_224,click,imagenet_val,top1,82.5,<who says so>
 
     Raises:
-        DataError: The file or a column is missing, a value is not a number, or a value has no source.
+        DataError: The file is missing or malformed; a table, backbone, supervision, benchmark or metric does not exist;
+            or a value has no source or is not in percent.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: the file of published values does not exist. Set `paths.published`.") from error
-    lacking = [column for column in _PUBLISHED_COLUMNS if column not in table]
-    if lacking:
-        raise DataError(f"{path}: the columns {', '.join(lacking)} are missing; found {', '.join(table.columns)}.")
-    numbers = pd.to_numeric(table["value"].where(table["value"] != ""), errors="coerce")
-    wrong = table[(numbers.isna() & (table["value"] != "")) | (numbers.notna() & (table["source"] == ""))]
-    if len(wrong):
-        raise DataError(
-            f"{path}, line {wrong.index[0] + 2}: {', '.join(wrong.iloc[0])}: expected a percentage with its source, or "
-            "an empty value. Give the source of every value."
-        )
-    return table.assign(value=numbers)
+    rows = []
+    for place, row in read_rows(path, _PUBLISHED_COLUMNS, _PUBLISHED_COLUMNS[:5]):
+        for column, known in _names(row).items():
+            if known and row[column].split(".")[0] not in known:
+                raise DataError(f"{place}: there is no {column} {row[column]!r}. {did_you_mean(row[column], known)}")
+        value = read_percent(row["value"], place, row["metric"]) if row["value"] else float("nan")
+        if value == 0:
+            raise DataError(f"{place}: expected a percentage, found 0. Leave the value empty if it is unknown.")
+        if row["value"] and not row["source"]:
+            raise DataError(f"{place}: the value {row['value']} has no source. Give the source of every value.")
+        rows.append(row | {"value": value})
+    return pd.DataFrame(rows, columns=list(_PUBLISHED_COLUMNS))
+
+
+def _names(row: dict[str, str]) -> dict[str, Iterable[str]]:
+    """The names that each column of published.csv may hold, given the names to its left."""
+    shown = {
+        product.name: product.needs.quantities
+        for product in PRODUCTS
+        if product.kind == "table" and isinstance(product.needs, Scored)
+    }
+    quantities = shown.get(row["table"], ())
+    return {
+        "table": shown,
+        "backbone": known_backbones(),
+        "supervision": {*get_args(Supervision), *get_args(CocoSupervision)},
+        "benchmark": {quantity.benchmark for quantity in quantities},
+        "metric": {quantity.metric for quantity in quantities if quantity.benchmark == row["benchmark"]},
+    }
 
 
 def _value(value: float, unit: str, n: int) -> str:
@@ -331,11 +349,16 @@ def _per_iou(scores: pd.DataFrame) -> list[q.Quantity]:
 
 def _published(table: Table, published: pd.DataFrame, looks: dict[str, style.Look]) -> Table:
     """The table with a column of published values, if there are any for its backbones."""
-    here = published[(published["table"] == table.name) & published["backbone"].isin(table.raw["backbone"])]
-    if here.empty:
+    ours = published[(published["table"] == table.name)]
+    fits = (ours["benchmark"] == q.VAL.benchmark) & (ours["metric"] == q.VAL.metric) & (table.name != "lambda_sweep")
+    fits &= ours["supervision"].isin(table.raw["supervision"]) & ours["backbone"].isin(table.raw["backbone"])
+    hidden = ours[~fits & ours["value"].notna()].itertuples()
+    if unseen := [f"{r.backbone} {r.supervision} {r.benchmark} {r.metric} {r.value:g} ({r.source})" for r in hidden]:
+        text = f"Published values that this table does not show: {'; '.join(unseen)}."
+        table = dataclasses.replace(table, notes=[*table.notes, text])
+    if not ours["backbone"].isin(table.raw["backbone"]).any():
         return table
-    here = here[here["value"].notna() & (here["benchmark"] == q.VAL.benchmark) & (here["metric"] == q.VAL.metric)]
-    here = here[here["supervision"].isin(table.raw["supervision"])]
+    here = ours[fits & ours["value"].notna()]
     values = {(r.backbone, r.supervision): (r.value, r.source) for r in here.itertuples()}
     shown = {
         (style.backbone_name(b), looks[s].title): f"{value:.1f} (published)" for (b, s), (value, _) in values.items()

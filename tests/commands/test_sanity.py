@@ -111,6 +111,22 @@ def test_missing_numbers_data_and_table_raise(study, tmp_path):
         read_expected(table)
 
 
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ("m;imagenet_val;top1;0,761;0,1;s", r"line 2: expected top1 in percent, .* Then write 76\.1"),
+        ("m;imagenet_vla;top1;76,1;0,1;s", "line 2: there is no benchmark 'imagenet_vla'. Did you mean imagenet_v"),
+        ("m;imagenet_val;top1;76,1;;s", "line 2: expected a number such as 76.1, found ''"),
+        ("m;imagenet_val;top1;76,1;1;s\nm;imagenet_val;top1;76;1;s", "line 3: m, imagenet_val, top1 is already in"),
+    ],
+)
+def test_a_wrong_row_of_the_table_raises(tmp_path, row, sentence):
+    table = tmp_path / "e.csv"
+    table.write_text(f"model;benchmark;metric;value;tolerance;source\n{row}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=sentence):
+        read_expected(table)
+
+
 def test_a_model_with_other_preprocessing_raises(study):
     assert view_of(study, "test_resnet").input_px == 32  # from the study's recipe
     seen = view_of(study, "resnet50.tv_in1k")

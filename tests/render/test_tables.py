@@ -285,3 +285,74 @@ def test_statistics_of_coco_need_index_manifest_and_tree(tmp_path: Path) -> None
         tables.render_table("coco_statistics", *out, Inputs(tags=tmp_path / "coco_ab.parquet"))
     with pytest.raises(DataError, match="coco_statistics: there are no statistics"):
         tables.statistics_table("coco_statistics", pd.DataFrame(columns=["statistic", "value", "unit", "n"]))
+
+
+HEAD = "table,backbone,supervision,benchmark,metric,value,source\n"
+ROW = "imagenet_main,resnet18,click,imagenet_val,top1,{},a paper\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (HEAD + ROW.format("77.5")).encode("utf-8-sig"),
+        (HEAD.replace(",", ";") + "imagenet_main;resnet18;click;imagenet_val;top1;77,5;a paper\n;;;;;;\n").encode(),
+        (HEAD + ROW.format(" 77.5 % ")).replace(",", "\t").replace("\n", "\r\n").encode(),
+        (HEAD.strip() + ",,\n" + ROW.format('"77,5"')).encode(),
+    ],
+    ids=["byte order mark", "semicolons and decimal comma", "tabs and blanks", "empty columns"],
+)
+def test_published_values_are_read_as_spreadsheets_save_them(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "published.csv").write_bytes(content)
+    assert tables.read_published(tmp_path / "published.csv")["value"].tolist() == [77.5]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (HEAD + ROW.format("0.775"), r"line 2: expected top1 in percent, .* found 0\.775\. .* write 77\.5"),
+        (HEAD + ROW.format("775"), r"line 2: expected top1 in percent, from 1 to 100, found 775"),
+        (HEAD + ROW.format("0"), "line 2: expected a percentage, found 0"),
+        (HEAD + ROW.format("NaN"), "line 2: expected a number such as 76.1, found 'NaN'"),
+        (HEAD + ROW.format('"1.077,5"'), "line 2: expected a number"),
+        (HEAD + "\n" + ROW.format("77,5"), "line 3: expected 7 cells, found 8"),
+        (HEAD + ROW.format("77") + ROW.format("78"), r"line 3: imagenet_main, .* is already in .* line 2"),
+        (HEAD + ROW.format(77).replace("_main", "_mian"), "no table 'imagenet_mian'. Did you mean imagenet_main"),
+        (
+            HEAD + ROW.format(77).replace("click", "clik"),
+            "no supervision 'clik'. Did you mean click",
+        ),
+        (HEAD + ROW.format(77).replace("resnet18", "resnet19"), "no backbone 'resnet19'. Did you mean resnet1"),
+        (HEAD + ROW.format(77).replace("_val", "_vla"), "no benchmark 'imagenet_vla'. Did you mean imagenet_v"),
+        (HEAD + ROW.format(77).replace("top1", "top_1"), "no metric 'top_1'. Did you mean top1"),
+        (
+            HEAD.replace("value", "values") + ROW.format(77),
+            "'values' is unknown. Did .* 'value' is missing",
+        ),
+        (HEAD + '"imagenet_main', "line 2: not a row of a table"),
+        ("", "found an empty file"),
+    ],
+)
+def test_a_wrong_row_of_published_values_is_named(tmp_path: Path, content: str, sentence: str) -> None:
+    (tmp_path / "published.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=sentence):
+        tables.read_published(tmp_path / "published.csv")
+
+
+def test_other_encodings_of_published_values_are_named(tmp_path: Path) -> None:
+    (tmp_path / "published.csv").write_bytes((HEAD + ROW.format(77).replace("a p", "un p\xe9")).encode("latin-1"))
+    with pytest.raises(DataError, match=r"found another encoding, such as Latin-1, in line 2\. Save it again as UTF-8"):
+        tables.read_published(tmp_path / "published.csv")
+
+
+def test_published_values_that_the_table_does_not_show_are_named() -> None:
+    rows = [
+        ("imagenet_main", "resnet18", "click", "imagenet_a", "accuracy", 5.0, "a paper"),
+        ("imagenet_main", "resnet34", "click", "imagenet_val", "top1", 73.5, "a paper"),
+        ("localization", "resnet18", "click", "wsol_test", "max_box_acc_v2", 63.7, "a paper"),
+    ]
+    published = pd.DataFrame(rows, columns=NOTHING.columns)
+    notes = tables.score_table("imagenet_main", scores_of(backbone="resnet18"), 1.0, published).notes
+    assert notes[-1] == (
+        "Published values that this table does not show: resnet18 click imagenet_a accuracy 5 (a paper); resnet34 "
+        "click imagenet_val top1 73.5 (a paper)."
+    )

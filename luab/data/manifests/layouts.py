@@ -275,7 +275,7 @@ def _siscore_factors(tree: Tree, at: str) -> tuple[dict[str, str], Path]:
             f"{places[0]}: expected SI-Score's side file with the columns {', '.join(('image_id', *columns))}, found "
             f"no file. Put the metadata.csv of {tree.dataset} into the data set's folder."
         )
-    with open(source, newline="", encoding="utf-8") as file:
+    with open(source, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         if not {"image_id", *columns} <= set(reader.fieldnames or ()):
             raise DataError(
