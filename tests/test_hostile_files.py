@@ -414,7 +414,7 @@ def test_a_localisation_list_cannot_name_images_outside(tmp_path, listed):
     val, lists = tmp_path / "in" / "imagenet" / "val", tmp_path / "in" / "lists"
     for folder in (val, lists, tmp_path / "secret"):
         folder.mkdir(parents=True)
-        (folder / "ILSVRC2012_val_00000001.JPEG").touch()
+        (folder / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"x")
     for name, row in (
         ("image_ids", ""),
         ("class_labels", ",65"),
@@ -433,7 +433,7 @@ def test_a_localisation_list_cannot_name_images_outside(tmp_path, listed):
 def test_a_localisation_list_has_valid_classes_and_sizes(tmp_path, name, row):
     image = "val/ILSVRC2012_val_00000001.JPEG"
     (tmp_path / image).parent.mkdir()
-    (tmp_path / image).touch()
+    (tmp_path / image).write_bytes(b"x")
     rows = {"image_ids": "", "class_labels": ",65", "image_sizes": ",9,9", "localization": ",1,1,2,2"} | {name: row}
     for other, text in rows.items():
         (tmp_path / f"wsol_test_{other}.txt").write_text(f"{image}{text}\n")
@@ -448,7 +448,7 @@ def test_a_damaged_devkit_raises(tmp_path, what):
     savemat(stream, {"synsets": np.array([(1, "n01440764", 0), (2, "n01443537", 0)], dtype=kind)}, do_compression=True)
     whole = stream.getvalue()
     (tmp_path / "val").mkdir()
-    (tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG").touch()
+    (tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"x")
     data = tmp_path / "ILSVRC2012_devkit_t12" / "data"
     data.mkdir(parents=True)
     (data / "ILSVRC2012_validation_ground_truth.txt").write_text("2\n")

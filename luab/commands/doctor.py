@@ -1,8 +1,10 @@
 """`luab doctor`: checks whether this machine is ready for the study, and how to fix what is missing."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -12,15 +14,23 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from luab.data.manifests.known_counts import DATA_SETS
+from luab.errors import DataError, LuabError, did_you_mean
 from luab.study.config import Study
-from luab.study.roots import FROM_COCO
+from luab.study.roots import FROM_COCO, own_copy
 
 Verdict = Literal["ok", "note", "missing"]
 _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
 _FULL_STUDY_GB = 450
 _DEMO_GB = 2
+_NVIDIA_SMI_S = 20
+_SAMPLE = 32
+"""Number of images of each data set that are opened."""
+_BUILDS = {"11": "cu118", "12": "cu126", "13": "cu130"}
+"""Builds of torch by the driver's major version of CUDA: they run on any minor version, and on later drivers."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,8 @@ def examine(study: Study) -> bool:
     findings = [*_python(), *_torch(study), *_disk(study), *_slurm(study), *_data(study)]
     table = Table("", "check", "result", box=None, pad_edge=False)
     for finding in findings:
-        table.add_row(_MARKS[finding.verdict], finding.what, finding.text)
+        text = finding.text.encode("utf-8", "backslashreplace").decode()  # names of files may hold any bytes
+        table.add_row(_MARKS[finding.verdict], finding.what, escape(text))
     Console().print(table)
     return all(finding.verdict != "missing" for finding in findings)
 
@@ -59,46 +70,71 @@ def _python() -> Iterator[Finding]:
 def _torch(study: Study) -> Iterator[Finding]:
     try:
         import torch
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         yield Finding("torch", "missing", f"{error}; run `make` in the checkout")
         return
     yield Finding("torch", "ok", f"{torch.__version__}, built for CUDA {torch.version.cuda or 'none (CPU only)'}")
-    if torch.cuda.is_available():
-        for i in range(torch.cuda.device_count()):
+    if not torch.cuda.is_available():
+        verdict, text = _no_gpu(torch.version.cuda)
+        needed = {"cpu": "note", "cuda": "missing"}
+        yield Finding("GPU", needed.get(study.compute.device, verdict), text)  # type: ignore[arg-type]
+        return
+    for i in range(torch.cuda.device_count()):
+        try:
+            torch.ones(1, device=f"cuda:{i}").add_(1).item()
             memory = torch.cuda.get_device_properties(i).total_memory / 1e9
             yield Finding(f"GPU {i}", "ok", f"{torch.cuda.get_device_name(i)}, {memory:.0f} GB")
-        return
-    if (driver := _driver_cuda()) is not None:
-        major = driver.partition(".")[
-            0
-        ]  # builds for any minor version of CUDA run on drivers of the same major version
-        build = {"11": "cu118", "12": "cu126"}.get(major, f"cu{major}0")
-        yield Finding(
-            "GPU",
-            "missing",
-            f"torch is built for CUDA {torch.version.cuda}, which the driver (CUDA {driver}) does not support. "
-            f"Reinstall torch for this driver: make TORCH_BACKEND={build}",
+        except RuntimeError as error:
+            yield Finding(f"GPU {i}", "missing", f"torch cannot compute on it: {str(error).strip().splitlines()[0]}")
+
+
+def _no_gpu(built: str | None) -> tuple[Verdict, str]:
+    """Why torch, built for this version of CUDA (None: CPU only), sees no GPU, and what to do."""
+    answer, failure = _nvidia_smi()
+    if failure:
+        return "note", f"none ({failure}); run train and predict jobs on GPU nodes"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and not re.match(r"\s*(\d|GPU-|MIG-)", hidden):
+        return "missing", f"CUDA_VISIBLE_DEVICES={hidden!r} hides every GPU from torch; unset it"
+    version = re.search(r"CUDA[\w ]* Version\s*:\s*((\d+)(\.\d+)*)", answer)
+    if version is None:
+        return "missing", (
+            "nvidia-smi runs but shows no CUDA version, so CUDA programs cannot use the driver. Update the driver; in "
+            "a container, pass the GPU and libcuda on (docker run --gpus all, apptainer --nv)"
         )
-        return
-    if study.compute.device == "cuda":
-        yield Finding("GPU", "missing", "none, but compute.device is cuda")
-    else:
-        yield Finding("GPU", "note", "none; run train and predict jobs on GPU nodes")
+    driver, major = version[1], version[2]
+    if built is not None and int(built.partition(".")[0]) <= int(major):
+        return "missing", (
+            f"the driver (CUDA {driver}) supports this torch (CUDA {built}), but torch sees no GPU: look at "
+            f"`nvidia-smi -L` and at CUDA_VISIBLE_DEVICES ({hidden!r}), and ask Slurm or the container for a GPU"
+        )
+    wrong = f"torch is built for CUDA {built or 'none'}, but the driver supports CUDA {driver}. "
+    if int(major) < min(map(int, _BUILDS)):
+        return "missing", wrong + "Update the driver; no build of torch supports it"
+    build = _BUILDS.get(major, max(_BUILDS.values()))
+    return "missing", f"{wrong}Reinstall torch for this driver: make TORCH_BACKEND={build}"
 
 
-def _driver_cuda() -> str | None:
-    """CUDA version that the NVIDIA driver supports, for example "12.4"; None without a driver."""
+def _nvidia_smi() -> tuple[str, str]:
+    """Output of nvidia-smi, and why there is none ("" if there is)."""
     try:
-        done = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    _, _, after = done.stdout.partition("CUDA Version:")
-    return after.split()[0] if after.split() else None
+        process = subprocess.Popen(["nvidia-smi"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace")
+    except OSError:
+        return "", "no nvidia-smi"
+    try:
+        answer, _ = process.communicate(timeout=_NVIDIA_SMI_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        with process.stdout, contextlib.suppress(subprocess.TimeoutExpired):  # type: ignore[union-attr]  # is a pipe
+            process.wait(timeout=1)  # a driver that hangs can even keep it from ending
+        return "", f"nvidia-smi gave no answer within {_NVIDIA_SMI_S} s: the driver hangs, restart the machine"
+    reason = next(iter(answer.split("\n")), "").strip()
+    return answer, f"nvidia-smi fails: {reason or f'exit code {process.returncode}'}" if process.returncode else ""
 
 
 def _disk(study: Study) -> Iterator[Finding]:
     for name, path in (("data", study.paths.data), ("results", study.paths.results)):
-        existing = next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())
+        existing = next(folder for folder in (path.resolve(), *path.resolve().parents) if os.path.exists(folder))
         free = shutil.disk_usage(existing).free / 1e9
         needed = _DEMO_GB if study.demo else _FULL_STUDY_GB
         warning = "" if free >= needed else f"; the whole study needs about {needed} GB"
@@ -123,34 +159,65 @@ def _data(study: Study) -> Iterator[Finding]:
     if study.demo:
         yield Finding("ImageNet", "ok", "not needed: the demo world is drawn")
         return
-    yield _imagenet(paths.imagenet)
+    yield _imagenet(study)
     for name in ("imagenet_sketch", "objectnet"):
-        folder = paths.copies.get(name)
-        if folder is None:
+        if name not in paths.copies:
             yield Finding(name, "note", f"needs your own copy: set paths.copies.{name} (see {paths.archives})")
-        else:
-            yield Finding(name, "ok" if folder.is_dir() else "missing", f"{folder}")
+    for name, folder in paths.copies.items():
+        if name not in DATA_SETS:
+            yield Finding(name, "missing", f"paths.copies: no such data set. {did_you_mean(name, DATA_SETS)}")
+        elif name not in (*FROM_COCO, "imagenet_train", "imagenet_val", "imagenet_real"):
+            yield Finding(name, *_images(study, name, folder))
     if "coco" in study.parts:
-        yield _coco({name: paths.copies.get(name) for name in FROM_COCO})
+        yield _coco(study)
     archives = study.layout.archive_folder()
     count = len(list(archives.glob("*.json")))
     yield Finding("archives", "ok" if count else "note", f"{count} downloaded and verified in {archives}")
 
 
-def _imagenet(folder: Path | None) -> Finding:
-    if folder is None:
+def _imagenet(study: Study) -> Finding:
+    folders = {name: own_copy(study, name) for name in ("imagenet_train", "imagenet_val")}
+    if None in folders.values():
         return Finding("ImageNet", "missing", "set paths.imagenet to a folder with train/<wnid>/ and val/")
-    if not (folder / "train").is_dir():
-        return Finding("ImageNet", "missing", f"{folder}/train not found; it must contain 1000 folders named by wnid")
-    classes = sum(entry.is_dir() for entry in os.scandir(folder / "train"))
-    enough = classes == 1000
-    return Finding("ImageNet", "ok" if enough else "missing", f"{folder}: {classes} of 1000 class folders in train/")
+    return _together("ImageNet", [_images(study, name, folder) for name, folder in folders.items() if folder])
 
 
-def _coco(copies: dict[str, Path | None]) -> Finding:
-    named = {name: folder for name, folder in copies.items() if folder is not None}
+def _coco(study: Study) -> Finding:
+    named = {name: folder for name in FROM_COCO if (folder := study.paths.copies.get(name)) is not None}
     if not named:
         return Finding("COCO", "ok", "will be downloaded (21 GB), or set paths.copies; see docs/full-study.md")
-    mistakes = [f"paths.copies.{name}: {path} is not a folder" for name, path in named.items() if not path.is_dir()]
-    mistakes += [f"set paths.copies.{name} too" for name in copies if name not in named]
-    return Finding("COCO", "missing" if mistakes else "ok", "; ".join(mistakes) or ", ".join(map(str, named.values())))
+    results = [_images(study, name, folder) for name, folder in named.items()]
+    lacking: list[tuple[Verdict, str]] = [
+        ("missing", f"set paths.copies.{name} too") for name in FROM_COCO if name not in named
+    ]
+    return _together("COCO", results + lacking)
+
+
+def _together(what: str, results: list[tuple[Verdict, str]]) -> Finding:
+    """One line for several data sets: those with the worst verdict."""
+    worst = max((verdict for verdict, _ in results), key=list(_MARKS).index)
+    return Finding(what, worst, "; ".join(dict.fromkeys(text for verdict, text in results if verdict == worst)))
+
+
+def _images(study: Study, name: str, folder: Path) -> tuple[Verdict, str]:
+    """Lists a data set's images as `luab manifest` does, and opens a sample; takes seconds for a million images."""
+    from luab.data.images.image_files import open_image
+    from luab.data.manifests.layouts import image_paths
+    from luab.data.manifests.tree import Tree
+
+    tree = Tree(name, folder, study.paths.partial, thorough=False)
+    try:
+        with tree.reading():
+            tree.require("")
+            images = list(image_paths(tree))
+        tree.check_readable()
+        if not images:
+            raise tree.nothing()
+        difference = tree.difference(len(images))
+        if difference and not tree.partial:
+            raise DataError(difference)
+        for path in images[:: -(-len(images) // _SAMPLE)]:
+            open_image(folder / path, name)
+    except LuabError as error:
+        return "missing", str(error)
+    return "note" if difference else "ok", difference or f"{folder}: {len(images):,} images of {name}"

@@ -44,7 +44,9 @@ class Paths(Closed):
     copies: dict[str, Path] = Field(
         {}, description="Your own copies of other data sets, by manifest name; luab does not download these."
     )
-    partial: bool = Field(False, description="Accept trees that hold only some of the classes (demo world, samples).")
+    partial: bool = Field(
+        False, description="Accept trees that lack classes or images, with a warning (demo world, samples)."
+    )
 
     @field_validator("data", "results", "archives", "recipes", "published", "imagenet", "copies")
     @classmethod

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from luab.commands.stages import make_index, make_manifest, make_targets
+from luab.data.manifests.known_counts import DATA_SETS
 from luab.data.manifests.manifest import read_manifest
 from luab.data.supervisions.point_files import read_class_points
 from luab.demo.coco import CocoSizes, coco_archives
@@ -30,9 +31,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def study(server: Path, toy_study: Callable[..., Study], tmp_path: Path) -> Study:
+def study(server: Path, toy_study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     """A study with COCO downloaded and unpacked."""
     made = toy_study(paths={"data": str(tmp_path / "data"), "partial": False})
+    for name, count in (("coco_train", 12), ("coco_val", 4)):
+        monkeypatch.setitem(DATA_SETS[name], "n", count)
     layout = made.layout
     archives = {f"{name}.zip": server / f"{name}.zip" for name in ("train2014", "val2014", "annotations_trainval2014")}
     unpack_all(archives, layout.raw_folder("coco"), layout.raw_card("coco"), "coco")

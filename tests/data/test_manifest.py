@@ -1,6 +1,10 @@
 """Manifests of small trees in the layout of every data set."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from luab.data.manifests.known_counts import DATA_SETS, KNOWN_COUNTS
 from luab.data.manifests.labels import CORRUPTIONS, EXTRA_CORRUPTIONS, IN9_VARIANTS
 from luab.data.manifests.layouts import LAYOUTS
 from luab.data.manifests.manifest import SCHEMA, read_manifest
+from luab.data.manifests.tree import Tree
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256, read_json
 
@@ -24,10 +29,10 @@ TENCH, GOLDFISH = labels.wnids()[:2]
 
 
 def touch(root: Path, paths: Iterable[str]) -> Path:
-    """Creates empty files; building a manifest opens no image."""
+    """Creates files of one byte; building a manifest opens no image."""
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).touch()
+        (root / path).write_bytes(b"\xff")
     return root
 
 
@@ -112,14 +117,22 @@ def test_two_builds_are_byte_identical(root: Path, tmp_path: Path) -> None:
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
 
 
-def test_complete_tree_agrees_and_short_one_does_not(root: Path) -> None:
+def test_complete_tree_agrees_and_any_other_number_is_an_error(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a_wnids = [labels.wnids()[index] for index in labels.subset("imagenet_a")]
     counts = [38] * 100 + [37] * 100
     touch(root, (f"{wnid}/{k}.jpg" for wnid, n in zip(a_wnids, counts, strict=True) for k in range(n)))
     assert build(root, "imagenet_a", partial=False)[1]["agrees"] is True
     (root / a_wnids[0] / "0.jpg").unlink()
-    card = build(root, "imagenet_a", partial=False)[1]
-    assert (card["n"], card["agrees"]) == (7499, False)
+    with pytest.raises(
+        DataError, match=rf"the 7,500 images of imagenet_a, found 7,499; .*the fewest: {a_wnids[0]} \(37"
+    ):
+        build(root, "imagenet_a", partial=False)
+    assert "7,500" not in capsys.readouterr().err
+    assert build(root, "imagenet_a")[1]["agrees"] is None
+    assert "WARNING" in (text := capsys.readouterr().err) and "the 7,500 images of imagenet_a, found 7,499" in text
+    touch(root, [f"{a_wnids[5]}/{k}.jpg" for k in (0, 1000, 1001)])
+    with pytest.raises(DataError, match=rf"found 7,501; folders with the most: {a_wnids[5]} \(40\)"):
+        build(root, "imagenet_a", partial=False)
 
 
 def test_unknown_dataset_lists_did_you_mean(root: Path) -> None:
@@ -257,7 +270,7 @@ def test_flat_val_is_labelled_through_the_devkit(root: Path) -> None:
 
 def test_flat_val_needs_devkit_lines_and_names(root: Path) -> None:
     touch(root, ["val/ILSVRC2012_val_00000002.JPEG"])
-    with pytest.raises(DataError, match=r"ILSVRC2012_devkit_t12/data/ \(meta\.mat"):
+    with pytest.raises(DataError, match=r"found 1 images without class folders and no meta\.mat and no ILSVRC2012_val"):
         build(root, "imagenet_val")
     write_devkit(root, [1])
     with pytest.raises(DataError, match="expected a line for ILSVRC2012_val_00000002, found 1 lines"):
@@ -483,8 +496,9 @@ def in9_tree(root: Path, variants: Iterable[str]) -> Path:
     return touch(root, (f"bg_challenge/fg_mask/val/{c}/n1_{k}.npy" for c in labels.IN9_FOLDERS for k in (1, 2)))
 
 
-def test_in9_has_groups_and_its_own_labels(root: Path) -> None:
+def test_in9_has_groups_and_its_own_labels(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in9_tree(root, IN9_VARIANTS)
+    monkeypatch.setitem(DATA_SETS["in9"], "n", 8 * 9 * 2)
     rows, card = build(root, "in9", partial=False)
     assert (card["n"], card["classes"], card["agrees"]) == (8 * 9 * 2, 9, False)
     assert labels_of(rows)["mixed_rand/02_wheeled vehicle/n1_2"] == [2]
@@ -527,10 +541,18 @@ def write_lists(folder: Path, split: str, flat: bool = False) -> Path:
     return folder
 
 
+@pytest.fixture
+def two_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the lists of two images the published ones."""
+    for name in ("wsol_val", "wsol_test"):
+        monkeypatch.setitem(DATA_SETS[name], "n", 2)
+
+
 def boxes_of(rows: pd.DataFrame) -> list[list[list[int]]]:
     return [[list(map(int, box)) for box in boxes] for boxes in rows["boxes"]]
 
 
+@pytest.mark.usefixtures("two_listed")
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("above", ["imagenetv2-threshold0.7-format-val", "val2"])
 def test_wsol_val_has_boxes_and_sizes(root: Path, above: str, flat: bool) -> None:
@@ -542,6 +564,7 @@ def test_wsol_val_has_boxes_and_sizes(root: Path, above: str, flat: bool) -> Non
     assert rows["path"].tolist() == [f"{above}/0/0.jpeg", f"{above}/10/1.jpeg"]
 
 
+@pytest.mark.usefixtures("two_listed")
 def test_wsol_val_with_hashed_names(root: Path) -> None:
     touch(root, ["val2/0/ab.jpeg", "val2/10/cd.jpeg"])
     lists = write_lists(root.parent / "lists", "val")
@@ -554,6 +577,7 @@ def test_wsol_val_with_hashed_names(root: Path) -> None:
     assert ids(rows) == ["0/0", "10/1"]
 
 
+@pytest.mark.usefixtures("two_listed")
 @pytest.mark.parametrize("nested", [True, False])
 def test_wsol_test_resolves_flat_and_sorted_val(root: Path, nested: bool) -> None:
     folders = ["n01751748/", "n09246464/"] if nested else ["", ""]
@@ -600,3 +624,160 @@ def test_wsol_without_lists(root: Path) -> None:
         build(root, "wsol_val")
     with pytest.raises(DataError, match=r"val/image_ids\.txt or wsol_val_image_ids\.txt"):
         build(root, "wsol_val", lists=root)
+
+
+# ---- trees that people have ------------------------------------------------------------------------------------
+
+
+def complete_val(root: Path) -> list[str]:
+    """Writes the 50,000 validation images as links to one file, in class folders."""
+    names = [f"val/{labels.wnids()[k % 1000]}/ILSVRC2012_val_{k + 1:08d}.JPEG" for k in range(50_000)]
+    touch(root, [names[0]])
+    for name in names[1:]:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).hardlink_to(root / names[0])
+    return names
+
+
+def test_a_few_missing_validation_images_are_named(root: Path) -> None:
+    names = complete_val(root)
+    assert build(root, "imagenet_val", partial=False)[1]["agrees"] is True
+    for name in names[20:22]:
+        (root / name).unlink()
+    with pytest.raises(DataError, match=r"50,000 images of imagenet_val, found 49,998; missing: \S+_00000021, \S+22\."):
+        build(root, "imagenet_val", partial=False)
+
+
+@pytest.mark.parametrize("dataset", [name for name in LAYOUTS if KNOWN_COUNTS[name]["n"] is not None])
+def test_every_published_number_is_compared(root: Path, dataset: str) -> None:
+    known = KNOWN_COUNTS[dataset]["n"] or 0
+    tree = Tree(dataset, root)
+    assert tree.difference(known) == ""
+    for n in (known - 1, known + 1, 1):
+        assert f"expected the {known:,} images of {dataset}, found {n:,}" in tree.difference(n)
+
+
+FOREIGN = ("lost+found", "@eaDir", ".snapshot", ".Trash-1000", "__MACOSX", ".ipynb_checkpoints", "#recycle")
+
+
+def test_foreign_folders_are_passed_over_everywhere(root: Path) -> None:
+    for name in FOREIGN:
+        touch(root, [f"{name}/n00000001/x.JPEG", f"train/{name}/x.JPEG", f"train/{TENCH}/{name}/x.JPEG"])
+        touch(root, [f"val/{name}/x.JPEG"])
+    touch(root, [f"train/{TENCH}/{TENCH}_1.JPEG", "val/ILSVRC2012_val_00000001.JPEG"])
+    write_devkit(root, [1000])
+    assert ids(build(root, "imagenet_train")[0]) == [f"{TENCH}_1"]
+    assert labels_of(build(root, "imagenet_val")[0]) == {"ILSVRC2012_val_00000001": [0]}
+    assert build(root, "imagenet_sketch")[0]["path"].tolist() == [f"train/{TENCH}/{TENCH}_1.JPEG"]
+
+
+def test_links_that_lead_back_are_passed_over(root: Path) -> None:
+    touch(root, [f"noise/fog/1/{TENCH}/a.JPEG"])
+    (root / "noise/again").symlink_to(root)
+    (root / "self").symlink_to("self")
+    assert ids(build(root, "imagenet_c")[0]) == [f"fog/1/{TENCH}/a"]
+
+
+def test_linked_class_folders_and_images_are_read(root: Path) -> None:
+    touch(root.parent, [f"disk/{TENCH}/a.JPEG", "disk/b.JPEG"])
+    (root / "train").mkdir()
+    (root / "train" / TENCH).symlink_to(root.parent / "disk" / TENCH)
+    (root.parent / "disk" / TENCH / "b.JPEG").symlink_to(root.parent / "disk" / "b.JPEG")
+    assert ids(build(root, "imagenet_train")[0]) == ["a", "b"]
+
+
+def test_images_that_cannot_be_read_are_named(root: Path) -> None:
+    touch(root, (f"train/{wnid}/{wnid}_1.JPEG" for wnid in (TENCH, GOLDFISH)))
+    folder = root / "train" / TENCH
+    (folder / "empty.JPEG").touch()
+    (folder / "gone.JPEG").symlink_to("nowhere")
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    (folder / "folder.jpeg").mkdir()
+    (folder / os.fsdecode(b"caf\xe9.JPEG")).write_bytes(b"x")
+    with pytest.raises(DataError, match="found 5 that cannot: ") as error:
+        build(root, "imagenet_train")
+    text = str(error.value)
+    for name, reason in (("empty.JPEG", "empty"), ("gone.JPEG", "a broken link"), ("folder.jpeg", "not a file")):
+        assert f"train/{TENCH}/{name}' ({reason}" in text
+    assert "loop.jpg' (a broken link: Too many levels" in text and "caf\\udce9.JPEG' (its name is not UTF-8)" in text
+
+
+def test_broken_links_to_class_folders_are_named(root: Path) -> None:
+    touch(root, (f"train/{wnid}/{wnid}_1.JPEG" for wnid in labels.wnids()[1:]))
+    (root / "train" / TENCH).symlink_to("/nowhere")
+    with pytest.raises(DataError, match=rf"{TENCH}; could not read 1: 'train/{TENCH}' \(a broken link: No such file"):
+        build(root, "imagenet_train", partial=False)
+
+
+def test_class_folders_that_are_still_packed_are_named(root: Path) -> None:
+    touch(root, (f"train/{wnid}/{wnid}_1.JPEG" for wnid in labels.wnids()[2:]))
+    touch(root, [f"train/{TENCH}.tar", f"train/{GOLDFISH}.tar"])
+    with pytest.raises(DataError, match=rf"2 of the 1000 class folders .*2 are still packed, first {TENCH}\.tar"):
+        build(root, "imagenet_train", partial=False)
+
+
+@pytest.mark.parametrize("partial", [True, False])
+def test_half_sorted_validation_images_are_named(root: Path, partial: bool) -> None:
+    touch(root, [f"val/{TENCH}/ILSVRC2012_val_00000293.JPEG", "val/ILSVRC2012_val_00000001.JPEG"])
+    with pytest.raises(DataError, match=r"found 1 images outside the class folders, first ILSVRC2012_val_00000001"):
+        build(root, "imagenet_val", partial=partial)
+
+
+def test_the_error_shows_what_the_folder_holds(root: Path) -> None:
+    touch(root, [f"Train/{TENCH}/a.JPEG", "ILSVRC/README"])
+    with pytest.raises(DataError, match=r"found 'ILSVRC', 'Train'\."):
+        build(root, "imagenet_train")
+
+
+def test_suffixes_of_wsol_images_may_differ(root: Path) -> None:
+    touch(root, ["val2/0/0.JPEG", "val2/10/1.jpg"])
+    rows, _ = build(root, "wsol_val", lists=write_lists(root.parent / "lists", "val"))
+    assert rows["path"].tolist() == ["val2/0/0.JPEG", "val2/10/1.jpg"]
+
+
+CODE = """
+import sys
+from pathlib import Path
+from luab.data.manifests.build_manifest import build_manifest
+from luab.errors import DataError
+root = Path(sys.argv[2])
+try:
+    print(build_manifest(sys.argv[1], root, root.parent / "m.parquet", root.parent / "m.json", partial=True)["n"])
+except DataError as error:
+    print(error)
+"""
+
+
+def as_a_user(dataset: str, root: Path) -> str:
+    """Builds a partial manifest without the right of root to read everything; returns the count or the error."""
+    command = [sys.executable, "-c", CODE, dataset, str(root)]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root can read every folder, and setpriv is not installed")
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_closed_folders_matter_only_where_images_are_needed(root: Path) -> None:
+    touch(root, [f"sketch/{TENCH}/a.JPEG", f"sketch/{GOLDFISH}/b.JPEG", "private/x", "sketch/old/x.JPEG"])
+    closed = [root / "private", root / "sketch" / "old", root / "sketch" / GOLDFISH]
+    for folder in closed:
+        folder.chmod(0)
+    try:
+        found = as_a_user("imagenet_sketch", root)
+        assert (
+            f"sketch/{GOLDFISH}: expected a readable file or folder" in found and "no permission (d---------" in found
+        )
+        (root / "sketch" / GOLDFISH).chmod(0o755)
+        assert as_a_user("imagenet_sketch", root) == "2"
+        (root / "sketch" / GOLDFISH / "b.JPEG").chmod(0)
+        assert "'sketch/n01443537/b.JPEG' (no permission (----------" in as_a_user("imagenet_sketch", root)
+        (root / "sketch").chmod(0)
+        found = as_a_user("imagenet_sketch", root)
+        assert "could not read 2: 'private' (no permission (d---------" in found and "'sketch' (no permission" in found
+        root.chmod(0)
+        assert f"{root}: expected a readable file or folder" in as_a_user("imagenet_sketch", root)
+        assert f"user {os.geteuid()}: {root})" in as_a_user("imagenet_train", root)
+    finally:
+        for folder in (root, root / "sketch", *closed):
+            folder.chmod(0o755)

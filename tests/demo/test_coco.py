@@ -47,7 +47,7 @@ def prepared(world: Path) -> Path:
     unpack_all(archives, data / "raw", data / "raw.json", "coco")
     coco_ab.index(server / "coco_ab_v1_0.json", data / "index.parquet", data / "index.json")
     for name in ("coco_train", "coco_val"):
-        build_manifest(name, data / "raw", data / f"{name}.parquet", data / f"{name}.json")
+        build_manifest(name, data / "raw", data / f"{name}.parquet", data / f"{name}.json", partial=True)
     for name in ("click", "random", "box"):
         where = data / f"{name}.parquet"
         write_coco_targets(data / "index.parquet", data / "coco_train.parquet", name, 0, where, data / f"{name}.json")

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def check_images(root: Path, paths: np.ndarray, most: int = 20_000) -> None:
     """
     step = max(1, len(paths) // most)
     checked = paths[::step]
-    missing = [path for path in checked if not (root / path).is_file()]
+    missing = [path for path in checked if not os.path.isfile(root / path)]
     if missing:
         raise DataError(
             f"{root}: {len(missing)} of the {len(checked)} images checked are missing, first {missing[0]}. The "

@@ -1,5 +1,6 @@
 """Building a manifest: lists a data set's images, checks them against published counts, and writes a card."""
 
+import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -33,7 +34,8 @@ def build_manifest(
 ) -> dict[str, Any]:
     """Lists a data set's images with labels, writes the manifest and its card, and returns the card.
 
-    Rows are sorted by image_id as text. No image is opened.
+    Rows are sorted by image_id as text. No image is opened. A number of images other than the published one is an
+    error, or a warning on stderr for partial trees.
 
     Args:
         dataset: A key of `LAYOUTS`.
@@ -44,19 +46,33 @@ def build_manifest(
 
     Raises:
         ConfigError: The data set is unknown.
-        DataError: The tree is not as expected, lacks classes, or two files have the same image_id.
+        DataError: The tree is not as expected, lacks classes or images, has images that cannot be read, or two files
+            have the same image_id.
     """
     if dataset not in LAYOUTS:
         raise ConfigError(f"{dataset!r} is not a data set with a manifest. {did_you_mean(dataset, LAYOUTS)}")
     tree = Tree(dataset, root, partial, val, real, lists)
-    if dataset != "imagenet_real":  # its files are those of imagenet_val
-        tree.require("")
     schema = INSTANCES_SCHEMA if dataset.startswith("coco_") else SCHEMA
-    with progress(f"manifest {dataset}", KNOWN_COUNTS[dataset]["n"], "images") as advance:
+    with tree.reading(), progress(f"manifest {dataset}", KNOWN_COUNTS[dataset]["n"], "images") as advance:
+        if dataset != "imagenet_real":  # its files are those of imagenet_val
+            tree.require("")
         table = _table(LAYOUTS[dataset](tree), schema, advance)
+    tree.check_readable()
     if table.num_rows == 0:
         raise tree.nothing()
     _check_unique(table, tree.root)
+    if difference := tree.difference(table.num_rows):
+        if not partial:
+            raise DataError(
+                f"{difference}. Copy or unpack the missing images, or set `paths.partial: true` if the folder is meant "
+                "to hold only some."
+            )
+        print(
+            f"WARNING: {difference}. Accepted because of `paths.partial: true`: do not report results on these images "
+            f"as results on {dataset}.",
+            file=sys.stderr,
+            flush=True,
+        )
     with replacing(parquet) as aside:
         pq.write_table(table, aside, compression="zstd")
     content = _card(tree, table)

@@ -11,6 +11,7 @@ One image, one annotation and one category (shortened; bbox is x, y, width, heig
 The manifest does not hold the masks; `luab.data.manifests.coco_masks` reads them.
 """
 
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from posixpath import join
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from luab.byproducts.coco_classes import COCO_CLASSES, INDEX_OF_ID
 from luab.byproducts.json_stream import Item, object_items
-from luab.data.manifests.coco_masks import bad_entry
+from luab.data.manifests.coco_masks import Size, bad_entry, check_segmentation, check_size
 from luab.data.manifests.tree import Entry, Tree
 from luab.errors import DataError
 
@@ -51,12 +52,18 @@ class CocoImage(_Record):
     height: _Side
 
     @property
+    def size_wh(self) -> Size:
+        """Width and height in pixels."""
+        return self.width, self.height
+
+    @property
     def stem(self) -> str:
         """File name without .jpg: the image_id of the manifest."""
         return self.file_name.removesuffix(".jpg")
 
 
 class _Annotation(_Record):
+    id: _Id
     image_id: _Id
     category_id: int
     iscrowd: _Id
@@ -102,16 +109,8 @@ def coco_entries(tree: Tree) -> Iterator[Entry]:
     image_id is the stem of the file. The labels of an image are the classes of its annotations, crowds included; images
     without annotations have none. Boxes are rounded outwards to whole pixels and clipped to the image.
     """
-    half = tree.dataset.removeprefix("coco_") + "2014"
-    base = tree.parent_of(half.__eq__)
-    source = tree.root / base / "annotations" / f"instances_{half}.json"
-    if not source.is_file():
-        raise DataError(
-            f"{source}: expected the boxes and classes of {half}, found no file. Unpack annotations_trainval2014.zip "
-            "next to the images."
-        )
+    source, present = coco_files(tree)
     instances = read_instances(source)
-    present = dict(tree.images(join(base, half)))
     listed = [image.stem for image in instances.images.values()]
     missing = [stem for stem in listed if stem not in present]
     tree.check_listed(missing, len(listed), source.name, "Unpack the images again, or set `paths.partial: true`")
@@ -121,15 +120,32 @@ def coco_entries(tree: Tree) -> Iterator[Entry]:
             yield _entry(image, present[image.stem], instances.of(number))
 
 
+def coco_files(tree: Tree) -> tuple[Path, dict[str, str]]:
+    """Returns the instances file of one half of COCO, and the paths of the images that are there, by stem."""
+    half = tree.dataset.removeprefix("coco_") + "2014"
+    base = tree.parent_of(half.__eq__)
+    source = tree.root / base / "annotations" / f"instances_{half}.json"
+    if not source.is_file():
+        raise DataError(
+            f"{source}: expected the boxes and classes of {half}, found no file. Unpack annotations_trainval2014.zip "
+            "next to the images."
+        )
+    return source, dict(tree.images(join(base, half)))
+
+
 def read_instances(path: Path) -> Instances:
     """Reads an instances file as a stream; its arrays may come in any order.
 
     Raises:
-        DataError: The file is damaged; an entry is incomplete or has a value of another type (the message has its
-            number and byte); an id occurs twice; an annotation belongs to an unlisted image; the categories are not
-            the 80 of COCO.
+        DataError: The file is damaged or was rewritten: an entry is incomplete or has a value of another type (the
+            message has its number and byte); an id or file name occurs twice; an annotation belongs to an unlisted
+            image; a segmentation is neither polygons nor run lengths that fit the image; the categories are not the
+            80 of COCO.
     """
     images: dict[int, CocoImage] = {}
+    stems: set[str] = set()
+    ids = array("q")
+    early: list[tuple[int, list[int], Item]] = []
     categories: dict[int, str] = {}
 
     def parsed(items: Iterator[Item]) -> Iterator[tuple[Any, ...]]:
@@ -139,9 +155,12 @@ def read_instances(path: Path) -> Instances:
                 image = _parse(CocoImage, item, path)
                 if not image.file_name.endswith(".jpg") or not image.stem.isprintable() or "/" in image.stem:
                     raise bad_entry(item, path, f"expected a file name <stem>.jpg, found {image.file_name!r}")
-                if image.id in images:
-                    raise bad_entry(item, path, f"expected each id once, found {image.id} again")
+                if image.id in images or image.stem in stems:
+                    raise bad_entry(
+                        item, path, f"expected each id and each file once, found {image.id} ({image.file_name}) again"
+                    )
                 images[image.id] = image
+                stems.add(image.stem)
             elif item.key == "categories":
                 category = _parse(_Category, item, path)
                 categories[category.id] = category.name
@@ -150,7 +169,17 @@ def read_instances(path: Path) -> Instances:
                 if min(a.bbox[2:]) < 0:
                     raise bad_entry(item, path, f"expected a bbox of width and height >= 0, found {a.bbox}")
                 if a.category_id not in INDEX_OF_ID:
-                    raise bad_entry(item, path, f"expected one of COCO's 80 category ids, found {a.category_id}")
+                    raise bad_entry(
+                        item,
+                        path,
+                        f"expected one of COCO's 80 category ids (1 to 90 with gaps), found {a.category_id}; some "
+                        "tools number the categories without gaps",
+                    )
+                ids.append(a.id)
+                known = images.get(a.image_id)
+                size_hw = check_segmentation(item, path, None if known is None else known.size_wh)
+                if size_hw and known is None:  # run lengths that come before their image
+                    early.append((a.image_id, size_hw, item._replace(value=None)))
                 yield a.image_id, INDEX_OF_ID[a.category_id], a.bbox, a.iscrowd > 0, a.area
 
     with object_items(path, ("images", "annotations", "categories")) as items:
@@ -163,6 +192,14 @@ def read_instances(path: Path) -> Instances:
         raise DataError(
             f"{path}: expected the image of every annotation in `images`, found {len(unlisted)} images that are not "
             f"listed, first {unlisted[0]}. Unpack annotations_trainval2014.zip again."
+        )
+    for image_id, size_hw, item in early:
+        check_size(item, path, size_hw, images[image_id].size_wh)
+    values, times = np.unique(np.frombuffer(ids, np.int64), return_counts=True)
+    if len(values) < len(ids):
+        raise DataError(
+            f"{path}: expected each annotation once, found {len(ids) - len(values)} again, first id "
+            f"{values[times > 1][0]}. Was the file merged from others? Unpack annotations_trainval2014.zip again."
         )
     return Instances(images, objects, numbers)
 
@@ -179,9 +216,8 @@ def _parse(kind: type[_RecordT], item: Item, path: Path) -> _RecordT:
 def _entry(image: CocoImage, path: str, objects: NDArray[np.void]) -> Entry:
     labels = objects["label"].tolist()
     boxes = _whole_pixels(objects["xywh"], image).tolist()
-    size = image.width, image.height
     crowd, areas = objects["crowd"].tolist(), objects["area"].tolist()
-    return Entry(image.stem, path, sorted(set(labels)), "", *size, boxes, labels, crowd, areas)
+    return Entry(image.stem, path, sorted(set(labels)), "", *image.size_wh, boxes, labels, crowd, areas)
 
 
 def _whole_pixels(xywh: NDArray[np.float64], image: CocoImage) -> NDArray[np.int64]:

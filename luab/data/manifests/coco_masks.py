@@ -35,8 +35,9 @@ class AnnotatedMask(NamedTuple):
     def run_lengths(self) -> list[Any]:
         """Its pieces as compressed run lengths; DataError if it is neither polygons nor run lengths that fit."""
         width, height = self.size_wh
-        pieces = _segmentation(self.item, self.size_wh, self.instances)
-        return list(masks.frPyObjects(pieces, height, width))
+        check_segmentation(self.item, self.instances, self.size_wh)
+        given = self.item.value["segmentation"]
+        return list(masks.frPyObjects(given if isinstance(given, list) else [given], height, width))
 
 
 def annotated_masks(instances: Path, sizes: Mapping[int, Size]) -> Iterator[AnnotatedMask]:
@@ -86,17 +87,43 @@ def _numbers(item: Item, path: Path) -> tuple[int, int]:
     return image, INDEX_OF_ID[category]
 
 
-def _segmentation(item: Item, size: Size, path: Path) -> list[Any]:
-    """Returns polygons or one set of run lengths after checking them, since pycocotools does not check its input."""
+def check_segmentation(item: Item, path: Path, size_wh: Size | None) -> list[int] | None:
+    """Checks polygons or run lengths, since pycocotools does not check its input.
+
+    Returns the height and width of run lengths; None for polygons. `size_wh` is None if the image is not known yet.
+
+    Raises:
+        DataError: They are neither, or do not fit the image.
+    """
     given = item.value.get("segmentation")
-    if isinstance(given, list) and given and all(_is_polygon(piece) for piece in given):
-        return given
-    if isinstance(given, dict) and given.get("size") == [size[1], size[0]]:
-        counts = given.get("counts")
-        whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
-        if counts is not None and whole and sum(counts) == size[0] * size[1]:
-            return [given]
-    raise bad_entry(item, path, "expected polygons or run lengths that fit the image as segmentation")
+    if isinstance(given, list) and given:
+        wrong = [piece for piece in given if not _is_polygon(piece)]
+        if not wrong:
+            return None
+        found = f"a polygon of {len(wrong[0])} numbers" if isinstance(wrong[0], list) else repr(wrong[0])[:80]
+        raise bad_entry(
+            item, path, f"expected polygons of x and y below 2^20, at least 3 pairs, as segmentation, found {found}"
+        )
+    counts, size = (given.get("counts"), given.get("size")) if isinstance(given, dict) else (None, None)
+    whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
+    pair = isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
+    if counts is None or size is None or not whole or not pair or sum(counts) != size[0] * size[1]:
+        found = "compressed run lengths" if isinstance(counts, str) else repr(given)[:80]
+        raise bad_entry(item, path, f"expected polygons or whole numbers as run lengths as segmentation, found {found}")
+    if size_wh is not None:
+        check_size(item, path, size, size_wh)
+    return list(size)
+
+
+def check_size(item: Item, path: Path, size_hw: list[int], size_wh: Size) -> None:
+    """Raises DataError unless run lengths have the size of the image."""
+    if size_hw != [size_wh[1], size_wh[0]]:
+        raise bad_entry(
+            item,
+            path,
+            f"expected a segmentation of the image's {size_wh[0]} x {size_wh[1]} pixels, found run lengths of "
+            f"{size_hw[1]} x {size_hw[0]}",
+        )
 
 
 def _is_polygon(piece: Any) -> bool:
@@ -109,6 +136,6 @@ def _is_polygon(piece: Any) -> bool:
 def bad_entry(item: Item, path: Path, why: str) -> DataError:
     """The error for an entry of an instances file."""
     return DataError(
-        f"{path}, entry {item.number} of {item.key!r} at byte {item.offset}: {why}. The file is damaged or belongs to "
-        "another data set: unpack annotations_trainval2014.zip again."
+        f"{path}, entry {item.number} of {item.key!r} at byte {item.offset}: {why}. The file is damaged, was "
+        "rewritten by a tool or belongs to another data set: unpack annotations_trainval2014.zip again."
     )

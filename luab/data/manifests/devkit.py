@@ -17,11 +17,17 @@ def flat_val(tree: Tree) -> Iterator[Entry]:
     images = tree.images("val")
     data = tree.root / "ILSVRC2012_devkit_t12" / "data"
     truth, meta = data / "ILSVRC2012_validation_ground_truth.txt", data / "meta.mat"
-    if not (images and truth.is_file() and meta.is_file()):
+    if not images:
         raise tree.nothing()
+    if lost := [file.name for file in (meta, truth) if not file.is_file()]:
+        raise DataError(
+            f"{tree.root / 'val'}: expected class folders, or the devkit in {data}, found {len(images):,} images "
+            f"without class folders and no {' and no '.join(lost)}. Unpack ILSVRC2012_devkit_t12.tar.gz in "
+            f"{tree.root}, or sort the images into val/<wnid>/."
+        )
     index_of_id = _class_ids(meta)
     labels = []
-    for line in truth.read_text().split():
+    for line in truth.read_text(encoding="utf-8", errors="replace").split():
         if not (line.isdecimal() and int(line) in index_of_id):
             raise DataError(
                 f"{truth}: expected the id of a leaf class (1 to 1000), found {line!r}. Unpack the devkit again."

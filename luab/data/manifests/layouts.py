@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from posixpath import basename, join
 
-from luab.data.manifests.coco_instances import coco_entries
+from luab.data.manifests.coco_instances import coco_entries, coco_files
 from luab.data.manifests.devkit import flat_val, val_position
 from luab.data.manifests.labels import (
     CORRUPTIONS,
@@ -187,12 +187,14 @@ def _wsol_val(tree: Tree) -> Iterator[Entry]:
     names_file = folder / f"{prefix}image_names.txt"
     names = {row[0]: row[1] for row in list_rows(names_file, 2)} if names_file.is_file() else {}
     present = {
-        path.removeprefix(join(at, "")): path for name in tree.folders(at) for _, path in tree.images(join(at, name))
+        IMAGE_SUFFIX.sub("", path.removeprefix(join(at, ""))): path
+        for name in tree.folders(at)
+        for _, path in tree.images(join(at, name))
     }
 
     def place(listed: str) -> tuple[str, str | None]:
         local = listed.removeprefix("val2/")
-        return IMAGE_SUFFIX.sub("", local), present.get(names.get(listed, local))
+        return IMAGE_SUFFIX.sub("", local), present.get(IMAGE_SUFFIX.sub("", names.get(listed, local)))
 
     return listed_entries(tree, folder, prefix, place)
 
@@ -230,6 +232,19 @@ LAYOUTS: dict[str, Callable[[Tree], Iterator[Entry]]] = {
     **dict.fromkeys(("coco_train", "coco_val"), coco_entries),
 }
 """The reader of each data set's images, by name of the manifest; `DATA_SETS` describes the folders."""
+
+
+def image_paths(tree: Tree) -> Iterator[str]:
+    """Yields the paths of a data set's images, without reading instances and localisation lists, which takes longer."""
+    if tree.dataset.startswith("coco_"):
+        yield from coco_files(tree)[1].values()
+    elif tree.dataset.startswith("wsol_"):
+        at = "val" if tree.dataset == "wsol_test" else _v2_folder(tree, "threshold")
+        for folder in (at, *(join(at, name) for name in tree.folders(at))):
+            yield from (path for _, path in tree.images(folder))
+    else:
+        yield from (entry.path for entry in LAYOUTS[tree.dataset](tree))
+
 
 _FACTORS = {
     "siscore_size": ("area",),

@@ -1,9 +1,12 @@
 """A data set's folder: listing its folders and images, and the errors when it does not look as expected."""
 
+import errno
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from posixpath import join
@@ -16,6 +19,8 @@ from luab.study.roots import FROM_IMAGENET
 
 IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png)$", re.IGNORECASE)
 _DEPTH = 3
+_FOREIGN = re.compile(r"[.@#$]|(__MACOSX|lost\+found|System Volume Information)$")
+"""Folders of archive tools, file systems, storage servers and editors, such as .snapshot, @eaDir and #recycle."""
 
 
 class Entry(NamedTuple):
@@ -46,7 +51,11 @@ class Tree:
         real: real.json or its folder, for imagenet_real; None for `root`.
         lists: Folder of the localisation lists, by split (val/image_ids.txt) or with the split in the name
             (wsol_val_image_ids.txt); required for wsol_*.
+        thorough: Whether each image is also examined for being an empty or unreadable file or a dangling link.
         ignored: Number of ignored files and folders by kind.
+        counts: Number of images in each folder that holds some.
+        broken: Images that cannot be read, each with the reason.
+        unread: Reason by folder or link that was passed over because it cannot be read.
     """
 
     dataset: str
@@ -55,35 +64,82 @@ class Tree:
     val: Path | None = None
     real: Path | None = None
     lists: Path | None = None
+    thorough: bool = True
     ignored: Counter[str] = field(default_factory=Counter)
+    counts: dict[str, int] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
 
     @property
     def expected(self) -> str:
         """What the folder should contain, for error messages."""
         return str(DATA_SETS[self.dataset]["tree"])
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Context for listing the tree: turns a file or folder that cannot be read into a DataError that names it."""
+        try:
+            yield
+        except OSError as error:
+            where = Path(error.filename or self.root)
+            raise DataError(
+                f"{where}: expected a readable file or folder of {self.dataset}, found {_reason(error, where)}. Ask "
+                "the owner for permission to read it (chmod -R u+rX for your own files), or copy the data again."
+            ) from error
+
     def folders(self, at: str) -> list[str]:
-        """Returns the names of the folders in `at`, sorted as text, without hidden ones."""
+        """Returns the names of the folders in `at`, sorted as text, without foreign ones and links that lead back."""
         with os.scandir(self.root / at) as entries:
-            names = [entry.name for entry in entries if not _hidden(entry.name) and entry.is_dir()]
-        return sorted(names)
+            return sorted(entry.name for entry in entries if self._is_folder(entry, at))
+
+    def _is_folder(self, entry: os.DirEntry[str], at: str) -> bool:
+        if _FOREIGN.match(entry.name):
+            return False
+        try:
+            if not entry.is_symlink():
+                return entry.is_dir()
+            link, target = os.path.abspath(entry.path), os.path.realpath(entry.path, strict=True)
+        except OSError as error:  # a dangling link, a loop of links, or a target that may not be read
+            if not IMAGE_SUFFIX.search(entry.name):
+                self.unread[join(at, entry.name)] = f"a broken link: {error.strerror}"
+            return False
+        return os.path.isdir(target) and not join(os.path.realpath(os.path.dirname(link)), "").startswith(
+            join(target, "")
+        )
+
+    def _folders_in_search(self, at: str) -> list[str]:
+        """Like `folders`; below the root, passes over a folder that may not be read."""
+        try:
+            return self.folders(at)
+        except PermissionError as error:
+            if not at:
+                raise
+            self.unread[at] = _reason(error, self.root / at)
+            return []
 
     def images(self, at: str) -> list[tuple[str, str]]:
         """Returns (stem, path) of the images in `at`, recognised by suffix; opens no file."""
         images = []
-        for name in os.listdir(self.root / at):
-            suffix = IMAGE_SUFFIX.search(name)
-            if suffix and not _hidden(name):
-                images.append((name[: suffix.start()], join(at, name)))
-            elif _hidden(name) or "." in name:
-                self.ignored["hidden files" if _hidden(name) else "other files"] += 1
+        with os.scandir(self.root / at) as entries:
+            for entry in entries:
+                name, suffix = entry.name, IMAGE_SUFFIX.search(entry.name)
+                if suffix and not _hidden(name):
+                    fault = _fault(entry) if self.thorough else ""
+                    if fault or not (name.isascii() or _is_utf8(name)):
+                        self.broken.append(f"{join(at, name)!a} ({fault or 'its name is not UTF-8'})")
+                    else:
+                        images.append((name[: suffix.start()], join(at, name)))
+                elif _hidden(name) or "." in name:
+                    self.ignored["hidden files" if _hidden(name) else "other files"] += 1
+        if images:
+            self.counts[at] = len(images)
         return images
 
     def parent_of(self, matches: Callable[[str], bool]) -> str:
         """Returns the first folder, breadth first and at most three levels down, with a matching subfolder."""
         level = [""]
         for _ in range(_DEPTH + 1):
-            inside = {at: self.folders(at) for at in level}
+            inside = {at: self._folders_in_search(at) for at in level}
             for at, names in inside.items():
                 if any(map(matches, names)):
                     return at
@@ -94,42 +150,70 @@ class Tree:
         """Returns all folders with one of these names, at most four levels down; does not search inside them."""
         folders, level = [], [""]
         for _ in range(_DEPTH + 1):
-            inside = [(at, name) for at in level for name in self.folders(at)]
+            inside = [(at, name) for at in level for name in self._folders_in_search(at)]
             folders += [join(at, name) for at, name in inside if name in names]
             level = [join(at, name) for at, name in inside if name not in names]
         return folders
 
+    def may_not_read(self, at: str) -> bool:
+        """Whether a folder may not be read; keeps the reason."""
+        if readable := os.access(self.root / at, os.R_OK | os.X_OK):
+            return not readable
+        self.unread[at] = _reason(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), self.root / at)
+        return True
+
     def require(self, name: str) -> None:
         """Raises DataError if the folder `name` does not exist."""
-        if not (self.root / name).is_dir():
-            raise self.nothing()
+        try:
+            if stat.S_ISDIR(os.stat(self.root / name).st_mode):
+                return
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        raise self.nothing()
 
     def nothing(self) -> DataError:
         """Returns the error for a folder without images where they should be."""
         if self.dataset in FROM_IMAGENET:
             return DataError(
-                f"{self.root}: expected your copy of ImageNet (ILSVRC2012): {self.expected}; found none. ImageNet has "
-                "its own licence, so luab never downloads it: register at https://image-net.org/download, accept the "
-                "terms, and download ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and "
+                f"{self.root}: expected your copy of ImageNet (ILSVRC2012): {self.expected}; found {self._content()}. "
+                "ImageNet has its own licence, so luab never downloads it: register at "
+                "https://image-net.org/download, accept the terms, and download ILSVRC2012_img_train.tar, "
+                "ILSVRC2012_img_val.tar and "
                 "ILSVRC2012_devkit_t12.tar.gz. Unpack the training images to train/<wnid>/*.JPEG and the validation "
                 "images to val/<wnid>/*.JPEG; or to val/*.JPEG, with the devkit unpacked next to val/ as "
                 "ILSVRC2012_devkit_t12/data/ (meta.mat and ILSVRC2012_validation_ground_truth.txt). Then set the "
                 "config key `paths.imagenet` to the folder that holds train/ and val/."
             )
         return DataError(
-            f"{self.root}: expected {self.expected}, found no such images (folders are searched three levels deep for "
-            f".jpg, .jpeg and .png). Fetch {self.dataset} again, or set `paths.copies.{self.dataset}` to the folder "
-            "that holds them."
+            f"{self.root}: expected {self.expected}, found no such images but {self._content()} (folders are searched "
+            f"three levels deep for .jpg, .jpeg and .png). Fetch {self.dataset} again, or set "
+            f"`paths.copies.{self.dataset}` to the folder that holds them."
         )
 
-    def complete(self, found: Iterable[str], expected: Iterable[str], what: str) -> None:
-        """Raises DataError if something expected is missing, unless the tree may be partial."""
+    def _content(self) -> str:
+        """What the root holds, and what in the tree could not be read."""
+        try:
+            names = sorted(os.listdir(self.root))
+        except OSError as error:
+            return error.strerror or str(error)
+        shown = ", ".join(map(ascii, names[:5])) + (", ..." if len(names) > 5 else "")
+        return (shown or "an empty folder") + self._passed_over()
+
+    def _passed_over(self) -> str:
+        shown = ", ".join(f"{at!a} ({reason})" for at, reason in list(self.unread.items())[:3])
+        return f"; could not read {len(self.unread)}: {shown}" if shown else ""
+
+    def complete(self, found: Iterable[str], expected: Iterable[str], what: str, at: str | None = None) -> None:
+        """Raises DataError if something expected is missing in the folder `at`, unless the tree may be partial."""
         missing = sorted(set(expected) - set(found))
         if missing and not self.partial:
             shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+            tars = [f"{name}.tar" for name in missing if at is not None and (self.root / at / f"{name}.tar").exists()]
+            packed = f"; {len(tars)} are still packed, first {tars[0]}" if tars else ""
             raise DataError(
-                f"{self.root}: expected {self.expected}, found no images for {len(missing)} of the {what}: {shown}. "
-                "Unpack them again, or set `paths.partial: true` if the folder is meant to hold only some."
+                f"{self.root}: expected {self.expected}, found no images for {len(missing)} of the {what}: {shown}"
+                f"{packed}{self._passed_over()}. Unpack them again, each into a folder of its name, or set "
+                "`paths.partial: true` if the folder is meant to hold only some."
             )
 
     def check_listed(self, missing: list[str], n: int, source: str, advice: str) -> None:
@@ -137,10 +221,34 @@ class Tree:
         if len(missing) == n or (missing and not self.partial):
             raise DataError(
                 f"{self.root}: expected the {n} images that {source} lists, found {n - len(missing)}; missing: "
-                f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}. {advice} if the folder is meant to "
-                "hold only some."
+                f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}{self._passed_over()}. {advice} if the "
+                "folder is meant to hold only some."
             )
         self.ignored["listed images that are not there"] += len(missing)
+
+    def check_readable(self) -> None:
+        """Raises DataError if images were found that cannot be read."""
+        if self.broken:
+            shown = ", ".join(self.broken[:5]) + (", ..." if len(self.broken) > 5 else "")
+            raise DataError(
+                f"{self.root}: expected images that can be read, found {len(self.broken):,} that cannot: {shown}. Copy "
+                "these files again, or correct their links, names or permissions."
+            )
+
+    def difference(self, n: int) -> str:
+        """Returns how `n` images differ from the published number, with examples; "" if they agree."""
+        known = DATA_SETS[self.dataset]["n"]
+        if known is None or n == known:
+            return ""
+        where = sorted(self.counts, key=lambda at: (self.counts[at] * (1 if n < known else -1), at))
+        names = [f"{at or '.'} ({self.counts[at]:,})" for at in where[:3]]
+        text = f"folders with the {'fewest' if n < known else 'most'}: {', '.join(names)}"
+        if self.dataset == "imagenet_val" and n < known:
+            present = {IMAGE_SUFFIX.sub("", name) for at in where for name in os.listdir(self.root / at)}
+            numbers = (f"ILSVRC2012_val_{number:08d}" for number in range(1, known + 1))
+            text = "missing: " + ", ".join([name for name in numbers if name not in present][:3])
+        text = f"; {text}" if where else ""
+        return f"{self.root}: expected the {known:,} images of {self.dataset}, found {n:,}{text}{self._passed_over()}"
 
 
 def by_class(
@@ -157,16 +265,51 @@ def by_class(
     without class folder. Other class folders are an error, unless `others` lets them be ignored.
     """
     filled = set()
+    if bare and (loose := tree.images(at)):
+        raise DataError(
+            f"{tree.root / at}: expected {tree.expected}, found {len(loose):,} images outside the class folders, first "
+            f"{loose[0][0]}. Move each into the folder of its class, then try again."
+        )
     for name in tree.folders(at):
-        if others and name not in classes:
+        if name not in classes and (others or tree.may_not_read(join(at, name))):
             continue
         labels = look_up(name, classes, f"a class folder of {tree.dataset}", str(tree.root / at / name))
         for stem, path in tree.images(join(at, name)):
             filled.add(name)
             yield Entry(stem if bare else join(group, f"{name}/{stem}"), path, labels, group)
-    tree.complete(filled, classes, f"{len(classes)} class folders in {at or 'it'}")
+    tree.complete(filled, classes, f"{len(classes)} class folders in {at or 'it'}", at)
 
 
 def _hidden(name: str) -> bool:
     # Archives packed on macOS contain "._name" files and a __MACOSX folder.
     return name.startswith(".") or name == "__MACOSX"
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _fault(entry: os.DirEntry[str]) -> str:
+    """Why an image cannot be read; "" if it can, as far as can be told without opening it."""
+    try:
+        status = entry.stat()
+    except OSError as error:
+        return f"a broken link: {error.strerror}" if entry.is_symlink() else str(error.strerror)
+    if not stat.S_ISREG(status.st_mode):
+        return "not a file"
+    if not status.st_size:
+        return "empty"
+    return "" if os.access(entry.path, os.R_OK) else _reason(PermissionError(), Path(entry.path))
+
+
+def _reason(error: OSError, path: Path) -> str:
+    """What is wrong with a file or folder; for a lack of permission, which folder stops us, its mode and its owner."""
+    if not isinstance(error, PermissionError):
+        return error.strerror or str(error)
+    target = Path(os.path.realpath(path))
+    stop = next((parent for parent in reversed(target.parents) if not os.access(parent, os.X_OK)), target)
+    status = os.stat(stop)
+    return f"no permission ({stat.filemode(status.st_mode)}, user {status.st_uid}: {stop})"
