@@ -17,8 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from luab.data.manifests.known_counts import DATA_SETS
-from luab.errors import DataError, LuabError, did_you_mean
+from luab.errors import DataError, LuabError
 from luab.study.config import Study
 from luab.study.roots import FROM_COCO, own_copy
 
@@ -164,9 +163,7 @@ def _data(study: Study) -> Iterator[Finding]:
         if name not in paths.copies:
             yield Finding(name, "note", f"needs your own copy: set paths.copies.{name} (see {paths.archives})")
     for name, folder in paths.copies.items():
-        if name not in DATA_SETS:
-            yield Finding(name, "missing", f"paths.copies: no such data set. {did_you_mean(name, DATA_SETS)}")
-        elif name not in (*FROM_COCO, "imagenet_train", "imagenet_val", "imagenet_real"):
+        if name not in (*FROM_COCO, "imagenet_train", "imagenet_val", "imagenet_real"):
             yield Finding(name, *_images(study, name, folder))
     if "coco" in study.parts:
         yield _coco(study)
