@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from luab.errors import DataError
+from luab.fetch.formats import format_of
 from luab.progress import progress
 
 LARGEST_RECORD_CHARS = 64 << 20
@@ -112,6 +113,8 @@ def _reader(path: Path) -> Iterator["_Reader"]:
     if not path.is_file():
         raise DataError(f"{path}: the JSON file is missing. Run `luab fetch` first.")
     with open(path, "rb") as file, progress(path.name, path.stat().st_size, "B") as advance:
+        if (found := format_of(file.peek(1024))) not in ("JSON", "unknown"):
+            raise DataError(f"{path}: expected JSON, found {found}. Remove it and run `luab fetch` again.")
         yield _Reader(path, file, advance)
 
 

@@ -4,20 +4,27 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+import requests
+import urllib3
+
 from luab.errors import DataError, JobError
 from luab.fetch.listing import Source, without_credentials
-from luab.fetch.verify import Hasher, hasher_of, set_aside
-from luab.files import check_room, no_room, read_fields, write_json
+from luab.fetch.verify import Digests, Hasher, hasher_of, set_aside
+from luab.files import check_room, no_room, read_fields, replacing, write_json
 from luab.progress import progress
 
 _CHUNK_BYTES = 1 << 16
 _REDIRECTS = 10
+_ENCODINGS = frozenset(("gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"))
+_CERTIFICATES = "Check the clock; for a certificate authority of your own, set REQUESTS_CA_BUNDLE to the file with it."
+_PROXY = "Set user and password of the proxy: HTTPS_PROXY=http://user:password@host:port, also HTTP_PROXY."
 _TRY_LATER = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -44,6 +51,9 @@ class PartialFile:
         self.path = target.with_name(f"{target.name}.part")
         self._note = target.with_name(f".{target.name}.part.json")
         self._hasher: Hasher | None = None
+        self.encoding = ""  # the answer's Content-Encoding; the part holds the bytes as sent
+        self.resumed = False  # bytes of several answers, perhaps of several versions
+        self.open_ended = False  # nothing but its content shows whether the file is complete
 
     def __enter__(self) -> "PartialFile":
         try:
@@ -60,6 +70,7 @@ class PartialFile:
                     f"{self.path}: another process is downloading this file. Wait for it, or stop it first."
                 ) from error
         self.size = os.fstat(self._file.fileno()).st_size
+        self.resumed = self.size > 0
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,13 +79,18 @@ class PartialFile:
             self.forget()
         self._file.close()
 
-    def note(self, url: str) -> dict[str, Any]:
-        """url, validator and total size of the interrupted download; empty if it cannot be resumed from `url`."""
+    def note(self, source: Source) -> dict[str, Any]:
+        """The note on the interrupted download; empty if it cannot be resumed from `source`.
+
+        Keys: url, validator (of the server), total (size in bytes or None), encoding, checksum (the published one). A
+        mirror resumes the part of another if the same checksum is published for both.
+        """
         try:
-            note = read_fields(self._note, ("url", "validator", "total")) if self.size else {}
+            note = read_fields(self._note, ("url", "validator", "total", "encoding", "checksum")) if self.size else {}
         except DataError:
             return {}
-        return note if note.get("url") == url else {}
+        same = note and (note["url"] == source.url or note["checksum"] == (source.sha256 or source.md5 or ""))
+        return note if same else {}
 
     def forget(self) -> None:
         """Removes the note, so that the next download starts from the beginning."""
@@ -84,7 +100,7 @@ class PartialFile:
         """Empties the part and writes a new note; without a note the download cannot be resumed."""
         self.forget()
         self._file.truncate(0)
-        self.size, self._hasher = 0, Hasher()
+        self.size, self._hasher, self.resumed = 0, Hasher(), False
         if note:
             write_json(self._note, note)
 
@@ -118,6 +134,28 @@ class PartialFile:
         os.replace(self.path, self.target)
         self.forget()
 
+    def decode(self, accept: Callable[[Path, Digests], str]) -> Digests:
+        """Writes the part, decoded by its `encoding`, under the final name; returns the digests of the new file.
+
+        Raises:
+            MirrorFailed: It cannot be decoded, or `accept` returns a reason against the decoded file.
+        """
+        hasher = Hasher()
+        headers = {"Content-Encoding": self.encoding}
+        try:
+            with replacing(self.target) as aside:
+                with open(self.path, "rb") as file, open(aside, "wb") as out:
+                    body = urllib3.HTTPResponse(file, headers, preload_content=False)
+                    for chunk in body.stream(_CHUNK_BYTES, decode_content=True):
+                        out.write(chunk)
+                        hasher.update(chunk)
+                if reason := accept(aside, hasher.digests()):
+                    raise MirrorFailed(reason)
+        except urllib3.exceptions.HTTPError as error:
+            raise MirrorFailed(f"cannot decode Content-Encoding {self.encoding} ({error}).") from error
+        self.restart(None)
+        return hasher.digests()
+
 
 def copy_file(path: Path, part: PartialFile, source: Source) -> None:
     """Copies a local file into the part, from the beginning; raises the errors of `download`."""
@@ -138,34 +176,46 @@ def download(source: Source, part: PartialFile, timeout_s: float) -> None:
 
     Raises MirrorFailed, also for a size other than the published one; Dropped; and JobError if the disk is full.
     """
-    note = part.note(source.url)
+    note = part.note(source)
+    part.open_ended, part.encoding = False, note.get("encoding", "")
     if note and note["total"] == part.size:
         return  # complete, but interrupted before it was checked
     headers = {"Accept-Encoding": "identity", "User-Agent": "luab"}
     if note and (note["validator"] or source.has_checksum):
         headers["Range"] = f"bytes={part.size}-"
-        if note["validator"]:
+        if not source.has_checksum:  # a checksum detects another version; servers of one name may differ in validators
             headers["If-Range"] = note["validator"]
-    with _network(), contextlib.closing(_open(source.url, headers, timeout_s)) as response:
+    with (
+        _network(),
+        requests.Session() as session,
+        contextlib.closing(_open(session, source.url, headers, timeout_s)) as response,
+    ):
+        if response.status_code == 416 and _is_complete(response, part, source):
+            return
         _check_status(response, part)
         resumes = response.status_code == 206
-        total = _resumed_total(response, part, note) if resumes else _started_total(response, part, source)
+        total = _resumed_total(response, part, note, source) if resumes else _started_total(response, part, source)
         if total is not None:
             check_room(part.path.parent, total - part.size, part.target.name)
-        _pour(response.iter_content(_CHUNK_BYTES), part, total)
+        part.resumed, part.open_ended = resumes, total is None and not response.raw.chunked
+        # Bytes as sent: servers label a stored .tar.gz with a Content-Encoding, and its digest is of the stored bytes.
+        _pour(response.raw.stream(_CHUNK_BYTES, decode_content=False), part, total)
 
 
-def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> Any:
-    """Sends the request; follows redirects, but not to file: addresses and not from https to http."""
-    import requests
-
+def _open(session: requests.Session, url: str, headers: Mapping[str, str], timeout_s: float) -> requests.Response:
+    """Sends the request; follows redirects with their cookies, but not to file: addresses or from https to http."""
     for _ in range(_REDIRECTS):
-        response = requests.get(url, headers=headers, stream=True, allow_redirects=False, timeout=timeout_s)
-        if not response.is_redirect:
-            return response
-        following = urljoin(url, response.headers["Location"])
+        try:
+            response = session.get(url, headers=headers, stream=True, allow_redirects=False, timeout=timeout_s)
+            if not (location := session.get_redirect_target(response)):
+                return response
+            following = urljoin(url, location)
+            before, after = urlsplit(url).scheme, urlsplit(following).scheme
+        except (OSError, ValueError) as error:  # no such file of certificates; no valid address
+            if isinstance(error, requests.RequestException):
+                raise
+            raise MirrorFailed(f"{without_credentials(str(error))}.") from error
         response.close()
-        before, after = urlsplit(url).scheme, urlsplit(following).scheme
         if after not in ("http", "https") or (before, after) == ("https", "http"):
             raise MirrorFailed(f"redirects from {before}: to {without_credentials(following)}, which is not allowed.")
         url = following
@@ -175,20 +225,25 @@ def _open(url: str, headers: Mapping[str, str], timeout_s: float) -> Any:
 @contextlib.contextmanager
 def _network() -> Iterator[None]:
     """Converts network errors to Dropped if another try may help, and to MirrorFailed otherwise."""
-    import requests
-
     try:
         yield
-    except requests.RequestException as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         text = without_credentials(str(error))  # the address of a proxy or a redirect may contain a password
         if isinstance(error, requests.exceptions.SSLError):
-            raise MirrorFailed(f"no secure connection ({text}).") from error
-        if isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError):
+            raise MirrorFailed(f"no secure connection ({text}). {_CERTIFICATES}") from error
+        if isinstance(error, requests.exceptions.ProxyError) and " 407 " in text:
+            raise MirrorFailed(f"{text}. {_PROXY}") from error
+        if isinstance(error, requests.ConnectionError | requests.Timeout | urllib3.exceptions.HTTPError):
             raise Dropped(f"the connection failed ({text})") from error
         raise MirrorFailed(f"{text}.") from error
 
 
-def _check_status(response: Any, part: PartialFile) -> None:
+def _is_complete(response: requests.Response, part: PartialFile, source: Source) -> bool:
+    """Whether no bytes after the part (status 416) means that it is complete; a checksum is compared later."""
+    return source.has_checksum or response.headers.get("Content-Range") == f"bytes */{part.size}"
+
+
+def _check_status(response: requests.Response, part: PartialFile) -> None:
     status = response.status_code
     if status in (200, 206):
         return
@@ -199,38 +254,46 @@ def _check_status(response: Any, part: PartialFile) -> None:
     if status in _TRY_LATER:
         wait = response.headers.get("Retry-After", "")
         raise Dropped(reason, float(wait) if wait.isdigit() else 0.0)
-    raise MirrorFailed(f"{reason}.")
+    raise MirrorFailed(f"{reason}. {_PROXY}" if status == 407 else f"{reason}.")
 
 
-def _resumed_total(response: Any, part: PartialFile, note: dict[str, Any]) -> int:
+def _resumed_total(response: requests.Response, part: PartialFile, note: dict[str, Any], source: Source) -> int:
     """Size of the whole file; checks that the response continues this version of the part."""
     content_range = response.headers.get("Content-Range", "")
     length = content_range.rpartition("/")[2]
     total = int(length) if length.isdigit() else 0
     continues = content_range == f"bytes {part.size}-{total - 1}/{total}" and note.get("total") in (None, total)
-    same_version = note.get("validator") is None or _validator(response) in (note["validator"], None)
-    if not continues or not same_version:
+    same_version = source.has_checksum or _validator(response) in (note.get("validator"), None)
+    if not continues or not same_version or _encoding(response) != note.get("encoding", ""):
         part.forget()
         raise Dropped(f"the server sent a different range than requested ({content_range!r}); starting over")
     return total
 
 
-def _validator(response: Any) -> str | None:
+def _validator(response: requests.Response) -> str | None:
     """Value for If-Range: a strong ETag, else the Last-Modified date."""
     etag, modified = response.headers.get("ETag", ""), response.headers.get("Last-Modified")
     return (modified if etag.startswith("W/") else etag or modified) or None
 
 
-def _started_total(response: Any, part: PartialFile, source: Source) -> int | None:
+def _started_total(response: requests.Response, part: PartialFile, source: Source) -> int | None:
     """Size of the whole file, None if neither sent nor published; empties the part for a download from the start."""
-    encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-    length, total = response.headers.get("Content-Length", ""), source.bytes
-    if length.isdigit() and not encoded:
-        total = int(length)
+    encoding, length = _encoding(response), response.headers.get("Content-Length", "")
+    total = int(length) if length.isdigit() else None if encoding else source.bytes
+    if total is not None and not encoding:
         _check_published(total, source)
-    # An encoded response is decoded on the way, so it cannot be resumed by byte range.
-    part.restart(None if encoded else {"url": source.url, "validator": _validator(response), "total": total})
+    note = {"url": source.url, "validator": _validator(response), "total": total, "encoding": encoding}
+    # Without a checksum, nothing shows whether the server would encode the whole file and its rest alike.
+    resumable = source.has_checksum or not encoding
+    part.restart(note | {"checksum": source.sha256 or source.md5} if resumable else None)
+    part.encoding = encoding
     return total
+
+
+def _encoding(response: requests.Response) -> str:
+    """Content-Encoding of an answer; empty for none and for a label that is none, such as utf-8."""
+    encoding: str = response.headers.get("Content-Encoding", "").strip().lower()
+    return encoding if _ENCODINGS.intersection(re.split(r"[\s,]+", encoding)) else ""
 
 
 def _check_published(total: int, source: Source) -> None:

@@ -1,13 +1,16 @@
 """Download of one archive: tries its mirrors in order, resumes, and keeps a verified copy."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from luab.errors import DataError, JobError
 from luab.fetch.download import Dropped, MirrorFailed, PartialFile, copy_file, download
+from luab.fetch.formats import damage_of, is_packed, wrong_format
 from luab.fetch.listing import Archive, Source
 from luab.fetch.verify import Digests, difference, find_verified, recorded_sha256, stamp_path, write_stamp
 from luab.files import check_room, read_json, write_json
@@ -46,6 +49,7 @@ def fetch(archive: Archive, folder: Path, card: Path, patience: Patience | None 
     first_sha256 = recorded_sha256(target, card)
     reasons: list[str] = []
     verified = find_verified(target, archive, first_sha256, reasons)
+    first_sha256 = recorded_sha256(target, card)  # read again: a web page recorded as an archive does not count
     if verified is None and archive.manual:
         raise DataError("\n".join([f"{target}: download this file by hand. {archive.manual}", *reasons]))
     url, digests = verified or _from_mirrors(archive, target, first_sha256, patience or Patience(), reasons)
@@ -92,16 +96,37 @@ def _from_mirror(source: Source, target: Path, first_sha256: str | None, patienc
     with PartialFile(target) as part:
         if source.bytes is not None:
             check_room(target.parent, source.bytes - part.size, target.name)
-        _persist(source, part, patience)
+        known = source.has_checksum or first_sha256
+
+        def mismatch(path: Path, digests: Digests) -> str:
+            wrong = wrong_format(path, target.name) if known else damage_of(path, target.name)
+            return difference(source, digests, first_sha256, wrong)
+
+        def reason() -> str:
+            return mismatch(part.path, part.hasher().digests())
+
+        _persist(source, part, patience, reason)
+        if part.resumed and source.has_checksum and (why := reason()):
+            print(f"{target.name}: {why} Downloading it again from the start.", file=sys.stderr, flush=True)
+            part.restart(None)
+            _persist(source, part, patience, reason)
+        why = reason()
+        if part.encoding and (why or (not known and is_packed(part.path, target.name))):
+            with contextlib.suppress(MirrorFailed):
+                return part.decode(mismatch)
+        if why:
+            why += f" It was sent with Content-Encoding {part.encoding}." if part.encoding else ""
+            raise MirrorFailed(f"{why} The file is kept as {part.set_aside()}.")
         digests = part.hasher().digests()
-        if mismatch := difference(source, digests, first_sha256):
-            raise MirrorFailed(f"{mismatch} The file is kept as {part.set_aside()}.")
         part.finish()
     return digests
 
 
-def _persist(source: Source, part: PartialFile, patience: Patience) -> None:
-    """Transfers until the file is complete; gives up after `patience.attempts` tries without progress."""
+def _persist(source: Source, part: PartialFile, patience: Patience, mismatch: Callable[[], str]) -> None:
+    """Transfers until the file is complete; gives up after `patience.attempts` tries without progress.
+
+    mismatch: Returns how the part differs from a complete file. If the server sends no size, this decides.
+    """
     furthest, tries = part.size, 0
     while True:
         try:
@@ -109,6 +134,8 @@ def _persist(source: Source, part: PartialFile, patience: Patience) -> None:
                 copy_file(source.path, part, source)
             else:
                 download(source, part, patience.timeout_s)
+            if part.open_ended and (why := mismatch()):
+                raise Dropped(f"the transfer ended at byte {part.size} ({why})")
             return
         except Dropped as drop:
             tries = 0 if part.size > furthest else tries

@@ -1,23 +1,20 @@
 """Unpacks tar and zip archives safely: members cannot write outside the folder."""
 
-import bz2
 import errno
-import gzip
-import lzma
 import os
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from luab.errors import DataError, JobError
+from luab.fetch.formats import DAMAGE, UNPACKABLE, decompressed, format_of
 from luab.fetch.strict_tar import strict_members
-from luab.fetch.verify import known_sha256
+from luab.fetch.verify import disown, known_sha256
 from luab.files import check_room, replacing_folder, write_json
 from luab.progress import progress
 
@@ -36,7 +33,8 @@ def unpack_all(archives: Mapping[str, Path], folder: Path, card: Path, dataset: 
     skipped (junk members). `archives` has their paths by these names.
 
     Raises:
-        DataError: An archive is missing, truncated, damaged, encrypted or unsafe; the message names archive and member.
+        DataError: An archive is missing, empty, truncated, damaged, encrypted, unsafe or of another format; the message
+            names archive and member.
         JobError: The disk is full, or too small for the size that an archive declares.
     """
     for path in archives.values():
@@ -46,6 +44,8 @@ def unpack_all(archives: Mapping[str, Path], folder: Path, card: Path, dataset: 
         unpacker = _Unpacker(aside)
         for path in archives.values():
             unpacker.unpack(path)
+        if not unpacker.files:
+            raise DataError(f"{', '.join(map(str, archives.values()))}: expected files to unpack, found none.")
         # The old card describes the folder that is about to be replaced.
         card.unlink(missing_ok=True)
     content = {
@@ -70,12 +70,14 @@ class _Unpacker:
 
     def unpack(self, path: Path) -> None:
         self.path = path
-        damage = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
         try:
             with open(path, "rb") as file, progress(f"unpacking {path.name}", path.stat().st_size, "B") as advance:
-                read = self._unzip if file.peek(4)[:2] == b"PK" else self._untar
+                found = format_of(file.peek(1024))
+                if found not in (*UNPACKABLE, "unknown"):
+                    raise self._other_format(found)
+                read = self._unzip if found == "zip" else self._untar
                 read(file, advance)
-        except damage as error:
+        except DAMAGE as error:
             raise self._damaged(error) from error
         except OSError as error:
             # bz2 reports damage as an OSError without errno.
@@ -91,7 +93,7 @@ class _Unpacker:
         if not hasattr(tarfile, "data_filter"):
             raise JobError("Unpacking tars safely needs Python 3.11.4 or newer (tarfile.data_filter).")
         done = 0
-        with _decompressed(file) as stream:
+        with decompressed(file) as stream:
             for tar, member in strict_members(stream):
                 self._untar_member(tar, member)
                 advance(file.tell() - done)
@@ -169,7 +171,15 @@ class _Unpacker:
     def _through_link(self, relative: PurePosixPath) -> bool:
         return bool(self.links) and any(part in self.links for part in (relative, *relative.parents))
 
+    def _other_format(self, found: str) -> DataError:
+        disown(self.path)
+        return DataError(
+            f"{self.path}: expected a tar or zip, found {found}. Remove it and fetch it again; if it is an archive of "
+            "another kind, unpack it with its own program and set the folder under `paths.copies`."
+        )
+
     def _damaged(self, error: Exception) -> DataError:
+        disown(self.path)
         return DataError(
             f"{self.path}: the archive is truncated or damaged ({error or 'it ends early'}), or not a tar or zip. "
             "Remove it and fetch it again."
@@ -180,13 +190,3 @@ class _Unpacker:
             f"{self.path}: member {member!r} {why}, which is unsafe. Nothing was unpacked. Remove the archive and "
             "fetch it again; if that does not help, do not trust its source."
         )
-
-
-def _decompressed(file: BinaryIO) -> IO[bytes]:
-    """The uncompressed tar; the compression is detected by content."""
-    magic = file.peek(6)[:6]  # type: ignore[attr-defined]
-    if magic[:2] == b"\x1f\x8b":
-        return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
-    if magic[:3] == b"BZh":
-        return bz2.BZ2File(file)
-    return lzma.LZMAFile(file) if magic == b"\xfd7zXZ\x00" else file

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from luab.errors import DataError
+from luab.fetch.formats import damage_of, wrong_format
 from luab.fetch.listing import FILE_NAME, Archive, Published
 from luab.files import file_sha256, read_fields, read_json, write_json
 from luab.progress import progress
@@ -63,7 +64,7 @@ def verify(archive: Archive, folder: Path) -> Digests:
     if not target.is_file():
         raise DataError(f"{target}: file not found. Download it: luab fetch {archive.name}")
     digests = hasher_of(target).digests()
-    urls, mismatch = matching_urls(archive, digests, recorded_sha256(target, None))
+    urls, mismatch = matching_urls(archive, digests, recorded_sha256(target, None), _wrong(target))
     if mismatch:
         stamp_path(target).unlink(missing_ok=True)
         raise DataError(f"{target}: {mismatch} Download it again: luab fetch {archive.name}")
@@ -71,8 +72,11 @@ def verify(archive: Archive, folder: Path) -> Digests:
     return digests
 
 
-def difference(published: Published, digests: Digests, first_sha256: str | None) -> str:
-    """How a file differs from the published one, or else from the first download; empty if it is the same."""
+def difference(published: Published, digests: Digests, first_sha256: str | None, wrong: str = "") -> str:
+    """How a file differs from the published one, or else from the first download; empty if it is the same.
+
+    wrong: What is wrong with its content (`luab.fetch.formats`); does not count against a published checksum.
+    """
     differences = [
         f"expected {key} {getattr(published, key)}, found {found}."
         for key, found in asdict(digests).items()
@@ -82,14 +86,19 @@ def difference(published: Published, digests: Digests, first_sha256: str | None)
         differences.append(
             f"no checksum is published; the first download had sha256 {first_sha256}, this one has {digests.sha256}."
         )
+    if wrong and (differences or not published.has_checksum):
+        differences.insert(0, wrong)
     return " ".join(differences)
 
 
-def matching_urls(archive: Archive, digests: Digests, first_sha256: str | None) -> tuple[list[str | None], str]:
+def matching_urls(
+    archive: Archive, digests: Digests, first_sha256: str | None, wrong: str
+) -> tuple[list[str | None], str]:
     """Urls of the mirrors that serve this file (None: got by hand), or no url and how it differs from the first's."""
     by_url: dict[str | None, Published] = {source.url: source for source in archive.sources}
     differences = {
-        url: difference(published, digests, first_sha256) for url, published in (by_url or {None: archive}).items()
+        url: difference(published, digests, first_sha256, wrong)
+        for url, published in (by_url or {None: archive}).items()
     }
     urls = [url for url, text in differences.items() if not text]
     return urls, "" if urls else next(iter(differences.values()))
@@ -145,11 +154,26 @@ def archived(folder: Path, card: Path) -> tuple[Path, str]:
 
 
 def recorded_sha256(target: Path, card: Path | None) -> str | None:
-    """SHA-256 of the first download, from the card or else from the stamp; None before the first download."""
+    """SHA-256 of the first download, from the card or else from the stamp; None before it, or if it was disowned."""
     # Snakemake removes the card before it runs the rule again; the stamp stays.
-    if card is not None and card.exists():
-        return read_json(card).get("sha256")
-    return _read_stamp(target).get("sha256")
+    stamp = _read_stamp(target)
+    first = read_json(card).get("sha256") if card is not None and card.exists() else stamp.get("sha256")
+    return None if first == stamp.get("disowned") else first
+
+
+def disown(target: Path) -> None:
+    """Marks the digest of a file that cannot be read as an archive, so that another file may replace the download.
+
+    Damage since the download changes the digest, so the recorded one still holds.
+    """
+    if stamp := _read_stamp(target):
+        write_json(stamp_path(target), stamp | {"disowned": file_sha256(target)})
+
+
+def _wrong(target: Path) -> str:
+    disowned, stamped = _read_stamp(target).get("disowned"), _stamped_digests(target)
+    unreadable = "the file could not be read as an archive." if stamped and stamped.sha256 == disowned else ""
+    return wrong_format(target, target.name) or unreadable
 
 
 def find_verified(
@@ -161,15 +185,20 @@ def find_verified(
     """
     if not target.is_file():
         return None
-    stamped, digests = _read_stamp(target).get("url"), _stamped_digests(target)
-    is_known = digests is not None and bool(matching_urls(archive, digests, first_sha256)[0])
+    stamp, digests = _read_stamp(target), _stamped_digests(target)
+    wrong = _wrong(target)
+    is_known = digests is not None and bool(matching_urls(archive, digests, first_sha256, wrong)[0])
     if digests is None or not is_known:
         digests = hasher_of(target).digests()
-    urls, mismatch = matching_urls(archive, digests, first_sha256)
+        if first_sha256 is None and not all(published.has_checksum for published in archive.sources or (archive,)):
+            wrong = wrong or damage_of(target, archive.file)
+    urls, mismatch = matching_urls(archive, digests, first_sha256, wrong)
     if mismatch:
+        if wrong:
+            disown(target)
         reasons.append(f"  existing file: {mismatch} It was renamed to {set_aside(target, target)}.")
         return None
-    url = stamped if stamped in urls else urls[0]
+    url = stamp.get("url") if stamp.get("url") in urls else urls[0]
     if not is_known:
         write_stamp(target, url, digests)
     return url, digests

@@ -1,14 +1,19 @@
 """The tar reader returns the members that tarfile returns, and refuses what tarfile refuses."""
 
+import bz2
 import gzip
 import io
+import lzma
 import tarfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from luab.byproducts.json_stream import array_items
 from luab.byproducts.reading import tar as members
 from luab.byproducts.reading.tar import archive_blocks, folder_blocks
 from luab.errors import DataError
@@ -159,3 +164,29 @@ def test_blocks_before_the_damage_come_first(tmp_path: Path) -> None:
     files, error = walked(tmp_path / "ab.tar.gz")
     assert files == SOME[: len(files)] and len(files) > 20
     assert f"damaged or truncated after {files[-1][0]}" in error
+
+
+def test_the_format_is_recognised_by_content(tmp_path: Path) -> None:
+    plain = tar_bytes(SOME)
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.mkdir("train_xml")
+        for name, data in SOME:
+            archive.writestr(name, data)
+    for content in (plain, gzip.compress(plain), bz2.compress(plain), lzma.compress(plain), zipped.getvalue()):
+        (tmp_path / "ab.tar.gz").write_bytes(content)
+        assert walked(tmp_path / "ab.tar.gz") == (SOME, "")
+        (tmp_path / "ab.tar.gz").write_bytes(content[: len(content) // 2])
+        assert "damaged or truncated" in walked(tmp_path / "ab.tar.gz")[1]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_web_page_in_place_of_the_archive_is_named(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "ab.tar.gz").write_bytes(pack(b"<!DOCTYPE html><html>"))
+    assert "ab.tar.gz: expected a tar or zip, found a web page" in walked(tmp_path / "ab.tar.gz")[1]
+    (tmp_path / "ab.json").write_bytes(pack(b"<!DOCTYPE html><html>"))
+    with (
+        pytest.raises(DataError, match=r"ab\.json: expected JSON, found (a web page|gzip)"),
+        array_items(tmp_path / "ab.json"),
+    ):
+        pass

@@ -1,11 +1,14 @@
 """Downloads from a loopback server that interrupts, sends wrong data, redirects and fails."""
 
+import bz2
 import contextlib
 import errno
 import gzip
 import hashlib
 import http.server
+import io
 import json
+import lzma
 import os
 import re
 import shutil
@@ -13,8 +16,10 @@ import signal
 import ssl
 import subprocess
 import sys
+import tarfile
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +30,8 @@ import pytest
 from luab.errors import DataError, JobError
 from luab.fetch.fetch import Patience, fetch
 from luab.fetch.listing import Archive
-from luab.fetch.verify import verify
+from luab.fetch.unpack import unpack_all
+from luab.fetch.verify import hasher_of, verify, write_stamp
 
 pytestmark = pytest.mark.faults
 
@@ -48,6 +54,11 @@ class Resource:
     location: str | None = None
     bytes_per_s: float | None = None
     gzips: str | None = None  # "asked" or "always"
+    label: str | None = None  # Content-Encoding of a content that is sent as it is
+    etags: list[str] = field(default_factory=list)  # of servers that answer in turn
+    cookie: str | None = None  # the first answer sets it and redirects to the same address
+    chunked: bool = False
+    says_complete: bool = True  # a 416 tells the size
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -61,6 +72,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.requests.append((self.path, dict(self.headers)))
         if resource is None:
             self._empty(404)
+        elif resource.cookie and resource.cookie not in self.headers.get("Cookie", ""):
+            self._empty(302, {"Location": self.path, "Set-Cookie": f"{resource.cookie}; Path=/"})
         elif resource.location:
             self._empty(302, {"Location": resource.location})
         elif resource.statuses:
@@ -69,10 +82,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self._send(resource)
 
+    def do_CONNECT(self) -> None:
+        """Refuses as a proxy that wants a password."""
+        self._empty(407)
+
     def _send(self, resource: Resource) -> None:
+        if resource.etags:
+            resource.etag = resource.etags.pop(0)
+            resource.etags.append(resource.etag)
         start = self._start(resource)
         if start >= len(resource.content) and start:
-            return self._empty(416)
+            size = {"Content-Range": f"bytes */{len(resource.content)}"}
+            return self._empty(416, size if resource.says_complete else None)
         body = resource.content[start:]
         gzips = resource.gzips == "always" or (resource.gzips and "gzip" in self.headers["Accept-Encoding"])
         body = gzip.compress(body) if gzips else body
@@ -84,9 +105,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for name, value in (("ETag", resource.etag), ("Last-Modified", resource.modified)):
             if value:
                 self.send_header(name, value)
-        if gzips:
-            self.send_header("Content-Encoding", "gzip")
-        if resource.length:
+        if gzips or resource.label:
+            self.send_header("Content-Encoding", resource.label or "gzip")
+        if resource.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            pieces = [body[at : at + 100_000] for at in range(0, len(body), 100_000)]
+            body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in [*pieces, b""])
+        elif resource.length:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if resource.drop_after:
@@ -248,7 +273,6 @@ def test_interrupted_transfers_resume_at_the_same_byte(server: Server, tmp_path:
     assert ranges[0] is None and len(starts) == 2
     # Less than a network buffer may be lost at each drop.
     assert 500_000 < starts[0] <= 700_000 and starts[0] + 400_000 < starts[1] <= starts[0] + 600_000
-    assert all(headers["If-Range"] == '"one"' for _, headers in server.requests[1:])
 
 
 def test_many_interruptions_are_allowed_while_there_is_progress(server: Server, tmp_path: Path) -> None:
@@ -277,9 +301,9 @@ def test_a_missing_mirror_does_not_delete_the_part(server: Server, tmp_path: Pat
 def test_an_encoded_response_is_decoded(server: Server, tmp_path: Path, gzips: str) -> None:
     server.resources["/a"] = Resource(gzips=gzips, drop_after=[900 if gzips == "always" else 300_000])
     _fetch(_archive(server.url("/a")), tmp_path)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    # A range of an encoded answer would be a range of other bytes.
-    assert (server.ranges()[1] is None) == (gzips == "always")
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT and _names(tmp_path) == [".a.bin.verified", "a.bin", "a.json"]
+    # This server compresses a range of the file, which is not a range of the compressed file.
+    assert [given is None for given in server.ranges()] == ([True, False, True] if gzips == "always" else [True, False])
 
 
 def test_a_later_run_resumes_the_part_of_an_earlier_one(server: Server, tmp_path: Path) -> None:
@@ -520,6 +544,294 @@ def test_redirects_from_https_to_http_raise(server: Server, tmp_path: Path, monk
         with pytest.raises(DataError, match=r"redirects from https: to http://.*not allowed"):
             _fetch(_archive(secure.url("/down")), tmp_path / "down")
     assert server.requests == []
+
+
+# ---- labels, several servers, cookies, proxies ---------------------------------------------------------------
+
+GZIPPED = gzip.compress(os.urandom(900_000), mtime=0)
+
+
+def _of(content: bytes, *urls: Any, **given: Any) -> Archive:
+    return _archive(*urls, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), **given)
+
+
+@pytest.mark.parametrize("label", ["gzip", "x-gzip", "deflate", "br", "GZIP", "utf-8", "gzip, br"])
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_label_on_a_stored_archive_is_ignored(server: Server, tmp_path: Path, label: str, checked: bool) -> None:
+    server.resources["/a"] = Resource(content=GZIPPED, label=label, drop_after=[500_000])
+    kind = _of if checked else lambda _, *urls, **given: _unpublished(*urls, **given)
+    _fetch(kind(GZIPPED, server.url("/a"), file="a.tar.gz"), tmp_path)
+    assert (tmp_path / "a.tar.gz").read_bytes() == GZIPPED
+    assert _names(tmp_path) == [".a.tar.gz.verified", "a.json", "a.tar.gz"]
+    assert (server.ranges()[1] is not None) == (checked or label == "utf-8")
+
+
+def _tar() -> bytes:
+    out, member = io.BytesIO(), tarfile.TarInfo("one")
+    member.size = 27_000
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.addfile(member, io.BytesIO(b"one" * 9000))
+    return out.getvalue()
+
+
+TAR = _tar()
+
+
+@pytest.mark.parametrize(
+    ("label", "pack"), [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("b.json", b"[1, 2]"), ("a.tar", TAR), ("a.tar.gz", GZIPPED), ("a.txt", b"n01 0 0 9 9\n" * 99)],
+)
+def test_a_response_that_the_server_compresses_is_decoded(
+    server: Server, tmp_path: Path, label: str, pack: Any, checked: bool, name: str, content: bytes
+) -> None:
+    server.resources["/a"] = Resource(content=pack(content), label=label)
+    kind = _of if checked else lambda _, *urls, **given: _unpublished(*urls, **given)
+    _fetch(kind(content, server.url("/a"), file=name), tmp_path)
+    assert (tmp_path / name).read_bytes() == content
+    assert sorted(_names(tmp_path)) == sorted([f".{name}.verified", "a.json", name])
+
+
+def test_a_wrong_labelled_response_is_kept_aside(server: Server, tmp_path: Path) -> None:
+    server.resources["/a"] = Resource(content=b"\x0b\x02\x80[]\x03", label="br")
+    with pytest.raises(DataError, match=r"found another format.*Content-Encoding br\. .*a\.tar\.bad"):
+        _fetch(_unpublished(server.url("/a"), file="a.tar"), tmp_path)
+    assert _names(tmp_path) == ["a.tar.bad"]
+
+
+@pytest.mark.parametrize("modified", [None, "Sat, 01 Jan 2022 00:00:00 GMT"])
+def test_with_a_checksum_servers_of_different_etags_continue_each_other(
+    server: Server, tmp_path: Path, modified: str | None
+) -> None:
+    server.resources["/a"] = Resource(etags=['"1"', '"2"'], modified=modified, drop_after=[700_000] * 2)
+    _fetch(_archive(server.url("/a")), tmp_path)
+    assert server.ranges() == [None, "bytes=700000-", "bytes=1400000-"]
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_without_a_checksum_servers_of_different_etags_do_not(server: Server, tmp_path: Path) -> None:
+    server.resources["/a"] = Resource(etags=['"1"', '"2"'], drop_after=[700_000])
+    _fetch(_unpublished(server.url("/a")), tmp_path)
+    assert server.requests[1][1]["If-Range"] == '"1"' and (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_a_mirror_continues_the_part_of_another_with_the_same_checksum(server: Server, tmp_path: Path) -> None:
+    server.resources["/one"] = Resource(drop_after=[900_000] + [0] * 9)
+    server.resources["/two"] = Resource(etag=None)
+    _fetch(_archive(server.url("/one"), server.url("/two")), tmp_path, attempts=2)
+    assert [headers.get("Range") for path, headers in server.requests if path == "/two"] == ["bytes=900000-"]
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_a_mixture_of_two_versions_is_downloaded_once_more(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.resources["/a"] = Resource(content=CONTENT[::-1], drop_after=[900_000] + [0] * 9)
+    with pytest.raises(DataError):
+        _fetch(_archive(server.url("/a")), tmp_path, attempts=1)
+    server.resources["/a"] = Resource(etag='"two"', drop_after=[500_000, 700_000])
+    _fetch(_archive(server.url("/a")), tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT and "again from the start" in capsys.readouterr().err
+    server.resources["/b"] = Resource(content=CONTENT[::-1], drop_after=[900_000] * 2)
+    with pytest.raises(DataError, match="expected sha256"):
+        _fetch(_archive(server.url("/b"), file="b.bin"), tmp_path)
+    assert len([path for path, _ in server.requests if path == "/b"]) == 4  # twice in two parts, and no third time
+
+
+@pytest.mark.parametrize("says_complete", [True, False])
+@pytest.mark.parametrize("checked", [True, False])
+def test_416_on_a_complete_part_completes_it(
+    server: Server, tmp_path: Path, says_complete: bool, checked: bool
+) -> None:
+    server.resources["/a"] = Resource(chunked=True, says_complete=says_complete, drop_after=[900_000] + [0] * 9)
+    archive = _archive(server.url("/a"), bytes=None) if checked else _unpublished(server.url("/a"))
+    with pytest.raises(DataError):
+        _fetch(archive, tmp_path, attempts=1)
+    (tmp_path / "a.bin.part").write_bytes(CONTENT)
+    server.requests.clear()
+    server.resources["/a"].drop_after.clear()
+    _fetch(archive, tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert server.ranges()[0] == f"bytes={len(CONTENT)}-"
+    assert len(server.requests) == (1 if says_complete or checked else 2)
+
+
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("missing", [1, 700_000])
+def test_a_chunked_response_that_breaks_off_is_resumed(
+    server: Server, tmp_path: Path, checked: bool, missing: int
+) -> None:
+    framed = len(CONTENT) + 21 * len(b"186a0\r\n\r\n")
+    server.resources["/a"] = Resource(chunked=True, drop_after=[framed - 10 - missing])
+    archive = _archive(server.url("/a"), bytes=None) if checked else _unpublished(server.url("/a"))
+    _fetch(archive, tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT and len(server.requests) == 2
+
+
+def test_a_transfer_that_ends_at_the_last_byte_is_resumed(server: Server, tmp_path: Path) -> None:
+    server.resources["/a"] = Resource(drop_after=[len(CONTENT) - 1])
+    _fetch(_unpublished(server.url("/a")), tmp_path)
+    assert server.ranges() == [None, f"bytes={len(CONTENT) - 1}-"]
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_response_without_any_size_is_judged_by_its_content(server: Server, tmp_path: Path, checked: bool) -> None:
+    server.resources["/a"] = Resource(content=GZIPPED, length=False, drop_after=[len(GZIPPED) - 1, 500_000])
+    archive = _of(GZIPPED, server.url("/a"), file="a.tgz") if checked else _unpublished(server.url("/a"), file="a.tgz")
+    _fetch(archive.model_copy(update={"bytes": None}), tmp_path)
+    assert (tmp_path / "a.tgz").read_bytes() == GZIPPED
+
+
+def test_cookies_of_a_redirect_are_sent(server: Server, tmp_path: Path) -> None:
+    server.resources["/a"] = Resource(cookie="seen=1", drop_after=[900_000])
+    _fetch(_archive(server.url("/a")), tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("address", ["http://[nonsense", "http://127.0.0.1:port/", "data:text/plain,a", "//"])
+def test_a_redirect_to_an_invalid_address_is_a_reason(server: Server, tmp_path: Path, address: str) -> None:
+    server.resources["/a"] = Resource(location=address)
+    with pytest.raises(DataError, match=r"download failed from every address:\n  http://127"):
+        _fetch(_unpublished(server.url("/a")), tmp_path, attempts=1)
+    assert _names(tmp_path) == []
+
+
+@pytest.fixture
+def proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, f"http://luab:secret@127.0.0.1:{server.server_port}")
+    return server
+
+
+def test_a_proxy_is_used_but_not_for_hosts_of_no_proxy(
+    proxy: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.resources |= {"http://data.invalid/a": Resource(), "/a": Resource()}
+    _fetch(_archive("http://data.invalid/a"), tmp_path / "1")
+    _fetch(_archive(proxy.url("/a")), tmp_path / "2")
+    assert [path for path, _ in proxy.requests] == ["http://data.invalid/a", "/a"]
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "data.invalid")
+    with pytest.raises(DataError, match="connection failed"):
+        _fetch(_archive("http://data.invalid/a"), tmp_path / "3", attempts=1)
+    assert len(proxy.requests) == 2
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_wants_a_password_is_named(proxy: Server, tmp_path: Path, scheme: str) -> None:
+    proxy.resources["http://data.invalid/a"] = Resource(statuses=[407] * 9)
+    with pytest.raises(DataError, match=r"407.*user and password of the proxy") as caught:
+        _fetch(_archive(f"{scheme}://data.invalid/a"), tmp_path, attempts=9)
+    assert "secret" not in str(caught.value) and len(proxy.requests) <= 1
+
+
+def test_certificates_that_are_missing_are_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "gone.pem"))
+    with pytest.raises(DataError, match=r"gone\.pem"):
+        _fetch(_archive("https://127.0.0.1:9/a"), tmp_path, attempts=1)
+
+
+def test_a_file_longer_than_published_is_replaced(server: Server, tmp_path: Path) -> None:
+    server.resources["/a"] = Resource()
+    (tmp_path / "a.bin").write_bytes(CONTENT + b"more")
+    (tmp_path / "a.bin.part").write_bytes(CONTENT + b"more")
+    _fetch(_archive(server.url("/a")), tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert (tmp_path / "a.bin.bad").read_bytes() == CONTENT + b"more"
+
+
+# ---- a web page in place of the file --------------------------------------------------------------------------
+
+PAGE = b"<!DOCTYPE html><html><title>Please confirm</title></html>"
+ERROR = b'{"error": {"code": 403, "message": "The download quota for this file has been exceeded"}}'
+RIGHT = {
+    "a.tar": TAR,
+    "a.tar.gz": gzip.compress(TAR),
+    "a.tgz": TAR,
+    "a.tar.bz2": bz2.compress(TAR),
+    "a.tar.xz": lzma.compress(TAR),
+    "a.zip": b"PK\x05\x06" + bytes(18),
+    "a.json": b'[{"image_id": 1}]',
+    "a.parquet": b"PAR1 columns PAR1",
+    "a.txt": b"n01440764 0 0 9 9\n",
+}
+
+
+PAGES = [PAGE, b"\n " + PAGE.lower(), gzip.compress(PAGE), ERROR, b""]
+
+
+@pytest.mark.parametrize(
+    ("name", "page"), [(n, page) for n in RIGHT for page in (PAGES[:3] if n == "a.txt" else PAGES)]
+)
+def test_a_web_page_is_not_recorded_as_a_file(server: Server, tmp_path: Path, name: str, page: bytes) -> None:
+    server.resources["/a"] = Resource(content=page, etag=None)
+    archive = _unpublished(server.url("/a"), file=name, name="b")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"expected .*, found"):
+            _fetch(archive, tmp_path)
+        assert not (tmp_path / name).exists() and not (tmp_path / f".{name}.verified").exists()
+        assert _names(tmp_path) == [f"{name}.bad"]
+    server.resources["/a"].content = RIGHT[name]
+    fetch(archive, tmp_path, tmp_path / "b.card")
+    assert (tmp_path / name).read_bytes() == RIGHT[name]
+
+
+def test_a_web_page_with_a_published_checksum_is_named(server: Server, tmp_path: Path) -> None:
+    server.resources["/a"] = Resource(content=PAGE)
+    with pytest.raises(DataError, match=r"found a web page.*expected sha256"):
+        _fetch(_archive(server.url("/a"), file="a.tar", bytes=None), tmp_path)
+
+
+def test_a_page_that_was_saved_by_hand_is_refused(server: Server, tmp_path: Path) -> None:
+    archive = _unpublished(file="a.zip", manual="Sign in.")
+    (tmp_path / "a.zip").write_bytes(PAGE)
+    with pytest.raises(DataError, match=r"(?s)Sign in\..*expected a tar or zip, found a web page"):
+        _fetch(archive, tmp_path)
+    assert _names(tmp_path) == ["a.zip.bad"]
+    (tmp_path / "a.zip").write_bytes(RIGHT["a.zip"])
+    _fetch(archive, tmp_path)
+    verify(archive, tmp_path)
+
+
+@pytest.mark.parametrize("removed", [True, False])
+@pytest.mark.parametrize("content", [PAGE, gzip.compress(b"no tar" * 100)])
+def test_the_recorded_digest_of_no_archive_does_not_count(
+    server: Server, tmp_path: Path, content: bytes, removed: bool
+) -> None:
+    archive, target, card = _unpublished(server.url("/a"), file="a.tar.gz"), tmp_path / "a.tar.gz", tmp_path / "a.json"
+    target.write_bytes(content)  # as an older version recorded it
+    digests = hasher_of(target).digests()
+    write_stamp(target, server.url("/a"), digests)
+    card.write_text(json.dumps({"sha256": digests.sha256}))
+    with pytest.raises(DataError, match="Remove it and fetch it again"):
+        unpack_all({"a": target}, tmp_path / "raw", tmp_path / "raw.json", "a")
+    if removed:
+        target.unlink()
+    with pytest.raises(DataError):
+        _fetch(archive, tmp_path)  # the server is away at first
+    server.resources["/a"] = Resource(content=GZIPPED)
+    assert _fetch(archive, tmp_path)["bytes"] == len(GZIPPED)
+    target.unlink()
+    server.resources["/a"] = Resource(content=gzip.compress(TAR))
+    with pytest.raises(DataError, match="first download had sha256"):
+        _fetch(archive, tmp_path)
+
+
+def test_damage_after_the_download_does_not_replace_the_recorded_digest(server: Server, tmp_path: Path) -> None:
+    server.resources["/a"] = Resource(content=gzip.compress(TAR))
+    archive, target = _unpublished(server.url("/a"), file="a.tar.gz"), tmp_path / "a.tar.gz"
+    _fetch(archive, tmp_path)
+    target.write_bytes(target.read_bytes()[:-9])
+    with pytest.raises(DataError, match="Remove it and fetch it again"):
+        unpack_all({"a": target}, tmp_path / "raw", tmp_path / "raw.json", "a")
+    target.unlink()
+    server.resources["/a"] = Resource(content=GZIPPED)
+    with pytest.raises(DataError, match="first download had sha256"):
+        _fetch(archive, tmp_path)
 
 
 # ---- room --------------------------------------------------------------------------------------------------

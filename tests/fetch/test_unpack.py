@@ -169,7 +169,7 @@ def test_a_flipped_bit_in_a_zip_raises(tmp_path: Path) -> None:
     _check_raises(tmp_path / "set.zip", tmp_path, "truncated or damaged")
 
 
-@pytest.mark.parametrize("content", [b"<html>Sign in</html>" * 100, b"PK\x03\x04 no zip", b"\x1f\x8b no gzip"])
+@pytest.mark.parametrize("content", [b"no archive" * 100, b"PK\x03\x04 no zip", b"\x1f\x8b no gzip"])
 def test_a_file_that_is_not_an_archive_raises(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "set.tar").write_bytes(content)
     _check_raises(tmp_path / "set.tar", tmp_path, "truncated or damaged")
@@ -261,4 +261,52 @@ def test_a_zip_with_an_unknown_compression_raises(tmp_path: Path) -> None:
     (tmp_path / "set.zip").write_bytes(other)
     with pytest.raises(DataError, match=r"cannot read member 'a' .*`unzip`.*paths\.copies"):
         _unpack(tmp_path / "set.zip", tmp_path)
+    assert list((tmp_path / "raw").iterdir()) == []
+
+
+# ---- formats other than the name says ----------------------------------------------------------------------
+
+ONE_FILE = _tar(_member("a", size=300_000))
+PAGE = b"\n<!DOCTYPE html><html><title>Please sign in</title></html>"
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("name", ["set.tar", "set.tar.gz", "set.zip"])
+def test_a_tar_is_unpacked_whatever_its_name(tmp_path: Path, pack: Callable[[bytes], bytes], name: str) -> None:
+    (tmp_path / name).write_bytes(pack(ONE_FILE))
+    _unpack(tmp_path / name, tmp_path)
+    assert (tmp_path / "raw" / "set" / "a").read_bytes() == RANDOM
+
+
+def test_a_zip_named_tar_gz_is_unpacked(tmp_path: Path) -> None:
+    _zip(tmp_path / "set.tar.gz", ("a", b"a"))
+    _unpack(tmp_path / "set.tar.gz", tmp_path)
+    assert (tmp_path / "raw" / "set" / "a").read_bytes() == b"a"
+
+
+FOREIGN = [
+    (PAGE, "a web page"),
+    (b"\xef\xbb\xbf" + PAGE, "a web page"),
+    (PAGE.decode().encode("utf-16"), "a web page"),
+    (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "a web page or XML"),
+    (b'{"error": "quota exceeded"}', "JSON"),
+    (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+    (b"7z\xbc\xaf\x27\x1c rest", "7z"),
+    (b"Rar!\x1a\x07\x01\x00", "RAR"),
+    (b"\x28\xb5\x2f\xfd rest", "Zstandard"),
+    (b"PAR1 rest PAR1", "Parquet"),
+]
+
+
+@pytest.mark.parametrize(("content", "found"), FOREIGN)
+@pytest.mark.parametrize("name", ["set.tar", "set.zip"])
+def test_another_format_is_named(tmp_path: Path, name: str, content: bytes, found: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    _check_raises(tmp_path / name, tmp_path, f"expected a tar or zip, found {found}")
+
+
+def test_an_archive_without_files_raises(tmp_path: Path) -> None:
+    (tmp_path / "set.tar").write_bytes(_tar(_member("only", tarfile.DIRTYPE)))
+    with pytest.raises(DataError, match=r"set\.tar: expected files to unpack, found none"):
+        _unpack(tmp_path / "set.tar", tmp_path)
     assert list((tmp_path / "raw").iterdir()) == []

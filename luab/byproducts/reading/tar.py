@@ -7,16 +7,18 @@ other header on (a link, a long name, a damaged header), `tarfile` reads the res
 
 import os
 import re
-import tarfile
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from isal import igzip, isal_zlib
 
 from luab.errors import DataError
+from luab.fetch.formats import DAMAGE, decompressed, format_of, wrong_format
 from luab.fetch.strict_tar import Stream, strict_members
+from luab.fetch.verify import disown
 
 LARGEST_RECORD_BYTES = 64 << 20
 
@@ -41,7 +43,9 @@ _CHANGES_MEMBER = re.compile(rb"(?:path|linkpath|size|hdrcharset|GNU\.sparse\..*
 
 # The type stub of isal declares the exception class as an instance.
 _DAMAGE: tuple[type[Exception], ...] = (
-    *(EOFError, igzip.BadGzipFile, tarfile.TarError),
+    *DAMAGE,
+    OSError,  # of bzip2, without errno
+    RuntimeError,  # of an encrypted zip
     isal_zlib.error,  # type: ignore[assignment]
 )
 
@@ -61,25 +65,29 @@ class Block(NamedTuple):
 
 
 def archive_blocks(archive: Path) -> Iterator[Block]:
-    """Yields the files of a tar.gz and skips its folders.
+    """Yields the files of a tar.gz and skips its folders; also of a tar, tar.bz2, tar.xz or zip, by content.
 
     Raises:
-        DataError: The archive is truncated, damaged or not a tar.gz; blocks before the damage are yielded first.
+        DataError: The archive is truncated, damaged or not an archive; blocks before the damage are yielded first.
     """
     last, seen = "", 0
+    if wrong := wrong_format(archive, "a.tar.gz"):
+        disown(archive)
+        raise DataError(f"{archive}: {wrong} Remove it and run `luab fetch` again.")
     try:
-        with open(archive, "rb") as raw, igzip.IGzipFile(fileobj=raw) as stream:
-            for names, sizes, data in _files(stream):
+        with open(archive, "rb") as raw:
+            for names, sizes, data in _files_in_archive(raw):
                 last = names[-1] if names else last
-                now = raw.tell()
+                now = max(seen, raw.tell())
                 yield Block(names, sizes, data, now - seen)
                 seen = now
-            while stream.read(1 << 20):  # up to the end, where the checksum of the whole stream is compared
-                pass
     except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        disown(archive)
         where = f"after {last}" if last else "at its start"
         raise DataError(
-            f"{archive}: expected a complete tar.gz, but it is damaged or truncated {where} ({error}). "
+            f"{archive}: expected a complete tar or zip, but it is damaged or truncated {where} ({error}). "
             "Remove it and run `luab fetch` again."
         ) from error
 
@@ -121,6 +129,23 @@ def _files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
             path = Path(root, name)
             data = b"" if path.stat().st_size > LARGEST_RECORD_BYTES else path.read_bytes()
             yield path.relative_to(folder.parent).as_posix(), data
+
+
+def _files_in_archive(raw: BinaryIO) -> Iterator[_Files]:
+    found = format_of(raw.peek(1024))  # type: ignore[attr-defined]
+    if found == "zip":
+        with zipfile.ZipFile(raw) as archive:
+            yield from _grouped(
+                (member.filename, archive.read(member) if member.file_size <= LARGEST_RECORD_BYTES else b"")
+                for member in archive.infolist()
+                if not member.is_dir()
+            )
+        return
+    stream: Any = igzip.IGzipFile(fileobj=raw) if found == "gzip" else decompressed(raw)
+    with stream:
+        yield from _files(stream)
+        while stream.read(1 << 20):  # up to the end, where the checksum of the whole stream is compared
+            pass
 
 
 # ---- tar headers
