@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +252,12 @@ def file_sha256(path: Path | str) -> str:
     """Computes the SHA-256 of a file, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_sha256(content: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON values, whatever the order of their keys; shows if a file was changed later."""
+    as_read = json.loads(json.dumps(content))  # keys as text, tuples as lists
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def lines_sha256(lines: Iterable[str]) -> str:

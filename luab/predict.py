@@ -93,7 +93,7 @@ class Predictor:
             table = self.predictions(TEST_SETS[name])
             path = folder / f"{name}.parquet"
             with replacing(path) as aside:
-                pq.write_table(table, aside, compression="zstd")
+                pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
             files[name] = {"rows": table.num_rows, "sha256": file_sha256(path)}
         return files
 

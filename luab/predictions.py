@@ -59,7 +59,7 @@ def _read(path: Path, columns: tuple[str, ...], remedy: str) -> pa.Table:
     if not path.is_file():
         raise DataError(f"{path}: expected this file, but it does not exist. {remedy}")
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             present = file.schema_arrow.names
             if missing := [name for name in columns if name not in present]:
                 raise DataError(f"{path}: no {', '.join(missing)}; the file has {', '.join(present)}. {remedy}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from luab.benchmarks.benchmark import RUN_KEYS
 from luab.errors import DataError
-from luab.files import read_json, write_csv
+from luab.files import content_sha256, read_json, write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +96,9 @@ def _read_cell(cell: Cell, path: Path) -> tuple[dict[str, Any] | None, list[str]
     if not isinstance(content, dict) or (absent := [key for key in _KEYS if key not in content]):
         lacking = absent if isinstance(content, dict) else _KEYS
         return None, [f"not a score file, lacks {', '.join(lacking)}: {path}"]
+    digest = content.pop("sha256", None)
+    if digest not in (None, content_sha256(content)):
+        return None, [f"damaged: {path}: its SHA-256 is not the one that it names. Remove it and score again"]
     run = {key: cell[key] for key in RUN_KEYS}
     if content["run"] != run or content["benchmark"] != cell["benchmark"]:
         actual = f"{content['benchmark']} of {content['run']}"

@@ -11,7 +11,7 @@ from luab.benchmarks.coco import FORMULAS as COCO_FORMULAS
 from luab.benchmarks.formula import Formula, Inputs, Scores
 from luab.benchmarks.imagenet import FORMULAS as IMAGENET_FORMULAS
 from luab.errors import ConfigError, DataError
-from luab.files import lines_sha256, write_json
+from luab.files import content_sha256, lines_sha256, write_json
 from luab.predictions import read_listed, read_predictions
 
 FORMULAS: dict[str, Formula] = {**IMAGENET_FORMULAS, **COCO_FORMULAS}
@@ -94,4 +94,5 @@ def _content(benchmark: Benchmark, protocol: str, run: Mapping[str, Any], scores
         "metrics": scores.metrics,
         "details": [detail._asdict() for detail in sorted(scores.details)],
     }
-    return content | ({"extra": scores.extra} if scores.extra else {})
+    content |= {"extra": scores.extra} if scores.extra else {}
+    return content | {"sha256": content_sha256(content)}

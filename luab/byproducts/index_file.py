@@ -71,13 +71,13 @@ class Release:
         for name in columns or []:
             self.schema.field(name)
         try:
-            with pq.ParquetFile(parquet) as file:
+            with pq.ParquetFile(parquet, page_checksum_verification=True) as file:
                 if not file.schema_arrow.equals(self.schema):
                     raise DataError(self._schema_message(parquet, file.schema_arrow))
                 yield file
         except FileNotFoundError as error:
             raise DataError(f"{parquet}: the index of {self.name} is missing. Run `luab index` first.") from error
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(
                 f"{parquet}: expected the index of {self.name} as Parquet, but the file is unreadable ({error}). "
                 "Remove it and run `luab index` again."
@@ -87,7 +87,8 @@ class Release:
         """Writes row groups of equal length; returns the digest of their content."""
         digest = ContentDigest()
         dictionary = [_leaf_path(field) for field in self.schema if field.name not in self.no_dictionary]
-        with pq.ParquetWriter(parquet, self.schema, compression="zstd", use_dictionary=dictionary) as writer:
+        options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+        with pq.ParquetWriter(parquet, self.schema, use_dictionary=dictionary, **options) as writer:
             for group in self._row_groups(batches):
                 digest.update(group)
                 writer.write_table(group)

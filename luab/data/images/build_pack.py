@@ -66,7 +66,8 @@ def build_pack(root: Path, manifest: Path, packing: Packing, index: Path, worker
 def _write_index(index: Path, parts: list[pa.Table], packing: Packing, ids: list[str]) -> dict[str, Any]:
     """Writes the index, removes surplus shards and writes the card."""
     with replacing(index) as aside:
-        pq.write_table(pa.concat_tables(part.replace_schema_metadata() for part in parts), aside, compression="zstd")
+        whole = pa.concat_tables(part.replace_schema_metadata() for part in parts)
+        pq.write_table(whole, aside, compression="zstd", write_page_checksum=True)
     shards = [json.loads(part.schema.metadata[b"shard"]) for part in parts]
     names = {shard["file"] for shard in shards}
     for path in shard_folder(index).glob("shard-*"):
@@ -90,7 +91,7 @@ def _intact_shard(index: Path, number: int, key: str, first: int) -> pa.Table | 
     """Returns the rows of an existing shard; None if it is missing, changed, or holds other images."""
     path = shard_folder(index) / shard_name(number)
     try:
-        part = pq.read_table(path.with_suffix(".parquet"))
+        part = pq.read_table(path.with_suffix(".parquet"), page_checksum_verification=True)
         metadata = part.schema.metadata or {}
         shard = json.loads(metadata.get(b"shard", b"{}"))
         same = metadata.get(b"key") == key.encode() and metadata.get(b"first") == str(first).encode()
@@ -126,7 +127,7 @@ def _write_shard(
     columns = [list(column) for column in zip(*rows, strict=True)]
     part = pa.table(columns, schema=SCHEMA).replace_schema_metadata(metadata)
     with replacing(path.with_suffix(".parquet")) as aside:
-        pq.write_table(part, aside)
+        pq.write_table(part, aside, write_page_checksum=True)
     return part
 
 

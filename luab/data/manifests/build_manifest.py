@@ -74,7 +74,7 @@ def build_manifest(
             flush=True,
         )
     with replacing(parquet) as aside:
-        pq.write_table(table, aside, compression="zstd")
+        pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
     content = _card(tree, table)
     write_json(card, content)
     return content

@@ -66,11 +66,11 @@ def read_checked(path: Path, what: str, command: str, *schemas: pa.Schema) -> pa
     """Reads a Parquet file that `command` writes; DataError if it is missing, damaged or has none of the schemas."""
     again = f"Delete the file and run `{command}` again."
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
         table.validate(full=True)  # Arrow itself accepts invalid UTF-8 and offsets beyond the values
     except FileNotFoundError as error:
         raise DataError(f"{path}: expected {what}, found no file. Run `{command}` first.") from error
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: expected {what}, found a damaged file ({error}). {again}") from error
     if not any(table.schema.equals(schema) for schema in schemas):
         raise DataError(f"{path}: expected the columns {_columns(schemas[0])}, found {_columns(table.schema)}. {again}")

@@ -82,7 +82,7 @@ def write_points(table: pa.Table, parquet: Path, card: Path, about: dict[str, An
         The content of the card.
     """
     with replacing(parquet) as aside:
-        pq.write_table(table, aside, compression="zstd")
+        pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
     digest = ContentDigest()
     digest.update(table)
     content = {"n": table.num_rows, "sha256": digest.hexdigest(), **about}
