@@ -723,6 +723,15 @@ def test_half_sorted_validation_images_are_named(root: Path, partial: bool) -> N
         build(root, "imagenet_val", partial=partial)
 
 
+def test_images_with_names_of_another_class_or_set_are_refused(root: Path) -> None:
+    """With a copy of an image in place of a missing one, the count alone would be right."""
+    touch(root, [f"train/{TENCH}/{GOLDFISH}_10.JPEG", f"val/{TENCH}/ILSVRC2012_val_00000293 (1).JPEG"])
+    with pytest.raises(DataError, match=rf"expected images of {TENCH} in this folder, found one of {GOLDFISH}"):
+        build(root, "imagenet_train")
+    with pytest.raises(DataError, match=r"expected a name like ILSVRC2012_val_00000293, found .*\(1\)'"):
+        build(root, "imagenet_val")
+
+
 def test_the_error_shows_what_the_folder_holds(root: Path) -> None:
     touch(root, [f"Train/{TENCH}/a.JPEG", "ILSVRC/README"])
     with pytest.raises(DataError, match=r"found 'ILSVRC', 'Train'\."):

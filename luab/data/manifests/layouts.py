@@ -35,7 +35,14 @@ def _imagenet_train(tree: Tree) -> Iterator[Entry]:
     train/n01443537/n01443537_10007.JPEG
     """
     tree.require("train")
-    return by_class(tree, "train", _wnid_classes(), bare=True)
+    for entry in by_class(tree, "train", _wnid_classes(), bare=True):
+        _, wnid, name = entry.path.split("/")
+        if not name.startswith(wnid) and (own := re.match(r"n\d{8}_", name)):
+            raise DataError(
+                f"{tree.root / entry.path}: expected images of {wnid} in this folder, found one of {own[0][:-1]} by "
+                "its name. Move it to the folder of its class, or unpack both classes again."
+            )
+        yield entry
 
 
 def _imagenet_val(tree: Tree) -> Iterator[Entry]:
@@ -46,7 +53,12 @@ def _imagenet_val(tree: Tree) -> Iterator[Entry]:
     ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt
     """
     tree.require("val")
-    return by_class(tree, "val", _wnid_classes(), bare=True) if tree.folders("val") else flat_val(tree)
+    if not tree.folders("val"):
+        yield from flat_val(tree)
+        return
+    for entry in by_class(tree, "val", _wnid_classes(), bare=True):
+        val_position(entry.image_id, tree.root / entry.path)  # real labels, lists and the count rely on these names
+        yield entry
 
 
 def _imagenet_real(tree: Tree) -> Iterator[Entry]:
