@@ -167,9 +167,24 @@ def _data(study: Study) -> Iterator[Finding]:
             yield Finding(name, *_images(study, name, folder))
     if "coco" in study.parts:
         yield _coco(study)
-    archives = study.layout.archive_folder()
-    count = len(list(archives.glob("*.json")))
-    yield Finding("archives", "ok" if count else "note", f"{count} downloaded and verified in {archives}")
+    yield _downloads(study)
+
+
+def _downloads(study: Study) -> Finding:
+    """Compares the cards of downloads and of unpacked trees with what is there."""
+    from luab.fetch.verify import archived
+
+    archives, raw = study.layout.archive_folder(), study.layout.raw_folder("coco").parent
+    cards = sorted(archives.glob("*.json"))
+    trees = [card for card in sorted(raw.glob("*.json")) if not card.with_suffix("").is_dir()]
+    try:
+        lost = [card for card in cards if not archived(archives, card)[0].is_file()]
+    except LuabError as error:
+        return Finding("archives", "missing", str(error))
+    if gone := [*trees, *lost]:
+        text = f"{len(gone)} cards without their file or folder: remove {', '.join(map(str, gone))} and run again"
+        return Finding("archives", "missing" if trees else "note", text)
+    return Finding("archives", "ok" if cards else "note", f"{len(cards)} downloaded and verified in {archives}")
 
 
 def _imagenet(study: Study) -> Finding:

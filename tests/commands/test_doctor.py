@@ -13,6 +13,7 @@ from PIL import Image
 from luab.commands import doctor
 from luab.data.manifests.known_counts import DATA_SETS
 from luab.data.manifests.labels import objectnet_folders, wnids
+from luab.files import write_json
 from luab.study.config import Study, load_study
 
 
@@ -332,3 +333,22 @@ def _coco_report(full: Study, copies: dict[str, Path], capsys: pytest.CaptureFix
     report = capsys.readouterr().out
     assert line(report, "COCO").startswith("missing")
     return report
+
+
+def test_downloads_that_were_deleted_are_named(full: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = with_paths(full, data=tmp_path)
+    archives, raw = study.layout.archive_folder(), study.layout.raw_folder("imagenet_r")
+    write_json(archives / "imagenet_r.json", {"file": "r.tar", "sha256": "0" * 64})
+    write_json(study.layout.raw_card("imagenet_r"), {})
+    (archives / "r.tar").write_bytes(b"x")
+    raw.mkdir()
+    doctor.examine(study)
+    assert line(capsys.readouterr().out, "archives").startswith("ok")
+    (archives / "r.tar").unlink()
+    doctor.examine(study)
+    found = line(capsys.readouterr().out, "archives")
+    assert found.startswith("note") and f"remove {archives / 'imagenet_r.json'}" in found
+    raw.rmdir()
+    doctor.examine(study)
+    found = line(capsys.readouterr().out, "archives")
+    assert found.startswith("missing") and f"2 cards without their file or folder: remove {raw}.json" in found
