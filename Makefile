@@ -20,6 +20,9 @@ PYTEST = .venv/bin/python -m pytest -n $(WORKERS) --durations 25 --durations-min
 TORCH_FAMILY = torch|torchvision|triton|nvidia-.*|cuda-.*
 RECORDED_BACKEND := $(shell cat .venv/.torch-backend 2>/dev/null)
 TORCH_BACKEND = $(RECORDED_BACKEND)
+# Scripts in .venv name the folder it was made in: empty if that is this one.
+MOVED_FROM := $(shell made=$$(awk '/^command = / { sub(/^.* -m venv (--[^ ]+ )*/, ""); print }' .venv/pyvenv.cfg 2>/dev/null); \
+	[ -z "$$made" ] || [ "$$made" -ef .venv ] || echo "$$made")
 
 # Rules call `python -m luab`: this must be ours, also where .venv is not activated.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -77,25 +80,53 @@ lock: $(READY)
 		--no-emit-index-url --custom-compile-command "make lock" --quiet $(UPGRADE) --output-file requirements.lock
 
 clean:
-	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv.lock .venv.locked site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# The stamp comes last: without it the environment is incomplete and is made anew. A newer lock is installed
+# The stamp comes last: without it the environment is incomplete and is made again. A newer lock is installed
 # over a complete one. pip brings uv, and setuptools for the two dependencies that come as source only, so that
-# no build fetches anything beyond the lock.
-$(READY): requirements.lock pyproject.toml $(if $(filter-out x$(RECORDED_BACKEND),x$(TORCH_BACKEND)),FORCE)
-	@if [ ! -f $@ ] || ! .venv/bin/python -c '' 2>/dev/null; then $(MAKE_VENV); fi
-	@rm -f $@
-	@echo "Setting up .venv: a minute or two where the packages are cached, longer where they must be downloaded."
-	@$(call PICK,uv|setuptools,1) > .venv/first.txt
-	@PIP_USER=0 .venv/bin/python -m pip install --quiet --require-hashes -r .venv/first.txt
-	@$(call PICK,$(if $(TORCH_BACKEND),$(TORCH_FAMILY),none),0) > .venv/rest.txt
-	@$(UV_SETTINGS) $(UV) install $(QUIET) $(COMPILE) --python .venv/bin/python --no-deps --no-build-isolation \
-		--require-hashes -r .venv/rest.txt
-	@$(if $(TORCH_BACKEND),$(UV_SETTINGS) $(UV) install $(QUIET) --python .venv/bin/python --torch-backend $(TORCH_BACKEND) \
-		--reinstall-package torch --reinstall-package torchvision "torch>=2.6" torchvision)
-	@$(UV) install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
-	@echo "$(TORCH_BACKEND)" > .venv/.torch-backend
-	@touch $@
+# no build fetches anything beyond the lock. Temporary files go to the disk of .venv, because TMPDIR may be small.
+$(READY): requirements.lock pyproject.toml $(if $(filter-out x$(RECORDED_BACKEND),x$(TORCH_BACKEND)),FORCE) $(if $(MOVED_FROM),FORCE)
+	@set -e; $(TAKE_LOCK) \
+	if [ -z "$(MOVED_FROM)" ] && [ -f $@ ] && .venv/bin/python -c '' 2>/dev/null; then rm -f $@; else \
+		$(if $(MOVED_FROM),echo "This checkout was copied or moved (its .venv is that of $(MOVED_FROM)): it gets a new one.";) \
+		$(MAKE_VENV); \
+	fi; \
+	echo "Setting up .venv: a minute or two where the packages are cached, longer where they must be downloaded."; \
+	mkdir -p .venv/tmp; export TMPDIR="$$PWD/.venv/tmp"; $(CACHE) \
+	$(call PICK,uv|setuptools,1) > .venv/first.txt; \
+	PIP_USER=0 .venv/bin/python -m pip install --quiet --require-hashes -r .venv/first.txt; \
+	$(call PICK,$(if $(TORCH_BACKEND),$(TORCH_FAMILY),none),0) > .venv/rest.txt; \
+	$(UV_SETTINGS) $(UV) install $(QUIET) $(COMPILE) --python .venv/bin/python --no-deps --no-build-isolation \
+		--require-hashes -r .venv/rest.txt; \
+	$(if $(TORCH_BACKEND),$(UV) install $(QUIET) --python .venv/bin/python --torch-backend $(TORCH_BACKEND) \
+		--reinstall-package torch --reinstall-package torchvision "torch>=2.6" torchvision;) \
+	$(UV) install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .; \
+	rm -rf .venv/tmp; echo "$(TORCH_BACKEND)" > .venv/.torch-backend; touch $@
+
+# One set-up at a time. Whoever waited uses what the other one made. The kernel releases the lock of a killed
+# set-up; without flock (macOS), a lock whose process is gone is removed.
+WAITING = echo "Another set-up of this checkout is running: waiting for it."
+TAKE_LOCK = \
+	[ -w . ] || { echo "$(CURDIR) is not writable: make a checkout in a folder of your own." >&2; exit 1; }; \
+	if [ "$$(command -v flock)" ]; then \
+		exec 9> .venv.lock; flock -n 9 || { waited=1; $(WAITING); flock 9; }; \
+	else \
+		until mkdir .venv.locked 2>/dev/null; do \
+			holder=$$(cat .venv.locked/pid 2>/dev/null || true); \
+			if [ "$$holder" ] && ! kill -0 "$$holder" 2>/dev/null; then rm -rf .venv.locked; continue; fi; \
+			[ "$$waited" ] || $(WAITING) "If it is not, remove .venv.locked."; waited=1; sleep 2; \
+		done; \
+		echo $$$$ > .venv.locked/pid; trap 'rm -rf .venv.locked' EXIT; trap 'exit 1' HUP INT TERM; \
+	fi; \
+	if [ "$$waited" ] && [ -f $@ ] && [ ! requirements.lock -nt $@ ] && [ ! pyproject.toml -nt $@ ] \
+		&& [ "$$(cat .venv/.torch-backend)" = "$(TORCH_BACKEND)" ]; then exit 0; fi;
+
+# Homes of service accounts may not be writable; uv then needs to know that there is no cache.
+CACHE = cache=$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/uv}; \
+	if ! mkdir -p "$$cache" 2>/dev/null || [ ! -w "$$cache" ]; then \
+		echo "$$cache is not writable, so downloads are not cached; set UV_CACHE_DIR to a folder that is."; \
+		export UV_NO_CACHE=1 PIP_NO_CACHE_DIR=1; \
+	fi;
 
 # uv does not read pip's configuration: a mirror set there is handed on, unless uv has one of its own.
 UV_SETTINGS = index=$$(.venv/bin/python -m pip config get :env:.index-url 2>/dev/null \

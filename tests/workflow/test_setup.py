@@ -178,6 +178,60 @@ def test_an_interrupted_set_up_is_begun_anew(ready_clone: Path, bare_path: Path)
     assert "needs Python" in refusal(ready_clone, bare_path)
 
 
+def test_a_copied_or_moved_checkout_is_set_up_again(clone: Path, bare_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=clone, check=True)
+    (clone / ".venv" / ".torch-backend").write_text("\n")
+    (clone / ".venv" / ".ready").touch()
+    assert make(clone, bare_path, "-q", "setup").returncode == 0
+    (clone.parent / "link").symlink_to(clone)
+    assert make(clone.parent / "link", bare_path, "-q", "setup").returncode == 0
+    copy = clone.parent / "copy"
+    shutil.copytree(clone, copy, symlinks=True)
+    plan = make(copy, bare_path, "-n", "setup")
+    assert f"This checkout was copied or moved (its .venv is that of {clone}/.venv)" in plan.stdout
+    shutil.move(clone, clone.parent / "moved")
+    assert make(clone.parent / "moved", bare_path, "-q", "setup").returncode == 1
+
+
+@pytest.fixture
+def drawn_python(bare_path: Path) -> Path:
+    """A PATH folder whose python3 makes an environment that does nothing, in a second; `made` counts them."""
+    tool = "mkdir -p .venv/bin; for i in python uv; do echo '#!/bin/sh' > .venv/bin/$i; done; chmod +x .venv/bin/*"
+    write_script(bare_path / "python3", f'[ "$2" != venv ] || {{ echo made >> made; sleep 1; {tool}; }}')
+    for name in ("sleep", "chmod"):
+        (bare_path / name).symlink_to(str(shutil.which(name)))
+    return bare_path
+
+
+@pytest.mark.parametrize("with_flock", [True, False])
+def test_two_set_ups_at_once_make_one_environment(clone: Path, drawn_python: Path, with_flock: bool) -> None:
+    if with_flock:
+        (drawn_python / "flock").symlink_to(shutil.which("flock") or pytest.skip("no flock"))
+    command, environment = [str(drawn_python / "make"), "setup"], {"PATH": str(drawn_python), "HOME": str(clone)}
+    both = [subprocess.Popen(command, cwd=clone, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=30)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sorted("waiting for it" in text for text in said) == [False, True]
+    assert sorted("Setting up" in text for text in said) == [False, True]
+    assert (clone / "made").read_text() == "made\n" and (clone / ".venv" / ".ready").exists()
+    assert not (clone / ".venv.locked").exists()
+
+
+def test_the_lock_of_a_killed_set_up_is_removed(clone: Path, drawn_python: Path) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    (clone / ".venv.locked").mkdir()
+    (clone / ".venv.locked" / "pid").write_text(f"{gone.pid}\n")
+    assert make(clone, drawn_python, "setup").returncode == 0
+
+
+def test_an_unwritable_cache_ends_in_a_sentence_and_the_set_up_goes_on(clone: Path, drawn_python: Path) -> None:
+    (clone / "file").touch()
+    done = make(clone, drawn_python, "setup", f"HOME={clone / 'file'}")
+    assert done.returncode == 0, done.stderr
+    assert f"{clone / 'file'}/.cache/uv is not writable, so downloads are not cached" in done.stdout
+
+
 def test_the_check_script_is_executable_and_parses(repository: Path) -> None:
     script = repository / ".ci" / "run"
     assert os.access(script, os.X_OK)
