@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from luab.commands import stages
-from luab.errors import ConfigError, LuabError, did_you_mean
+from luab.errors import ConfigError, JobError, LuabError, did_you_mean
 from luab.planning.plan import Plan, check_copies
 from luab.study.config import Study, load_study
 from luab.study.paths import DATASET, Run
@@ -55,6 +55,7 @@ DEFAULT_CONFIG = Path("config/config.yaml")
 def main() -> None:
     """Runs the command line; an expected error prints one paragraph to stderr and exits with code 1."""
     try:
+        _check_checkout(Path(sys.argv[0]).absolute())
         app()
     except LuabError as error:
         if processes.note(error, _origin(error)):  # the launcher of this process prints it at the end of the log
@@ -63,6 +64,18 @@ def main() -> None:
             print(f"raised by {_origin(error)}\n", file=sys.stderr)
         print(f"{error.kind}: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _check_checkout(script: Path) -> None:
+    """Raises JobError if `luab` was started from a .venv that was copied here and runs another checkout's code."""
+    if script.parts[-3:] != (".venv", "bin", "luab") or not (script.parents[2] / "luab" / "cli.py").is_file():
+        return
+    package, chosen = Path(__file__).resolve().parents[1], os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if script.parents[2].resolve() != package and str(package) not in chosen:
+        raise JobError(
+            f"{script} runs the code of {package}, because its .venv was copied from there. Run `make setup` in "
+            f"{script.parents[2]} to make a .venv of its own."
+        )
 
 
 def _origin(error: LuabError) -> str:
@@ -85,14 +98,21 @@ def study_of(config: list[Path] | None) -> Study:
     return study
 
 
-def run_of(name: str) -> Run:
-    """Parses the folder name of a run.
+def run_of(name: str, study: Study | None = None) -> Run:
+    """Parses the folder name of a run, or the path of its folder or of a file in it, as a shell completes them.
 
     Raises:
-        ConfigError: The name is not of the form <dataset>/<backbone>/<supervision>-<lambda>/seed<k>.
+        ConfigError: The name is not of the form <dataset>/<backbone>/<supervision>-<lambda>/seed<k>, or the path is not
+            below the results of the study.
     """
+    above, runs, below = name.rpartition("runs/") if "/runs/" in f"/{name}" else ("", "", name)
+    if runs and study and Path(above, "runs").resolve() != (study.paths.results / "runs").resolve():
+        raise ConfigError(
+            f"{name}: this run is not below {study.paths.results}, the results of this configuration. Pass --config "
+            "with the file that it was trained with."
+        )
     try:
-        return Run.parse(name.strip("/"))
+        return Run.parse("/".join(below.strip("/").split("/")[: 4 if runs else None]))
     except ValueError as error:
         raise ConfigError(f"{error}, for example imagenet/resnet50/click-1/seed0.") from error
 
@@ -185,7 +205,8 @@ def pack(config: Config = None) -> None:
 def train(run: RunName, config: Config = None) -> None:
     """Train one run, or resume it if it was interrupted; starts as many processes as the configuration sets."""
     processes.follow_launcher()
-    study, parsed = study_of(config), run_of(run)  # before the slow imports, so that mistakes show at once
+    study = study_of(config)
+    parsed = run_of(run, study)  # before the slow imports, so that mistakes show at once
     if processes.launched():
         _train_here(study, parsed)
         return
@@ -206,7 +227,8 @@ def _train_here(study: Study, run: Run) -> None:
 @app.command(rich_help_panel=_RUNS)
 def predict(run: RunName, suite: Suite, config: Config = None) -> None:
     """Predict all test sets of a suite with a trained model."""
-    study, parsed = study_of(config), run_of(run)
+    study = study_of(config)
+    parsed = run_of(run, study)
     test_sets = Plan.of(study).test_sets(suite)
     from luab.predict import predict as predict_suite
     from luab.provenance.code import PREDICTION, code_digest
@@ -217,7 +239,8 @@ def predict(run: RunName, suite: Suite, config: Config = None) -> None:
 @app.command(rich_help_panel=_RUNS)
 def score(run: RunName, suite: Suite, config: Config = None) -> None:
     """Score the benchmarks of a suite from stored predictions."""
-    stages.score_suite(study_of(config), run_of(run), suite)
+    study = study_of(config)
+    stages.score_suite(study, run_of(run, study), suite)
 
 
 @app.command(rich_help_panel=_RESULTS)
@@ -298,7 +321,8 @@ def compare(
     from luab.benchmarks.catalogue import find_benchmark
     from luab.comparison.two_runs import compare_runs, print_comparison, write_comparison
 
-    study, runs = study_of(config), (run_of(first), run_of(second))
+    study = study_of(config)
+    runs = run_of(first, study), run_of(second, study)
     names = [find_benchmark(name).name for name in benchmark or []]
     rows = compare_runs(study, *runs, names, resamples)
     if csv:
@@ -353,8 +377,7 @@ def export(
 ) -> None:
     """Export a trained model as a folder that timm loads without luab, in the layout of the Hugging Face Hub."""
     study = study_of(config)
-    # Also accept the path of the run folder, as the shell completes it.
-    parsed = run_of(run.removeprefix(f"{study.paths.results / 'runs'}/"))
+    parsed = run_of(run, study)
     from luab.commands.export import export as export_run
 
     typer.echo(export_run(study, parsed, out))

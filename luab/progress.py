@@ -1,11 +1,23 @@
 """Progress of long-running work: a live bar on a terminal, a line every 30 seconds in a log."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _LOG_EVERY_S = 30.0
+
+
+def wide_console() -> "Console":
+    """A console for standard output that does not cut tables to 80 columns in a pipe or log."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from luab import cli
-from luab.errors import ConfigError
+from luab.errors import ConfigError, JobError
+from luab.progress import wide_console
 from luab.study.config import load_study
 from luab.study.paths import Run
 
@@ -71,6 +72,38 @@ def test_a_run_is_named_by_its_folder(name: str) -> None:
 def test_an_invalid_run_name_raises_with_an_example(name: str) -> None:
     with pytest.raises(ConfigError, match=r"imagenet/resnet50/click-1/seed0"):
         cli.run_of(name)
+
+
+@pytest.mark.parametrize("end", ["", "/", "/run.json", "/predictions/accuracy.json"])
+def test_a_run_is_named_by_its_path_as_a_shell_completes_it(repository: Path, end: str) -> None:
+    study, run = load_study(["config/config.yaml"], repository), Run("imagenet", "resnet50", "click", 1, 0)
+    for start in ("results/runs", "./results/runs", str(Path("results/runs").absolute())):
+        assert cli.run_of(f"{start}/{run.folder}{end}", study) == run
+    with pytest.raises(ConfigError, match="not below results, the results of this configuration"):
+        cli.run_of(f"results/demo/runs/{run.folder}{end}", study)
+
+
+def test_luab_of_a_copied_environment_is_refused(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "")
+    script = tmp_path / ".venv" / "bin" / "luab"
+    cli._check_checkout(script)  # somebody else's project that has luab installed
+    cli._check_checkout(repository / ".venv" / "bin" / "luab")
+    (tmp_path / "luab").mkdir()
+    (tmp_path / "luab" / "cli.py").touch()
+    with pytest.raises(JobError, match=r"runs the code of .* was copied from there\. Run `make setup` in"):
+        cli._check_checkout(script)
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    cli._check_checkout(script)
+
+
+def test_tables_in_a_pipe_are_not_cut(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    wide_console().print("x" * 300)
+    assert capsys.readouterr().out == "x" * 300 + "\n"
 
 
 def test_configurations_override_the_default(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

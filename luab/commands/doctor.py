@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from luab.errors import DataError, LuabError
+from luab.progress import wide_console
 from luab.study.config import Study
 from luab.study.roots import FROM_COCO, own_copy
 
@@ -48,7 +48,7 @@ def examine(study: Study) -> bool:
     for finding in findings:
         text = finding.text.encode("utf-8", "backslashreplace").decode()  # names of files may hold any bytes
         table.add_row(_MARKS[finding.verdict], finding.what, escape(text))
-    Console().print(table)
+    wide_console().print(table)
     return all(finding.verdict != "missing" for finding in findings)
 
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import timm
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
@@ -21,6 +20,7 @@ from luab.errors import ConfigError, DataError, did_you_mean
 from luab.files import read_json, read_number, read_percent, read_rows
 from luab.model import LuabModel, build_model
 from luab.predict import Predictor
+from luab.progress import wide_console
 from luab.study.config import Recipe, Study
 from luab.study.paths import DATASET
 from luab.training.pretrained import download, put_into, read_backbone
@@ -167,7 +167,7 @@ def print_verdicts(verdicts: Sequence[Verdict], label: str = "") -> bool:
         numbers = ("–", "–") if ours is None else (f"{ours:.2f}", f"{ours - expected.value:+.2f}")
         published = f"{expected.value:.2f} ± {expected.tolerance:g}"
         table.add_row(expected.benchmark, expected.metric, published, *numbers, words[verdict.agrees])
-    console = Console()
+    console = wide_console()
     console.print(table)
     console.print("Sources: " + "; ".join(dict.fromkeys(v.expected.source for v in verdicts)), style="dim")
     return all(verdict.agrees is not False for verdict in verdicts)

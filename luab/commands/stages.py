@@ -33,9 +33,8 @@ def make_index(study: Study, byproducts: str) -> str:
     file, sha256 = archived(layout.archive_folder(), layout.archive_card(byproducts))
     listed = load_archives(study.paths.archives).get(byproducts)
     known = listed.counts if listed and listed.sha256 == sha256 else None
-    if byproducts == "imagenet_ab":
-        return imagenet_ab.agreement(imagenet_ab.index(file, parquet, card(parquet), sha256, known=known))
-    return coco_ab.agreement(coco_ab.index(file, parquet, card(parquet), sha256, known=known))
+    reader = imagenet_ab if byproducts == "imagenet_ab" else coco_ab
+    return reader.agreement(reader.index(file, parquet, card(parquet), sha256, study.on_bad, known=known))
 
 
 def make_targets(study: Study, supervision: str, dataset: str) -> None:

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from luab.files import read_json
 from luab.planning.estimate import by_backbone, known_speeds, parts
 from luab.planning.plan import summary
+from luab.progress import wide_console
 from luab.provenance.code import PREDICTION, TRAINING, code_digest
 from luab.study.config import Study
 from luab.study.paths import Run
@@ -17,7 +17,7 @@ from luab.study.paths import Run
 
 def print_plan(study: Study) -> None:
     """Prints the number of trainings and, except for the demo, the estimated GPU hours by backbone and part."""
-    console = Console()
+    console = wide_console()
     if not study.demo:
         speeds = known_speeds(study)
         table = Table(
@@ -39,7 +39,7 @@ def print_status(study: Study) -> None:
     table = Table("run", "training", "predictions", "scores", title="Results of the study")
     for run in study.runs():
         table.add_row(run.folder, *(cell(study, run) for cell in (_training, _predictions, _scores)))
-    console = Console()
+    console = wide_console()
     console.print(table)
     console.print(
         "older code: made before luab's training or prediction code changed. These results are kept; to make them "

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from luab.benchmarks.benchmark import Benchmark
@@ -18,7 +17,7 @@ from luab.comparison.over_images import RESAMPLES, SEED, Interval, Paired, inter
 from luab.comparison.over_seeds import holm
 from luab.errors import DataError
 from luab.files import lines_sha256, write_csv
-from luab.progress import progress
+from luab.progress import progress, wide_console
 from luab.study.config import Study
 from luab.study.paths import Run
 from luab.study.roots import source_root
@@ -126,7 +125,7 @@ def print_comparison(study: Study, first: Run, second: Run, rows: list[Row], res
         name = f"{row.benchmark.name} {arrow}\n[dim]{row.benchmark.headline}, {row.n:,}[/]"
         p_values = (f"{p:.3f}" if p >= 0.001 else "<.001" for p in (row.paired.p, row.p_holm))
         table.add_row(name, _percent(row.first), _percent(row.second), _change(row), *p_values)
-    console = Console()
+    console = wide_console()
     console.print(f"first:  {first.folder}\nsecond: {second.folder}", highlight=False)
     console.print(table)
     console.print(

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
@@ -16,6 +15,7 @@ from luab.benchmarks.collect import read_scores
 from luab.comparison.over_seeds import mean_std
 from luab.errors import ConfigError, DataError, did_you_mean
 from luab.files import file_sha256, read_fields, read_json
+from luab.progress import wide_console
 from luab.render.products import find_product
 from luab.study.config import Study
 from luab.study.paths import Layout, Run, card
@@ -262,7 +262,7 @@ def _recorded(what: str, path: Path, digest: str, key: str = "", links: Sequence
 
 def print_lineage(link: Link) -> None:
     """Prints a tree: the number at the top, what it depends on below."""
-    Console().print(_tree(link))
+    wide_console().print(_tree(link))
 
 
 def _tree(link: Link) -> Tree:

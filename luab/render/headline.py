@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from luab.progress import wide_console
 from luab.render.quantities import COCO_LOCALIZATION, COCO_MAIN, GAINS, LOCALIZATION, main_supervision
 from luab.render.table_text import Sheet
 from luab.study.config import Study
@@ -23,7 +23,7 @@ _SHORT = {"none": "Baseline", "random": "Random", "click": "LUAB"}  # to fit int
 
 def print_headline(study: Study) -> None:
     """Prints one table per backbone: every benchmark by supervision, with the difference of LUAB to the baseline."""
-    console = Console()
+    console = wide_console()
     for sheet in headline_sheets(study):
         table = Table(title=sheet.title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for name in sheet.head:

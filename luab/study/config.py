@@ -275,6 +275,11 @@ class Study(StudyPart):
         "fast, with the same crops and points and pixels that rarely differ by more than 1 of 255. Evaluation is "
         "always exact.",
     )
+    on_bad: Literal["raise", "count"] = Field(
+        "raise",
+        description="Byproduct records that do not have the format of the release: raise stops at the first; count "
+        "leaves them out and counts them.",
+    )
     packing: Packing | None = Field(
         None, description="Pack ImageNet's training images into large files; null reads single files."
     )

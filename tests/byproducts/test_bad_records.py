@@ -10,6 +10,7 @@ import pytest
 
 from luab.byproducts.imagenet_ab import index, read_index
 from luab.errors import DataError
+from luab.study.config import Study
 
 pytestmark = pytest.mark.faults
 
@@ -76,6 +77,7 @@ def test_a_bad_record_is_named_or_counted(tmp_path: Path, bad: bytes, reason: st
     message = refusal(tmp_path, archive)
     assert reason in message and "train_xml/n01440764/n01440764_2.xml" in message
     assert "Fetch the archive again" in message and "on_bad='count'" in message
+    assert "`on_bad: count` in the config" in message and "on_bad" in Study.model_fields
 
     card = index(archive, tmp_path / "i.parquet", tmp_path / "i.json", on_bad="count")
     assert (card["rows"], card["counts"]["bad_records"]) == (1, 1)

@@ -15,6 +15,8 @@ rule index:
     resources:
         mem_mb=2000,
         runtime=120,
+    params:
+        on_bad=STUDY.on_bad,
     shell:
         "python -m luab index {wildcards.byproducts} > {log} 2>&1"
 

@@ -13,5 +13,6 @@ def bad_record(archive: Path, record: str, release: str, fault: str) -> DataErro
     """Returns the error for the user: which record is bad and why."""
     return DataError(
         f"{archive}: record {record} does not have the format of {release}: {fault}. Fetch the archive again (its "
-        "SHA-256 is in config/archives.yaml), or pass on_bad='count' to skip bad records."
+        "SHA-256 is in config/archives.yaml), or set `on_bad: count` in the config "
+        "(on_bad='count' in Python) to leave bad records out."
     )
