@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -15,6 +16,7 @@ import requests
 import urllib3
 
 from luab.errors import DataError, JobError
+from luab.fetch.formats import is_page
 from luab.fetch.listing import Source, without_credentials
 from luab.fetch.verify import Digests, Hasher, hasher_of, set_aside
 from luab.files import check_room, no_room, read_fields, replacing, write_json
@@ -193,13 +195,19 @@ def download(source: Source, part: PartialFile, timeout_s: float) -> None:
         if response.status_code == 416 and _is_complete(response, part, source):
             return
         _check_status(response, part)
+        # Bytes as sent: servers label a stored .tar.gz with a Content-Encoding, and its digest is of the stored bytes.
+        chunks = response.raw.stream(_CHUNK_BYTES, decode_content=False)
         resumes = response.status_code == 206
+        if not resumes:
+            first = next(chunks, b"")
+            if part.size and is_page(first[:1024], part.target.name):
+                raise MirrorFailed(f"sent a web page or XML; the {part.size} bytes in {part.path} are kept.")
+            chunks = chain((first,), chunks)
         total = _resumed_total(response, part, note, source) if resumes else _started_total(response, part, source)
         if total is not None:
             check_room(part.path.parent, total - part.size, part.target.name)
         part.resumed, part.open_ended = resumes, total is None and not response.raw.chunked
-        # Bytes as sent: servers label a stored .tar.gz with a Content-Encoding, and its digest is of the stored bytes.
-        _pour(response.raw.stream(_CHUNK_BYTES, decode_content=False), part, total)
+        _pour(chunks, part, total)
 
 
 def _open(session: requests.Session, url: str, headers: Mapping[str, str], timeout_s: float) -> requests.Response:

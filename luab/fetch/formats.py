@@ -41,6 +41,7 @@ _BY_SUFFIX = {
     **dict.fromkeys(("json", "jsonl"), "JSON"),
 }
 _PAGE = "a web page or XML"
+_PAGE_NAME = re.compile(r"\.(html?|xml|svg)\b")
 _MARKUP = re.compile(rb"<(!doctype|html|head|body|script|title|meta|!--|\?xml|error)", re.IGNORECASE)
 
 
@@ -62,6 +63,11 @@ def format_of(head: bytes) -> str:
     return "JSON" if text[:1] in (b"{", b"[") else "unknown"
 
 
+def is_page(head: bytes, name: str) -> bool:
+    """Whether the first kilobyte of a file is of a web page or XML, and its name is of something else."""
+    return format_of(head) == _PAGE and not _PAGE_NAME.search(name.lower())
+
+
 def wrong_format(path: Path, name: str) -> str:
     """How the first bytes of a file contradict its name, as a sentence; empty if they do not.
 
@@ -81,7 +87,7 @@ def wrong_format(path: Path, name: str) -> str:
         right = found in UNPACKABLE
     else:
         right = found == own or (not own and not found.startswith(_PAGE))
-    if not right and not (found.startswith(_PAGE) and re.search(r"\.(html?|xml|svg)\b", name)):
+    if not right and not (found.startswith(_PAGE) and _PAGE_NAME.search(name)):
         found = "another format" if found == "unknown" else found
         return f"expected {what}, found {found + _quoted(head) if head else 'an empty file'}."
     if own == "JSON" and _is_error_message(path):

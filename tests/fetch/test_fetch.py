@@ -786,6 +786,18 @@ def test_a_web_page_with_a_published_checksum_is_named(server: Server, tmp_path:
         _fetch(_archive(server.url("/a"), file="a.tar", bytes=None), tmp_path)
 
 
+def test_a_web_page_does_not_replace_a_part(server: Server, tmp_path: Path) -> None:
+    server.resources["/a"] = Resource(drop_after=[900_000] + [0] * 9)
+    with pytest.raises(DataError):
+        _fetch(_archive(server.url("/a"), bytes=None), tmp_path, attempts=1)
+    server.resources["/a"] = Resource(content=PAGE, ranges=False, length=False)
+    with pytest.raises(DataError, match=r"sent a web page.*900000 bytes in .*a\.bin\.part are kept"):
+        _fetch(_archive(server.url("/a"), bytes=None), tmp_path)
+    server.resources["/a"] = Resource()
+    _fetch(_archive(server.url("/a"), bytes=None), tmp_path)
+    assert server.ranges()[-1] == "bytes=900000-" and (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
 def test_a_page_that_was_saved_by_hand_is_refused(server: Server, tmp_path: Path) -> None:
     archive = _unpublished(file="a.zip", manual="Sign in.")
     (tmp_path / "a.zip").write_bytes(PAGE)
