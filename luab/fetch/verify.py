@@ -67,6 +67,8 @@ def verify(archive: Archive, folder: Path) -> Digests:
     urls, mismatch = matching_urls(archive, digests, recorded_sha256(target, None), _wrong(target))
     if mismatch:
         stamp_path(target).unlink(missing_ok=True)
+        if _wrong(target):
+            disown(target, digests)
         raise DataError(f"{target}: {mismatch} Download it again: luab fetch {archive.name}")
     write_stamp(target, urls[0], digests)
     return digests
@@ -161,11 +163,13 @@ def recorded_sha256(target: Path, card: Path | None) -> str | None:
     return None if first == stamp.get("disowned") else first
 
 
-def disown(target: Path) -> None:
+def disown(target: Path, digests: Digests | None = None) -> None:
     """Marks the digest of a file that cannot be read as an archive, so that another file may replace the download.
 
-    Damage since the download changes the digest, so the recorded one still holds.
+    Damage since the download changes the digest, so the recorded one still holds. Without a stamp, only with `digests`.
     """
+    if digests and not _read_stamp(target):
+        write_stamp(target, None, digests)
     if stamp := _read_stamp(target):
         write_json(stamp_path(target), stamp | {"disowned": file_sha256(target)})
 
@@ -194,8 +198,8 @@ def find_verified(
             wrong = wrong or damage_of(target, archive.file)
     urls, mismatch = matching_urls(archive, digests, first_sha256, wrong)
     if mismatch:
-        if wrong:
-            disown(target)
+        if wrong and first_sha256 == digests.sha256:
+            disown(target, digests)
         reasons.append(f"  existing file: {mismatch} It was renamed to {set_aside(target, target)}.")
         return None
     url = stamp.get("url") if stamp.get("url") in urls else urls[0]

@@ -833,6 +833,19 @@ def test_the_recorded_digest_of_no_archive_does_not_count(
         _fetch(archive, tmp_path)
 
 
+@pytest.mark.parametrize("verified", [True, False])
+def test_the_card_of_a_web_page_without_a_stamp_does_not_count(server: Server, tmp_path: Path, verified: bool) -> None:
+    archive = _unpublished(server.url("/a"), file="a.tar.gz")
+    (tmp_path / "a.tar.gz").write_bytes(PAGE)
+    (tmp_path / "a.json").write_text(json.dumps({"sha256": hashlib.sha256(PAGE).hexdigest()}))
+    if verified:
+        with pytest.raises(DataError, match="found a web page"):
+            verify(archive, tmp_path)
+        (tmp_path / "a.tar.gz").unlink()
+    server.resources["/a"] = Resource(content=GZIPPED)
+    assert _fetch(archive, tmp_path)["bytes"] == len(GZIPPED)
+
+
 def test_damage_after_the_download_does_not_replace_the_recorded_digest(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(content=gzip.compress(TAR))
     archive, target = _unpublished(server.url("/a"), file="a.tar.gz"), tmp_path / "a.tar.gz"
