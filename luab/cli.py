@@ -1,6 +1,7 @@
 """The `luab` command line: runs each stage of the study by hand, through the functions that the workflow calls."""
 
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -54,6 +55,9 @@ DEFAULT_CONFIG = Path("config/config.yaml")
 
 def main() -> None:
     """Runs the command line; an expected error prints one paragraph to stderr and exits with code 1."""
+    for stream in (sys.stdout, sys.stderr):  # logs are UTF-8; a terminal shows "?" for what its locale lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
     try:
         _check_checkout(Path(sys.argv[0]).absolute())
         app()

@@ -107,7 +107,7 @@ def check_room(folder: Path, need: int, what: str) -> None:
 def write_json(path: Path | str, content: Any) -> None:
     """Writes `content` atomically, with sorted keys and a final newline."""
     with replacing(path) as aside:
-        aside.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+        aside.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_csv(path: Path | str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

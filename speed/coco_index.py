@@ -52,7 +52,7 @@ print(count, time.perf_counter() - start, peak, file=sys.stdout)
 def write_archive(path: Path, megabytes: float, seed: int = 0) -> int:
     """Writes an array of records like those of the release, about 4.8 kB each; returns their number."""
     rng, written, count = np.random.default_rng(seed), 1, 0
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         file.write("[")
         while written < megabytes * 1e6:
             text = (", " if count else "") + json.dumps(_record(count, rng))
@@ -92,7 +92,7 @@ def _record(number: int, rng: np.random.Generator) -> dict[str, object]:
 def measure(body: str, path: Path) -> tuple[int, float, float]:
     """Returns records, seconds and peak MB of a process that runs `body`."""
     command = [sys.executable, "-c", _TIMED.format(body=body), str(path)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8", errors="replace")
     count, seconds, peak = done.stdout.split()
     return int(count), float(seconds), float(peak)
 

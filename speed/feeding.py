@@ -185,7 +185,15 @@ def rate_of_log(log: str, warm: int) -> float:
 
 def run_script(command: list[str], warm: int) -> float:
     threads = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads, cwd=tempfile.gettempdir())
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=os.environ | threads,
+        cwd=tempfile.gettempdir(),
+        encoding="utf-8",
+        errors="replace",
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
     return rate_of_log(done.stderr + done.stdout, warm)

@@ -223,7 +223,9 @@ def proportional_mib(pids: list[Any]) -> float:
     """Returns the memory of processes in MiB, with shared pages counted once."""
     total = 0
     for pid in pids:
-        fields = dict(line.split(":") for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+        fields = dict(
+            line.split(":") for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()[1:]
+        )
         total += int(fields["Pss"].split()[0])
     return total / 1024
 
@@ -250,7 +252,13 @@ def memory_per_worker(images: list[str], batch_size: int, workers: int = 3) -> f
     mib = []
     for number in (1, workers):
         command = [sys.executable, __file__, "--memory-of", str(number), "--batch-size", str(batch_size), *images]
-        mib.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        mib.append(
+            float(
+                subprocess.run(
+                    command, check=True, capture_output=True, text=True, encoding="utf-8", errors="replace"
+                ).stdout
+            )
+        )
     return (mib[1] - mib[0]) / (workers - 1)
 
 

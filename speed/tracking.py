@@ -81,8 +81,8 @@ def measure(folder: Path, model_bytes: int, table_bytes: int, repeats: int) -> d
 def plan_of(study: Path, seeds: list[int]) -> None:
     """Sets the seeds of the configuration and removes the runs of other seeds."""
     config = study / "config" / "config.yaml"
-    content = yaml.safe_load(config.read_text())
-    config.write_text(yaml.safe_dump(content | {"seeds": seeds}, sort_keys=False))
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    config.write_text(yaml.safe_dump(content | {"seeds": seeds}, sort_keys=False), encoding="utf-8")
     for path in (study / "results").glob("runs/*/*/*/seed*"):
         if int(path.name.removeprefix("seed")) not in seeds:
             shutil.rmtree(path)
@@ -100,7 +100,7 @@ def make_up(study: Path, sizes: dict[str, int], version: int) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng([zlib.crc32(name.encode()), version])
         if path.name == "dvc.yaml":
-            path.write_text("metrics: []\n")
+            path.write_text("metrics: []\n", encoding="utf-8")
         elif path.suffix == ".json":
             write_json(path, {"made_up": rng.random(16).tolist()})
         else:
@@ -145,6 +145,8 @@ def run(folder: Path, *command: str) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
+        encoding="utf-8",
+        errors="replace",
     )
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}")

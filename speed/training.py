@@ -192,7 +192,7 @@ def training_options(description: str | None, files: str, steps: int, tiny: str)
 
 def parts_of(options: argparse.Namespace, tiny_steps: int, dataset: str = "imagenet") -> Parts:
     """Builds what the loops share, and sets backbone, batch size and steps for `--tiny`."""
-    recipe = Recipe.model_validate(yaml.safe_load(options.recipe.read_text()))
+    recipe = Recipe.model_validate(yaml.safe_load(options.recipe.read_text(encoding="utf-8")))
     if options.tiny:
         options.backbone, options.batch_size, options.steps = "test_resnet", 8, tiny_steps
         recipe = recipe.model_copy(update={"input_px": 32})

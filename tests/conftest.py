@@ -184,7 +184,7 @@ class Trainings:
 
     def __call__(self, study: Study, run: Run, hurts: tuple[dict[str, Any], ...] = (), **settings: float) -> Trained:
         """Trains a run with the processes of the study; see the server for `hurts` and settings."""
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
             file.write(study.dump())
             file.flush()
             request = {
@@ -197,9 +197,9 @@ class Trainings:
             self.server.stdin.write(json.dumps(request | settings) + "\n")
             self.server.stdin.flush()
             line = self.server.stdout.readline()
-        assert line, self.log.read_text()
+        assert line, self.log.read_text(encoding="utf-8")
         trained = Trained(**json.loads(line))
-        assert 124 not in trained.codes, f"hung: {trained}\n{self.log.read_text()[-3000:]}"
+        assert 124 not in trained.codes, f"hung: {trained}\n{self.log.read_text(encoding='utf-8')[-3000:]}"
         return trained
 
 
@@ -208,7 +208,7 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
     """Trains in one or several new processes that tests can kill."""
     log = tmp_path_factory.mktemp("trainings") / "log.txt"
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
-    with open(log, "w") as errors:
+    with open(log, "w", encoding="utf-8") as errors:
         server = subprocess.Popen(
             [sys.executable, str(REPOSITORY / "tests" / "trainings.py")],
             stdin=subprocess.PIPE,
@@ -216,6 +216,8 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
             stderr=errors,
             text=True,
             env={**os.environ, "PYTHONPATH": path},
+            encoding="utf-8",
+            errors="replace",
         )
     try:
         yield Trainings(server, log)

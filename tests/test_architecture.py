@@ -1,6 +1,9 @@
 """The order of the modules: each imports only from its own stage and from those to its left."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,7 +42,7 @@ def top(module: str) -> str:
 def imported(file: Path, relative: bool = False) -> set[str]:
     """Names of all modules of luab that a file imports, inside functions too; relative imports only where allowed."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -80,7 +83,7 @@ def test_plugins_know_nothing_of_luab() -> None:
 
 def undocumented(file: Path) -> list[str]:
     """Public classes, functions and methods of a file that say nothing."""
-    tree = ast.parse(file.read_text())
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     found = [] if ast.get_docstring(tree) else [file.name]
     bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_")]
     for node in [node for body in bodies for node in body]:
@@ -96,5 +99,30 @@ def test_everything_public_says_what_it_is(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
 def test_a_module_opens_with_one_sentence(file: Path) -> None:
-    first = (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n\n")[0]
+    first = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
     assert len(first) > 10 and first.endswith((".", "?", "!"))
+
+
+@pytest.mark.parametrize("folder", ["luab", "speed", "tests"])
+def test_text_has_an_encoding_whatever_the_locale(folder: str) -> None:
+    """ruff's PLW1514 sees only files whose type it can infer, and no subprocess."""
+    for file in (PACKAGE.parent / folder).rglob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            name, keywords = getattr(call.func, "attr", ""), {word.arg for word in call.keywords}
+            is_text = (name == "read_text" and not call.args) or (name == "write_text" and len(call.args) == 1)
+            assert not (is_text or ("text" in keywords and name in ("run", "Popen"))) or ("encoding" in keywords), (
+                f"{file}:{call.lineno}"
+            )
+
+
+def test_digests_of_code_do_not_depend_on_the_locale() -> None:
+    code = "from luab.provenance.code import code_digest; print(code_digest('luab.render.tables'))"
+    base = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    others = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    printed = [
+        subprocess.run([sys.executable, "-c", code], env=base | more, capture_output=True, check=True).stdout
+        for more in ({"PYTHONUTF8": "1"}, others)
+    ]
+    assert printed[0] == printed[1] != b""

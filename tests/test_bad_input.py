@@ -62,6 +62,8 @@ class Desk:
             text=True,
             timeout=120,
             preexec_fn=before,
+            encoding="utf-8",
+            errors="replace",
         )
 
     def refusal(self, *arguments: str, new: set[str] = frozenset(), **given: Any) -> str:  # type: ignore[assignment]
@@ -89,7 +91,7 @@ class Desk:
             "checksum_source": "this test",
             "unpack": False,
         }
-        (self.folder / "archives.yaml").write_text(yaml.safe_dump({name: entry | keys}))
+        (self.folder / "archives.yaml").write_text(yaml.safe_dump({name: entry | keys}), encoding="utf-8")
 
     def index_of(self, archive: bytes) -> None:
         """Writes an archive of records where `luab fetch` would write it."""
@@ -106,8 +108,8 @@ def desk(toy_world: Path, toy_study: Callable[..., Study], repository: Path, tmp
     (folder / "config").symlink_to(repository / "config")
     paths = {"archives": str(folder / "archives.yaml"), "results": str(folder / "results")}
     study = toy_study(world=world, recipe={"epochs": 1, "warmup_epochs": 0}, paths=paths)
-    (folder / "study.yaml").write_text(study.dump())
-    (folder / "archives.yaml").write_text("{}")
+    (folder / "study.yaml").write_text(study.dump(), encoding="utf-8")
+    (folder / "archives.yaml").write_text("{}", encoding="utf-8")
     return Desk(folder, study)
 
 
@@ -147,7 +149,8 @@ def test_mistakes_in_the_configuration_are_listed_together(desk: Desk) -> None:
     (desk.folder / "bad.yaml").write_text(
         "luab_lamda: 2\n"
         "sweep: {backbones: [], supervisions: [], lambdas: [-0.5]}\n"
-        "backbones: [{name: resnet5O, recipe: resnet, gpu_images_per_s: 1}]\n"
+        "backbones: [{name: resnet5O, recipe: resnet, gpu_images_per_s: 1}]\n",
+        encoding="utf-8",
     )
     message = desk.refusal("plan", "--config", "bad.yaml")
     assert message.startswith("ConfigError: The configuration has 3 mistakes")
@@ -247,7 +250,7 @@ def test_a_missing_class_folder_is_reported(desk: Desk) -> None:
     )
     whole = load_study([desk.folder / "study.yaml"])
     whole = whole.model_copy(update={"paths": whole.paths.model_copy(update={"partial": False})})
-    (desk.folder / "study.yaml").write_text(whole.dump())
+    (desk.folder / "study.yaml").write_text(whole.dump(), encoding="utf-8")
     message = desk.refusal("manifest", "imagenet_train")
     assert "998" in message and "n01443537" in message and "set `paths.partial: true`" in message
 

@@ -29,6 +29,8 @@ def luab(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[
         capture_output=True,
         text=True,
         timeout=60,
+        encoding="utf-8",
+        errors="replace",
     )
 
 
@@ -121,7 +123,7 @@ def test_jobs_use_the_configuration_of_their_workflow(
     monkeypatch.chdir(repository)
     kept = tmp_path / "kept.yaml"
     demo = load_study(["config/config.yaml", "config/demo.yaml"])
-    kept.write_text(demo.dump())
+    kept.write_text(demo.dump(), encoding="utf-8")
     monkeypatch.setenv("LUAB_CONFIG", str(kept))
     assert cli.study_of(None) == demo
     assert cli.study_of([Path("config/config.yaml")]).demo is None  # --config overrides LUAB_CONFIG
@@ -196,6 +198,8 @@ def test_a_stage_imports_only_what_it_needs(repository: Path, modules: str, unwa
         capture_output=True,
         text=True,
         check=True,
+        encoding="utf-8",
+        errors="replace",
     )
     assert unwanted & set(done.stdout.split()) == set()
 

@@ -75,7 +75,7 @@ def test_a_changed_score_is_found(tmp_path: Path) -> None:
     content = {"benchmark": "imagenet_val", "protocol": "p", "run": run, "n": 3, "ids_sha256": "0", "details": []}
     content |= {"metrics": {"top1": 0.7123}}
     path = tmp_path / "imagenet_val.json"
-    path.write_text(json.dumps({**content, "sha256": content_sha256(content)}))
+    path.write_text(json.dumps({**content, "sha256": content_sha256(content)}), encoding="utf-8")
     assert _read_cell(cell, path) == (content, [])
-    path.write_text(path.read_text().replace("0.7123", "0.7523"))
+    path.write_text(path.read_text(encoding="utf-8").replace("0.7123", "0.7523"), encoding="utf-8")
     assert "damaged" in _read_cell(cell, path)[1][0]

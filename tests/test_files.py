@@ -22,11 +22,11 @@ def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
     file = tmp_path / "new" / "a.txt"
     with replacing(file) as aside:
         assert aside.suffix == ".txt" and not file.exists()
-        aside.write_text("1")
+        aside.write_text("1", encoding="utf-8")
     with pytest.raises(KeyError), replacing(file) as aside:
-        aside.write_text("half")
+        aside.write_text("half", encoding="utf-8")
         raise KeyError
-    assert file.read_text() == "1" and os.listdir(file.parent) == ["a.txt"]
+    assert file.read_text(encoding="utf-8") == "1" and os.listdir(file.parent) == ["a.txt"]
 
 
 def test_permissions_follow_the_umask(tmp_path):
@@ -79,8 +79,8 @@ def test_only_leftovers_of_a_killed_process_are_removed(tmp_path):
 def test_json_is_sorted_and_a_damaged_file_is_named(tmp_path):
     file = tmp_path / "a.json"
     write_json(file, {"b": 1, "a": "é"})
-    assert file.read_text() == '{\n  "a": "é",\n  "b": 1\n}\n' and read_json(file) == {"a": "é", "b": 1}
-    file.write_text("{")
+    assert file.read_text(encoding="utf-8") == '{\n  "a": "é",\n  "b": 1\n}\n' and read_json(file) == {"a": "é", "b": 1}
+    file.write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.json: expected JSON"):
         read_json(file)
     with pytest.raises(DataError, match="found none"):

@@ -150,7 +150,7 @@ def test_dangerous_calls_are_detected(code):
 def test_luab_has_no_dangerous_calls():
     found = {}
     for file in sorted((REPOSITORY / "luab").rglob("*.py")):
-        if calls := dangers(file.read_text()):
+        if calls := dangers(file.read_text(encoding="utf-8")):
             found[str(file.relative_to(REPOSITORY))] = calls
     assert found.keys() == PICKLERS.keys()
     assert all(set(calls) == {"pickle.load"} for calls in found.values())
@@ -280,7 +280,7 @@ def test_a_damaged_run_json_is_not_exported(weights, tmp_path):
     strange = {"run": CLICK.identity(), "images": 1, "points": 1, "model_sha256": "0" * 64}
     recipe = study.recipe(CLICK.backbone).model_dump(mode="json") | {"model_kwargs": {"checkpoint_path": "x.pth"}}
     for card in ("[" * 200_000, "{", json.dumps([1]), json.dumps(strange), json.dumps(strange | {"recipe": recipe})):
-        (path.parent / "run.json").write_text(card)
+        (path.parent / "run.json").write_text(card, encoding="utf-8")
         with pytest.raises(DataError, match=r"run\.json|model\.safetensors"):
             export(study, CLICK, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -402,7 +402,7 @@ def test_a_path_in_a_record_s_name_raises_and_nothing_is_unpacked(tmp_path, name
 def test_a_path_in_a_coco_file_name_raises(tmp_path, name):
     image = {"id": 9, "file_name": name, "width": 8, "height": 8}
     file = tmp_path / "instances.json"
-    file.write_text(json.dumps({"images": [image], "annotations": [], "categories": []}))
+    file.write_text(json.dumps({"images": [image], "annotations": [], "categories": []}), encoding="utf-8")
     with pytest.raises(DataError, match=r"entry 0 of 'images'.*(file name|file_name)"):
         read_instances(file)
 
@@ -421,7 +421,7 @@ def test_a_localisation_list_cannot_name_images_outside(tmp_path, listed):
         ("image_sizes", ",9,9"),
         ("localization", ",1,1,2,2"),
     ):
-        (lists / f"wsol_test_{name}.txt").write_text(f"{listed}{row}\n")
+        (lists / f"wsol_test_{name}.txt").write_text(f"{listed}{row}\n", encoding="utf-8")
     out = tmp_path / "m.parquet"
     build_manifest("wsol_test", val.parent, out, tmp_path / "m.json", partial=True, lists=lists)
     assert read_manifest(out)["path"].tolist() == ["val/ILSVRC2012_val_00000001.JPEG"]
@@ -436,7 +436,7 @@ def test_a_localisation_list_has_valid_classes_and_sizes(tmp_path, name, row):
     (tmp_path / image).write_bytes(b"x")
     rows = {"image_ids": "", "class_labels": ",65", "image_sizes": ",9,9", "localization": ",1,1,2,2"} | {name: row}
     for other, text in rows.items():
-        (tmp_path / f"wsol_test_{other}.txt").write_text(f"{image}{text}\n")
+        (tmp_path / f"wsol_test_{other}.txt").write_text(f"{image}{text}\n", encoding="utf-8")
     with pytest.raises(DataError, match=rf"wsol_test_{name}\.txt"):
         build_manifest("wsol_test", tmp_path, tmp_path / "m.parquet", tmp_path / "m.json", partial=True, lists=tmp_path)
 
@@ -451,7 +451,7 @@ def test_a_damaged_devkit_raises(tmp_path, what):
     (tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"x")
     data = tmp_path / "ILSVRC2012_devkit_t12" / "data"
     data.mkdir(parents=True)
-    (data / "ILSVRC2012_validation_ground_truth.txt").write_text("2\n")
+    (data / "ILSVRC2012_validation_ground_truth.txt").write_text("2\n", encoding="utf-8")
     (data / "meta.mat").write_bytes(whole)
     out = (tmp_path / "m.parquet", tmp_path / "m.json")
     assert build_manifest("imagenet_val", tmp_path, *out, partial=True)["n"] == 1
@@ -481,13 +481,13 @@ def test_a_pickled_mask_raises(trap, tmp_path):
 def test_deeply_nested_json_does_not_crash(tmp_path):
     deep = "[" * 200_000 + "]" * 200_000
     for name in ("real.json", "provenance.jsonl", PROGRESS, ATTEMPTS):
-        (tmp_path / name).write_text(deep + "\n")
+        (tmp_path / name).write_text(deep + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"real\.json: expected JSON"):
         read_json(tmp_path / "real.json")
     with pytest.raises(DataError, match=r"provenance\.jsonl, line 1: expected the record"):
         list(read_records(tmp_path / "provenance.jsonl"))
     assert read_progress(tmp_path) is None and read_attempts(tmp_path) == []
-    (tmp_path / "instances.json").write_text(f'{{"images": [{deep}]}}')
+    (tmp_path / "instances.json").write_text(f'{{"images": [{deep}]}}', encoding="utf-8")
     with pytest.raises(DataError, match="brackets nested too deep"):
         read_instances(tmp_path / "instances.json")
 
@@ -565,7 +565,7 @@ def test_randomly_damaged_files_raise_data_errors_or_are_read(tmp_path):
 
 def constraints():
     """Wildcards of the workflow and their patterns."""
-    text = (REPOSITORY / "workflow/rules/common.smk").read_text()
+    text = (REPOSITORY / "workflow/rules/common.smk").read_text(encoding="utf-8")
     below = re.search(r'^BELOW_DATASET = r"(.+)"$', text, re.MULTILINE)
     assert below
     block = text.split("wildcard_constraints:\n")[1].split("\n\n")[0]
@@ -578,7 +578,7 @@ def placeholders():
     """Expressions in braces in the shell commands of rules."""
     found = set()
     for file in sorted((REPOSITORY / "workflow/rules").glob("*.smk")):
-        for command in re.findall(r"shell:\s*\n((?:\s+\".*\"\n)+)", file.read_text()):
+        for command in re.findall(r"shell:\s*\n((?:\s+\".*\"\n)+)", file.read_text(encoding="utf-8")):
             found |= set(re.findall(r"{(.*?)}", command))
     return found
 
@@ -624,7 +624,7 @@ def test_snakemake_patterns_in_paths_raise(toy_study, key):
 def test_bad_names_in_the_list_of_downloads_raise(tmp_path, bad):
     entry = {"dataset": "d", "urls": ["https://host/x"], "file": "x.tar", "checksum_source": "none published"}
     for name, change in ((bad, {}), ("x", {"file": bad}), ("x", {"dataset": bad}), ("x", {"unpack": bad})):
-        (tmp_path / "archives.yaml").write_text(yaml.safe_dump({name: entry | change}))
+        (tmp_path / "archives.yaml").write_text(yaml.safe_dump({name: entry | change}), encoding="utf-8")
         with pytest.raises(ConfigError, match="mistake"):
             load_archives(tmp_path / "archives.yaml")
 
@@ -634,7 +634,7 @@ def test_commands_of_dvc_contain_no_parameters():
     for file in ("dvc.yaml", "dvc.lock"):
         if not (REPOSITORY / file).is_file():
             continue
-        content = yaml.safe_load((REPOSITORY / file).read_text())
+        content = yaml.safe_load((REPOSITORY / file).read_text(encoding="utf-8"))
         assert "vars" not in content and content["stages"]
         for name, stage in content["stages"].items():
             assert re.fullmatch(r"snakemake [\w ./-]+", stage["cmd"]), name
@@ -648,7 +648,7 @@ def test_records_of_snakemake_are_not_run(tmp_path):
     lines = [
         {"output": name, "rule": "train", "shellcmd": "touch pwned", "params": ["$(touch pwned)"]} for name in names
     ]
-    provenance.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    provenance.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     assert import_records(provenance, metadata) == len(names)
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path != provenance]
     assert len(written) == len(names) and all(path.is_relative_to(metadata) for path in written)

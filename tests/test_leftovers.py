@@ -45,10 +45,10 @@ def _age(leftover: Path) -> None:
 def _replace(kind: str, path: Path) -> None:
     if kind == "file":
         with replacing(path) as aside:
-            aside.write_text("whole")
+            aside.write_text("whole", encoding="utf-8")
     else:
         with replacing_folder(path) as folder:
-            (folder / "a").write_text("whole")
+            (folder / "a").write_text("whole", encoding="utf-8")
 
 
 @pytest.mark.parametrize(("kind", "name"), [("file", "scores.csv"), ("file", "LICENCE"), ("folder", "imagenet_v2.0")])
@@ -71,17 +71,17 @@ def test_a_folder_with_one_recent_file_inside_stays(tmp_path: Path) -> None:
     _age(leftover)
     os.utime(leftover / "class" / "a")
     _replace("folder", tmp_path / "out")
-    assert (leftover / "class" / "a").read_text() == "half"
+    assert (leftover / "class" / "a").read_text(encoding="utf-8") == "half"
 
 
 @pytest.mark.parametrize(
     "other", [".scores-abcdefgh.json", ".scores-old-abcdefgh.csv", ".scores-2024.csv", "scores-abcdefgh.csv"]
 )
 def test_old_files_with_other_names_stay(tmp_path: Path, other: str) -> None:
-    (tmp_path / other).write_text("mine")
+    (tmp_path / other).write_text("mine", encoding="utf-8")
     _age(tmp_path / other)
     _replace("file", tmp_path / "scores.csv")
-    assert (tmp_path / other).read_text() == "mine"
+    assert (tmp_path / other).read_text(encoding="utf-8") == "mine"
 
 
 def test_a_failed_replacement_removes_only_its_own_file(tmp_path: Path) -> None:
@@ -104,4 +104,4 @@ def test_a_leftover_that_cannot_be_removed_is_no_error(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(Path, "unlink", refuse)
     _replace("file", tmp_path / "scores.csv")
-    assert (tmp_path / "scores.csv").read_text() == "whole" and leftover.exists()
+    assert (tmp_path / "scores.csv").read_text(encoding="utf-8") == "whole" and leftover.exists()

@@ -379,7 +379,7 @@ def test_the_challenge_refuses_a_model_with_other_outputs(challenge):
 
 
 def test_a_damaged_mask_is_named(challenge):
-    challenge.mask.write_text("no array")
+    challenge.mask.write_text("no array", encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.npy: expected the foreground mask of original/val/00_dog/a\.png"):
         challenge.run(_Reader(5, 5))
 

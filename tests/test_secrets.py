@@ -28,7 +28,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def listed(folder: Path, url: str) -> Path:
     entry = f"thing: {{dataset: thing, urls: ['{url}'], file: thing.bin, checksum_source: none published}}\n"
-    (folder / "archives.yaml").write_text(entry)
+    (folder / "archives.yaml").write_text(entry, encoding="utf-8")
     return folder / "archives.yaml"
 
 
@@ -44,7 +44,7 @@ def test_a_training_writes_no_secrets(
     study = toy_study()
     run = study.runs()[1]
     train(study, run, provenance())
-    card = study.layout.run_json(run).read_text()
+    card = study.layout.run_json(run).read_text(encoding="utf-8")
     written = everything_below(tmp_path)
     assert '"commit"' in card and len(written) > 10_000
     assert PLANTED.encode() not in written and b"planted-user" not in written

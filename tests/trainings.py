@@ -46,7 +46,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         children = [_fork(rank, port, folder, request) for rank in range(count)]
         codes = _wait(children, folder, request)
         messages = [
-            (folder / f"{rank}.txt").read_text() if (folder / f"{rank}.txt").exists() else "" for rank in range(count)
+            (folder / f"{rank}.txt").read_text(encoding="utf-8") if (folder / f"{rank}.txt").exists() else ""
+            for rank in range(count)
         ]
         return {"codes": codes, "messages": messages, "seconds": time.monotonic() - started}
 
@@ -74,7 +75,7 @@ def _fork(rank: int, port: int, folder: Path, request: dict[str, Any]) -> int:
             code = 0
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
-        (folder / f"{rank}.txt").write_text(message)
+        (folder / f"{rank}.txt").write_text(message, encoding="utf-8")
     os._exit(code)
 
 

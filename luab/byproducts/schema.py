@@ -7,7 +7,7 @@ import pyarrow as pa
 
 
 def _schema(release: str) -> pa.Schema:
-    with open(Path(__file__).with_name("schema.csv"), newline="") as file:
+    with open(Path(__file__).with_name("schema.csv"), newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["release"] == release]
     return pa.schema([pa.field(row["column"], _type(row["type"]), metadata={"doc": row["doc"]}) for row in rows])
 

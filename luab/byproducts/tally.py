@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
-_MEANINGS = json.loads(Path(__file__).with_name("counts.json").read_text())
+_MEANINGS = json.loads(Path(__file__).with_name("counts.json").read_text(encoding="utf-8"))
 
 
 class RecordTally:

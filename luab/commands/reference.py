@@ -25,7 +25,7 @@ def write_pages(root: Path) -> list[str]:
     """Writes every generated page and returns their paths."""
     for path, text in pages(root).items():
         with replacing(root / path) as aside:
-            aside.write_text(text)
+            aside.write_text(text, encoding="utf-8")
     return list(pages(root))
 
 

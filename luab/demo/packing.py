@@ -93,7 +93,8 @@ def write_archives_yaml(entries: dict[str, dict[str, Any]], path: Path) -> None:
     with replacing(path) as aside:
         aside.write_text(
             "# Every download of the demo world: drawn files that stand in for the real ones.\n"
-            + yaml.safe_dump(entries, sort_keys=True, width=110)
+            + yaml.safe_dump(entries, sort_keys=True, width=110),
+            encoding="utf-8",
         )
 
 

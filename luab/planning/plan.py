@@ -113,7 +113,7 @@ def keep_config(study: Study, folder: Path) -> Path:
     path = folder / f"{study.digest()}.yaml"
     if not path.is_file():
         with replacing(path) as aside:
-            aside.write_text(study.dump())
+            aside.write_text(study.dump(), encoding="utf-8")
     return path.resolve()
 
 

@@ -80,13 +80,23 @@ def hardware() -> dict[str, Any]:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*:\s*(.*\S)", info.read_text(), re.MULTILINE) if info.is_file() else None
+    model = (
+        re.search(r"^model name\s*:\s*(.*\S)", info.read_text(encoding="utf-8"), re.MULTILINE)
+        if info.is_file()
+        else None
+    )
     return model[1] if model else platform.processor() or platform.machine()
 
 
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=20
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+        encoding="utf-8",
+        errors="replace",
     )
     return done.stdout.strip()
 
@@ -96,7 +106,7 @@ def _parsed(module: str) -> tuple[str, list[str]] | None:
     """Syntax tree of a module as text, and the luab modules that it imports; None if it is not a module of luab."""
     if (source := _source(module)) is None:
         return None
-    tree = _without_docstrings(ast.parse(source.read_text()))
+    tree = _without_docstrings(ast.parse(source.read_text(encoding="utf-8")))
     package = module if source.name == "__init__.py" else module.rpartition(".")[0]
     return ast.dump(tree), _imports(tree, package)
 

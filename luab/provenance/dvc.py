@@ -114,7 +114,9 @@ def write_dvc_file(
         plots.insert(0, {"lambda": plot("luab_sweep", "lambda", sweep, "mean", "By the weight of the byproduct loss")})
     content = {"artifacts": artifacts, "metrics": [str(path.relative_to(folder)) for path in metrics], "plots": plots}
     with replacing(output) as aside:
-        aside.write_text(_HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
+        aside.write_text(
+            _HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110), encoding="utf-8"
+        )
 
 
 def _artifact(run: Run, path: Path, label: str) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def stored_in_dvc() -> set[str]:
     if not DVC_FILE.is_file():
         raise ConfigError(f"{DVC_FILE} not found in {Path.cwd()}. Run this command in the checkout.")
     stored = set()
-    for stage in yaml.safe_load(DVC_FILE.read_text())["stages"].values():
+    for stage in yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"].values():
         for out in stage.get("outs", []):
             for path, options in (out if isinstance(out, dict) else {out: {}}).items():
                 if options.get("cache", True):
@@ -234,7 +234,13 @@ def _run(tool: str, *arguments: str, shown: bool = False, may_fail: bool = False
     stdout = None if shown else subprocess.PIPE
     try:
         done = subprocess.run(
-            [*_TOOLS[tool], *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+            [*_TOOLS[tool], *arguments],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
         )
     except OSError as error:
         raise JobError(f"{tool} is not installed ({error.strerror}).") from error

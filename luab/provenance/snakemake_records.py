@@ -31,7 +31,9 @@ def export_records(provenance: Path, metadata: Path = METADATA) -> int:
     records = {record["output"]: record for record in read_records(provenance)}
     records |= {record["output"]: record for record in _live(metadata) if not record.get("incomplete")}
     with replacing(provenance) as aside:
-        aside.write_text("".join(json.dumps(records[name], sort_keys=True) + "\n" for name in sorted(records)))
+        aside.write_text(
+            "".join(json.dumps(records[name], sort_keys=True) + "\n" for name in sorted(records)), encoding="utf-8"
+        )
     return len(records)
 
 
@@ -49,7 +51,9 @@ def import_records(provenance: Path, metadata: Path = METADATA) -> int:
         for record in records:
             path = _path_of(record["output"], aside)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({key: value for key, value in record.items() if key != "output"}))
+            path.write_text(
+                json.dumps({key: value for key, value in record.items() if key != "output"}), encoding="utf-8"
+            )
     return len(records)
 
 

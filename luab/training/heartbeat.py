@@ -59,7 +59,7 @@ class Progress:
 def read_progress(folder: Path) -> Progress | None:
     """Reads the progress of the training in a run's folder (`study.layout.run(run)`); None if it is not readable."""
     try:
-        content = json.loads((folder / PROGRESS).read_text())
+        content = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
         return Progress(**{field.name: content[field.name] for field in dataclasses.fields(Progress)})
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -68,7 +68,7 @@ def read_progress(folder: Path) -> Progress | None:
 def read_attempts(folder: Path) -> list[dict[str, Any]]:
     """Reads attempts.jsonl, oldest line first, without lines that a killed process or a full disk cut short."""
     try:
-        lines = (folder / ATTEMPTS).read_text().splitlines()
+        lines = (folder / ATTEMPTS).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         return []
     entries = []
@@ -164,7 +164,7 @@ class Heartbeat:
         line["time"] = round(line["time"], 3)
         with self._errors_printed():
             self.folder.mkdir(parents=True, exist_ok=True)
-            with open(self.folder / ATTEMPTS, "a") as file:
+            with open(self.folder / ATTEMPTS, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line, sort_keys=True) + "\n")
 
     def _replace(self, state: str, epoch: int, done: int, loss: float | None) -> None:

@@ -159,7 +159,7 @@ def launch(study: Study, run: Run) -> None:
     with caught_warnings() as received, _notes_folder(study.layout.run(run)) as notes:
         before = _version(card)
         with replacing(notes / "study.yaml") as aside:
-            aside.write_text(study.dump())
+            aside.write_text(study.dump(), encoding="utf-8")
         environment = {**os.environ, NOTES: str(notes), "LUAB_CONFIG": str(notes / "study.yaml")}
         environment[PARENT] = str(os.getpid())
         if study.compute.nodes > 1:  # these agents are children of Slurm
@@ -245,7 +245,14 @@ def _first_host() -> str:
     """Returns the host name of the job's first node, on which the executor plugin runs this command."""
     if os.environ.get("SLURM_NODEID", "0") == "0" and os.environ.get("SLURMD_NODENAME"):
         return platform.node()
-    names = subprocess.run(["scontrol", "show", "hostnames"], capture_output=True, text=True, check=True)
+    names = subprocess.run(
+        ["scontrol", "show", "hostnames"],
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     return names.stdout.split()[0]
 
 
@@ -349,7 +356,7 @@ def _lock(path: Path) -> int | None:
 
 def _holder(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict):
             return content
     return {}
@@ -408,12 +415,12 @@ def _write_note(name: str, content: dict[str, Any]) -> None:
 
 
 def _read_notes(notes: Path, pattern: str) -> list[dict[str, Any]]:
-    return [json.loads(file.read_text()) for file in notes.glob(f"{pattern}.json")]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in notes.glob(f"{pattern}.json")]
 
 
 def _pids(notes: Path) -> dict[int, int]:
     """Returns the process ids of the ranks on this node, by rank."""
-    contents = {file: json.loads(file.read_text()) for file in notes.glob("process-*.json")}
+    contents = {file: json.loads(file.read_text(encoding="utf-8")) for file in notes.glob("process-*.json")}
     return {
         int(file.stem.partition("-")[2]): content["pid"]
         for file, content in contents.items()

@@ -350,7 +350,7 @@ def _write_results(folder: Path, trainer: Trainer, identity: dict[str, Any], res
                 "gradients in the recipe. Nothing was written."
             )
     save_model(folder / "model.safetensors", trained, identity)
-    with replacing(folder / "log.csv") as aside, open(aside, "w", newline="") as file:
+    with replacing(folder / "log.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows([[int(row[0]), *(f"{value:.9g}" for value in row[1:])] for row in trainer.log])

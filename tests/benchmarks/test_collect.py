@@ -55,11 +55,11 @@ def file_of(folder, cell) -> Path:
 
 def save(folder: Path, cell, what) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{cell['benchmark']}.json").write_text(json.dumps(what))
+    (folder / f"{cell['benchmark']}.json").write_text(json.dumps(what), encoding="utf-8")
 
 
 def rewrite(path, **change):
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
 
 
 def test_the_table_by_hand(folder, tmp_path):
@@ -160,13 +160,13 @@ def test_another_backbone_may_use_another_protocol(folder, tmp_path):
 
 
 def test_files_that_are_not_score_files(folder, tmp_path):
-    file_of(folder, ODD).write_text('{"benchmark": "imagenet_val"}')
+    file_of(folder, ODD).write_text('{"benchmark": "imagenet_val"}', encoding="utf-8")
     with pytest.raises(DataError, match="lacks protocol, run, n"):
         collect(cells(), folder, tmp_path / "scores.csv")
-    file_of(folder, ODD).write_text("[]")
+    file_of(folder, ODD).write_text("[]", encoding="utf-8")
     with pytest.raises(DataError, match="not a score file"):
         collect(cells(), folder, tmp_path / "scores.csv")
-    file_of(folder, ODD).write_text("{")
+    file_of(folder, ODD).write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="expected JSON"):
         collect(cells(), folder, tmp_path / "scores.csv")
 
@@ -180,7 +180,7 @@ def test_files_that_are_not_score_files(folder, tmp_path):
     ],
 )
 def test_other_tables_are_an_error(tmp_path, text, message):
-    (tmp_path / "scores.csv").write_text(text)
+    (tmp_path / "scores.csv").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=rf"scores.csv: {message}"):
         read_scores(tmp_path / "scores.csv")
 

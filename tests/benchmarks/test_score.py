@@ -118,7 +118,7 @@ def write_coco(root: Path) -> None:
     ]
     (root / "coco" / "annotations").mkdir(parents=True)
     content = json.dumps({"images": [], "annotations": annotations, "categories": []})
-    (root / "coco" / "annotations" / "instances_val2014.json").write_text(content)
+    (root / "coco" / "annotations" / "instances_val2014.json").write_text(content, encoding="utf-8")
 
 
 def px(name: str) -> int:
@@ -179,7 +179,7 @@ def written(tmp_path_factory) -> Path:
 def scored(root: Path, *names: str, **options) -> list[dict]:
     options = {"roots": {"coco_val": root / "coco"}} | options
     paths = score(names, root / "predictions", root / "manifests", RUN, root / "scores", **options)
-    return [json.loads(path.read_text()) for path in paths]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 EXPECTED = {

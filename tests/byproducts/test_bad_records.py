@@ -180,4 +180,4 @@ def test_a_click_may_lack_its_time(tmp_path: Path) -> None:
     archive.write_bytes(gzip.compress(tar_bytes(n01440764_1__xml=GOOD)))
     index(archive, tmp_path / "i.parquet", tmp_path / "i.json")
     assert read_index(tmp_path / "i.parquet")["click_time_ms"].to_pylist() == [[[None]]]
-    assert json.loads((tmp_path / "i.json").read_text())["rows"] == 1
+    assert json.loads((tmp_path / "i.json").read_text(encoding="utf-8"))["rows"] == 1

@@ -47,9 +47,9 @@ def record(image_id: Any = 9, *actions: dict[str, Any], **changes: Any) -> dict[
 
 def index(folder: Path, records: Any, **options: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     path = folder / "coco_ab_v1_0.json"
-    path.write_text(records if isinstance(records, str) else json.dumps(records))
+    path.write_text(records if isinstance(records, str) else json.dumps(records), encoding="utf-8")
     card = coco_ab.index(path, folder / "index.parquet", folder / "index.json", **options)
-    assert json.loads((folder / "index.json").read_text()) == card
+    assert json.loads((folder / "index.json").read_text(encoding="utf-8")) == card
     return card, read_index(folder / "index.parquet").to_pylist()
 
 
@@ -66,7 +66,7 @@ def test_the_classes_are_the_official_80_in_order_of_their_ids() -> None:
 
 def test_real_records(samples: Path, tmp_path: Path) -> None:
     sample = samples / "coco_ab" / "coco_ab_sample.json"
-    card, (readme, cake, broken) = index(tmp_path, sample.read_text())
+    card, (readme, cake, broken) = index(tmp_path, sample.read_text(encoding="utf-8"))
     assert (readme["image_id"], readme["width"], readme["height"], readme["time_spent_ms"]) == (459214, 640, 428, 22283)
     assert readme["action_class"] == [INDEX_OF_NAME["pizza"], CUP]
     assert readme["action_to_xy"] == [[0.5839524517087668, 0.5888888888888889]] * 2
@@ -250,12 +250,19 @@ def test_the_reader_refuses_other_files(tmp_path: Path) -> None:
 def test_memory_stays_below_300_mb(tmp_path: Path) -> None:
     """The file has 53 MB, and its decoded records would take more than the bound; the release has 398 MB."""
     one = json.dumps(record(9, action("add", to=(0.5, 0.5)), mouseTracking=[{"x": 0.1, "y": 0.2, "timeAt": 3}] * 100))
-    (tmp_path / "ab.json").write_text("[" + ", ".join([one] * 12_288) + "]")
+    (tmp_path / "ab.json").write_text("[" + ", ".join([one] * 12_288) + "]", encoding="utf-8")
     # Not getrusage: its peak starts at that of the parent process.
     code = (
         "import re, sys; from pathlib import Path; from luab.byproducts.coco_ab import index\n"
         "index(Path(sys.argv[1]) / 'ab.json', Path(sys.argv[1]) / 'i.parquet', Path(sys.argv[1]) / 'i.json')\n"
         "print(re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1])"
     )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     assert int(done.stdout) / 1024 < 300

@@ -69,7 +69,7 @@ def pack(path: Path, members: dict[str, bytes]) -> Path:
 
 def index(archive: Path, folder: Path, **options: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     card = imagenet_ab.index(archive, folder / "index.parquet", folder / "index.json", **options)
-    assert json.loads((folder / "index.json").read_text()) == card
+    assert json.loads((folder / "index.json").read_text(encoding="utf-8")) == card
     return card, read_index(folder / "index.parquet").to_pylist()
 
 
@@ -375,7 +375,14 @@ def test_memory_does_not_grow_with_the_archive(tmp_path: Path) -> None:
             "print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
         )
         paths = [str(archive), str(tmp_path / "index.parquet"), str(tmp_path / "index.json")]
-        done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *paths],
+            capture_output=True,
+            text=True,
+            check=True,
+            encoding="utf-8",
+            errors="replace",
+        )
         peaks_mb.append(int(done.stdout) / (1 << 10))
     # Both fill a row group (16,384 rows), so the second needs little more; rows that stayed in memory would take 50 MB.
     # Arrow frees memory at its own pace: on a busy machine, equal runs differed by up to 20 MB.

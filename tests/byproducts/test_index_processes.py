@@ -46,7 +46,11 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def children() -> set[int]:
     """Returns the ids of the running child processes."""
-    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+    return {
+        int(pid)
+        for task in Path("/proc/self/task").iterdir()
+        for pid in (task / "children").read_text(encoding="utf-8").split()
+    }
 
 
 def test_the_number_of_processes_changes_nothing(tmp_path: Path, small_blocks: None) -> None:
@@ -115,7 +119,7 @@ def long_run(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], set[int]
 def wait_for_children(parent: "subprocess.Popen[bytes]") -> set[int]:
     for _ in range(1200):
         tasks = Path(f"/proc/{parent.pid}/task").glob("*/children")
-        found = {int(pid) for task in tasks for pid in task.read_text().split()}
+        found = {int(pid) for task in tasks for pid in task.read_text(encoding="utf-8").split()}
         if len(found) == 2 and all(b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in found):
             return found
         assert parent.poll() is None

@@ -216,7 +216,7 @@ def test_trace_samples_have_their_image_and_annotation() -> None:
 
 def test_real_records(samples: Path, tmp_path: Path) -> None:
     index(samples / "imagenet_ab", tmp_path / "i.parquet", tmp_path / "i.json")
-    card = json.loads((tmp_path / "i.json").read_text())
+    card = json.loads((tmp_path / "i.json").read_text(encoding="utf-8"))
     found = values(byproduct_statistics(read_index(tmp_path / "i.parquet"), card))
     assert found["click_in_box"] == (1.0, 1)
     assert found["estimate_time_median"] == (560.0, 2)

@@ -47,7 +47,7 @@ def study(server: Path, toy_study: Callable[..., Study], tmp_path: Path, monkeyp
 
 
 def card(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
+    found: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     return found
 
 

@@ -41,7 +41,7 @@ def line(report: str, what: str) -> str:
 
 def script(folder: Path, name: str, body: str) -> None:
     folder.mkdir(exist_ok=True)
-    (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+    (folder / name).write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
     (folder / name).chmod(0o755)
 
 
@@ -297,7 +297,14 @@ def test_slurm_commands_are_checked(
 def test_the_command_exits_with_1(repository: Path) -> None:
     import sys
 
-    done = subprocess.run([sys.executable, "-m", "luab", "doctor"], cwd=repository, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "luab", "doctor"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     assert done.returncode == 1 and "Traceback" not in done.stderr
 
 

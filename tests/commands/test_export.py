@@ -129,7 +129,7 @@ def write_scores(study, run, model_sha256=None, identity=None):
 
 
 def front_matter(folder):
-    text = (folder / "README.md").read_text()
+    text = (folder / "README.md").read_text(encoding="utf-8")
     return yaml.safe_load(text.split("---\n")[1]), text
 
 
@@ -158,6 +158,8 @@ def test_timm_without_luab_gives_the_same_logits(study, tmp_path):
         env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
         capture_output=True,
         text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     assert (done.returncode, done.stdout) == (0, "no luab\n"), done.stderr
     for out, (logits, points) in ours.items():
@@ -231,7 +233,7 @@ def test_model_arguments_are_exported(study, tmp_path):
         found = read_json(folder / "config.json")["model_args"]
         name, wanted = next(iter(expected.items()))
         assert found[name] == wanted or [found[name]] * 2 == wanted
-    assert "output_stride=16" in (folder / "README.md").read_text()
+    assert "output_stride=16" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_coco_is_described_as_multi_label(study, tmp_path):
@@ -283,7 +285,7 @@ def test_the_code_in_the_model_card_runs(study, tmp_path, monkeypatch):
     write_run(study, VIT)
     folder = export(study, VIT, tmp_path / "out")
     monkeypatch.chdir(folder)
-    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 2
     found: dict = {}
     images = torch.randn(2, 3, 48, 48)
@@ -322,15 +324,19 @@ def test_an_existing_output_is_not_changed(study, tmp_path, what):
     out, kept = tmp_path / "out", tmp_path / "kept"
     kept.mkdir()
     if what == "file":
-        out.write_text("mine")
+        out.write_text("mine", encoding="utf-8")
     elif what == "link":
         out.symlink_to(kept)
     else:
         out.mkdir()
-        (out / "mine.txt").write_text("mine")
+        (out / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(ConfigError, match="is not an empty folder"):
         export(study, CLICK, out)
-    assert out.is_symlink() if what == "link" else "mine" in (out if what == "file" else out / "mine.txt").read_text()
+    assert (
+        out.is_symlink()
+        if what == "link"
+        else "mine" in (out if what == "file" else out / "mine.txt").read_text(encoding="utf-8")
+    )
 
 
 def test_an_empty_output_folder_is_accepted(study, tmp_path, monkeypatch):
@@ -401,7 +407,7 @@ def test_the_command_accepts_run_names_and_paths(study, tmp_path, monkeypatch, r
 
     write_run(study, CLICK)
     kept = tmp_path / "kept.yaml"
-    kept.write_text(study.dump())
+    kept.write_text(study.dump(), encoding="utf-8")
     monkeypatch.setenv("LUAB_CONFIG", str(kept))
     monkeypatch.chdir(repository)
     for k, name in enumerate((CLICK.folder, f"{study.layout.run(CLICK)}/")):

@@ -15,7 +15,7 @@ PAGES = reference.pages(ROOT)
 
 @pytest.mark.parametrize("page", PAGES)
 def test_generated_pages_are_up_to_date(page: str) -> None:
-    assert (ROOT / page).read_text() == PAGES[page], f"{page} is out of date: run `luab docs`"
+    assert (ROOT / page).read_text(encoding="utf-8") == PAGES[page], f"{page} is out of date: run `luab docs`"
 
 
 def test_every_entry_of_the_deviations_is_a_sentence() -> None:
@@ -28,7 +28,9 @@ def test_every_entry_of_the_deviations_is_a_sentence() -> None:
 
 def test_no_tag_is_lost() -> None:
     text = "\n".join(
-        file.read_text() for pattern in ("luab/**/*.py", "config/**/*.yaml") for file in ROOT.glob(pattern)
+        file.read_text(encoding="utf-8")
+        for pattern in ("luab/**/*.py", "config/**/*.yaml")
+        for file in ROOT.glob(pattern)
     )
     tags = re.findall(r"\b(?:ASSUME|DEVIATES):", text)
     assert PAGES["docs/deviations.md"].count("\n- ") == len(tags)
@@ -38,10 +40,11 @@ def test_tags_are_read_from_comments_docstrings_and_yaml(tmp_path: Path) -> None
     (tmp_path / "luab").mkdir()
     (tmp_path / "config").mkdir()
     (tmp_path / "luab" / "a.py").write_text(
-        '"""One.\n\nASSUME: the first\n    is long.\n\nArgs: none.\n"""\n\nX = 1  # DEVIATES: x is one\n# and more.\n'
+        '"""One.\n\nASSUME: the first\n    is long.\n\nArgs: none.\n"""\n\nX = 1  # DEVIATES: x is one\n# and more.\n',
+        encoding="utf-8",
     )
     (tmp_path / "config" / "b.yaml").write_text(
-        "# ASSUME: the third\n#   goes on.\n# Run: nothing\na: 1  # ASSUME: a fourth\n"
+        "# ASSUME: the third\n#   goes on.\n# Run: nothing\na: 1  # ASSUME: a fourth\n", encoding="utf-8"
     )
     page = reference.deviations(tmp_path)
     assert [line for line in page.splitlines() if line.startswith("- ")] == [

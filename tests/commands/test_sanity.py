@@ -51,7 +51,7 @@ METRICS = {
 
 
 def expected(path, *rows, model="test_resnet"):
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows([model, *row, "somewhere"] for row in rows)
@@ -106,7 +106,7 @@ def test_missing_numbers_data_and_table_raise(study, tmp_path):
         sanity(study, "test_resnet", None, table)
     with pytest.raises(DataError, match=r"nowhere\.csv: cannot read the table"):
         sanity(study, "test_resnet", None, tmp_path / "nowhere.csv")
-    table.write_text("model,value\n")
+    table.write_text("model,value\n", encoding="utf-8")
     with pytest.raises(DataError, match="expected the columns"):
         read_expected(table)
 

@@ -116,7 +116,7 @@ def test_the_headline_names_the_result_files(study: Study, capsys: pytest.Captur
     headline.print_headline(study)
     assert "nothing yet; run `make demo`" in capsys.readouterr().out
     study.layout.scores_csv().parent.mkdir(parents=True)
-    study.layout.scores_csv().write_text("")
+    study.layout.scores_csv().write_text("", encoding="utf-8")
     headline.print_headline(study)
     said = "".join(capsys.readouterr().out.split())
     assert said.endswith(str(study.layout.scores_csv())) and "report.html" not in said

@@ -45,7 +45,7 @@ def submit(study: Study, run: Run, **other: Any) -> None:
     """Writes the record of a live job, as the executor plugin does."""
     watch.JOBS.mkdir(parents=True, exist_ok=True)
     entry = {"outputs": {str(study.layout.run_json(run)): "d"}, "folder": "f", "cluster": "local", "name": "train"}
-    (watch.JOBS / f"{run.supervision}.json").write_text(json.dumps(entry | {"id": "12_3"} | other))
+    (watch.JOBS / f"{run.supervision}.json").write_text(json.dumps(entry | {"id": "12_3"} | other), encoding="utf-8")
 
 
 def state(study: Study, run: Run) -> str:
@@ -106,7 +106,7 @@ def test_other_jobs_are_counted(study: Study) -> None:
     watch.JOBS.mkdir(parents=True)
     for i, state in enumerate(("RUNNING", "RUNNING", "PENDING")):
         entry = {"outputs": {f"scores/{i}.json": "d"}, "folder": "f", "cluster": "local", "name": f"score run={i}"}
-        (watch.JOBS / f"{i}.json").write_text(json.dumps(entry | {"id": str(i), "state": state}))
+        (watch.JOBS / f"{i}.json").write_text(json.dumps(entry | {"id": str(i), "state": state}), encoding="utf-8")
     assert lines_of(study)[-1] == "other jobs: 1 x score pending, 2 x score running"
 
 

@@ -69,7 +69,7 @@ def test_table_fits_80_columns_and_csv_is_complete(study, tmp_path, monkeypatch,
         assert words in text
     assert "…" not in text
     write_comparison(tmp_path / "c.csv", rows, 500)
-    with open(tmp_path / "c.csv", newline="") as file:
+    with open(tmp_path / "c.csv", newline="", encoding="utf-8") as file:
         read = list(csv.DictReader(file))
     assert tuple(read[0]) == COLUMNS and [row["benchmark"] for row in read] == ["imagenet_val", "imagenet_v2"]
     assert float(read[0]["difference"]) == rows[0].paired.difference and read[0]["test"] == "McNemar"
@@ -115,7 +115,7 @@ def test_the_command(study, tmp_path, monkeypatch):
     options = ["-b", "imagenet_val", "--csv", str(tmp_path / "c.csv"), "--resamples", "200"]
     done = CliRunner().invoke(cli.app, ["compare", *names, *options], env={"COLUMNS": "80"})
     assert done.exit_code == 0 and "+30.00" in done.output
-    assert (tmp_path / "c.csv").read_text().count("\n") == 2
+    assert (tmp_path / "c.csv").read_text(encoding="utf-8").count("\n") == 2
     (study.layout.prediction_folder(SECOND) / "imagenet_val.parquet").unlink()
     with pytest.raises(DataError, match=r"imagenet_val\.parquet: expected this file"):
         CliRunner().invoke(cli.app, ["compare", *names], catch_exceptions=False)

@@ -52,11 +52,11 @@ def test_tags_by_box_mask_and_middle(manifest: Path) -> None:
     ]
     record: dict[str, Any] = {"image_id": 9, "originalImageWidth": 8, "originalImageHeight": 6}
     record["actionHistories"] = actions
-    (folder / "ab.json").write_text(json.dumps([record]))
+    (folder / "ab.json").write_text(json.dumps([record]), encoding="utf-8")
     coco_ab.index(folder / "ab.json", folder / "index.parquet", folder / "index.json")
     masks = {1: [[1, 1, 2, 1, 2, 5, 1, 5]], 2: [[4, 3, 8, 3, 8, 6, 4, 6]]}  # category ids; columns 1, and 4 to 7
     annotations = [{"image_id": 9, "category_id": number, "segmentation": mask} for number, mask in masks.items()]
-    (folder / "instances.json").write_text(json.dumps({"annotations": annotations}))
+    (folder / "instances.json").write_text(json.dumps({"annotations": annotations}), encoding="utf-8")
     found = aim_of_tags(folder / "index.parquet", manifest, folder / "instances.json")
     assert found["tags_in_box"].tolist() == [True, True]
     assert found["centre_in_box"].tolist() == [False, True]  # pixel (4, 3)

@@ -37,7 +37,7 @@ def tree(root: Path, content: dict[str, Any] | str, *numbers: int, half: str = "
     for number in numbers:
         (root / half / f"COCO_{half}_{number:012d}.jpg").write_bytes(b"\xff")
     text = content if isinstance(content, str) else json.dumps(content)
-    (root / "annotations" / f"instances_{half}.json").write_text(text)
+    (root / "annotations" / f"instances_{half}.json").write_text(text, encoding="utf-8")
     return root
 
 

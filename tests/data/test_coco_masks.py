@@ -20,7 +20,7 @@ NAME = "COCO_train2014_000000000009"
 
 def on_masks(folder: Path, segmentations: list[Any], points: dict[tuple[str, int], tuple[float, float]]) -> Any:
     annotations = [{"image_id": 9, "category_id": 1, "segmentation": given} for given in segmentations]
-    (folder / "instances.json").write_text(json.dumps({"annotations": annotations}))
+    (folder / "instances.json").write_text(json.dumps({"annotations": annotations}), encoding="utf-8")
     row = {"image_id": NAME, "path": "x", "labels": [0], "group": "", "width": 8, "height": 6}
     pq.write_table(pa.Table.from_pylist([row], schema=INSTANCES_SCHEMA), folder / "manifest.parquet")
     return points_in_masks(folder / "instances.json", folder / "manifest.parquet", points)

@@ -32,14 +32,14 @@ def record(number: int, *actions: dict[str, Any], size: tuple[int, int] = (640, 
 
 def points(folder: Path, supervision: str, *records: dict[str, Any], seed: int = 0, manifest: Any = ()) -> Found:
     """Writes and reads the points of a supervision; returns (number of the image, class) -> point."""
-    (folder / "ab.json").write_text(json.dumps(list(records) or [record(1)]))
+    (folder / "ab.json").write_text(json.dumps(list(records) or [record(1)]), encoding="utf-8")
     coco_ab.index(folder / "ab.json", folder / "index.parquet", folder / "index.json")
     pq.write_table(pa.Table.from_pylist(list(manifest), schema=INSTANCES_SCHEMA), folder / "manifest.parquet")
     parquet, card = folder / "points.parquet", folder / "points.json"
     written = write_coco_targets(
         folder / "index.parquet", folder / "manifest.parquet", supervision, seed, parquet, card
     )
-    assert json.loads(card.read_text()) == written
+    assert json.loads(card.read_text(encoding="utf-8")) == written
     found = read_class_points(parquet)
     flat = {
         (int(image_id.removeprefix("COCO_train2014_")), int(label)): (float(x), float(y))
@@ -51,7 +51,7 @@ def points(folder: Path, supervision: str, *records: dict[str, Any], seed: int =
 
 
 def notes(folder: Path) -> dict[str, int]:
-    found: dict[str, int] = json.loads((folder / "points.json").read_text())["notes"]
+    found: dict[str, int] = json.loads((folder / "points.json").read_text(encoding="utf-8"))["notes"]
     return found
 
 

@@ -140,7 +140,7 @@ def test_a_damaged_image_is_named(tmp_path, damage):
     if damage == "empty":
         file.touch()
     elif damage == "text":
-        file.write_text("<html>not found</html>")
+        file.write_text("<html>not found</html>", encoding="utf-8")
     elif damage == "truncated":
         Image.effect_noise((64, 64), 50).save(file)
         file.write_bytes(file.read_bytes()[:600])

@@ -62,7 +62,7 @@ def test_sub_lists_equal_those_of_timm(name: str) -> None:
     spec = importlib.util.find_spec("timm")
     assert spec is not None and spec.origin is not None
     info = Path(spec.origin).parent / "data" / "_info"
-    of_timm = (info / f"{name}_synsets.txt").read_text().split()
+    of_timm = (info / f"{name}_synsets.txt").read_text(encoding="utf-8").split()
     assert [labels.wnids()[index] for index in labels.subset(name)] == of_timm
 
 
@@ -102,7 +102,7 @@ def test_in9_counts_per_class() -> None:
 
 def test_in9_map_is_the_released_file_byte_for_byte() -> None:
     of_class = labels.in9_of_class()
-    table = json.loads((Path(labels.__file__).parent / "tables" / "in9_classes.json").read_text())
+    table = json.loads((Path(labels.__file__).parent / "tables" / "in9_classes.json").read_text(encoding="utf-8"))
     mapped = [index for ids in table.values() for index in ids]  # in the order of the released file
     order = mapped + sorted(set(range(1000)) - set(mapped))
     text = json.dumps({str(index): int(of_class[index]) for index in order})
@@ -129,5 +129,7 @@ def test_labels_import_nothing_heavy(repository: Path) -> None:
         "import sys, luab.data.manifests.labels; "
         "print([m for m in ('torch', 'timm', 'pandas', 'numpy') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, encoding="utf-8", errors="replace"
+    )
     assert (done.stdout.strip(), done.returncode) == ("[]", 0)

@@ -157,7 +157,7 @@ def _own_mounts():
 @pytest.mark.skipif(not _own_mounts(), reason="needs permission to mount a small disk")
 def test_full_shared_memory_is_named():
     command = ["unshare", "-rm", sys.executable, "-c", SMALL_SHARED_MEMORY]
-    said = subprocess.run(command, capture_output=True, text=True)
+    said = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace")
     assert said.stdout.startswith("JobError A loader process could not use shared memory (RuntimeError: "), said
     assert "No space left on device" in said.stdout and "--shm-size=8g" in said.stdout, said
     assert "lower compute.workers" in said.stdout and "died" not in said.stdout

@@ -254,7 +254,9 @@ def write_devkit(root: Path, truth: list[int]) -> None:
     data = root / "ILSVRC2012_devkit_t12" / "data"
     data.mkdir(parents=True)
     savemat(data / "meta.mat", {"synsets": synsets})
-    (data / "ILSVRC2012_validation_ground_truth.txt").write_text("".join(f"{number}\n" for number in truth))
+    (data / "ILSVRC2012_validation_ground_truth.txt").write_text(
+        "".join(f"{number}\n" for number in truth), encoding="utf-8"
+    )
 
 
 def test_flat_val_is_labelled_through_the_devkit(root: Path) -> None:
@@ -303,7 +305,7 @@ def real_world(root: Path, lists: Any) -> dict[str, Path]:
     touch(root, [f"val/{TENCH}/ILSVRC2012_val_00000003.JPEG", f"val/{GOLDFISH}/ILSVRC2012_val_00000001.JPEG"])
     touch(root, ["val/n15075141/ILSVRC2012_val_00000002.JPEG"])
     build(root, "imagenet_val")
-    (root.parent / "real.json").write_text(json.dumps(lists))
+    (root.parent / "real.json").write_text(json.dumps(lists), encoding="utf-8")
     return {"val": root.parent / "imagenet_val.parquet"}
 
 
@@ -322,7 +324,7 @@ def test_real_labels_follow_the_file_name_not_the_folder(root: Path) -> None:
 def test_real_is_found_in_a_folder(root: Path) -> None:
     val = real_world(root, [[1], [2], [3]])
     for place in ({"real": root.parent}, {}):
-        (root / "real.json").write_text("[[1], [2], [3]]")
+        (root / "real.json").write_text("[[1], [2], [3]]", encoding="utf-8")
         assert len(build(root, "imagenet_real", **place, **val)[0]) == 3
 
 
@@ -468,7 +470,7 @@ def test_siscore_groups_by_factor(
 ) -> None:
     touch(root, [f"{folder}/kite/7.jpg", f"{folder}/torch/8.jpg"])
     text = f"image_id,{columns},pct_inside_image\n" + "".join(f"{i},{factor},1.0\n" for i, factor in factors)
-    (root / (folder if inside else "") / "metadata.csv").write_text(text)
+    (root / (folder if inside else "") / "metadata.csv").write_text(text, encoding="utf-8")
     rows, _ = build(root, dataset)
     assert labels_of(rows) == {"kite/7": [21], "torch/8": [862]}
     assert rows["group"].tolist() == groups
@@ -483,7 +485,7 @@ def test_siscore_metadata_missing_foreign_or_short(root: Path) -> None:
         ("image_id,area\n8,0.5\n", "a row for the image area/kite/7.jpg"),
         ("image_id,area\n7,big\n", "a number in area, found 'big'"),
     ):
-        (root / "metadata.csv").write_text(text)
+        (root / "metadata.csv").write_text(text, encoding="utf-8")
         with pytest.raises(DataError, match=message):
             build(root, "siscore_size")
 
@@ -537,7 +539,7 @@ def write_lists(folder: Path, split: str, flat: bool = False) -> Path:
     place = folder if flat else folder / "metadata" / "ILSVRC" / split
     place.mkdir(parents=True, exist_ok=True)
     for name, lines in lists.items():
-        (place / (f"wsol_{split}_{name}.txt" if flat else f"{name}.txt")).write_text("\n".join(lines))
+        (place / (f"wsol_{split}_{name}.txt" if flat else f"{name}.txt")).write_text("\n".join(lines), encoding="utf-8")
     return folder
 
 
@@ -571,7 +573,7 @@ def test_wsol_val_with_hashed_names(root: Path) -> None:
     with pytest.raises(DataError, match=r"found 0; missing: val2/0/0\.jpeg.*issue 42"):
         build(root, "wsol_val", lists=lists)
     names = lists / "metadata/ILSVRC/val/image_names.txt"
-    names.write_text("val2/0/0.jpeg,0/ab.jpeg\nval2/10/1.jpeg,10/cd.jpeg\n")
+    names.write_text("val2/0/0.jpeg,0/ab.jpeg\nval2/10/1.jpeg,10/cd.jpeg\n", encoding="utf-8")
     rows, _ = build(root, "wsol_val", lists=lists, partial=False)
     assert rows["path"].tolist() == ["val2/0/ab.jpeg", "val2/10/cd.jpeg"]
     assert ids(rows) == ["0/0", "10/1"]
@@ -613,7 +615,7 @@ def test_wsol_lists_damaged(root: Path, name: str, text: str | None, message: st
     touch(root, ["0/0.jpeg", "10/1.jpeg"])
     lists = write_lists(root.parent / "lists", "val")
     file = lists / f"metadata/ILSVRC/val/{name}.txt"
-    file.unlink() if text is None else file.write_text(text)
+    file.unlink() if text is None else file.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=message):
         build(root, "wsol_val", lists=lists)
 
@@ -764,7 +766,9 @@ def as_a_user(dataset: str, root: Path) -> str:
         if shutil.which("setpriv") is None:
             pytest.skip("root can read every folder, and setpriv is not installed")
         command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, encoding="utf-8", errors="replace"
+    ).stdout.strip()
 
 
 def test_closed_folders_matter_only_where_images_are_needed(root: Path) -> None:

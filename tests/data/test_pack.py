@@ -87,7 +87,7 @@ def test_loader_processes_share_a_pack(photos, packed):
 
 
 def test_shards_are_plain_tar_files_in_the_manifests_order(photos, packed):
-    content = json.loads(card(packed).read_text())
+    content = json.loads(card(packed).read_text(encoding="utf-8"))
     assert content["n"] == 24 and len(content["shards"]) >= 3
     ids = []
     for shard in content["shards"]:
@@ -115,7 +115,9 @@ def test_resized_images_keep_crop_flip_and_point(photos, tmp_path):
         assert torch.equal(ours[2], theirs[2]) and ours[3] == theirs[3]
         # Resized noise has other pixels but the same mean grey at the same place.
         assert (ours[0].float().mean() - theirs[0].float().mean()).abs() < 8
-    assert json.loads(card(index).read_text())["bytes"] < 0.7 * sum(f.stat().st_size for f in photos.rglob("*.JPEG"))
+    assert json.loads(card(index).read_text(encoding="utf-8"))["bytes"] < 0.7 * sum(
+        f.stat().st_size for f in photos.rglob("*.JPEG")
+    )
 
 
 def test_a_resized_pack_shows_the_same_part_of_the_image(tmp_path):
@@ -147,7 +149,7 @@ def test_an_interrupted_packing_resumes_and_repairs(photos, packed, tmp_path):
     damaged.write_bytes(data)
     (shards / shard_name(2)).unlink()
     (shards / "shard-00099.tar").write_bytes(b"of an earlier, larger pack")
-    assert _pack(photos, index) == json.loads(card(packed).read_text())
+    assert _pack(photos, index) == json.loads(card(packed).read_text(encoding="utf-8"))
     assert untouched.stat().st_ino == before
     assert sorted(f.name for f in shards.glob("*.tar")) == sorted(f.name for f in packed.with_suffix("").glob("*.tar"))
     _open(photos, index)
@@ -160,7 +162,7 @@ def test_another_config_packs_again(photos, packed, tmp_path):
     with pytest.raises(DataError, match=r"packed as the config says.*luab pack"):
         _open(photos, index, smaller)
     content = _pack(photos, index, smaller)
-    assert content["sha256"] != json.loads(card(packed).read_text())["sha256"]
+    assert content["sha256"] != json.loads(card(packed).read_text(encoding="utf-8"))["sha256"]
     assert len(list(index.with_suffix("").glob("*.tar"))) == len(content["shards"])
 
 
@@ -184,11 +186,11 @@ def _rewrite(change):
     def damage(index):
         table = change(pq.read_table(index))
         pq.write_table(table, index)
-        content = json.loads(card(index).read_text())
+        content = json.loads(card(index).read_text(encoding="utf-8"))
         from luab.files import file_sha256
 
         content["index_sha256"] = file_sha256(index)
-        card(index).write_text(json.dumps(content))
+        card(index).write_text(json.dumps(content), encoding="utf-8")
 
     return damage
 
@@ -206,8 +208,14 @@ def _set(column, value):
 
 DAMAGE = {
     "no card": (lambda index: card(index).unlink(), "JSON file, found none"),
-    "strange card": (lambda index: card(index).write_text("[]"), "expected a card with packing, shards, index_sha256"),
-    "no shards": (lambda index: card(index).write_text('{"packing": 0, "shards": [], "index_sha256": 0}'), "no shards"),
+    "strange card": (
+        lambda index: card(index).write_text("[]", encoding="utf-8"),
+        "expected a card with packing, shards, index_sha256",
+    ),
+    "no shards": (
+        lambda index: card(index).write_text('{"packing": 0, "shards": [], "index_sha256": 0}', encoding="utf-8"),
+        "no shards",
+    ),
     "no index": (lambda index: index.unlink(), "found another or none"),
     "other index": (lambda index: index.write_bytes(b"PAR1"), "found another or none"),
     "shard gone": (lambda index: (index.with_suffix("") / shard_name(1)).unlink(), "found nothing"),
@@ -256,7 +264,7 @@ def test_training_from_a_pack_of_original_bytes_gives_the_same_weights(toy_study
     study = toy_study(recipe={"epochs": 1})
     run = study.runs()[0]
     train(study, run)
-    files = json.loads(study.layout.run_json(run).read_text())
+    files = json.loads(study.layout.run_json(run).read_text(encoding="utf-8"))
     data = tmp_path / "data"
     shutil.copytree(toy_world / "data", data)
     packing = {"shorter_side_px": None, "quality": 90, "shard_mb": 1}
@@ -270,7 +278,7 @@ def test_training_from_a_pack_of_original_bytes_gives_the_same_weights(toy_study
         toy_world / "imagenet", packed_study.layout.manifest("imagenet_train"), packed_study.packing, index, 0
     )
     train(packed_study, run)
-    packed = json.loads(packed_study.layout.run_json(run).read_text())
+    packed = json.loads(packed_study.layout.run_json(run).read_text(encoding="utf-8"))
     assert packed["final"] == files["final"]
     assert packed["inputs"] == files["inputs"] | {"pack": content["sha256"]}
     assert files["settings"] == packed["settings"] == {"decoding": "exact"} and "pack" not in files["inputs"]

@@ -41,14 +41,14 @@ def points(folder: Path, supervision: str, *rows: dict[str, Any], seed: int = 0)
     pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), folder / "index.parquet", row_group_size=2)
     write_targets(folder / "index.parquet", supervision, seed, folder / "points.parquet", folder / "points.json")
     image_ids, xy = read_image_points(folder / "points.parquet")
-    card = json.loads((folder / "points.json").read_text())
+    card = json.loads((folder / "points.json").read_text(encoding="utf-8"))
     assert (card["n"], card["supervision"]) == (len(image_ids), supervision)
     assert xy.dtype == np.float32 and xy.shape == (len(image_ids), 2)
     return dict(zip(image_ids, xy.tolist(), strict=True))
 
 
 def notes(folder: Path) -> dict[str, int]:
-    found: dict[str, int] = json.loads((folder / "points.json").read_text())["notes"]
+    found: dict[str, int] = json.loads((folder / "points.json").read_text(encoding="utf-8"))["notes"]
     return found
 
 

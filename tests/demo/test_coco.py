@@ -73,8 +73,8 @@ def test_the_same_seed_gives_the_same_bytes(world: Path, tmp_path: Path) -> None
 
 
 def test_files_and_entries_have_the_official_names(world: Path, repository: Path) -> None:
-    official = yaml.safe_load((repository / "config" / "archives.yaml").read_text())
-    entries = yaml.safe_load((world / "server" / "archives.yaml").read_text())
+    official = yaml.safe_load((repository / "config" / "archives.yaml").read_text(encoding="utf-8"))
+    entries = yaml.safe_load((world / "server" / "archives.yaml").read_text(encoding="utf-8"))
     assert set(entries) == {"coco_train", "coco_val", "coco_annotations", "coco_ab"}
     for name, entry in entries.items():
         for key in ("file", "dataset", "unpack"):
@@ -139,7 +139,7 @@ def test_pycocotools_reads_the_masks(world: Path, prepared: Path) -> None:
 
 
 def test_records_have_all_oddities(world: Path, prepared: Path) -> None:
-    card = json.loads((prepared / "index.json").read_text())
+    card = json.loads((prepared / "index.json").read_text(encoding="utf-8"))
     counts = card["counts"]
     assert (counts["records"], counts["images"], counts["duplicate_records"]) == (59, 58, 1)
     assert counts["zero_original_size"] == counts["zero_displayed_size"] == 2

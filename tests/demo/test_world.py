@@ -98,7 +98,7 @@ def test_another_seed_gives_another_world(world: Path, tmp_path: Path) -> None:
 
 
 def test_the_card_counts_the_pictures(world: Path) -> None:
-    card = json.loads((world / "world.json").read_text())
+    card = json.loads((world / "world.json").read_text(encoding="utf-8"))
     assert card["seed"] == SEED
     assert card["counts"]["imagenet_train"] == 22 * 6 == len(list(world.glob("imagenet/train/*/*.JPEG")))
     assert card["counts"]["imagenet_val"] == 22 * 4 == len(list(world.glob("imagenet/val/*/*.JPEG")))
@@ -106,7 +106,7 @@ def test_the_card_counts_the_pictures(world: Path) -> None:
 
 
 def test_archives_yaml_matches_the_files(world: Path) -> None:
-    entries = yaml.safe_load((world / "server/archives.yaml").read_text())
+    entries = yaml.safe_load((world / "server/archives.yaml").read_text(encoding="utf-8"))
     on_disk = {path.name for path in (world / "server").iterdir()} - {"archives.yaml"}
     assert {entry["file"] for entry in entries.values()} == on_disk
     for entry in entries.values():
@@ -117,8 +117,8 @@ def test_archives_yaml_matches_the_files(world: Path) -> None:
 
 
 def test_archives_are_named_as_in_the_full_study(world: Path, repository: Path) -> None:
-    demo = yaml.safe_load((world / "server/archives.yaml").read_text())
-    full = yaml.safe_load((repository / "config/archives.yaml").read_text())
+    demo = yaml.safe_load((world / "server/archives.yaml").read_text(encoding="utf-8"))
+    full = yaml.safe_load((repository / "config/archives.yaml").read_text(encoding="utf-8"))
     for name, entry in demo.items():
         assert (entry["dataset"], entry["file"]) == (full[name]["dataset"], full[name]["file"]), name
         assert entry["unpack"] == full[name]["unpack"], name
@@ -203,7 +203,7 @@ def test_validation_names_mix_the_classes(world: Path) -> None:
 
 
 def test_real_has_images_with_several_labels_and_with_none(world: Path) -> None:
-    labels = json.loads((world / "server/real.json").read_text())
+    labels = json.loads((world / "server/real.json").read_text(encoding="utf-8"))
     assert [image.real for image in val_images(SEED, SIZE_PX, SMALL.val)] == labels
     lengths = Counter(map(len, labels))
     assert set(lengths) == {0, 1, 2}
@@ -260,7 +260,7 @@ def test_siscore_lists_each_image_with_its_factor(world: Path, file: str, column
 
 def test_localisation_lists_match_the_pictures(world: Path) -> None:
     def rows(split: str, name: str) -> list[list[str]]:
-        text = (world / f"server/wsol_{split}_{name}.txt").read_text()
+        text = (world / f"server/wsol_{split}_{name}.txt").read_text(encoding="utf-8")
         assert not text.endswith("\n")
         return [line.split(",") for line in text.split("\n")]
 

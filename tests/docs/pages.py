@@ -11,7 +11,7 @@ PAGES = [*OUTSIDE, PLUGIN, *sorted(str(file.relative_to(ROOT)) for file in (ROOT
 
 def text_of(page: str) -> str:
     """The page's Markdown."""
-    return (ROOT / page).read_text()
+    return (ROOT / page).read_text(encoding="utf-8")
 
 
 def blocks(page: str, language: str) -> list[str]:

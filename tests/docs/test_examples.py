@@ -64,7 +64,7 @@ def check_snakemake(words: list[str], study: Study) -> None:
 
 def check_make(words: list[str]) -> None:
     """Checks the target and the variables against the Makefile."""
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for word in words:
         name, is_variable, _ = word.partition("=")
         pattern = rf"make (test |test-slow )?{name}=" if is_variable else rf"^{name}: "
@@ -126,10 +126,10 @@ def test_configuration_is_valid(page: str, tmp_path: Path) -> None:
     for block in blocks(page, "yaml"):
         part = yaml.safe_load(block)
         if page == "docs/extending.md" and "backbones" in part:  # "add a line to backbones"
-            default = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+            default = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
             part["backbones"] = default["backbones"] + part["backbones"]
         file = tmp_path / "part.yaml"
-        file.write_text(yaml.safe_dump(part))
+        file.write_text(yaml.safe_dump(part), encoding="utf-8")
         Plan.of(load_study(["config/config.yaml", file], ROOT))
 
 
@@ -140,7 +140,15 @@ def run_python(code: str, folder: Path, replacements: dict[str, str]) -> None:
         code = code.replace(printed, small)
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -33,7 +33,7 @@ def navigation() -> list[str]:
         parts = entry.values() if isinstance(entry, dict) else entry
         return [page for part in parts for page in pages(part)]  # type: ignore[attr-defined]
 
-    return pages(yaml.load((ROOT / "mkdocs.yml").read_text(), _Loader)["nav"])
+    return pages(yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), _Loader)["nav"])
 
 
 def anchors(page: str) -> set[str]:
@@ -107,8 +107,8 @@ def test_the_first_command_is_on_the_first_screen() -> None:
 
 
 def test_versions_agree() -> None:
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert citation["version"] == project["version"] == luab.__version__
     assert f"## {luab.__version__}" in text_of("CHANGELOG.md")
     paper = citation["preferred-citation"]
@@ -117,7 +117,7 @@ def test_versions_agree() -> None:
 
 
 def test_markers_of_tests_are_described() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     markers = {marker.partition(":")[0] for marker in project["tool"]["pytest"]["ini_options"]["markers"]}
     assert markers == set(re.findall(r"^\| `(\w+)` \|", text_of("CONTRIBUTING.md"), re.MULTILINE))
 

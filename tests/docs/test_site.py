@@ -26,6 +26,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -34,19 +36,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pages_load_nothing_from_other_hosts(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > 20
-    assert {page.name: found for page in pages if (found := _LOADED.findall(page.read_text()))} == {}
+    assert {page.name: found for page in pages if (found := _LOADED.findall(page.read_text(encoding="utf-8")))} == {}
 
 
 def test_links_to_repository_files_show_them(site: Path) -> None:
-    shown = (site / "repository" / "config" / "config.yaml.html").read_text()
+    shown = (site / "repository" / "config" / "config.yaml.html").read_text(encoding="utf-8")
     assert "luab_lambda" in shown
-    assert "repository/config/config.yaml.html" in (site / "full-study.html").read_text()
+    assert "repository/config/config.yaml.html" in (site / "full-study.html").read_text(encoding="utf-8")
 
 
 def test_the_api_pages_have_signatures_and_docstrings(site: Path) -> None:
-    page = (site / "api" / "index.html").read_text()
+    page = (site / "api" / "index.html").read_text(encoding="utf-8")
     assert "luab.ImageNetAB" in page and "decoding" in page and "Parameters:" in page
-    assert "top5" in (site / "api" / "metrics.html").read_text()
+    assert "top5" in (site / "api" / "metrics.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.browser

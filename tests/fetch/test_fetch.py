@@ -218,7 +218,7 @@ def test_a_downloaded_file_is_complete_and_has_a_card(server: Server, tmp_path: 
     server.resources["/a"] = Resource()
     card = _fetch(_archive(server.url("/a")), tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert card == json.loads((tmp_path / "a.json").read_text())
+    assert card == json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert card == {
         "name": "a",
         "url": server.url("/a"),
@@ -818,7 +818,7 @@ def test_the_recorded_digest_of_no_archive_does_not_count(
     target.write_bytes(content)  # as an older version recorded it
     digests = hasher_of(target).digests()
     write_stamp(target, server.url("/a"), digests)
-    card.write_text(json.dumps({"sha256": digests.sha256}))
+    card.write_text(json.dumps({"sha256": digests.sha256}), encoding="utf-8")
     with pytest.raises(DataError, match="Remove it and fetch it again"):
         unpack_all({"a": target}, tmp_path / "raw", tmp_path / "raw.json", "a")
     if removed:
@@ -903,7 +903,9 @@ def test_a_full_disk_keeps_the_part(server: Server, tmp_path: Path) -> None:
     server.resources["/a"] = Resource(length=False)
     archive = _unpublished(server.url("/a"))
     command = ["unshare", "-rm", *_command(archive, tmp_path, "tmpfs")]
-    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    said = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=60, encoding="utf-8", errors="replace"
+    ).stdout
     assert said.startswith("JobError ") and os.strerror(errno.ENOSPC) in said and "is kept" in said
     assert 500_000 < int(said.split()[1]) <= 1 << 20
 
@@ -912,7 +914,9 @@ def test_a_file_size_limit_keeps_the_part_and_resumes(server: Server, tmp_path: 
     server.resources["/a"] = Resource()
     archive = _archive(server.url("/a"))
     command = _command(archive, tmp_path, "1000000")
-    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    said = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=60, encoding="utf-8", errors="replace"
+    ).stdout
     assert said.startswith("JobError 1000000 ") and "is kept" in said
     assert _fetch(archive, tmp_path)["sha256"] == SHA256
     assert server.ranges() == [None, "bytes=1000000-"]

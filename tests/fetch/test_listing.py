@@ -114,7 +114,7 @@ def archives(repository: Path) -> dict[str, Archive]:
 
 def _listed(folder: Path, entries: object) -> dict[str, Archive]:
     path = folder / "archives.yaml"
-    path.write_text(json.dumps(entries))
+    path.write_text(json.dumps(entries), encoding="utf-8")
     return load_archives(path)
 
 
@@ -141,7 +141,7 @@ def test_no_digit_of_a_checksum_or_size_has_changed(archives: dict[str, Archive]
 
 
 def test_every_checksum_in_the_file_is_complete(repository: Path) -> None:
-    text = (repository / "config" / "archives.yaml").read_text()
+    text = (repository / "config" / "archives.yaml").read_text(encoding="utf-8")
     assert len(re.findall(r"^ *sha256: [0-9a-f]{64}$", text, re.M)) == len(re.findall("sha256: ", text)) > 15
     assert len(re.findall(r"^ *md5: [0-9a-f]{32}$", text, re.M)) == len(re.findall("md5: ", text)) > 10
     checksums = re.findall(r": ([0-9a-f]{32,64})$", text, re.M)
@@ -211,7 +211,7 @@ def test_all_mistakes_are_listed_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["[1, 2]", "a: [", ""])
 def test_an_invalid_list_is_a_config_error(tmp_path: Path, content: str) -> None:
-    (tmp_path / "archives.yaml").write_text(content)
+    (tmp_path / "archives.yaml").write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"archives.yaml: expected"):
         load_archives(tmp_path / "archives.yaml")
 
@@ -229,9 +229,9 @@ def test_a_file_address_is_relative_to_the_list(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path.parent)
     card = fetch(archive, tmp_path / "archives", tmp_path / "cards" / "a.json")
     assert (tmp_path / "archives" / "a.bin").read_bytes() == b"content"
-    assert card == json.loads((tmp_path / "cards" / "a.json").read_text())
+    assert card == json.loads((tmp_path / "cards" / "a.json").read_text(encoding="utf-8"))
     assert card["url"] == "file:a%20b.bin"
-    assert str(tmp_path) not in (tmp_path / "cards" / "a.json").read_text()
+    assert str(tmp_path) not in (tmp_path / "cards" / "a.json").read_text(encoding="utf-8")
     assert card["checksum"].startswith("none published")
 
 
@@ -292,7 +292,7 @@ def test_the_compression_of_a_tar_is_detected_by_content(tmp_path: Path, pack: C
         "files": 2,
         "skipped": 2,
     }
-    assert json.loads((tmp_path / "raw" / "set.json").read_text()) == card
+    assert json.loads((tmp_path / "raw" / "set.json").read_text(encoding="utf-8")) == card
 
 
 def test_several_archives_unpack_to_one_folder_and_replace_the_old_one(tmp_path: Path) -> None:
@@ -325,5 +325,9 @@ def test_links_inside_the_tree_are_kept(tmp_path: Path) -> None:
             tar.addfile(member, io.BytesIO(b"data"))
     (tmp_path / "l.tar").write_bytes(out.getvalue())
     card = unpack_all({"l": tmp_path / "l.tar"}, tmp_path / "raw", tmp_path / "raw.json", "set")
-    assert (tmp_path / "raw/d/soft").read_text() == (tmp_path / "raw/hard").read_text() == "data"
+    assert (
+        (tmp_path / "raw/d/soft").read_text(encoding="utf-8")
+        == (tmp_path / "raw/hard").read_text(encoding="utf-8")
+        == "data"
+    )
     assert card["files"] == 2

@@ -52,7 +52,7 @@ def _check_raises(archive: Path, root: Path, reason: str) -> None:
     """Checks that unpacking raises `reason`, keeps the existing folder and writes nothing."""
     folder = root / "raw" / "set"
     folder.mkdir(parents=True)
-    (folder / "before").write_text("before")
+    (folder / "before").write_text("before", encoding="utf-8")
     with pytest.raises(DataError, match=reason) as caught:
         _unpack(archive, root)
     assert str(archive) in str(caught.value) and "fetch it again" in str(caught.value)
@@ -87,7 +87,7 @@ def _check_raises(archive: Path, root: Path, reason: str) -> None:
     ],
 )
 def test_an_unsafe_tar_raises(tmp_path: Path, members: list[tarfile.TarInfo], reason: str) -> None:
-    (tmp_path / "outside").write_text("outside")
+    (tmp_path / "outside").write_text("outside", encoding="utf-8")
     (tmp_path / "set.tar").write_bytes(_tar(_member("good", size=5), *members))
     _check_raises(tmp_path / "set.tar", tmp_path, reason)
     assert not Path("/tmp/luab-slip").exists() and not (tmp_path / "slip").exists()
@@ -234,7 +234,9 @@ def test_nothing_is_left_on_a_full_disk(tmp_path: Path, members: int, reason: st
     disk.mkdir()
     options = "1m" if size else "1m,nr_inodes=99"
     command = [sys.executable, "-c", SMALL_DISK, str(disk), str(tmp_path / "set.tar"), options]
-    said = subprocess.run(["unshare", "-rm", *command], check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(
+        ["unshare", "-rm", *command], check=True, capture_output=True, text=True, encoding="utf-8", errors="replace"
+    ).stdout
     assert said.startswith("JobError [] ") and reason in said
 
 

@@ -159,7 +159,7 @@ def test_a_study_of_nothing_and_one_without_suites_are_refused(edited: Callable[
 def test_archives_are_read_from_the_configured_list(edited: Callable[[Edit], Plan], tmp_path: Path) -> None:
     listing = tmp_path / "archives.yaml"
     shutil.copy("config/archives.yaml", listing)
-    text = listing.read_text()
-    listing.write_text(text.replace("dataset: imagenet_v2", "dataset: imagenet_sketch"))
+    text = listing.read_text(encoding="utf-8")
+    listing.write_text(text.replace("dataset: imagenet_v2", "dataset: imagenet_sketch"), encoding="utf-8")
     plan = edited(lambda config: config["paths"].update(archives=str(listing)))
     assert len(plan.trees("imagenet_sketch")) > 0 and not plan.trees("imagenet_v2")

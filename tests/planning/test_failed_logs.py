@@ -33,10 +33,19 @@ def test_snakemake_says_why_a_job_failed_also_when_quiet(tmp_path: Path, quiet: 
     closed = archives.replace("https://raw.githubusercontent.com/", "http://127.0.0.1:9/")
     (tmp_path / "archives.yaml").write_text(closed, encoding="utf-8")
     config = tmp_path / "config.yaml"
-    config.write_text(f"paths: {{data: {tmp_path}/d, results: {tmp_path}/r, archives: {tmp_path}/archives.yaml}}\n")
+    config.write_text(
+        f"paths: {{data: {tmp_path}/d, results: {tmp_path}/r, archives: {tmp_path}/archives.yaml}}\n", encoding="utf-8"
+    )
     target = tmp_path / "d/archives/imagenet_real.json"
     command = [sys.executable, "-m", "snakemake", target, "--cores", "1", "--nolock", "--configfile", config]
-    done = subprocess.run([*command, "--quiet", *quiet], cwd=REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "--quiet", *quiet],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     assert done.returncode == 1
     assert "fetch failed; the end of logs/fetch/imagenet_real.log" in done.stderr
     assert "DataError" in done.stderr and "127.0.0.1:9" in done.stderr
@@ -45,17 +54,21 @@ def test_snakemake_says_why_a_job_failed_also_when_quiet(tmp_path: Path, quiet: 
 def test_another_working_folder_is_refused_in_one_sentence(tmp_path: Path) -> None:
     for arguments in (["-d", tmp_path, "--configfile", REPOSITORY / "config/demo.yaml"], ["-d", tmp_path]):
         command = [sys.executable, "-m", "snakemake", "-n", *arguments]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=REPOSITORY, capture_output=True, text=True, encoding="utf-8", errors="replace"
+        )
         assert done.returncode == 1 and "Expected to run in the checkout" in done.stdout + done.stderr
         assert "paths: {data: ..., results: ...}" in done.stdout + done.stderr
 
 
 def test_a_home_that_cannot_be_written_to_does_not_matter(tmp_path: Path) -> None:
-    (tmp_path / "home").write_text("")  # nobody, not even root, can write into a file
+    (tmp_path / "home").write_text("", encoding="utf-8")  # nobody, not even root, can write into a file
     environment = {**os.environ, "HOME": str(tmp_path / "home")}
     environment.pop("XDG_CACHE_HOME", None)
     command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "all", "--configfile", "config/demo.yaml"]
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, encoding="utf-8", errors="replace"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

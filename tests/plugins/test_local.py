@@ -58,6 +58,8 @@ def payload(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
+        errors="replace",
     )
 
 
@@ -111,14 +113,14 @@ def test_a_failed_command_fails_the_payload_and_restarts_are_counted(tmp_path: P
     with payload(tmp_path, "echo restarts $SUBMITIT_RESTARTS; exit 3") as job:
         out, err = job.communicate(timeout=20)
     assert "restarts 0" in out and "exit status 3" in err and "ended" not in out
-    assert '"restarts": 0' in (tmp_path / "7_starts.jsonl").read_text()
+    assert '"restarts": 0' in (tmp_path / "7_starts.jsonl").read_text(encoding="utf-8")
 
 
 # --- whole runs
 
 
 def write(folder: Path, snakefile: str) -> None:
-    (folder / "Snakefile").write_text(textwrap.dedent(snakefile))
+    (folder / "Snakefile").write_text(textwrap.dedent(snakefile), encoding="utf-8")
 
 
 WAITING = """
@@ -132,13 +134,13 @@ WAITING = """
 
 
 def start(folder: Path) -> "subprocess.Popen[bytes]":
-    with open(folder / "screen.txt", "a") as screen:
+    with open(folder / "screen.txt", "a", encoding="utf-8") as screen:
         return subprocess.Popen(SNAKEMAKE, cwd=folder, env=environment(), stdout=screen, stderr=screen)
 
 
 def started(folder: Path) -> int:
     path = folder / "starts.txt"
-    return len(path.read_text().splitlines()) if path.exists() else 0
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
 
 
 def test_a_restarted_snakemake_takes_over_the_jobs_of_a_killed_one(tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ def test_a_restarted_snakemake_takes_over_the_jobs_of_a_killed_one(tmp_path: Pat
         first.kill()
     subprocess.run([sys.executable, "-m", "snakemake", "--unlock"], cwd=tmp_path, check=True, capture_output=True)
     with start(tmp_path) as second:
-        until(lambda: (tmp_path / "screen.txt").read_text().count("Taking over") == 2)
+        until(lambda: (tmp_path / "screen.txt").read_text(encoding="utf-8").count("Taking over") == 2)
         (tmp_path / "go").touch()
         assert second.wait(60) == 0
     assert started(tmp_path) == 2
@@ -170,7 +172,7 @@ def test_a_failure_shows_its_reason_and_log(tmp_path: Path) -> None:
     write(tmp_path, "rule bad:\n    output: 'x'\n    shell: 'echo the reason in words; exit 42'\n")
     with start(tmp_path) as process:
         assert process.wait(60) == 1
-    screen = (tmp_path / "screen.txt").read_text()
+    screen = (tmp_path / "screen.txt").read_text(encoding="utf-8")
     assert "exit status 42" in screen and "| the reason in words" in screen
 
 
@@ -185,7 +187,9 @@ def test_snakemake_sees_the_plugin_of_an_installed_luab(tmp_path: Path, kind: st
         "import sys; from hatchling.builders.wheel import WheelBuilder;"
         f"print(*WheelBuilder({str(REPOSITORY)!r}).build(directory={str(tmp_path)!r}, versions=[{kind!r}]))"
     )
-    wheel = subprocess.run([sys.executable, "-c", build], capture_output=True, text=True, check=True).stdout.strip()
+    wheel = subprocess.run(
+        [sys.executable, "-c", build], capture_output=True, text=True, check=True, encoding="utf-8", errors="replace"
+    ).stdout.strip()
     zipfile.ZipFile(wheel).extractall(site)
     script = f"""if True:
         import site, sys
@@ -197,7 +201,14 @@ def test_snakemake_sees_the_plugin_of_an_installed_luab(tmp_path: Path, kind: st
     """
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environ, cwd=tmp_path
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environ,
+        cwd=tmp_path,
+        encoding="utf-8",
+        errors="replace",
     )
     module, loaded = done.stdout.split()
     assert module == "snakemake_executor_plugin_submitit.executor"

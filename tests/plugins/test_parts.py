@@ -162,7 +162,7 @@ def test_output_of_squeue_sacct_and_scontrol_is_parsed() -> None:
 
 def tool(folder: Path, name: str, script: str) -> None:
     path = folder / name
-    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     path.chmod(0o755)
 
 
@@ -283,7 +283,7 @@ def test_unknown_fields_of_a_record_are_ignored(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     registry.write(record := entry(tmp_path, id="7"))
     path = tmp_path / f"{record.key}.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "later": 1}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "later": 1}), encoding="utf-8")
     assert list(registry) == [record] and registry.set_damaged_aside() == []
 
 
@@ -302,7 +302,7 @@ def test_a_damaged_record_is_named_and_set_aside(tmp_path: Path) -> None:
     registry.write(record := entry(tmp_path, id="7"))
     registry.write(other := entry(tmp_path, id="8"))
     path = tmp_path / f"{record.key}.json"
-    contents = _damaged(json.loads(path.read_text()))
+    contents = _damaged(json.loads(path.read_text(encoding="utf-8")))
     for content in contents:
         path.write_bytes(content)
         assert list(registry) == [other], content[:60]
@@ -323,7 +323,7 @@ def test_a_lost_record_is_restored_from_its_submission(tmp_path: Path) -> None:
     assert restored is not None and restored.id == "12_1" and restored.key == records[1].key
     assert registry.restore(folder, "12_2") is None, "this submission has two elements"
     assert registry.restore(tmp_path / "other", "12_1") is None
-    (folder / "jobs.json").write_text("[null]")
+    (folder / "jobs.json").write_text("[null]", encoding="utf-8")
     assert registry.restore(folder, "12_1") is None
 
 
@@ -491,7 +491,9 @@ def test_records_follow_the_job_and_their_last_check_is_noted(
         times.append(file.stat().st_mtime)
     assert times[1] == 2, "written although nothing changed"
     assert times[0] > 4 and times[2] > 4
-    assert json.loads(file.read_text()) | {"state": "RUNNING", "node": "n1"} == json.loads(file.read_text())
+    assert json.loads(file.read_text(encoding="utf-8")) | {"state": "RUNNING", "node": "n1"} == json.loads(
+        file.read_text(encoding="utf-8")
+    )
     tool(tools, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     checked.unlink()
     clock.now = 9
@@ -502,13 +504,14 @@ def test_the_history_has_a_line_for_each_job_that_ended(tmp_path: Path) -> None:
     record = entry(tmp_path, id="7", submitted=100.0)
     record.starts.write_text(
         '{"restarts": 0, "node": "a", "slurm_node": "n1", "time": 105.5}\n'
-        '{"restarts": 1, "node": "b", "slurm_node": "n2", "time": 150.5}\n'
+        '{"restarts": 1, "node": "b", "slurm_node": "n2", "time": 150.5}\n',
+        encoding="utf-8",
     )
     record.result.touch()
     os.utime(record.result, (200, 200))
     history.append(tmp_path, record, "COMPLETED")
     history.append(tmp_path, entry(tmp_path, id="8"), history.failed_outcome(State("TIMEOUT")), "time limit reached")
-    first, second = map(json.loads, (tmp_path / "history.jsonl").read_text().splitlines())
+    first, second = map(json.loads, (tmp_path / "history.jsonl").read_text(encoding="utf-8").splitlines())
     assert (first["id"], first["outputs"], first["outcome"]) == ("7", ["out/a", "out/b"], "COMPLETED")
     assert (first["submitted"], first["started"], first["ended"], first["elapsed_s"]) == (100, 105.5, 200, 94.5)
     assert [start["slurm_node"] for start in first["starts"]] == ["n1", "n2"]
@@ -572,9 +575,11 @@ def test_a_message_shows_the_end_of_the_log_without_submitits_traceback(tmp_path
     record = entry(tmp_path, id="7", node="n1")
     frame = "submitit ERROR (2026) - Submitted job triggered an exception\n" * 2
     frame += 'Traceback (most recent call last):\n  File "x", line 1\n    raise error\nValueError: outer\n'
-    record.log.write_text("first\n" * 50 + "the real reason\n" + frame + "srun: error: n1: task 0: Exited\n")
+    record.log.write_text(
+        "first\n" * 50 + "the real reason\n" + frame + "srun: error: n1: task 0: Exited\n", encoding="utf-8"
+    )
     assert tail(record.log, 2) == "the real reason\nsrun: error: n1: task 0: Exited"
-    record.starts.write_text('{"restarts": 0}\n{"restarts": 1}\n')
+    record.starts.write_text('{"restarts": 0}\n{"restarts": 1}\n', encoding="utf-8")
     message = explain(record, None, "exit status 3", 3)
     assert "job 7 (train) on n1 started 2 times failed: exit status 3" in message
     assert str(record.log) in message and "| the real reason" in message and message.count("first") == 1

@@ -22,7 +22,14 @@ def digest(package: Path, module: str) -> str:
     """The digest from a process that imports luab from that copy."""
     command = f"from luab.provenance.code import code_digest; print(code_digest({module!r}))"
     done = subprocess.run(
-        [sys.executable, "-c", command], cwd=package.parent, capture_output=True, text=True, check=True, env={}
+        [sys.executable, "-c", command],
+        cwd=package.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={},
+        encoding="utf-8",
+        errors="replace",
     )
     return done.stdout.strip()
 
@@ -30,25 +37,32 @@ def digest(package: Path, module: str) -> str:
 def test_comments_docstrings_and_layout_do_not_change_the_digest(copied: Path) -> None:
     before = digest(copied, "luab.benchmarks.collect")
     file = copied / "benchmarks" / "collect.py"
-    lines = file.read_text().split('"""', 2)
-    file.write_text(f'"""Another sentence."""\n\n\n# a comment\n{lines[2]}\n\n\n')
+    lines = file.read_text(encoding="utf-8").split('"""', 2)
+    file.write_text(f'"""Another sentence."""\n\n\n# a comment\n{lines[2]}\n\n\n', encoding="utf-8")
     assert digest(copied, "luab.benchmarks.collect") == before
 
 
 def test_own_and_imported_code_change_the_digest(copied: Path) -> None:
     before = digest(copied, "luab.benchmarks.collect")
-    (copied / "benchmarks" / "collect.py").write_text((copied / "benchmarks" / "collect.py").read_text() + "\n_A = 1\n")
+    (copied / "benchmarks" / "collect.py").write_text(
+        (copied / "benchmarks" / "collect.py").read_text(encoding="utf-8") + "\n_A = 1\n", encoding="utf-8"
+    )
     own = digest(copied, "luab.benchmarks.collect")
-    (copied / "files.py").write_text((copied / "files.py").read_text() + "\n_A = 1\n")
+    (copied / "files.py").write_text((copied / "files.py").read_text(encoding="utf-8") + "\n_A = 1\n", encoding="utf-8")
     imported = digest(copied, "luab.benchmarks.collect")
     assert len({before, own, imported}) == 3
     assert all(len(text) == 12 and int(text, 16) >= 0 for text in (before, own, imported))
 
 
 def test_a_docstring_alone_in_a_body_may_change(copied: Path) -> None:
-    (copied / "errors.py").write_text((copied / "errors.py").read_text().replace("is wrong;", "is not right;"))
     (copied / "errors.py").write_text(
-        (copied / "errors.py").read_text().replace("class DataError(LuabError)", "class DataError(LuabError, OSError)")
+        (copied / "errors.py").read_text(encoding="utf-8").replace("is wrong;", "is not right;"), encoding="utf-8"
+    )
+    (copied / "errors.py").write_text(
+        (copied / "errors.py")
+        .read_text(encoding="utf-8")
+        .replace("class DataError(LuabError)", "class DataError(LuabError, OSError)"),
+        encoding="utf-8",
     )
     changed = digest(copied, "luab.errors")
     assert changed != code.code_digest("luab.errors")
@@ -57,25 +71,27 @@ def test_a_docstring_alone_in_a_body_may_change(copied: Path) -> None:
 def test_other_code_does_not_change_the_digest(copied: Path) -> None:
     before = digest(copied, "luab.training.train")
     for name in ("benchmarks/collect.py", "render/tables.py", "demo/world.py", "cli.py"):
-        (copied / name).write_text((copied / name).read_text() + "\n_A = 1\n")
+        (copied / name).write_text((copied / name).read_text(encoding="utf-8") + "\n_A = 1\n", encoding="utf-8")
     assert digest(copied, "luab.training.train") == before
 
 
 def test_async_functions_are_included(copied: Path) -> None:
-    (copied / "new.py").write_text('async def wait() -> None:\n    """One."""\n')
+    (copied / "new.py").write_text('async def wait() -> None:\n    """One."""\n', encoding="utf-8")
     one = digest(copied, "luab.new")
-    (copied / "new.py").write_text('async def wait() -> None:\n    """Two."""\n')
+    (copied / "new.py").write_text('async def wait() -> None:\n    """Two."""\n', encoding="utf-8")
     assert digest(copied, "luab.new") == one
-    (copied / "new.py").write_text('async def wait() -> int:\n    """Two."""\n')
+    (copied / "new.py").write_text('async def wait() -> int:\n    """Two."""\n', encoding="utf-8")
     assert digest(copied, "luab.new") != one
 
 
 def test_relative_imports_are_followed(copied: Path) -> None:
-    (copied / "new.py").write_text("from . import files\nfrom .metrics import accuracy\n")
+    (copied / "new.py").write_text("from . import files\nfrom .metrics import accuracy\n", encoding="utf-8")
     before = digest(copied, "luab.new")
-    (copied / "files.py").write_text((copied / "files.py").read_text() + "\n_A = 1\n")
+    (copied / "files.py").write_text((copied / "files.py").read_text(encoding="utf-8") + "\n_A = 1\n", encoding="utf-8")
     second = digest(copied, "luab.new")
-    (copied / "metrics" / "accuracy.py").write_text((copied / "metrics" / "accuracy.py").read_text() + "\n_A = 1\n")
+    (copied / "metrics" / "accuracy.py").write_text(
+        (copied / "metrics" / "accuracy.py").read_text(encoding="utf-8") + "\n_A = 1\n", encoding="utf-8"
+    )
     assert len({before, second, digest(copied, "luab.new")}) == 3
 
 
@@ -97,7 +113,14 @@ def test_the_commit_shows_whether_files_differ(copied: Path) -> None:
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(copied.parent)]
 
     def commit() -> str:
-        done = subprocess.run([sys.executable, "-c", command], cwd=copied.parent, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", command],
+            cwd=copied.parent,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -105,7 +128,7 @@ def test_the_commit_shows_whether_files_differ(copied: Path) -> None:
         subprocess.run([*git, *words], check=True)
     clean = commit()
     assert len(clean) == 40
-    (copied / "files.py").write_text("")  # the module code does not import it
+    (copied / "files.py").write_text("", encoding="utf-8")  # the module code does not import it
     assert commit() == clean + "+changes"
 
 

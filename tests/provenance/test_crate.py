@@ -33,15 +33,15 @@ def contents(tmp_path: Path) -> Contents:
     }
     write_json(run / "run.json", card)
     (run / "model.safetensors").write_bytes(b"weights")
-    (run / "log.csv").write_text("epoch\n0\n")
+    (run / "log.csv").write_text("epoch\n0\n", encoding="utf-8")
     write_json(
         run / "predictions" / "core.json",
         {"code": "456", "files": {"imagenet_val": {"sha256": PREDICTIONS, "rows": 5}}},
     )
     write_json(run / "scores" / "imagenet_val.json", {})
-    (results / "scores.csv").write_text("x\n")
+    (results / "scores.csv").write_text("x\n", encoding="utf-8")
     (results / "tables").mkdir()
-    (results / "tables" / "t.csv").write_text("y\n")
+    (results / "tables" / "t.csv").write_text("y\n", encoding="utf-8")
     write_json(tmp_path / "data" / "imagenet_ab.json", {"sha256": "e" * 64})
     write_json(tmp_path / "data" / "wsol_test.json", {"ids_sha256": "f" * 64})
     steps = [
@@ -59,7 +59,7 @@ def contents(tmp_path: Path) -> Contents:
 def written(contents: Contents) -> dict[str, dict[str, Any]]:
     output = contents.folder / "ro-crate-metadata.json"
     write_crate(contents, output)
-    return {entity["@id"]: entity for entity in json.loads(output.read_text())["@graph"]}
+    return {entity["@id"]: entity for entity in json.loads(output.read_text(encoding="utf-8"))["@graph"]}
 
 
 def ids(value: Any) -> list[str]:
@@ -106,7 +106,7 @@ def test_it_describes_the_study_and_contains_no_local_path(contents: Contents, t
     assert root["datePublished"] == "2026-01-02" and root["citation"]["@id"].endswith("2303.17595")
     assert root["conformsTo"]["@id"] == "https://w3id.org/ro/wfrun/process/0.5"
     assert crate["https://example.org/ab.tar.gz"]["license"]["@id"] == "https://spdx.org/licenses/Apache-2.0"
-    assert str(tmp_path) not in (contents.folder / "ro-crate-metadata.json").read_text()
+    assert str(tmp_path) not in (contents.folder / "ro-crate-metadata.json").read_text(encoding="utf-8")
 
 
 def test_every_reference_has_an_entity_and_rocrate_reads_it(contents: Contents) -> None:

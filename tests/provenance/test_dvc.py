@@ -32,7 +32,7 @@ def test_metrics_are_means_over_seeds_of_numbers_that_every_seed_has(tmp_path: P
         (Run("imagenet", "resnet50.tv_in1k", "click", 0.1, 0), "imagenet_val", "top1", "", 0.0),
     ]
     write_metrics(scores(*of_run), {tmp_path / "m.json": RUNS})
-    found = json.loads((tmp_path / "m.json").read_text())
+    found = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
     assert found == {"seeds": 2, "imagenet_val": 0.625, "wsol_test.point_in_box": 0.75}
 
 
@@ -43,11 +43,11 @@ def test_metrics_of_a_run_without_scores_raise(tmp_path: Path) -> None:
 
 def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
     logs = [tmp_path / f"{run.seed}.csv" for run in RUNS]
-    logs[0].write_text("epoch,lr,loss,classification,byproduct\n0,1,3,2,1\n1,1,2,1.5,0.5\n")
-    logs[1].write_text("epoch,lr,loss,classification,byproduct\n0,1,7,4,3\n1,1,3,2.5,0.5\n")
+    logs[0].write_text("epoch,lr,loss,classification,byproduct\n0,1,3,2,1\n1,1,2,1.5,0.5\n", encoding="utf-8")
+    logs[1].write_text("epoch,lr,loss,classification,byproduct\n0,1,7,4,3\n1,1,3,2.5,0.5\n", encoding="utf-8")
     baseline = [Run("imagenet", "resnet50.tv_in1k", "none", 0.0, 0)]
     write_curves(tmp_path / "c.csv", {tuple(RUNS): logs, tuple(baseline): logs[:1]})
-    assert (tmp_path / "c.csv").read_text().splitlines() == [
+    assert (tmp_path / "c.csv").read_text(encoding="utf-8").splitlines() == [
         "dataset,backbone,supervision,epoch,classification,byproduct,seeds",
         "imagenet,resnet50.tv_in1k,click,0,3,2,2",
         "imagenet,resnet50.tv_in1k,click,1,2,0.5,2",
@@ -67,7 +67,7 @@ def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
 def test_curves_without_a_log_raise(tmp_path: Path, text: str | None, message: str) -> None:
     log = tmp_path / "log.csv"
     if text is not None:
-        log.write_text(text)
+        log.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=message):
         write_curves(tmp_path / "c.csv", {(RUNS[0],): [log]})
     assert not (tmp_path / "c.csv").exists()
@@ -89,7 +89,7 @@ def test_dvc_can_read_the_file(tmp_path: Path) -> None:
     write_dvc_file(
         tmp_path / "dvc.yaml", models, metrics, tmp_path / "tables" / "s.csv", tmp_path / "c.csv", "demo world"
     )
-    text = (tmp_path / "dvc.yaml").read_text()
+    text = (tmp_path / "dvc.yaml").read_text(encoding="utf-8")
     content = COMPILED_MULTI_STAGE_SCHEMA(yaml.safe_load(text))
     first = content["artifacts"]["imagenet-resnet50-tv-in1k-click-seed0"]
     assert first["path"] == "runs/imagenet/resnet50.tv_in1k/click-1/seed0/model.safetensors"

@@ -93,7 +93,7 @@ def test_files_in_git_are_not_stored_in_dvc(repository: Path) -> None:
 )
 def test_a_password_in_the_configuration_raises(line: str, tmp_path: Path) -> None:
     config = tmp_path / "config"
-    config.write_text(f"[core]\n    remote = s\n['remote \"s\"']\n    {line}\n")
+    config.write_text(f"[core]\n    remote = s\n['remote \"s\"']\n    {line}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"config\.local") as caught:
         check_no_secrets(config)
     assert "hush" not in str(caught.value)
@@ -101,7 +101,9 @@ def test_a_password_in_the_configuration_raises(line: str, tmp_path: Path) -> No
 
 def test_a_configuration_without_passwords_passes(tmp_path: Path, repository: Path) -> None:
     setting = "ask_password = true"  # not a password
-    (tmp_path / "config").write_text(f"['remote \"s\"']\n    url = s3://me@bucket/luab\n    {setting}\n")
+    (tmp_path / "config").write_text(
+        f"['remote \"s\"']\n    url = s3://me@bucket/luab\n    {setting}\n", encoding="utf-8"
+    )
     check_no_secrets(tmp_path / "config")
     check_no_secrets(repository / ".dvc" / "config")
     check_no_secrets(tmp_path / "none")

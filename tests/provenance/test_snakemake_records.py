@@ -20,7 +20,7 @@ def folders(tmp_path):
 def put(metadata, output, **content):
     path = _path_of(output, metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"rule": "train", "incomplete": False} | content))
+    path.write_text(json.dumps({"rule": "train", "incomplete": False} | content), encoding="utf-8")
 
 
 def test_records_are_exported_sorted_and_imported_unchanged(folders):
@@ -28,14 +28,18 @@ def test_records_are_exported_sorted_and_imported_unchanged(folders):
     put(metadata, "results/b.json", input=["x"], params=["1"])
     put(metadata, LONG, rule="score")
     assert export_records(provenance, metadata) == 2
-    lines = [json.loads(line) for line in provenance.read_text().splitlines()]
+    lines = [json.loads(line) for line in provenance.read_text(encoding="utf-8").splitlines()]
     assert [line["output"] for line in lines] == ["results/b.json", LONG]
     before = {
-        path.relative_to(metadata): json.loads(path.read_text()) for path in metadata.rglob("*") if path.is_file()
+        path.relative_to(metadata): json.loads(path.read_text(encoding="utf-8"))
+        for path in metadata.rglob("*")
+        if path.is_file()
     }
     other = metadata.parent / "other"
     assert import_records(provenance, other) == 2
-    assert {p.relative_to(other): json.loads(p.read_text()) for p in other.rglob("*") if p.is_file()} == before
+    assert {
+        p.relative_to(other): json.loads(p.read_text(encoding="utf-8")) for p in other.rglob("*") if p.is_file()
+    } == before
 
 
 def test_long_names_are_split_like_snakemake_splits_them(folders):
@@ -66,7 +70,7 @@ def test_snakemake_s_own_records_are_not_replaced(folders):
     export_records(provenance, metadata)
     put(metadata, "results/a.json", params=["new"])
     assert import_records(provenance, metadata) == 0
-    assert json.loads(_path_of("results/a.json", metadata).read_text())["params"] == ["new"]
+    assert json.loads(_path_of("results/a.json", metadata).read_text(encoding="utf-8"))["params"] == ["new"]
     assert import_records(provenance.with_name("absent"), metadata.parent / "other") == 0
 
 
@@ -76,7 +80,7 @@ def test_snakemake_s_own_records_are_not_replaced(folders):
 def test_a_damaged_line_raises_and_nothing_is_written(folders, line):
     provenance, metadata = folders
     provenance.parent.mkdir()
-    provenance.write_text('{"output": "results/a.json", "rule": "train"}\n' + line + "\n")
+    provenance.write_text('{"output": "results/a.json", "rule": "train"}\n' + line + "\n", encoding="utf-8")
     with pytest.raises(DataError, match="line 2: expected the record of a file in this folder"):
         import_records(provenance, metadata)
     assert not metadata.exists()
@@ -87,7 +91,7 @@ def test_an_interrupted_import_writes_nothing(folders, monkeypatch):
     provenance, metadata = folders
     lines = [json.dumps({"output": f"results/{name}", "rule": "r"}) for name in "abc"]
     provenance.parent.mkdir()
-    provenance.write_text("\n".join(lines))
+    provenance.write_text("\n".join(lines), encoding="utf-8")
     written = []
 
     def full(path, text):

@@ -80,7 +80,7 @@ def files(tmp_path: Path) -> Path:
     annotations = [{"image_id": i, "category_id": c, "iscrowd": 0, "segmentation": s} for i, c, s in objects]
     (tmp_path / "annotations").mkdir()
     instances = tmp_path / "annotations" / "instances_train2014.json"
-    instances.write_text(json.dumps({"images": [], "annotations": annotations, "categories": []}))
+    instances.write_text(json.dumps({"images": [], "annotations": annotations, "categories": []}), encoding="utf-8")
     return tmp_path
 
 
@@ -98,7 +98,7 @@ def test_tags_against_boxes_and_masks_by_hand(files: Path) -> None:
     assert value["tags_right"] == pytest.approx(3 / 5)  # of 5 tags, the dog and image 2's person are not there
     assert value["images_with_tags"] == pytest.approx(2 / 3) and n["images_with_tags"] == 3
     assert value["time_per_tag_median"] == (12_000 / 3 + 4_000 / 2) / 2 and n["time_per_tag_median"] == 2
-    assert out[1].read_text().startswith("**Annotation byproducts of COCO (demo world)**")
+    assert out[1].read_text(encoding="utf-8").startswith("**Annotation byproducts of COCO (demo world)**")
 
 
 def test_samples_show_adds_moves_and_removals(files: Path) -> None:

@@ -109,7 +109,9 @@ def test_registry_and_figures_name_the_same() -> None:
 def test_every_caption_is_written_and_opens_with_the_label(kind: str, repository: Path) -> None:
     names = [product.name for product in PRODUCTS if product.kind == kind]
     for name in names:
-        caption = jinja2.Template((repository / "workflow" / "report" / f"{kind}_{name}.rst").read_text())
+        caption = jinja2.Template(
+            (repository / "workflow" / "report" / f"{kind}_{name}.rst").read_text(encoding="utf-8")
+        )
         text = caption.render(snakemake={"params": {"label": "demo world"}}).strip()
         assert text.startswith("**demo world**: ") and len(text) > 150, name
     assert len(names) > 5

@@ -148,7 +148,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four tagged images, of which the first two have a drag, a trace and a file; and ImageNet-AB with one record."""
     folder = tmp_path_factory.mktemp("world")
     pages = [page(1, True), page(2, True), page(3, False), page(4, True, samples=2), page(5, True)]
-    (folder / "ab.json").write_text(json.dumps(pages))
+    (folder / "ab.json").write_text(json.dumps(pages), encoding="utf-8")
     coco_ab.index(folder / "ab.json", folder / "tags.parquet", folder / "tags.json")
     rows = []
     for number in range(1, 5):

@@ -60,8 +60,8 @@ def sources(folder: Path, text: str = "plain") -> report.Sources:
     table = table_text.Table("main", f"Main {text}", cells, cells, [f"n = 9, {text}"])
     figure = style.finish(style.new_figure(3, 2), f"n = 7 images. {text}", "toy world")
     style.save(figure, folder / "hover_time.pdf")
-    (folder / "table_main.rst").write_text("Cells are **means**.\n")
-    (folder / "figure_hover_time.rst").write_text("A curve over n seeds.\n")
+    (folder / "table_main.rst").write_text("Cells are **means**.\n", encoding="utf-8")
+    (folder / "figure_hover_time.rst").write_text("A curve over n seeds.\n", encoding="utf-8")
     score = {"dataset": "imagenet", "benchmark": "imagenet_val", "group": "", "n": 50000, "protocol": f"top-1 {text}"}
     pd.DataFrame([score, score | {"group": "detail"}]).to_csv(folder / "scores.csv", index=False)
     for i, run in enumerate(RUNS):
@@ -75,8 +75,8 @@ def sources(folder: Path, text: str = "plain") -> report.Sources:
             "hardware": {"gpu": None, "processor": text},
         }
         (folder / run.folder).mkdir(parents=True)
-        (folder / run.folder / "run.json").write_text(json.dumps(card))
-        (folder / run.folder / "log.csv").write_text("epoch,loss,byproduct\n0,4,0.5\n1,2,0.25\n")
+        (folder / run.folder / "run.json").write_text(json.dumps(card), encoding="utf-8")
+        (folder / run.folder / "log.csv").write_text("epoch,loss,byproduct\n0,4,0.5\n1,2,0.25\n", encoding="utf-8")
     return report.Sources(
         label=text,
         headline=[table_text.Sheet(f"Headline {text}", ["", "Baseline", "LUAB"], [["top-1 ↑", "70.1", "71.2"]])],
@@ -108,7 +108,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_part_is_there(page: Path) -> None:
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     for said in (
         "Headline plain", "71.2 ± 0.3", "<strong>means</strong>", "n = 9, plain", "n = 7 images. plain",
         "top-1 plain", "50000", "Lambda is 1 (see `x`). plain", "luab/a.py", "test_resnet/click-10/seed1", "2.6",
@@ -124,7 +124,7 @@ def test_equal_inputs_give_equal_bytes(page: Path, tmp_path: Path) -> None:
 
 
 def test_the_policy_allows_nothing_but_the_page_s_own_style_and_script(page: Path) -> None:
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
     assert policy is not None
     directives = dict(part.strip().split(" ", 1) for part in policy[1].split(";"))
@@ -315,23 +315,23 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
 
 def test_a_curve_lies_where_its_numbers_say(tmp_path: Path) -> None:
     run = Run("imagenet", "test_resnet", "click", 1, 0)
-    (tmp_path / "log.csv").write_text("epoch,loss,byproduct\n0,4,nan\n1,2,0.5\n2,3,0.5\n")
+    (tmp_path / "log.csv").write_text("epoch,loss,byproduct\n0,4,nan\n1,2,0.5\n2,3,0.5\n", encoding="utf-8")
     loss, byproduct = report_curves.panels([run], {run: tmp_path / "log.csv"}, report.QUANTITIES)
     # x: epochs 0 to 2 over 46 to 350 px; y: 4 to 2 over 10 to 170 px.
     assert loss.lines[0].points == "46.0,10.0 198.0,170.0 350.0,90.0" and loss.lines[0].last == 3
     assert (46.0, "0") in loss.x_ticks and (170.0, "2") in loss.y_ticks
     assert byproduct.lines[0].points == "46.0,90.0 350.0,90.0"  # NaN left out, one value in the middle
-    (tmp_path / "log.csv").write_text("epoch,loss\n" + "".join(f"{k},{k}\n" for k in range(300)))
+    (tmp_path / "log.csv").write_text("epoch,loss\n" + "".join(f"{k},{k}\n" for k in range(300)), encoding="utf-8")
     (long,) = report_curves.panels([run], {run: tmp_path / "log.csv"}, report.QUANTITIES)
     assert len(long.lines[0].points.split()) == report_curves.MOST_POINTS and long.lines[0].last == 299
-    (tmp_path / "log.csv").write_text("")
+    (tmp_path / "log.csv").write_text("", encoding="utf-8")
     with pytest.raises(DataError, match="Train the run again"):
         report_curves.panels([run], {run: tmp_path / "log.csv"}, report.QUANTITIES)
 
 
 def test_all_tagged_choices_are_listed(repository: Path) -> None:
     choices = tagged_choices(repository)
-    page = (repository / "docs" / "deviations.md").read_text()
+    page = (repository / "docs" / "deviations.md").read_text(encoding="utf-8")
     assert sum(map(len, choices.values())) == sum(line.startswith("- ") for line in page.splitlines()) > 20
     assert len(choices) == 2
 
@@ -357,4 +357,4 @@ def test_no_secret_of_the_environment_gets_into_the_page(tmp_path: Path, monkeyp
         monkeypatch.setenv(name, "hf_PlantedToken0123456789")
     monkeypatch.setenv("https_proxy", "http://planted-user:hf_PlantedToken0123456789@127.0.0.1:9")
     report.render_report(sources(tmp_path), tmp_path / "report.html")
-    assert not re.search("PlantedToken|planted-user", (tmp_path / "report.html").read_text())
+    assert not re.search("PlantedToken|planted-user", (tmp_path / "report.html").read_text(encoding="utf-8"))

@@ -128,7 +128,9 @@ def test_published_values_stand_beside_ours_and_unknown_ones_stay_empty(reposito
 
 def test_published_value_without_source_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "published.csv"
-    file.write_text(",".join(NOTHING.columns) + "\nimagenet_main,resnet18,none,imagenet_val,top1,69.8,\n")
+    file.write_text(
+        ",".join(NOTHING.columns) + "\nimagenet_main,resnet18,none,imagenet_val,top1,69.8,\n", encoding="utf-8"
+    )
     with pytest.raises(DataError, match=r"line 2: .*69\.8"):
         tables.read_published(file)
 
@@ -267,11 +269,11 @@ def test_interfaces_are_made_from_the_files_of_both_tables(tmp_path: Path) -> No
         table.to_csv(path, index=False)
     out = [tmp_path / f"interfaces.{suffix}" for suffix in ("csv", "md", "tex")]
     tables.render_table("interfaces", *out, Inputs(statistics=tuple(paths), label="demo world"))
-    assert "| Points on a mask of their class | – | 5.0 % (n = 150) |" in out[1].read_text()
-    assert out[1].read_text().startswith("**Byproducts of browsing and of tagging (demo world)**")
+    assert "| Points on a mask of their class | – | 5.0 % (n = 150) |" in out[1].read_text(encoding="utf-8")
+    assert out[1].read_text(encoding="utf-8").startswith("**Byproducts of browsing and of tagging (demo world)**")
     with pytest.raises(ConfigError, match="byproduct_statistics and coco_statistics, found 1"):
         tables.render_table("interfaces", *out, Inputs(statistics=tuple(paths[:1])))
-    paths[1].write_text("statistic,value\n")
+    paths[1].write_text("statistic,value\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"tagging\.csv: expected the columns statistic, value, unit, n"):
         tables.render_table("interfaces", *out, Inputs(statistics=tuple(paths)))
     paths[1].unlink()

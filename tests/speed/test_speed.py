@@ -32,7 +32,13 @@ SCRIPTS = ["archives", "coco_index", "feeding", "index", "loader", "scoring", "t
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_script_explains_itself(name):
     done = subprocess.run(
-        [sys.executable, f"speed/{name}.py", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        [sys.executable, f"speed/{name}.py", "--help"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
+        errors="replace",
     )
     assert f"python speed/{name}.py" in done.stdout and "--help" in done.stdout
 
@@ -43,7 +49,7 @@ def test_no_script_is_missing_above():
 
 def test_loader_runs_on_drawn_images(script, tmp_path, capsys):
     script("loader").main(["--n", "32", "--runs", "1", "--no-memory", "--out", str(tmp_path)])
-    report = json.loads((tmp_path / "loader.json").read_text())
+    report = json.loads((tmp_path / "loader.json").read_text(encoding="utf-8"))
     assert report["images"] == "32 drawn JPEGs, 32 read per run" and len(report["images_per_s_per_core"]) == 9
     assert report["ratio_to_official"]["official transform"] == 1
     assert report["pixels"]["mean"] < 0.2 and report["pixels"]["values"] == 3 * 32 * 3 * 224 * 224
@@ -56,7 +62,7 @@ def test_training_runs_in_tiny_form(script, tmp_path, capsys, recipe):
     script("training").main(
         ["--tiny", "--runs", "1", "--recipe", f"config/recipes/{recipe}.yaml", "--out", str(tmp_path)]
     )
-    report = json.loads((tmp_path / "training.json").read_text())
+    report = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))
     assert list(report["overhead"]) == sorted(["timm, plain loop", "luab, baseline", "luab, click"])
     assert report["overhead"]["timm, plain loop"] == 0
     if report["device"] == "cpu":
@@ -66,7 +72,7 @@ def test_training_runs_in_tiny_form(script, tmp_path, capsys, recipe):
 def test_training_runs_on_coco(script, tmp_path):
     recipe = ["--recipe", "config/recipes/coco_resnet.yaml", "--dataset", "coco"]
     script("training").main(["--tiny", "--runs", "1", *recipe, "--out", str(tmp_path)])
-    report = json.loads((tmp_path / "training.json").read_text())
+    report = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))
     assert report["dataset"] == "coco" and list(report["overhead"]) == ["luab, baseline", "luab, click"]
     assert report["overhead"]["luab, baseline"] == 0
 
@@ -75,7 +81,7 @@ def test_training_runs_on_coco(script, tmp_path):
 def test_feeding_runs_in_tiny_form(script, tmp_path, capsys):
     feeding = script("feeding")
     feeding.main(["--tiny", "--runs", "1", "--out", str(tmp_path)])
-    report = json.loads((tmp_path / "feeding.json").read_text())
+    report = json.loads((tmp_path / "feeding.json").read_text(encoding="utf-8"))
     names = {"timm's loader, plain loop", "luab, exact", "luab, fast"}
     from_disk = {f"{name}, from disk" for name in names}
     from_memory = {f"{name}, from memory" for name in names if Path("/dev/shm").is_dir()}

@@ -18,7 +18,7 @@ def full(repository):
 
 
 def _changed(repository, **changes):
-    config = yaml.safe_load((repository / FULL[0]).read_text())
+    config = yaml.safe_load((repository / FULL[0]).read_text(encoding="utf-8"))
     return parse_study(config | changes, repository)
 
 
@@ -36,7 +36,7 @@ def test_runs_are_counted_by_hand(full, repository):
 
 
 def test_the_demo_overrides_sizes_and_sources_only(repository):
-    keys = set(yaml.safe_load((repository / DEMO[1]).read_text()))
+    keys = set(yaml.safe_load((repository / DEMO[1]).read_text(encoding="utf-8")))
     assert keys <= {"label", "backbones", "sweep", "suites", "compute", "decoding", "paths", "demo", "coco"}
     demo, full = load_study(DEMO, repository), load_study(FULL, repository)
     assert demo.benchmarks == full.benchmarks and demo.seeds == full.seeds
@@ -44,7 +44,7 @@ def test_the_demo_overrides_sizes_and_sources_only(repository):
 
 
 def test_a_dump_reads_back_equal(full, tmp_path):
-    (tmp_path / "dump.yaml").write_text(full.dump())
+    (tmp_path / "dump.yaml").write_text(full.dump(), encoding="utf-8")
     again = load_study(["dump.yaml"], tmp_path)
     assert again == full and again.digest() == full.digest()
 
@@ -129,8 +129,8 @@ def test_a_backbone_outside_the_study_lists_did_you_mean(full):
 
 def test_generated_pages_are_in_step(repository):
     hint = "run `luab docs`"
-    assert (repository / "config/schema.json").read_text() == schema_json(), hint
-    assert (repository / "docs/config.md").read_text() == keys_table(), hint
+    assert (repository / "config/schema.json").read_text(encoding="utf-8") == schema_json(), hint
+    assert (repository / "docs/config.md").read_text(encoding="utf-8") == keys_table(), hint
     assert json.loads(schema_json())["additionalProperties"] is False
 
 
@@ -160,7 +160,7 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(repository, tmp_path
         _with(repository, tmp_path, "compute:\n  gpus: 1\n  'gpus': 2\n")
     with pytest.raises(ConfigError, match=r"mine\.json: expected JSON; the key 'label' stands twice"):
         _with(repository, tmp_path, '{"label": "a",\n\t"label": "b"}', "mine.json")
-    (tmp_path / "toy.yaml").write_text("lr: 1\nepochs: 2\nlr: 2\n")
+    (tmp_path / "toy.yaml").write_text("lr: 1\nepochs: 2\nlr: 2\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"toy\.yaml, line 3: the key `lr` is already set in line 1"):
         _with(
             repository,

@@ -95,7 +95,7 @@ def test_a_foreign_state_is_refused_and_not_executed(tmp_path, damage):
     elif damage == "list":
         torch.save([1, 2], path)
     else:
-        path.write_text(json.dumps({"key": "k"}))
+        path.write_text(json.dumps({"key": "k"}), encoding="utf-8")
     if damage != "truncated":
         _seal(path)
     with pytest.raises(DataError, match=r"state\.pt: .*Remove it"):

@@ -104,7 +104,8 @@ def test_seconds_add_up_over_all_attempts(beating, tmp_path):
                 ("end", 2030.5, "stopped"),
             ]
         )
-        + '{"event": "sta'  # cut short by a full disk
+        + '{"event": "sta',  # cut short by a full disk
+        encoding="utf-8",
     )
     assert beating().attempts() == {"starts": 2, "seconds": 130.5}
 
@@ -112,7 +113,7 @@ def test_seconds_add_up_over_all_attempts(beating, tmp_path):
 def test_unreadable_files_give_none_or_an_empty_list(tmp_path):
     assert read_progress(tmp_path) is None and read_attempts(tmp_path) == []
     for text in ("", "[]", '{"run": 1}', "\x00"):
-        (tmp_path / PROGRESS).write_text(text)
+        (tmp_path / PROGRESS).write_text(text, encoding="utf-8")
         assert read_progress(tmp_path) is None
     (tmp_path / ATTEMPTS).write_bytes(b"\xff\n1\nnull\n")
     assert read_attempts(tmp_path) == []

@@ -27,12 +27,12 @@ class Launched:
 
     def __init__(self, study, folder):
         config = folder / "study.yaml"
-        config.write_text(study.dump())
+        config.write_text(study.dump(), encoding="utf-8")
         self.notes, self.log = study.layout.run(RUN), folder / "log.txt"
         path = os.pathsep.join(
             filter(None, [str(Path(processes.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         )
-        with open(self.log, "w") as log:
+        with open(self.log, "w", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "luab", "train", RUN.folder],
                 env={**os.environ, "LUAB_CONFIG": str(config), "PYTHONPATH": path},
@@ -51,7 +51,7 @@ class Launched:
             if rank in self._pids() and progress is not None and progress.state == "training":
                 return self._pids()[rank]
             time.sleep(0.05)
-        raise AssertionError(self.log.read_text())
+        raise AssertionError(self.log.read_text(encoding="utf-8"))
 
     def _pids(self):
         for notes in self.notes.glob(".notes-*"):
@@ -63,8 +63,8 @@ class Launched:
         """Waits for the end, checks that no process is left, and returns exit status and log."""
         code = self.process.wait(LIMIT_S)
         running = [pid for pid in self.pids if processes._alive(pid)]
-        assert running == [], (running, self.log.read_text())
-        return code, self.log.read_text()
+        assert running == [], (running, self.log.read_text(encoding="utf-8"))
+        return code, self.log.read_text(encoding="utf-8")
 
     def __enter__(self):
         return self

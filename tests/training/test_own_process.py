@@ -39,7 +39,7 @@ def foreign(monkeypatch):
 
 def _environment(study, folder, **more):
     config = folder / "study.yaml"
-    config.write_text(study.dump())
+    config.write_text(study.dump(), encoding="utf-8")
     path = os.pathsep.join(filter(None, [str(Path(luab.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "LUAB_CONFIG": str(config), "PYTHONPATH": path, **more}
 
@@ -71,7 +71,15 @@ def test_a_rank_needs_the_notes_and_the_right_parent(foreign, tmp_path):
 def test_a_training_with_a_foreign_rank_writes_its_results(toy_study, tmp_path, variables):
     study = toy_study(recipe={"epochs": 1, "warmup_epochs": 0})
     environment = _environment(study, tmp_path, **variables)
-    done = subprocess.run(_command(RUN), env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+    done = subprocess.run(
+        _command(RUN),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        encoding="utf-8",
+        errors="replace",
+    )
     assert done.returncode == 0 and "RANK=1" in done.stderr, done.stderr
     names = {path.name for path in study.layout.run(RUN).iterdir()}
     assert names == {"attempts.jsonl", "log.csv", "model.safetensors", "progress.json", "run.json"}
@@ -83,7 +91,7 @@ def test_ranks_that_write_nothing_are_an_error(toy_study, monkeypatch):
     with pytest.raises(JobError, match=r"run\.json: expected a new file from this training, found none"):
         processes.launch(study, RUN)
     card = study.layout.run_json(RUN)
-    card.write_text("{}")
+    card.write_text("{}", encoding="utf-8")
     with pytest.raises(JobError, match=r"run\.json: expected a new file from this training, found the old one"):
         processes.launch(study, RUN)
 
@@ -118,7 +126,15 @@ def test_a_second_training_of_a_run_steps_back_and_names_the_first(toy_study, tm
     before = {path.name: path.lstat().st_mtime_ns for path in folder.iterdir()}
     study = toy_study(compute={"gpus": gpus})
     environment = _environment(study, tmp_path)
-    second = subprocess.run(_command(RUN), env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+    second = subprocess.run(
+        _command(RUN),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        encoding="utf-8",
+        errors="replace",
+    )
     last = second.stderr.rstrip().splitlines()[-1]
     assert second.returncode == 1 and last.startswith(f"JobError: {folder}: expected no other training"), second.stderr
     assert f"process {process.pid} on {os.uname().nodename}, Slurm job 77, since 20" in last
@@ -135,7 +151,7 @@ def test_the_kernel_releases_the_lock_of_a_killed_training(holder):
     process.wait()
     assert (folder / processes.LOCK).exists()
     with processes.only_writer(folder):
-        assert json.loads((folder / processes.LOCK).read_text())["pid"] == os.getpid()
+        assert json.loads((folder / processes.LOCK).read_text(encoding="utf-8"))["pid"] == os.getpid()
     assert list(folder.iterdir()) == []
 
 
@@ -167,8 +183,8 @@ def test_an_unwritable_folder_is_a_job_error(tmp_path):
 
 
 def test_git_and_dvc_do_not_see_the_lock(repository):
-    assert {processes.LOCK, ".notes-*"} <= set((repository / ".dvcignore").read_text().split())
-    assert "/results/?*" in (repository / ".gitignore").read_text().split()
+    assert {processes.LOCK, ".notes-*"} <= set((repository / ".dvcignore").read_text(encoding="utf-8").split())
+    assert "/results/?*" in (repository / ".gitignore").read_text(encoding="utf-8").split()
 
 
 def _of_training(mark):
@@ -227,5 +243,7 @@ def test_an_agent_whose_launcher_is_gone_ends_at_once(tmp_path, monkeypatch):
     assert ended
     agent = [sys.executable, "-m", "luab.training.processes", "--nproc-per-node", "1", "-c", "print('trained')"]
     environment = {**os.environ, "LUAB_PARENT": "1", "LUAB_NOTES": str(tmp_path)}
-    done = subprocess.run(agent, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+    done = subprocess.run(
+        agent, env=environment, capture_output=True, text=True, timeout=LIMIT_S, encoding="utf-8", errors="replace"
+    )
     assert done.returncode == 1 and done.stdout == "", done

@@ -30,7 +30,7 @@ def _study(toy_study, name, gpus=1, images=None, backbone="test_vit", **recipe):
 
 def _products(study, run):
     folder = study.layout.run(run)
-    with open(folder / "log.csv", newline="") as file:
+    with open(folder / "log.csv", newline="", encoding="utf-8") as file:
         return load_file(folder / "model.safetensors"), list(csv.DictReader(file))
 
 

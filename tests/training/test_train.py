@@ -18,7 +18,7 @@ NONE = dataclasses.replace(CLICK, supervision="none", weight=0.0)
 
 
 def _log(study, run):
-    with open(study.layout.run(run) / "log.csv", newline="") as file:
+    with open(study.layout.run(run) / "log.csv", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

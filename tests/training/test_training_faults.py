@@ -36,7 +36,7 @@ def _to_all(number, step):
 
 def _products(study, run):
     folder = study.layout.run(run)
-    return file_sha256(folder / "model.safetensors"), (folder / "log.csv").read_text()
+    return file_sha256(folder / "model.safetensors"), (folder / "log.csv").read_text(encoding="utf-8")
 
 
 def _names(folder):
@@ -107,7 +107,7 @@ def test_a_state_of_another_configuration_is_not_resumed(toy_study, trainings, o
         "belongs to another recipe, data set or number of processes; this training starts from the beginning"
         in capfd.readouterr().err
     )
-    assert len((study.layout.run(CNN) / "log.csv").read_text().splitlines()) == 3
+    assert len((study.layout.run(CNN) / "log.csv").read_text(encoding="utf-8").splitlines()) == 3
     assert result["attempts"]["starts"] == 2
 
 
@@ -287,11 +287,18 @@ def test_a_disk_that_is_full_for_a_while_costs_states_but_not_the_training(
         assert trainings(whole, CNN).fine
         uninterrupted[CNN] = _products(whole, CNN)
     study, config = toy_study(), tmp_path / "study.yaml"
-    config.write_text(study.dump())
+    config.write_text(study.dump(), encoding="utf-8")
     words = [str(word) for word in dataclasses.astuple(CNN)]
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
     command = ["unshare", "-rm", sys.executable, "-c", FULL_DISK, str(config), *words]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[:4] == [

@@ -33,6 +33,8 @@ class Checkout:
             capture_output=True,
             text=True,
             timeout=timeout_s,
+            encoding="utf-8",
+            errors="replace",
         )
 
     def snakemake(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
@@ -97,6 +99,8 @@ def _files(repository: Path) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
+        encoding="utf-8",
+        errors="replace",
     )
     # A file that was deleted and not yet committed is listed too.
     # Nor does anything of a study that was run in the checkout belong to a copy.

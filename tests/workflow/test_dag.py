@@ -44,7 +44,7 @@ def test_the_plan_leaves_no_file_but_the_kept_configuration(
 
 
 def test_imagenet_alone_is_planned(clean: Checkout, tmp_path: Path) -> None:
-    (tmp_path / "alone.yaml").write_text("coco: null\n")
+    (tmp_path / "alone.yaml").write_text("coco: null\n", encoding="utf-8")
     counts = clean.plan("--configfile", str(tmp_path / "alone.yaml"))
     assert counts["train"] == 105 and not [name for name in counts if "coco" in name or "interfaces" in name]
     assert counts["track"] == counts["describe"] == counts["report"] == 1
@@ -77,10 +77,12 @@ def test_an_edited_study_is_planned_and_says_what_it_leaves_out(
     clean: Checkout, tmp_path: Path, overlay: str, absent: set[str], reason: str
 ) -> None:
     if overlay is ONLY_COCO:  # its recipe may have no mixup
-        recipe = yaml.safe_load((clean.folder / "config/recipes/coco_resnet.yaml").read_text()) | {"initial": "random"}
+        recipe = yaml.safe_load((clean.folder / "config/recipes/coco_resnet.yaml").read_text(encoding="utf-8")) | {
+            "initial": "random"
+        }
         overlay += yaml.safe_dump({"recipes": {"resnet": recipe}})
         overlay += "  # recipes given here are not read from files\n"
-    (tmp_path / "edit.yaml").write_text(overlay)
+    (tmp_path / "edit.yaml").write_text(overlay, encoding="utf-8")
     done = clean.snakemake("-n", "--configfile", str(tmp_path / "edit.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr
     counts = planned(done.stdout + done.stderr)
@@ -160,7 +162,7 @@ def test_lint_finds_nothing(clean: Checkout) -> None:
 
 def test_the_default_profile_only_says_how_to_report_and_compare(repository: Path) -> None:
     """Its keys win over those of every other profile."""
-    settings = yaml.safe_load((repository / "profiles" / "default" / "config.yaml").read_text())
+    settings = yaml.safe_load((repository / "profiles" / "default" / "config.yaml").read_text(encoding="utf-8"))
     assert set(settings) <= REPORTING | {"max-checksum-file-size"}
 
 
@@ -171,7 +173,7 @@ def rule_files() -> list[Path]:
 
 @pytest.mark.parametrize("file", rule_files(), ids=lambda file: file.name)
 def test_rules_only_call_the_command_line(file: Path) -> None:
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     assert not re.search(r"^\s*(retries|script|run|notebook|wrapper):|^\s*checkpoint\b", text, re.MULTILINE)
     for command in re.findall(r"^\s*shell:\s*\n(.*?)(?=\n\s*\n|\Z)", text, re.MULTILINE | re.DOTALL):
         assert re.fullmatch(r'\s*"python -m luab [^|;&`$]*> \{log\} 2>&1"\s*', command), command
@@ -179,7 +181,7 @@ def test_rules_only_call_the_command_line(file: Path) -> None:
 
 @pytest.mark.parametrize("file", rule_files(), ids=lambda file: file.name)
 def test_every_rule_keeps_a_log(file: Path) -> None:
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     assert len(re.findall(r"^\s*shell:", text, re.MULTILINE)) == len(re.findall(r"^\s*log:", text, re.MULTILINE))
 
 

@@ -27,29 +27,29 @@ def apply(folder: Path, what: str, file: str, code: str) -> None:
     path = folder / file
     if what == "New file":
         assert not path.exists(), f"{file} is there already"
-        path.write_text(code)
+        path.write_text(code, encoding="utf-8")
         return
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     if what == "Append to":
-        path.write_text(text + code)
+        path.write_text(text + code, encoding="utf-8")
     else:
         first = re.search(r"^from luab", text, re.MULTILINE)
         assert first is not None
-        path.write_text(text[: first.start()] + code + text[first.start() :])
+        path.write_text(text[: first.start()] + code + text[first.start() :], encoding="utf-8")
 
 
 def test_the_page_adds_a_benchmark(copy_checkout: Callable[[str], Checkout]) -> None:
     checkout = copy_checkout("extending")
-    for step in steps((checkout.folder / "docs" / "extending.md").read_text()):
+    for step in steps((checkout.folder / "docs" / "extending.md").read_text(encoding="utf-8")):
         apply(checkout.folder, *step)
     new = "imagenet_sketch_per_class"
     config = checkout.folder / "config" / "config.yaml"
-    text = config.read_text()
+    text = config.read_text(encoding="utf-8")
     assert text.count("imagenet_sketch,") == 1
-    config.write_text(text.replace("imagenet_sketch,", f"imagenet_sketch, {new},"))
+    config.write_text(text.replace("imagenet_sketch,", f"imagenet_sketch, {new},"), encoding="utf-8")
     done = checkout.python("-m", "luab", "docs")
     assert done.returncode == 0, done.stderr
-    assert f"| `{new}` | `imagenet_sketch` |" in (checkout.folder / "docs" / "protocols.md").read_text()
+    assert f"| `{new}` | `imagenet_sketch` |" in (checkout.folder / "docs" / "protocols.md").read_text(encoding="utf-8")
     tests = ["tests/metrics/test_per_class.py", "tests/benchmarks/test_score.py", "tests/commands/test_reference.py"]
     done = checkout.python("-m", "pytest", "-p", "no:cacheprovider", *tests)
     assert done.returncode == 0, done.stdout[-4000:]

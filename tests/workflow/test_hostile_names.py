@@ -22,7 +22,7 @@ def hostile(copy_checkout: Callable[[str], Checkout], toy_world: Path) -> Checko
     paths = {key: f"{key} {COMMANDS}" for key in ("data", "results")}
     paths |= {"imagenet": f"images {COMMANDS}", "partial": True}
     settings = {"label": f"'\"{COMMANDS}", "paths": paths, "compute": {"device": "cpu", "workers": 0, "threads": 1}}
-    (checkout.folder / f"{COMMANDS}.yaml").write_text(yaml.safe_dump(settings, allow_unicode=True))
+    (checkout.folder / f"{COMMANDS}.yaml").write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
     return checkout
 
 
@@ -45,7 +45,7 @@ def test_no_path_and_no_label_is_a_command(hostile: Checkout, executor: str) -> 
         arguments = [*arguments, "--executor", "submitit", "--submitit-cluster", "local", "--jobs", "1"]
     done = hostile.snakemake(*arguments, "--", card)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads((hostile.folder / card).read_text())["n"] == 30
+    assert json.loads((hostile.folder / card).read_text(encoding="utf-8"))["n"] == 30
     assert pwned(hostile) == []
 
 
@@ -53,7 +53,7 @@ def test_a_target_is_no_command(hostile: Checkout) -> None:
     """Also where somebody's data brings along what the job would wait for."""
     run = f"results {COMMANDS}/runs/imagenet/'$(touch pwned)';touch pwned;/none-0/seed0"
     (hostile.folder / run).mkdir(parents=True)
-    (hostile.folder / run / "run.json").write_text("{}")
+    (hostile.folder / run / "run.json").write_text("{}", encoding="utf-8")
     done = hostile.snakemake(
         "--configfile", f"{COMMANDS}.yaml", "--cores", "1", "--", f"{run}/predictions/accuracy.json"
     )

@@ -30,7 +30,15 @@ AUTHOR = {
 
 def git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
-    done = subprocess.run(command, env=os.environ | AUTHOR, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        env=os.environ | AUTHOR,
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
+        errors="replace",
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -65,7 +73,7 @@ def study(tiny: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     )
     written = tiny.python("-c", program)
     assert written.returncode == 0, written.stderr
-    (made.folder / "config" / "config.yaml").write_text(written.stdout)
+    (made.folder / "config" / "config.yaml").write_text(written.stdout, encoding="utf-8")
     git(made.folder, "init", "--quiet", "--initial-branch", "main")
     git(made.folder, "add", "--", ".", ":!results")
     git(made.folder, "commit", "--quiet", "-m", "Code and configuration")
@@ -117,7 +125,7 @@ def test_git_alone_is_enough_for_figures_tables_and_numbers(clone: Checkout) -> 
 
 def test_plots_hold_the_lambda_curve_and_the_trainings(clone: Checkout) -> None:
     dvc(clone, "plots", "show", "--out", "plots")
-    page = (clone.folder / "plots" / "index.html").read_text()
+    page = (clone.folder / "plots" / "index.html").read_text(encoding="utf-8")
     for words in ("By the weight of the byproduct loss (demo world)", "Training: classification loss (demo world)"):
         assert words in page
     assert '"supervision": "click"' in page and '"lambda": "0.1"' in page and "<DVC_METRIC" not in page
@@ -142,7 +150,7 @@ def test_a_model_and_its_lists_are_enough_to_predict(clone: Checkout) -> None:
     assert (clone.folder / "data" / "manifests" / "imagenet_val.parquet").is_file()
     assert clone.plan(CARD) == {"predict_all": 1}
     config = clone.folder / "config" / "config.yaml"
-    config.write_text(config.read_text().replace("lr: 0.004", "lr: 0.003"))
+    config.write_text(config.read_text(encoding="utf-8").replace("lr: 0.004", "lr: 0.003"), encoding="utf-8")
     assert clone.plan(CARD)["train"] == 1
 
 
@@ -153,7 +161,9 @@ def test_a_whole_pull_leaves_nothing_to_do(study: Checkout, clone: Checkout) -> 
     assert (clone.folder / model).read_bytes() == (study.folder / model).read_bytes()
     assert "Nothing has changed" in luab(clone, "publish")  # which refuses what Snakemake would make anew
     config = clone.folder / "config" / "config.yaml"
-    config.write_text(config.read_text().replace("random_points_seed: 0", "random_points_seed: 1"))
+    config.write_text(
+        config.read_text(encoding="utf-8").replace("random_points_seed: 0", "random_points_seed: 1"), encoding="utf-8"
+    )
     assert "The results are out of date" in refused(clone, "publish")
     difference = json.loads(dvc(clone, "params", "diff", "--json"))
     assert difference["config/config.yaml"]["random_points_seed"].items() >= {"old": 0, "new": 1}.items()

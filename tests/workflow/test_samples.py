@@ -46,6 +46,8 @@ class Bench:
             capture_output=True,
             text=True,
             timeout=300,
+            encoding="utf-8",
+            errors="replace",
         )
         assert done.returncode == 0, done.stderr
         return done.stderr
@@ -68,10 +70,10 @@ def bench(samples: Path, repository: Path, tmp_path_factory: pytest.TempPathFact
         "checksum_source": "this test",
         "unpack": False,
     }
-    (folder / "archives.yaml").write_text(yaml.safe_dump({"imagenet_ab": entry}))
+    (folder / "archives.yaml").write_text(yaml.safe_dump({"imagenet_ab": entry}), encoding="utf-8")
     (folder / "recipes").mkdir()
-    (folder / "recipes" / "short.yaml").write_text(RECIPE)
-    (folder / "samples.yaml").write_text(json.dumps(_configuration(folder)))
+    (folder / "recipes" / "short.yaml").write_text(RECIPE, encoding="utf-8")
+    (folder / "samples.yaml").write_text(json.dumps(_configuration(folder)), encoding="utf-8")
     return Bench(folder, repository)
 
 

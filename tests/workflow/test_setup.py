@@ -58,11 +58,13 @@ def make(clone: Path, path: Path, *arguments: str) -> subprocess.CompletedProces
         capture_output=True,
         text=True,
         timeout=30,
+        encoding="utf-8",
+        errors="replace",
     )
 
 
 def write_script(file: Path, body: str) -> None:
-    file.write_text(f"#!/bin/sh\n{body}\n")
+    file.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
     file.chmod(0o755)
 
 
@@ -141,9 +143,9 @@ def ready_clone(clone: Path) -> Iterator[Path]:
     binaries = clone / ".venv" / "bin"
     binaries.mkdir(parents=True)
     write_script(binaries / "python", f'exec "{sys.executable}" "$@"')
-    (clone / ".venv" / ".torch-backend").write_text("\n")
+    (clone / ".venv" / ".torch-backend").write_text("\n", encoding="utf-8")
     (clone / ".venv" / ".ready").touch()
-    (clone / "test_one.py").write_text("def test_one():\n    assert True\n")
+    (clone / "test_one.py").write_text("def test_one():\n    assert True\n", encoding="utf-8")
     yield clone
 
 
@@ -164,7 +166,7 @@ def test_a_newer_lock_is_installed(ready_clone: Path, bare_path: Path, changed: 
 
 def test_another_torch_build_is_installed_and_remembered(ready_clone: Path, bare_path: Path) -> None:
     assert make(ready_clone, bare_path, "-q", "setup", "TORCH_BACKEND=cu126").returncode == 1
-    (ready_clone / ".venv" / ".torch-backend").write_text("cu126\n")
+    (ready_clone / ".venv" / ".torch-backend").write_text("cu126\n", encoding="utf-8")
     assert make(ready_clone, bare_path, "-q", "setup", "TORCH_BACKEND=cu126").returncode == 0
     assert make(ready_clone, bare_path, "-q", "setup").returncode == 0
     plan = make(ready_clone, bare_path, "-n", "setup", "TORCH_BACKEND=cpu").stdout
@@ -180,7 +182,7 @@ def test_an_interrupted_set_up_is_begun_anew(ready_clone: Path, bare_path: Path)
 
 def test_a_copied_or_moved_checkout_is_set_up_again(clone: Path, bare_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=clone, check=True)
-    (clone / ".venv" / ".torch-backend").write_text("\n")
+    (clone / ".venv" / ".torch-backend").write_text("\n", encoding="utf-8")
     (clone / ".venv" / ".ready").touch()
     assert make(clone, bare_path, "-q", "setup").returncode == 0
     (clone.parent / "link").symlink_to(clone)
@@ -208,12 +210,17 @@ def test_two_set_ups_at_once_make_one_environment(clone: Path, drawn_python: Pat
     if with_flock:
         (drawn_python / "flock").symlink_to(shutil.which("flock") or pytest.skip("no flock"))
     command, environment = [str(drawn_python / "make"), "setup"], {"PATH": str(drawn_python), "HOME": str(clone)}
-    both = [subprocess.Popen(command, cwd=clone, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(
+            command, cwd=clone, env=environment, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
+        )
+        for _ in range(2)
+    ]
     said = [process.communicate(timeout=30)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert sorted("waiting for it" in text for text in said) == [False, True]
     assert sorted("Setting up" in text for text in said) == [False, True]
-    assert (clone / "made").read_text() == "made\n" and (clone / ".venv" / ".ready").exists()
+    assert (clone / "made").read_text(encoding="utf-8") == "made\n" and (clone / ".venv" / ".ready").exists()
     assert not (clone / ".venv.locked").exists()
 
 
@@ -221,7 +228,7 @@ def test_the_lock_of_a_killed_set_up_is_removed(clone: Path, drawn_python: Path)
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
     (clone / ".venv.locked").mkdir()
-    (clone / ".venv.locked" / "pid").write_text(f"{gone.pid}\n")
+    (clone / ".venv.locked" / "pid").write_text(f"{gone.pid}\n", encoding="utf-8")
     assert make(clone, drawn_python, "setup").returncode == 0
 
 
@@ -240,13 +247,13 @@ def test_the_check_script_is_executable_and_parses(repository: Path) -> None:
 
 def test_no_set_up_file_names_a_registry(repository: Path) -> None:
     for name in ("Makefile", "environment.yml", ".ci/run", "pyproject.toml", "requirements.lock"):
-        assert "://" not in (repository / name).read_text(), name
+        assert "://" not in (repository / name).read_text(encoding="utf-8"), name
 
 
 @pytest.fixture(scope="module")
 def lock(repository: Path) -> list[tuple[Requirement, int]]:
     """Each requirement of the lock with its number of hashes."""
-    text = (repository / "requirements.lock").read_text()
+    text = (repository / "requirements.lock").read_text(encoding="utf-8")
     logical = [line for line in text.replace("\\\n", " ").splitlines() if not line.lstrip().startswith("#")]
     parts = [line.split("--hash=sha256:") for line in logical if line.strip()]
     return [(Requirement(head), len(hashes)) for head, *hashes in parts]
@@ -261,7 +268,7 @@ def test_every_pin_is_exact_and_hashed(lock: list[tuple[Requirement, int]]) -> N
 
 
 def dependencies(repository: Path) -> list[Requirement]:
-    project = tomllib.loads((repository / "pyproject.toml").read_text())
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
     groups = project["dependency-groups"]
     listed = [*project["project"]["dependencies"], *groups["dev"], *groups["setup"]]
     return [Requirement(text) for text in listed]
@@ -292,7 +299,7 @@ def test_the_running_environment_is_the_locked_one(lock: list[tuple[Requirement,
     stamp = Path(sys.prefix) / ".ready"
     if not stamp.exists():
         pytest.skip("this environment was not made by the Makefile")
-    own_torch = (stamp.parent / ".torch-backend").read_text().strip() != ""
+    own_torch = (stamp.parent / ".torch-backend").read_text(encoding="utf-8").strip() != ""
     for requirement, _ in lock:
         if requirement.marker is not None and not requirement.marker.evaluate():
             continue
@@ -303,10 +310,10 @@ def test_the_running_environment_is_the_locked_one(lock: list[tuple[Requirement,
 
 
 def test_conda_installs_the_same_lock(repository: Path) -> None:
-    environment = yaml.safe_load((repository / "environment.yml").read_text())
+    environment = yaml.safe_load((repository / "environment.yml").read_text(encoding="utf-8"))
     assert environment["name"] == "luab"
     python, pip, from_pip = environment["dependencies"]
-    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert python.removeprefix("python=") in Requirement(f"python{project['requires-python']}").specifier
     assert pip == "pip"
     assert from_pip == {"pip": ["-r requirements.lock"]}

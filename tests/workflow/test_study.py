@@ -32,9 +32,9 @@ def changed(path: Path, change: Callable[[str], str]) -> Iterator[None]:
     """The file with another content; content and times come back."""
     kept = path.with_name(path.name + ".kept")
     shutil.copy2(path, kept)
-    before = path.read_text()
-    path.write_text(change(before))
-    assert path.read_text() != before
+    before = path.read_text(encoding="utf-8")
+    path.write_text(change(before), encoding="utf-8")
+    assert path.read_text(encoding="utf-8") != before
     try:
         yield
     finally:
@@ -66,8 +66,8 @@ def words_of(pdf: Path) -> str:
 
 def test_tables_and_figures_say_that_it_is_the_demo_world(tiny: Checkout) -> None:
     for name in TABLES:
-        assert "demo world" in (tiny.folder / f"results/tables/{name}.md").read_text()
-        assert "demo world" in (tiny.folder / f"results/tables/{name}.tex").read_text()
+        assert "demo world" in (tiny.folder / f"results/tables/{name}.md").read_text(encoding="utf-8")
+        assert "demo world" in (tiny.folder / f"results/tables/{name}.tex").read_text(encoding="utf-8")
     for name in FIGURES:
         assert "demo world" in words_of(tiny.folder / f"results/figures/{name}.pdf"), name
 
@@ -94,11 +94,11 @@ OF_TINY = ("-c", CONFIGS[0], "-c", CONFIGS[1])
 def test_sanity_gives_the_study_s_own_numbers(tiny: Checkout) -> None:
     """The demo's expected values are its scores: another way to the same numbers, from the weights alone."""
     run = "imagenet/test_resnet/none-0/seed0"
-    with open(tiny.folder / "results" / "scores.csv", newline="") as file:
+    with open(tiny.folder / "results" / "scores.csv", newline="", encoding="utf-8") as file:
         scores = [row for row in csv.DictReader(file) if row["group"] == ""]
     of_run = {"dataset": "imagenet", "backbone": "test_resnet", "supervision": "none", "seed": "0"}
     chosen = [row for row in scores if of_run.items() <= row.items()]
-    with open(tiny.folder / "expected.csv", "w", newline="") as file:
+    with open(tiny.folder / "expected.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("model", "benchmark", "metric", "value", "tolerance", "source"))
         for row in chosen:
@@ -119,10 +119,10 @@ def test_two_runs_are_compared_image_by_image(tiny: Checkout) -> None:
     options = ("--resamples", "200", "--csv", "compared.csv")
     done = tiny.python("-m", "luab", "compare", *runs, *options, *OF_TINY, COLUMNS="80")
     assert done.returncode == 0, done.stdout + done.stderr
-    with open(tiny.folder / "compared.csv", newline="") as file:
+    with open(tiny.folder / "compared.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     (tiny.folder / "compared.csv").unlink()
-    with open(tiny.folder / "results" / "scores.csv", newline="") as file:
+    with open(tiny.folder / "results" / "scores.csv", newline="", encoding="utf-8") as file:
         scores = {(r["supervision"], r["backbone"], r["seed"], r["benchmark"], r["metric"], r["group"]): r["value"]
                   for r in csv.DictReader(file)}  # fmt: skip
     assert len(rows) > 10
@@ -193,11 +193,11 @@ EDITS = {
 def test_a_reduced_study_draws_from_the_stored_scores(tiny: Checkout, tmp_path: Path, edit: str) -> None:
     """Every product that the edited study can draw is drawn without ImageNet's images; the rest is refused by name."""
     overlay = tmp_path / "edit.yaml"
-    overlay.write_text(f"{edit}\npaths: {{results: {tmp_path / 'my results'}}}\n")
+    overlay.write_text(f"{edit}\npaths: {{results: {tmp_path / 'my results'}}}\n", encoding="utf-8")
     (tmp_path / "my results").mkdir()
     shutil.copy(tiny.folder / "results" / "scores.csv", tmp_path / "my results")
     without_images = tmp_path / "without.yaml"
-    without_images.write_text("paths: {imagenet: null}\n")
+    without_images.write_text("paths: {imagenet: null}\n", encoding="utf-8")
     options = ["config/config.yaml", *CONFIGS, str(overlay), str(without_images)]
     program = (
         "import sys\n"
@@ -227,11 +227,13 @@ def test_a_changed_recipe_retrains_its_own_backbone(tiny: Checkout) -> None:
     both.write_text(
         "backbones:\n"
         "  - {name: test_resnet, recipe: tiny_cnn, gpu_images_per_s: 1}\n"
-        "  - {name: test_vit, recipe: tiny_vit, gpu_images_per_s: 1}\n"
+        "  - {name: test_vit, recipe: tiny_vit, gpu_images_per_s: 1}\n",
+        encoding="utf-8",
     )
     recipes = tiny.folder / "tests/workflow/tiny/recipes"
     (recipes / "tiny_vit.yaml").write_text(
-        (recipes / "tiny_cnn.yaml").read_text() + "model_kwargs: {img_size: 32, patch_size: 8}\n"
+        (recipes / "tiny_cnn.yaml").read_text(encoding="utf-8") + "model_kwargs: {img_size: 32, patch_size: 8}\n",
+        encoding="utf-8",
     )
     cards = [f"results/runs/imagenet/{name}/none-0/seed0/run.json" for name in ("test_resnet", "test_vit")]
     arguments = (*cards, *TINY, "both.yaml")

@@ -108,19 +108,19 @@ def test_changed_files_are_found(study: Study) -> None:
     def problems() -> set[str]:
         return {link.what for link in lineage(study, MAIN, CELL).problems()}
 
-    table = MAIN.read_text()
+    table = MAIN.read_text(encoding="utf-8")
     row = next(line for line in table.splitlines() if "click,1.0,imagenet_a" in line)
     mean = row.split(",")[6]
     with away(MAIN):
-        MAIN.write_text(table.replace(row, row.replace(mean, "0.999", 1)))
+        MAIN.write_text(table.replace(row, row.replace(mean, "0.999", 1)), encoding="utf-8")
         assert any(what.startswith("imagenet_main: test_resnet click imagenet_a") for what in problems())
     with away(RUN / "predictions" / "imagenet_a.parquet"):
         (RUN / "predictions" / "imagenet_a.parquet").write_bytes(b"others")
         assert problems() == {"predictions imagenet_a"}
-    score = json.loads((RUN / "scores" / "imagenet_a.json").read_text())
+    score = json.loads((RUN / "scores" / "imagenet_a.json").read_text(encoding="utf-8"))
     with away(RUN / "scores" / "imagenet_a.json"):
         score["metrics"]["accuracy"] = 0.5
-        (RUN / "scores" / "imagenet_a.json").write_text(json.dumps(score))
+        (RUN / "scores" / "imagenet_a.json").write_text(json.dumps(score), encoding="utf-8")
         assert problems() == {"score"}
     other = RUN.with_name("seed0") / "model.safetensors"
     with away(RUN / "model.safetensors"):
@@ -129,13 +129,13 @@ def test_changed_files_are_found(study: Study) -> None:
         (RUN / "model.safetensors").write_bytes(b"no weights")
         assert problems() == {"model", "card in the file"}
     with away(RUN / "run.json"):
-        (RUN / "run.json").write_text("{}")
+        (RUN / "run.json").write_text("{}", encoding="utf-8")
         with pytest.raises(DataError, match=r"run.json: expected a card with model_sha256"):
             problems()
     card = Path("data/manifests/imagenet_train.json")
-    content = json.loads(card.read_text())
+    content = json.loads(card.read_text(encoding="utf-8"))
     with away(card):
-        card.write_text(json.dumps(content | {"ids_sha256": "0"}))
+        card.write_text(json.dumps(content | {"ids_sha256": "0"}), encoding="utf-8")
         assert problems() == {"images imagenet_train"}
     assert problems() == set()
 

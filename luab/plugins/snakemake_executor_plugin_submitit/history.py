@@ -39,7 +39,7 @@ def append(folder: Path, entry: Entry, outcome: str, reason: str = "") -> None:
         "folder": entry.folder,
     }
     # Snakemake must learn how the job ended even if the disk is full.
-    with contextlib.suppress(OSError), open(folder / NAME, "a") as file:
+    with contextlib.suppress(OSError), open(folder / NAME, "a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 

@@ -102,7 +102,7 @@ def explain(entry: Entry, state: State | None, why: str, lines: int) -> str:
 def starts(entry: Entry) -> Sequence[dict[str, object]]:
     """Reads the records that the job wrote at each of its starts."""
     try:
-        return [json.loads(line) for line in entry.starts.read_text().splitlines()]
+        return [json.loads(line) for line in entry.starts.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
         return []
 

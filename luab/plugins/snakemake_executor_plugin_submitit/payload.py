@@ -306,7 +306,7 @@ def _note_start(restarts: int) -> None:
     if not folder:
         return
     note = {"restarts": restarts, "node": os.uname().nodename, "slurm_node": os.environ.get("SLURMD_NODENAME", "")}
-    with open(Path(folder) / STARTS_FILE.format(id=_own_id()), "a") as file:
+    with open(Path(folder) / STARTS_FILE.format(id=_own_id()), "a", encoding="utf-8") as file:
         file.write(json.dumps({**note, "time": round(time.time(), 1)}) + "\n")
 
 

@@ -172,7 +172,13 @@ class Slurm:
         self.calls[command[0]] = self.calls.get(command[0], 0) + 1
         try:
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=_environment()
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=_environment(),
+                encoding="utf-8",
+                errors="replace",
             )
         except OSError as error:
             return subprocess.CompletedProcess(command, 255, "", str(error))

@@ -28,7 +28,15 @@ def requeue(environment: Any, countdown: int) -> None:
         RuntimeError: Slurm refused, and did not end this job either.
     """
     job_id = environment.job_id
-    done = subprocess.run(["scontrol", "requeue", job_id], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["scontrol", "requeue", job_id],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        encoding="utf-8",
+        errors="replace",
+    )
     if done.returncode == 0:
         print(f"Requeued job {job_id} ({countdown} remaining timeouts)", flush=True)
         return

@@ -184,6 +184,8 @@ class Cluster:
                 capture_output=True,
                 text=True,
                 timeout=timeout_s,
+                encoding="utf-8",
+                errors="replace",
             )
         except subprocess.TimeoutExpired:
             raise self._error(f"`{' '.join(argv)}` did not finish within {timeout_s} s.") from None
@@ -207,7 +209,7 @@ class Cluster:
     def output(self, job_id: str) -> str:
         """Returns what a job of `submit` has printed so far, including stderr; "" before it starts."""
         with contextlib.suppress(FileNotFoundError):
-            return (self.folder / "jobs" / f"{job_id}.out").read_text()
+            return (self.folder / "jobs" / f"{job_id}.out").read_text(encoding="utf-8")
         return ""
 
     def squeue(self, *options: str) -> dict[str, str]:
@@ -357,7 +359,7 @@ class Cluster:
         """Returns the last lines of each daemon's log, with headings, for error messages."""
         parts = []
         for file in sorted((self.folder / "log").glob("*.log")):
-            tail = file.read_text(errors="replace").splitlines()[-lines:]
+            tail = file.read_text(errors="replace", encoding="utf-8").splitlines()[-lines:]
             parts.append(f"--- {file.name}\n" + "\n".join(tail))
         return "\n".join(parts)
 
@@ -376,9 +378,11 @@ class Cluster:
         _write_private(self.folder / "munge.key", secrets.token_bytes(128))
         _write_private(self.folder / "slurmdbd.conf", self._slurmdbd_conf().encode())
         _write_private(self.folder / "init.sql", self._init_sql().encode())
-        (self.folder / "gres.conf").write_text(_GRES_CONF)
-        (self.folder / "cgroup.conf").write_text("ConstrainCores=no\nConstrainRAMSpace=no\nConstrainDevices=no\n")
-        (self.folder / "slurm.conf").write_text(self._slurm_conf())
+        (self.folder / "gres.conf").write_text(_GRES_CONF, encoding="utf-8")
+        (self.folder / "cgroup.conf").write_text(
+            "ConstrainCores=no\nConstrainRAMSpace=no\nConstrainDevices=no\n", encoding="utf-8"
+        )
+        (self.folder / "slurm.conf").write_text(self._slurm_conf(), encoding="utf-8")
         if self._switched:
             self._hand_over()
 
@@ -426,7 +430,7 @@ class Cluster:
 
     def _await_database(self) -> None:
         if status := self._keepers["mysql_install_db"].wait():
-            output = (self.folder / "run" / "mysql_install_db.out").read_text(errors="replace")[:2000]
+            output = (self.folder / "run" / "mysql_install_db.out").read_text(errors="replace", encoding="utf-8")[:2000]
             raise ClusterError(f"mysql_install_db ended with {status}:\n{output}")
 
     def _start_mariadbd(self) -> None:
@@ -514,7 +518,7 @@ class Cluster:
     def _await_daemon(self, name: str, ready: Callable[[], bool]) -> None:
         def ready_or_dead() -> bool:
             if (status := self._keepers[name].poll()) is not None:
-                output = (self.folder / "run" / f"{name}.out").read_text(errors="replace")[-2000:]
+                output = (self.folder / "run" / f"{name}.out").read_text(errors="replace", encoding="utf-8")[-2000:]
                 raise self._error(f"{name} ended with {status} instead of starting.\n{output}")
             return ready()
 
@@ -691,7 +695,9 @@ def _free_ports(count: int) -> list[int]:
 def _listening(port: int) -> bool:
     """Whether a process listens on the TCP port; reads the kernel's tables, so that the daemon sees no connection."""
     tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
-    rows = [row.split() for table in tables if table.exists() for row in table.read_text().splitlines()[1:]]
+    rows = [
+        row.split() for table in tables if table.exists() for row in table.read_text(encoding="utf-8").splitlines()[1:]
+    ]
     return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
 
 
@@ -701,7 +707,7 @@ def _fields(line: str) -> dict[str, str]:
 
 
 def _only_child(pid: int) -> int:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     if len(children) != 1:
         raise ClusterError(f"process {pid} should have one child, but has {len(children)}.")
     return int(children[0])

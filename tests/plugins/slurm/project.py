@@ -75,7 +75,7 @@ class Project:
 
     def put(self, name: str, text: str) -> None:
         """Writes a file; PYTHON stands for this interpreter."""
-        (self.folder / name).write_text(textwrap.dedent(text).replace("PYTHON", sys.executable))
+        (self.folder / name).write_text(textwrap.dedent(text).replace("PYTHON", sys.executable), encoding="utf-8")
 
     def write(self, snakefile: str) -> None:
         """Writes the Snakefile."""
@@ -100,7 +100,7 @@ class Project:
     @contextmanager
     def running(self, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
         """Runs Snakemake in the background; it is killed at the end if it is still running."""
-        with open(self.folder / "screen.txt", "a") as screen:
+        with open(self.folder / "screen.txt", "a", encoding="utf-8") as screen:
             process = subprocess.Popen(
                 self.command(*arguments),
                 cwd=self.folder,
@@ -109,6 +109,8 @@ class Project:
                 stdout=screen,
                 stderr=screen,
                 text=True,
+                encoding="utf-8",
+                errors="replace",
             )
         try:
             yield process
@@ -137,24 +139,24 @@ class Project:
     @property
     def screen(self) -> str:
         """Everything that Snakemake printed."""
-        return (self.folder / "screen.txt").read_text()
+        return (self.folder / "screen.txt").read_text(encoding="utf-8")
 
     @property
     def starts(self) -> list[list[str]]:
         """Words of the lines that the jobs' commands wrote when they started."""
         path = self.folder / "starts.txt"
-        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return [line.split() for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     @property
     def live(self) -> list[dict[str, Any]]:
         """The plugin's records of live jobs."""
         files = sorted((self.folder / ".snakemake/submitit/live").glob("*.json"))
-        return [json.loads(file.read_text()) for file in files]
+        return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
     @property
     def history(self) -> dict[str, dict[str, Any]]:
         """The plugin's records of ended jobs by output; an output must not occur twice."""
-        lines = (self.folder / ".snakemake/submitit/history.jsonl").read_text().splitlines()
+        lines = (self.folder / ".snakemake/submitit/history.jsonl").read_text(encoding="utf-8").splitlines()
         records = [(name, record) for record in map(json.loads, lines) for name in record["outputs"]]
         assert len(dict(records)) == len(records), records
         return dict(records)
@@ -176,7 +178,9 @@ class Project:
         """Puts a shell script before Slurm's program of the same name, which it can call as REAL."""
         folder = self.folder / "bin"
         folder.mkdir(exist_ok=True)
-        real = subprocess.run(["which", name], capture_output=True, text=True, check=True).stdout.strip()
-        (folder / name).write_text("#!/bin/sh\n" + textwrap.dedent(script).replace("REAL", real))
+        real = subprocess.run(
+            ["which", name], capture_output=True, text=True, check=True, encoding="utf-8", errors="replace"
+        ).stdout.strip()
+        (folder / name).write_text("#!/bin/sh\n" + textwrap.dedent(script).replace("REAL", real), encoding="utf-8")
         (folder / name).chmod(0o755)
         self.environment = {**self.environment, "PATH": f"{folder}:{self.cluster.env()['PATH']}"}

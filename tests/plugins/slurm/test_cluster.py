@@ -75,7 +75,9 @@ def test_stop_leaves_no_process_or_file_and_does_not_affect_another_cluster(
 
 def test_sigkill_of_the_owner_leaves_no_process_or_file() -> None:
     script = OWNER.format(folder=str(Path(__file__).parent), marker=DETACHED)
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
+    ) as owner:
         assert owner.stdout is not None
         folder = owner.stdout.readline().strip()
         assert folder
@@ -188,4 +190,4 @@ def _runs_as_root(cluster: Cluster, daemon: str) -> bool:
 
 
 def _name(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
+    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()

@@ -19,8 +19,8 @@ def test_damaged_and_deleted_records_are_restored_from_the_submission(project: P
         project.until(lambda: len(project.starts) == 3, "the start of all jobs")
     live = project.folder / ".snakemake/submitit/live"
     first, second, third = sorted(live.glob("*.json"))
-    first.write_text("null")
-    second.write_text(json.dumps({**json.loads(second.read_text()), "outputs": 7}))
+    first.write_text("null", encoding="utf-8")
+    second.write_text(json.dumps({**json.loads(second.read_text(encoding="utf-8")), "outputs": 7}), encoding="utf-8")
     third.unlink()
     project.unlock()
     with project.running() as process:
@@ -36,7 +36,7 @@ def test_jobs_without_any_record_are_cancelled_before_their_outputs_are_made_aga
     with project.running():
         project.until(lambda: len(project.starts) == 3, "the start of all jobs")
     for file in (project.folder / ".snakemake/submitit").glob("*/*.json"):
-        file.write_text("[]")
+        file.write_text("[]", encoding="utf-8")
     project.unlock()
     with project.running() as process:
         project.until(lambda: "whose records are lost" in project.screen, "the end of the lost jobs")

@@ -47,10 +47,10 @@ def test_a_sweep_is_one_array_with_its_resources_and_a_group_is_one_job(project:
         assert row["JobName"] == "work net=vit" and row["Timelimit"] == "00:07:00" and row["Account"] == "luab"
         assert row["ReqMem"] == "700M", "not mem_mb plus the nested Snakemake's 400 MB"
         assert row["AllocCPUS"] == "2" and "gres/gpu=1" in row["AllocTRES"]
-    device, cpus = (project.folder / "out/vit-0.txt").read_text().split()
+    device, cpus = (project.folder / "out/vit-0.txt").read_text(encoding="utf-8").split()
     assert device in ("0", "1") and cpus == "2"
     [group] = {row["JobID"] for row in rows} - {row["JobID"] for row in sweep}
-    assert (project.folder / "b.txt").read_text().split() == [group, group]
+    assert (project.folder / "b.txt").read_text(encoding="utf-8").split() == [group, group]
 
     comments = {job: project.cluster.scontrol("show", "job", job) for job in (sweep[0]["JobID"], group)}
     assert "Comment=0: out/vit-" in comments[sweep[0]["JobID"]] and "3: out/vit-" in comments[sweep[0]["JobID"]]
@@ -82,14 +82,14 @@ def test_ctrl_c_cancels_all_jobs_with_one_call_and_a_restart_starts_from_scratch
         process.send_signal(signal.SIGINT)
         assert project.wait(process) == 1
     first = project.job_ids
-    [call] = (project.folder / "scancelled.txt").read_text().splitlines()
+    [call] = (project.folder / "scancelled.txt").read_text(encoding="utf-8").splitlines()
     assert sorted(call.split()) == sorted(first), "not one call for the array and the single job"
     assert [record["outcome"] for record in project.history.values()] == ["CANCELLED"] * 3
 
     project.go()
     assert project.run() == 0, project.screen
     assert "Taking over" not in project.screen and len(project.job_ids) == 4 and len(project.starts) == 6
-    assert (project.folder / "out/2.txt").read_text() == "alone\n"
+    assert (project.folder / "out/2.txt").read_text(encoding="utf-8") == "alone\n"
     rows = elements(project, "JobID", "Start", "End")
     cancelled = [row for row in rows if row["JobID"].partition("_")[0] in first]
     assert len(cancelled) == 3 and all(row["State"].startswith("CANCELLED") for row in cancelled)
@@ -110,7 +110,9 @@ def test_after_sigkill_running_jobs_are_taken_over(project: Project) -> None:
     assert {entry["node"] for entry in project.live} <= {"n1", "n2"}
     # As if Snakemake had been killed between sbatch and writing the id.
     path = next((project.folder / ".snakemake/submitit/live").glob("*.json"))
-    path.write_text(path.read_text().replace(f'"id": "{project.live[0]["id"]}"', '"id": ""'))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace(f'"id": "{project.live[0]["id"]}"', '"id": ""'), encoding="utf-8"
+    )
     assert project.run() == 1
     assert "--unlock" in project.screen and str(project.folder) in project.screen
     project.unlock()
@@ -179,7 +181,7 @@ def test_a_job_whose_code_changed_is_cancelled_and_the_new_one_waits_for_its_end
     )
     assert project.run() == 0, project.screen
     assert "have changed since" in project.screen and len(project.job_ids) == 2
-    assert (project.folder / "out/1.txt").read_text() == "new 1\n"
+    assert (project.folder / "out/1.txt").read_text(encoding="utf-8") == "new 1\n"
     old, new = project.job_ids
     rows = elements(project, "JobID", "Start", "End")
     ended = max(row["End"] for row in rows if row["JobID"].startswith(f"{old}_"))

@@ -22,7 +22,7 @@ def check_continued(project: Project, output: str, starts: int) -> None:
     saved = [(int(step), int(restarts)) for name, step, restarts, _ in project.starts if name == output]
     assert len(project.job_ids) == 1 and len(saved) == starts, project.starts
     assert saved == sorted(saved) and saved[0] == (0, 0) and saved[-1][0] > 0 and saved[-1][1] == starts - 1
-    assert int((project.folder / output).read_text()) > saved[-1][0]
+    assert int((project.folder / output).read_text(encoding="utf-8")) > saved[-1][0]
     record = project.history[output]
     assert record["outcome"] == "COMPLETED" and [one["restarts"] for one in record["starts"]] == list(range(starts))
 
@@ -76,10 +76,12 @@ def test_a_time_limit_shorter_than_the_usual_warning_is_survived(project: Projec
     project.go()
     assert project.run("--submitit-max-timeouts", "10") == 0, project.screen
     [submission] = (project.folder / ".snakemake/submitit").glob("*/*_submission.sh")
-    assert "--signal=USR2@30" in submission.read_text(), "not 90 s before the end of a job of one minute"
+    assert "--signal=USR2@30" in submission.read_text(encoding="utf-8"), (
+        "not 90 s before the end of a job of one minute"
+    )
     assert len(project.starts) >= 2
     check_continued(project, "out/0.txt", starts=len(project.starts))
-    assert (project.folder / "out/0.txt").read_text() == "70"
+    assert (project.folder / "out/0.txt").read_text(encoding="utf-8") == "70"
 
 
 # --- nodes
@@ -132,12 +134,12 @@ def test_two_nodes_run_one_command_that_reaches_both(project: Project) -> None:
     members = project.folder / "members.txt"
 
     def count() -> int:
-        return len(members.read_text().splitlines()) if members.exists() else 0
+        return len(members.read_text(encoding="utf-8").splitlines()) if members.exists() else 0
 
     with project.running() as process:
         project.until(lambda: count() == 2, "a process on each node")
         assert project.starts == [["n1", "0"]], "the command itself runs only once"
-        lines = sorted(line.split() for line in members.read_text().splitlines())
+        lines = sorted(line.split() for line in members.read_text(encoding="utf-8").splitlines())
         assert lines == [["n1", "0", "2", "0"], ["n2", "1", "2", "0"]]
         # The signal that Slurm sends before a time limit and a preemption.
         project.cluster.run("scancel", "--signal=USR2", project.job_ids[0])
@@ -159,7 +161,7 @@ def _processes_in(folder: Path) -> list[str]:
     for entry in filter(lambda path: path.name.isdigit(), Path("/proc").iterdir()):
         try:
             if (entry / "cwd").resolve(strict=True) == folder.resolve():
-                commands.append((entry / "cmdline").read_text())
+                commands.append((entry / "cmdline").read_text(encoding="utf-8"))
         except OSError:
             continue
     return commands
@@ -192,7 +194,7 @@ def test_snakemake_killed_again_and_again_runs_every_job_once(project: Project) 
     """)
     delays: list[float] = []
     for _ in range(kills):
-        Path(project.folder / "screen.txt").write_text("")
+        Path(project.folder / "screen.txt").write_text("", encoding="utf-8")
         with project.running() as process:
             project.until(lambda: "Building DAG of jobs" in project.screen, "the start of Snakemake")
             delays.append(round(rng.uniform(0, 5), 2))
@@ -248,7 +250,7 @@ def test_late_files_are_waited_for_but_not_forever(project: Project) -> None:
     setup = ["--submitit-setup", f"cd {project.folder}; source late.sh", "--submitit-result-grace", "30"]
     assert project.run(*setup, "--keep-going", "--latency-wait", "60") == 1
     assert re.search(r"\(never\).* failed: Slurm reports COMPLETED, but the result file is missing", project.screen)
-    assert (project.folder / "late.txt").read_text() == "late\n" and len(project.starts) == 1
+    assert (project.folder / "late.txt").read_text(encoding="utf-8") == "late\n" and len(project.starts) == 1
     assert project.history["late.txt"]["outcome"] == "COMPLETED"
     assert project.history["never.txt"]["outcome"] == "FAILED"
 

@@ -24,7 +24,7 @@ SCRIPT = f'srun --overlap --nodes=1 --ntasks=1 bash -c "{COMMAND}"'
 
 def _submit(cluster: Cluster, study: Study, folder: Path) -> str:
     config = folder / "study.yaml"
-    config.write_text(study.dump())
+    config.write_text(study.dump(), encoding="utf-8")
     checkout = Path(luab.__file__).parents[1]
     script = f"export LUAB_CONFIG={config} PYTHONPATH={checkout}\n{SCRIPT}"
     return cluster.submit(script, "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2", "--mem=3000")

@@ -19,7 +19,7 @@ def calls(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     folder = tmp_path / "bin"
     folder.mkdir()
     real = next(f"{place}/squeue" for place in os.environ["PATH"].split(":") if os.access(f"{place}/squeue", os.X_OK))
-    (folder / "squeue").write_text(f'#!/bin/sh\necho "$@" >> {folder}/calls\nexec {real} "$@"\n')
+    (folder / "squeue").write_text(f'#!/bin/sh\necho "$@" >> {folder}/calls\nexec {real} "$@"\n', encoding="utf-8")
     (folder / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     (folder / "calls").touch()
@@ -40,13 +40,13 @@ def test_one_squeue_for_all_jobs_and_only_if_the_records_are_old(slurm: Cluster,
     assert set(jobs) == {f"{running}.json", f"{waiting}.json"}
     assert (jobs[f"{running}.json"].state, jobs[f"{running}.json"].node) == ("running", slurm.job(running)["NodeList"])
     assert (jobs[f"{waiting}.json"].state, jobs[f"{waiting}.json"].reason) == ("pending", "JobHeldUser")
-    assert len(calls.read_text().splitlines()) == 1
+    assert len(calls.read_text(encoding="utf-8").splitlines()) == 1
 
     registry.stamp()
     assert {job.state for job in watch.live_jobs(tmp_path / "live").values()} == {"noted"}
-    assert len(calls.read_text().splitlines()) == 1
+    assert len(calls.read_text(encoding="utf-8").splitlines()) == 1
 
     old = time.time() - 2 * watch.CURRENT_S
     os.utime(tmp_path / "live" / CHECKED, (old, old))
     assert watch.live_jobs(tmp_path / "live")[f"{running}.json"].state == "running"
-    assert len(calls.read_text().splitlines()) == 2
+    assert len(calls.read_text(encoding="utf-8").splitlines()) == 2
