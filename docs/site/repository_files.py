@@ -65,7 +65,7 @@ def _add(files: Files, config: MkDocsConfig, target: str) -> None:
         files.append(File.generated(config, address, abs_src_path=str(ROOT / target)))
         return
     language = _LANGUAGES.get(os.path.splitext(target)[1], "text")
-    text = f"# {target}\n\n````{language}\n{(ROOT / target).read_text()}\n````\n"
+    text = f"# {target}\n\n````{language}\n{(ROOT / target).read_text(encoding='utf-8')}\n````\n"
     files.append(File.generated(config, address, content=text))
 
 

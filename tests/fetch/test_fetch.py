@@ -837,7 +837,7 @@ def test_the_recorded_digest_of_no_archive_does_not_count(
 def test_the_card_of_a_web_page_without_a_stamp_does_not_count(server: Server, tmp_path: Path, verified: bool) -> None:
     archive = _unpublished(server.url("/a"), file="a.tar.gz")
     (tmp_path / "a.tar.gz").write_bytes(PAGE)
-    (tmp_path / "a.json").write_text(json.dumps({"sha256": hashlib.sha256(PAGE).hexdigest()}))
+    (tmp_path / "a.json").write_text(json.dumps({"sha256": hashlib.sha256(PAGE).hexdigest()}), encoding="utf-8")
     if verified:
         with pytest.raises(DataError, match="found a web page"):
             verify(archive, tmp_path)
