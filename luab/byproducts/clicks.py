@@ -27,6 +27,7 @@ def click_points(table: pa.Table) -> Clicks:
     It is the mean, over the selected annotations of an image, of the first selecting click of each. Annotations that
     were not selected in the end are ignored, even if they were clicked before.
     DEVIATES: a selected annotation without a click is left out and counted, where the official loader would stop.
+
     The table needs the columns selected and click_xy.
 
     Source: naver-ai/NeglectedFreeLunch, imagenet_dataloader.ipynb.
