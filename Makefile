@@ -131,7 +131,7 @@ CACHE = cache=$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/uv}; \
 # uv does not read pip's configuration: a mirror set there is handed on, unless uv has one of its own.
 UV_SETTINGS = index=$$(.venv/bin/python -m pip config get :env:.index-url 2>/dev/null \
 		|| .venv/bin/python -m pip config get user.index-url 2>/dev/null \
-		|| .venv/bin/python -m pip config get global.index-url 2>/dev/null); \
+		|| .venv/bin/python -m pip config get global.index-url 2>/dev/null || true); \
 	if [ -n "$$index" ] && [ -z "$$UV_DEFAULT_INDEX$$UV_INDEX_URL$$UV_CONFIG_FILE" ]; then \
 		UV_DEFAULT_INDEX=$$index; export UV_DEFAULT_INDEX; fi;
 # Where Python may not keep what it compiles (images of containers say so), each process would compile torch anew.

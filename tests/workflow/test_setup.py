@@ -198,7 +198,7 @@ def test_a_copied_or_moved_checkout_is_set_up_again(clone: Path, bare_path: Path
 @pytest.fixture
 def drawn_python(bare_path: Path) -> Path:
     """A PATH folder whose python3 makes an environment that does nothing, in a second; `made` counts them."""
-    tool = "mkdir -p .venv/bin; for i in python uv; do echo '#!/bin/sh' > .venv/bin/$i; done; chmod +x .venv/bin/*"
+    tool = "mkdir -p .venv/bin; cd .venv/bin; for i in python uv; do echo '[ x$3 != xconfig ]' > $i; chmod +x $i; done"
     write_script(bare_path / "python3", f'[ "$2" != venv ] || {{ echo made >> made; sleep 1; {tool}; }}')
     for name in ("sleep", "chmod"):
         (bare_path / name).symlink_to(str(shutil.which(name)))
