@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from isal import igzip, isal_zlib
+from numpy.typing import NDArray
 
 from luab.errors import DataError
 from luab.fetch.formats import DAMAGE, decompressed, format_of, wrong_format
@@ -25,21 +26,13 @@ LARGEST_RECORD_BYTES = 64 << 20
 # Large enough that the work per block is negligible, small enough that dozens of blocks fit in memory.
 BLOCK_BYTES = 8 << 20
 _SECTOR = 512
-
-# A number of a header, in octal digits, which tools end with a NUL, a blank, or both; it may be missing.
-_OCTAL_8, _OCTAL_12 = (rb"(?:[0-7]{%d}[0-7\0 ][\0 ]|\0.{%d})" % (length - 2, length - 1) for length in (8, 12))
-_PLAIN_HEADER = re.compile(
-    rb"(?=(?P<name>[^\0\x80-\xff]{1,99}+)\0).{100}"  # short and ASCII
-    + 3 * _OCTAL_8  # mode, owner and group
-    + rb"(?P<size>[0-7]{11})[\0 ]"
-    + _OCTAL_12  # time
-    + rb"(?P<checksum>[0-7]{6})[\0 ]{2}(?P<kind>[05x]).{172}"  # a file, a folder or an extended header
-    + 2 * _OCTAL_8  # device
-    + rb"\0.{166}",  # the name is not split into two fields
-    re.DOTALL,
-)
+_PLAIN, _FOLDER, _EXTENDED = b"05x"
 # Keys of an extended header that change the name or the size of the member after it.
 _CHANGES_MEMBER = re.compile(rb"(?:path|linkpath|size|hdrcharset|GNU\.sparse\..*)")
+_NAME = slice(0, 100)
+# Offset and length of the numbers that tarfile reads in addition to size and checksum; the last two may be empty.
+_NUMBERS = ((100, 8), (108, 8), (116, 8), (136, 12), (329, 8), (337, 8))
+_SIZE, _CHECKSUM, _TYPE, _PREFIX = (124, 12), 148, 156, 345
 
 # The type stub of isal declares the exception class as an instance.
 _DAMAGE: tuple[type[Exception], ...] = (
@@ -48,6 +41,9 @@ _DAMAGE: tuple[type[Exception], ...] = (
     RuntimeError,  # of an encrypted zip
     isal_zlib.error,  # type: ignore[assignment]
 )
+
+_Bytes = NDArray[np.uint8]
+_Flags = NDArray[np.bool_]
 
 
 class Block(NamedTuple):
@@ -153,66 +149,99 @@ def _files_in_archive(raw: BinaryIO) -> Iterator[_Files]:
 
 def _files(stream: Stream) -> Iterator[_Files]:
     """Yields files by `_walk` while headers are plain, then by tarfile, which also detects damage."""
-    data, plain = b"", True
-    while plain and (added := stream.read(BLOCK_BYTES)):
+    data, more = b"", True
+    while more:
+        added = stream.read(BLOCK_BYTES)
+        more = bool(added)
         data += added
-        names, contents, end, plain = _walk(data)
-        if names:
-            yield _joined(names, contents)
-        if data[end : end + _SECTOR] == bytes(_SECTOR):
+        headers, end = _walk(data)
+        plain = _plain_headers(data, headers)
+        if plain:
+            yield _cut(data, headers[:plain])
+        if plain < len(headers):
+            end, more = headers[plain], False
+        elif _is_end(data, end):
             return
+        elif _is_odd(data, end):
+            more = False
         data = data[end:]
     yield from _grouped(_by_tarfile(_Rest(data, stream)))
 
 
-def _walk(data: bytes) -> tuple[list[str], list[bytes], int, bool]:
-    """Names and contents of the first files, the offset after them, and whether only more data is missing there."""
-    headers, may_continue = _headers(data)
-    names: list[str] = []
-    contents: list[bytes] = []
-    end, extended = 0, False
-    for header, correct in zip(headers, _checksums_are_correct(data, headers), strict=True):
-        start, kind = header.end(), header["kind"]
-        content = data[start : start + int(header["size"], 8)]
-        if kind == b"x":
-            plain = not extended and _harmless(content)
-        else:
-            plain = kind == b"0" or not (extended or content)
-        if not correct or not plain:
-            return names, contents, end, False
-        extended = kind == b"x"
-        if not extended:  # otherwise it belongs to the file that must follow
-            end = start + _padded(len(content))
-        if kind == b"0":
-            names.append(header["name"].decode("ascii"))
-            contents.append(content)
-    return names, contents, end, may_continue
+def _walk(data: bytes) -> tuple[list[int], int]:
+    """Offsets of the headers whose file is complete in `data`, and the offset after the last of these files."""
+    headers: list[int] = []
+    at, length = 0, len(data)
+    while at + _SECTOR <= length:
+        try:
+            size = int(data[at + 124 : at + 135], 8)
+        except ValueError:
+            break
+        after = at + _SECTOR + (size + _SECTOR - 1 & -_SECTOR)
+        if size < 0 or after > length:
+            break
+        headers.append(at)
+        at = after
+    if headers and data[headers[-1] + _TYPE] == _EXTENDED:  # must be checked together with the member it extends
+        at = headers.pop()
+    return headers, at
 
 
-def _headers(data: bytes) -> tuple[list[re.Match[bytes]], bool]:
-    """Headers of plain form whose content is complete, and whether only more data is missing after the last."""
-    headers: list[re.Match[bytes]] = []
-    at = 0
-    while header := _PLAIN_HEADER.match(data, at):
-        size = int(header["size"], 8)
-        at += _SECTOR + _padded(size)
-        if at > len(data):
-            return headers, size <= BLOCK_BYTES
-        headers.append(header)
-    return headers, len(data) - at < _SECTOR
+def _plain_headers(data: bytes, headers: list[int]) -> int:
+    """Number of plain headers before the first one that is not plain."""
+    if not headers:
+        return 0
+    view = np.frombuffer(data, np.uint8)
+    table = np.lib.stride_tricks.sliding_window_view(view, _SECTOR)[headers]  # [n, 512]
+    plain = _summed(table) & _named(table) & _typed(table) & _numbered(table)
+    count = len(headers) if plain.all() else int(plain.argmin())
+    extended = np.flatnonzero(table[:count, _TYPE] == _EXTENDED).tolist()
+    for place in extended:
+        # The extended member must follow, as a plain file, and the extended header must not change it.
+        follows = place + 1 < count and table[place + 1, _TYPE] == _PLAIN
+        if not follows or not _harmless(_content(data, headers[place])):
+            return place
+    return count
 
 
-def _padded(size: int) -> int:
-    return size + _SECTOR - 1 & -_SECTOR
+def _summed(table: _Bytes) -> _Flags:
+    """Whether the checksum, six octal digits, is the sum over the header with the checksum field set to blanks."""
+    field = table[:, _CHECKSUM : _CHECKSUM + 8]
+    total = table.sum(axis=1, dtype=np.int64) - field.sum(axis=1, dtype=np.int64) + 8 * ord(" ")
+    claimed = (field[:, :6].astype(np.int64) - ord("0")) @ (8 ** np.arange(5, -1, -1))
+    return _octal(field[:, :6]) & _blank(field[:, 6:]) & (claimed == total)
 
 
-def _checksums_are_correct(data: bytes, headers: list[re.Match[bytes]]) -> list[bool]:
-    """Whether each checksum is the sum over its header with the checksum field set to blanks."""
-    sectors = np.frombuffer(data, np.uint8, len(data) // _SECTOR * _SECTOR).reshape(-1, _SECTOR)
-    table = sectors[[header.start() // _SECTOR for header in headers]]
-    table[:, 148:156] = ord(" ")
-    sums = table.sum(axis=1, dtype=np.int64).tolist()
-    return [int(header["checksum"], 8) == total for header, total in zip(headers, sums, strict=True)]
+def _named(table: _Bytes) -> _Flags:
+    """Whether the name is short, ASCII and not split into two fields."""
+    name = table[:, _NAME]
+    return (name[:, 0] != 0) & (name == 0).any(axis=1) & (name < 128).all(axis=1) & (table[:, _PREFIX] == 0)
+
+
+def _typed(table: _Bytes) -> _Flags:
+    kind = table[:, _TYPE]
+    empty = (table[:, _SIZE[0] : _SIZE[0] + 11] == ord("0")).all(axis=1)
+    return (kind == _PLAIN) | (kind == _EXTENDED) | ((kind == _FOLDER) & empty)
+
+
+def _numbered(table: _Bytes) -> _Flags:
+    """Whether size, mode, owner, time and device fill their fields with octal digits; all but size may be empty."""
+    start, length = _SIZE
+    right = _octal(table[:, start : start + length - 1]) & _blank(table[:, start + length - 1 : start + length])
+    for start, length in _NUMBERS:
+        field = table[:, start : start + length]
+        # Tools end a number with a NUL, a blank, or both.
+        last = _octal(field[:, -2:-1]) | _blank(field[:, -2:-1])
+        right &= (_octal(field[:, :-2]) & last & _blank(field[:, -1:])) | (field[:, 0] == 0)
+    return right
+
+
+def _octal(field: _Bytes) -> _Flags:
+    return np.all((field >= ord("0")) & (field <= ord("7")), axis=1)
+
+
+def _blank(field: _Bytes) -> _Flags:
+    return np.all((field == 0) | (field == ord(" ")), axis=1)
 
 
 def _harmless(content: bytes) -> bool:
@@ -226,6 +255,33 @@ def _harmless(content: bytes) -> bool:
             return False
         content = content[size:]
     return True
+
+
+def _cut(data: bytes, headers: list[int]) -> _Files:
+    files = [at for at in headers if data[at + _TYPE] == _PLAIN]
+    names = [data[at : at + 100].split(b"\0", 1)[0].decode("ascii") for at in files]
+    contents = [_content(data, at) for at in files]
+    return _joined(names, contents)
+
+
+def _content(data: bytes, header: int) -> bytes:
+    start = header + _SECTOR
+    return data[start : start + int(data[header + 124 : header + 135], 8)]
+
+
+def _is_end(data: bytes, at: int) -> bool:
+    return data[at : at + _SECTOR] == bytes(_SECTOR)
+
+
+def _is_odd(data: bytes, at: int) -> bool:
+    """Whether `_walk` stopped at a complete header for another reason than missing file content."""
+    header = data[at : at + _SECTOR]
+    if len(header) < _SECTOR:
+        return False
+    try:
+        return not 0 <= int(header[124:135], 8) <= BLOCK_BYTES
+    except ValueError:
+        return True
 
 
 class _Rest:
