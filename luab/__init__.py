@@ -17,6 +17,7 @@ _MODULES = {
     "with_byproduct_head": "luab.model",
     "LuabModel": "luab.model",
     "Normalise": "luab.model",
+    "preprocessing_of": "luab.training.pretrained",
     "LuabLoss": "luab.objective",
     "load_study": "luab.study.config",
     "ConfigError": "luab.errors",

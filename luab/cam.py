@@ -1,9 +1,11 @@
 """Class activation maps: the evidence for one class at each position, before any resizing or scaling."""
 
 import contextlib
+import math
 from typing import Any
 
 import torch
+from timm.layers import RelPosBias, RelPosMlp
 
 from luab.errors import ConfigError
 from luab.model import LuabModel
@@ -33,7 +35,7 @@ def class_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> torch
         float32 [batch, rows, columns], not scaled.
 
     Raises:
-        ConfigError: The backbone has neither a feature map nor blocks of tokens.
+        ConfigError: The backbone has neither a feature map nor blocks of one square of patch tokens (TNT).
     """
     with torch.enable_grad():
         backbone = model.backbone
@@ -72,6 +74,9 @@ def attention_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> t
     Returns:
         float32 [batch, rows, columns], at least 0.
 
+    Raises:
+        ConfigError: Attention with relative positions, whose map is constant; or see `class_maps`.
+
     Source:
         Chefer, Gur, Wolf: Generic Attention-model Explainability, ICCV 2021, equations 5 and 6;
         hila-chefer/Transformer-MM-Explainability.
@@ -79,6 +84,12 @@ def attention_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> t
     backbone = model.backbone
     attentions = [getattr(block, "attn", None) for block in getattr(backbone, "blocks", [])]
     supported = [hasattr(a, "attn_drop") and hasattr(a, "fused_attn") for a in attentions]
+    if any(isinstance(module, (RelPosBias, RelPosMlp)) for module in backbone.modules()) and attentions:
+        raise ConfigError(
+            f"{type(backbone).__name__}: cam_method 'attention' gives a constant map for attention with relative "
+            "positions. Remove the benchmarks whose names end in _attention from `suites` for this backbone; those "
+            "without it use gradient-weighted tokens."
+        )
     if not (supported and all(supported) and hasattr(backbone, "num_prefix_tokens")):
         return class_maps(model, images, classes)
     chunks = zip(images.split(_CHUNK), classes.split(_CHUNK), strict=True)
@@ -116,8 +127,18 @@ def _token_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> torc
     with model.backbone.blocks[-1].register_forward_pre_hook(as_leaf):
         logits, _ = model(images)
     (tokens,) = seen
-    (gradient,) = _gradients(logits, classes, seen)
     prefix = model.backbone.num_prefix_tokens
+    if (
+        tokens.ndim != 3
+        or len(tokens) != len(images)
+        or math.isqrt(tokens.shape[1] - prefix) ** 2 != (tokens.shape[1] - prefix)
+    ):
+        raise ConfigError(
+            f"{type(model.backbone).__name__}: no score map is defined for blocks that get tokens of shape "
+            f"{tuple(tokens.shape)} for {len(images)} images, {prefix} of them no patch; expected one square of patch "
+            "tokens per image. Remove the localisation benchmarks from `suites` for this backbone."
+        )
+    (gradient,) = _gradients(logits, classes, seen)
     tokens, gradient = tokens[:, prefix:], gradient[:, prefix:]
     maps = (gradient.mean(dim=1, keepdim=True) * tokens).sum(dim=2)  # [batch, tokens]
     return _square(maps).clamp(min=0).detach().float()

@@ -4,7 +4,6 @@ from typing import Any
 
 import timm
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from luab.byproducts.coco_classes import COCO_CLASSES
@@ -12,6 +11,7 @@ from luab.errors import ConfigError, did_you_mean
 from luab.shapes import Images, Logits, Points
 from luab.study.config import Recipe
 from luab.study.paths import Run
+from luab.study.recipes import Preprocessing
 
 IMAGENET_CLASSES = 1000
 
@@ -98,14 +98,20 @@ def build_model(backbone: str, recipe: Recipe, outputs: int, classes: int = IMAG
 
 
 class Normalise(nn.Module):
-    """Normalises images on the device: divides by 255, subtracts the mean and divides by the standard deviation."""
+    """Normalises images on the device: divides by 255, subtracts the mean and divides by the standard deviation.
 
-    def __init__(self) -> None:
+    Args:
+        preprocessing: Gives mean and standard deviation; by default those of ImageNet. Pretrained weights may need
+            others, see `luab.training.pretrained.preprocessing_of`.
+    """
+
+    def __init__(self, preprocessing: Preprocessing | None = None) -> None:
         super().__init__()
+        preprocessing = preprocessing or Preprocessing()
         self.mean: torch.Tensor
         self.std: torch.Tensor
-        self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1) * 255)
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1) * 255)
 
     def forward(self, images: Images) -> Images:
         """Maps [batch, 3, h, w], uint8 or float in 0..255, to float32."""

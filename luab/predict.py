@@ -26,8 +26,9 @@ from luab.model import LuabModel, Normalise, build_model, outputs_of
 from luab.progress import progress
 from luab.study.config import Recipe, Study
 from luab.study.paths import DATASET, Run
+from luab.study.recipes import Preprocessing
 from luab.study.roots import source_root
-from luab.training.checkpoint import check_weights, load_model, read_card
+from luab.training.checkpoint import check_weights, load_model, preprocessing_in, read_card
 from luab.training.device import choose_device
 
 _CHALLENGE_SEED = 0
@@ -49,10 +50,10 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
             are missing or damaged.
     """
     path, run_json = study.layout.model(run), study.layout.run_json(run)
-    read_card(path)  # raises if the file is missing or is not a luab model
+    preprocessing = preprocessing_in(read_card(path), path)
     digest = check_weights(path, read_json(run_json).get("model_sha256") if run_json.is_file() else None)
     recipe = study.recipe(run.backbone, run.dataset)
-    predictor = Predictor(study, recipe, functools.partial(_trained, study, run))
+    predictor = Predictor(study, recipe, functools.partial(_trained, study, run), preprocessing)
     files = predictor.write(study.layout.prediction_folder(run), test_sets)
     content = {
         "run": run.identity(),
@@ -60,6 +61,7 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
         "code": code,
         "model_sha256": digest,
         "input_px": predictor.recipe.input_px,
+        "preprocessing": preprocessing.model_dump(mode="json"),
         "files": files,
     }
     write_json(study.layout.prediction_card(run, suite), content)
@@ -77,14 +79,21 @@ def _trained(study: Study, run: Run, recipe: Recipe) -> LuabModel:
 class Predictor:
     """A model that predicts test sets; `load` builds it by a recipe and loads its weights."""
 
-    def __init__(self, study: Study, recipe: Recipe, load: Callable[[Recipe], LuabModel]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        recipe: Recipe,
+        load: Callable[[Recipe], LuabModel],
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
         self.study, self.recipe, self.load = study, recipe, load
+        self.preprocessing = preprocessing or Preprocessing()
         self.device = choose_device(study)
         if self.device.type == "cpu":
             torch.set_num_threads(study.compute.threads)
             torch.use_deterministic_algorithms(True)
         self.model = self._loaded(recipe)
-        self.normalise = Normalise().to(self.device)
+        self.normalise = Normalise(self.preprocessing).to(self.device)
 
     def write(self, folder: Path, test_sets: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Writes <folder>/<test set>.parquet for each test set; returns number of rows and digest of each file."""
@@ -118,12 +127,15 @@ class Predictor:
             check_images(root, rows.loc[rows["manifest"] == name, "path"].to_numpy())
         if test_set.challenge:
             return self._challenge(test_set, rows, roots)
-        dataset, compute = EvaluationSet(roots, rows, test_set, self.recipe), self.study.compute
+        compute, interpolation = self.study.compute, self.preprocessing.interpolation
+        dataset = EvaluationSet(roots, rows, test_set, self.recipe, interpolation)
         loader = evaluation_loader(dataset, compute.predict_batch, compute.workers, self.device.type == "cuda")
         labels, parts = rows["labels"].to_numpy(), []
         with plain_errors(), progress(test_set.name, len(dataset), "images") as advance:
             for images, index in loader:
                 parts.append(self._columns(test_set, images, labels[index.numpy()]))
+                if test_set.cam and len(parts) == 1:
+                    _check_maps(test_set, parts[0]["cam"], self.model)
                 advance(len(images))
         return _table(rows, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, test_set)
 
@@ -191,7 +203,8 @@ class Predictor:
 
     def _pixels(self, path: Path) -> torch.Tensor:
         image = open_image(path, "in9_challenge")
-        return to_uint8(evaluation_view(image, self.recipe.input_px, self.recipe.crop_pct, "identity"))
+        side, crop_pct, interpolation = self.recipe.input_px, self.recipe.crop_pct, self.preprocessing.interpolation
+        return to_uint8(evaluation_view(image, side, crop_pct, "identity", interpolation=interpolation))
 
     def _foreground(self, root: Path, path: str) -> tuple[torch.Tensor, torch.Tensor]:
         head, tail = path.split("original/", maxsplit=1)
@@ -241,6 +254,21 @@ def _check_outputs(test_set: TestSet, logits: torch.Tensor) -> None:
         raise ConfigError(
             f"{test_set.name}: expected a model with {test_set.outputs} classes, found {logits.shape[1]}. Remove its "
             "benchmarks from `suites`, or predict with such a model (num_classes in the recipe's model_kwargs)."
+        )
+
+
+def _check_maps(test_set: TestSet, maps: np.ndarray, model: LuabModel) -> None:
+    """Refuses a model whose score maps are constant, by those of the first batch.
+
+    One constant map is possible: in a ViT's map, negative values are zero.
+    """
+    of_all = [score_map for of_image in maps for score_map in of_image]
+    # Rounding errors of single precision are no scores either.
+    if len(of_all) > 1 and all(one.size > 1 and np.ptp(one) <= 1e-6 * np.abs(one).max() for one in of_all):
+        raise ConfigError(
+            f"{test_set.name}: all {len(of_all)} score maps of the first images are constant, so "
+            f"{type(model.backbone).__name__} cannot be localised by the method {test_set.cam_method!r}. Remove its "
+            "localisation benchmarks from `suites` for this backbone, or choose those of another method."
         )
 
 

@@ -48,6 +48,22 @@ def test_shapes_and_independence_of_the_images_of_a_batch(name, arguments, shape
         assert maps.min() >= 0
 
 
+@pytest.mark.parametrize("name", ["vit_relpos_small_patch16_224", "vit_srelpos_small_patch16_224"])
+def test_attention_with_relative_positions_is_refused_by_name(name):
+    model = with_byproduct_head(timm.create_model(name, num_classes=10, img_size=64, depth=1)).eval()
+    with pytest.raises(ConfigError, match="VisionTransformerRelPos: cam_method 'attention' gives a constant map"):
+        attention_maps(model, IMAGES, CLASSES)
+    assert class_maps(model, IMAGES, CLASSES).shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("maps_of", [class_maps, attention_maps])
+def test_blocks_without_one_square_of_tokens_are_refused_by_name(images, maps_of):
+    model = with_byproduct_head(timm.create_model("tnt_s_legacy_patch16_224", num_classes=10, img_size=64, depth=1))
+    with pytest.raises(ConfigError, match="TNT: no score map is defined for blocks that get tokens of shape"):
+        maps_of(model.eval(), IMAGES[:images], CLASSES[:images])
+
+
 def _vit(**arguments):
     torch.manual_seed(0)
     return with_byproduct_head(timm.create_model("test_vit", num_classes=10, img_size=64, **arguments)).eval()

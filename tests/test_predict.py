@@ -28,6 +28,7 @@ from luab.files import file_sha256, write_json
 from luab.model import Normalise, build_model
 from luab.predict import Predictor, _ranked, _score_maps, _trained, blank_centre, predict
 from luab.study.paths import Run
+from luab.study.recipes import Preprocessing
 from luab.training.checkpoint import save_model
 
 CLICK = Run("imagenet", "test_resnet", "click", 1.0, 0)
@@ -246,6 +247,23 @@ def test_a_vit_gets_maps_by_both_methods(study):
     assert attention["cam_h"].equals(plain["cam_h"]) and not attention["cam"].equals(plain["cam"])
 
 
+@pytest.mark.parametrize("value", [0.0, 0.0051020417])
+def test_a_model_whose_maps_are_all_constant_is_refused(study, monkeypatch, value):
+    noise = np.float32(value) * 1e-8
+    monkeypatch.setattr("luab.predict.class_maps", lambda model, images, classes: _maps(len(images), value, noise))
+    with pytest.raises(ConfigError, match="wsol_test: all 30 score maps of the first images are constant, so ResNet"):
+        predict(study, CLICK, "all", ("wsol_test",))
+    assert not study.layout.prediction_card(CLICK, "all").exists()
+    monkeypatch.setattr("luab.predict.class_maps", lambda model, images, classes: _maps(len(images), value, 1.0))
+    predict(study, CLICK, "all", ("wsol_test",))  # one map that is not constant is enough
+
+
+def _maps(images, value, last):
+    maps = torch.full((images, 2, 2), value)
+    maps[-1, 0, 0] += last
+    return maps
+
+
 def test_a_model_with_other_outputs_is_refused(study):
     predictor = _predictor(study)
     with pytest.raises(ConfigError, match="in9_nine_class: expected a model with 9 classes, found 1000"):
@@ -291,6 +309,7 @@ def challenge(tmp_path, toy_study):
         predictor = Predictor.__new__(Predictor)
         predictor.study, predictor.device, predictor.model = study, torch.device("cpu"), model
         predictor.recipe, predictor.normalise = SimpleNamespace(input_px=32, crop_pct=1.0), lambda x: x.float() - 128
+        predictor.preprocessing = Preprocessing()
         return predictor._challenge(TEST_SETS["in9_challenge"], pd.DataFrame(rows), {"in9": root})
 
     return SimpleNamespace(run=run, mask=mask)
@@ -366,6 +385,7 @@ def test_batches_agree_with_pasting_one_by_one(name, tmp_path, toy_study):
         predictor = Predictor.__new__(Predictor)
         predictor.study, predictor.device = toy_study(compute={"predict_batch": batch}), torch.device("cpu")
         predictor.model, predictor.normalise = model, Normalise()
+        predictor.preprocessing = Preprocessing()
         predictor.recipe = SimpleNamespace(input_px=32, crop_pct=1.0)
         predicted = predictor._challenge(TEST_SETS[name], pd.DataFrame(rows), {"in9": tmp_path}).to_pydict()
         assert (predicted["vulnerable"], predicted["backgrounds_tried"]) == (expected, first)

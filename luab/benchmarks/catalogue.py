@@ -120,8 +120,8 @@ _RELEASED = (
         "coco_localization", "COCO, localisation", ("coco_val",),
         ("image_id", "labels", "points", "cam", "cam_h", "cam_w", "width", "height"),
         "score map of each class that an image shows, by all masks of single objects of the class, crowds ignored, "
-        f"means over classes: pointing game ({POINTING_TOLERANCE_PX} px in the source image), PxAP at {{input_px}} x "
-        f"{{input_px}} in steps of .001, share of regressed points on a mask, {_SQUEEZED}",
+        f"means over classes: pointing game (closer than {POINTING_TOLERANCE_PX} px in the source image), PxAP at "
+        f"{{input_px}} x {{input_px}} in steps of .001, share of regressed points on a mask, {_SQUEEZED}",
         "pointing_game", "coco_localization", roots=("coco_val",),
     ),
 )  # fmt: skip

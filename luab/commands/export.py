@@ -11,7 +11,6 @@ import torch
 from huggingface_hub import ModelCardData
 from pydantic import ValidationError
 from safetensors.torch import save
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models._hub import save_config_for_hf
 from torch import nn
 
@@ -24,7 +23,8 @@ from luab.files import file_sha256, read_json, replacing_folder, write_json
 from luab.model import LuabModel, build_model, outputs_of
 from luab.study.config import Recipe, Study
 from luab.study.paths import DATASET, Run
-from luab.training.checkpoint import check_weights, load_model
+from luab.study.recipes import Preprocessing
+from luab.training.checkpoint import check_weights, load_model, preprocessing_in
 
 MODEL, HEAD, CONFIG, CARD, README = (
     "model.safetensors", "byproduct_head.safetensors", "config.json", "luab.json", "README.md",
@@ -32,7 +32,7 @@ MODEL, HEAD, CONFIG, CARD, README = (
 
 _FROM_RUN_JSON = (
     "run", "recipe", "inputs", "images", "points", "final", "seconds", "images_per_s", "attempts", "device",
-    "processes", "code", "commit", "versions", "hardware", "model_sha256",
+    "preprocessing", "processes", "code", "commit", "versions", "hardware", "model_sha256",
 )  # fmt: skip
 """Keys of run.json that are exported; others are not, because they may contain paths or secrets."""
 
@@ -70,7 +70,7 @@ def export(study: Study, run: Run, out: Path) -> Path:
         _write_tensors(aside / MODEL, model.backbone)
         if model.byproduct is not None:
             _write_tensors(aside / HEAD, model.byproduct)
-        write_config(aside / CONFIG, model.backbone, run, recipe)
+        write_config(aside / CONFIG, model.backbone, run, recipe, preprocessing_in(result, source / "run.json"))
         card = {key: result[key] for key in _FROM_RUN_JSON if key in result}
         card |= {"label": study.label, "luab": importlib.metadata.version("luab"), "scores": scores}
         card["files"] = {path.name: file_sha256(path) for path in sorted(aside.glob("*.safetensors"))}
@@ -122,7 +122,9 @@ def scores_of(folder: Path, run: Run, model_sha256: str) -> dict[str, dict[str, 
     return scores
 
 
-def write_config(path: Path, backbone: nn.Module, run: Run, recipe: Recipe) -> None:
+def write_config(
+    path: Path, backbone: nn.Module, run: Run, recipe: Recipe, preprocessing: Preprocessing | None = None
+) -> None:
     """Writes config.json in timm's format for the hub: architecture, arguments, classes and luab's preprocessing.
 
     Args:
@@ -130,15 +132,17 @@ def write_config(path: Path, backbone: nn.Module, run: Run, recipe: Recipe) -> N
         backbone: The timm model, built with the recipe.
         run: The run; its dataset decides classes and preprocessing.
         recipe: Recipe with input_px, crop_pct and model_kwargs.
+        preprocessing: Of the run; None for ImageNet's.
     """
+    preprocessing = preprocessing or Preprocessing()
     kept: dict[str, Any] = {key: value for key, value in backbone.pretrained_cfg.items() if key in _OF_ARCHITECTURE}  # type: ignore[union-attr,operator]
     backbone.pretrained_cfg = kept | {  # type: ignore[assignment]
         "num_classes": backbone.num_classes,
         "input_size": (3, recipe.input_px, recipe.input_px),
         "pool_size": None,
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "interpolation": "bilinear",
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+        "interpolation": preprocessing.interpolation,
     } | _view(run, recipe)  # fmt: skip
     save_config_for_hf(backbone, str(path), model_config=_classes(backbone, run), model_args=dict(recipe.model_kwargs))
 

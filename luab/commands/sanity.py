@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import timm
 from rich import box
 from rich.table import Table
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.data import resolve_data_config
 
 from luab.benchmarks.catalogue import BENCHMARKS, find_benchmark, test_sets_of
 from luab.benchmarks.score import score
@@ -23,7 +22,9 @@ from luab.predict import Predictor
 from luab.progress import wide_console
 from luab.study.config import Recipe, Study
 from luab.study.paths import DATASET
-from luab.training.pretrained import download, put_into, read_backbone
+from luab.study.recipes import Preprocessing
+from luab.training.checkpoint import preprocessing_in, read_card
+from luab.training.pretrained import config_of, download, is_of_luab, preprocessing_of, put_into, read_backbone
 
 
 class Expected(NamedTuple):
@@ -61,7 +62,7 @@ def sanity(
     Writes predictions and scores to results/sanity/<backbone>/.
 
     Args:
-        study: Only its data paths are used, and the recipe of the backbone if it is one of the study.
+        study: Only its data paths are used, and for weights of luab the recipe of the backbone.
         backbone: timm name with its tag, for example resnet50.tv_in1k, or a backbone of the study.
         weights: A safetensors file; None for timm's weights from the Hugging Face Hub or its cache. Pickles are never
             loaded.
@@ -72,7 +73,7 @@ def sanity(
         A verdict for each number of this model in the table.
 
     Raises:
-        ConfigError: The table has no number for the model, or the model needs another preprocessing than luab's.
+        ConfigError: The table has no number for the model, or the model needs a preprocessing that luab does not have.
         DataError: The weights are missing or belong to another model, or no manifest exists.
     """
     table, chosen = read_expected(expected), set(only)
@@ -89,14 +90,14 @@ def sanity(
         )
     file = weights or download(backbone)
     root = study.paths.results / "sanity" / backbone
-    recipe = view_of(study, backbone)
+    recipe, preprocessing = view_of(study, backbone, file)
 
     def pretrained(recipe: Recipe) -> LuabModel:
         model = build_model(backbone, recipe, outputs=0)
         put_into(model.backbone, read_backbone(file), f"{file}: expected the weights of {backbone}")
         return model
 
-    Predictor(study, recipe, pretrained).write(root / "predictions", test_sets_of(benchmarks))
+    Predictor(study, recipe, pretrained, preprocessing).write(root / "predictions", test_sets_of(benchmarks))
     identity = {"dataset": DATASET, "backbone": backbone, "supervision": "pretrained", "lambda": 0.0, "seed": 0}
     score(
         benchmarks, root / "predictions", study.layout.manifest_folder(), identity, root / "scores",
@@ -122,31 +123,37 @@ def read_expected(path: Path) -> list[Expected]:
     return rows
 
 
-def view_of(study: Study, backbone: str) -> Recipe:
-    """Evaluation preprocessing of a model: the study's recipe for its backbones, else the one of timm.
+def view_of(study: Study, backbone: str, weights: Path | None = None) -> tuple[Recipe, Preprocessing]:
+    """Evaluation preprocessing that pretrained weights need: that of timm's tag, or of the run that luab trained.
 
     timm's test size is used if there is one: torchvision's second weights are trained at 176 px, evaluated at 224 px.
 
+    Args:
+        study: Its recipe of the backbone gives input_px, crop_pct and model_kwargs for weights that luab trained.
+        backbone: timm name, with or without its tag.
+        weights: A safetensors file; None for timm's.
+
     Raises:
-        ConfigError: timm has no such weights, or the model needs another normalisation or interpolation than luab's.
+        ConfigError: timm has no such weights, they need a preprocessing that luab does not have, or luab trained them
+            in another study.
     """
-    if backbone in study.backbone_names:
-        return study.recipe(backbone)
-    try:
-        config = timm.get_pretrained_cfg(backbone)
-    except RuntimeError:  # unknown model or unknown tag
-        config = None
-    if config is None:
-        raise ConfigError(f"{backbone!r}: timm {timm.__version__} has no such weights. Try resnet50.tv_in1k.")
-    input_size, crop_pct = config.test_input_size or config.input_size, config.test_crop_pct or config.crop_pct
-    usual = (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD), "bilinear")
-    if (tuple(config.mean), tuple(config.std), config.interpolation) != usual:
+    if weights is not None and is_of_luab(weights):
+        if backbone not in study.backbone_names:
+            raise ConfigError(
+                f"{weights}: luab trained these weights, but {backbone} is not in `backbones`, whose recipe gives "
+                "their input size. Pass the study's configuration with --config."
+            )
+        return study.recipe(backbone), preprocessing_in(read_card(weights), weights)
+    preprocessing = preprocessing_of(backbone)
+    needed = resolve_data_config(pretrained_cfg=config_of(backbone).to_dict(), use_test_size=True)
+    if needed["crop_mode"] != "center":
         raise ConfigError(
-            f"{backbone} needs {config.interpolation} interpolation and normalisation with mean {config.mean} and "
-            f"standard deviation {config.std}. luab uses bilinear interpolation and ImageNet's mean and standard "
-            "deviation, so its numbers would differ from the published ones. Use torchvision's weights (tv_in1k)."
+            f"{backbone} needs the crop mode {needed['crop_mode']!r}; luab crops the centre, so its numbers would "
+            "differ from the published ones. Choose other weights."
         )
-    return Recipe.model_construct(input_px=input_size[-1], crop_pct=crop_pct, model_kwargs={})
+    input_px, crop_pct = needed["input_size"][-1], needed["crop_pct"]
+    recipe = Recipe.model_construct(input_px=input_px, crop_pct=crop_pct, model_kwargs={})
+    return recipe, preprocessing
 
 
 def _has_data(study: Study, benchmark: str) -> bool:

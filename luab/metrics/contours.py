@@ -37,11 +37,23 @@ def eight_bits(score_map: Floats, side_px: int) -> Bytes:
     return (unit_map(score_map, side_px) * TOP).astype(np.uint8)
 
 
+def is_flat(score_map: Floats) -> bool:
+    """Whether a score map, in single precision, is constant or not finite.
+
+    Decide this before a resize, which adds rounding errors of 1e-7 to a constant map; scaled to [0, 1] they look like
+    scores.
+    """
+    single = score_map.astype(np.float32)
+    return not np.isfinite(single).all() or bool(single.min() == single.max())
+
+
 def unit_map(score_map: Floats, side_px: int) -> Floats:
     """[side_px, side_px] a score map [h, w] after a bicubic resize, minimum scaled to 0 and maximum to 1.
 
     All zeros if the map is constant or not finite.
     """
+    if is_flat(score_map):
+        return np.zeros((side_px, side_px), np.float32)
     resized = cv2.resize(score_map.astype(np.float32), (side_px, side_px), interpolation=cv2.INTER_CUBIC)
     low, high = resized.min(), resized.max()
     if not np.isfinite(resized).all() or low == high:

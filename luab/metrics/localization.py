@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from luab.errors import DataError
-from luab.metrics.contours import TOP, Bytes, Floats, Ints, Levels
+from luab.metrics.contours import TOP, Bytes, Floats, Ints, Levels, is_flat
 
 IOU_PCT = (30, 50, 70)
 STEP = 0.001
@@ -224,23 +224,25 @@ def _bins_of(scores: Floats, edges: Floats) -> Ints:
 
 
 def hits_mask(score_map: Floats, mask: npt.NDArray[np.bool_], tolerance_px: int) -> bool:
-    """The pointing game: whether the maximum of the map lies on a mask or within a tolerance of it.
+    """The pointing game: whether the maximum of the map lies less than a tolerance from a mask.
 
     Args:
-        score_map: [h, w], resized bicubically to the mask's size here; of equal maxima the first counts.
+        score_map: [h, w], resized bicubically to the mask's size here; of equal maxima the first counts,
+            and of a constant map, or one that is not finite, the first pixel.
         mask: [height, width] in source pixels.
-        tolerance_px: Largest distance from the mask in source pixels.
+        tolerance_px: A hit is closer to the mask than this, in source pixels.
 
     Source:
-        Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016, whose tolerance is 15 px.
+        Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016, whose tolerance is 15 px;
+        facebookresearch/TorchRay:torchray/benchmark/pointing_game.py, where a distance of exactly 15 px is a miss.
     """
     height, width = mask.shape
     scaled = cv2.resize(score_map.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-    y, x = divmod(int(scaled.argmax()), width)
+    y, x = (0, 0) if is_flat(score_map) else divmod(int(scaled.argmax()), width)
     near = mask[max(0, y - tolerance_px) : y + tolerance_px + 1, max(0, x - tolerance_px) : x + tolerance_px + 1]
     rows, columns = np.nonzero(near)
     rows, columns = rows + max(0, y - tolerance_px) - y, columns + max(0, x - tolerance_px) - x
-    return bool((rows**2 + columns**2 <= tolerance_px**2).any())
+    return bool((rows**2 + columns**2 < tolerance_px**2).any())
 
 
 def scaled_boxes(boxes: Ints, from_wh: tuple[int, int], to_wh: tuple[int, int]) -> Ints:

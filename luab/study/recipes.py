@@ -29,6 +29,18 @@ class Closed(BaseModel):
         return given
 
 
+class Preprocessing(Closed):
+    """How a model's images are resized and normalised; part of run.json and of the card in model.safetensors."""
+
+    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="ImageNet's; per colour, of 0..1.")
+    std: tuple[Positive, Positive, Positive] = Field((0.229, 0.224, 0.225), description="Standard deviation.")
+    interpolation: Literal["bilinear", "bicubic"] = Field(
+        "bilinear", description="Resizing in evaluation; of training crops too if `weights` is set."
+    )
+    weights: str | None = Field(None, description="timm's name of the weights that need these values; null for none.")
+    input_px: int | None = Field(None, description="Side of the images that `weights` was trained on.")
+
+
 class Recipe(Closed):
     """How to train one backbone family; every field changes the result."""
 
@@ -41,7 +53,9 @@ class Recipe(Closed):
     crop_scale: tuple[Fraction, Fraction] = Field(
         (0.08, 1.0), description="Training: area of the random crop as a fraction of the image, [smallest, largest]."
     )
-    interpolation: Literal["bilinear", "bicubic"] = Field("bicubic", description="Resizing of the training crop.")
+    interpolation: Literal["bilinear", "bicubic"] = Field(
+        "bicubic", description="Resizing of the training crop; timm's weights have one of their own, see `initial`."
+    )
     optimizer: str = Field(description="Name of a timm optimiser, for example sgd or adamw.")
     lr: Positive = Field(description="Peak learning rate at this batch_size.")
     weight_decay: float = Field(ge=0, description="Weight decay; timm does not apply it to biases and norm layers.")
@@ -73,7 +87,8 @@ class Recipe(Closed):
     initial: Literal["random", "imagenet", "timm"] = Field(
         "random",
         description="Initial weights of the backbone: random; imagenet = this study's ImageNet baseline with the same "
-        "backbone and seed; timm = the pretrained weights of the backbone's timm tag. The heads always start random.",
+        "backbone and seed; timm = the pretrained weights of the backbone's timm tag. The heads always start random. "
+        "With timm, images have the mean, standard deviation and interpolation of its weights, in training and after.",
     )
     initial_sha256: str | None = Field(
         None,

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
 from luab.errors import DataError
 from luab.files import file_sha256, replacing
+from luab.study.recipes import Preprocessing
 
 STATES = ("state.pt", "state-previous.pt")
 _TRAILER = b"\nluab sha256 "  # followed by 32 bytes: the SHA-256 of everything before the trailer
@@ -57,6 +59,25 @@ def read_card(path: Path) -> dict[str, Any]:
             f"{path}: expected an object as luab card, found a {type(card).__name__}. Remove the file and train again."
         )
     return card
+
+
+def preprocessing_in(card: Mapping[str, Any], path: Path) -> Preprocessing:
+    """Returns the preprocessing of a run's weights; ImageNet's if the card has none, as in older runs.
+
+    Args:
+        card: From `read_card` or run.json.
+        path: The file of the card, for the error message.
+
+    Raises:
+        DataError: The card contains something else.
+    """
+    try:
+        return Preprocessing.model_validate(card.get("preprocessing", {}))
+    except ValidationError as error:
+        raise DataError(
+            f"{path}: expected mean, std, interpolation and weights in `preprocessing`, found "
+            f"{card['preprocessing']}. Train this run again."
+        ) from error
 
 
 def load_model(path: Path, model: nn.Module, run: dict[str, Any]) -> None:

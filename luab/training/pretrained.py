@@ -6,11 +6,15 @@ from pathlib import Path
 import timm
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from timm.data import resolve_data_config
+from timm.models import PretrainedCfg
 from torch import nn
 
-from luab.errors import DataError
+from luab.errors import ConfigError, DataError
+from luab.study.recipes import Preprocessing
 from luab.training.checkpoint import tensor_difference
 
 _HEADS = ("backbone.", "byproduct.")
@@ -23,10 +27,10 @@ def download(backbone: str) -> Path:
         Path of model.safetensors.
 
     Raises:
+        ConfigError: timm has no such model or tag.
         DataError: timm has no weights for this model, or the download failed.
     """
-    config = timm.get_pretrained_cfg(backbone)
-    name = config.hf_hub_id if config is not None else None
+    name = config_of(backbone).hf_hub_id
     reason, cause = "timm has no weights for it", None
     if name:
         try:
@@ -37,6 +41,52 @@ def download(backbone: str) -> Path:
         f"{backbone}: its weights are not in the hub's cache and could not be fetched ({reason}). Copy "
         f"model.safetensors of {name or 'the model'} here and pass it with --weights."
     ) from cause
+
+
+def config_of(backbone: str) -> PretrainedCfg:
+    """Returns timm's description of pretrained weights; of the default tag if the name has none.
+
+    Raises:
+        ConfigError: timm has no such model or tag.
+    """
+    try:
+        config = timm.get_pretrained_cfg(backbone)
+    except RuntimeError:  # unknown tag
+        config = None
+    if config is None:
+        raise ConfigError(
+            f"{backbone!r}: timm {timm.__version__} has no such weights. `timm.list_pretrained()` lists their names, "
+            "for example resnet50.tv_in1k."
+        )
+    return config
+
+
+def preprocessing_of(backbone: str) -> Preprocessing:
+    """Returns mean, standard deviation, interpolation and size of the images that timm's weights of a model need.
+
+    Raises:
+        ConfigError: timm has no such weights, or they need a preprocessing that luab does not have.
+    """
+    config = config_of(backbone)
+    needed = resolve_data_config(pretrained_cfg=config.to_dict())
+    kept = {name: needed[name] for name in ("mean", "std", "interpolation")}
+    try:
+        name, input_px = f"{config.architecture}.{config.tag}".rstrip("."), needed["input_size"][-1]
+        return Preprocessing(**kept, weights=name, input_px=input_px)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{backbone}: its weights need {kept}; luab supports bilinear and bicubic interpolation and three colours. "
+            "Choose other weights."
+        ) from error
+
+
+def is_of_luab(file: Path) -> bool:
+    """Whether a file contains weights that luab trained, with a card."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return "luab" in (opened.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def read_backbone(file: Path) -> dict[str, torch.Tensor]:

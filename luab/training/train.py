@@ -26,13 +26,22 @@ from luab.files import file_sha256, read_json, remove_leftovers, replacing, writ
 from luab.progress import progress
 from luab.study.config import LABELLING, Coco, Recipe, Study
 from luab.study.paths import DATASET, Run, card
+from luab.study.recipes import Preprocessing
 from luab.study.roots import source_root
-from luab.training.checkpoint import STATES, load_newest_state, read_card, remove_states, save_model, save_state
+from luab.training.checkpoint import (
+    STATES,
+    load_newest_state,
+    preprocessing_in,
+    read_card,
+    remove_states,
+    save_model,
+    save_state,
+)
 from luab.training.device import choose_device
 from luab.training.distributed import Processes, joined
 from luab.training.heartbeat import Heartbeat
 from luab.training.own_process import caught_warnings
-from luab.training.pretrained import download, put_into, read_backbone
+from luab.training.pretrained import download, preprocessing_of, put_into, read_backbone
 from luab.training.trainer import SUMS, Flags, Trainer, seed_everything
 
 COLUMNS = ("epoch", "lr", *SUMS)
@@ -98,13 +107,19 @@ def _train(
             f"{run.folder}: a batch of {recipe.batch_size} is larger than the training set of "
             f"{len(dataset)} images. Lower batch_size in the recipe."
         )
-    initialise = _initial_weights(study, run, recipe, inputs)
-    trainer = Trainer.build(run, recipe, split, steps, device, processes, initialise)
+    initialise, preprocessing = _initial_weights(study, run, recipe, inputs)
+    if preprocessing.weights is not None:
+        dataset.crop.interpolation = preprocessing.interpolation
+    trainer = Trainer.build(run, recipe, split, steps, device, processes, initialise, preprocessing)
     # Seed again: creating the byproduct head drew numbers, and baseline and LUAB must continue with equal ones. Each
     # process has its own seed, for stochastic depth and mixup.
     seed_everything(run.seed + processes.rank, device, study.compute.threads_each)
     settings = data_settings(study, run)
     key = f"{run.folder} {recipe.model_dump_json()} {split} {sorted(inputs.items())} {settings}"
+    if preprocessing.weights is not None:
+        key += f" {preprocessing}"
+        if processes.first:
+            _log(f"{run.folder}: images of {recipe.input_px} px as these weights need them: {preprocessing}")
     _resume(trainer, folder, key)
     heart = Heartbeat(folder, run.folder, recipe.epochs, steps, recipe.batch_size, processes.count, processes.first)
     started = time.monotonic()
@@ -114,6 +129,7 @@ def _train(
         # Ignore signals from here on: finishing the writes is faster than restarting.
         if processes.first:
             identity = {"run": run.identity(), "recipe": recipe.model_dump(mode="json"), "inputs": inputs}
+            identity["preprocessing"] = preprocessing.model_dump(mode="json")
             result = {
                 **identity,
                 "settings": settings,
@@ -194,20 +210,29 @@ def _coco_set(
     return CocoAB(root, rows, targets, recipe, run.seed, keep_labels=labelling is None, labelling=labelling)
 
 
-def _initial_weights(study: Study, run: Run, recipe: Recipe, inputs: dict[str, str]) -> Callable[[nn.Module], None]:
-    """Returns a function that loads the recipe's initial weights into a backbone; adds their digest to `inputs`.
+def _initial_weights(
+    study: Study, run: Run, recipe: Recipe, inputs: dict[str, str]
+) -> tuple[Callable[[nn.Module], None], Preprocessing]:
+    """Prepares the recipe's initial weights and adds their digest to `inputs`.
+
+    Returns:
+        A function that loads them into a backbone, and the preprocessing of the images that they were trained on.
 
     Raises:
+        ConfigError: timm has no such weights, or they need a preprocessing that luab does not have.
         DataError: The weights are missing or damaged, belong to another model, or differ from the recipe's digest.
     """
     if recipe.initial == "random":
-        return lambda backbone: None
+        return lambda backbone: None, Preprocessing()
     if recipe.initial == "imagenet":
         baseline = run.imagenet_baseline
         file, what = study.layout.model(baseline), f"the weights of {baseline.folder}"
-        if read_card(file).get("run") != baseline.identity():
+        stored = read_card(file)
+        if stored.get("run") != baseline.identity():
             raise DataError(f"{file}: expected {what}, found another run's. Remove it and train that run again.")
+        preprocessing = preprocessing_in(stored, file)
     else:
+        preprocessing = preprocessing_of(run.backbone)
         file, what = download(run.backbone), f"timm's weights of {run.backbone}"
     inputs["initial"] = file_sha256(file)
     if recipe.initial_sha256 not in (None, inputs["initial"]):
@@ -217,7 +242,7 @@ def _initial_weights(study: Study, run: Run, recipe: Recipe, inputs: dict[str, s
             "`initial_sha256` only if you want these weights."
         )
     tensors = read_backbone(file)
-    return lambda backbone: put_into(backbone, tensors, f"{file}: expected {what}", new_classifier=True)
+    return lambda backbone: put_into(backbone, tensors, f"{file}: expected {what}", new_classifier=True), preprocessing
 
 
 def _resume(trainer: Trainer, folder: Path, key: str) -> None:

@@ -21,6 +21,7 @@ from luab.model import LuabModel, Normalise, build_model, outputs_of
 from luab.objective import LuabLoss, PointMixup
 from luab.study.config import Recipe, Split
 from luab.study.paths import Run
+from luab.study.recipes import Preprocessing
 from luab.training.distributed import Processes
 
 PARTS = ("loss", "classification", "byproduct")
@@ -90,6 +91,7 @@ class Trainer:
     scheduler: CosineLRScheduler
     scaler: torch.amp.GradScaler
     ema: ModelEmaV3 | None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     epoch: int = 0
     batch: int = 0
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0.0))
@@ -99,7 +101,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.loss = LuabLoss(self.run.weight, self.recipe.label_smoothing, multilabel=self.run.dataset == "coco")
         self.mixup = PointMixup(self.recipe) if self.recipe.mixup or self.recipe.cutmix else None
-        self.normalise = Normalise().to(self.device)
+        self.normalise = Normalise(self.preprocessing).to(self.device)
 
     @classmethod
     def build(
@@ -111,6 +113,7 @@ class Trainer:
         device: torch.device,
         processes: Processes,
         initialise: Callable[[nn.Module], object] = lambda backbone: None,
+        preprocessing: Preprocessing | None = None,
     ) -> "Trainer":
         """Builds a training before its first step, identical in all processes.
 
@@ -122,6 +125,7 @@ class Trainer:
             device: Device of this process.
             processes: This process and the number of all.
             initialise: Loads initial weights into the backbone; by default they stay random.
+            preprocessing: What the initial weights need; None for random weights.
 
         Raises:
             ConfigError: timm has no such backbone or optimiser, or refuses their settings, or luab does not support
@@ -148,7 +152,10 @@ class Trainer:
             ema = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True)
         scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "float16" and device.type == "cuda")
         network = processes.share(model, device)
-        return cls(run, recipe, split, steps, device, processes, model, network, optimizer, scheduler, scaler, ema)
+        return cls(
+            run, recipe, split, steps, device, processes, model, network, optimizer, scheduler, scaler, ema,
+            preprocessing or Preprocessing(),
+        )  # fmt: skip
 
     @property
     def done(self) -> int:

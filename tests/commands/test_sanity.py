@@ -20,6 +20,7 @@ from luab.files import read_json
 from luab.model import build_model
 from luab.predict import predict
 from luab.study.paths import Run
+from luab.study.recipes import Preprocessing
 from luab.training.checkpoint import save_model
 
 RUN = Run("imagenet", "test_resnet", "click", 1.0, 0)
@@ -128,15 +129,30 @@ def test_a_wrong_row_of_the_table_raises(tmp_path, row, sentence):
 
 
 def test_a_model_with_other_preprocessing_raises(study):
-    assert view_of(study, "test_resnet").input_px == 32  # from the study's recipe
-    seen = view_of(study, "resnet50.tv_in1k")
+    seen, preprocessing = view_of(study, "resnet50.tv_in1k")
     assert (seen.input_px, seen.crop_pct) == (224, 0.875)
-    seen = view_of(study, "resnet50.tv2_in1k")  # trained at 176 px
+    assert preprocessing == Preprocessing(weights="resnet50.tv_in1k", input_px=224)  # ImageNet's values
+    seen, _ = view_of(study, "resnet50.tv2_in1k")  # trained at 176 px
     assert (seen.input_px, seen.crop_pct) == (224, 0.965)
-    with pytest.raises(ConfigError, match="bicubic"):
-        view_of(study, "deit_tiny_patch16_224.fb_in1k")
+    assert view_of(study, "deit_tiny_patch16_224.fb_in1k")[1].interpolation == "bicubic"
+    with pytest.raises(ConfigError, match="crop mode 'squash'"):
+        view_of(study, "convnext_base.fb_in22k_ft_in1k_384")
     with pytest.raises(ConfigError, match="no such weights"):
         view_of(study, "resnet50.nonsense")
+
+
+def test_a_backbone_of_the_study_gets_what_its_weights_need_too(study):
+    """timm's weights of test_resnet need mean 0.5 and 160 px; weights of luab those of their card and recipe."""
+    seen, preprocessing = view_of(study, "test_resnet")
+    assert (seen.input_px, preprocessing.mean, preprocessing.weights) == (160, (0.5,) * 3, "test_resnet.r160_in1k")
+    ours = study.layout.run(RUN) / "model.safetensors"
+    seen, preprocessing = view_of(study, "test_resnet", ours)
+    assert (seen.input_px, preprocessing) == (32, Preprocessing())
+    card = {"run": RUN.identity(), "preprocessing": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}}
+    save_model(ours, build_model(RUN.backbone, study.recipe(RUN.backbone), 2), card)
+    assert view_of(study, "test_resnet", ours)[1].interpolation == "bicubic"
+    with pytest.raises(ConfigError, match="luab trained these weights, but test_vit is not in `backbones`"):
+        view_of(study, "test_vit", ours)
 
 
 def test_config_expected_csv_is_valid(repository, capsys, monkeypatch):

@@ -104,14 +104,46 @@ def test_an_image_of_one_pixel_is_still_cropped():
 
 @pytest.mark.parametrize("size", [(100, 80), (80, 100), (333, 500), (64, 64), (30, 20)])
 @pytest.mark.parametrize(("input_px", "crop_pct"), [(64, 0.875), (224, 0.9), (32, 1.0)])
-def test_evaluation_view_equals_torchvision(size, input_px, crop_pct):
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_evaluation_view_equals_torchvision(size, input_px, crop_pct, interpolation):
     rng = np.random.default_rng(1)
     image = Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
     theirs = Compose(
-        [Resize(int(input_px / crop_pct), InterpolationMode.BILINEAR, antialias=True), CenterCrop(input_px)]
+        [Resize(int(input_px / crop_pct), InterpolationMode(interpolation), antialias=True), CenterCrop(input_px)]
     )
-    ours = evaluation_view(image, input_px, crop_pct, "resize_crop")
+    ours = evaluation_view(image, input_px, crop_pct, "resize_crop", interpolation=interpolation)
     assert np.array_equal(np.asarray(ours), np.asarray(theirs(image)))
+
+
+def official_point_in_crop(clicks, size_wh, crop, flip):
+    """SOURCE: naver-ai/NeglectedFreeLunch:imagenet_dataloader.ipynb, check_in_point, in double precision."""
+    (width, height), (top, left, h, w) = size_wh, crop
+    x0, y0 = left / width, top / height
+    x1, y1 = x0 + w / width, y0 + h / height
+    x, y = (sum(values) / len(clicks) for values in zip(*clicks, strict=True))
+    if flip:
+        x0, x1, x = 1 - x1, 1 - x0, 1 - x
+    inside = x0 <= x <= x1 and y0 <= y <= y1
+    return ((x - x0) * width / w, (y - y0) * height / h) if inside else None
+
+
+def test_points_equal_those_of_the_official_arithmetic_except_on_borders():
+    rng, draws = np.random.default_rng(0), CropFlip()
+    random.seed(0)
+    differ = 0
+    for _ in range(4000):
+        size_wh = (int(rng.integers(60, 500)), int(rng.integers(60, 500)))
+        crop, flip = draws.draw(size_wh)
+        pixels = [[int(rng.integers(0, side + 1)) for side in size_wh] for _ in range(int(rng.integers(1, 4)))]
+        clicks = [(x / size_wh[0], y / size_wh[1]) for x, y in pixels]
+        stored = tuple(float(np.float32(sum(values) / len(clicks))) for values in zip(*clicks, strict=True))
+        ours, theirs = point_in_crop(stored, size_wh, crop, flip), official_point_in_crop(clicks, size_wh, crop, flip)
+        if theirs is not None:
+            assert ours == pytest.approx(theirs, abs=1e-4)
+        elif ours is not None:
+            differ += 1
+            assert min(min(abs(v), abs(1 - v)) for v in ours) < 1e-9  # on a border, see DEVIATES in `point_in_crop`
+    assert differ <= 4
 
 
 def test_squash_identity_and_border():

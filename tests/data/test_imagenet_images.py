@@ -73,6 +73,7 @@ def test_the_baseline_sees_the_same_pixels_without_points(toy, toy_world):
 
 
 def test_an_item_depends_on_seed_epoch_and_index_alone(toy):
+    toy.epoch = 0
     first = toy[4][0]
     assert torch.equal(first, toy[4][0])
     assert not torch.equal(first, toy[5][0])
@@ -80,6 +81,42 @@ def test_an_item_depends_on_seed_epoch_and_index_alone(toy):
     assert not torch.equal(first, toy[4][0])
     toy.epoch, toy.seed = 0, 4
     assert not torch.equal(first, toy[4][0])
+
+
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (1, False), (1, True), (2, True)])
+@pytest.mark.parametrize("colours", [False, True])
+def test_a_plain_loop_sees_fresh_views_in_every_epoch(toy, workers, persistent, colours):
+    if colours:
+        toy.colour = lambda image: image
+    options = {"multiprocessing_context": "fork"} if workers else {}
+    loader = torch.utils.data.DataLoader(
+        toy, batch_size=10, num_workers=workers, persistent_workers=persistent, **options
+    )
+    epochs = [torch.cat([batch[0] for batch in loader]) for _ in range(3)]
+    for k, one in enumerate(epochs):
+        for other in epochs[:k]:
+            assert sum(torch.equal(a, b) for a, b in zip(one, other, strict=True)) == 0
+
+
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
+def test_the_epoch_reaches_running_loader_processes(toy, workers, persistent):
+    options = {"multiprocessing_context": "fork"} if workers else {}
+    loader = torch.utils.data.DataLoader(
+        toy, batch_size=10, num_workers=workers, persistent_workers=persistent, **options
+    )
+    for epoch in (0, 3, 0):
+        toy.epoch = epoch
+        seen = torch.cat([batch[0] for batch in loader])
+        assert torch.equal(seen, torch.stack([toy[i][0] for i in range(30)]))
+
+
+def test_reads_without_an_epoch_are_those_of_epoch_0_1_2(toy):
+    fresh = [toy[4][0] for _ in range(3)]
+    for epoch, pixels in enumerate(fresh):
+        toy.epoch = epoch
+        assert torch.equal(toy[4][0], pixels)
+    toy.epoch = None
+    assert toy.epoch is None
 
 
 def test_the_random_state_of_the_process_does_not_change(toy):

@@ -79,6 +79,7 @@ def test_original_bytes_give_the_same_samples(photos, packed, decoding):
 
 def test_loader_processes_share_a_pack(photos, packed):
     dataset = _dataset(photos, _open(photos, packed))
+    dataset.epoch = 0
     alone, shared = (
         list(training_loader(dataset, EpochBatches(24, 6, 0, 0), workers, pinned=False)) for workers in (0, 2)
     )

@@ -12,6 +12,7 @@ from luab.metrics.contours import contour_boxes, eight_bits
 from luab.metrics.localization import (
     LocalizationInput,
     box_accuracy,
+    hits_mask,
     iou,
     pixel_average_precision,
     point_distances,
@@ -253,6 +254,38 @@ def test_boxes_are_scaled_by_truncation():
 def test_maps_become_eight_bits_by_truncation():
     steps = np.array([[0.0, 0.5], [0.999, 2.0]])
     assert eight_bits(steps, 2).tolist() == [[0, 63], [127, 255]]  # .25 x 255 = 63.75, .4995 x 255 = 127.4
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3, -2.7, 1e-8, 1234.5])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (7, 7), (14, 14), (3, 5)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_constant_map_is_all_zeros_and_gives_one_empty_box(value, shape, dtype):
+    """A bicubic resize in single precision makes noise of it, which scaling to [0, 1] would blow up."""
+    flat = np.full(shape, value, dtype=dtype)
+    assert not eight_bits(flat, 224).any()
+    boxes = np.array([[40, 40, 120, 120]])
+    counts = box_accuracy([LocalizationInput(flat, boxes, (224, 224))], 224, step=0.1)
+    assert not counts.any_contour.any() and not counts.largest.any()
+    at_origin = box_accuracy([LocalizationInput(flat, np.array([[0, 0, 0, 0]]), (224, 224))], 224, step=0.1)
+    assert (at_origin.any_contour == 1).all()  # the box is (0, 0, 0, 0)
+
+
+def test_the_pointing_game_of_a_constant_map_points_at_the_first_pixel():
+    mask = np.zeros((60, 80), dtype=bool)
+    mask[30:40, 30:40] = True
+    assert not hits_mask(np.full((7, 7), 0.1), mask, 15)
+    mask[0, 0] = True
+    assert hits_mask(np.full((7, 7), 0.1), mask, 15)
+
+
+@pytest.mark.parametrize(("column", "hit"), [(54, True), (55, False), (56, False)])
+def test_the_pointing_game_counts_distances_below_the_tolerance(column, hit):
+    """SOURCE: facebookresearch/TorchRay:torchray/benchmark/pointing_game.py, `(v + u) < self.tolerance**2`."""
+    score_map = np.zeros((60, 80))
+    score_map[30, 40] = 1  # already of the mask's size, so that the resize changes nothing
+    mask = np.zeros((60, 80), dtype=bool)
+    mask[30, column] = True  # 14, 15 and 16 px away
+    assert hits_mask(score_map, mask, 15) is hit
 
 
 @pytest.mark.parametrize("bad", [np.ones((3, 3)), np.array([[0, np.nan], [1, 2]]), np.array([[0, np.inf], [1, 2]])])

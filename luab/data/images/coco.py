@@ -93,7 +93,8 @@ class CocoAB(TrainingImages[CocoSample]):
         manifest: data/manifests/coco_train.parquet, or its rows.
         targets: data/targets/coco/<supervision>.parquet, the points to regress; None for no points.
         recipe: Crop, interpolation and colour augmentation; None for those of the official loader.
-        seed: The augmentation of image i in epoch e depends on (seed, e, i) alone.
+        seed: The augmentation of image i in epoch e depends on (seed, e, i) alone, once `epoch` is set; by default
+            every read draws a fresh one, see `TrainingImages`.
         keep_labels: See `crop_targets`.
         labelling: Targets whose points decide which labels a crop keeps; None for those of `targets`, as in the
             official loader, where both are the clicks. If both are None, a crop keeps every label.

@@ -24,7 +24,8 @@ class ImageNetAB(TrainingImages[Sample]):
         manifest: data/manifests/imagenet_train.parquet, or its rows.
         targets: data/targets/imagenet/<supervision>.parquet; None for no points.
         recipe: Crop, interpolation and colour augmentation; None for those of the official loader.
-        seed: The augmentation of image i in epoch e depends on (seed, e, i) alone.
+        seed: The augmentation of image i in epoch e depends on (seed, e, i) alone, once `epoch` is set; by default
+            every read draws a fresh one, see `TrainingImages`.
         decoding: "exact" or "fast", see `TrainingImages`.
         pack: The packed images, in the order of the manifest; None to read single files.
 

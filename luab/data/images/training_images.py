@@ -46,11 +46,17 @@ class TrainingImages(Dataset[T_co]):
         rows: Rows of the manifest.
         augmentation: Crop and colour change.
         seed: The view of image i in epoch e depends on (seed, e, i) alone, not on the number of workers, the batch size
-            or earlier draws.
+            or earlier draws, once `epoch` is set.
         decoding: "exact" decodes with Pillow, like the official loader; "fast" returns the same crop and flip, and
             pixels that seldom differ by more than 1 of 255 (`luab.data.images.decoding`).
         pack: The packed images, in the order of the manifest; None to read single files. Crops are drawn for the
             original sizes, so a pack changes neither crop nor flip.
+
+    Attributes:
+        epoch: Set a number before each epoch for views that depend on (seed, epoch, i) alone; loader processes that are
+            running see it too (`persistent_workers`). By default it is None, and every read of an image has a fresh
+            view: in loader processes it is drawn from torch's generator, which torch seeds in each of them, and in
+            this process the n-th read is the view of epoch n - 1.
     """
 
     def __init__(
@@ -67,37 +73,60 @@ class TrainingImages(Dataset[T_co]):
         self.paths = pa.array(rows["path"], pa.large_string())
         self.crop, self.colour = augmentation
         self.seed = seed
-        self.epoch = 0
+        self._epoch = torch.tensor(-1)
+        with contextlib.suppress(RuntimeError, OSError):  # without shared memory loader processes cannot work anyway
+            self._epoch.share_memory_()
+        self._reads = np.zeros(len(rows), np.int32)  # of each image in this process, without an epoch
         self.decoding = decoding
         self.pack = pack
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def epoch(self) -> int | None:
+        """Number of the epoch, 0 or more; None for a fresh view at every read."""
+        epoch = int(self._epoch)
+        return None if epoch < 0 else epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int | None) -> None:
+        self._epoch.fill_(-1 if epoch is None else epoch)
+
     def view(self, i: int) -> View:
-        """Returns the view of image i in the current epoch.
+        """Returns the view of image i in the current epoch, or a fresh one.
 
         Raises:
             DataError: The image is missing or damaged; the message names the file and its row in the manifest.
         """
-        view = self._fast_view(i) if self.decoding == "fast" else None
-        return self._exact_view(i) if view is None else view
+        draw = self._draw_number(i)
+        view = self._fast_view(i, draw) if self.decoding == "fast" else None
+        return self._exact_view(i, draw) if view is None else view
 
-    def _exact_view(self, i: int) -> View:
+    def _draw_number(self, i: int) -> int:
+        """Returns the epoch or, without one, the number that stands for it in this read."""
+        if (epoch := self.epoch) is not None:
+            return epoch
+        if get_worker_info() is not None:
+            return int(torch.randint(2**63 - 1, ()))
+        self._reads[i] += 1
+        return int(self._reads[i]) - 1
+
+    def _exact_view(self, i: int, draw: int) -> View:
         image = open_image(*self._file_and_row(i), None if self.pack is None else self.pack.read(i))
-        with self._seeded(i):
+        with self._seeded(i, draw):
             size_wh, crop, flip = self._draw(i, image.size)
             cut = self.crop.cut(image, scaled_crop(crop, size_wh, image.size), flip)
             if self.colour is not None:
                 cut = self.colour(cut)
         return View(to_uint8(cut), size_wh, crop, flip)
 
-    def _fast_view(self, i: int) -> View | None:
+    def _fast_view(self, i: int, draw: int) -> View | None:
         """Returns None if the fast decoder cannot read the file."""
         data = self._content(i) if self.pack is None else self.pack.read(i)
         if (frame := plain_frame(data)) is None:
             return None
-        with self._seeded(i):
+        with self._seeded(i, draw):
             size_wh, crop, flip = self._draw(i, frame.size_wh)
             scaled = scaled_crop(crop, size_wh, frame.size_wh)
             pixels = decode_rows(data, frame, scaled[0] + scaled[2])
@@ -124,8 +153,8 @@ class TrainingImages(Dataset[T_co]):
         return self.root / self.paths[i].as_py(), f"row {i} of the training manifest"
 
     @contextlib.contextmanager
-    def _seeded(self, i: int) -> Iterator[None]:
-        """Makes random numbers depend on (seed, epoch, i) alone inside the block.
+    def _seeded(self, i: int, draw: int) -> Iterator[None]:
+        """Makes random numbers depend on (seed, draw, i) alone inside the block; draw is the epoch if there is one.
 
         Crop and flip use Python's `random`; colour changes may also use the generators of NumPy and torch.
         """
@@ -134,7 +163,7 @@ class TrainingImages(Dataset[T_co]):
         in_training_process = get_worker_info() is None
         python_state = random.getstate() if in_training_process else None
         other_states = (np.random.get_state(), torch.get_rng_state()) if in_training_process and colours else None
-        words = np.random.SeedSequence((self.seed, self.epoch, i)).generate_state(3)
+        words = np.random.SeedSequence((self.seed, draw, i)).generate_state(3)
         random.seed(int(words[0]))
         if colours:
             np.random.seed(int(words[1]))
