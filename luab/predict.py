@@ -113,7 +113,7 @@ class Predictor:
     @functools.cached_property
     def _finer(self) -> LuabModel:
         """The same weights with the last stage at stride 1; for a model that ends in tokens, the model itself."""
-        if hasattr(self.model.backbone, "blocks"):
+        if hasattr(self.model.backbone, "num_prefix_tokens"):
             return self.model
         finer = self.recipe.model_copy(update={"model_kwargs": {**self.recipe.model_kwargs, "output_stride": 16}})
         return self._loaded(finer)

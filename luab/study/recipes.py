@@ -30,15 +30,21 @@ class Closed(BaseModel):
 
 
 class Preprocessing(Closed):
-    """How a model's images are resized and normalised; part of run.json and of the card in model.safetensors."""
+    """How a model's images are resized and normalised; part of run.json and of the card in model.safetensors.
 
-    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="ImageNet's; per colour, of 0..1.")
-    std: tuple[Positive, Positive, Positive] = Field((0.229, 0.224, 0.225), description="Standard deviation.")
-    interpolation: Literal["bilinear", "bicubic"] = Field(
-        "bilinear", description="Resizing in evaluation; of training crops too if `weights` is set."
-    )
-    weights: str | None = Field(None, description="timm's name of the weights that need these values; null for none.")
-    input_px: int | None = Field(None, description="Side of the images that `weights` was trained on.")
+    Attributes:
+        mean: Per colour, of values from 0 to 1; ImageNet's by default.
+        std: Standard deviation, likewise.
+        interpolation: Resizing in evaluation; of training crops too if `weights` is set.
+        weights: timm's name of the weights that need these values; None for luab's own.
+        input_px: Side of the images that `weights` was trained on; a run uses its recipe's.
+    """
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    weights: str | None = None
+    input_px: int | None = None
 
 
 class Recipe(Closed):

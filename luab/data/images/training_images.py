@@ -91,6 +91,7 @@ class TrainingImages(Dataset[T_co]):
 
     @epoch.setter
     def epoch(self, epoch: int | None) -> None:
+        """Sets the number, in running loader processes too."""
         self._epoch.fill_(-1 if epoch is None else epoch)
 
     def view(self, i: int) -> View:
