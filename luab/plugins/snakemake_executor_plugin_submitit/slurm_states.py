@@ -1,7 +1,9 @@
 """States of jobs in Slurm, with one call for any number of jobs."""
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -166,7 +168,7 @@ class Slurm:
     def stop(self) -> None:
         """Ends the commands that run now, so that a hanging squeue does not delay the end of Snakemake."""
         for process in list(self._running):
-            process.kill()
+            _kill(process)
 
     def _run(self, command: list[str]) -> "subprocess.CompletedProcess[str]":
         self.calls[command[0]] = self.calls.get(command[0], 0) + 1
@@ -179,6 +181,7 @@ class Slurm:
                 env=_environment(),
                 encoding="utf-8",
                 errors="replace",
+                start_new_session=True,
             )
         except OSError as error:
             return subprocess.CompletedProcess(command, 255, "", str(error))
@@ -186,12 +189,18 @@ class Slurm:
         try:
             out, err = process.communicate(timeout=_TIMEOUT_S)
         except subprocess.TimeoutExpired as error:
-            process.kill()
+            _kill(process)
             process.communicate()
             return subprocess.CompletedProcess(command, 255, "", str(error))
         finally:
             self._running.discard(process)
         return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    """Kills a command with its children: sites wrap Slurm's commands in scripts."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _environment() -> dict[str, str]:

@@ -159,3 +159,16 @@ def test_a_full_disk_for_records_is_said_and_jobs_go_on(project: Project) -> Non
         assert len(project.job_ids) == 1
     finally:
         subprocess.run(["umount", "-l", records], check=True)
+
+
+def test_ctrl_c_does_not_wait_for_a_squeue_that_hangs(project: Project) -> None:
+    project.write(SLEEPER)
+    project.wrap("squeue", '[ -e hang ] && { touch asked; sleep 300; }; exec REAL "$@"')
+    with project.running() as process:
+        project.until(lambda: len(project.starts) == 3, "the start of all jobs")
+        (project.folder / "hang").touch()
+        project.until(lambda: (project.folder / "asked").exists(), "a squeue that hangs", timeout_s=30)
+        before = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert project.wait(process) == 1 and time.monotonic() - before < 20
+    project.until(lambda: not project.cluster.squeue(), "an empty queue")
