@@ -14,7 +14,7 @@ from luab.data.manifests.known_counts import KNOWN_COUNTS
 from luab.data.manifests.testsets import TEST_SETS
 from luab.errors import ConfigError, did_you_mean
 from luab.files import replacing
-from luab.planning.estimate import parts, published_speeds, training_hours
+from luab.planning.estimate import parts, prediction_hours, published_speeds, training_hours
 from luab.render.products import Kind, find_product, left_out, products_of
 from luab.study.config import LABELLING, Coco, Study, read_yaml
 from luab.study.paths import DATASET, Run, card
@@ -28,6 +28,7 @@ _DOWNLOADED = {*map(tree_of, KNOWN_COUNTS), "imagenet_ab", "coco_ab"}
 """Data sets that the list of downloads may name."""
 _REPORT_PAGE = Path("luab/render/report/page")
 _SLACK = 1.5
+_PREDICTION_SLACK = 6
 _SHORTEST_MINUTES = 60
 
 
@@ -201,6 +202,18 @@ class Plan:
         At least one hour and at most `compute.longest_job_hours`; a longer training continues after each limit.
         """
         hours = training_hours(self.study, run, published_speeds(self.study)) / self.study.compute.processes * _SLACK
+        longest = round(self.study.compute.longest_job_hours * 60)
+        return min(max(_SHORTEST_MINUTES, round(hours * 60)), longest)
+
+    def predict_minutes(self, suite: str) -> int:
+        """Time limit of a prediction job: six times the estimate of the slowest backbone, as disks may be slow.
+
+        At least one hour and at most `compute.longest_job_hours`.
+        """
+        speeds, benchmarks = published_speeds(self.study), self.study.suite(suite).benchmarks
+        [dataset] = [name for name, part in self.study.parts.items() if suite in [one.name for one in part.suites]]
+        runs = [run for run in self.study.runs() if run.dataset == dataset]
+        hours = max((prediction_hours(run, benchmarks, speeds) for run in runs), default=0) * _PREDICTION_SLACK
         longest = round(self.study.compute.longest_job_hours * 60)
         return min(max(_SHORTEST_MINUTES, round(hours * 60)), longest)
 

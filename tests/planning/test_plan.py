@@ -137,6 +137,9 @@ def test_a_training_may_take_half_again_as_long(planned: Any) -> None:
     run = Run("imagenet", "resnet18", "none", 0.0, 0)
     assert planned().train_minutes(run) == round(1_281_167 * 100 / 3482 / 60 * 1.5)
     assert planned("config/demo.yaml").train_minutes(Run("imagenet", "test_vit", "none", 0.0, 0)) >= 60
+    hours = planned().predict_minutes("corruption") / 60
+    assert hours == pytest.approx(75 * 50_000 / 3 / 393 / 3600 * 6, rel=0.01)
+    assert planned("config/demo.yaml").predict_minutes("all") == 60
 
 
 def test_no_training_asks_for_more_than_the_longest_job(planned: Any, full: Study) -> None:

@@ -21,7 +21,7 @@ for dataset, suite in [(name, suite) for name, part in STUDY.parts.items() for s
         resources:
             gpu=PLAN.gpus,
             mem_mb=PLAN.job_mem_mb,
-            runtime=12 * 60,
+            runtime=PLAN.predict_minutes(suite.name),
         params:
             suite=suite.name,
         shell:

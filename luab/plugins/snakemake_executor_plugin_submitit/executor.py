@@ -86,6 +86,8 @@ class Executor(RemoteExecutor):
         self._submitting = threading.RLock()
         self._stopping = False
         self._restored = False
+        self._full = False  # whether the scheduler refused jobs because there are too many
+        self._freed = 0  # jobs that have ended since
         self._require_commands()
         self._check_environment()
 
@@ -114,7 +116,7 @@ class Executor(RemoteExecutor):
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncGenerator[SubmittedJobInfo, None]:
         """Reports the jobs that ended and yields the others; retries refused submissions."""
         self._leave_on_sigterm(active_jobs)
-        if self._refused_jobs.due() and not self._stopping:
+        if self._refused_jobs.due() and not self._stopping and self._may_fit():
             self._start(self._refused_jobs.take())
         entries = {info.aux["entry"].key: info.aux["entry"] for info in active_jobs}
         ended = {outcome.entry.key: outcome for outcome in self._watcher.poll(list(entries.values()))}
@@ -162,6 +164,7 @@ class Executor(RemoteExecutor):
                 return
             for batch in self._batches(new_jobs):
                 self._submit(batch)
+            self._full = self._full and bool(self._refused_jobs)
 
     def _restore_records(self) -> None:
         """Restores missing and damaged records of jobs that Slurm still has; cancels the jobs where that fails."""
@@ -317,6 +320,9 @@ class Executor(RemoteExecutor):
     def _submit(self, batch: Batch) -> None:
         if self._stopping:
             return
+        if self._full and len(batch.jobs) > max(1, self._freed):
+            self._submit_fitting(batch, max(1, self._freed))
+            return
         try:
             entries = self._recorded(batch)
         except OSError as error:
@@ -347,6 +353,18 @@ class Executor(RemoteExecutor):
         for job, entry, job_id in zip(batch.jobs, entries, ids, strict=True):
             entry.id = job_id
             self._follow(job, entry)
+
+    def _submit_fitting(self, batch: Batch, size: int) -> None:
+        """Submits as many jobs of a batch as have ended since the queue was full; the others wait for the next ends."""
+        self._freed = 0
+        self._full = False
+        self._submit(Batch(batch.jobs[:size], batch.parameters, batch.after))
+        self._full = True
+        self._refused_jobs.add(batch.jobs[size:], own_jobs_queued=True)
+
+    def _may_fit(self) -> bool:
+        """Whether refused jobs are worth another try: some jobs have ended, or the last try was long ago."""
+        return not self._full or self._freed > 0 or self._refused_jobs.waited(self.settings.retry_seconds_max)
 
     def _recorded(self, batch: Batch) -> list[Entry]:
         """Writes the records of the jobs, before they are submitted."""
@@ -436,6 +454,8 @@ class Executor(RemoteExecutor):
         else:
             for job in batch.jobs:
                 self._fail(job, f"The scheduler refused the submission: {refusal.text}\nCorrect the rule's resources.")
+        if refusal.kind == "full":
+            self._full, self._freed = True, 0
 
     def _postpone(self, jobs: list[Any], refusal: Refusal, kind: str) -> None:
         own_jobs_queued = kind == "full" and any(entry.id for entry in self._live.values())
@@ -463,6 +483,7 @@ class Executor(RemoteExecutor):
 
     def _report(self, info: SubmittedJobInfo, outcome: Outcome) -> None:
         entry = outcome.entry
+        self._freed += 1
         self._registry.remove(entry)
         self._live.pop(entry.key, None)
         if outcome.success:

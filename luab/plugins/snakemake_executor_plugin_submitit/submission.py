@@ -140,6 +140,10 @@ class RefusedJobs:
         """Whether jobs wait and it is time for the next attempt."""
         return bool(self._jobs) and time.monotonic() >= self._next
 
+    def waited(self, seconds: float) -> bool:
+        """Whether the last attempt was at least so long ago."""
+        return time.monotonic() >= self._next - self.delay_s + seconds
+
     def take(self) -> list[Any]:
         """Removes and returns all jobs."""
         jobs, self._jobs = self._jobs, []

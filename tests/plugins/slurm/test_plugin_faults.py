@@ -172,3 +172,19 @@ def test_ctrl_c_does_not_wait_for_a_squeue_that_hangs(project: Project) -> None:
         process.send_signal(signal.SIGINT)
         assert project.wait(process) == 1 and time.monotonic() - before < 20
     project.until(lambda: not project.cluster.squeue(), "an empty queue")
+
+
+def test_a_full_queue_is_asked_few_times(project: Project) -> None:
+    project.write("""
+        rule all:
+            input: expand("out/{i}.txt", i=range(40))
+        rule work:
+            output: "out/{i}.txt"
+            resources: runtime=5, mem_mb=100
+            shell: "touch {output}"
+    """)
+    project.wrap("sbatch", 'echo x >> calls.txt; exec REAL "$@"')
+    project.cluster.limit_submissions(8)
+    assert project.run("--jobs", "40", "--submitit-retry-seconds-max", "4") == 0, project.screen
+    calls = len((project.folder / "calls.txt").read_text().splitlines())
+    assert len(project.history) == 40 and calls <= 30, calls
