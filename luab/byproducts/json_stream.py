@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from luab.errors import DataError
-from luab.fetch.formats import format_of
 from luab.progress import progress
 
 LARGEST_RECORD_CHARS = 64 << 20
@@ -113,8 +112,8 @@ def _reader(path: Path) -> Iterator["_Reader"]:
     if not path.is_file():
         raise DataError(f"{path}: the JSON file is missing. Run `luab fetch` first.")
     with open(path, "rb") as file, progress(path.name, path.stat().st_size, "B") as advance:
-        if (found := format_of(file.peek(1024))) not in ("JSON", "unknown"):
-            raise DataError(f"{path}: expected JSON, found {found}. Remove it and run `luab fetch` again.")
+        if file.peek(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+            raise DataError(f"{path}: expected JSON, found a web page or XML. Remove it and run `luab fetch` again.")
         yield _Reader(path, file, advance)
 
 

@@ -27,14 +27,14 @@ rule bad:
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    (tmp_path / "Snakefile").write_text(SNAKEFILE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(PLUGINS))
     return [sys.executable, "-m", "snakemake", "--cores", "1", "--logger", "luab", "--keep-going"]
 
 
 def test_without_a_terminal_each_finished_job_is_a_line(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     assert lines[0] == "from the Snakefile"
@@ -62,5 +62,5 @@ def test_a_terminal_shows_a_bar(command: list[str]) -> None:
 
 
 def test_a_dry_run_lists_the_jobs(command: list[str]) -> None:
-    done = subprocess.run([*command, "-n"], capture_output=True, text=True)
+    done = subprocess.run([*command, "-n"], capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0 and "rule bad" in done.stderr + done.stdout

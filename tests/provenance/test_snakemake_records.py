@@ -94,7 +94,7 @@ def test_an_interrupted_import_writes_nothing(folders, monkeypatch):
     provenance.write_text("\n".join(lines), encoding="utf-8")
     written = []
 
-    def full(path, text):
+    def full(path, text, encoding):
         written.append(path)
         if len(written) == 2:
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -38,7 +38,7 @@ def test_the_loss_falls_and_is_recorded_in_both_files(toy_study):
     assert stored["inputs"]["targets_click"] == "toy" and len(stored["inputs"]["imagenet_train"]) == 64
     model = study.layout.run(CLICK) / "model.safetensors"
     assert stored["model_sha256"] == file_sha256(model)
-    assert read_card(model) == {key: stored[key] for key in ("run", "recipe", "inputs")}
+    assert read_card(model) == {key: stored[key] for key in ("run", "recipe", "inputs", "preprocessing")}
     assert stored["final"]["loss"] == pytest.approx(float(log[-1]["loss"]))
 
 

@@ -364,7 +364,9 @@ class Executor(RemoteExecutor):
 
     def _may_fit(self) -> bool:
         """Whether refused jobs are worth another try: some jobs have ended, or the last try was long ago."""
-        return not self._full or self._freed > 0 or self._refused_jobs.waited(self.settings.retry_seconds_max)
+        own_jobs_queued = any(entry.id for entry in self._live.values())
+        long_ago = self._refused_jobs.waited(self.settings.retry_seconds_max)
+        return not self._full or not own_jobs_queued or self._freed > 0 or long_ago
 
     def _recorded(self, batch: Batch) -> list[Entry]:
         """Writes the records of the jobs, before they are submitted."""

@@ -88,7 +88,8 @@ class Entry:
 
 
 def _read(path: Path) -> Entry:
-    entry = _parsed(json.loads(path.read_bytes()))
+    content = json.loads(path.read_bytes())
+    entry = _parsed({"key": path.stem, **content} if isinstance(content, dict) else content)
     if entry.key != path.stem:
         raise ValueError(f"key: expected {path.stem!r}, found {entry.key!r}")
     return entry

@@ -76,10 +76,12 @@ def test_sigterm_ends_snakemake_at_once_and_its_jobs_are_taken_over(project: Pro
         process.send_signal(signal.SIGTERM)
         assert project.wait(process) == 1 and time.monotonic() - before < 20
     assert "Ended by SIGTERM. 3 jobs stay in the queue" in project.screen
-    project.cluster.run("scancel", *blockers)
-    project.go()
-    assert project.run() == 0, project.screen
-    assert project.screen.count("Taking over") == 3 and len(project.starts) == 3
+    with project.running() as process:
+        project.until(lambda: project.screen.count("Taking over") == 3, "the takeover of all jobs")
+        project.cluster.run("scancel", *blockers)
+        project.go()
+        assert project.wait(process) == 0, project.screen
+    assert len(project.starts) == 3
 
 
 def test_a_submission_cancelled_as_a_whole_is_not_repeated(project: Project) -> None:
@@ -186,5 +188,5 @@ def test_a_full_queue_is_asked_few_times(project: Project) -> None:
     project.wrap("sbatch", 'echo x >> calls.txt; exec REAL "$@"')
     project.cluster.limit_submissions(8)
     assert project.run("--jobs", "40", "--submitit-retry-seconds-max", "4") == 0, project.screen
-    calls = len((project.folder / "calls.txt").read_text().splitlines())
+    calls = len((project.folder / "calls.txt").read_text(encoding="utf-8").splitlines())
     assert len(project.history) == 40 and calls <= 30, calls
