@@ -320,7 +320,7 @@ class Executor(RemoteExecutor):
     def _submit(self, batch: Batch) -> None:
         if self._stopping:
             return
-        if self._full and len(batch.jobs) > max(1, self._freed):
+        if self._full and len(batch.jobs) > max(1, self._freed) and (self._freed or self._has_submitted()):
             self._submit_fitting(batch, max(1, self._freed))
             return
         try:
@@ -364,9 +364,11 @@ class Executor(RemoteExecutor):
 
     def _may_fit(self) -> bool:
         """Whether refused jobs are worth another try: some jobs have ended, or the last try was long ago."""
-        own_jobs_queued = any(entry.id for entry in self._live.values())
         long_ago = self._refused_jobs.waited(self.settings.retry_seconds_max)
-        return not self._full or not own_jobs_queued or self._freed > 0 or long_ago
+        return not self._full or not self._has_submitted() or self._freed > 0 or long_ago
+
+    def _has_submitted(self) -> bool:
+        return any(entry.id for entry in self._live.values())
 
     def _recorded(self, batch: Batch) -> list[Entry]:
         """Writes the records of the jobs, before they are submitted."""
@@ -460,7 +462,7 @@ class Executor(RemoteExecutor):
             self._full, self._freed = True, 0
 
     def _postpone(self, jobs: list[Any], refusal: Refusal, kind: str) -> None:
-        own_jobs_queued = kind == "full" and any(entry.id for entry in self._live.values())
+        own_jobs_queued = kind == "full" and self._has_submitted()
         if self._refused_jobs.add(jobs, own_jobs_queued) <= 60 * self.settings.patience_minutes:
             if self._refused_jobs.is_news(refusal.text):
                 self.logger.warning(
