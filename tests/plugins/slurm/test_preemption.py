@@ -56,14 +56,14 @@ def check_made_once(project: Project, option: str, preemptions: int, listens: bo
             output: "out/{{i}}.txt"
             retries: 2
             resources: mem_mb=100, runtime=60, slurm_nodelist="n1"
-            shell: "PYTHON job.py {{wildcards.i}} 15 {{output}}"
+            shell: "PYTHON job.py {{wildcards.i}} 20 {{output}}"
     """)
     with project.running() as process:
         for _ in range(preemptions):
             project.until(
                 lambda: process.poll() is not None or "RUNNING" in project.cluster.squeue().values(), "a running job"
             )
-            time.sleep(rng.uniform(0, 25))
+            time.sleep(rng.uniform(0, 12))
             if process.poll() is not None:
                 break
             urgent = project.cluster.submit("sleep 1", option, "--nodelist=n1", "--exclusive", "--mem=0")
