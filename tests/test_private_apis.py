@@ -25,6 +25,28 @@ def check(holds: bool, name: str, advice: str) -> None:
     assert holds, f"{name} has changed or is gone. {advice}"
 
 
+def test_submitit_requeues_and_runs_jobs_by_these_functions() -> None:
+    from submitit.core.submission import process_job
+    from submitit.slurm.slurm import SlurmJobEnvironment
+
+    advice = "Look at start.py of the executor plugin, which replaces it, so that a refused requeue is no failure."
+    requeue = getattr(SlurmJobEnvironment, "_requeue", None)
+    check(callable(requeue), "submitit.slurm.slurm.SlurmJobEnvironment._requeue", advice)
+    assert requeue is not None
+    name = "submitit.slurm.slurm.SlurmJobEnvironment._requeue"
+    check(list(inspect.signature(requeue).parameters) == ["self", "countdown"], name, advice)
+    check(list(inspect.signature(process_job).parameters) == ["folder"], "submitit's process_job", advice)
+
+
+def test_snakemakes_scheduler_keeps_failed_jobs_and_the_wish_to_stop() -> None:
+    from snakemake.scheduling.job_scheduler import JobScheduler
+
+    source = inspect.getsource(JobScheduler)
+    advice = "Look at _leave_on_sigterm in the executor plugin, and at onerror in the Snakefile."
+    check("self._user_kill = " in source, "JobScheduler._user_kill", advice)
+    check("self.failed" in source, "JobScheduler.failed", advice)
+
+
 def test_timm_mixup_draws_its_parameters_by_a_private_method() -> None:
     draw: Any = getattr(timm.data.Mixup(mixup_alpha=0.8, cutmix_alpha=1.0), "_params_per_batch", None)
     advice = "Look at PointMixup in luab/objective.py: it needs the mixing weight and whether CutMix was chosen."

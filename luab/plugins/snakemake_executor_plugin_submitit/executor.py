@@ -173,7 +173,8 @@ class Executor(RemoteExecutor):
             self._restored = False
         if self._restored or self.settings.cluster != "slurm":
             return
-        known = {(entry.folder, entry.id or entry.recovered_id()) for entry in self._registry}
+        recorded = list(self._registry)
+        known = {(entry.folder, entry.id or entry.recovered_id()) for entry in recorded}
         unrecorded = [
             (folder, job_id)
             for folder, ids in self._slurm.own_jobs().items()
@@ -184,7 +185,7 @@ class Executor(RemoteExecutor):
         for folder, job_id in unrecorded:
             if entry := self._registry.restore(Path(folder), job_id):
                 self._registry.write(entry)
-            elif not any(entry.folder == folder and not entry.id for entry in self._registry):
+            elif not any(entry.folder == folder and not entry.id for entry in recorded):
                 lost.append(job_id)
         if lost:
             self.logger.warning(

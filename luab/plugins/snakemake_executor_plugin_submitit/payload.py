@@ -256,9 +256,7 @@ class OutputLock:
         return self
 
     def _acquire(self, file: TextIO) -> None:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._acquired(file):
             print(f"Waiting for job {_holder(file)[0]}, which is making the same outputs.", flush=True)
             # No blocking call: a warning signal must find this process awake.
             while not self._acquired(file):
