@@ -179,8 +179,12 @@ def data_settings(study: Study, run: Run) -> dict[str, str]:
     """Settings that change a run's training data without being files, by name."""
     if run.dataset == DATASET:
         return {"decoding": study.decoding}
+    return {"labels": "as annotated" if _keeps_labels(study, run) else "of the crop"}
+
+
+def _keeps_labels(study: Study, run: Run) -> bool:
     part = study.part(run.dataset)
-    return {"labels": "as annotated" if isinstance(part, Coco) and part.keep_labels else "of the crop"}
+    return isinstance(part, Coco) and part.keep_labels
 
 
 def _imagenet_set(
@@ -202,9 +206,9 @@ def _coco_set(
     see the same labels and differ in the regressed points only; the official loader knows only one kind of points.
     """
     check_images(root, rows["path"].to_numpy())
-    recipe, part = study.recipe(run.backbone, run.dataset), study.part(run.dataset)
+    recipe = study.recipe(run.backbone, run.dataset)
     labelling = None
-    if not (isinstance(part, Coco) and part.keep_labels):
+    if not _keeps_labels(study, run):
         labelling = study.layout.target(LABELLING, run.dataset)
         inputs[f"labels_{LABELLING}"] = read_json(card(labelling))["sha256"]
     return CocoAB(root, rows, targets, recipe, run.seed, keep_labels=labelling is None, labelling=labelling)
