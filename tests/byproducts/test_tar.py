@@ -186,7 +186,7 @@ def test_a_web_page_in_place_of_the_archive_is_named(tmp_path: Path, pack: Calla
     assert "ab.tar.gz: expected a tar or zip, found a web page" in walked(tmp_path / "ab.tar.gz")[1]
     (tmp_path / "ab.json").write_bytes(pack(b"<!DOCTYPE html><html>"))
     with (
-        pytest.raises(DataError, match=r"ab\.json: expected JSON, found (a web page|gzip)"),
-        array_items(tmp_path / "ab.json"),
+        pytest.raises(DataError, match=r"ab\.json.*(expected JSON, found a web page|are not valid UTF-8)"),
+        array_items(tmp_path / "ab.json") as items,
     ):
-        pass
+        list(items)
