@@ -177,7 +177,8 @@ def unpack(dataset: Dataset, config: Config = None) -> None:
 
 @app.command(rich_help_panel=_DATA)
 def index(
-    byproducts: Annotated[str, typer.Argument(help="imagenet_ab or coco_ab.")] = "imagenet_ab", config: Config = None
+    byproducts: Annotated[str, typer.Argument(help="imagenet_ab or coco_ab.")] = "imagenet_ab",
+    config: Config = None,
 ) -> None:
     """Convert the ImageNet-AB or COCO-AB archive into one Parquet file and check its counts."""
     typer.echo(stages.make_index(study_of(config), byproducts))
@@ -225,7 +226,7 @@ def _train_here(study: Study, run: Run) -> None:
     from luab.provenance.code import provenance
     from luab.training.train import train as train_run
 
-    train_run(study, run, provenance() if processes.first() else None, ready=processes.ready)
+    train_run(study, run, provenance(run.dataset) if processes.first() else None, ready=processes.ready)
 
 
 @app.command(rich_help_panel=_RUNS)
@@ -235,9 +236,9 @@ def predict(run: RunName, suite: Suite, config: Config = None) -> None:
     parsed = run_of(run, study)
     test_sets = Plan.of(study).test_sets(suite)
     from luab.predict import predict as predict_suite
-    from luab.provenance.code import PREDICTION, code_digest
+    from luab.provenance.code import code_digest, prediction_code
 
-    predict_suite(study, parsed, suite, test_sets, code_digest(*PREDICTION))
+    predict_suite(study, parsed, suite, test_sets, code_digest(*prediction_code(parsed.dataset)))
 
 
 @app.command(rich_help_panel=_RUNS)

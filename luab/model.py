@@ -6,26 +6,12 @@ import timm
 import torch
 from torch import nn
 
-from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.errors import ConfigError, did_you_mean
 from luab.shapes import Images, Logits, Points
 from luab.study.config import Recipe
-from luab.study.paths import Run
 from luab.study.recipes import Preprocessing
 
 IMAGENET_CLASSES = 1000
-
-
-def outputs_of(run: Run) -> tuple[int, int]:
-    """Returns the number of classes and the number of outputs of the byproduct head of a run's model.
-
-    The head predicts one point (x, y) per image on ImageNet and one per class on COCO; a shared head predicts one
-    point for all classes.
-    """
-    if run.dataset == "imagenet":
-        return IMAGENET_CLASSES, 0 if run.points is None else 2
-    points = 0 if run.points is None else 1 if run.supervision.endswith("_shared") else len(COCO_CLASSES)
-    return len(COCO_CLASSES), 2 * points
 
 
 class LuabModel(nn.Module):

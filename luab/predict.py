@@ -22,12 +22,13 @@ from luab.data.manifests.manifest import read_manifest
 from luab.data.manifests.testsets import TEST_SETS, TestSet, test_set_rows
 from luab.errors import ConfigError, DataError
 from luab.files import file_sha256, read_json, replacing, write_json
-from luab.model import LuabModel, Normalise, build_model, outputs_of
+from luab.model import LuabModel, Normalise, build_model
 from luab.progress import progress
 from luab.study.config import Recipe, Study
-from luab.study.paths import DATASET, Run
+from luab.study.paths import Run
 from luab.study.recipes import Preprocessing
 from luab.study.roots import source_root
+from luab.tasks import task_of
 from luab.training.checkpoint import check_weights, load_model, preprocessing_in, read_card
 from luab.training.device import choose_device
 
@@ -70,8 +71,8 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
 
 def _trained(study: Study, run: Run, recipe: Recipe) -> LuabModel:
     """Builds a run's model by a recipe and loads its weights."""
-    classes, outputs = outputs_of(run)
-    model = build_model(run.backbone, recipe, outputs, classes)
+    outputs = task_of(run.dataset).outputs(study, run)
+    model = build_model(run.backbone, recipe, outputs.points, outputs.classes)
     load_model(study.layout.model(run), model, run.identity())
     return model
 
@@ -145,7 +146,7 @@ class Predictor:
             blank_centre(pixels, test_set.hole, self._black if test_set.fill == "black" else 0.0)
         logits, points = self._forward(pixels)
         _check_outputs(test_set, logits)
-        columns = _ranked(logits, test_set) if test_set.dataset == DATASET else {"scores": logits.numpy()}
+        columns = {"scores": logits.numpy()} if test_set.multi_label else _ranked(logits, test_set)
         if points is not None:
             columns["point"] = points
         if test_set.cam:
@@ -154,7 +155,7 @@ class Predictor:
 
     def _maps(self, test_set: TestSet, pixels: torch.Tensor, labels: np.ndarray) -> np.ndarray:
         """Returns an array [images] of score maps [classes, h, w]; an image without classes gets the map of class 0."""
-        if test_set.dataset == DATASET:
+        if not test_set.multi_label:
             labels = np.array([list(classes[:1]) or [0] for classes in labels], dtype=object)
         maps_of = attention_maps if test_set.cam_method == "attention" else class_maps
         model = self._finer if test_set.cam_method == "stride1" else self.model
@@ -286,12 +287,12 @@ def _ranked(logits: torch.Tensor, test_set: TestSet) -> dict[str, np.ndarray]:
 
 
 def _table(rows: pd.DataFrame, columns: dict[str, np.ndarray], test_set: TestSet) -> pa.Table:
-    answers = _single_label if test_set.dataset == DATASET else _multi_label
+    answers = _multi_label if test_set.multi_label else _single_label
     arrays = _image_columns(rows) | answers(columns, len(rows))
     if test_set.cam:
         arrays |= _score_maps(columns["cam"])
         arrays |= {side: pa.array(rows[side].astype("int32"), pa.int32()) for side in ("width", "height")}
-        if test_set.dataset == DATASET:
+        if not test_set.multi_label:
             boxes = [[[int(v) for v in box] for box in of_image] for of_image in rows["boxes"]]
             arrays["boxes"] = pa.array(boxes, pa.list_(pa.list_(pa.int32(), 4)))
     return pa.table(arrays)

@@ -33,6 +33,7 @@ from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.model import IMAGENET_CLASSES
 from luab.study.config import Recipe, Split
 from luab.study.paths import Run
+from luab.tasks import Outputs
 from luab.training.distributed import Processes
 from luab.training.trainer import Flags, Trainer
 
@@ -123,12 +124,19 @@ def plain_timm(parts: Parts, backbone: str) -> Step:
     return step
 
 
+def _outputs(dataset: str, weight: float) -> Outputs:
+    classes, points = (IMAGENET_CLASSES, 2) if dataset == "imagenet" else (len(COCO_CLASSES), 2 * len(COCO_CLASSES))
+    return Outputs(classes, points if weight else 0, dataset == "coco")
+
+
 def luab_loop(parts: Parts, backbone: str, weight: float) -> Step:
     """Returns luab's own training step, as in `luab train`."""
     size = len(parts.labels)
     recipe = parts.recipe.model_copy(update={"batch_size": size})
     run = Run(parts.dataset, backbone, "click" if weight else "none", weight, 0)
-    trainer = Trainer.build(run, recipe, Split(1, size, 1), 1000, parts.device, Processes())
+    trainer = Trainer.build(
+        run, recipe, _outputs(parts.dataset, weight), Split(1, size, 1), 1000, parts.device, Processes()
+    )
 
     def step(batch: list[torch.Tensor] = parts.batch) -> None:
         trainer.step(batch, Flags)

@@ -43,7 +43,7 @@ def test_a_training_writes_no_secrets(
 
     study = toy_study()
     run = study.runs()[1]
-    train(study, run, provenance())
+    train(study, run, provenance(run.dataset))
     card = study.layout.run_json(run).read_text(encoding="utf-8")
     written = everything_below(tmp_path)
     assert '"commit"' in card and len(written) > 10_000

@@ -14,16 +14,15 @@ from safetensors.torch import save
 from timm.models._hub import save_config_for_hf
 from torch import nn
 
-from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.commands.templates import fill_in
 from luab.data.manifests.known_counts import KNOWN_COUNTS
-from luab.data.manifests.labels import class_names, wnids
 from luab.errors import ConfigError, DataError
 from luab.files import file_sha256, read_json, replacing_folder, write_json
-from luab.model import LuabModel, build_model, outputs_of
+from luab.model import LuabModel, build_model
 from luab.study.config import Recipe, Study
-from luab.study.paths import DATASET, Run
+from luab.study.paths import Run
 from luab.study.recipes import Preprocessing
+from luab.tasks import Task, task_of
 from luab.training.checkpoint import check_weights, load_model, preprocessing_in
 
 MODEL, HEAD, CONFIG, CARD, README = (
@@ -61,8 +60,8 @@ def export(study: Study, run: Run, out: Path) -> Path:
     source = study.layout.run(run)
     result = finished(source, run)
     recipe = _recipe(source, result)
-    classes, outputs = outputs_of(run)
-    model = build_model(run.backbone, recipe, outputs, classes)
+    outputs = task_of(run.dataset).outputs(study, run)
+    model = build_model(run.backbone, recipe, outputs.points, outputs.classes)
     load_model(source / MODEL, model, run.identity())
     model.eval()
     scores = scores_of(source, run, result["model_sha256"])
@@ -70,7 +69,7 @@ def export(study: Study, run: Run, out: Path) -> Path:
         _write_tensors(aside / MODEL, model.backbone)
         if model.byproduct is not None:
             _write_tensors(aside / HEAD, model.byproduct)
-        write_config(aside / CONFIG, model.backbone, run, recipe, preprocessing_in(result, source / "run.json"))
+        write_config(aside / CONFIG, model.backbone, study, run, recipe, preprocessing_in(result, source / "run.json"))
         card = {key: result[key] for key in _FROM_RUN_JSON if key in result}
         card |= {"label": study.label, "luab": importlib.metadata.version("luab"), "scores": scores}
         card["files"] = {path.name: file_sha256(path) for path in sorted(aside.glob("*.safetensors"))}
@@ -123,13 +122,14 @@ def scores_of(folder: Path, run: Run, model_sha256: str) -> dict[str, dict[str, 
 
 
 def write_config(
-    path: Path, backbone: nn.Module, run: Run, recipe: Recipe, preprocessing: Preprocessing | None = None
+    path: Path, backbone: nn.Module, study: Study, run: Run, recipe: Recipe, preprocessing: Preprocessing | None = None
 ) -> None:
     """Writes config.json in timm's format for the hub: architecture, arguments, classes and luab's preprocessing.
 
     Args:
         path: Output file.
         backbone: The timm model, built with the recipe.
+        study: The study.
         run: The run; its dataset decides classes and preprocessing.
         recipe: Recipe with input_px, crop_pct and model_kwargs.
         preprocessing: Of the run; None for ImageNet's.
@@ -144,25 +144,23 @@ def write_config(
         "std": preprocessing.std,
         "interpolation": preprocessing.interpolation,
     } | _view(run, recipe)  # fmt: skip
-    save_config_for_hf(backbone, str(path), model_config=_classes(backbone, run), model_args=dict(recipe.model_kwargs))
+    save_config_for_hf(
+        backbone,
+        str(path),
+        model_config=_classes(backbone, task_of(run.dataset), study),
+        model_args=dict(recipe.model_kwargs),
+    )
 
 
 def _view(run: Run, recipe: Recipe) -> dict[str, Any]:
-    # The same preprocessing as for the test sets, luab.data.manifests.testsets.
-    if run.dataset == DATASET:
-        return {"crop_pct": recipe.crop_pct, "crop_mode": "center"}
-    return {"crop_pct": 1.0, "crop_mode": "squash"}
+    view = task_of(run.dataset).view
+    return {"crop_pct": recipe.crop_pct if view == "center" else 1.0, "crop_mode": view}
 
 
-def _classes(backbone: nn.Module, run: Run) -> dict[str, Any]:
+def _classes(backbone: nn.Module, task: Task, study: Study) -> dict[str, Any]:
     """Names of the outputs, in order; none if the recipe changes the number of classes."""
-    if run.dataset != DATASET:
-        named: dict[str, Any] = {"label_names": [item.name for item in COCO_CLASSES]}
-        more = {"problem_type": "multi_label_classification"}
-    else:
-        named = {"label_names": list(wnids()), "label_descriptions": dict(zip(wnids(), class_names(), strict=True))}
-        more = {}
-    return more | (named if backbone.num_classes == len(named["label_names"]) else {})
+    named = task.names(study) if backbone.num_classes == task.classes(study) else {}
+    return ({"problem_type": "multi_label_classification"} if task.multi_label else {}) | named
 
 
 def _check_free(out: Path) -> None:
@@ -215,7 +213,8 @@ def readme(run: Run, recipe: Recipe, model: LuabModel, card: Mapping[str, Any]) 
         recipe=recipe,
         head=model.byproduct,
         card={"commit": None, **card},
-        complete=KNOWN_COUNTS[f"{run.dataset}_train"]["n"],
+        task=task_of(run.dataset),
+        complete=KNOWN_COUNTS.get(f"{run.dataset}_train", {}).get("n"),
         arguments=", ".join(f"{name}={value!r}" for name, value in arguments.items()),
         initial_weights=initial_weights[recipe.initial],
         files={"MODEL": MODEL, "HEAD": HEAD, "CONFIG": CONFIG, "CARD": CARD},
@@ -227,7 +226,8 @@ def readme(run: Run, recipe: Recipe, model: LuabModel, card: Mapping[str, Any]) 
 def _front_matter(run: Run, card: Mapping[str, Any]) -> str:
     # Without a licence: luab cannot decide the licence of weights trained on these images.
     tags = ["image-classification", "timm", "annotation-byproducts"]
-    tags += ["multi-label-image-classification"] if run.dataset != DATASET else []
-    datasets = ["imagenet-1k"] if run.dataset == DATASET and not card["label"] else None
+    task = task_of(run.dataset)
+    tags += ["multi-label-image-classification"] if task.multi_label else []
+    datasets = [task.hub_name] if task.hub_name and not card["label"] else None
     data = ModelCardData(library_name="timm", pipeline_tag="image-classification", tags=tags, datasets=datasets)
     return str(data.to_yaml())

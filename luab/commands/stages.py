@@ -2,14 +2,18 @@
 
 import dataclasses
 import datetime
+import importlib
 from pathlib import Path
+from typing import Any
 
 from luab.errors import ConfigError
+from luab.files import file_sha256
 from luab.planning.plan import CAPTIONS, Plan
 from luab.render.products import Inputs, Product, find_product, products_of
 from luab.study.config import Study
 from luab.study.paths import Layout, Run, card
 from luab.study.roots import source_root
+from luab.tasks import task_of, task_with
 
 _FILES = {"table": (Layout.table, ("csv", "md", "tex")), "figure": (Layout.figure, ("pdf", "png"))}
 SCORE_PROCESSES = 4
@@ -17,24 +21,24 @@ SCORE_PROCESSES = 4
 
 
 def make_index(study: Study, byproducts: str) -> str:
-    """Indexes ImageNet-AB or COCO-AB; returns a sentence that compares its counts with those of the release.
+    """Indexes the byproducts of a data set; returns a sentence that compares its counts with those of the release.
 
     Raises:
         ConfigError: The name of the byproducts is unknown.
     """
-    if byproducts not in ("imagenet_ab", "coco_ab"):
-        raise ConfigError(f"index: expected imagenet_ab or coco_ab, found {byproducts!r}.")
-    from luab.byproducts import coco_ab, imagenet_ab
     from luab.fetch.listing import load_archives
     from luab.fetch.verify import archived
 
-    layout = study.layout
+    layout, task = study.layout, task_with(byproducts)
     parquet = layout.index(byproducts)
-    file, sha256 = archived(layout.archive_folder(), layout.archive_card(byproducts))
-    listed = load_archives(study.paths.archives).get(byproducts)
-    known = listed.counts if listed and listed.sha256 == sha256 else None
-    reader = imagenet_ab if byproducts == "imagenet_ab" else coco_ab
-    return reader.agreement(reader.index(file, parquet, card(parquet), sha256, study.on_bad, known=known))
+    if own := task.own_byproducts(study):
+        file, sha256, known = own, file_sha256(own), None
+    else:
+        file, sha256 = archived(layout.archive_folder(), layout.archive_card(byproducts))
+        listed = load_archives(study.paths.archives).get(byproducts)
+        known = listed.counts if listed and listed.sha256 == sha256 else None
+    reader: Any = importlib.import_module(f"luab.byproducts.{byproducts}")
+    return str(reader.agreement(reader.index(file, parquet, card(parquet), sha256, study.on_bad, known=known)))
 
 
 def make_targets(study: Study, supervision: str, dataset: str) -> None:
@@ -87,7 +91,7 @@ def make_pack(study: Study) -> None:
         )
     from luab.data.images.build_pack import build_pack
 
-    name, layout = "imagenet_train", study.layout
+    name, layout = Plan.of(study).packed, study.layout
     build_pack(source_root(study, name), layout.manifest(name), study.packing, layout.pack(name), study.compute.workers)
 
 
@@ -210,8 +214,8 @@ def describe_results(study: Study) -> None:
     listed = {} if study.demo else load_archives(study.paths.archives)
     byproducts = []
     for dataset in study.parts:
-        name = f"{dataset}_ab"
-        entry, sha256 = listed.get(name), read_json(card(layout.index(name))).get("source_sha256")
+        name, index_card = task_of(dataset).byproducts, task_of(dataset).index_card(study)
+        entry, sha256 = listed.get(name), read_json(index_card).get("source_sha256")
         byproducts.append(
             Byproducts(name, sha256, entry.sources[0].url, entry.licence or "") if entry else Byproducts(name, sha256)
         )

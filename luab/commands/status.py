@@ -10,7 +10,7 @@ from luab.files import read_json
 from luab.planning.estimate import by_backbone, known_speeds, parts
 from luab.planning.plan import summary
 from luab.progress import wide_console
-from luab.provenance.code import PREDICTION, TRAINING, code_digest
+from luab.provenance.code import code_digest, prediction_code, training_code
 from luab.study.config import Study
 from luab.study.paths import Run
 
@@ -49,7 +49,7 @@ def print_status(study: Study) -> None:
 
 def _training(study: Study, run: Run) -> str:
     # A run trained through luab.training.train.train directly has no digest, so its code is unknown.
-    current = code_digest(*TRAINING)
+    current = code_digest(*training_code(run.dataset))
     return _state([study.layout.run_json(run)], lambda card: card.get("code", {}).get("train") == current)
 
 
@@ -57,7 +57,8 @@ def _predictions(study: Study, run: Run) -> str:
     cards = [study.layout.prediction_card(run, suite.name) for suite in study.part(run.dataset).suites]
     run_json = study.layout.run_json(run)
     model = read_json(run_json).get("model_sha256") if run_json.is_file() else None
-    return _state(cards, lambda card: card["model_sha256"] == model and card["code"] == code_digest(*PREDICTION))
+    code = code_digest(*prediction_code(run.dataset))
+    return _state(cards, lambda card: card["model_sha256"] == model and card["code"] == code)
 
 
 def _scores(study: Study, run: Run) -> str:

@@ -10,7 +10,8 @@ from luab.data.manifests.known_counts import KNOWN_COUNTS
 from luab.data.manifests.testsets import TEST_SETS
 from luab.files import read_json
 from luab.study.config import Study
-from luab.study.paths import DATASET, Run
+from luab.study.paths import Run
+from luab.tasks import task_of
 
 _FORWARD_SHARE = 1 / 3  # a backward pass has about twice the arithmetic of a forward pass
 _SWEEP = "lambda sweep: the other lambdas"
@@ -120,4 +121,5 @@ def _part_of(study: Study, run: Run) -> str:
     names = {"none": "baseline", "random": "random-points control", "click": "LUAB"}
     swept = run.weight not in (0.0, study.part(run.dataset).luab_lambda)
     name = _SWEEP if swept else names.get(run.supervision, run.supervision.replace("_", " "))
-    return name if run.dataset == DATASET else f"{run.dataset.upper()}: {name}"
+    short = task_of(run.dataset).short
+    return f"{short}: {name}" if short else name

@@ -16,15 +16,16 @@ from luab.errors import ConfigError, did_you_mean
 from luab.files import replacing
 from luab.planning.estimate import parts, prediction_hours, published_speeds, training_hours
 from luab.render.products import Kind, find_product, left_out, products_of
-from luab.study.config import LABELLING, Coco, Study, read_yaml
-from luab.study.paths import DATASET, Run, card
+from luab.study.config import Study, read_yaml
+from luab.study.paths import Run, card
 from luab.study.roots import FROM_IMAGENET, own_copy, tree_of
+from luab.tasks import NAMES, task_of, task_with
 
 CAPTIONS = Path("workflow/report")
 """Captions of tables and figures, relative to the checkout."""
 DEVIATIONS = Path("docs/deviations.md")
 """Generated from the tags that the report lists, so a changed tag renders the report again."""
-_DOWNLOADED = {*map(tree_of, KNOWN_COUNTS), "imagenet_ab", "coco_ab"}
+_DOWNLOADED = {*map(tree_of, KNOWN_COUNTS), *(task_of(name).byproducts for name in NAMES)}
 """Data sets that the list of downloads may name."""
 _REPORT_PAGE = Path("luab/render/report/page")
 _SLACK = 1.5
@@ -196,6 +197,11 @@ class Plan:
         """How training images are packed, as JSON; None if they are read from single files."""
         return None if self.study.packing is None else self.study.packing.model_dump_json()
 
+    @property
+    def packed(self) -> str:
+        """Manifest of the training images that `packing` packs."""
+        return next(task.train for task in map(task_of, NAMES) if task.packable)
+
     def train_minutes(self, run: Run) -> int:
         """Time limit of a training job: 1.5 times the estimate, divided by its GPUs.
 
@@ -248,10 +254,8 @@ class Plan:
 
     def training_inputs(self, run: Run) -> list[str]:
         """Inputs of a training: the cards of its images, its points, and the run whose weights it begins with."""
-        layout, part = self.study.layout, self.study.part(run.dataset)
-        supervisions = [run.points] if run.points else []
-        if isinstance(part, Coco) and not part.keep_labels:
-            supervisions = list(dict.fromkeys([LABELLING, *supervisions]))
+        layout = self.study.layout
+        supervisions = filter(None, dict.fromkeys([task_of(run.dataset).labelling(self.study), run.points]))
         targets = [str(card(layout.target(name, run.dataset))) for name in supervisions]
         initial = self.study.recipe(run.backbone, run.dataset).initial
         begins_with = [str(layout.run_json(run.imagenet_baseline))] if initial == "imagenet" else []
@@ -259,9 +263,9 @@ class Plan:
 
     def training_images(self, dataset: str) -> list[str]:
         """Cards of the training images of a data set, and of their packs if the config has `packing`."""
-        packed = dataset == DATASET and self.study.packing is not None
-        packs = [str(card(self.study.layout.pack("imagenet_train")))] if packed else []
-        return [self._card(f"{dataset}_train"), *packs]
+        task = task_of(dataset)
+        packed = task.packable and self.study.packing is not None
+        return [self._card(task.train), *([str(card(self.study.layout.pack(task.train)))] if packed else [])]
 
     def prepared(self) -> list[str]:
         """Cards of all data that trainings and predictions read."""
@@ -273,19 +277,22 @@ class Plan:
 
     def trained_with(self, run: Run) -> str:
         """Settings that a training's result depends on besides its inputs, as text."""
-        part, recipe = self.study.part(run.dataset), self.study.recipe(run.backbone, run.dataset).model_dump_json()
-        if isinstance(part, Coco):
-            return f"{recipe} keep_labels" if part.keep_labels else recipe
-        return recipe if self.study.decoding == "exact" else f"{recipe} {self.study.decoding}"
+        recipe = self.study.recipe(run.backbone, run.dataset).model_dump_json()
+        return f"{recipe} {task_of(run.dataset).changes(self.study)}".rstrip()
+
+    def index_inputs(self, byproducts: str) -> list[str]:
+        """Inputs of a byproduct index."""
+        own = task_with(byproducts).own_byproducts(self.study)
+        return [str(own or self.study.layout.archive_card(byproducts))]
 
     def target_inputs(self, dataset: str) -> list[str]:
-        """Inputs of the training points of "imagenet" or "coco"."""
-        index = str(card(self.study.layout.index(f"{dataset}_ab")))
-        return [index] if dataset == "imagenet" else [index, self._card("coco_train")]
+        """Inputs of the training points of a data set."""
+        task = task_of(dataset)
+        return [str(task.index_card(self.study)), *map(self._card, task.targets_read)]
 
     def target_module(self, dataset: str) -> str:
-        """Module that makes the training points of "imagenet" or "coco"."""
-        return "luab.data.supervisions.imagenet" if dataset == "imagenet" else "luab.data.supervisions.coco"
+        """Module that makes the training points of a data set."""
+        return f"luab.data.supervisions.{task_of(dataset).name}"
 
     def lists(self, dataset: str) -> tuple[str, ...]:
         """Downloads of a data set that are read without unpacking: lists of labels and boxes."""
@@ -357,8 +364,8 @@ class Plan:
         figures = [layout.figure(name, "pdf") for name in self.figures]
         tables = [layout.table(name, "tex") for name in self.tables]
         files = [layout.report(), layout.dvc_file(), *figures, *tables, *cards]
-        tags = [str(card(layout.index("coco_ab")))] if "coco" in self.study.parts else []
-        return [*self.report_inputs(), *map(str, files), *tags]
+        indexes = [task_of(dataset).index_card(self.study) for dataset in self.study.parts]
+        return list(dict.fromkeys([*self.report_inputs(), *map(str, [*files, *indexes])]))
 
     def _archives(self, dataset: str, unpacked: bool) -> tuple[str, ...]:
         entries = self.archives.items()

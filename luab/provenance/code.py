@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "timm", "torchvision", "numpy", "pillow", "pandas", "pyarrow", "safetensors")
-TRAINING = ("luab.training.train",)
-PREDICTION = ("luab.predict",)
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -25,6 +23,16 @@ def code_digest(*modules: str) -> str:
     """
     text = "\n".join(f"{module} {tree}" for module, tree in sorted(covered_modules(*modules).items()))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def training_code(dataset: str) -> tuple[str, ...]:
+    """Modules whose digest a training on a data set records; the task is imported by name."""
+    return "luab.training.train", f"luab.tasks.{dataset}"
+
+
+def prediction_code(dataset: str) -> tuple[str, ...]:
+    """Modules whose digest the predictions of a model trained on a data set record."""
+    return "luab.predict", f"luab.tasks.{dataset}"
 
 
 def covered_modules(*modules: str) -> dict[str, str]:
@@ -39,10 +47,10 @@ def covered_modules(*modules: str) -> dict[str, str]:
     return trees
 
 
-def provenance() -> dict[str, Any]:
-    """Content of run.json about code, versions and machine, without secrets and paths."""
+def provenance(dataset: str) -> dict[str, Any]:
+    """Content of a run's run.json about code, versions and machine, without secrets and paths."""
     return {
-        "code": {"train": code_digest(*TRAINING), "predict": code_digest(*PREDICTION)},
+        "code": {"train": code_digest(*training_code(dataset)), "predict": code_digest(*prediction_code(dataset))},
         "commit": commit(),
         "versions": {"python": platform.python_version(), **versions()},
         "hardware": hardware(),

@@ -19,6 +19,7 @@ from luab.progress import wide_console
 from luab.render.products import find_product
 from luab.study.config import Study
 from luab.study.paths import Layout, Run, card
+from luab.tasks import task_of
 from luab.training.checkpoint import read_card
 
 State = Literal["ok", "differs", "missing", ""]
@@ -200,9 +201,11 @@ def _input(layout: Layout, run: Run, recipe: Mapping[str, Any], name: str, diges
     kind, _, supervision = name.partition("_")
     if kind in ("targets", "labels"):
         path = card(layout.target(supervision, run.dataset))
-        return _recorded(f"{kind} {supervision}", path, digest, "sha256", [_index(layout, f"{run.dataset}_ab")])
+        return _recorded(
+            f"{kind} {supervision}", path, digest, "sha256", [_index(layout, task_of(run.dataset).byproducts)]
+        )
     if name == "pack":
-        return _recorded(name, card(layout.pack("imagenet_train")), digest, "sha256")
+        return _recorded(name, card(layout.pack(task_of(run.dataset).train)), digest, "sha256")
     if name == "initial":
         if recipe.get("initial") != "imagenet":
             return Link("initial weights", f"{recipe.get('initial')}: SHA-256 {digest}")

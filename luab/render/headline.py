@@ -9,15 +9,11 @@ from rich import box
 from rich.table import Table
 
 from luab.progress import wide_console
-from luab.render.quantities import COCO_LOCALIZATION, COCO_MAIN, GAINS, LOCALIZATION, main_supervision
+from luab.render.quantities import HEADLINE, main_supervision
 from luab.render.table_text import Sheet
 from luab.study.config import Study
-from luab.study.paths import DATASET
+from luab.tasks import task_of
 
-_TABLES = {
-    "imagenet": ("imagenet_main", "background_robustness", "localization"),
-    "coco": ("coco_main", "coco_localization"),
-}
 _SHORT = {"none": "Baseline", "random": "Random", "click": "LUAB"}  # to fit into 80 columns
 
 
@@ -40,7 +36,7 @@ def headline_sheets(study: Study) -> list[Sheet]:
     """One sheet per data set and backbone, from the tables that exist."""
     sheets = []
     for dataset, part in study.parts.items():
-        files = filter(Path.is_file, (study.layout.table(name, "csv") for name in _TABLES[dataset]))
+        files = filter(Path.is_file, (study.layout.table(name, "csv") for name in HEADLINE[dataset].tables))
         text: Any = {"dtype": {"supervision": str}, "keep_default_na": False, "na_values": [""]}
         tables = [pd.read_csv(file, **text) for file in files] or [pd.DataFrame({"backbone": []})]
         numbers = pd.concat(tables, ignore_index=True)
@@ -53,7 +49,8 @@ def _sheet(study: Study, dataset: str, numbers: pd.DataFrame, backbone: str) -> 
     part = study.part(dataset)
     luab = main_supervision(part.supervisions)
     seeds = f"mean ± std over {len(study.seeds)} seeds, λ = {part.luab_lambda:g}"
-    where = "" if dataset == DATASET else f" on {dataset.upper()}"
+    short = task_of(dataset).short
+    where = f" on {short}" if short else ""
     title = f"{backbone}{where}{f' ({study.label})' if study.label else ''}, %: {seeds}"
     rows = []
     for heading, benchmark in _benchmarks(numbers, dataset):
@@ -66,8 +63,7 @@ def _sheet(study: Study, dataset: str, numbers: pd.DataFrame, backbone: str) -> 
 
 def _benchmarks(numbers: pd.DataFrame, dataset: str) -> Iterator[tuple[str, pd.DataFrame]]:
     """Heading and rows of every quantity in the tables."""
-    points = [quantity for quantity in LOCALIZATION if quantity.needs_point]
-    for quantity in (*GAINS, *points) if dataset == DATASET else (*COCO_MAIN, *COCO_LOCALIZATION):
+    for quantity in HEADLINE[dataset].quantities:
         here = (numbers["benchmark"] == quantity.benchmark) & (numbers["metric"] == quantity.metric)
         rows = numbers[here & (numbers["group"].fillna("") == quantity.group)]
         if len(rows):

@@ -86,17 +86,17 @@ def left_out(study: Study) -> str:
     return f"Left out: {'; '.join(reasons)}." if reasons else ""
 
 
-def compared_runs(study: Study) -> tuple[Run, Run] | None:
-    """Baseline and LUAB of ImageNet's first backbone and seed, shown side by side; None without both.
+def compared_runs(study: Study, dataset: str = DATASET) -> tuple[Run, Run] | None:
+    """Baseline and LUAB of a data set's first backbone and seed, shown side by side; None without both.
 
     LUAB is the supervision "click" if the study has it, else the last one.
     """
-    part = study.parts.get(DATASET)
+    part = study.parts.get(dataset)
     supervision = q.main_supervision(part.supervisions) if part else None
     if part is None or supervision is None:
         return None
     backbone, seed = part.backbone_names[0], study.seeds[0]
-    return Run(DATASET, backbone, "none", 0.0, seed), Run(DATASET, backbone, supervision, part.luab_lambda, seed)
+    return Run(dataset, backbone, "none", 0.0, seed), Run(dataset, backbone, supervision, part.luab_lambda, seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,14 +157,25 @@ def _statistics_and_indexes(study: Study) -> Inputs | None:
     return dataclasses.replace(inputs, index=index, tags=tags, waits_for=(*inputs.waits_for, card(index), card(tags)))
 
 
-def _score_maps(study: Study) -> Inputs | None:
-    runs, part = compared_runs(study), study.parts.get(DATASET)
-    if runs is None or part is None or "wsol_test" not in part.benchmarks:
-        return None
-    suite = next(suite.name for suite in part.suites if "wsol_test" in suite.benchmarks)
-    predictions = tuple((run.supervision, study.layout.prediction_folder(run) / "wsol_test.parquet") for run in runs)
-    cards = tuple(study.layout.prediction_card(run, suite) for run in runs)
-    return _with_images(study, _inputs(study, DATASET, predictions=predictions, waits_for=cards), "wsol_test")
+@dataclasses.dataclass(frozen=True)
+class ScoreMaps:
+    """Inputs of a figure of score maps: the predictions of two runs for the test set of a benchmark's name."""
+
+    benchmark: str
+    manifest: str
+    dataset: str = DATASET
+
+    def __call__(self, study: Study) -> Inputs | None:
+        """The inputs in a study, or None if it lacks the benchmark or a second supervision."""
+        runs, part = compared_runs(study, self.dataset), study.parts.get(self.dataset)
+        if runs is None or part is None or self.benchmark not in part.benchmarks:
+            return None
+        suite = next(suite.name for suite in part.suites if self.benchmark in suite.benchmarks)
+        folder, name = study.layout.prediction_folder, f"{self.benchmark}.parquet"
+        predictions = tuple((run.supervision, folder(run) / name) for run in runs)
+        cards = tuple(study.layout.prediction_card(run, suite) for run in runs)
+        inputs = _inputs(study, self.dataset, predictions=predictions, waits_for=cards)
+        return _with_images(study, inputs, self.manifest)
 
 
 def _inputs(study: Study, dataset: str, **fields: Any) -> Inputs:
@@ -225,7 +236,8 @@ PRODUCTS: tuple[Product, ...] = (
         Scored(q.SI_SCORE),
     ),
     Product(
-        "figure", "cam_examples", "Score maps", DATASET, f"{_COMPARED} and the benchmark wsol_test", _score_maps
+        "figure", "cam_examples", "Score maps", DATASET, f"{_COMPARED} and the benchmark wsol_test",
+        ScoreMaps("wsol_test", "wsol_test"),
     ),
     Product("figure", "coco_samples", "Icons and mouse traces", "coco", _COCO, _tags),
     Product("figure", "interfaces", "Browsing and tagging", "coco", _BOTH, _statistics_and_indexes),

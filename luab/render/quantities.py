@@ -5,6 +5,7 @@ Light: the plan reads this module to find out which products a study can draw.
 
 import dataclasses
 from collections.abc import Iterable
+from typing import NamedTuple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +99,23 @@ TRACKED = {
 }
 """Quantities that DVC shows, by data set."""
 GAINS = (*MAIN, MIXED_RAND, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2)
+
+
+class Headline(NamedTuple):
+    """Quantities that the terminal and the top of the report show, and the tables that have their numbers."""
+
+    tables: tuple[str, ...]
+    quantities: tuple[Quantity, ...]
+
+
+HEADLINE = {
+    "imagenet": Headline(
+        ("imagenet_main", "background_robustness", "localization"),
+        (*GAINS, *(quantity for quantity in LOCALIZATION if quantity.needs_point)),
+    ),
+    "coco": Headline(("coco_main", "coco_localization"), (*COCO_MAIN, *COCO_LOCALIZATION)),
+}
+"""By data set."""
 
 INTERFACES = {"browsing": "Browsing (ImageNet-AB)", "tagging": "Tagging (COCO-AB)"}
 BOTH_INTERFACES = (  # title, statistic of browsing, of tagging; None if the interface has none

@@ -10,24 +10,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
 import torch
 from torch import nn
 
-from luab.data.images.coco import CocoAB
-from luab.data.images.image_files import check_images
-from luab.data.images.imagenet import ImageNetAB
 from luab.data.images.loader import EpochBatches, plain_errors, training_loader
-from luab.data.images.pack import Pack
+from luab.data.images.training_images import TrainingImages
 from luab.data.manifests.manifest import read_manifest
 from luab.errors import ConfigError, DataError, JobError
 from luab.files import file_sha256, read_json, remove_leftovers, replacing, write_json
 from luab.progress import progress
-from luab.study.config import LABELLING, Coco, Recipe, Study
-from luab.study.paths import DATASET, Run, card
+from luab.study.config import Recipe, Study
+from luab.study.paths import Run, card
 from luab.study.recipes import Preprocessing
 from luab.study.roots import source_root
+from luab.tasks import task_of
 from luab.training.checkpoint import (
     STATES,
     load_newest_state,
@@ -100,6 +96,7 @@ def _train(
     recipe, split = study.recipe(run.backbone, run.dataset), study.split(run.backbone, run.dataset)
     folder = study.layout.run(run)
     seed_everything(run.seed, device, study.compute.threads_each)
+    task = task_of(run.dataset)
     dataset, inputs = training_set(study, run)
     steps = len(dataset) // recipe.batch_size
     if steps == 0:
@@ -110,11 +107,12 @@ def _train(
     initialise, preprocessing = _initial_weights(study, run, recipe, inputs)
     if preprocessing.weights is not None:
         dataset.crop.interpolation = preprocessing.interpolation
-    trainer = Trainer.build(run, recipe, split, steps, device, processes, initialise, preprocessing)
+    outputs = task.outputs(study, run)
+    trainer = Trainer.build(run, recipe, outputs, split, steps, device, processes, initialise, preprocessing)
     # Seed again: creating the byproduct head drew numbers, and baseline and LUAB must continue with equal ones. Each
     # process has its own seed, for stochastic depth and mixup.
     seed_everything(run.seed + processes.rank, device, study.compute.threads_each)
-    settings = data_settings(study, run)
+    settings = task.settings(study)
     key = f"{run.folder} {recipe.model_dump_json()} {split} {sorted(inputs.items())} {settings}"
     if preprocessing.weights is not None:
         key += f" {preprocessing}"
@@ -149,7 +147,7 @@ def _train(
     return result
 
 
-def training_set(study: Study, run: Run) -> tuple[ImageNetAB | CocoAB, dict[str, str]]:
+def training_set(study: Study, run: Run) -> tuple[TrainingImages[Any], dict[str, str]]:
     """Builds the training set of a run and checks that its images exist.
 
     Returns:
@@ -158,13 +156,12 @@ def training_set(study: Study, run: Run) -> tuple[ImageNetAB | CocoAB, dict[str,
     Raises:
         DataError: Manifest, targets or images are missing.
     """
-    name = f"{run.dataset}_train"
-    root, manifest = source_root(study, name), study.layout.manifest(name)
+    task = task_of(run.dataset)
+    root, manifest = source_root(study, task.train), study.layout.manifest(task.train)
     rows = read_manifest(manifest)
     targets = None if run.points is None else study.layout.target(run.points, run.dataset)
-    inputs = {name: read_json(card(manifest))["ids_sha256"]}
-    build = _imagenet_set if run.dataset == DATASET else _coco_set
-    dataset = build(study, run, root, rows, targets, inputs)
+    inputs = {task.train: read_json(card(manifest))["ids_sha256"]}
+    dataset = task.training_set(study, run, root, rows, targets, inputs)
     if targets is not None:
         if not dataset.taught_points:
             raise DataError(
@@ -173,45 +170,6 @@ def training_set(study: Study, run: Run) -> tuple[ImageNetAB | CocoAB, dict[str,
             )
         inputs[f"targets_{run.points}"] = read_json(card(targets))["sha256"]
     return dataset, inputs
-
-
-def data_settings(study: Study, run: Run) -> dict[str, str]:
-    """Settings that change a run's training data without being files, by name."""
-    if run.dataset == DATASET:
-        return {"decoding": study.decoding}
-    return {"labels": "as annotated" if _keeps_labels(study, run) else "of the crop"}
-
-
-def _keeps_labels(study: Study, run: Run) -> bool:
-    part = study.part(run.dataset)
-    return isinstance(part, Coco) and part.keep_labels
-
-
-def _imagenet_set(
-    study: Study, run: Run, root: Path, rows: pd.DataFrame, targets: Path | None, inputs: dict[str, str]
-) -> ImageNetAB:
-    pack = None
-    if study.packing is not None:
-        pack = Pack(study.layout.pack("imagenet_train"), study.packing, pa.array(rows["image_id"]))
-        inputs["pack"] = pack.card["sha256"]
-    else:
-        check_images(root, rows["path"].to_numpy())
-    return ImageNetAB(root, rows, targets, study.recipe(run.backbone), run.seed, study.decoding, pack)
-
-
-def _coco_set(
-    study: Study, run: Run, root: Path, rows: pd.DataFrame, targets: Path | None, inputs: dict[str, str]
-) -> CocoAB:
-    """ASSUME: on COCO the clicks decide for every run which labels a crop keeps, so that baseline, control and LUAB
-    see the same labels and differ in the regressed points only; the official loader knows only one kind of points.
-    """
-    check_images(root, rows["path"].to_numpy())
-    recipe = study.recipe(run.backbone, run.dataset)
-    labelling = None
-    if not _keeps_labels(study, run):
-        labelling = study.layout.target(LABELLING, run.dataset)
-        inputs[f"labels_{LABELLING}"] = read_json(card(labelling))["sha256"]
-    return CocoAB(root, rows, targets, recipe, run.seed, keep_labels=labelling is None, labelling=labelling)
 
 
 def _initial_weights(
@@ -275,7 +233,7 @@ def _log(text: str) -> None:
 
 def _fit(
     trainer: Trainer,
-    dataset: ImageNetAB | CocoAB,
+    dataset: TrainingImages[Any],
     study: Study,
     warnings: list[signal.Signals],
     heart: Heartbeat,

@@ -17,11 +17,12 @@ from torch import nn
 
 from luab.data.images.loader import to_device
 from luab.errors import ConfigError, JobError
-from luab.model import LuabModel, Normalise, build_model, outputs_of
+from luab.model import LuabModel, Normalise, build_model
 from luab.objective import LuabLoss, PointMixup
 from luab.study.config import Recipe, Split
 from luab.study.paths import Run
 from luab.study.recipes import Preprocessing
+from luab.tasks import Outputs
 from luab.training.distributed import Processes
 
 PARTS = ("loss", "classification", "byproduct")
@@ -81,6 +82,7 @@ class Trainer:
 
     run: Run
     recipe: Recipe
+    outputs: Outputs
     split: Split
     steps: int
     device: torch.device
@@ -99,7 +101,7 @@ class Trainer:
     pending: PendingValues | None = None
 
     def __post_init__(self) -> None:
-        self.loss = LuabLoss(self.run.weight, self.recipe.label_smoothing, multilabel=self.run.dataset == "coco")
+        self.loss = LuabLoss(self.run.weight, self.recipe.label_smoothing, multilabel=self.outputs.multi_label)
         self.mixup = PointMixup(self.recipe) if self.recipe.mixup or self.recipe.cutmix else None
         self.normalise = Normalise(self.preprocessing).to(self.device)
 
@@ -108,6 +110,7 @@ class Trainer:
         cls,
         run: Run,
         recipe: Recipe,
+        outputs: Outputs,
         split: Split,
         steps: int,
         device: torch.device,
@@ -120,6 +123,7 @@ class Trainer:
         Args:
             run: The run to train.
             recipe: Its recipe.
+            outputs: Outputs of its model.
             split: Division of each batch into processes and steps.
             steps: Steps per epoch.
             device: Device of this process.
@@ -131,7 +135,7 @@ class Trainer:
             ConfigError: timm has no such backbone or optimiser, or refuses their settings, or luab does not support
                 the backbone.
         """
-        model = build_checked_model(run, recipe)
+        model = build_checked_model(run.backbone, recipe, outputs)
         initialise(model.backbone)
         model = model.to(device)
         if recipe.sync_batchnorm and processes.count > 1:
@@ -153,7 +157,7 @@ class Trainer:
         scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "float16" and device.type == "cuda")
         network = processes.share(model, device)
         return cls(
-            run, recipe, split, steps, device, processes, model, network, optimizer, scheduler, scaler, ema,
+            run, recipe, outputs, split, steps, device, processes, model, network, optimizer, scheduler, scaler, ema,
             preprocessing or Preprocessing(),
         )  # fmt: skip
 
@@ -305,20 +309,19 @@ class Trainer:
         restore_random_state(state["random"][self.processes.rank], self.device)
 
 
-def build_checked_model(run: Run, recipe: Recipe) -> LuabModel:
+def build_checked_model(backbone: str, recipe: Recipe, outputs: Outputs) -> LuabModel:
     """Builds the model of a run, and checks on one random batch that its class logits are those of timm's model.
 
     Raises:
         ConfigError: timm has no such backbone or refuses its arguments, or luab cannot use its classifier.
     """
-    classes, outputs = outputs_of(run)
     try:
-        model = build_model(run.backbone, recipe, outputs, classes)
+        model = build_model(backbone, recipe, outputs.points, outputs.classes)
     except (ConfigError, *_MODEL_ERRORS) as error:
-        if reason := _unsupported(run.backbone, recipe, classes):
-            raise _not_supported(run.backbone, reason) from error
+        if reason := _unsupported(backbone, recipe, outputs.classes):
+            raise _not_supported(backbone, reason) from error
         raise
-    check_logits(model, run.backbone, recipe.input_px)
+    check_logits(model, backbone, recipe.input_px)
     return model
 
 

@@ -25,9 +25,10 @@ from luab.data.images.evaluation import evaluation_view
 from luab.data.manifests.labels import wnid_index
 from luab.errors import ConfigError, DataError
 from luab.files import file_sha256, read_json, write_json
-from luab.model import Normalise, build_model, outputs_of
+from luab.model import Normalise, build_model
 from luab.study.config import parse_study
 from luab.study.paths import Run
+from luab.tasks import task_of
 from luab.training.checkpoint import load_model, save_model
 from luab.training.train import train
 
@@ -106,8 +107,8 @@ def write_run(study, run, seed=1):
     """Writes the folder of a finished run, with random weights and statistics that differ from their initial values."""
     torch.manual_seed(seed)
     recipe, folder = study.recipe(run.backbone, run.dataset), study.layout.run(run)
-    classes, outputs = outputs_of(run)
-    model = build_model(run.backbone, recipe, outputs, classes)
+    outputs = task_of(run.dataset).outputs(study, run)
+    model = build_model(run.backbone, recipe, outputs.points, outputs.classes)
     with torch.no_grad():  # a gain of 0, the initial value, would hide a layer
         for tensor in (*model.parameters(), *(b for name, b in model.named_buffers() if "running" in name)):
             tensor += torch.rand_like(tensor) * 0.1
@@ -150,7 +151,7 @@ def test_timm_without_luab_gives_the_same_logits(study, tmp_path):
         with torch.no_grad():
             ours[str(out)] = model(images)
         torch.set_num_threads(kept)
-        arguments = {"num_classes": outputs_of(run)[0]} | KWARGS.get(run.backbone, {})
+        arguments = {"num_classes": task_of(run.dataset).classes(study)} | KWARGS.get(run.backbone, {})
         asked.append((str(out), run.backbone, arguments))
     done = subprocess.run(
         [sys.executable, "-I", "-c", WITHOUT_LUAB, json.dumps(asked)],

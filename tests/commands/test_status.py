@@ -8,7 +8,7 @@ import pytest
 from luab.commands import status
 from luab.files import read_json, write_json
 from luab.planning.estimate import parts, published_speeds
-from luab.provenance.code import PREDICTION, TRAINING, code_digest
+from luab.provenance.code import code_digest, prediction_code, training_code
 from luab.render import headline
 from luab.study.config import Study, load_study
 from luab.study.paths import Run
@@ -32,7 +32,7 @@ def study(toy_study: Callable[..., Study]) -> Study:
 def write_results(study: Study, run: Run) -> None:
     """Writes the cards of a finished run."""
     layout = study.layout
-    code = {"train": code_digest(*TRAINING), "predict": code_digest(*PREDICTION)}
+    code = {"train": code_digest(*training_code("imagenet")), "predict": code_digest(*prediction_code("imagenet"))}
     write_json(layout.run_json(run), {"model_sha256": "aa", "code": code})
     write_json(layout.prediction_card(run, "all"), {"model_sha256": "aa", "code": code["predict"]})
     write_json(layout.score(run, "imagenet_val"), {})

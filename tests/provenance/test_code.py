@@ -96,11 +96,11 @@ def test_relative_imports_are_followed(copied: Path) -> None:
 
 
 def test_the_content_of_run_json() -> None:
-    content = code.provenance()
+    content = code.provenance("coco")
     assert set(content) == {"code", "commit", "versions", "hardware"}
     assert content["code"] == {
-        "train": code.code_digest(*code.TRAINING),
-        "predict": code.code_digest(*code.PREDICTION),
+        "train": code.code_digest(*code.training_code("coco")),
+        "predict": code.code_digest(*code.prediction_code("coco")),
     }
     assert set(content["versions"]) == {"python", *code.PACKAGES}
     assert content["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))

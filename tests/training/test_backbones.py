@@ -10,15 +10,12 @@ from torch import nn
 from luab.errors import ConfigError
 from luab.model import with_byproduct_head
 from luab.study.config import Recipe
-from luab.study.paths import Run
+from luab.tasks import Outputs
 from luab.training.trainer import build_checked_model, check_logits
 
 RECIPE = Recipe(epochs=1, batch_size=2, input_px=64, optimizer="sgd", lr=1, weight_decay=0, warmup_epochs=0)
 NOT_SUPPORTED = r"^backbone {}: .* is not supported by luab because .*; choose another backbone, for example resnet50"
-
-
-def _run(backbone, supervision="click"):
-    return Run("imagenet", backbone, supervision, 1.0 if supervision == "click" else 0.0, 0)
+OUTPUTS = Outputs(1000, 2, False)
 
 
 class _Auxiliary(nn.Module):
@@ -84,7 +81,7 @@ FAMILIES = [
 def test_unusual_backbones_work_or_are_refused_by_name(name, arguments, supervision):
     recipe = RECIPE.model_copy(update={"model_kwargs": {"num_classes": 10, **arguments}})
     try:
-        model = build_checked_model(_run(name, supervision), recipe)
+        model = build_checked_model(name, recipe, Outputs(1000, 0 if supervision == "none" else 2, False))
     except ConfigError as error:
         assert re.search(NOT_SUPPORTED.format(name), str(error)), error
         return
@@ -98,6 +95,6 @@ def test_unusual_backbones_work_or_are_refused_by_name(name, arguments, supervis
 
 def test_wrong_settings_of_a_supported_backbone_keep_their_own_message():
     with pytest.raises(ConfigError, match=r"does not accept images of 40 x 40 pixels.*img_size"):
-        build_checked_model(_run("test_vit"), RECIPE.model_copy(update={"input_px": 40}))
+        build_checked_model("test_vit", RECIPE.model_copy(update={"input_px": 40}), OUTPUTS)
     with pytest.raises(ConfigError, match="has no model 'resnet50_'"):
-        build_checked_model(_run("resnet50_"), RECIPE)
+        build_checked_model("resnet50_", RECIPE, OUTPUTS)

@@ -21,12 +21,12 @@ from luab.demo.packing import pack
 from luab.errors import ConfigError, DataError
 from luab.fetch.unpack import unpack_all
 from luab.files import file_sha256, read_json
-from luab.model import outputs_of
 from luab.planning.plan import Plan
 from luab.predict import predict
 from luab.study.config import parse_study
 from luab.study.paths import Run, card
-from luab.training.train import data_settings, train, training_set
+from luab.tasks import Outputs, task_of
+from luab.training.train import train, training_set
 
 NONE = Run("coco", "test_resnet", "none", 0.0, 0)
 RANDOM, CLICK, SHARED = (
@@ -100,9 +100,13 @@ def weights(study, run):
     return load_file(study.layout.run(run) / "model.safetensors")
 
 
-def test_numbers_of_outputs_by_run():
-    assert [outputs_of(run) for run in (NONE, RANDOM, CLICK, SHARED)] == [(80, 0), (80, 160), (80, 160), (80, 2)]
-    assert outputs_of(BASELINE) == (1000, 0) and outputs_of(dataclasses.replace(CLICK, dataset="imagenet")) == (1000, 2)
+def test_numbers_of_outputs_by_run(study):
+    points = {NONE: 0, RANDOM: 160, CLICK: 160, SHARED: 2}
+    assert {run: task_of("coco").outputs(study(), run) for run in points} == {
+        run: Outputs(80, n, True) for run, n in points.items()
+    }
+    assert task_of("imagenet").outputs(study(), BASELINE) == Outputs(1000, 0, False)
+    assert task_of("imagenet").outputs(study(), dataclasses.replace(CLICK, dataset="imagenet")).points == 2
     assert Run.parse(SHARED.folder) == SHARED and SHARED.points == "click"
 
 
@@ -127,7 +131,9 @@ def test_baseline_control_and_luab_see_the_same_labels(study):
 
 def test_keep_labels_keeps_all_annotated_labels(study):
     dataset, inputs = training_set(study(keep_labels=True), NONE)
-    assert "labels_click" not in inputs and data_settings(study(keep_labels=True), NONE) == {"labels": "as annotated"}
+    assert "labels_click" not in inputs and task_of("coco").settings(study(keep_labels=True)) == {
+        "labels": "as annotated"
+    }
     for i in range(len(dataset)):
         assert dataset[i][1].sum() == len(dataset.labels[i])
 

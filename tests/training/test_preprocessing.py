@@ -117,7 +117,7 @@ def test_a_run_that_begins_with_the_baseline_inherits_its_values(study):
 def test_an_export_records_it(study, tmp_path):
     made = study()
     model = build_model("test_vit", made.recipe("test_vit"), 0)
-    write_config(tmp_path / "config.json", model.backbone, NONE, made.recipe("test_vit"), NEEDED)
+    write_config(tmp_path / "config.json", model.backbone, made, NONE, made.recipe("test_vit"), NEEDED)
     config = read_json(tmp_path / "config.json")["pretrained_cfg"]
     assert (config["mean"], config["std"], config["interpolation"]) == (list(HALF), list(HALF), "bicubic")
 

@@ -7,6 +7,7 @@ import luab.study.paths as luab_paths
 import luab.planning.plan as luab_plan
 import luab.provenance.code as luab_provenance
 import luab.provenance.snakemake_records as luab_records
+import luab.tasks as luab_tasks
 from luab.errors import LuabError as AnyLuabError
 
 try:
@@ -33,14 +34,15 @@ luab_plan.prepare_jobs(STUDY, checkout=Path(workflow.basedir))
 
 
 # Part of shell commands, so no character here may have a meaning in a shell.
+TASKS = "|".join(luab_tasks.NAMES)
 BELOW_DATASET = r"[A-Za-z0-9_][A-Za-z0-9_.]*/[a-z0-9_]+-[0-9][0-9.e+-]*/seed[0-9]+"
 
 
 wildcard_constraints:
-    run=f"(imagenet|coco)/{BELOW_DATASET}",
+    run=f"({TASKS})/{BELOW_DATASET}",
     dataset=r"[a-z0-9_]+",
-    byproducts=r"imagenet_ab|coco_ab",
-    taught=r"imagenet|coco",
+    byproducts="|".join(luab_tasks.task_of(name).byproducts for name in luab_tasks.NAMES),
+    taught=TASKS,
     archive=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     supervision=r"[a-z0-9_]+",
     name=r"[a-z0-9_]+",

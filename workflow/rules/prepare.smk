@@ -3,7 +3,7 @@
 
 rule index:
     input:
-        f"{DATA}/archives/{{byproducts}}.json",
+        lambda wildcards: PLAN.index_inputs(wildcards.byproducts),
     output:
         card=f"{DATA}/byproducts/{{byproducts}}.json",
         index=f"{DATA}/byproducts/{{byproducts}}.parquet",
@@ -72,7 +72,7 @@ rule pack:
     log:
         "logs/pack/{dataset}.log",
     wildcard_constraints:
-        dataset="imagenet_train",
+        dataset=PLAN.packed,
     conda:
         "../envs/luab.yaml"
     threads: STUDY.compute.threads
@@ -81,6 +81,6 @@ rule pack:
         runtime=24 * 60,
     params:
         packing=PLAN.packing,
-        images=PLAN.own_copy("imagenet_train"),
+        images=PLAN.own_copy(PLAN.packed),
     shell:
         "python -m luab pack > {log} 2>&1"

@@ -1,4 +1,4 @@
-"""Reading, cropping, flipping and colouring training images: the part that ImageNet-AB and COCO-AB share."""
+"""Reading, cropping, flipping and colouring training images: the part that all training sets share."""
 
 import contextlib
 import os
@@ -39,7 +39,7 @@ class View(NamedTuple):
 
 
 class TrainingImages(Dataset[T_co]):
-    """Random views of the images in a manifest; subclasses add labels and points.
+    """Random views of the images in a manifest; subclasses add labels and points, in `__getitem__` and `taught_points`.
 
     Args:
         root: Folder that the manifest's paths start from.
@@ -82,6 +82,11 @@ class TrainingImages(Dataset[T_co]):
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def taught_points(self) -> int:
+        """Number of points of all images."""
+        raise NotImplementedError
 
     @property
     def epoch(self) -> int | None:

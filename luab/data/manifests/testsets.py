@@ -27,8 +27,9 @@ class TestSet:
         cam_method: Kind of score map, see luab.cam: "plain", "stride1" (CNNs with the last stage at stride 1) or
             "attention" (ViTs by their attention).
         challenge: Whether each foreground is predicted on all backgrounds instead of once.
-        outputs: Number of classes of the models that the set applies to.
+        outputs: Number of classes of the models that the set applies to; None for the user's own classes.
         dataset: Training set of the models that the set applies to.
+        multi_label: Whether an image can have several labels.
     """
 
     name: str
@@ -41,8 +42,9 @@ class TestSet:
     cam: bool = False
     cam_method: Literal["plain", "stride1", "attention"] = "plain"
     challenge: bool = False
-    outputs: int = 1000
-    dataset: Literal["imagenet", "coco"] = "imagenet"
+    outputs: int | None = 1000
+    dataset: str = "imagenet"
+    multi_label: bool = False
 
     __test__ = False  # pytest would collect a class of this name
 
@@ -83,7 +85,7 @@ _ALL = (
     TestSet("wsol_test", ("wsol_test",), resize="squash", cam=True),
     # ASSUME: COCO's validation images are resized to a square without a crop, as is usual for multi-label models; the
     # official loader has no evaluation.
-    TestSet("coco_val", ("coco_val",), resize="squash", cam=True, outputs=80, dataset="coco"),
+    TestSet("coco_val", ("coco_val",), resize="squash", cam=True, outputs=80, dataset="coco", multi_label=True),
 )
 
 
