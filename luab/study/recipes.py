@@ -9,6 +9,11 @@ from pydantic_core import PydanticCustomError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
+_NUMBER = r"\d+(?:\.\d+)?"
+_POLICIES = (
+    rf"(?:original|originalr|v0|v0r|3a)(?:-mstd{_NUMBER})?",
+    rf"rand(?:-(?:m\d+|n[1-9]|p{_NUMBER}|mstd{_NUMBER}|mmax\d+|inc[01]|t(?:weights|3a|3aw)))*",
+)
 _OF_WEIGHTS = (
     "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only",
 )  # fmt: skip
@@ -73,11 +78,27 @@ class Recipe(Closed):
     cutmix: float = Field(0.0, ge=0, description="CutMix alpha; 0 turns CutMix off.")
     auto_augment: str | None = Field(
         None,
-        description="timm augmentation policy that changes colours only, such as 3a; a policy that moves the object "
-        "would separate it from its click.",
+        description="timm's augmentation policy, such as rand-m9-mstd0.5-inc1, original or 3a; null turns it off. "
+        "Points move with the pixels; a point that leaves the image counts as absent.",
     )
     color_jitter: float | None = Field(
-        None, ge=0, description="Strength of the jitter of brightness, contrast and saturation; null turns it off."
+        None,
+        ge=0,
+        description="Strength of the jitter of brightness, contrast and saturation; null turns it off. timm combines "
+        "it with the policy 3a only.",
+    )
+    random_erasing: Fraction = Field(
+        0.0, description="Probability that boxes of an image are erased; a point in such a box counts as absent."
+    )
+    erasing_mode: Literal["const", "rand", "pixel"] = Field(
+        "pixel", description="Fill of erased boxes: the mean colour, one random colour per box, or one per pixel."
+    )
+    erasing_count: int = Field(1, ge=1, description="Largest number of erased boxes per image; they share the area.")
+    repeated_augmentation: int = Field(
+        1,
+        ge=1,
+        description="Views of each image in a batch. The number of steps stays the same, so that with n views an "
+        "epoch has one n-th of the images.",
     )
     drop_path: Fraction = Field(0.0, description="Stochastic depth rate.")
     ema_decay: Fraction | None = Field(
@@ -109,11 +130,19 @@ class Recipe(Closed):
         return {k: float(v) if isinstance(v, str) and plain.fullmatch(v) else v for k, v in given.items()}
 
     @model_validator(mode="after")
-    def _keeps_geometry(self) -> "Recipe":
-        if self.auto_augment and not re.fullmatch(r"3a(-mstd[0-9.]+)?", self.auto_augment):
+    def _augments(self) -> "Recipe":
+        policy = self.auto_augment
+        if policy is not None and not any(re.fullmatch(form, policy) for form in _POLICIES):
+            blends = " (AugMix blends several copies of an image, so that the object has no single place)"
             raise ValueError(
-                f"auto_augment {self.auto_augment!r} shears, shifts or rotates the image, so the click would no longer "
-                "lie on the object; use '3a' (colours only) or null"
+                f"auto_augment {policy!r}{blends if policy.startswith('augmix') else ''} is not one of timm's policies "
+                "that luab can use: 'rand-...' with m, n, p, mstd, mmax, inc and t (for example "
+                "'rand-m9-mstd0.5-inc1'), or 'original', 'originalr', 'v0', 'v0r' or '3a', with or without '-mstd0.5'"
+            )
+        if policy is not None and "3a" not in policy and self.color_jitter is not None:
+            raise ValueError(
+                f"color_jitter {self.color_jitter:g} has no effect: timm turns it off with auto_augment {policy!r}; "
+                "set color_jitter to null"
             )
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             raise ValueError("mixup and cutmix mix pairs of images: batch_size must be even")
