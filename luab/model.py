@@ -71,15 +71,16 @@ def build_model(backbone: str, recipe: Recipe, outputs: int, classes: int = IMAG
         raise ConfigError(
             f"{backbone}: timm refused model_kwargs {arguments} ({error}). Correct the recipe's model_kwargs."
         ) from error
-    model, side = LuabModel(network, outputs), recipe.input_px
-    try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, 3, side, side))
-    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(
-            f"{backbone}: does not accept images of {side} x {side} pixels ({error}). Correct the "
-            f"recipe's input_px or its model_kwargs, for example {{img_size: {side}}}."
-        ) from error
+    model = LuabModel(network, outputs)
+    for side in {recipe.input_px, recipe.training_px}:
+        try:
+            with torch.no_grad():
+                model.eval()(torch.zeros(1, 3, side, side))
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+            raise ConfigError(
+                f"{backbone}: does not accept images of {side} x {side} pixels ({error}). Correct the recipe's "
+                f"input_px or train_px, or its model_kwargs, for example {{img_size: {side}}}."
+            ) from error
     return model.train()
 
 

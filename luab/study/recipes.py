@@ -58,6 +58,9 @@ class Recipe(Closed):
     epochs: int = Field(ge=1, description="Passes over the training set.")
     batch_size: int = Field(ge=1, description="Total over all GPUs and accumulation steps.")
     input_px: int = Field(224, ge=16, description="Side of the network's input.")
+    train_px: int | None = Field(
+        None, ge=16, description="Side of the network's input in training; null for input_px, as in evaluation."
+    )
     crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(
         0.875, description="Evaluation: side of the centre crop divided by the resized shorter side."
     )
@@ -72,6 +75,7 @@ class Recipe(Closed):
     weight_decay: float = Field(ge=0, description="Weight decay; timm does not apply it to biases and norm layers.")
     momentum: Fraction = Field(0.9, description="Momentum of SGD; other optimisers ignore it.")
     warmup_epochs: float = Field(5, ge=0, description="Length of the linear warm-up, in epochs.")
+    warmup_lr: Positive | None = Field(None, description="Learning rate at the start; null for lr / 100.")
     min_lr: float = Field(0.0, ge=0, description="Learning rate at the end of the cosine schedule.")
     label_smoothing: Fraction = Field(0.0, description="Label smoothing of the cross-entropy.")
     mixup: float = Field(0.0, ge=0, description="Mixup alpha; 0 turns mixup off.")
@@ -122,6 +126,11 @@ class Recipe(Closed):
         pattern=r"^[0-9a-f]{64}$",
         description="Expected SHA-256 of timm's model.safetensors; other weights are refused.",
     )
+
+    @property
+    def training_px(self) -> int:
+        """Side of training crops in pixels."""
+        return self.train_px or self.input_px
 
     @field_validator("model_kwargs")
     @classmethod

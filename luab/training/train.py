@@ -106,7 +106,7 @@ def _train(
         )
     initialise, preprocessing = _initial_weights(study, run, recipe, inputs)
     if preprocessing.weights is not None:
-        dataset.crop.interpolation = preprocessing.interpolation
+        dataset.prepare_for(recipe, preprocessing)
     outputs = task.outputs(study, run)
     trainer = Trainer.build(run, recipe, outputs, split, steps, device, processes, initialise, preprocessing)
     # Seed again: creating the byproduct head drew numbers, and baseline and LUAB must continue with equal ones. Each
@@ -265,7 +265,13 @@ def _fit(
             dataset.epoch = trainer.epoch
             share = (processes.rank, processes.count)
             batches = EpochBatches(
-                len(dataset), recipe.batch_size, trainer.run.seed, trainer.epoch, trainer.batch, share
+                len(dataset),
+                recipe.batch_size,
+                trainer.run.seed,
+                trainer.epoch,
+                trainer.batch,
+                share,
+                recipe.repeated_augmentation,
             )
             for batch in training_loader(dataset, batches, compute.workers_each, trainer.device.type == "cuda"):
                 obey(trainer.step(batch, own_flags))

@@ -148,7 +148,7 @@ class Trainer:
             t_initial=recipe.epochs * steps,
             lr_min=recipe.min_lr,
             warmup_t=round(recipe.warmup_epochs * steps),
-            warmup_lr_init=recipe.lr / 100 if recipe.warmup_epochs else recipe.lr,
+            warmup_lr_init=(recipe.warmup_lr or recipe.lr / 100) if recipe.warmup_epochs else recipe.lr,
             t_in_epochs=False,
         )
         ema = None

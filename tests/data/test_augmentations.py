@@ -5,6 +5,7 @@ import pickle
 import random
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import assume, example, given, settings
@@ -16,6 +17,7 @@ from timm.data.random_erasing import RandomErasing
 from torchvision.transforms import ColorJitter
 
 from luab.data.images.augmentations import MOVING, Changes, Moves, changes_of
+from luab.data.images.imagenet import ImageNetAB
 from luab.study.config import Recipe
 
 RECIPE = Recipe(epochs=10, batch_size=8, optimizer="sgd", lr=0.1, weight_decay=0, input_px=64)
@@ -172,6 +174,44 @@ def test_draws_of_the_resampling_stay_timms():
         assert np.array_equal(np.asarray(image), np.asarray(theirs(_picture((10, 20)))))
 
 
+@pytest.mark.parametrize("decoding", ["exact", "fast"])
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_dot_in_a_file_moves_like_its_point(tmp_path, decoding, number):
+    """From the file to the view: crop, flip, three operations that move pixels, erasing."""
+    y, x = np.mgrid[:120, :160]
+    pixels = np.stack([90 + 0.2 * x + 0.1 * y, 140 - 0.3 * y, 90 + 0 * x], axis=-1).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "without.JPEG", quality=95)
+    pixels[60:66, 80:86] = 255
+    Image.fromarray(pixels).save(tmp_path / "with.JPEG", quality=95)
+    names = ["without.JPEG", "with.JPEG"]
+    recipe = _recipe(input_px=96, crop_scale=(0.2, 1))
+    rows = pd.DataFrame({"image_id": ["a", "b"], "path": names, "labels": [[0], [0]]})
+    dataset = ImageNetAB(tmp_path, rows, recipe=recipe, decoding=decoding)
+    # The view depends on the row of the image: read the two files as the same row.
+    other = ImageNetAB(tmp_path, rows.iloc[[1, 0]].reset_index(drop=True), recipe=recipe, decoding=decoding)
+    policy = RandAugment([AugmentOp(name, 0.7, 6, HPARAMS) for name in MOVING], 3)
+    dataset.changes = other.changes = Changes(policy, RandomErasing(0.5, mode="pixel", device="cpu"))
+    seen = moved = 0
+    for epoch in range(150):
+        dataset.epoch = other.epoch = epoch
+        without, view = dataset.view((0, number)), other.view((0, number))
+        assert view[1:] == without[1:]
+        point = view.place((83 / 160, 63 / 120))
+        difference = np.abs(view.pixels.numpy().astype(float) - without.pixels.numpy()).sum(axis=0)
+        if point is None or difference.max() < 60 or not all(0.1 < side < 0.9 for side in point):
+            continue
+        rows_, columns = np.nonzero(difference > difference.max() / 2)
+        middle = np.median(columns) + 0.5, np.median(rows_) + 0.5
+        seen, moved = seen + 1, moved + bool(view.moves.matrices)
+        if not any(_touches(box, np.array(point) * 96) for box in view.moves.erased):
+            assert middle == pytest.approx(np.array(point) * 96, abs=1.5)
+    assert seen > 30 and moved > 15
+
+
+def _touches(box, point):
+    return (np.array(box[:2]) - 8 < point).all() and (point < np.array(box[2:]) + 8).all()
+
+
 def test_a_point_that_left_the_picture_does_not_come_back():
     away_and_back = Moves(100, ((1, 0, 60, 0, 1, 0), (1, 0, -60, 0, 1, 0)))
     xy, inside = away_and_back.points(np.array([[0.5, 0.5], [0.8, 0.5], [0.6, 0.5]]))
@@ -222,6 +262,23 @@ def test_points_in_erased_boxes_by_hand():
     xy = np.array([[0.1, 0.2], [0.2999, 0.5999], [0.3, 0.4], [0.2, 0.6], [1.0, 1.0], [0.0999, 0.3]])
     assert moves.covered(xy).tolist() == [True, True, False, False, True, False]
     assert moves.points(xy)[1].all()
+
+
+def test_colours_change_and_geometry_does_not():
+    changes = changes_of(_recipe(input_px=32, auto_augment="3a", color_jitter=0.3))
+    pixels = np.full((32, 32, 3), 90, dtype=np.uint8)
+    pixels[8:24, 8:16] = (200, 30, 30)
+    changed = 0
+    for seed in range(20):
+        random.seed(seed)
+        image, moves = changes(Image.fromarray(pixels))
+        after = np.asarray(image, dtype=int)
+        changed += not np.array_equal(after, pixels)
+        inner, outer = after[10:22, 10:14], after[0:4]
+        # The patch stays where it is: flat inside, flat outside; blur only touches its rim.
+        assert np.ptp(inner, axis=(0, 1)).max() <= 40 and np.ptp(outer, axis=(0, 1)).max() <= 2
+        assert moves == Moves(32)
+    assert changed > 10
 
 
 def test_other_operations_and_pickles():

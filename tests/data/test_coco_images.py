@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from luab import CocoAB
+from luab.data.images.augmentations import Moves
 from luab.data.images.coco import crop_targets
 from luab.data.supervisions.point_files import CLASS_POINTS, ClassPoints
 from luab.errors import DataError
@@ -28,7 +29,7 @@ def seen(
     crop: Any = CROP,
     flip: bool = False,
     size: tuple[int, int] = SIZE,
-    **options: bool,
+    **options: Any,
 ) -> tuple[set[int], dict[int, tuple[float, float]]]:
     """Returns the positive classes and the points with weight 1; tags are in pixels of the image."""
     order = sorted(tags)
@@ -215,3 +216,15 @@ def test_a_missing_image_is_named(world: tuple[Path, pd.DataFrame, Path]) -> Non
     root, rows, _ = world
     with pytest.raises(DataError, match=r"none\.png \(row 0 of the training manifest\)"):
         CocoAB(root, rows.assign(path="none.png"))[0]
+
+
+def test_points_of_every_class_move_with_the_pixels() -> None:
+    shift = Moves(100, ((1, 0, 20, 0, 1, 0),))  # 20 % to the left
+    assert seen({3: (360, 175), 7: (220, 175)}, moves=shift) == ({3}, {3: (pytest.approx(0.3), 0.25)})
+    mirrored = seen({3: (360, 175), 7: (220, 175)}, flip=True, moves=shift)  # after the flip, to the left again
+    assert mirrored == ({3, 7}, {3: (pytest.approx(0.3), 0.25), 7: (pytest.approx(0.7375), 0.25)})
+
+
+def test_an_erased_point_is_absent_but_keeps_its_label() -> None:
+    erased = Moves(100, (), ((20, 20, 30, 30),))
+    assert seen({3: (280, 175), 7: (360, 175)}, moves=erased) == ({3, 7}, {7: (0.5, 0.25)})

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from luab.data.images.augmentations import Changes
 from luab.data.images.evaluation import EvaluationSet
 from luab.data.images.image_files import check_images, open_image
 from luab.data.images.imagenet import ImageNetAB, points_of
@@ -87,7 +88,7 @@ def test_an_item_depends_on_seed_epoch_and_index_alone(toy):
 @pytest.mark.parametrize("colours", [False, True])
 def test_a_plain_loop_sees_fresh_views_in_every_epoch(toy, workers, persistent, colours):
     if colours:
-        toy.colour = lambda image: image
+        toy.changes = Changes(lambda image: image)
     options = {"multiprocessing_context": "fork"} if workers else {}
     loader = torch.utils.data.DataLoader(
         toy, batch_size=10, num_workers=workers, persistent_workers=persistent, **options

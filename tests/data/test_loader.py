@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from timm.data.distributed_sampler import RepeatAugSampler
 from torch.utils.data import Dataset, default_collate
 
 from luab.data.images.imagenet import ImageNetAB
@@ -47,6 +48,51 @@ def _dataset(toy_world, recipe):
 
 def _batches(toy_world, workers, start=0, recipe=None):
     return list(training_loader(_dataset(toy_world, recipe), EpochBatches(30, 6, 5, 1, start), workers, pinned=False))
+
+
+def test_repeated_augmentation_is_timms():
+    """The same images as timm's ranks see them together, for the same permutation; copies of an image are apart."""
+    order = np.random.default_rng((1, 2)).permutation(512)
+    batches = list(EpochBatches(512, 64, 1, 2, repeats=3))
+    timms = [list(RepeatAugSampler(range(512), 8, rank, shuffle=False)) for rank in range(8)]
+    assert len(batches) == 8 and all(len(rank) == 64 for rank in timms)
+    for k, batch in enumerate(batches):
+        together = [row for rank in timms for row in rank[8 * k : 8 * k + 8]]
+        assert sorted(i for i, _ in batch) == sorted(order[together].tolist())
+        assert len(set(batch)) == 64 and {number for _, number in batch} == {0, 1, 2}
+        for share in range(8):
+            part = batch[8 * share : 8 * share + 8]
+            assert len({i for i, _ in part}) >= 7  # one share has the border between first and second views
+    everything = [pair for batch in batches for pair in batch]
+    assert len(set(everything)) == 512 and len({i for i, _ in everything}) == 171  # 512 / 3, rounded up
+
+
+def test_repeated_augmentation_resumes_and_is_shared():
+    whole = list(EpochBatches(40, 8, 1, 2, repeats=3))
+    assert whole != list(EpochBatches(40, 8, 1, 3, repeats=3))
+    assert list(EpochBatches(40, 8, 1, 2, 3, repeats=3)) == whole[3:]
+    parts = [list(EpochBatches(40, 8, 1, 2, share=(r, 4), repeats=3)) for r in range(4)]
+    assert [[pair for part in parts for pair in part[k]] for k in range(5)] == whole
+    plain = list(EpochBatches(40, 8, 1, 2))
+    assert [i for i, _ in next(iter(EpochBatches(40, 8, 1, 2, repeats=1000)))] == [plain[0][0]] * 8
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_of_an_image_differ_and_depend_on_nothing_else(toy_world, toy_study, workers):
+    recipe = toy_study(recipe={"auto_augment": "rand-m9-mstd0.5-inc1", "random_erasing": 0.5}).recipe("test_resnet")
+    dataset = _dataset(toy_world, recipe)
+    batches = EpochBatches(30, 6, 5, 1, repeats=3)
+    images = [parts[0] for parts in map(_parts, training_loader(dataset, batches, workers, pinned=False))]
+    pairs = [pair for batch in batches for pair in batch]
+    views = dict(zip(pairs, torch.cat(images), strict=True))
+    for (i, number), pixels in reversed(views.items()):
+        assert torch.equal(pixels, dataset.view((i, number)).pixels)
+        assert number == 0 or not torch.equal(pixels, views[i, 0])
+        assert number > 0 or torch.equal(pixels, dataset.view(i).pixels)
+
+
+def _parts(batch):
+    return list(batch.values()) if isinstance(batch, dict) else batch
 
 
 @pytest.mark.parametrize(("workers", "start"), [(1, 0), (2, 0), (0, 3), (2, 3)])

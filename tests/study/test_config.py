@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from luab.data.images.augmentations import changes_of
 from luab.errors import ConfigError
 from luab.study.config import keys_table, known_backbones, load_study, parse_study, schema_json
 
@@ -98,8 +99,14 @@ def test_a_study_that_contradicts_itself_is_refused(repository, changes, sentenc
 @pytest.mark.parametrize(
     ("recipe", "sentence"),
     [
-        ({"auto_augment": "rand-m9"}, "the click would no longer lie on the object"),
-        ({"auto_augment": "3aw"}, "the click would no longer lie on the object"),
+        ({"auto_augment": "augmix-m3"}, "AugMix blends several copies of an image"),
+        ({"auto_augment": "rand-m9-x1"}, "is not one of timm's policies that luab can use"),
+        ({"auto_augment": "rand-m9-mstd"}, "is not one of timm's policies that luab can use"),
+        ({"auto_augment": "3aw"}, "is not one of timm's policies that luab can use"),
+        ({"auto_augment": "rand-m9", "color_jitter": 0.4}, "color_jitter 0.4 has no effect"),
+        ({"erasing_mode": "pixels"}, "recipes.toy.erasing_mode: Input should be 'const', 'rand' or 'pixel'"),
+        ({"random_erasing": 2}, "recipes.toy.random_erasing: Input should be less than or equal to 1"),
+        ({"repeated_augmentation": 0}, "recipes.toy.repeated_augmentation: Input should be greater than or equal to 1"),
         ({"mixup": 0.2, "batch_size": 7}, "batch_size must be even"),
         ({"crop_scale": [0.5, 0.1]}, "crop_scale [0.5, 0.1] is not [smallest, largest]"),
         ({"warmup_epochs": 3}, "warmup_epochs 3 is not less than epochs 2"),
@@ -111,6 +118,15 @@ def test_a_recipe_that_cannot_work_is_refused(toy_study, recipe, sentence):
     with pytest.raises(ConfigError) as caught:
         toy_study(recipe=recipe)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    ["rand-m9-mstd0.5-inc1", "rand-m7-n3-p0.8-mmax15-mstd101", "rand-mstd1-tweights", "rand-t3aw", "rand", "v0r", "3a",
+     "original", "originalr-mstd0.5"],
+)  # fmt: skip
+def test_every_policy_that_is_accepted_is_known_to_timm(toy_study, policy):
+    assert changes_of(toy_study(recipe={"auto_augment": policy}).recipe("test_resnet")) is not None
 
 
 @pytest.mark.parametrize("content", [b"a: [", b"- 1\n- 2\n", b"\xff\xfe\x00", b""])

@@ -64,10 +64,11 @@ class Moves(NamedTuple):
         A moved box is the smallest upright one that holds the corners, cut at the borders of the crop. Erasing does
         not change boxes.
         """
-        boxes, inside = np.asarray(x0y0x1y1, dtype=np.float64), np.ones(len(x0y0x1y1), dtype=np.bool_)
+        boxes: NDArray[np.float64] = np.asarray(x0y0x1y1, dtype=np.float64)
+        inside = np.ones(len(boxes), dtype=np.bool_)
         for matrix in self.matrices:
-            corners = boxes[:, [[0, 1], [2, 1], [0, 3], [2, 3]]].reshape(-1, 2)  # [n, 4] -> [4 n, 2]
-            corners = Moves(self.side, (matrix,)).points(corners)[0].reshape(-1, 4, 2)
+            each = boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 2)  # corners: [n, 4] -> [4 n, 2]
+            corners = Moves(self.side, (matrix,)).points(each)[0].reshape(-1, 4, 2)
             boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).clip(0, 1)
             inside &= (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
         return boxes, inside
@@ -133,7 +134,7 @@ def changes_of(recipe: Recipe, preprocessing: Preprocessing | None = None) -> Ch
     if recipe.auto_augment is not None or recipe.color_jitter is not None:
         build: Any = create_transform  # timm's annotations do not allow None
         operations = build(
-            recipe.input_px,
+            recipe.training_px,
             is_training=True,
             hflip=0,
             auto_augment=recipe.auto_augment,

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torchvision.transforms import ColorJitter
 
 from luab.byproducts.coco_classes import COCO_CLASSES
+from luab.data.images.augmentations import Changes, Moves
 from luab.data.images.crops import Crop, CropFlip
-from luab.data.images.training_images import TrainingImages, augmentation_of, manifest_rows
+from luab.data.images.training_images import Index, TrainingImages, augmentation_of, manifest_rows
 from luab.data.supervisions.point_files import ClassPoints, read_class_points
 from luab.study.config import Recipe
 
@@ -39,6 +40,7 @@ def crop_targets(
     flip: bool,
     keep_labels: bool = False,
     points: ClassPoints | None = None,
+    moves: Moves | None = None,
 ) -> CropTargets:
     """Returns the labels and points of a crop by the rule of the official loader.
 
@@ -55,18 +57,20 @@ def crop_targets(
         size_wh, crop, flip: See `View`.
         keep_labels: Whether classes stay positive when their points are cut away.
         points: Points to regress; None if they are the tags.
+        moves: What happened to the crop afterwards; None for nothing. ASSUME: a point that an augmentation moves out of
+            the crop was cut away, and one that random erasing covers keeps its label but is absent.
 
     Source:
         naver-ai/NeglectedFreeLunch:coco_dataloader.ipynb
     """
-    tagged, _, inside = _in_crop(tags, classes, size_wh, crop)
+    moves = moves or Moves(1)
+    tagged, _, inside = _in_crop(tags, classes, size_wh, crop, flip, moves)
     labels = np.zeros(len(COCO_CLASSES), dtype=np.float32)
     labels[classes] = 1
     if not keep_labels:
         labels[tagged[~inside]] = 0
-    regressed, xy, inside = _in_crop(tags if points is None else points, classes, size_wh, crop)
-    if flip:
-        xy[:, 0] = 1 - xy[:, 0]
+    regressed, xy, inside = _in_crop(tags if points is None else points, classes, size_wh, crop, flip, moves)
+    inside &= ~moves.covered(xy)
     targets = np.full((len(COCO_CLASSES), 2), -1, dtype=np.float32)
     weights = np.zeros(len(COCO_CLASSES), dtype=np.float32)
     targets[regressed[inside]] = xy[inside]
@@ -75,14 +79,23 @@ def crop_targets(
 
 
 def _in_crop(
-    points: ClassPoints, classes: NDArray[np.integer], size_wh: tuple[int, int], crop: Crop
+    points: ClassPoints,
+    classes: NDArray[np.integer],
+    size_wh: tuple[int, int],
+    crop: Crop,
+    flip: bool,
+    moves: Moves,
 ) -> tuple[NDArray[np.int16], NDArray[np.float64], NDArray[np.bool_]]:
     """For the image's classes that have a point: class, point in fractions of the crop, whether it is inside."""
     top, left, height, width = crop
     annotated = np.isin(points.labels, classes)
     pixels = np.floor(points.xy[annotated] * size_wh)
     xy = (pixels - (left, top)) / (width, height)
-    return points.labels[annotated], xy, np.asarray(((xy >= 0) & (xy <= 1)).all(axis=1))
+    inside = np.asarray(((xy >= 0) & (xy <= 1)).all(axis=1))
+    if flip:
+        xy[:, 0] = 1 - xy[:, 0]
+    xy, stayed = moves.points(xy)
+    return points.labels[annotated], xy, inside & stayed
 
 
 class CocoAB(TrainingImages[CocoSample]):
@@ -92,7 +105,7 @@ class CocoAB(TrainingImages[CocoSample]):
         root: Folder that the manifest's paths start from.
         manifest: data/manifests/coco_train.parquet, or its rows.
         targets: data/targets/coco/<supervision>.parquet, the points to regress; None for no points.
-        recipe: Crop, interpolation and colour augmentation; None for those of the official loader.
+        recipe: Crop, interpolation and augmentation; None for those of the official loader.
         seed: The augmentation of image i in epoch e depends on (seed, e, i) alone, once `epoch` is set; by default
             every read draws a fresh one, see `TrainingImages`.
         keep_labels: See `crop_targets`.
@@ -117,7 +130,7 @@ class CocoAB(TrainingImages[CocoSample]):
         labelling: Path | str | None = None,
     ) -> None:
         rows = manifest_rows(manifest)
-        official = CropFlip(interpolation="bilinear"), ColorJitter(0.4, 0.4, 0.4)
+        official = CropFlip(interpolation="bilinear"), Changes(ColorJitter(0.4, 0.4, 0.4))
         super().__init__(root, rows, augmentation_of(recipe, official), seed)
         points = {} if targets is None else read_class_points(Path(targets))
         tags = points if labelling is None or labelling == targets else read_class_points(Path(labelling))
@@ -131,7 +144,16 @@ class CocoAB(TrainingImages[CocoSample]):
         """Number of points over all images and classes."""
         return sum(len(points.labels) for points in self.points)
 
-    def __getitem__(self, i: int) -> CocoSample:
-        pixels, size_wh, crop, flip = self.view(i)
-        targets = crop_targets(self.labels[i], self.tags[i], size_wh, crop, flip, self.keep_labels, self.points[i])
-        return pixels, *(torch.from_numpy(part) for part in targets)  # type: ignore[return-value]
+    def __getitem__(self, index: Index) -> CocoSample:
+        view, i = self.view(index), index[0] if isinstance(index, tuple) else index
+        targets = crop_targets(
+            self.labels[i],
+            self.tags[i],
+            view.size_wh,
+            view.crop,
+            view.flip,
+            self.keep_labels,
+            self.points[i],
+            view.moves,
+        )
+        return view.pixels, *(torch.from_numpy(part) for part in targets)  # type: ignore[return-value]

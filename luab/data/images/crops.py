@@ -1,22 +1,18 @@
-"""Random crops, flips and colour changes that keep an image and its point together."""
+"""Random crops and flips that keep an image and its point together."""
 
 import random
-from collections.abc import Callable
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from timm.data import create_transform
 from timm.data.transforms import RandomResizedCropAndInterpolation
 
 Point = tuple[float, float]
 """x right, y down, fractions of the image or crop."""
 Crop = tuple[int, int, int, int]
 """top, left, height, width in pixels."""
-ColourChange = Callable[[Image.Image], Image.Image]
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 RATIO = (3 / 4, 4 / 3)
@@ -114,18 +110,6 @@ def scaled_crop(crop: Crop, drawn_wh: tuple[int, int], size_wh: tuple[int, int])
     y0, y1 = round(top * down), round((top + height) * down)
     x0, y0 = min(x0, size_wh[0] - 1), min(y0, size_wh[1] - 1)
     return y0, x0, max(1, y1 - y0), max(1, x1 - x0)
-
-
-def colour_augmentation(input_px: int, auto_augment: str | None, color_jitter: float | None) -> ColourChange | None:
-    """Returns the second stage of timm's training transform, which changes colours but moves no pixel."""
-    if auto_augment is None and color_jitter is None:
-        return None
-    build: Any = create_transform  # timm's annotations do not allow None
-    stages = build(
-        input_px, is_training=True, hflip=0, auto_augment=auto_augment, color_jitter=color_jitter, separate=True
-    )
-    second: ColourChange = stages[1]
-    return second
 
 
 def to_uint8(image: Image.Image | NDArray[np.uint8]) -> torch.Tensor:

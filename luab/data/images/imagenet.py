@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from luab.data.images.crops import CropFlip, point_in_crop
+from luab.data.images.crops import CropFlip
 from luab.data.images.pack import Pack
-from luab.data.images.training_images import TrainingImages, augmentation_of, manifest_rows
+from luab.data.images.training_images import Index, TrainingImages, augmentation_of, manifest_rows
 from luab.data.supervisions.point_files import read_image_points
 from luab.study.config import Decoding, Recipe
 
@@ -23,14 +23,14 @@ class ImageNetAB(TrainingImages[Sample]):
         root: Folder that the manifest's paths start from.
         manifest: data/manifests/imagenet_train.parquet, or its rows.
         targets: data/targets/imagenet/<supervision>.parquet; None for no points.
-        recipe: Crop, interpolation and colour augmentation; None for those of the official loader.
+        recipe: Crop, interpolation and augmentation; None for those of the official loader.
         seed: The augmentation of image i in epoch e depends on (seed, e, i) alone, once `epoch` is set; by default
             every read draws a fresh one, see `TrainingImages`.
         decoding: "exact" or "fast", see `TrainingImages`.
         pack: The packed images, in the order of the manifest; None to read single files.
 
     An item is (uint8 [3, side, side], label 0..999, point float32 [2], weight). The point is x, y in fractions of the
-    crop. weight is 1 if the point lies in the crop; else it is 0 and the point is (-1, -1), as in the official loader
+    crop. weight is 1 if the point is visible; else it is 0 and the point is (-1, -1), as in the official loader
     (naver-ai/NeglectedFreeLunch:imagenet_dataloader.ipynb).
 
     Raises:
@@ -57,12 +57,12 @@ class ImageNetAB(TrainingImages[Sample]):
         """Number of images that have a point."""
         return int(np.isfinite(self.points[:, 0]).sum())
 
-    def __getitem__(self, i: int) -> Sample:
-        pixels, size_wh, crop, flip = self.view(i)
+    def __getitem__(self, index: Index) -> Sample:
+        view, i = self.view(index), index[0] if isinstance(index, tuple) else index
         x, y = self.points[i].tolist()
-        point = None if math.isnan(x) else point_in_crop((x, y), size_wh, crop, flip)
+        point = None if math.isnan(x) else view.place((x, y))
         target = torch.tensor((-1.0, -1.0) if point is None else point, dtype=torch.float32)
-        return pixels, int(self.labels[i]), target, float(point is not None)
+        return view.pixels, int(self.labels[i]), target, float(point is not None)
 
 
 def points_of(image_ids: np.ndarray, targets: Path | None) -> np.ndarray:

@@ -17,7 +17,7 @@ from luab.errors import DataError, JobError
 _MAX_PREFETCHED_IMAGES = 1024  # per loader process: 150 MB at 224 px
 
 
-class EpochBatches(Sampler[list[int]]):
+class EpochBatches(Sampler[list[Any]]):
     """The batches of one epoch, in an order that depends on (seed, epoch) alone.
 
     Args:
@@ -27,22 +27,37 @@ class EpochBatches(Sampler[list[int]]):
         epoch: Number of the epoch.
         start: First batch to yield; a resumed epoch yields exactly the remaining samples.
         share: (r, n) yields the r-th of n equal parts of each batch; the n parts in order are the batch.
+        repeats: Views of each image in a batch: timm's repeated augmentation. A batch then has pairs (image, number of
+            the view), first views first, so that different processes see the views of an image, and an epoch has one
+            n-th of the images. A batch that n does not divide shares its last image with the next one.
+
+    Source:
+        timm.data.distributed_sampler.RepeatAugSampler, of facebookresearch/deit:samplers.py.
     """
 
     def __init__(
-        self, images: int, batch_size: int, seed: int, epoch: int, start: int = 0, share: tuple[int, int] = (0, 1)
+        self,
+        images: int,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        start: int = 0,
+        share: tuple[int, int] = (0, 1),
+        repeats: int = 1,
     ) -> None:
         self.images, self.batch_size, self.seed = images, batch_size, seed
-        self.epoch, self.start, self.share = epoch, start, share
+        self.epoch, self.start, self.share, self.repeats = epoch, start, share, repeats
 
     def __len__(self) -> int:
         return self.images // self.batch_size - self.start
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.images)
         for batch in range(self.start, self.images // self.batch_size):
-            first = batch * self.batch_size + self.share[0] * self.share_size
-            yield order[first : first + self.share_size].tolist()
+            images, numbers = np.divmod(np.arange(self.batch_size) + batch * self.batch_size, self.repeats)
+            in_order = np.argsort(numbers, kind="stable")[self.share[0] * self.share_size :][: self.share_size]
+            part = order[images[in_order]].tolist()
+            yield part if self.repeats == 1 else list(zip(part, numbers[in_order].tolist(), strict=True))
 
     @property
     def share_size(self) -> int:
