@@ -70,6 +70,10 @@ class Recipe(Closed):
     interpolation: Literal["bilinear", "bicubic"] = Field(
         "bicubic", description="Resizing of the training crop; timm's weights have one of their own, see `initial`."
     )
+    eval_interpolation: Literal["bilinear", "bicubic"] = Field(
+        "bilinear",
+        description="Resizing in evaluation of a model that began with random weights; other weights have their own.",
+    )
     optimizer: str = Field(description="Name of a timm optimiser, for example sgd or adamw.")
     lr: Positive = Field(description="Peak learning rate at this batch_size.")
     weight_decay: float = Field(ge=0, description="Weight decay; timm does not apply it to biases and norm layers.")

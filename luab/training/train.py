@@ -185,7 +185,7 @@ def _initial_weights(
         DataError: The weights are missing or damaged, belong to another model, or differ from the recipe's digest.
     """
     if recipe.initial == "random":
-        return lambda backbone: None, Preprocessing()
+        return lambda backbone: None, Preprocessing(interpolation=recipe.eval_interpolation)
     if recipe.initial == "imagenet":
         baseline = run.imagenet_baseline
         file, what = study.layout.model(baseline), f"the weights of {baseline.folder}"

@@ -7,7 +7,7 @@ import yaml
 
 from luab.data.images.augmentations import changes_of
 from luab.errors import ConfigError
-from luab.study.config import keys_table, known_backbones, load_study, parse_study, schema_json
+from luab.study.config import Recipe, keys_table, known_backbones, load_study, parse_study, read_yaml, schema_json
 
 FULL = ["config/config.yaml"]
 DEMO = [*FULL, "config/demo.yaml"]
@@ -118,6 +118,13 @@ def test_a_recipe_that_cannot_work_is_refused(toy_study, recipe, sentence):
     with pytest.raises(ConfigError) as caught:
         toy_study(recipe=recipe)
     assert sentence in str(caught.value)
+
+
+def test_every_recipe_is_valid_and_its_augmentation_known_to_timm(repository):
+    for path in sorted((repository / "config/recipes").glob("*.yaml")):
+        recipe = Recipe.model_validate(read_yaml(path))
+        nothing = not (recipe.auto_augment or recipe.color_jitter or recipe.random_erasing)
+        assert (changes_of(recipe) is None) == nothing, path
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,10 @@ pytestmark = pytest.mark.faults
 
 VIT = Run("imagenet", "test_vit", "click", 1.0, 0)
 CNN = dataclasses.replace(VIT, backbone="test_resnet")
-VIT_RECIPE = {"drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "ema_decay": 0.9, "clip_grad": 1.0}
+VIT_RECIPE = {
+    "drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "ema_decay": 0.9, "clip_grad": 1.0,
+    "auto_augment": "rand-m9-mstd0.5-inc1", "random_erasing": 0.5, "repeated_augmentation": 3,
+}  # fmt: skip
 
 
 def _to_all(number, step):
