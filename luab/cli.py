@@ -192,12 +192,12 @@ def manifest(dataset: Dataset, config: Config = None) -> None:
 
 @app.command(rich_help_panel=_DATA)
 def targets(
-    supervision: Annotated[str, typer.Argument(help="Supervision, for example click.")],
+    target: Annotated[str, typer.Argument(help="Points or supervision, for example click.")],
     dataset: Annotated[str, typer.Option(help="imagenet or coco.")] = DATASET,
     config: Config = None,
 ) -> None:
     """Write the training points of one supervision."""
-    stages.make_targets(study_of(config), supervision, dataset)
+    stages.make_targets(study_of(config), target, dataset)
 
 
 @app.command(rich_help_panel=_DATA)

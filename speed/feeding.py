@@ -35,9 +35,10 @@ from training import ON_CPU, Parts, Step, luab_loop, parts_of, plain_timm, repor
 
 from luab.data.images.imagenet import ImageNetAB
 from luab.data.images.loader import EpochBatches, training_loader
-from luab.data.supervisions.point_files import IMAGE_POINTS, write_points
+from luab.data.supervisions.point_files import write_points
 from luab.model import IMAGENET_CLASSES
 from luab.study.config import Decoding, Recipe
+from luab.study.noises import Point
 
 DISK, MEMORY = "disk", "memory"
 SCRIPT, ITS_LOADER, EXACT, FAST = "timm's train script", "timm's loader, plain loop", "luab, exact", "luab, fast"
@@ -236,15 +237,8 @@ def candidates(
 
 def write_targets(rows: pd.DataFrame, folder: Path) -> Path:
     """Writes a click in the middle of each image; the position does not affect the cost."""
-    import pyarrow as pa
-
-    middle = [0.5] * len(rows)
-    write_points(
-        pa.table({"image_id": rows["image_id"], "x": middle, "y": middle}, schema=IMAGE_POINTS),
-        folder / "click.parquet",
-        folder / "click.json",
-        {},
-    )
+    points = [Point(image_id, None, 0.5, 0.5) for image_id in rows["image_id"]]
+    write_points(points, folder / "click.parquet", folder / "click.json", {})
     return folder / "click.parquet"
 
 

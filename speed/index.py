@@ -160,10 +160,13 @@ def lookup_ratio(folder: Path, unpacked: Path) -> dict[str, float]:
 
     from luab import ImageNetAB
     from luab.byproducts.imagenet_ab import read_index
-    from luab.data.supervisions.imagenet import write_targets
+    from luab.data.supervisions.imagenet import BYPRODUCTS
+    from luab.data.supervisions.makers import Sources, write_targets
+    from luab.study.supervisions import Supervision
 
     targets = folder / "click.parquet"
-    write_targets(folder / "index.parquet", "click", 0, targets, folder / "click.json")
+    sources = Sources(folder / "index.parquet", folder / "no manifest")
+    write_targets(BYPRODUCTS, sources, Supervision(points="click"), targets, folder / "click.json")
     ids = read_index(folder / "index.parquet", ["image_id"])["image_id"].to_pylist()
     rows = pd.DataFrame({"image_id": ids, "path": ids, "labels": [[0]] * len(ids)})
     points = ImageNetAB(folder, rows, targets).points

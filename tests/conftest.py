@@ -149,17 +149,11 @@ def _draw_toy(file: Path, label: int, rng: np.random.Generator) -> tuple[float, 
 
 
 def _write_toy_targets(file: Path, points: dict[str, tuple[float, float]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from luab.data.supervisions.point_files import write_points
+    from luab.study.noises import Point
 
-    from luab.data.supervisions.point_files import IMAGE_POINTS
-    from luab.files import write_json
-
-    ids = sorted(points)
-    xy = np.array([points[image_id] for image_id in ids], dtype=np.float32)
-    file.parent.mkdir(parents=True)
-    pq.write_table(pa.table({"image_id": ids, "x": xy[:, 0], "y": xy[:, 1]}, schema=IMAGE_POINTS), file)
-    write_json(file.with_suffix(".json"), {"supervision": "click", "n": len(ids), "sha256": "toy", "notes": {}})
+    about = {"supervision": "click", "notes": {}}
+    write_points([Point(name, None, *xy) for name, xy in points.items()], file, file.with_suffix(".json"), about)
 
 
 @dataclass(frozen=True)

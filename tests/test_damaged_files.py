@@ -15,10 +15,11 @@ import pytest
 
 from luab.benchmarks.collect import _read_cell
 from luab.data.manifests.manifest import SCHEMA, read_manifest
-from luab.data.supervisions.point_files import IMAGE_POINTS, read_image_points, write_points
+from luab.data.supervisions.point_files import read_image_points, write_points
 from luab.errors import DataError
 from luab.files import content_sha256
 from luab.predictions import read_predictions
+from luab.study.noises import Point
 
 pytestmark = pytest.mark.faults
 
@@ -29,7 +30,8 @@ def _points(folder: Path) -> tuple[Path, Callable[[], object]]:
     rng, names = np.random.default_rng(0), [f"image_{i:05d}" for i in range(2000)]
     xy = rng.random((2000, 2)).astype(np.float32)
     path = folder / "click.parquet"
-    write_points(pa.table([names, xy[:, 0], xy[:, 1]], schema=IMAGE_POINTS), path, folder / "click.json", {})
+    points = [Point(name, None, x, y) for name, (x, y) in zip(names, xy.tolist(), strict=True)]
+    write_points(points, path, folder / "click.json", {})
     return path, lambda: [part if isinstance(part, list) else part.tolist() for part in read_image_points(path)]
 
 

@@ -37,7 +37,7 @@ from luab.data.manifests.build_manifest import build_manifest
 from luab.data.manifests.coco_instances import read_instances
 from luab.data.manifests.manifest import SCHEMA, read_manifest
 from luab.data.manifests.testsets import TEST_SETS
-from luab.data.supervisions.point_files import IMAGE_POINTS, read_image_points
+from luab.data.supervisions.point_files import TARGETS_SCHEMA, read_image_points
 from luab.errors import ConfigError, DataError
 from luab.fetch.listing import load_archives
 from luab.fetch.verify import archived
@@ -526,7 +526,9 @@ def sound_files(folder):
     rows = [{"image_id": i, "path": i, "labels": [1], "group": "", "width": 8, "height": 8, "boxes": []} for i in ids]
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "manifest.parquet")
     half = pa.array([0.5] * 50, pa.float32())
-    pq.write_table(pa.table([ids, half, half], schema=IMAGE_POINTS), folder / "targets.parquet")
+    pq.write_table(
+        pa.table([ids, [None] * 50, [0.5] * 50, [0.5] * 50], schema=TARGETS_SCHEMA), folder / "targets.parquet"
+    )
     best = [[0, 1, 2, 3, 4]] * 50
     pq.write_table(pa.table({"image_id": ids, "top5": best, "confidence": half}), folder / "predictions.parquet")
     model = torch.nn.Linear(3, 2)

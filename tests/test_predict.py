@@ -49,7 +49,7 @@ def study(toy_world, toy_study, tmp_path):
     study = toy_study(paths={"data": str(data), "copies": {"imagenet_o": str(toy_world / "imagenet")}})
     for run in (CLICK, dataclasses.replace(CLICK, supervision="none", weight=0.0)):
         torch.manual_seed(1)
-        model = build_model(run.backbone, study.recipe(run.backbone), 0 if run.points is None else 2)
+        model = build_model(run.backbone, study.recipe(run.backbone), 2 if run.weight else 0)
         save_model(study.layout.run(run) / "model.safetensors", model, {"run": run.identity()})
     return study
 

@@ -41,25 +41,24 @@ def make_index(study: Study, byproducts: str) -> str:
     return str(reader.agreement(reader.index(file, parquet, card(parquet), sha256, study.on_bad, known=known)))
 
 
-def make_targets(study: Study, supervision: str, dataset: str) -> None:
-    """Writes the training points of one supervision on one data set.
+def make_targets(study: Study, target: str, dataset: str) -> None:
+    """Writes a file of training points of one data set.
+
+    Args:
+        study: The configuration.
+        target: Stem of the file (`Supervision.target`), name of an entry of `supervisions`, or name of points.
+        dataset: Data set that the study trains on.
 
     Raises:
-        ConfigError: The data set or supervision is unknown.
+        ConfigError: The data set or the points are unknown.
     """
-    layout, seed = study.layout, study.random_points_seed
-    path = layout.target(supervision, dataset)
-    if dataset == "imagenet":
-        from luab.data.supervisions.imagenet import write_targets
+    from luab.data.supervisions.makers import Sources, write_targets
 
-        write_targets(layout.index(), supervision, seed, path, card(path))
-    elif dataset == "coco":
-        from luab.data.supervisions.coco import write_coco_targets
-
-        index, manifest = layout.index("coco_ab"), layout.manifest("coco_train")
-        write_coco_targets(index, manifest, supervision, seed, path, card(path))
-    else:
-        raise ConfigError(f"targets: expected imagenet or coco as the data set, found {dataset!r}.")
+    task, layout, supervision = task_of(dataset), study.layout, study.of_target(target, dataset)
+    path = layout.target(supervision.target or target, dataset)
+    module: Any = importlib.import_module(Plan.target_module(dataset))
+    sources = Sources(layout.index(task.byproducts), layout.manifest(task.train), study.random_points_seed)
+    write_targets(module.BYPRODUCTS, sources, supervision, path, card(path))
 
 
 def make_manifest(study: Study, dataset: str) -> None:

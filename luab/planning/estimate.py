@@ -118,8 +118,7 @@ def _key(run: Run) -> tuple[str, str]:
 
 
 def _part_of(study: Study, run: Run) -> str:
-    names = {"none": "baseline", "random": "random-points control", "click": "LUAB"}
     swept = run.weight not in (0.0, study.part(run.dataset).luab_lambda)
-    name = _SWEEP if swept else names.get(run.supervision, run.supervision.replace("_", " "))
+    name = _SWEEP if swept else study.supervision(run).title
     short = task_of(run.dataset).short
     return f"{short}: {name}" if short else name

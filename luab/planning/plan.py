@@ -255,8 +255,9 @@ class Plan:
     def training_inputs(self, run: Run) -> list[str]:
         """Inputs of a training: the cards of its images, its points, and the run whose weights it begins with."""
         layout = self.study.layout
-        supervisions = filter(None, dict.fromkeys([task_of(run.dataset).labelling(self.study), run.points]))
-        targets = [str(card(layout.target(name, run.dataset))) for name in supervisions]
+        regressed = self.study.supervision(run).target
+        names = filter(None, dict.fromkeys([task_of(run.dataset).labelling(self.study), regressed]))
+        targets = [str(card(layout.target(name, run.dataset))) for name in names]
         initial = self.study.recipe(run.backbone, run.dataset).initial
         begins_with = [str(layout.run_json(run.imagenet_baseline))] if initial == "imagenet" else []
         return [*self.training_images(run.dataset), *targets, *begins_with]
@@ -290,7 +291,8 @@ class Plan:
         task = task_of(dataset)
         return [str(task.index_card(self.study)), *map(self._card, task.targets_read)]
 
-    def target_module(self, dataset: str) -> str:
+    @staticmethod
+    def target_module(dataset: str) -> str:
         """Module that makes the training points of a data set."""
         return f"luab.data.supervisions.{task_of(dataset).name}"
 

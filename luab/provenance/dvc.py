@@ -74,7 +74,7 @@ def write_curves(output: Path, logs: Mapping[Sequence[Run], Sequence[Path]]) -> 
         writer.writerow(_CURVE_COLUMNS)
         for runs, files in logs.items():
             first, epochs_of = runs[0], [read_log(path, ("epoch", *_LOSSES)) for path in files]
-            losses = _LOSSES if first.points else _LOSSES[:1]
+            losses = _LOSSES if first.weight else _LOSSES[:1]
             for rows in zip(*epochs_of, strict=False):  # lengths differ if a seed was trained with another recipe
                 means = [f"{math.fsum(float(row[loss]) for row in rows) / len(rows):.6g}" for loss in losses]
                 means += [""] * (len(_LOSSES) - len(losses))

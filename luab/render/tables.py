@@ -4,7 +4,6 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import get_args
 
 import pandas as pd
 
@@ -20,7 +19,8 @@ from luab.render import quantities as q
 from luab.render import style, summaries
 from luab.render.products import PRODUCTS, STATISTICS, Inputs, Product, Scored, find_product
 from luab.render.table_text import BOLD, Table, write_table
-from luab.study.config import CocoSupervision, Supervision, known_backbones
+from luab.study.config import known_backbones
+from luab.study.supervisions import MAKERS
 
 PUBLISHED = "Published IN-1k"
 _BOLD_NOTE = "Bold: best mean of its backbone, if the 95 % interval of its difference to the baseline excludes 0."
@@ -125,7 +125,7 @@ def render_table(name: str, csv: Path | str, md: Path | str, tex: Path | str, in
 
 
 def _from_scores(product: Product, inputs: Inputs) -> Table:
-    published = read_published(inputs.published) if inputs.published else None
+    published = read_published(inputs.published, inputs.supervisions) if inputs.published else None
     return score_table(product.name, scores_of(product, inputs), inputs.headline_lambda, published)
 
 
@@ -205,8 +205,10 @@ def _read_statistics(path: Path) -> pd.DataFrame:
 _PUBLISHED_COLUMNS = ("table", "backbone", "supervision", "benchmark", "metric", "value", "source")
 
 
-def read_published(path: Path | str) -> pd.DataFrame:
+def read_published(path: Path | str, supervisions: Iterable[str] = ()) -> pd.DataFrame:
     """Reads the published values: percent as printed in the source; unknown values are empty.
+
+    `supervisions` are the study's; those named like points that luab can make are always accepted.
 
     For example: imagenet_main,vit_base_patch16_224,click,imagenet_val,top1,82.5,<who says so>
 
@@ -216,7 +218,7 @@ def read_published(path: Path | str) -> pd.DataFrame:
     """
     rows = []
     for place, row in read_rows(path, _PUBLISHED_COLUMNS, _PUBLISHED_COLUMNS[:5]):
-        for column, known in _names(row).items():
+        for column, known in _names(row, supervisions).items():
             if known and row[column].split(".")[0] not in known:
                 raise DataError(f"{place}: there is no {column} {row[column]!r}. {did_you_mean(row[column], known)}")
         value = read_percent(row["value"], place, row["metric"]) if row["value"] else float("nan")
@@ -228,7 +230,7 @@ def read_published(path: Path | str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_PUBLISHED_COLUMNS))
 
 
-def _names(row: dict[str, str]) -> dict[str, Iterable[str]]:
+def _names(row: dict[str, str], supervisions: Iterable[str]) -> dict[str, Iterable[str]]:
     """The names that each column of published.csv may hold, given the names to its left."""
     shown = {
         product.name: product.needs.quantities
@@ -239,7 +241,7 @@ def _names(row: dict[str, str]) -> dict[str, Iterable[str]]:
     return {
         "table": shown,
         "backbone": known_backbones(),
-        "supervision": {*get_args(Supervision), *get_args(CocoSupervision)},
+        "supervision": {*MAKERS, *supervisions, "click_shared"},
         "benchmark": {quantity.benchmark for quantity in quantities},
         "metric": {quantity.metric for quantity in quantities if quantity.benchmark == row["benchmark"]},
     }

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import pydantic
 import yaml
@@ -19,15 +19,16 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 
 from luab.errors import ConfigError, DataError, did_you_mean
 from luab.files import read_text, unique_keys
+from luab.study.noises import Noise, Workers
 from luab.study.paths import DATASET, Layout, Run
 from luab.study.recipes import Closed, Positive, Recipe
+from luab.study.supervisions import BASELINE, Supervision, entries, mistakes
 
-Supervision = Literal["none", "random", "click", "trace", "centre", "box"]
-CocoSupervision = Literal["none", "random", "click", "click_shared", "replayed", "centre", "box"]
 Decoding = Literal["exact", "fast"]
 LABELLING = "click"
-"""Supervision of COCO whose points decide, in every run, which labels a crop keeps."""
+"""Points of COCO that decide, in every run, which labels a crop keeps."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]
+SupervisionName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
 
 class Paths(Closed):
@@ -194,11 +195,31 @@ class Split:
         return f"batch {math.prod(counts.values())} = {' x '.join(words)}"
 
 
+def _or_list(schema: dict[str, Any]) -> None:
+    """Adds to the JSON schema of `supervisions` what `entries` accepts besides a section: a list, and null entries."""
+    named = {name: {"anyOf": [entry, {"type": "null"}]} for name, entry in schema.pop("patternProperties").items()}
+    section = {"type": schema.pop("type"), "patternProperties": named, "additionalProperties": False}
+    schema["anyOf"] = [section, {"type": "array", "items": {"type": "string"}}]
+
+
 class StudyPart(Closed):
-    """What is trained and measured on one data set."""
+    """What is trained and measured on one data set.
+
+    Attributes:
+        makers: Names of the points that can be made for it.
+        several_heads: Whether a model can have a point head per class.
+    """
+
+    makers: ClassVar[tuple[str, ...]] = ("none", "random", "shuffled", "click", "trace", "centre", "box")
+    several_heads: ClassVar[bool] = False
 
     backbones: list[Backbone] = Field(min_length=1, description="Architectures, with recipe and speed.")
-    supervisions: list[Any] = Field(min_length=1, description="none = baseline, random = control, click = LUAB.")
+    supervisions: dict[SupervisionName, Supervision] = Field(
+        json_schema_extra=_or_list,
+        description="What models learn besides labels, by name, in the order of the tables: none = baseline, random "
+        "and shuffled = controls, click = LUAB. A list of names is short for entries without keys; null removes an "
+        "entry of an earlier file.",
+    )
     luab_lambda: Positive = Field(1.0, description="Lambda of the main tables.")
     sweep: Sweep = Field(
         Sweep.model_validate({}), description="The lambda grid; leave it out, or set it to null, to train no sweep."
@@ -209,6 +230,11 @@ class StudyPart(Closed):
     @classmethod
     def _null_is_no_sweep(cls, sweep: Any) -> Any:
         return {} if sweep is None else sweep  # an overlay cannot delete a key, but it can set it to null
+
+    @field_validator("supervisions", mode="before")
+    @classmethod
+    def _entries(cls, supervisions: Any) -> Any:
+        return entries(supervisions)
 
     def backbone(self, name: str) -> Backbone:
         """The entry of a backbone.
@@ -233,7 +259,7 @@ class StudyPart(Closed):
 
     def weights(self, backbone: str, supervision: str) -> list[float]:
         """Lambdas of a backbone and supervision, ascending."""
-        if supervision == "none":
+        if supervision == BASELINE:
             return [0.0]
         swept = backbone in self.sweep.backbones and supervision in self.sweep.supervisions
         return sorted({self.luab_lambda, *(self.sweep.lambdas if swept else [])})
@@ -242,11 +268,9 @@ class StudyPart(Closed):
 class Coco(StudyPart):
     """COCO and COCO-AB: several labels per image, each with a point."""
 
-    supervisions: list[CocoSupervision] = Field(
-        min_length=1,
-        description="none = baseline, random = control, click = LUAB with a point head per class, click_shared = one "
-        "head for all classes, replayed = moves and removals of icons count.",
-    )
+    makers = ("none", "random", "shuffled", "click", "replayed", "centre", "box")
+    several_heads = True
+
     keep_labels: bool = Field(
         False, description="Keep a label if the crop cut off its tagged point; false follows the official loader."
     )
@@ -263,11 +287,10 @@ class Study(StudyPart):
         description="Architectures, with recipe and speed; an empty list leaves ImageNet out."
     )
     suites: list[Suite] = Field(description="Benchmarks, by predict job.")
-    supervisions: list[Supervision] = Field(
-        min_length=1, description="none = baseline, random = control, click = LUAB."
-    )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="One training per seed.")
-    random_points_seed: int = Field(0, ge=0, description="Seed of the random control, which draws one point per image.")
+    random_points_seed: int = Field(
+        0, ge=0, description="Seed of the controls random and shuffled and of noise, which are drawn once for all runs."
+    )
     coco: Coco | None = Field(None, description="The same keys for COCO; null leaves COCO out.")
     decoding: Decoding = Field(
         "exact",
@@ -331,6 +354,30 @@ class Study(StudyPart):
     def recipe(self, backbone: str, dataset: str = DATASET) -> Recipe:
         """The recipe of a backbone on a data set."""
         return self.recipes[self.part(dataset).backbone(backbone).recipe]
+
+    def supervision(self, run: Run) -> Supervision:
+        """The supervision of a run; ConfigError, which lists similar names, if the study does not have it."""
+        known = self.part(run.dataset).supervisions
+        if run.supervision not in known:
+            hint = did_you_mean(run.supervision, known)
+            raise ConfigError(f"{run.folder}: `supervisions` has no entry {run.supervision!r}. {hint}")
+        return known[run.supervision]
+
+    def of_target(self, target: str, dataset: str) -> Supervision:
+        """The supervision whose points are in the file of this stem.
+
+        Names of points that no entry uses, and names of entries, are accepted too.
+
+        Raises:
+            ConfigError: There is none; the message lists similar names.
+        """
+        part = self.part(dataset)
+        stems = {entry.target: entry for entry in part.supervisions.values()}
+        bare = {name: Supervision.model_validate({"points": name}) for name in part.makers}
+        known = {**part.supervisions, **bare, **{stem: entry for stem, entry in stems.items() if stem}}
+        if target not in known:
+            raise ConfigError(f"targets: there are no points {target!r}. {did_you_mean(target, known)}")
+        return known[target]
 
     def split(self, backbone: str, dataset: str = DATASET) -> Split:
         """Composition of a backbone's training batches."""
@@ -511,6 +558,9 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "": Study,
     "paths": Paths,
     "backbones[]": Backbone,
+    "supervisions.*": Supervision,
+    "supervisions.*.noise": Noise,
+    "supervisions.*.noise.workers": Workers,
     "sweep": Sweep,
     "suites[]": Suite,
     "coco": Coco,
@@ -549,7 +599,7 @@ def _wrong_names(part: StudyPart, study: Study, recipes: Sequence[str]) -> Itera
         if name not in names:
             yield f"sweep.backbones[{i}]: {name!r} is not in `backbones`. {did_you_mean(name, names)}"
     for i, supervision in enumerate(part.sweep.supervisions):
-        if supervision == "none" or supervision not in part.supervisions:
+        if supervision == BASELINE or supervision not in part.supervisions:
             yield (
                 f"sweep.supervisions[{i}]: {supervision!r} is not in `supervisions`, or has no lambda."
                 f" {did_you_mean(supervision, [name for name in part.supervisions if name != 'none'])}"
@@ -558,10 +608,8 @@ def _wrong_names(part: StudyPart, study: Study, recipes: Sequence[str]) -> Itera
         if float(f"{weight:g}") != weight:
             yield f"lambda {weight!r}: run folders keep six digits; round it to {weight:g}."
     yield from _twice("backbones", names)
-    yield from _twice("supervisions", part.supervisions)
+    yield from mistakes(part.supervisions, part.makers, part.several_heads)
     yield from _twice("suites[].benchmarks", part.benchmarks)
-    if "none" not in part.supervisions:
-        yield "supervisions: the baseline 'none' is missing; every comparison needs it."
 
 
 def _twice(key: str, values: Sequence[Any]) -> Iterator[str]:
@@ -640,9 +688,9 @@ def _siblings(loc: Sequence[int | str]) -> list[str]:
     """Keys of the section in which a key was found."""
     if loc[0] == "coco" and len(loc) > 2:
         return _siblings(loc[1:])
-    section = str(loc[0]) if len(loc) > 1 else ""
+    place = ".".join("*" if i == 1 and loc[0] == "supervisions" else str(part) for i, part in enumerate(loc[:-1]))
     keys = {re.split(r"[\[/]", name)[0]: list(model.model_fields) for name, model in _SECTIONS.items()}
-    return keys.get(section, [])
+    return keys.get(place, keys.get(place.split(".")[0], []))
 
 
 def _expand(path: Path | str | None) -> Path | None:

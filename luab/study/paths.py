@@ -14,8 +14,7 @@ class Run:
     Attributes:
         dataset: "imagenet" or "coco".
         backbone: timm name.
-        supervision: "none" (baseline), "random" (control), "click" (LUAB) or another supervision of the study. The
-            suffix "_shared" means that one point head serves all classes of COCO.
+        supervision: Name of an entry of `supervisions`: "none" (baseline), "random" (control), "click" (LUAB), ...
         weight: lambda, the weight of the byproduct loss; 0 for "none".
         seed: Seed of initialisation, sample order and augmentation.
     """
@@ -25,11 +24,6 @@ class Run:
     supervision: str
     weight: float
     seed: int
-
-    @property
-    def points(self) -> str | None:
-        """The supervision whose target file is regressed; None for a baseline."""
-        return None if self.supervision == "none" else self.supervision.removesuffix("_shared")
 
     @property
     def imagenet_baseline(self) -> "Run":
@@ -110,9 +104,9 @@ class Layout:
         """Index of one data set's packed images; its card and its folder of shards have the same stem."""
         return self.data / "packs" / f"{dataset}.parquet"
 
-    def target(self, supervision: str, dataset: str = DATASET) -> Path:
-        """Training points of one supervision; the data set is "imagenet" or "coco"."""
-        return self.data / "targets" / dataset / f"{supervision}.parquet"
+    def target(self, target: str, dataset: str = DATASET) -> Path:
+        """Training points; `target` is that of a supervision, such as "click", or "click_1a2b3c4d" with noise."""
+        return self.data / "targets" / dataset / f"{target}.parquet"
 
     def run(self, run: Run) -> Path:
         """Folder of one run."""

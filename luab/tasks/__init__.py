@@ -77,10 +77,10 @@ class Task(ABC):
 
     def outputs(self, study: Study, run: Run) -> Outputs:
         """Outputs of a run's model: by default one point per image."""
-        return Outputs(self.classes(study), 0 if run.points is None else 2, self.multi_label)
+        return Outputs(self.classes(study), 2 if study.supervision(run).target else 0, self.multi_label)
 
     def labelling(self, study: Study) -> str | None:
-        """The supervision whose points decide, in every run, which labels a crop keeps; None if crops keep them all."""
+        """Target (`Supervision.target`) whose points decide, in every run, which labels a crop keeps; None: all."""
         return None
 
     def settings(self, study: Study) -> dict[str, str]:

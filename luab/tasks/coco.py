@@ -31,7 +31,8 @@ class CocoTask(Task):
 
     def outputs(self, study: Study, run: Run) -> Outputs:
         """One point per class; one for all classes if the head is shared."""
-        points = 0 if run.points is None else 1 if run.supervision.endswith("_shared") else len(COCO_CLASSES)
+        supervision = study.supervision(run)
+        points = 0 if supervision.target is None else 1 if supervision.head == "shared" else len(COCO_CLASSES)
         return Outputs(len(COCO_CLASSES), 2 * points, self.multi_label)
 
     def labelling(self, study: Study) -> str | None:

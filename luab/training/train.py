@@ -159,16 +159,17 @@ def training_set(study: Study, run: Run) -> tuple[TrainingImages[Any], dict[str,
     task = task_of(run.dataset)
     root, manifest = source_root(study, task.train), study.layout.manifest(task.train)
     rows = read_manifest(manifest)
-    targets = None if run.points is None else study.layout.target(run.points, run.dataset)
+    target = study.supervision(run).target
+    targets = None if target is None else study.layout.target(target, run.dataset)
     inputs = {task.train: read_json(card(manifest))["ids_sha256"]}
     dataset = task.training_set(study, run, root, rows, targets, inputs)
     if targets is not None:
         if not dataset.taught_points:
             raise DataError(
                 f"{targets}: expected points for images of {manifest}, found none for any of them; the byproduct head "
-                f"would learn nothing. Run `luab targets {run.points} --dataset {run.dataset}` again."
+                f"would learn nothing. Run `luab targets {target} --dataset {run.dataset}` again."
             )
-        inputs[f"targets_{run.points}"] = read_json(card(targets))["sha256"]
+        inputs[f"targets_{target}"] = read_json(card(targets))["sha256"]
     return dataset, inputs
 
 

@@ -18,7 +18,7 @@ from luab.errors import ConfigError, DataError
 from luab.fetch.unpack import unpack_all
 from luab.files import file_sha256, write_json
 from luab.planning.plan import Plan
-from luab.study.config import Study
+from luab.study.config import Coco, Study
 from luab.study.roots import source_root
 
 
@@ -34,6 +34,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(server: Path, toy_study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     """A study with COCO downloaded and unpacked."""
     made = toy_study(paths={"data": str(tmp_path / "data"), "partial": False})
+    suites = [{"name": "coco", "benchmarks": ["coco_val"]}]
+    backbones = [backbone.model_dump() for backbone in made.backbones]
+    coco = Coco.model_validate({"backbones": backbones, "supervisions": ["none", "click"], "suites": suites})
+    made = made.model_copy(update={"coco": coco})
     for name, count in (("coco_train", 12), ("coco_val", 4)):
         monkeypatch.setitem(DATA_SETS[name], "n", count)
     layout = made.layout
@@ -64,14 +68,14 @@ def test_from_archives_to_points(study: Study) -> None:
         make_targets(study, supervision, "coco")
         path = layout.target(supervision, "coco")
         assert str(path).endswith(f"targets/coco/{supervision}.parquet")
-        assert sum(len(of.labels) for of in read_class_points(path).values()) == card(path)["n"]
+        assert sum(len(of.labels) for of in read_class_points(path, 80).values()) == card(path)["n"]
     assert card(layout.target("random", "coco"))["n"] == card(layout.target("click", "coco"))["n"] > 0
 
 
 def test_unknown_names_raise(study: Study) -> None:
-    with pytest.raises(ConfigError, match="imagenet_ab or coco_ab, found 'coco'"):
+    with pytest.raises(ConfigError, match="There are no byproducts 'coco'"):
         make_index(study, "coco")
-    with pytest.raises(ConfigError, match="imagenet or coco as the data set, found 'voc'"):
+    with pytest.raises(ConfigError, match="no data set 'voc'"):
         make_targets(study, "click", "voc")
     with pytest.raises(DataError, match=r"COCO-AB is missing\. Run `luab index`"):
         make_targets(study, "click", "coco")

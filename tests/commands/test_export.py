@@ -92,7 +92,7 @@ def study(tmp_path):
             "suites": [{"name": "all", "benchmarks": ["imagenet_val"]}],
             "coco": {
                 "backbones": backbones(["test_resnet"], ""),
-                "supervisions": ["none", "click"],
+                "supervisions": {"none": {}, "click": {}, "click_shared": {"points": "click", "head": "shared"}},
                 "sweep": sweep,
                 "suites": [{"name": "coco", "benchmarks": ["coco_val"]}],
             },

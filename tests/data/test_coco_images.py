@@ -14,7 +14,7 @@ from PIL import Image
 from luab import CocoAB
 from luab.data.images.augmentations import Moves
 from luab.data.images.coco import crop_targets
-from luab.data.supervisions.point_files import CLASS_POINTS, ClassPoints
+from luab.data.supervisions.point_files import TARGETS_SCHEMA, ClassPoints
 from luab.errors import DataError
 from luab.study.config import Recipe
 
@@ -150,7 +150,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame,
         Image.fromarray(pixels).save(root / f"{n}.png")
         rows.append({"image_id": image_id, "path": f"{n}.png", "labels": [0, 5, 9]})
     columns = [list(column) for column in zip(*points, strict=True)]
-    pq.write_table(pa.table(columns, schema=CLASS_POINTS), root / "click.parquet")
+    pq.write_table(pa.table(columns, schema=TARGETS_SCHEMA), root / "click.parquet")
     return root, pd.DataFrame(rows), root / "click.parquet"
 
 

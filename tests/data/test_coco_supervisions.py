@@ -11,9 +11,12 @@ import pytest
 
 from luab.byproducts import coco_ab
 from luab.data.manifests.manifest import INSTANCES_SCHEMA
-from luab.data.supervisions.coco import COCO_TARGETS, write_coco_targets
-from luab.data.supervisions.point_files import CLASS_POINTS, read_class_points
+from luab.data.supervisions.coco import BYPRODUCTS
+from luab.data.supervisions.makers import Sources, write_targets
+from luab.data.supervisions.point_files import TARGETS_SCHEMA, read_class_points
 from luab.errors import ConfigError, DataError
+from luab.study.noises import Noise
+from luab.study.supervisions import Supervision
 
 PERSON, BICYCLE, DOG = 0, 1, 16
 Found = dict[tuple[int, int], tuple[float, float]]
@@ -30,17 +33,18 @@ def record(number: int, *actions: dict[str, Any], size: tuple[int, int] = (640, 
     return made | {"actionHistories": list(actions)}
 
 
-def points(folder: Path, supervision: str, *records: dict[str, Any], seed: int = 0, manifest: Any = ()) -> Found:
+def points(
+    folder: Path, supervision: str, *records: dict[str, Any], seed: int = 0, manifest: Any = (), **noise: Any
+) -> Found:
     """Writes and reads the points of a supervision; returns (number of the image, class) -> point."""
     (folder / "ab.json").write_text(json.dumps(list(records) or [record(1)]), encoding="utf-8")
     coco_ab.index(folder / "ab.json", folder / "index.parquet", folder / "index.json")
     pq.write_table(pa.Table.from_pylist(list(manifest), schema=INSTANCES_SCHEMA), folder / "manifest.parquet")
     parquet, card = folder / "points.parquet", folder / "points.json"
-    written = write_coco_targets(
-        folder / "index.parquet", folder / "manifest.parquet", supervision, seed, parquet, card
-    )
+    sources = Sources(folder / "index.parquet", folder / "manifest.parquet", seed)
+    written = write_targets(BYPRODUCTS, sources, Supervision(points=supervision, noise=Noise(**noise)), parquet, card)
     assert json.loads(card.read_text(encoding="utf-8")) == written
-    found = read_class_points(parquet)
+    found = read_class_points(parquet, 80)
     flat = {
         (int(image_id.removeprefix("COCO_train2014_")), int(label)): (float(x), float(y))
         for image_id, of in found.items()
@@ -141,9 +145,8 @@ def test_box_is_the_middle_of_the_largest_of_each_class(tmp_path: Path) -> None:
 
 
 def test_unknown_supervisions_list_the_choices(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none, click, replayed, random, centre, box; found 'trace'"):
+    with pytest.raises(ConfigError, match="there are no points 'trace'"):
         points(tmp_path, "trace")
-    assert set(COCO_TARGETS) == {"click", "replayed", "random", "centre", "box"}
 
 
 @pytest.mark.parametrize(
@@ -158,11 +161,11 @@ def test_unknown_supervisions_list_the_choices(tmp_path: Path) -> None:
 )
 def test_the_reader_refuses_other_files(tmp_path: Path, rows: Any, words: str) -> None:
     columns = list(zip(*rows, strict=True))
-    pq.write_table(pa.table([list(column) for column in columns], schema=CLASS_POINTS), tmp_path / "p.parquet")
+    pq.write_table(pa.table([list(column) for column in columns], schema=TARGETS_SCHEMA), tmp_path / "p.parquet", 80)
     with pytest.raises(DataError, match=words):
-        read_class_points(tmp_path / "p.parquet")
+        read_class_points(tmp_path / "p.parquet", 80)
     with pytest.raises(DataError, match="luab targets"):
-        read_class_points(tmp_path / "none.parquet")
+        read_class_points(tmp_path / "none.parquet", 80)
     pq.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
     with pytest.raises(DataError, match="expected the columns"):
-        read_class_points(tmp_path / "other.parquet")
+        read_class_points(tmp_path / "other.parquet", 80)

@@ -1,5 +1,6 @@
 """The points of each supervision on ImageNet: the official click, its random control, and the others."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ import pytest
 from luab.byproducts import imagenet_ab
 from luab.byproducts.imagenet_ab import SCHEMA
 from luab.data.supervisions import imagenet
-from luab.data.supervisions.imagenet import TARGETS, Points, write_targets
-from luab.data.supervisions.point_files import IMAGE_POINTS, read_image_points
+from luab.data.supervisions.imagenet import BYPRODUCTS, MAKERS
+from luab.data.supervisions.makers import CONTROLS, Byproducts, Made, Sources, write_targets
+from luab.data.supervisions.point_files import TARGETS_SCHEMA, read_image_points
 from luab.errors import ConfigError, DataError
+from luab.study.noises import Noise, Point
+from luab.study.supervisions import Supervision
 
 PER_METADATA = SCHEMA.names[7:]
 
@@ -35,11 +39,22 @@ def row(image_id: str, *entries: dict[str, Any], boxes: Any = (), size: Any = (1
     return made | {name: [one[name] for one in entries] for name in PER_METADATA}
 
 
-def points(folder: Path, supervision: str, *rows: dict[str, Any], seed: int = 0) -> dict[str, list[float]]:
+def points(
+    folder: Path,
+    supervision: str,
+    *rows: dict[str, Any],
+    seed: int = 0,
+    byproducts: Byproducts = BYPRODUCTS,
+    **noise: Any,
+) -> dict[str, list[float]]:
     """Writes the points of a supervision from an index of these records, and reads them."""
     # Row groups of two rows: the result must not depend on where a piece ends.
     pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), folder / "index.parquet", row_group_size=2)
-    write_targets(folder / "index.parquet", supervision, seed, folder / "points.parquet", folder / "points.json")
+    sources, entry = (
+        Sources(folder / "index.parquet", folder, seed),
+        Supervision(points=supervision, noise=Noise(**noise)),
+    )
+    write_targets(byproducts, sources, entry, folder / "points.parquet", folder / "points.json")
     image_ids, xy = read_image_points(folder / "points.parquet")
     card = json.loads((folder / "points.json").read_text(encoding="utf-8"))
     assert (card["n"], card["supervision"]) == (len(image_ids), supervision)
@@ -81,7 +96,8 @@ def test_click_drops_and_counts_images_without_a_point(tmp_path: Path) -> None:
 def test_click_of_real_records(samples: Path, tmp_path: Path) -> None:
     index = tmp_path / "index.parquet"
     imagenet_ab.index(samples / "imagenet_ab", index, tmp_path / "index.json")
-    write_targets(index, "click", 0, tmp_path / "p.parquet", tmp_path / "p.json")
+    entry = Supervision(points="click")
+    write_targets(BYPRODUCTS, Sources(index, tmp_path), entry, tmp_path / "p.parquet", tmp_path / "p.json")
     image_ids, xy = read_image_points(tmp_path / "p.parquet")
     assert image_ids == ["n01440764_10027", "n02490219_6469"]
     assert xy.tolist() == np.float32([[0.65, 0.61333], [0.5401234567901234, 0.4732510288065844]]).tolist()
@@ -170,7 +186,7 @@ def test_trace_counts_selected_annotations_of_clicked_images_inside_the_image(tm
     assert notes(tmp_path) == {"clicked_without_trace": 1, "samples_out_of_range": 1}
 
 
-@pytest.mark.parametrize("supervision", ["none", *TARGETS])
+@pytest.mark.parametrize("supervision", ["none", *CONTROLS, *MAKERS])
 def test_an_index_without_points_gives_an_empty_table(tmp_path: Path, supervision: str) -> None:
     assert points(tmp_path, supervision, row("a"), row("b", entry(False))) == {}
 
@@ -179,15 +195,16 @@ def test_none_has_no_points_even_if_images_have_clicks(tmp_path: Path) -> None:
     assert points(tmp_path, "none", *clicked(3)) == {}
 
 
-def test_a_supervision_is_added_by_one_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imagenet, "TARGETS", dict(TARGETS))
+def test_points_are_added_by_one_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imagenet, "MAKERS", dict(MAKERS))
 
     @imagenet.register
-    def corner(index: Path, seed: int) -> Points:
-        table = imagenet_ab.read_index(index, ["image_id"])
-        return Points(table["image_id"], np.zeros((table.num_rows, 2)), {"made_up": 1})
+    def corner(sources: Sources) -> Made:
+        table = imagenet_ab.read_index(sources.index, ["image_id"])
+        return Made([Point(name, None, 0.0, 0.0) for name in table["image_id"].to_pylist()], {"made_up": 1})
 
-    assert points(tmp_path, "corner", row("b"), row("a")) == {"a": [0.0, 0.0], "b": [0.0, 0.0]}
+    byproducts = dataclasses.replace(BYPRODUCTS, makers=imagenet.MAKERS)
+    assert points(tmp_path, "corner", row("b"), row("a"), byproducts=byproducts) == {"a": [0.0, 0.0], "b": [0.0, 0.0]}
     assert notes(tmp_path) == {"made_up": 1}
 
 
@@ -201,7 +218,7 @@ def test_repeats_are_identical_and_the_card_names_the_content(tmp_path: Path) ->
 
 
 def test_an_unknown_supervision_lists_the_choices(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none, click, random, centre, box, trace; found 'clicks'"):
+    with pytest.raises(ConfigError, match=r"there are no points 'clicks'\. Did you mean click"):
         points(tmp_path, "clicks")
 
 
@@ -213,15 +230,14 @@ def test_the_reader_refuses_other_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected the points of a supervision, found a damaged file"):
         read_image_points(path)
     pq.write_table(pa.table({"image_id": ["a"], "x": [0.5]}), path)
-    with pytest.raises(DataError, match="x float, y float, found image_id string, x double"):
+    with pytest.raises(DataError, match="class int16, x double, y double, found image_id string, x double"):
         read_image_points(path)
     for image_ids, x, reason in [
-        (["b", "a"], 0.5, "unique rows, sorted by image_id; "),
-        (["a", "a"], 0.5, "unique rows, sorted by image_id; "),
+        (["b", "a"], 0.5, "unique rows, sorted by image_id and class; "),
+        (["a", "a"], 0.5, "unique rows, sorted by image_id and class; "),
         (["a", "b"], 1.5, "in \\[0, 1\\]"),
         (["a", "b"], float("nan"), "in \\[0, 1\\]"),
     ]:
-        xs = np.float32([0.5, x])
-        pq.write_table(pa.table([pa.array(image_ids), xs, xs], schema=IMAGE_POINTS), path)
+        pq.write_table(pa.table([image_ids, [None] * 2, [0.5, x], [0.5, x]], schema=TARGETS_SCHEMA), path)
         with pytest.raises(DataError, match=reason):
             read_image_points(path)

@@ -16,11 +16,13 @@ from luab.byproducts.coco_classes import COCO_CLASSES, INDEX_OF_ID
 from luab.data.images.coco import CocoAB
 from luab.data.manifests.build_manifest import build_manifest
 from luab.data.manifests.manifest import read_manifest
-from luab.data.supervisions.coco import write_coco_targets
+from luab.data.supervisions.coco import BYPRODUCTS
+from luab.data.supervisions.makers import Sources, write_targets
 from luab.data.supervisions.point_files import read_class_points
 from luab.demo.coco import CocoSizes, coco_archives, coco_pictures, mask_polygons, run_lengths
 from luab.demo.packing import pack, write_archives_yaml
 from luab.fetch.unpack import unpack_all
+from luab.study.supervisions import Supervision
 
 SEED, SIZE_PX, SIZES = 3, 48, CocoSizes(train=60, val=12)
 
@@ -50,7 +52,8 @@ def prepared(world: Path) -> Path:
         build_manifest(name, data / "raw", data / f"{name}.parquet", data / f"{name}.json", partial=True)
     for name in ("click", "random", "box"):
         where = data / f"{name}.parquet"
-        write_coco_targets(data / "index.parquet", data / "coco_train.parquet", name, 0, where, data / f"{name}.json")
+        sources = Sources(data / "index.parquet", data / "coco_train.parquet")
+        write_targets(BYPRODUCTS, sources, Supervision(points=name), where, data / f"{name}.json")
     return data
 
 
@@ -161,7 +164,7 @@ def test_clicks_hit_their_objects_more_often_than_random_points(prepared: Path) 
     shares = {}
     for name in ("click", "random"):
         hits = []
-        for image_id, of in read_class_points(prepared / f"{name}.parquet").items():
+        for image_id, of in read_class_points(prepared / f"{name}.parquet", 80).items():
             for label, (x, y) in zip(of.labels.tolist(), of.xy.tolist(), strict=True):
                 if (image_id, label) in masks:
                     mask = masks[image_id, label]

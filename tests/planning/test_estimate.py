@@ -35,19 +35,21 @@ def test_parts_hold_every_training_once_and_the_sweep_comes_after_the_main_table
     speeds = estimate.published_speeds(full)
     parts = estimate.parts(full, speeds)
     assert sum(part.trainings for part in parts) == len(full.runs())
-    assert [(part.name, part.trainings) for part in parts[:9]] == [
-        ("baseline", 27),
-        ("random-points control", 27),
-        ("LUAB", 27),
-        ("COCO: baseline", 6),
-        ("COCO: random-points control", 6),
-        ("COCO: LUAB", 6),
-        ("COCO: click shared", 6),
+    assert [(part.name, part.trainings) for part in parts[:11]] == [
+        ("Baseline", 27),
+        ("Random points", 27),
+        ("Shuffled points", 27),
+        ("LUAB (clicks)", 27),
+        ("COCO: Baseline", 6),
+        ("COCO: Random points", 6),
+        ("COCO: Shuffled points", 6),
+        ("COCO: LUAB (clicks)", 6),
+        ("COCO: LUAB (shared head)", 6),
         ("lambda sweep: the other lambdas", 24),
         ("COCO: lambda sweep: the other lambdas", 12),
     ]
     trained = sum(estimate.training_hours(full, run, speeds) for run in full.runs())
-    assert sum(part.gpu_hours for part in parts[:9]) == pytest.approx(trained)
+    assert sum(part.gpu_hours for part in parts[:11]) == pytest.approx(trained)
 
 
 def test_finished_runs_replace_the_published_speed(full: Study) -> None:

@@ -24,14 +24,14 @@ def _changed(repository, **changes):
 
 
 def test_runs_are_counted_by_hand(full, repository):
-    # 9 backbones x (baseline, random, click) x 3 seeds, and 4 more lambdas of click on 2 backbones x 3 seeds
-    assert len([run for run in full.runs() if run.dataset == "imagenet"]) == 9 * 3 * 3 + 2 * 4 * 3 == 105
-    # COCO: 2 x 4 x 3, and 4 more lambdas on 1 backbone x 3 seeds
-    assert len([run for run in full.runs() if run.dataset == "coco"]) == 2 * 4 * 3 + 4 * 3 == 36
-    # 2 x 3 x 3 and 1 more lambda on 1 backbone x 3 seeds; COCO: 1 x 3 x 3
-    assert len(load_study(DEMO, repository).runs()) == 2 * 3 * 3 + 3 + 3 * 3 == 30
-    assert len(set(full.runs())) == 141
-    assert len(full.model_copy(update={"coco": None}).runs()) == 105
+    # 9 backbones x (baseline, random, shuffled, click) x 3 seeds, and 4 more lambdas of click on 2 backbones x 3 seeds
+    assert len([run for run in full.runs() if run.dataset == "imagenet"]) == 9 * 4 * 3 + 2 * 4 * 3 == 132
+    # COCO: 2 x 5 x 3, and 4 more lambdas on 1 backbone x 3 seeds
+    assert len([run for run in full.runs() if run.dataset == "coco"]) == 2 * 5 * 3 + 4 * 3 == 42
+    # 2 x 4 x 3 and 1 more lambda on 1 backbone x 3 seeds; COCO: 1 x 4 x 3
+    assert len(load_study(DEMO, repository).runs()) == 2 * 4 * 3 + 3 + 4 * 3 == 39
+    assert len(set(full.runs())) == 174
+    assert len(full.model_copy(update={"coco": None}).runs()) == 132
     assert full.weights("resnet18", "click") == [0.1, 0.3, 1.0, 3.0, 10.0]
     assert full.weights("resnet50", "click") == [1.0] and full.weights("resnet18", "none") == [0.0]
 
@@ -56,7 +56,7 @@ def test_all_mistakes_at_once_with_did_you_mean(repository):
             repository,
             sedes=[0],
             luab_lambda=-1,
-            supervisions=["none", "clik"],
+            supervisions={"none": {}, "clik": {"pionts": "click"}},
             compute={"worker": 3},
             backbones=[{"name": "resnet5", "recipe": "resnet", "gpu_images_per_s": 1}],
         )
@@ -64,7 +64,7 @@ def test_all_mistakes_at_once_with_did_you_mean(repository):
     assert "5 mistakes" in text
     assert "sedes: unknown key. Did you mean seeds" in text
     assert "luab_lambda: Input should be greater than 0 (found -1)" in text
-    assert "supervisions[1]: Input should be 'none', 'random', 'click'" in text
+    assert "supervisions.clik.pionts: unknown key. Did you mean points?" in text
     assert "compute.worker: unknown key. Did you mean workers?" in text
     assert "backbones[0].name: timm has no model 'resnet5'. Did you mean resnet" in text
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from luab.byproducts import coco_ab
 from luab.data.images.coco import CocoAB
 from luab.data.manifests.build_manifest import build_manifest
-from luab.data.supervisions.coco import write_coco_targets
+from luab.data.supervisions.coco import BYPRODUCTS
+from luab.data.supervisions.makers import Sources, write_targets
 from luab.demo.coco import CocoSizes, coco_archives
 from luab.demo.packing import pack
 from luab.errors import ConfigError, DataError
@@ -25,6 +26,7 @@ from luab.planning.plan import Plan
 from luab.predict import predict
 from luab.study.config import parse_study
 from luab.study.paths import Run, card
+from luab.study.supervisions import Supervision
 from luab.tasks import Outputs, task_of
 from luab.training.train import train, training_set
 
@@ -53,7 +55,8 @@ def world(toy_world, tmp_path_factory):
         build_manifest(name, data / "raw" / "coco", path, card(path), partial=True)
     for name in ("click", "random"):
         path = data / "targets" / "coco" / f"{name}.parquet"
-        write_coco_targets(index, data / "manifests" / "coco_train.parquet", name, 0, path, card(path))
+        sources = Sources(index, data / "manifests" / "coco_train.parquet")
+        write_targets(BYPRODUCTS, sources, Supervision(points=name), path, card(path))
     return root
 
 
@@ -66,7 +69,12 @@ def study(world, tmp_path):
         sweep = {"backbones": [], "supervisions": [], "lambdas": []}
         coco = {
             "backbones": [backbone | {"recipe": "coco"}],
-            "supervisions": ["none", "random", "click", "click_shared"],
+            "supervisions": {
+                "none": {},
+                "random": {},
+                "click": {},
+                "click_shared": {"points": "click", "head": "shared"},
+            },
             "sweep": sweep,
             "suites": [{"name": "coco", "benchmarks": ["coco_val", "coco_localization"]}],
             "keep_labels": keep_labels,
@@ -107,7 +115,7 @@ def test_numbers_of_outputs_by_run(study):
     }
     assert task_of("imagenet").outputs(study(), BASELINE) == Outputs(1000, 0, False)
     assert task_of("imagenet").outputs(study(), dataclasses.replace(CLICK, dataset="imagenet")).points == 2
-    assert Run.parse(SHARED.folder) == SHARED and SHARED.points == "click"
+    assert Run.parse(SHARED.folder) == SHARED
 
 
 def test_baseline_control_and_luab_see_the_same_labels(study):
@@ -126,7 +134,7 @@ def test_baseline_control_and_luab_see_the_same_labels(study):
     assert sum(shown) < sum(annotated)  # some clicks lie outside the crop
     for run, (_, inputs) in zip((NONE, RANDOM, CLICK), sets.values(), strict=False):
         assert inputs["labels_click"] == read_json(card(study().layout.target("click", "coco")))["sha256"]
-        assert (f"targets_{run.points}" in inputs) == (run is not NONE)
+        assert (f"targets_{run.supervision}" in inputs) == (run is not NONE)
 
 
 def test_keep_labels_keeps_all_annotated_labels(study):

@@ -44,7 +44,7 @@ wildcard_constraints:
     byproducts="|".join(luab_tasks.task_of(name).byproducts for name in luab_tasks.NAMES),
     taught=TASKS,
     archive=r"[A-Za-z0-9][A-Za-z0-9._-]*",
-    supervision=r"[a-z0-9_]+",
+    target=r"[a-z0-9_]+",
     name=r"[a-z0-9_]+",
 
 

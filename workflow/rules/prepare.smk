@@ -45,10 +45,10 @@ rule targets:
     input:
         lambda wildcards: PLAN.target_inputs(wildcards.taught),
     output:
-        card=f"{DATA}/targets/{{taught}}/{{supervision}}.json",
-        targets=f"{DATA}/targets/{{taught}}/{{supervision}}.parquet",
+        card=f"{DATA}/targets/{{taught}}/{{target}}.json",
+        targets=f"{DATA}/targets/{{taught}}/{{target}}.parquet",
     log:
-        "logs/targets/{taught}/{supervision}.log",
+        "logs/targets/{taught}/{target}.log",
     conda:
         "../envs/luab.yaml"
     resources:
@@ -58,7 +58,7 @@ rule targets:
         seed=STUDY.random_points_seed,
         code=lambda wildcards: CODE(PLAN.target_module(wildcards.taught)),
     shell:
-        "python -m luab targets {wildcards.supervision} --dataset {wildcards.taught} > {log} 2>&1"
+        "python -m luab targets {wildcards.target} --dataset {wildcards.taught} > {log} 2>&1"
 
 
 # Only if the config has a `packing` section. The shards next to the index are not declared outputs, so that an

@@ -132,8 +132,12 @@ class CocoAB(TrainingImages[CocoSample]):
         rows = manifest_rows(manifest)
         official = CropFlip(interpolation="bilinear"), Changes(ColorJitter(0.4, 0.4, 0.4))
         super().__init__(root, rows, augmentation_of(recipe, official), seed)
-        points = {} if targets is None else read_class_points(Path(targets))
-        tags = points if labelling is None or labelling == targets else read_class_points(Path(labelling))
+        points = {} if targets is None else read_class_points(Path(targets), len(COCO_CLASSES))
+        tags = (
+            points
+            if labelling is None or labelling == targets
+            else read_class_points(Path(labelling), len(COCO_CLASSES))
+        )
         self.labels = [np.asarray(labels, dtype=np.int16) for labels in rows["labels"]]
         self.points = [points.get(image_id, _NO_POINTS) for image_id in rows["image_id"]]
         self.tags = [tags.get(image_id, _NO_POINTS) for image_id in rows["image_id"]]

@@ -10,8 +10,14 @@ from pycocotools import mask as masks
 from luab.byproducts.icons import rows_of
 from luab.data.manifests.coco_masks import Size, annotated_masks
 from luab.data.manifests.manifest import read_manifest_table
-from luab.data.supervisions.coco import Sources, click
-from luab.data.supervisions.point_files import Tag, TagPoints, coco_image_id
+from luab.data.supervisions.coco import click
+from luab.data.supervisions.makers import Sources
+from luab.data.supervisions.point_files import coco_image_id
+
+Tag = tuple[str, int]
+"""image_id and class index."""
+TagPoints = dict[Tag, tuple[float, float]]
+"""The point of each tag: x right, y down, fractions of the whole image, in [0, 1]."""
 
 
 def aim_of_tags(index: Path, manifest: Path, instances: Path) -> dict[str, NDArray[Any]]:
@@ -27,7 +33,9 @@ def aim_of_tags(index: Path, manifest: Path, instances: Path) -> dict[str, NDArr
     Raises:
         DataError: A file is missing or damaged.
     """
-    points = click(Sources(index, manifest, seed=0)).points
+    points: TagPoints = {
+        (point.image_id, point.label or 0): (point.x, point.y) for point in click(Sources(index, manifest)).points
+    }
     in_box = points_in_boxes(manifest, points)
     right: TagPoints = {tag: points[tag] for tag in in_box}
     centre = points_in_boxes(manifest, dict.fromkeys(right, (0.5, 0.5)))

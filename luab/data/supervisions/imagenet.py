@@ -1,108 +1,74 @@
-"""Training points for ImageNet, computed from the index of ImageNet-AB: one function and one file per supervision.
+"""Training points for ImageNet, computed from the index of ImageNet-AB.
 
-To add a supervision, write its function here and name it in the config::
+To make other points, write a function here, and add its name to `MAKERS` of `luab.study.supervisions` and to
+`StudyPart.makers`::
 
     @register
-    def last_click(index: Path, seed: int) -> Points:
-        table = read_index(index, ["image_id", "click_xy"])
+    def last_click(sources: Sources) -> Made:
+        table = read_index(sources.index, ["image_id", "click_xy"])
         ...
-        return Points(image_ids, xy, {})
+        return Made(points, {})
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections import defaultdict
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from luab.byproducts.clicks import click_points, mean_by_row, samples_of_traces
+from luab.byproducts.clicks import click_points, final_states, mean_by_row, recorded_times_ms, samples_of_traces
 from luab.byproducts.imagenet_ab import read_index, read_index_pieces
-from luab.data.supervisions.makers import random_point, supervision_named
-from luab.data.supervisions.point_files import IMAGE_POINTS, write_points
+from luab.byproducts.nested import entries
+from luab.data.supervisions.makers import Byproducts, Made, Maker, Sources, Worker
+from luab.study.noises import Point
 
 LONGEST_STEP_MS = 350
 """A longer step between two trace samples is a rest or an absence; a moving pointer has 47 ms on average."""
 
-
-class Points(NamedTuple):
-    """Training points, at most one per image.
-
-    image_ids: [n] unique, in any order. xy: [n, 2] fractions of the full image, x right, y down, in [0, 1].
-    notes: entries of the card, such as how many points were dropped and why.
-    """
-
-    image_ids: pa.Array | pa.ChunkedArray
-    xy: NDArray[np.floating[Any]]
-    notes: dict[str, int]
+MAKERS: dict[str, Maker] = {}
 
 
-Supervision = Callable[[Path, int], Points]
-"""Computes points from the path of the index and the seed of the study."""
-
-TARGETS: dict[str, Supervision] = {}
-
-
-def register(function: Supervision) -> Supervision:
-    """Adds a function to `TARGETS` under its own name."""
-    TARGETS[function.__name__] = function
+def register(function: Maker) -> Maker:
+    """Adds a function to `MAKERS` under its own name."""
+    MAKERS[function.__name__] = function
     return function
 
 
 @register
-def click(index: Path, seed: int) -> Points:
+def click(sources: Sources) -> Made:
     """Returns the click of each image by the rule of the official loader (`click_points`).
 
     A mean outside [0, 1] is dropped and counted. No crop of the image can contain it, so the official loader gives
     it weight 0 in every step. The release has no such click as far as we saw, but its format allows it.
     """
-    table = read_index(index, ["image_id", "selected", "click_xy"])
+    table = _of_workers(read_index(sources.index, _columns(sources, "selected", "click_xy")), sources)
     rows, xy, without = click_points(table)
     image_ids, xy, dropped = _inside(table["image_id"].take(pa.array(rows)), xy)
-    return Points(image_ids, xy, {"selected_without_click": without, "out_of_range": dropped})
+    return Made(_points(image_ids, xy), {"selected_without_click": without, "out_of_range": dropped})
 
 
 @register
-def random(index: Path, seed: int) -> Points:
-    """Returns one uniform point for each image that has a click; the seed fixes it for the whole study.
-
-    The point is a hash of seed and image_id (`random_point`), so it does not depend on other images or their order.
-    ASSUME: random points are uniform over the whole image and the same in every epoch.
-    """
-    image_ids = click(index, seed).image_ids
-    xy = np.array([random_point(f"{seed}:{image_id}") for image_id in image_ids.to_pylist()], dtype=np.float64)
-    return Points(image_ids, xy.reshape(-1, 2), {"seed": seed})
-
-
-@register
-def centre(index: Path, seed: int) -> Points:
-    """Returns the centre of each image that has a click: what a model can learn without any byproduct."""
-    image_ids = click(index, seed).image_ids
-    return Points(image_ids, np.full((len(image_ids), 2), 0.5), {})
-
-
-@register
-def box(index: Path, seed: int) -> Points:
+def box(sources: Sources) -> Made:
     """Returns the centre of the largest ILSVRC box of each image that has one, with or without a click.
 
     A centre outside the image is dropped and counted.
     ASSUME: of several boxes the largest in pixels counts, since a click is on one object as well; every image with
     a box has a point, clicked or not, since this stands for full supervision.
     """
-    table = read_index(index, ["image_id", "boxes", "width", "height"])
+    table = read_index(sources.index, ["image_id", "boxes", "width", "height"])
     table = table.filter(pc.and_(pc.greater(pc.list_value_length(table["boxes"]), 0), table["width"].is_valid()))
     largest = [max(boxes, key=_area) for boxes in table["boxes"].to_pylist()]
     corners = np.array(largest, dtype=np.float64).reshape(-1, 4)
     size = np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1)
     xy = (corners[:, :2] + corners[:, 2:] + 1) / 2 / size  # + 1: the maximum is inclusive
     image_ids, xy, dropped = _inside(table["image_id"], xy)
-    return Points(image_ids, xy, {"out_of_range": dropped})
+    return Made(_points(image_ids, xy), {"out_of_range": dropped})
 
 
 @register
-def trace(index: Path, seed: int) -> Points:
+def trace(sources: Sources) -> Made:
     """Returns the mean of the mouse trace over time for each image that has a click, averaged over annotations.
 
     The weight of a sample is half the time since the previous sample plus half the time to the next (trapezoid rule).
@@ -111,33 +77,62 @@ def trace(index: Path, seed: int) -> Points:
     selected annotations count.
     ASSUME: a trace's point is its time-weighted mean; the paper trains on clicks alone.
     """
-    columns = ["image_id", "selected", "click_xy", "trace_xy", "trace_time_ms"]
+    columns = _columns(sources, "selected", "click_xy", "trace_xy", "trace_time_ms")
     # Piece by piece: the traces of the whole release take gigabytes of memory.
-    pieces = [_mean_traces_of(piece) for piece in read_index_pieces(index, columns)]
+    pieces = [_mean_traces_of(_of_workers(piece, sources)) for piece in read_index_pieces(sources.index, columns)]
     notes = {name: sum(piece.notes[name] for piece in pieces) for name in _TRACE_NOTES}
-    image_ids = pa.chunked_array([piece.image_ids for piece in pieces], pa.string())
-    return Points(image_ids, np.concatenate([np.empty((0, 2)), *(piece.xy for piece in pieces)]), notes)
+    return Made([point for piece in pieces for point in piece.points], notes)
 
 
-def write_targets(index_parquet: Path, supervision: str, seed: int, parquet: Path, card: Path) -> dict[str, Any]:
-    """Writes the points of one supervision, sorted by image_id, and their card.
+def classes(sources: Sources) -> Mapping[str, Hashable]:
+    """Returns the wnid of each image of the index."""
+    table = read_index(sources.index, ["image_id", "wnid"])
+    return dict(zip(table["image_id"].to_pylist(), table["wnid"].to_pylist(), strict=True))
 
-    Args:
-        index_parquet: The index of ImageNet-AB.
-        supervision: A name in `TARGETS`, or "none" for an empty table.
-        seed: Seed of the study; the same for all runs, so that they share their points.
-        parquet: Output file for the points.
-        card: Output file for the card: supervision, n, sha256 (`ContentDigest`), notes.
 
-    Raises:
-        ConfigError: The supervision is unknown.
-        DataError: The index is missing or damaged.
+def workers(sources: Sources) -> Mapping[str, Worker]:
+    """Returns the time and recall of each worker.
+
+    The time is the mean of the recorded times per image; those of 0 ms, which have no hover, do not count. Every image
+    of the index shows the class that was searched for, so the recall is the share of a worker's images that were
+    selected.
     """
-    function = supervision_named(supervision, TARGETS)
-    points = function(index_parquet, seed) if function else Points(pa.array([], pa.string()), np.empty((0, 2)), {})
-    x, y = points.xy.astype(np.float32).T
-    table = pa.table([points.image_ids, x, y], schema=IMAGE_POINTS).sort_by("image_id")
-    return write_points(table, parquet, card, {"supervision": supervision, "notes": points.notes})
+    columns = ["worker_id", "selected", "estimate_time_ms"]
+    times: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])  # annotations, selected, timed, ms
+    for piece in read_index_pieces(sources.index, columns):
+        ids = entries(piece["worker_id"])[0].to_pylist()
+        for name, selected, time in zip(ids, final_states(piece)[0], recorded_times_ms(piece).tolist(), strict=True):
+            if name:
+                sums = times[name]
+                sums[0] += 1
+                sums[1] += bool(selected)
+                sums[2] += time > 0
+                sums[3] += max(time, 0)
+    return {name: Worker(ms / timed if timed else 0.0, right / n) for name, (n, right, timed, ms) in times.items()}
+
+
+BYPRODUCTS = Byproducts(MAKERS, classes, workers)
+
+
+def _columns(sources: Sources, *names: str) -> list[str]:
+    return ["image_id", *names, *(["worker_id"] if sources.workers is not None else [])]
+
+
+def _of_workers(table: pa.Table, sources: Sources) -> pa.Table:
+    """The table with the annotations of other workers marked as not selected."""
+    if sources.workers is None:
+        return table
+    counts = pc.list_value_length(table["selected"]).to_numpy()
+    names, _ = entries(table["worker_id"])
+    ours = pc.is_in(names, pa.array(sorted(sources.workers), pa.string()))
+    selected = pc.and_(entries(table["selected"])[0], ours)
+    starts = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    column = pa.ListArray.from_arrays(starts, selected)
+    return table.set_column(table.schema.get_field_index("selected"), "selected", column)
+
+
+def _points(image_ids: pa.Array | pa.ChunkedArray, xy: NDArray[np.float64]) -> list[Point]:
+    return [Point(name, None, x, y) for name, (x, y) in zip(image_ids.to_pylist(), xy.tolist(), strict=True)]
 
 
 def _inside(image_ids: pa.ChunkedArray, xy: NDArray[np.float64]) -> tuple[pa.ChunkedArray, NDArray[np.float64], int]:
@@ -154,7 +149,7 @@ def _area(corners: list[int]) -> int:
 _TRACE_NOTES = ("clicked_without_trace", "samples_out_of_range")
 
 
-def _mean_traces_of(table: pa.Table) -> Points:
+def _mean_traces_of(table: pa.Table) -> Made:
     clicked = np.zeros(table.num_rows, dtype=bool)
     clicked[click_points(table).rows] = True
     samples = samples_of_traces(table)
@@ -162,7 +157,7 @@ def _mean_traces_of(table: pa.Table) -> Points:
     used = inside & samples.selected & clicked[samples.rows]
     rows, xy = _mean_traces(samples.rows[used], samples.annotations[used], samples.xy[used], samples.times_ms[used])
     notes = dict(zip(_TRACE_NOTES, (int(clicked.sum()) - len(rows), int((~inside).sum())), strict=True))
-    return Points(table["image_id"].combine_chunks().take(pa.array(rows)), xy, notes)
+    return Made(_points(table["image_id"].take(pa.array(rows)), xy), notes)
 
 
 def _mean_traces(

@@ -1,25 +1,192 @@
-"""What the supervisions of ImageNet and COCO share: look-up by name, and random points."""
+"""From byproducts to training points: controls that every data set has, noise, and the files.
 
-import hashlib
-from collections.abc import Mapping
-from typing import TypeVar
+A data set's own module says how its byproducts become points (`Byproducts`).
+"""
 
-from luab.errors import ConfigError
+import dataclasses
+import math
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
-_Function = TypeVar("_Function")
+from luab.data.supervisions.point_files import write_points
+from luab.errors import ConfigError, DataError, did_you_mean
+from luab.study.noises import Point, Workers, exchanged, random_pair
+from luab.study.supervisions import BASELINE, Supervision
 
 
-def supervision_named(name: str, functions: Mapping[str, _Function]) -> _Function | None:
-    """Returns the function of a supervision, None for "none"; ConfigError if the name is unknown."""
-    if name != "none" and name not in functions:
-        raise ConfigError(f"supervision: expected one of {', '.join(['none', *functions])}; found {name!r}.")
-    return functions.get(name)
+@dataclass(frozen=True)
+class Sources:
+    """What points are made from.
 
-
-def random_point(text: str) -> tuple[float, float]:
-    """Returns a uniform point in [0, 1) x [0, 1) that depends on the text alone.
-
-    It is the BLAKE2b hash of the text, 24 bits for x and 24 for y, so both are exact as 32-bit floats.
+    Attributes:
+        index: Byproduct index.
+        manifest: Manifest of the training images.
+        seed: Seed of the study's points.
+        workers: Ids of the workers whose records count; None for all.
     """
-    digest = hashlib.blake2b(text.encode(), digest_size=6).digest()
-    return int.from_bytes(digest[:3], "little") / 2**24, int.from_bytes(digest[3:], "little") / 2**24
+
+    index: Path
+    manifest: Path
+    seed: int = 0
+    workers: frozenset[str] | None = None
+
+
+class Made(NamedTuple):
+    """Training points, at most one per image and label, in any order.
+
+    Attributes:
+        points: The points.
+        notes: Entries of the card, such as how many points were dropped and why.
+    """
+
+    points: list[Point]
+    notes: dict[str, int]
+
+
+class Worker(NamedTuple):
+    """What one worker did.
+
+    Attributes:
+        time_ms: Mean time per image.
+        recall: Share of what should have been marked that was marked; None if it is unknown.
+    """
+
+    time_ms: float
+    recall: float | None
+
+
+Maker = Callable[[Sources], Made]
+
+
+@dataclass(frozen=True)
+class Byproducts:
+    """How the byproducts of a data set become points.
+
+    Attributes:
+        makers: Functions that make points, by name; one of them is `click`.
+        classes: Returns the class of each image, by image_id; not called for points that have a label.
+        workers: Returns what each worker did, by id.
+    """
+
+    makers: Mapping[str, Maker]
+    classes: Callable[[Sources], Mapping[str, Hashable]]
+    workers: Callable[[Sources], Mapping[str, Worker]]
+
+
+def write_targets(
+    byproducts: Byproducts, sources: Sources, supervision: Supervision, parquet: Path, card: Path
+) -> dict[str, Any]:
+    """Writes the points of one supervision, sorted by image and class, and their card.
+
+    Args:
+        byproducts: Those of the data set.
+        sources: Index, manifest and seed.
+        supervision: Which points, and their noise.
+        parquet: Output file for the points.
+        card: Output file for the card: supervision (name of the points), noise if there is any, notes, and what
+            `write_points` adds.
+
+    Returns:
+        The content of the card.
+
+    Raises:
+        ConfigError: There are no such points, or the records cannot choose workers.
+        DataError: A source is missing or damaged, or has no such worker.
+    """
+    made = make_points(byproducts, sources, supervision)
+    settings = supervision.noise.settings
+    about = {"supervision": supervision.points, "notes": made.notes} | ({"noise": settings} if settings else {})
+    return write_points(made.points, parquet, card, about)
+
+
+def make_points(byproducts: Byproducts, sources: Sources, supervision: Supervision) -> Made:
+    """Returns the points of a supervision, with its noise; errors as for `write_targets`."""
+    makers, noise, notes = byproducts.makers, supervision.noise, dict[str, int]()
+    if supervision.points not in {BASELINE, *CONTROLS, *makers}:
+        hint = did_you_mean(supervision.points, {BASELINE, *CONTROLS, *makers})
+        raise ConfigError(f"supervisions: there are no points {supervision.points!r}. {hint}")
+    if supervision.points == BASELINE:
+        return Made([], {})
+    if noise.workers is not None:
+        known = byproducts.workers(sources)
+        sources = dataclasses.replace(sources, workers=chosen_workers(known, noise.workers, sources.index))
+        notes = {"workers": len(known), "workers_kept": len(sources.workers or ())}
+    classes: dict[str, Mapping[str, Hashable]] = {}
+
+    def class_of(point: Point) -> Hashable:
+        if point.label is not None:
+            return point.label
+        if not classes:
+            classes["of"] = byproducts.classes(sources)
+        if point.image_id not in classes["of"]:
+            raise DataError(
+                f"{sources.manifest}: the image {point.image_id} has a point but no class. Build the manifest again."
+            )
+        return classes["of"][point.image_id]
+
+    if supervision.points in CONTROLS:
+        made = CONTROLS[supervision.points](makers["click"](sources).points, sources.seed, class_of)
+    else:
+        made = makers[supervision.points](sources)
+    spoilt = noise.spoil(made.points, sources.seed, class_of)
+    return Made(spoilt.points, {**made.notes, **notes, **spoilt.notes})
+
+
+Control = Callable[[list[Point], int, Callable[[Point], Hashable]], Made]
+"""Makes points from the clicks, the seed, and a function that returns the class of a point."""
+
+
+def random(clicks: list[Point], seed: int, class_of: Callable[[Point], Hashable]) -> Made:
+    """Returns one uniform point for each click; the seed fixes it for the whole study.
+
+    The point is a hash of seed, image_id and label (`random_pair`), so it does not depend on other images.
+    ASSUME: random points are uniform over the whole image and the same in every epoch, on every data set.
+    """
+    return Made([Point(*click[:2], *random_pair(f"{seed}:{click.key}")) for click in clicks], {"seed": seed})
+
+
+def shuffled(clicks: list[Point], seed: int, class_of: Callable[[Point], Hashable]) -> Made:
+    """Returns, for each click, the click of another image of the same class; the seed fixes it for the whole study.
+
+    No image keeps its own click. Clicks that are alone in their class are left out and counted.
+    """
+    places = exchanged(clicks, f"{seed}:shuffled", class_of)
+    points = [Point(*click[:2], *places[click.key]) for click in clicks if click.key in places]
+    return Made(points, {"seed": seed, "alone_in_class": len(clicks) - len(points)})
+
+
+def centre(clicks: list[Point], seed: int, class_of: Callable[[Point], Hashable]) -> Made:
+    """Returns the centre of the image for each click: what a model can learn without any byproduct."""
+    return Made([Point(*click[:2], 0.5, 0.5) for click in clicks], {})
+
+
+CONTROLS: dict[str, Control] = {"random": random, "shuffled": shuffled, "centre": centre}
+"""Points that are made from clicks alike on every data set."""
+
+
+def chosen_workers(known: Mapping[str, Worker], chosen: Workers, index: Path) -> frozenset[str]:
+    """Returns the ids of the workers whose records count: of a share, at least one; equal workers in order of id.
+
+    Raises:
+        ConfigError: The most accurate are chosen, but the index does not show who was right.
+        DataError: The index has none of these workers, or lacks a listed one.
+    """
+    if not known:
+        raise DataError(f"{index}: expected records with worker ids, found none; remove `noise.workers`.")
+    if chosen.chosen_by is None:
+        listed = frozenset(chosen.listed or ())
+        if unknown := sorted(listed - known.keys()):
+            more = f" and {len(unknown) - 20} more" if len(unknown) > 20 else ""
+            raise DataError(f"{index}: has no record of the listed workers {', '.join(unknown[:20])}{more}.")
+        return listed
+    by, share = chosen.chosen_by
+    if by == "most_accurate":
+        rank = {name: -worker.recall for name, worker in known.items() if worker.recall is not None}
+        if not rank:
+            raise ConfigError(f"{index}: does not show which workers were right; choose the fastest or list them.")
+    else:
+        rank = {name: worker.time_ms * (1 if by == "fastest" else -1) for name, worker in known.items()}
+    order = sorted(rank, key=lambda name: (rank[name], name))
+    return frozenset(order[: max(1, math.floor(share * len(order) + 0.5))])

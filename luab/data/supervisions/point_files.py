@@ -1,14 +1,16 @@
-"""The files that hold the points of a supervision, one table for each supervision: how they are written and read.
+"""The files of training points, one for each kind of points and noise: how they are written and read.
 
-ImageNet has at most one point per image, in the columns image_id, x and y, sorted by image::
+All data sets have the columns image_id, class, x and y, sorted by image and class. The class is null where an image has
+one point for all classes, as on ImageNet::
 
-    n01440764_10027, 0.65, 0.61333
+    n01440764_10027, null, 0.65, 0.61333
 
-COCO has at most one point per image and class, in the columns image_id, class, x and y, sorted by image and class::
+COCO has at most one point per image and class::
 
     COCO_train2014_000000459214, 41, 0.5839524517087668, 0.5888888888888889
 """
 
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,39 +20,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.byproducts.digest import ContentDigest
 from luab.data.manifests.manifest import read_checked
 from luab.errors import DataError
 from luab.files import replacing, write_json
+from luab.study.noises import Point
 
-Tag = tuple[str, int]
-"""image_id and class index."""
-TagPoints = dict[Tag, tuple[float, float]]
-"""The point of each tag: x right, y down, fractions of the whole image, in [0, 1]."""
-
-_X = {"doc": "fraction of the full image, to the right"}
-_Y = {"doc": "fraction of the full image, downwards"}
-
-IMAGE_POINTS = pa.schema(
+# Doubles: the official loader of COCO rounds fraction x size down to whole pixels, and a fraction stored as a 32-bit
+# float could end up one pixel too low.
+TARGETS_SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
-        pa.field("x", pa.float32(), nullable=False, metadata=_X),
-        pa.field("y", pa.float32(), nullable=False, metadata=_Y),
+        pa.field("class", pa.int16(), metadata={"doc": "index of the class; null for one point per image"}),
+        pa.field("x", pa.float64(), nullable=False, metadata={"doc": "fraction of the full image, to the right"}),
+        pa.field("y", pa.float64(), nullable=False, metadata={"doc": "fraction of the full image, downwards"}),
     ]
 )
 
-# Doubles: the official loader rounds fraction x size down to whole pixels, and a fraction stored as a 32-bit float
-# could end up one pixel too low.
-CLASS_POINTS = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("class", pa.int16(), nullable=False, metadata={"doc": "0 to 79, by ascending category id"}),
-        pa.field("x", pa.float64(), nullable=False, metadata=_X),
-        pa.field("y", pa.float64(), nullable=False, metadata=_Y),
-    ]
-)
-
+_NO_CLASS = -1
 _AGAIN = "Remove it and run `luab targets` again."
 
 
@@ -69,51 +56,58 @@ def coco_image_id(number: int) -> str:
     return f"COCO_train2014_{number:012d}"
 
 
-def write_points(table: pa.Table, parquet: Path, card: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Writes a table of points and its card: number of points (n), sha256 of the content, and the entries of `about`.
+def write_points(points: Iterable[Point], parquet: Path, card: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Writes points, sorted by image and class, and their card.
 
     Args:
-        table: Has the schema `IMAGE_POINTS` or `CLASS_POINTS`, sorted.
+        points: At most one per image and label.
         parquet: Output file for the points.
-        card: Output file for the card.
+        card: Output file for the card: numbers of points (n) and images, sha256 of the content (`ContentDigest`).
         about: Further entries of the card.
 
     Returns:
         The content of the card.
     """
+    rows = sorted(points, key=_key)
+    columns = list(zip(*rows, strict=True)) or [()] * len(TARGETS_SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, TARGETS_SCHEMA, strict=True)]
+    table = pa.table(arrays, schema=TARGETS_SCHEMA)
     with replacing(parquet) as aside:
         pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
     digest = ContentDigest()
     digest.update(table)
-    content = {"n": table.num_rows, "sha256": digest.hexdigest(), **about}
+    images = len({point.image_id for point in rows})
+    content = {"n": table.num_rows, "images": images, "sha256": digest.hexdigest(), **about}
     write_json(card, content)
     return content
 
 
 def read_image_points(parquet: Path) -> tuple[list[str], NDArray[np.float32]]:
-    """Reads the points of a supervision on ImageNet.
+    """Reads the points of a data set with one point per image.
 
     Returns:
         image_ids [n], unique and sorted, and points [n, 2], fractions of the full image, x right, y down.
 
     Raises:
-        DataError: The file is missing, is not such a file, has unsorted or repeated ids, or a point outside [0, 1].
+        DataError: The file is missing, is not such a file, has unsorted or repeated rows, a point outside [0, 1], or a
+            point of one class.
     """
-    (image_ids,), xy = _read(parquet, IMAGE_POINTS)
-    return image_ids, xy
+    image_ids, labels, xy = _read(parquet)
+    if (labels != _NO_CLASS).any():
+        raise DataError(f"{parquet}: expected one point per image, found points of single classes. {_AGAIN}")
+    return image_ids, xy.astype(np.float32)
 
 
-def read_class_points(parquet: Path) -> dict[str, ClassPoints]:
-    """Reads the points of a supervision on COCO, by image_id; images without points are left out.
+def read_class_points(parquet: Path, classes: int) -> dict[str, ClassPoints]:
+    """Reads the points of a data set with a point per class, by image_id; images without points are left out.
 
     Raises:
         DataError: The file is missing, is not such a file, has unsorted or repeated rows, a point outside [0, 1], or a
-            class above 79.
+            point without a class or with one that is not below `classes`.
     """
-    (image_ids, classes), xy = _read(parquet, CLASS_POINTS)
-    labels = np.array(classes, np.int16)
-    if not ((labels >= 0) & (labels < len(COCO_CLASSES))).all():
-        raise DataError(f"{parquet}: expected classes 0 to 79, found others. {_AGAIN}")
+    image_ids, labels, xy = _read(parquet)
+    if not ((labels >= 0) & (labels < classes)).all():
+        raise DataError(f"{parquet}: expected classes 0 to {classes - 1}, found others. {_AGAIN}")
     starts = [row for row, name in enumerate(image_ids) if row == 0 or name != image_ids[row - 1]]
     return {
         image_ids[start]: ClassPoints(labels[start:end], xy[start:end])
@@ -121,14 +115,17 @@ def read_class_points(parquet: Path) -> dict[str, ClassPoints]:
     }
 
 
-def _read(parquet: Path, schema: pa.Schema) -> tuple[list[list[Any]], NDArray[Any]]:
-    """Reads and checks a table of points; returns image_id, class if any, and points [n, 2]."""
-    table = read_checked(parquet, "the points of a supervision", "luab targets", schema)
-    *names, _, _ = schema.names
-    keys = [table[name].to_pylist() for name in names]
-    if any(after <= before for before, after in pairwise(zip(*keys, strict=True))):
-        raise DataError(f"{parquet}: expected unique rows, sorted by {' and '.join(names)}; they are not. {_AGAIN}")
+def _read(parquet: Path) -> tuple[list[str], NDArray[np.int16], NDArray[np.float64]]:
+    """Reads and checks a file of points; returns image ids, classes (-1 for none) and points [n, 2]."""
+    table = read_checked(parquet, "the points of a supervision", "luab targets", TARGETS_SCHEMA)
+    image_ids, classes = table["image_id"].to_pylist(), table["class"].fill_null(_NO_CLASS)
+    if any(after <= before for before, after in pairwise(zip(image_ids, classes.to_pylist(), strict=True))):
+        raise DataError(f"{parquet}: expected unique rows, sorted by image_id and class; they are not. {_AGAIN}")
     xy = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
     if not ((xy >= 0) & (xy <= 1)).all():
         raise DataError(f"{parquet}: expected x and y in [0, 1], found values outside. {_AGAIN}")
-    return keys, xy
+    return image_ids, classes.to_numpy(), xy
+
+
+def _key(point: Point) -> tuple[str, int]:
+    return point.image_id, _NO_CLASS if point.label is None else point.label

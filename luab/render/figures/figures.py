@@ -14,7 +14,8 @@ from luab.byproducts.clicks import click_points
 from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.byproducts.statistics.imagenet import WORKER_COLUMNS, per_worker, selected_times_ms
 from luab.data.images.image_files import open_image
-from luab.data.supervisions.coco import Sources, click
+from luab.data.supervisions.coco import click
+from luab.data.supervisions.makers import Sources
 from luab.data.supervisions.point_files import coco_image_id
 from luab.errors import ConfigError
 from luab.metrics.localization import IOU_PCT, LocalizationInput, box_accuracy
@@ -136,7 +137,7 @@ def _draw_interfaces(product: Product, inputs: Inputs) -> Figure:
     clicks = imagenet_ab.read_index(index, ["selected", "click_xy", "estimate_time_ms"])
     pages = icons.last_records(coco_ab.read_index(tags, ["image_id", "time_spent_ms"]))
     times = pages["time_spent_ms"].drop_null().to_numpy()
-    points = list(click(Sources(tags, tags, seed=0)).points.values())
+    points = [point[2:] for point in click(Sources(tags, tags)).points]
     samples = {
         "browsing": byproducts.InterfaceSample(selected_times_ms(clicks), click_points(clicks).xy),
         "tagging": byproducts.InterfaceSample(times[times > 0], np.array(points, dtype=float).reshape(-1, 2)),

@@ -48,7 +48,7 @@ def panels(runs: Sequence[Run], logs: Mapping[Run, Path], quantities: Mapping[st
     for dataset, backbone in dict.fromkeys((run.dataset, run.backbone) for run in runs):
         own = [run for run in runs if (run.dataset, run.backbone) == (dataset, backbone)]
         for column, name in quantities.items():
-            having = [run for run in own if column != "byproduct" or run.points]
+            having = [run for run in own if column != "byproduct" or run.weight]
             values = {run: curve for run in having if (curve := _curve(rows[run], column))}
             if values:
                 drawn.append(_panel(f"{dataset}, {backbone}: {name}", values))

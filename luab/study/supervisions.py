@@ -1,0 +1,106 @@
+"""Supervisions: which points a model regresses, how they are spoilt and used, and how tables name them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from luab.errors import did_you_mean
+from luab.study.noises import Noise
+from luab.study.recipes import Closed
+
+BASELINE = "none"
+
+
+class Maker(NamedTuple):
+    """A way to make points.
+
+    Attributes:
+        title: Name of its supervision in tables, unless the configuration has another.
+        about: What a model does with the points, for the description of its file.
+        from_workers: Whether the points come from annotators' records, which the noise `workers` selects.
+    """
+
+    title: str
+    about: str
+    from_workers: bool = True
+
+
+MAKERS = {
+    "none": Maker("Baseline", "baseline, trained on labels alone", False),
+    "random": Maker("Random points", "control, regresses random points"),
+    "shuffled": Maker("Shuffled points", "control, regresses the points of other images of the same class"),
+    "click": Maker("LUAB (clicks)", "LUAB, regresses the annotators' clicks"),
+    "trace": Maker("LUAB (traces)", "LUAB, regresses the time-weighted means of mouse traces"),
+    "centre": Maker("Image centre", "regresses the centre of the image"),
+    "box": Maker("Box centre", "regresses the centre of the ground-truth box", False),
+    "replayed": Maker("LUAB (final places)", "LUAB, regresses the places where icons were left"),
+}
+"""The points that luab can make; not every data set has all of them."""
+
+
+class Supervision(Closed):
+    """One entry of `supervisions`."""
+
+    points: str = Field("", description="Points to regress; see docs/extending.md. The default is the entry's name.")
+    noise: Noise = Field(Noise.model_validate({}), description="How the points are spoilt when their file is made.")
+    use: Literal["regress"] = Field("regress", description="What the model does with the points.")
+    title: str = Field("", description="Name in tables and figures; by default that of the points or of the entry.")
+    head: Literal["per_class", "shared"] = Field(
+        "per_class", description="COCO: one point head per class, or one shared by all classes."
+    )
+
+    @property
+    def target(self) -> str | None:
+        """Stem of the file of points, which equal supervisions share; None for a baseline."""
+        return None if self.points == BASELINE else "_".join(filter(None, [self.points, self.noise.digest]))
+
+    @property
+    def about(self) -> str:
+        """What a model does with the points, for the description of its file."""
+        spoilt = ", ".join(f"{name} {value}" for name, value in self.noise.settings.items())
+        about = MAKERS[self.points].about + (", one head for all classes" if self.head == "shared" else "")
+        return f"{about}; noise: {spoilt}" if spoilt else about
+
+
+def entries(given: Any) -> Any:
+    """Completes the entries of `supervisions` as they stand in the configuration; leaves out those that are null.
+
+    A list of names stands for entries without keys.
+    """
+    if isinstance(given, list) and all(isinstance(name, str) for name in given):
+        if twice := sorted({name for name in given if given.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} is listed twice")
+        given = {name: {} for name in given}
+    if not isinstance(given, dict):
+        return given
+    return {name: _completed(str(name), entry) for name, entry in given.items() if entry is not None}
+
+
+def mistakes(supervisions: Mapping[str, Supervision], makers: tuple[str, ...], heads: bool) -> Iterator[str]:
+    """What is wrong with the supervisions of a data set that has these makers, and several heads or one."""
+    if BASELINE not in supervisions:
+        yield (
+            "supervisions: the baseline 'none' is missing; every comparison needs it. Write `none: {}`; an entry "
+            "without a value is left out."
+        )
+    for name, entry in supervisions.items():
+        at = f"supervisions.{name}"
+        if entry.points not in makers:
+            yield f"{at}.points: there are no points {entry.points!r} here. {did_you_mean(entry.points, makers)}"
+        elif (name == BASELINE) != (entry.points == BASELINE):
+            yield f"{at}.points: 'none' is the baseline's name and has no points; every other entry has some."
+        elif entry.noise.settings and entry.points == BASELINE:
+            yield f"{at}.noise: the baseline has no points that could be spoilt; remove this key."
+        elif entry.noise.workers and not MAKERS[entry.points].from_workers:
+            yield f"{at}.noise.workers: {entry.points!r} does not come from workers' records; remove this key."
+        if entry.head == "shared" and not heads:
+            yield f"{at}.head: only COCO has a head per class that could be shared; remove this key."
+
+
+def _completed(name: str, entry: Any) -> Any:
+    if not isinstance(entry, dict):
+        return entry
+    points = entry.get("points") or name
+    title = MAKERS[name].title if name == points and name in MAKERS else name
+    return {**entry, "points": points, "title": entry.get("title") or title}
