@@ -201,6 +201,37 @@ def targets(
 
 
 @app.command(rich_help_panel=_DATA)
+def annotate(
+    configuration: Annotated[
+        Path | None, typer.Argument(help="Configuration of the collection; see docs/annotate.md.")
+    ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Serve drawn images instead, from ./annotate-demo.")] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    export_to: Annotated[
+        Path | None, typer.Option("--export", help="Write all exports to this folder, and stop.")
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Worker to leave out of the exports, repeatable; the cards name them.")
+    ] = None,
+) -> None:
+    """Collect annotation byproducts on your own images: serve pages to annotators, or export what they recorded."""
+    if (configuration is None) != demo:
+        raise ConfigError("Expected either a configuration file or --demo. Try `luab annotate --demo`.")
+    if configuration is None:
+        from luab.demo.collection import draw_collection
+
+        configuration = draw_collection(Path("annotate-demo"))
+    from luab.annotate.commands import export_collection, serve_collection
+
+    if export_to is None:
+        serve_collection(configuration, host, port)
+        return
+    for path in export_collection(configuration, export_to, without or []):
+        typer.echo(path)
+
+
+@app.command(rich_help_panel=_DATA)
 def pack(config: Config = None) -> None:
     """Pack the training images into a few large files, as set by `packing` in the configuration."""
     stages.make_pack(study_of(config))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from measuring import command_line
 
-from luab.demo.packing import write_tar
+from luab.byproducts.writing import write_tar
 from luab.files import replacing
 
 RELEASED_RECORDS = 1_274_843

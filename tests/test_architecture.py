@@ -27,6 +27,7 @@ STAGES = (
     ("render",),
     ("planning",),
     ("provenance",),
+    ("annotate",),
     ("commands",),
     ("cli", "__main__", "__init__"),
 )

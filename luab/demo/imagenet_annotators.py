@@ -4,16 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
 
 import numpy as np
 
+from luab.byproducts.writing import Content, Tags, element, repeated
 from luab.demo.canvas import Box
 from luab.demo.randomness import stream
 
 Sample = tuple[int, int, int]  # milliseconds since the pointer entered the image, x and y in displayed pixels
-Content: TypeAlias = "str | Tags"  # text, or tags with their content
-Tags: TypeAlias = "list[tuple[str, Content]]"
 
 _CELL_PX = (324, 340)
 _SUBMIT_S = (1639851940, 1641556061)
@@ -124,7 +122,7 @@ def record_xml(image: TrainImage, story: Story, seed: int, position: int) -> str
     count = {Story.NO_METADATA: 0, Story.SEVERAL: int(rng.integers(2, 4))}.get(story, 1)
     for _ in range(count):
         content.append(("metadata", _metadata(image, story, rng, seed, position)))
-    return _element("annotation", content, 0)
+    return element("annotation", content, 0)
 
 
 def _boxed(image: TrainImage) -> Tags:
@@ -176,9 +174,9 @@ def _metadata(image: TrainImage, story: Story, rng: np.random.Generator, seed: i
     }
     hovers: list[Tags] = [[("action", action), ("time", str(start_ms + at))] for action, at in visit.hovers]
     lists = [
-        *_repeated("hoveredRecord", hovers),
-        *_repeated("mouseTracking", [_point(sample, shown, start_ms) for sample in visit.trace]),
-        *_repeated("selectedRecord", [_point(sample, shown, start_ms) for sample in visit.clicks]),
+        *repeated("hoveredRecord", hovers),
+        *repeated("mouseTracking", [_point(sample, shown, start_ms) for sample in visit.trace]),
+        *repeated("selectedRecord", [_point(sample, shown, start_ms) for sample in visit.clicks]),
     ]
     return sorted([*fields.items(), *lists], key=lambda field: field[0])
 
@@ -265,19 +263,6 @@ def _point(sample: Sample, shown: tuple[int, int], start_ms: int) -> Tags:
     return [("time", str(start_ms + at)), ("x", repr(x / shown[0])), ("y", repr(y / shown[1]))]
 
 
-def _repeated(tag: str, entries: list[Tags]) -> Tags:
-    """Writes a list as repeated elements; an empty one as a single element with the text None."""
-    return [(tag, entry) for entry in entries] or [(tag, "None")]
-
-
 def _token(rng: np.random.Generator, length: int) -> str:
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
     return "3" + "".join(letters[int(k)] for k in rng.integers(len(letters), size=length - 1))
-
-
-def _element(tag: str, content: Content, depth: int) -> str:
-    indent = "\t" * depth
-    if isinstance(content, str):
-        return f"{indent}<{tag}>{content}</{tag}>\n"
-    inside = "".join(_element(child, value, depth + 1) for child, value in content)
-    return f"{indent}<{tag}>\n{inside}{indent}</{tag}>\n"

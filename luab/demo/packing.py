@@ -1,11 +1,8 @@
 """Packs drawn files like the official archives, with the same bytes on every run."""
 
-import gzip
 import io
-import tarfile
 import zipfile
 from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +12,13 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
+from luab.byproducts.writing import write_tar
 from luab.demo.canvas import Pixels
 from luab.files import file_sha256, replacing
 
 Members = dict[str, bytes]
 Kind = Literal["tar", "tar.gz", "zip", "plain"]
 
-_EPOCH_S = 1_600_000_000
 _ZIP_DATE = (2020, 9, 13, 12, 26, 40)
 
 
@@ -96,21 +93,6 @@ def write_archives_yaml(entries: dict[str, dict[str, Any]], path: Path) -> None:
             + yaml.safe_dump(entries, sort_keys=True, width=110),
             encoding="utf-8",
         )
-
-
-def write_tar(path: Path, members: Iterable[tuple[str, bytes]], compressed: bool) -> None:
-    """Writes a tar with the members in the order given; equal members give equal bytes."""
-    with ExitStack() as stack:
-        out: Any = stack.enter_context(open(path, "wb"))
-        if compressed:
-            # Without these arguments the header would hold the time and the name of the file.
-            out = stack.enter_context(gzip.GzipFile("", "wb", 6, out, mtime=0))
-        tar = stack.enter_context(tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT))
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size, info.mtime, info.mode = len(content), _EPOCH_S, 0o644
-            tar.addfile(info, io.BytesIO(content))
-            tar.members.clear()  # type: ignore[attr-defined]  # a million of them would fill the memory
 
 
 def _write_zip(path: Path, members: Iterable[tuple[str, bytes]]) -> None:

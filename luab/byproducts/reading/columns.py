@@ -151,8 +151,9 @@ def _ids(name: str) -> tuple[str, str] | None:
     path = PurePosixPath(name)
     if path.name.startswith("._") or path.name == ".DS_Store":
         return None
-    if path.suffix != ".xml" or not _WNID.fullmatch(path.parent.name):
-        raise BadRecord("expected a file <wnid>/<wnid>_<number>.xml")
+    own_class = path.parent.parent.name == "train_xml"  # luab annotate names folders after the user's own classes
+    if path.suffix != ".xml" or not (own_class or _WNID.fullmatch(path.parent.name)):
+        raise BadRecord("expected a file <wnid>/<wnid>_<number>.xml, or train_xml/<class>/<name>.xml")
     return path.stem, path.parent.name
 
 

@@ -1,0 +1,166 @@
+"""Draws assignments: which images and classes a participant gets, so that each image is seen often enough."""
+
+import random
+import secrets
+import sqlite3
+import time
+from collections import Counter
+from typing import Any
+
+from luab.annotate.config import Browsing, Collection, Interface, Tagging
+from luab.annotate.pool import Pair, Pool
+from luab.annotate.store import Assignment, Slot, Store, assignments_in, log
+
+Pages = list[list[Slot]]
+
+
+def current_assignment(
+    store: Store, collection: Collection, pool: Pool, interface: Interface, session: dict[str, Any], another: bool
+) -> Assignment | None:
+    """Returns the open assignment of a worker, the last finished one, or a new one.
+
+    Args:
+        store, collection, pool: The collection.
+        interface: browsing or tagging.
+        session: worker, and from the platform assignment_ref, hit_ref and version.
+        another: Whether a worker who has finished wants one more.
+
+    Returns:
+        None if there is nothing to do for this worker.
+    """
+    worker = session["worker"]
+    with store.database.write() as db:
+        mine = assignments_in(db, worker, interface)
+        open_ones = [one for one in mine if one.done_s is None]
+        if open_ones:
+            return open_ones[0]
+        limit = collection.assignments_per_worker
+        if mine and (not another or (limit is not None and len(mine) >= limit)):
+            return mine[-1]
+        stop = collection.stop_after_pages
+        if stop is not None and db.execute("SELECT count(*) FROM page").fetchone()[0] >= stop:
+            return mine[-1] if mine else None
+        pages = _draw(db, collection, pool, interface, worker)
+        if not pages:
+            return mine[-1] if mine else None
+        _insert(db, collection, interface, session, pages)
+        return assignments_in(db, worker, interface)[-1]
+
+
+def _draw(db: sqlite3.Connection, collection: Collection, pool: Pool, interface: Interface, worker: str) -> Pages:
+    rows = db.execute(
+        "SELECT image, class FROM slot JOIN assignment ON assignment.id = slot.assignment WHERE worker = ?", [worker]
+    )
+    seen = {Pair(*row) for row in rows}
+    taken = _times_given_out(db, interface, collection.abandoned_h)
+    rng = random.Random(secrets.randbits(64))
+    section = getattr(collection, interface)
+    draw: Any = draw_browsing if interface == "browsing" else draw_tagging
+    pages: Pages = draw(section, pool, taken, seen, rng)
+    return pages
+
+
+def _times_given_out(db: sqlite3.Connection, interface: Interface, abandoned_h: float) -> Counter[Pair]:
+    """How often each pair was annotated, or may still be: pages of abandoned assignments do not count."""
+    rows = db.execute(
+        "SELECT image, class, count(*) FROM slot JOIN assignment ON assignment.id = slot.assignment "
+        "LEFT JOIN page ON page.assignment = slot.assignment AND page.number = slot.page "
+        "WHERE interface = ? AND role = 'candidate' AND (page.id IS NOT NULL OR begun_s > ?) GROUP BY image, class",
+        [interface, time.time() - abandoned_h * 3600],
+    )
+    return Counter({Pair(image, label): count for image, label, count in rows})
+
+
+def draw_browsing(section: Browsing, pool: Pool, taken: Counter[Pair], seen: set[Pair], rng: random.Random) -> Pages:
+    """Draws pages of one class each: classes with the most open images first, images seen least first.
+
+    Args:
+        section, pool: The interface and its images.
+        taken: How often each pair was given out.
+        seen: Pairs that this worker already had; they are not drawn again.
+        rng: Source of chance.
+
+    Returns:
+        At most `pages` pages; fewer, or smaller ones, when the images run out.
+    """
+    open_images = {
+        label: [
+            image for image in images if _is_open(Pair(image, label), section, pool.gold.get(label, ()), taken, seen)
+        ]
+        for label, images in pool.candidates.items()
+    }
+    for label, images in open_images.items():
+        rng.shuffle(images)
+        images.sort(key=lambda image: taken[Pair(image, label)])  # stable, so equal counts stay shuffled
+    room = section.images_per_page - section.gold_per_page - section.distractors_per_page
+    uses: Counter[str] = Counter()
+    used: set[Pair] = set(seen)
+    pages: Pages = []
+    while len(pages) < section.pages and any(open_images.values()):
+        label = max(
+            (label for label, images in open_images.items() if images),
+            key=lambda label: (-uses[label], min(len(open_images[label]), room), rng.random()),
+        )
+        uses[label] += 1
+        chosen, open_images[label] = open_images[label][:room], open_images[label][room:]
+        page = [Slot(image, label, "candidate") for image in chosen]
+        gold = [image for image in pool.gold.get(label, []) if Pair(image, label) not in used]
+        page += [Slot(image, label, "gold") for image in _sample(gold, section.gold_per_page, rng)]
+        page += _distractors(section, pool, label, used, rng)
+        used |= {Pair(slot.image, slot.label) for slot in page}
+        rng.shuffle(page)
+        pages.append(page)
+    return pages
+
+
+def _is_open(pair: Pair, section: Browsing, gold: Any, taken: Counter[Pair], seen: set[Pair]) -> bool:
+    return pair.image not in gold and pair not in seen and taken[pair] < section.annotators_per_image
+
+
+def _distractors(section: Browsing, pool: Pool, label: str, used: set[Pair], rng: random.Random) -> list[Slot]:
+    own = set(pool.candidates[label])
+    others = sorted({image for other, images in pool.candidates.items() if other != label for image in images} - own)
+    fresh = [image for image in others if Pair(image, label) not in used]
+    return [Slot(image, label, "distractor") for image in _sample(fresh, section.distractors_per_page, rng)]
+
+
+def draw_tagging(section: Tagging, pool: Pool, taken: Counter[Pair], seen: set[Pair], rng: random.Random) -> Pages:
+    """Draws pages of one image each, those seen least first, mixed with some whose objects are known.
+
+    Arguments and return value as for `draw_browsing`.
+    """
+    images = [image for image in pool.candidates[""] if image not in pool.gold and Pair(image, "") not in seen]
+    images = [image for image in images if taken[Pair(image, "")] < section.annotators_per_image]
+    rng.shuffle(images)
+    images.sort(key=lambda image: taken[Pair(image, "")])
+    if not images:
+        return []
+    gold = _sample(
+        [image for image in sorted(pool.gold) if Pair(image, "") not in seen], section.gold_per_assignment, rng
+    )
+    pages = [[Slot(image, "", "candidate")] for image in images[: max(1, section.pages - len(gold))]]
+    pages += [[Slot(image, "", "gold")] for image in gold]
+    rng.shuffle(pages)
+    return pages
+
+
+def _sample(items: list[str], count: int, rng: random.Random) -> list[str]:
+    return rng.sample(items, min(count, len(items)))
+
+
+def _insert(
+    db: sqlite3.Connection, collection: Collection, interface: Interface, session: dict[str, Any], pages: Pages
+) -> None:
+    known = collection.browsing.versions if interface == "browsing" and collection.browsing else []
+    version = session.get("version")
+    if interface == "tagging" and collection.tagging:
+        version = collection.tagging.version
+    elif version not in known:
+        version = random.choice(known)
+    assignment = secrets.token_hex(16)
+    values = [session["assignment_ref"], session["hit_ref"], len(pages), time.time(), None, None]
+    row = [assignment, session["worker"], interface, version, *values]
+    db.execute("INSERT INTO assignment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    slots = [(assignment, n, k, *slot) for n, page in enumerate(pages, 1) for k, slot in enumerate(page)]
+    db.executemany("INSERT INTO slot VALUES (?, ?, ?, ?, ?, ?)", slots)
+    log(db, "begun", worker=session["worker"], assignment=assignment, pages=len(pages))
