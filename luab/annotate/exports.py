@@ -140,8 +140,8 @@ def metadata(page: StoredPage, place: int, record: dict[str, Any], image_id: str
         place: Of the image on the page, from 0.
         record: What the browser sent about the image.
         image_id: Class and name of the image.
-        faithful: Whether imageWidth is a copy of imageHeight, as everywhere in the release. DEVIATES: the default is
-            the true width, which the tool measures; the release lost it after the collection.
+        faithful: Whether imageWidth is a copy of imageHeight, as everywhere in the release. DEVIATES: exports of
+            luab annotate have the true displayed width; the release has a copy of the height.
     """
     owner = page.assignment
     fields: dict[str, Content] = {

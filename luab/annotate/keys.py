@@ -81,5 +81,9 @@ class Keys:
 
 
 def completion_code() -> str:
-    """A random code of eight letters and digits."""
+    """A random code of eight letters and digits.
+
+    DEVIATES: the server draws the completion code when all pages are stored; the published tools compute it in the
+    browser from public ids, so that it proves nothing.
+    """
     return "".join(secrets.choice(_CODE_LETTERS) for _ in range(8))

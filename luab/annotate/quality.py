@@ -11,6 +11,7 @@ from luab.annotate.desk import Desk
 from luab.annotate.store import StoredPage
 
 # ASSUME: limits below which a record is worth a look; the paper does not say how records were screened.
+
 _FAST_MS_PER_IMAGE = 150  # of a browsing page, in all
 _FAST_MS_PER_TAGGING_PAGE = 3000
 _INSTANT_MS = 50  # between the first movement over an image and the click

@@ -11,7 +11,8 @@ HEADINGS = {
     "DEVIATES": "Deviations: we differ on purpose",
 }
 _TAG = re.compile(rf"\b({'|'.join(HEADINGS)}):")
-_SOURCES = ("luab/**/*.py", "config/*.yaml", "config/recipes/*.yaml")
+_SOURCES = ("luab/**/*.py", "luab/**/*.js", "config/*.yaml", "config/recipes/*.yaml")
+_COMMENT = {".js": "//", ".yaml": "#"}
 
 
 def tagged_choices(root: Path) -> dict[str, list[tuple[str, str]]]:
@@ -29,18 +30,20 @@ def _sentences(file: Path) -> Iterator[tuple[str, str]]:
     source = file.read_text(encoding="utf-8")
     if not _TAG.search(source):
         return
-    for paragraph in _python_paragraphs(source) if file.suffix == ".py" else _yaml_paragraphs(source):
+    for paragraph in (
+        _python_paragraphs(source) if file.suffix == ".py" else _line_paragraphs(source, _COMMENT[file.suffix])
+    ):
         parts = _TAG.split(paragraph)
         for tag, text in zip(parts[1::2], parts[2::2], strict=True):
             sentence = " ".join(text.split()).strip(" .\"'")
             yield tag, sentence[:1].upper() + sentence[1:] + "."
 
 
-def _yaml_paragraphs(source: str) -> Iterator[str]:
+def _line_paragraphs(source: str, marker: str) -> Iterator[str]:
     """Blocks of comment lines; a line without a comment, a tag or a new `Key:` ends a block."""
     block: list[str] = []
     for line in [*source.splitlines(), ""]:
-        _, mark, comment = line.partition("#")
+        _, mark, comment = line.partition(marker)
         starts = bool(_TAG.search(comment)) or bool(re.match(r"\s*[A-Z]\w+:", comment))
         if block and (not mark or starts):
             yield " ".join(block)
