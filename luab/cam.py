@@ -47,7 +47,7 @@ def class_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> torch
                 f"{type(backbone).__name__}: no score map is defined for features of shape "
                 f"{tuple(features.shape)}. Remove wsol_val and wsol_test from `suites` for this backbone."
             )
-        (gradient,) = _gradients(model.heads(features)[0], classes, [features])
+        (gradient,) = _gradients(model.heads(features)["logits"], classes, [features])
         # Swin and similar models have channels last: [batch, h, w, channels].
         channels_last = features.shape[1] != backbone.num_features
         channels, places = (3, (1, 2)) if channels_last else (1, (2, 3))
@@ -105,7 +105,7 @@ def _relevance(model: LuabModel, images: Images, classes: torch.Tensor, attentio
             hook = attention.attn_drop.register_forward_hook(lambda _, inputs, output: weights.append(output))
             stack.enter_context(hook)
         # Images require a gradient so that attention has one even if all weights are frozen.
-        logits, _ = model(images.detach().requires_grad_())
+        logits = model(images.detach().requires_grad_())["logits"]
         gradients = _gradients(logits, classes, weights)
     relevance = torch.eye(weights[0].shape[-1], device=images.device).expand(len(images), -1, -1)
     for attention, gradient in zip(weights, gradients, strict=True):
@@ -125,7 +125,7 @@ def _token_maps(model: LuabModel, images: Images, classes: torch.Tensor) -> torc
         return (seen[0], *inputs[1:])
 
     with model.backbone.blocks[-1].register_forward_pre_hook(as_leaf):
-        logits, _ = model(images)
+        logits = model(images)["logits"]
     (tokens,) = seen
     prefix = model.backbone.num_prefix_tokens
     if (

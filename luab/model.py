@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from luab.errors import ConfigError, did_you_mean
-from luab.shapes import Images, Logits, Points
+from luab.shapes import Images, Outputs
 from luab.study.config import Recipe
 from luab.study.recipes import Preprocessing
 
@@ -30,19 +30,24 @@ class LuabModel(nn.Module):
         width = getattr(backbone, "head_hidden_size", None) or backbone.num_features
         self.byproduct = nn.Linear(int(width), outputs) if outputs else None  # type: ignore[arg-type]
 
-    def forward(self, images: Images) -> tuple[Logits, Points | None]:
-        """Maps normalised images to logits [batch, classes] and points [batch, outputs] in fractions of the crop."""
+    def forward(self, images: Images) -> Outputs:
+        """Maps normalised images to named outputs.
+
+        Returns:
+            "logits" [batch, classes]; "points" [batch, outputs] in fractions of the crop, if there is a byproduct head;
+            "pooled" [batch, width], the feature that both heads read; "features", the same before pooling.
+        """
         return self.heads(self.backbone.forward_features(images))
 
-    def heads(self, features: torch.Tensor) -> tuple[Logits, Points | None]:
-        """Maps unpooled features to logits and points."""
+    def heads(self, features: torch.Tensor) -> Outputs:
+        """Maps unpooled features to the outputs of `forward`."""
         pooled = self.backbone.forward_head(features, pre_logits=True)
-        logits = self.backbone.get_classifier()(pooled)
-        return logits, None if self.byproduct is None else self.byproduct(pooled)
+        outputs = {"logits": self.backbone.get_classifier()(pooled), "pooled": pooled, "features": features}
+        return outputs if self.byproduct is None else outputs | {"points": self.byproduct(pooled)}
 
 
 def with_byproduct_head(backbone: nn.Module, outputs: int = 2) -> LuabModel:
-    """Adds a byproduct head to a timm model; `model(images)` then returns (logits, points)."""
+    """Adds a byproduct head to a timm model; `model(images)` then returns a dict with "logits" and "points"."""
     return LuabModel(backbone, outputs)
 
 

@@ -179,8 +179,9 @@ class Predictor:
 
     @torch.no_grad()
     def _forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, np.ndarray | None]:
-        logits, points = self.model(pixels)
-        return logits.float().cpu(), None if points is None else points.float().cpu().numpy()
+        outputs = self.model(pixels)
+        points = outputs["points"].float().cpu().numpy() if "points" in outputs else None
+        return outputs["logits"].float().cpu(), points
 
     def _challenge(self, test_set: TestSet, rows: pd.DataFrame, roots: dict[str, Path]) -> pa.Table:
         """Pastes each masked foreground of `original` onto the images of only_bg_t, until the model is wrong."""

@@ -151,7 +151,7 @@ def candidates(root: Path, rows: pd.DataFrame, scratch: Path) -> dict[str, Calla
 def _read(dataset: ImageNetAB, epoch: int) -> int:
     dataset.epoch = epoch
     batches = EpochBatches(len(dataset), _BATCH, 0, epoch)
-    return sum(len(batch[0]) for batch in training_loader(dataset, batches, 0, pinned=False))
+    return sum(len(batch["images"]) for batch in training_loader(dataset, batches, 0, pinned=False))
 
 
 def decoders(root: Path, rows: pd.DataFrame) -> dict[str, Callable[[int], int]]:

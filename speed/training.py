@@ -31,6 +31,7 @@ from torch import nn
 
 from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.model import IMAGENET_CLASSES
+from luab.shapes import Batch
 from luab.study.config import Recipe, Split
 from luab.study.paths import Run
 from luab.tasks import Outputs
@@ -61,7 +62,7 @@ class Parts:
             labels = torch.rand(batch_size, classes) < _LABELS / classes
             self.labels, points = labels.float(), torch.rand(batch_size, classes, 2)
             weights = (labels & (torch.rand(labels.shape) < _WITH_POINT)).float()
-        self.batch = [self.images, self.labels, points, weights]
+        self.batch = {"images": self.images, "labels": self.labels, "points": points, "weights": weights}
         self.precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.amp)
 
     def prepared(self, model: nn.Module) -> tuple[Any, torch.optim.Optimizer, Any, ModelEmaV3 | None]:
@@ -111,8 +112,9 @@ def plain_timm(parts: Parts, backbone: str) -> Step:
     )
     criterion = SoftTargetCrossEntropy() if mixes else LabelSmoothingCrossEntropy(recipe.label_smoothing)
 
-    def step(batch: Sequence[torch.Tensor] = parts.batch) -> None:
-        images, labels = (part.to(device, non_blocking=True) for part in batch[:2])
+    def step(batch: Batch | Sequence[torch.Tensor] = parts.batch) -> None:
+        both = (batch["images"], batch["labels"]) if isinstance(batch, dict) else batch[:2]  # luab's or timm's loader
+        images, labels = (part.to(device, non_blocking=True) for part in both)
         if images.dtype == torch.uint8:  # timm's loader has normalised its images already
             images = images.float().sub_(mean).div_(std)
         if mixes:
@@ -138,7 +140,7 @@ def luab_loop(parts: Parts, backbone: str, weight: float) -> Step:
         run, recipe, _outputs(parts.dataset, weight), Split(1, size, 1), 1000, parts.device, Processes()
     )
 
-    def step(batch: list[torch.Tensor] = parts.batch) -> None:
+    def step(batch: Batch = parts.batch) -> None:
         trainer.step(batch, Flags)
 
     return step

@@ -17,6 +17,7 @@ STAGES = (
     ("demo",),
     ("model",),
     ("objective", "cam"),
+    ("terms",),
     ("tasks",),
     ("training",),
     ("predict",),

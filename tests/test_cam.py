@@ -86,7 +86,7 @@ def test_attention_map_of_one_block_by_the_formula():
     block = backbone.blocks[0]
     after = entered + block.ls1(mixed)
     after = after + block.ls2(block.mlp(block.norm2(after)))
-    logits, _ = model.heads(backbone.norm(after))
+    logits = model.heads(backbone.norm(after))["logits"]
     (gradient,) = torch.autograd.grad(logits.gather(1, CLASSES.view(-1, 1)).sum(), weights)
     expected = (gradient * weights).clamp(min=0).mean(dim=1)[:, 0, 1:].detach().reshape(3, 4, 4)
     model.requires_grad_(False)
@@ -102,7 +102,7 @@ def test_attention_map_of_two_blocks_is_the_product(arguments):
     for block in model.backbone.blocks:
         block.attn.fused_attn = False
         block.attn.attn_drop.register_forward_hook(lambda _, inputs, output: caught.append(output))
-    logits, _ = model(IMAGES)
+    logits = model(IMAGES)["logits"]
     gradients = torch.autograd.grad(logits.gather(1, CLASSES.view(-1, 1)).sum(), caught)
     first, second = ((g * a).clamp(min=0).mean(dim=1).detach() for g, a in zip(gradients, caught, strict=True))
     product = (torch.eye(first.shape[-1]) + second) @ (torch.eye(first.shape[-1]) + first)
@@ -121,7 +121,7 @@ def test_token_maps_by_the_formula():
     model = _vit()
     entered = []
     model.backbone.blocks[-1].register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
-    logits, _ = model(IMAGES)
+    logits = model(IMAGES)["logits"]
     (gradient,) = torch.autograd.grad(logits.gather(1, CLASSES.view(-1, 1)).sum(), entered)
     tokens, gradient = entered[0][:, 1:], gradient[:, 1:]
     expected = torch.einsum("nc,ntc->nt", gradient.mean(dim=1), tokens).clamp(min=0).reshape(3, 4, 4)

@@ -28,7 +28,8 @@ def test_the_head_adds_points_and_leaves_the_logits_unchanged(name, arguments):
     model = with_byproduct_head(backbone).eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        logits, points = model(images)
+        outputs = model(images)
+        logits, points = outputs["logits"], outputs["points"]
         assert torch.allclose(logits, backbone(images), atol=1e-6)
     assert logits.shape == (2, 10) and points.shape == (2, 2)
 
@@ -43,7 +44,7 @@ def test_baseline_and_luab_start_from_equal_weights(name, recipe):
     assert all(torch.equal(tensor, state[key]) for key, tensor in baseline.backbone.state_dict().items())
     assert baseline.byproduct is None and luab_model.byproduct.out_features == 2 and luab_model.training
     with torch.no_grad():
-        assert baseline.eval()(torch.zeros(1, 3, 64, 64))[1] is None
+        assert set(baseline.eval()(torch.zeros(1, 3, 64, 64))) == {"logits", "pooled", "features"}
 
 
 def test_ten_lines_in_a_plain_training_loop():
@@ -53,10 +54,10 @@ def test_ten_lines_in_a_plain_training_loop():
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.rand(8, 3, 32, 32, generator=generator), torch.arange(8) % 5
     points, weights = torch.rand(8, 2, generator=generator), torch.ones(8, dtype=torch.float64)
+    batch = {"images": images, "labels": labels, "points": points, "weights": weights}
     losses = []
     for _ in range(8):
-        logits, predicted = model(images)
-        parts = objective(logits, predicted, labels, points, weights)
+        parts = objective(model(batch["images"]), batch)
         optimizer.zero_grad()
         parts["loss"].backward()
         optimizer.step()

@@ -368,13 +368,13 @@ def test_batches_agree_with_pasting_one_by_one(name, tmp_path, toy_study):
         mask[: 1 + k // 3] = 0  # foregrounds that cover more or less of the image
         np.save(tmp_path / f"fg_mask/val/00_dog/{k:02d}.npy", mask)
         masks[row["path"]] = torch.from_numpy(mask)
-        answer = nine[int(model(((images[row["path"]] - mean) / std)[None])[0].argmax())]
+        answer = nine[int(model(((images[row["path"]] - mean) / std)[None])["logits"].argmax())]
         row["labels"] = [int(max(answer, 0))]
 
     def fooled(row, background):
         mask, image = masks[row["path"]], images[row["path"]]
         pasted = images[background] * (1 - mask) + mask * image
-        return nine[int(model(((pasted - mean) / std)[None])[0].argmax())] != row["labels"][0]
+        return nine[int(model(((pasted - mean) / std)[None])["logits"].argmax())] != row["labels"][0]
 
     backgrounds = [row["path"] for row in rows[24:]]
     expected = [any(fooled(row, background) for background in backgrounds) for row in rows[:24]]

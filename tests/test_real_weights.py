@@ -53,13 +53,13 @@ def seen(samples, rows, preprocessing):
 
 def test_top_1_equals_timms_own_and_needs_the_weights_preprocessing(model, rows, samples):
     labels = torch.tensor([labels[0] for labels in rows["labels"]])
-    ours = model(seen(samples, rows, preprocessing_of(NAME)))[0].argmax(dim=1)
+    ours = model(seen(samples, rows, preprocessing_of(NAME)))["logits"].argmax(dim=1)
     transform = create_transform(**resolve_data_config(model=model.backbone))
     images = []
     for path in rows["path"]:
         with Image.open(samples / "imagenet" / path) as image:
             images.append(transform(image.convert("RGB")))
-    assert torch.equal(ours, model(torch.stack(images))[0].argmax(dim=1))
+    assert torch.equal(ours, model(torch.stack(images))["logits"].argmax(dim=1))
     right = (ours == labels).float().mean()
     wrong_values = (model(seen(samples, rows, Preprocessing()))[0].argmax(dim=1) == labels).float().mean()
     assert right > 0.8 and right > wrong_values
@@ -76,7 +76,7 @@ def test_the_peak_of_the_map_is_where_the_evidence_is(model, rows, samples):
         for image, place in zip(covered, places.tolist(), strict=True):
             row, column = (32 * min(max(cell - 1, 0), 4) for cell in divmod(place, 7))
             image[:, row : row + 96, column : column + 96] = 0  # always of one size, also at the border
-        return model(covered)[0].softmax(dim=1).gather(1, labels[:, None]).mean()
+        return model(covered)["logits"].softmax(dim=1).gather(1, labels[:, None]).mean()
 
     at_peak, at_lowest = confidence(maps.argmax(dim=1)), confidence(maps.argmin(dim=1))
     assert at_lowest - at_peak > 0.1, (at_lowest, at_peak)
@@ -87,7 +87,7 @@ def test_fast_decoding_gives_the_same_answers(model, rows, samples):
     for decoding in ("exact", "fast"):
         data = ImageNetAB(samples / "imagenet", rows, None, RECIPE, decoding=decoding)
         data.epoch = 0
-        pixels = torch.stack([data[i][0] for i in range(len(rows))])
-        logits.append(model(Normalise(preprocessing_of(NAME))(pixels))[0])
+        pixels = torch.stack([data[i]["images"] for i in range(len(rows))])
+        logits.append(model(Normalise(preprocessing_of(NAME))(pixels))["logits"])
     assert (logits[0].argmax(dim=1) == logits[1].argmax(dim=1)).float().mean() >= 0.98
     assert (logits[0] - logits[1]).abs().mean() < 0.1

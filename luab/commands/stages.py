@@ -196,10 +196,11 @@ def track_results(study: Study) -> None:
         files.setdefault(layout.metrics(run), []).append(run)
     write_metrics(read_scores(layout.scores_csv()), files)
     alike = [tuple(of_file) for of_file in files.values()]
-    write_curves(layout.curves_csv(), {of_file: [layout.log_csv(run) for run in of_file] for of_file in alike})
+    logs = {of_file: [layout.log_csv(run) for run in of_file] for of_file in alike}
+    quantities = write_curves(layout.curves_csv(), logs)
     models = {run: layout.model(run) for run in runs}
     sweep = layout.table("lambda_sweep", "csv") if "lambda_sweep" in Plan.of(study).tables else None
-    write_dvc_file(layout.dvc_file(), models, files, sweep, layout.curves_csv(), label)
+    write_dvc_file(layout.dvc_file(), models, files, sweep, layout.curves_csv(), quantities, label)
 
 
 def describe_results(study: Study) -> None:

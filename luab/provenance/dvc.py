@@ -20,8 +20,6 @@ from luab.study.paths import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-_CURVE_COLUMNS = ("dataset", "backbone", "supervision", "epoch", "classification", "byproduct", "seeds")
-_LOSSES = ("classification", "byproduct")
 _DESCRIPTIONS = {
     "none": "baseline, trained on labels alone",
     "random": "control, regresses one random point per image",
@@ -59,26 +57,37 @@ def write_metrics(scores: "pd.DataFrame", files: Mapping[Path, Sequence[Run]]) -
         write_json(file, content)
 
 
-def write_curves(output: Path, logs: Mapping[Sequence[Run], Sequence[Path]]) -> None:
-    """Writes a CSV of the losses of each epoch, as means over seeds; the byproduct loss is empty for baselines.
+def write_curves(output: Path, logs: Mapping[Sequence[Run], Sequence[Path]]) -> list[str]:
+    """Writes a CSV of the logged quantities of each epoch, as means over seeds; empty if a run does not have one.
 
     `logs` holds the log.csv files of each group of runs that differ only in the seed.
+
+    Returns:
+        Names of the quantities.
 
     Raises:
         DataError: A log is missing or damaged.
     """
-    from luab.render.report.curves import read_log
+    from luab.render.report.curves import quantities, read_log
 
+    epochs_of = {runs: [read_log(path, ("epoch", "loss")) for path in files] for runs, files in logs.items()}
+    logged = {runs: {name for rows in of_seeds for name in quantities(rows)} for runs, of_seeds in epochs_of.items()}
+    ordered = dict.fromkeys(name for of_seeds in epochs_of.values() for rows in of_seeds for name in rows[0])
+    shown = [name for name in ordered if any(name in names for names in logged.values())]
     with replacing(output) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_CURVE_COLUMNS)
-        for runs, files in logs.items():
-            first, epochs_of = runs[0], [read_log(path, ("epoch", *_LOSSES)) for path in files]
-            losses = _LOSSES if first.weight else _LOSSES[:1]
-            for rows in zip(*epochs_of, strict=False):  # lengths differ if a seed was trained with another recipe
-                means = [f"{math.fsum(float(row[loss]) for row in rows) / len(rows):.6g}" for loss in losses]
-                means += [""] * (len(_LOSSES) - len(losses))
+        writer.writerow(["dataset", "backbone", "supervision", "epoch", *shown, "seeds"])
+        for runs, of_seeds in epochs_of.items():
+            first = runs[0]
+            for rows in zip(*of_seeds, strict=False):  # lengths differ if a seed was trained with another recipe
+                means = [_mean(row.get(name) for row in rows) if name in logged[runs] else "" for name in shown]
                 writer.writerow([first.dataset, first.backbone, first.supervision, rows[0]["epoch"], *means, len(rows)])
+    return shown
+
+
+def _mean(cells: Iterable[str | None]) -> str:
+    values = [float(cell) for cell in cells if cell]
+    return f"{math.fsum(values) / len(values):.6g}" if values else ""
 
 
 def artifact_name(run: Run) -> str:
@@ -87,16 +96,25 @@ def artifact_name(run: Run) -> str:
 
 
 def write_dvc_file(
-    output: Path, models: Mapping[Run, Path], metrics: Iterable[Path], sweep: Path | None, curves: Path, label: str
+    output: Path,
+    models: Mapping[Run, Path],
+    metrics: Iterable[Path],
+    sweep: Path | None,
+    curves: Path,
+    quantities: Iterable[str],
+    label: str,
 ) -> None:
     """Writes results/dvc.yaml: artifacts, metrics and plots, with paths relative to its folder.
 
-    `metrics` and `curves` are the files of the functions above, `sweep` is the CSV of the table lambda_sweep, if any.
-    `label` is part of each description, for example "demo world", or empty.
+    `metrics` and `curves` are the files of the functions above, `sweep` is the CSV of the table lambda_sweep, if any,
+    and `quantities` are the columns of `curves` to plot. `label` is part of each description, for
+    example "demo world", or empty.
 
     Raises:
         DataError: Two backbones have the same name in DVC.
     """
+    from luab.render.report.curves import title
+
     folder, suffix = output.parent, f" ({label})" if label else ""
     artifacts = {artifact_name(run): _artifact(run, path.relative_to(folder), label) for run, path in models.items()}
     if len(artifacts) < len(models):
@@ -109,7 +127,8 @@ def write_dvc_file(
         y_of_file = {str(file.relative_to(folder)): y}
         return {"template": template, "x": x, "y": y_of_file, "title": title + suffix, "y_label": "mean over seeds"}
 
-    plots = [{loss: plot("luab_curves", "epoch", curves, loss, f"Training: {loss} loss")} for loss in _LOSSES]
+    titles = {name: f"Training: {title(name)}" for name in quantities}
+    plots = [{name: plot("luab_curves", "epoch", curves, name, text)} for name, text in titles.items()]
     if sweep is not None:
         plots.insert(0, {"lambda": plot("luab_sweep", "lambda", sweep, "mean", "By the weight of the byproduct loss")})
     content = {"artifacts": artifacts, "metrics": [str(path.relative_to(folder)) for path in metrics], "plots": plots}

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import math
 import signal
 import sys
 import time
@@ -38,9 +39,8 @@ from luab.training.distributed import Processes, joined
 from luab.training.heartbeat import Heartbeat
 from luab.training.own_process import caught_warnings
 from luab.training.pretrained import download, preprocessing_of, put_into, read_backbone
-from luab.training.trainer import SUMS, Flags, Trainer, seed_everything
+from luab.training.trainer import Flags, Trainer, seed_everything
 
-COLUMNS = ("epoch", "lr", *SUMS)
 _SECONDS_BETWEEN_STATES = 600.0
 
 
@@ -114,6 +114,7 @@ def _train(
     seed_everything(run.seed + processes.rank, device, study.compute.threads_each)
     settings = task.settings(study)
     key = f"{run.folder} {recipe.model_dump_json()} {split} {sorted(inputs.items())} {settings}"
+    key += f" {trainer.columns}"
     if preprocessing.weights is not None:
         key += f" {preprocessing}"
         if processes.first:
@@ -138,7 +139,7 @@ def _train(
                 "attempts": heart.attempts(),
                 "device": str(device),
                 "processes": processes.count,
-                "final": dict(zip(COLUMNS, trainer.log[-1], strict=True)),
+                "final": _final(trainer),
                 **provenance,
             }
             _write_results(folder, trainer, identity, result)
@@ -287,7 +288,7 @@ def _fit(
             line = trainer.end_epoch()
             heart.beat(trainer.epoch, trainer.done, trainer.mean_loss, now=True)
             if processes.first:
-                text = ", ".join(f"{name} {mean:.4f}" for name, mean in zip(SUMS, line[2:], strict=True))
+                text = ", ".join(f"{name} {mean:.4f}" for name, mean in zip(trainer.columns[2:], line[2:], strict=True))
                 _log(f"{trainer.run.folder}: epoch {line[0]}: {text}")
 
 
@@ -346,7 +347,17 @@ def _write_results(folder: Path, trainer: Trainer, identity: dict[str, Any], res
     save_model(folder / "model.safetensors", trained, identity)
     with replacing(folder / "log.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([[int(row[0]), *(f"{value:.9g}" for value in row[1:])] for row in trainer.log])
+        writer.writerow(trainer.columns)
+        writer.writerows([[int(row[0]), *map(_cell, row[1:])] for row in trainer.log])
     result["model_sha256"] = file_sha256(folder / "model.safetensors")
     write_json(folder / "run.json", result)
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.9g}"  # only a gradient ratio can be NaN
+
+
+def _final(trainer: Trainer) -> dict[str, float | None]:
+    """Returns the last line of the log by name; None for NaN, which JSON does not have."""
+    values = zip(trainer.columns, trainer.log[-1], strict=True)
+    return {name: None if math.isnan(value) else value for name, value in values}

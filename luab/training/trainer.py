@@ -18,15 +18,14 @@ from torch import nn
 from luab.data.images.loader import to_device
 from luab.errors import ConfigError, JobError
 from luab.model import LuabModel, Normalise, build_model
-from luab.objective import LuabLoss, PointMixup
+from luab.objective import PointMixup, gradient_ratios, objective_of
+from luab.shapes import Batch
 from luab.study.config import Recipe, Split
 from luab.study.paths import Run
 from luab.study.recipes import Preprocessing
 from luab.tasks import Outputs
 from luab.training.distributed import Processes
 
-PARTS = ("loss", "classification", "byproduct")
-SUMS = (*PARTS, "points")
 _LOGIT_TOLERANCE = 1e-4  # relative to the largest logit; float32 in another order gives about 1e-6
 _LOWEST_SCALE = 2.0**-16  # starts at 2**16 and halves with each step of infinite gradients
 _MODEL_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, NotImplementedError)
@@ -48,8 +47,8 @@ class PendingValues:
     """The values of one step while they are copied from the device; the copy does not wait for the next step.
 
     Args:
-        values: [6], loss, classification, byproduct, surviving points, and numbers of processes with a stop flag and
-            with a save flag.
+        values: Parts of the loss, counts, numbers of processes with a stop flag and with a save flag, and in the first
+            step of an epoch the squared norms of gradients.
         place: Step over all epochs, epoch, batch in the epoch.
     """
 
@@ -78,6 +77,7 @@ class Trainer:
     Attributes:
         network: The model wrapped for several processes; the model itself if there is one process.
         ema: Averaged weights, in the first process only, since no others are ever read.
+        ratios: Gradient ratios of the first step of the current epoch, see `Objective.squared_gradients`.
     """
 
     run: Run
@@ -96,13 +96,15 @@ class Trainer:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     epoch: int = 0
     batch: int = 0
-    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0.0))
+    sums: dict[str, float] = field(default_factory=dict)
+    ratios: list[float] = field(default_factory=list)
     log: list[list[float]] = field(default_factory=list)
     pending: PendingValues | None = None
 
     def __post_init__(self) -> None:
-        self.loss = LuabLoss(self.run.weight, self.recipe.label_smoothing, multilabel=self.outputs.multi_label)
-        self.mixup = PointMixup(self.recipe) if self.recipe.mixup or self.recipe.cutmix else None
+        weight = self.run.weight if self.outputs.points else None
+        self.objective = objective_of(weight, self.recipe.label_smoothing, self.outputs.multi_label)
+        self.mixup = PointMixup(self.recipe, self.outputs.classes) if self.recipe.mixup or self.recipe.cutmix else None
         self.normalise = Normalise(self.preprocessing).to(self.device)
 
     @classmethod
@@ -162,6 +164,11 @@ class Trainer:
         )  # fmt: skip
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the values of a line of the log."""
+        return ("epoch", "lr", *self.objective.columns)
+
+    @property
     def done(self) -> int:
         """Number of steps done, over all epochs."""
         return self.epoch * self.steps + self.batch
@@ -174,12 +181,12 @@ class Trainer:
             return self.sums["loss"] / count
         return self.log[-1][2] if self.log else None
 
-    def step(self, batch: list[torch.Tensor], own_flags: Callable[[], Flags]) -> Flags:
+    def step(self, batch: Batch, own_flags: Callable[[], Flags]) -> Flags:
         """Trains on this process's share of one batch.
 
         Args:
-            batch: uint8 images [share, 3, h, w], labels, points and weights as the loader returns them; for
-                multi-label data labels, points and weights have one row per class.
+            batch: uint8 images [share, 3, h, w] and further parts as the loader returns them; for multi-label data
+                labels, points and weights have one row per class.
             own_flags: Returns the flags of this process; called while the step is running.
 
         Returns:
@@ -188,48 +195,55 @@ class Trainer:
         Raises:
             JobError: The loss of the preceding step was not finite.
         """
-        images, labels, points, weights = (to_device(part, self.device) for part in batch)
-        images, weights = self.normalise(images), weights.float()
-        survived = weights.sum()
+        batch = {name: to_device(part, self.device) for name, part in batch.items()}
+        batch = {name: part.float() if part.dtype == torch.float64 else part for name, part in batch.items()}
+        batch["images"] = self.normalise(batch["images"])
+        counts = self.objective.counts(batch)
         if self.recipe.channels_last:
-            images = images.to(memory_format=torch.channels_last)
+            batch["images"] = batch["images"].to(memory_format=torch.channels_last)
         if self.mixup is not None:
-            images, labels, points, weights = self.mixup(images, labels, points, weights)
+            batch = self.mixup(batch)
         self.scheduler.step_update(self.done)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        parts = self._backward(images, labels, points, weights)
+        parts, squared = self._backward(batch)
         self._update()
-        flags = [torch.full_like(survived, flag) for flag in own_flags()]
-        values = torch.cat([parts, torch.stack([survived, *flags])])
+        flags = torch.stack([torch.full_like(parts[0], flag) for flag in own_flags()])
+        values = torch.cat([parts, counts, flags, squared])
         preceding_flags = self.read()
         self.pending = PendingValues(self.processes.add(values), (self.done, self.epoch, self.batch))
         self.batch += 1
         return preceding_flags
 
-    def _backward(
-        self, images: torch.Tensor, labels: torch.Tensor, points: torch.Tensor, weights: torch.Tensor
-    ) -> torch.Tensor:
-        """Computes gradients of the whole batch's loss; returns this process's share of [loss, classification,
-        byproduct], to be summed over processes.
+    def _backward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Computes gradients of the whole batch's loss.
+
+        Returns:
+            This process's share of the parts of the loss, and in the first step of an epoch of the squared norms of
+            gradients (otherwise nothing); both to be summed over processes.
         """
         size, steps = self.split.images, self.split.steps
         share = 1 / (steps * self.split.processes)
         # The mean is over the surviving points of the whole batch, which may all be in a few of its parts.
-        denominator = self.processes.add(weights.sum()) * share if self.model.byproduct is not None else None
+        denominators = self.objective.counts(batch)
+        if self.objective.counted:
+            denominators = self.processes.add(denominators) * share
         precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.recipe.amp)
-        shares = []
+        shares, squared = [], []
         for k in range(steps):
-            part = slice(k * size, (k + 1) * size)
+            part = {name: tensor[k * size : (k + 1) * size] for name, tensor in batch.items()}
             with self.processes.averaged(self.network, last=k == steps - 1):
                 with torch.autocast(
                     self.device.type, precision, enabled=precision is not None and self.device.type == "cuda"
                 ):
-                    logits, predicted = self.network(images[part])
-                parts = self.loss(logits.float(), predicted, labels[part], points[part], weights[part], denominator)
+                    outputs = self.network(part["images"])
+                parts = self.objective(outputs, part, denominators)
+                if self.batch == 0:
+                    squared.append(self.objective.squared_gradients(parts, outputs, self.scaler.scale))
                 self.scaler.scale(parts["loss"] / steps).backward()  # DistributedDataParallel averages over processes
-            shares.append(torch.stack([parts[name].detach() for name in PARTS]) * share)
-        return torch.stack(shares).sum(dim=0)
+            shares.append(torch.stack([parts[name].detach() for name in self.objective.parts]) * share)
+        norms = torch.stack(squared).sum(dim=0).flatten() if squared else shares[0].new_zeros(0)
+        return torch.stack(shares).sum(dim=0), norms
 
     def _update(self) -> None:
         if self.recipe.clip_grad is not None:
@@ -249,22 +263,27 @@ class Trainer:
         if self.pending is None:
             return Flags()
         step, epoch, batch = self.pending.place
-        values = dict(zip((*SUMS, *Flags._fields), self.pending.read(), strict=True))
+        parts, counted = self.objective.parts, self.objective.counted
+        names, numbers = (*parts, *counted, *Flags._fields), self.pending.read()
+        values, squared = dict(zip(names, numbers, strict=False)), numbers[len(names) :]
         self.pending = None
-        for name in ("classification", "byproduct", "loss"):  # the cause first, then the sum
+        for name in (*parts[1:], parts[0]):  # the cause first, then the sum
             if not math.isfinite(values[name]):
                 raise JobError(
                     f"{name} became {values[name]} in step {step} (epoch {epoch}, batch {batch}). "
                     "Lower the learning rate, lengthen the warm-up, or clip gradients in the recipe. Nothing "
                     "was written."
                 )
-        for name in PARTS:
-            self.sums[name] += values[name]
-        self.sums["points"] += values["points"] / self.recipe.batch_size
+        for name in parts:
+            self.sums[name] = self.sums.get(name, 0.0) + values[name]
+        for name in counted:
+            self.sums[name] = self.sums.get(name, 0.0) + values[name] / self.recipe.batch_size
+        if batch == 0:
+            self.ratios = gradient_ratios(torch.tensor(squared).view(2, -1))
         return Flags(values["stop"] > 0, values["save"] > 0)
 
     def end_epoch(self) -> list[float]:
-        """Ends the epoch; returns its line of the log: epoch, learning rate, mean of each sum.
+        """Ends the epoch; returns its line of the log: epoch, learning rate, mean of each sum, gradient ratios.
 
         Raises:
             JobError: With float16, so many steps had infinite gradients that hardly any changed the weights.
@@ -276,9 +295,9 @@ class Trainer:
                 "none, or lower the learning rate, in the recipe. Nothing was written."
             )
         rate = self.optimizer.param_groups[0]["lr"]
-        self.log.append([self.epoch, rate, *(self.sums[name] / self.steps for name in SUMS)])
+        self.log.append([self.epoch, rate, *(total / self.steps for total in self.sums.values()), *self.ratios])
         self.epoch, self.batch = self.epoch + 1, 0
-        self.sums = dict.fromkeys(SUMS, 0.0)
+        self.sums, self.ratios = {}, []
         return self.log[-1]
 
     def state(self, key: str) -> dict[str, Any]:
@@ -293,6 +312,7 @@ class Trainer:
             "epoch": self.epoch,
             "batch": self.batch,
             "sums": dict(self.sums),
+            "ratios": list(self.ratios),
             "log": [list(row) for row in self.log],
             "random": self.processes.gather(random_state(self.device)),
         }
@@ -305,7 +325,8 @@ class Trainer:
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.epoch, self.batch = state["epoch"], state["batch"]
-        self.sums, self.log = dict(state["sums"]), [list(row) for row in state["log"]]
+        self.sums, self.ratios = dict(state["sums"]), list(state["ratios"])
+        self.log = [list(row) for row in state["log"]]
         restore_random_state(state["random"][self.processes.rank], self.device)
 
 
@@ -343,7 +364,8 @@ def check_logits(model: LuabModel, backbone: str, input_px: int) -> None:
     try:
         for parameter in classifier:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5)
-        expected, (logits, points) = model.backbone(images), model(images)
+        expected, outputs = model.backbone(images), model(images)
+        logits, points = outputs["logits"], outputs.get("points")
     except _MODEL_ERRORS as error:
         raise _not_supported(backbone, f"its classifier fails on the pooled feature ({error})") from error
     finally:

@@ -163,7 +163,8 @@ def test_timm_without_luab_gives_the_same_logits(study, tmp_path):
         errors="replace",
     )
     assert (done.returncode, done.stdout) == (0, "no luab\n"), done.stderr
-    for out, (logits, points) in ours.items():
+    for out, outputs in ours.items():
+        logits, points = outputs["logits"], outputs.get("points")
         found = load_file(f"{out}-logits.safetensors")
         for way in ("folder", "name", "hand"):
             assert torch.equal(found[way], logits), (out, way)
@@ -185,9 +186,9 @@ def test_a_trained_model_predicts_as_in_luab(toy_study, tmp_path):
     seen = torch.stack([transform(Image.open(file).convert("RGB")) for file in files])
     pixels = [to_uint8(evaluation_view(Image.open(file), 32, recipe.crop_pct, "resize_crop")) for file in files]
     with torch.no_grad():
-        logits, _ = ours.eval()(seen)
+        logits = ours.eval()(seen)["logits"]
         assert torch.equal(theirs(seen), logits)
-        answers = ours(Normalise()(torch.stack(pixels)))[0].argmax(dim=1)
+        answers = ours(Normalise()(torch.stack(pixels)))["logits"].argmax(dim=1)
     assert torch.equal(logits.argmax(dim=1), answers)
     card = read_json(folder / "luab.json")
     assert card["images"] == 30 and card["points"] == read_json(study.layout.run_json(CLICK))["points"] > 0

@@ -161,7 +161,8 @@ def test_items_hold_labels_points_and_weights_that_fit_the_pixels(world: tuple[P
     for epoch in range(6):
         data.epoch = epoch
         for i in range(12):
-            pixels, labels, points, weights = data[i]
+            item = data[i]
+            pixels, labels, points, weights = (item[name] for name in ("images", "labels", "points", "weights"))
             assert pixels.dtype == torch.uint8 and pixels.shape == (3, 32, 32)
             assert (labels.shape, points.shape, weights.shape) == ((80,), (80, 2), (80,))
             assert {part.dtype for part in (labels, points, weights)} == {torch.float32}
@@ -183,33 +184,33 @@ def test_an_item_depends_on_seed_epoch_and_index_alone(world: tuple[Path, pd.Dat
     root, rows, targets = world
     data = CocoAB(root, rows, targets, RECIPE, seed=1)
     first = data[3]
-    assert not torch.equal(first[0], data[3][0])  # without an epoch every read is fresh
+    assert not torch.equal(first["images"], data[3]["images"])  # without an epoch every read is fresh
     data.epoch = 0
     torch.manual_seed(5)
-    assert all(map(torch.equal, first, data[3]))
+    assert all(torch.equal(part, data[3][name]) for name, part in first.items())
     without = CocoAB(root, rows, None, RECIPE, seed=1)
     without.epoch = 0
-    assert torch.equal(first[0], without[3][0])  # the baseline gets the same pixels
-    assert without[3][1].nonzero().flatten().tolist() == [0, 5, 9]  # and the labels of the annotations
-    assert without[3][3].sum() == 0
+    assert torch.equal(first["images"], without[3]["images"])  # the baseline gets the same pixels
+    assert without[3]["labels"].nonzero().flatten().tolist() == [0, 5, 9]  # and the labels of the annotations
+    assert without[3]["weights"].sum() == 0
     data.epoch = 1
-    assert not torch.equal(first[0], data[3][0])
+    assert not torch.equal(first["images"], data[3]["images"])
 
 
 def test_labels_can_be_kept(world: tuple[Path, pd.DataFrame, Path]) -> None:
     root, rows, targets = world
     kept = CocoAB(root, rows, targets, RECIPE, seed=1, keep_labels=True)
     official = CocoAB(root, rows, targets, RECIPE, seed=1)
-    assert all(kept[i][1].sum() == 3 for i in range(12))
-    assert sum(float(official[i][1].sum()) for i in range(12)) < 36
-    assert all(torch.equal(kept[i][2], official[i][2]) for i in range(12))
+    assert all(kept[i]["labels"].sum() == 3 for i in range(12))
+    assert sum(float(official[i]["labels"].sum()) for i in range(12)) < 36
+    assert all(torch.equal(kept[i]["points"], official[i]["points"]) for i in range(12))
 
 
 def test_the_official_augmentation_without_a_recipe(world: tuple[Path, pd.DataFrame, Path]) -> None:
     root, rows, targets = world
     data = CocoAB(root, rows, targets)
-    assert data[0][0].shape == (3, 224, 224)
-    assert not torch.equal(data[0][0], data[1][0])
+    assert data[0]["images"].shape == (3, 224, 224)
+    assert not torch.equal(data[0]["images"], data[1]["images"])
 
 
 def test_a_missing_image_is_named(world: tuple[Path, pd.DataFrame, Path]) -> None:

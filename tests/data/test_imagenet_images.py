@@ -34,9 +34,9 @@ def toy(toy_world: Path) -> ImageNetAB:
 
 
 def test_an_item_is_pixels_label_point_and_weight(toy):
-    pixels, label, point, weight = toy[1]
+    pixels, label, point, weight = (toy[1][name] for name in ("images", "labels", "points", "weights"))
     assert pixels.shape == (3, 32, 32) and pixels.dtype == torch.uint8
-    assert label == 0 and toy[12][1] == 1 and toy[29][1] == 2
+    assert label == 0 and toy[12]["labels"] == 1 and toy[29]["labels"] == 2
     assert point.dtype == torch.float32 and weight in (0.0, 1.0)
     assert len(toy) == 30
 
@@ -45,8 +45,8 @@ def test_images_without_a_point_keep_their_label_and_get_weight_0(toy):
     without = [i for i in range(30) if np.isnan(toy.points[i, 0])]
     assert len(without) == 12
     for i in without:
-        _, label, point, weight = toy[i]
-        assert (label, weight, point.tolist()) == (i // 10, 0.0, [-1.0, -1.0])
+        item = toy[i]
+        assert (item["labels"], item["weights"], item["points"].tolist()) == (i // 10, 0.0, [-1.0, -1.0])
 
 
 def test_points_lie_on_the_dot_or_are_absent(toy):
@@ -54,7 +54,8 @@ def test_points_lie_on_the_dot_or_are_absent(toy):
     for epoch in range(3):
         toy.epoch = epoch
         for i in range(30):
-            pixels, _, point, weight = toy[i]
+            item = toy[i]
+            pixels, point, weight = item["images"], item["points"], item["weights"]
             if not weight:
                 assert point.tolist() == [-1.0, -1.0]
                 continue
@@ -69,19 +70,19 @@ def test_the_baseline_sees_the_same_pixels_without_points(toy, toy_world):
     manifest = toy_world / "data" / "manifests" / "imagenet_train.parquet"
     baseline = ImageNetAB(toy_world / "imagenet", manifest, None, RECIPE, seed=3)
     for i in (1, 5, 20):
-        assert torch.equal(baseline[i][0], toy[i][0])
-        assert baseline[i][3] == 0.0
+        assert torch.equal(baseline[i]["images"], toy[i]["images"])
+        assert baseline[i]["weights"] == 0.0
 
 
 def test_an_item_depends_on_seed_epoch_and_index_alone(toy):
     toy.epoch = 0
-    first = toy[4][0]
-    assert torch.equal(first, toy[4][0])
-    assert not torch.equal(first, toy[5][0])
+    first = toy[4]["images"]
+    assert torch.equal(first, toy[4]["images"])
+    assert not torch.equal(first, toy[5]["images"])
     toy.epoch = 1
-    assert not torch.equal(first, toy[4][0])
+    assert not torch.equal(first, toy[4]["images"])
     toy.epoch, toy.seed = 0, 4
-    assert not torch.equal(first, toy[4][0])
+    assert not torch.equal(first, toy[4]["images"])
 
 
 @pytest.mark.parametrize(("workers", "persistent"), [(0, False), (1, False), (1, True), (2, True)])
@@ -93,7 +94,7 @@ def test_a_plain_loop_sees_fresh_views_in_every_epoch(toy, workers, persistent, 
     loader = torch.utils.data.DataLoader(
         toy, batch_size=10, num_workers=workers, persistent_workers=persistent, **options
     )
-    epochs = [torch.cat([batch[0] for batch in loader]) for _ in range(3)]
+    epochs = [torch.cat([batch["images"] for batch in loader]) for _ in range(3)]
     for k, one in enumerate(epochs):
         for other in epochs[:k]:
             assert sum(torch.equal(a, b) for a, b in zip(one, other, strict=True)) == 0
@@ -107,15 +108,15 @@ def test_the_epoch_reaches_running_loader_processes(toy, workers, persistent):
     )
     for epoch in (0, 3, 0):
         toy.epoch = epoch
-        seen = torch.cat([batch[0] for batch in loader])
-        assert torch.equal(seen, torch.stack([toy[i][0] for i in range(30)]))
+        seen = torch.cat([batch["images"] for batch in loader])
+        assert torch.equal(seen, torch.stack([toy[i]["images"] for i in range(30)]))
 
 
 def test_reads_without_an_epoch_are_those_of_epoch_0_1_2(toy):
-    fresh = [toy[4][0] for _ in range(3)]
+    fresh = [toy[4]["images"] for _ in range(3)]
     for epoch, pixels in enumerate(fresh):
         toy.epoch = epoch
-        assert torch.equal(toy[4][0], pixels)
+        assert torch.equal(toy[4]["images"], pixels)
     toy.epoch = None
     assert toy.epoch is None
 
@@ -210,5 +211,5 @@ def test_real_photographs_decode_and_crop(samples):
     )
     dataset = ImageNetAB(samples / "imagenet", rows)
     for i in range(len(files)):
-        pixels, _, _, weight = dataset[i]
+        pixels, weight = dataset[i]["images"], dataset[i]["weights"]
         assert pixels.shape == (3, 224, 224) and weight == 0 and pixels.float().std() > 1

@@ -102,7 +102,7 @@ def test_samples_are_equal_for_any_number_of_workers_and_any_start(toy_world, to
     found = _batches(toy_world, workers, start, recipe)
     assert len(found) == len(expected) == 5 - start
     for ours, theirs in zip(found, expected, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        assert ours.keys() == theirs.keys() and all(torch.equal(part, theirs[name]) for name, part in ours.items())
 
 
 def test_batches_equal_torchs_own_collation(toy_world, toy_study):
@@ -111,8 +111,9 @@ def test_batches_equal_torchs_own_collation(toy_world, toy_study):
     dataset = _dataset(toy_world, recipe)
     order = next(iter(EpochBatches(30, 6, 5, 1)))
     theirs = default_collate([dataset[i] for i in order])
-    assert [part.dtype for part in ours] == [torch.uint8, torch.int64, torch.float32, torch.float64]
-    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(ours, theirs, strict=True))
+    types = {"images": torch.uint8, "labels": torch.int64, "points": torch.float32, "weights": torch.float64}
+    assert {name: part.dtype for name, part in ours.items()} == types == {n: part.dtype for n, part in theirs.items()}
+    assert all(torch.equal(part, theirs[name]) for name, part in ours.items())
 
 
 @pytest.mark.parametrize(("batch_size", "ahead"), [(32, 4), (256, 4), (512, 2), (1024, 1), (4096, 1)])
@@ -184,7 +185,7 @@ class Images(torch.utils.data.Dataset):
     def __len__(self):
         return 64
     def __getitem__(self, i):
-        return torch.zeros(3, 224, 224, dtype=torch.uint8), i
+        return {"images": torch.zeros(3, 224, 224, dtype=torch.uint8), "labels": i}
 try:
     with plain_errors():
         for _ in training_loader(Images(), EpochBatches(64, 32, 0, 0), 2, False):

@@ -73,8 +73,10 @@ def test_original_bytes_give_the_same_samples(photos, packed, decoding):
     for epoch in range(2):
         files.epoch = shards.epoch = epoch
         for i in range(24):
-            for ours, theirs in zip(shards[i], files[i], strict=True):
-                assert torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs))
+            ours, theirs = shards[i], files[i]
+            assert ours.keys() == theirs.keys()
+            for name, part in ours.items():
+                assert torch.equal(torch.as_tensor(part), torch.as_tensor(theirs[name]))
 
 
 def test_loader_processes_share_a_pack(photos, packed):
@@ -84,7 +86,7 @@ def test_loader_processes_share_a_pack(photos, packed):
         list(training_loader(dataset, EpochBatches(24, 6, 0, 0), workers, pinned=False)) for workers in (0, 2)
     )
     for ours, theirs in zip(shared, alone, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        assert ours.keys() == theirs.keys() and all(torch.equal(part, theirs[name]) for name, part in ours.items())
 
 
 def test_shards_are_plain_tar_files_in_the_manifests_order(photos, packed):
@@ -113,9 +115,9 @@ def test_resized_images_keep_crop_flip_and_point(photos, tmp_path):
         ):
             assert min(small.size) == 100 and b.size == pack.size_wh(i)
         ours, theirs = resized[i], files[i]
-        assert torch.equal(ours[2], theirs[2]) and ours[3] == theirs[3]
+        assert torch.equal(ours["points"], theirs["points"]) and ours["weights"] == theirs["weights"]
         # Resized noise has other pixels but the same mean grey at the same place.
-        assert (ours[0].float().mean() - theirs[0].float().mean()).abs() < 8
+        assert (ours["images"].float().mean() - theirs["images"].float().mean()).abs() < 8
     assert json.loads(card(index).read_text(encoding="utf-8"))["bytes"] < 0.7 * sum(
         f.stat().st_size for f in photos.rglob("*.JPEG")
     )
@@ -135,7 +137,7 @@ def test_a_resized_pack_shows_the_same_part_of_the_image(tmp_path):
     files, resized = _dataset(tmp_path, None), _dataset(tmp_path, _open(tmp_path, index, packing))
     for epoch in range(20):
         files.epoch = resized.epoch = epoch
-        difference = (files[0][0].int() - resized[0][0].int()).abs()[:2]
+        difference = (files[0]["images"].int() - resized[0]["images"].int()).abs()[:2]
         assert difference.float().mean() < 2  # half a pixel of 120 is 1 of 255 in brightness here
 
 

@@ -183,7 +183,7 @@ def test_the_studys_own_steps_run_on_it(world: Path, prepared: Path) -> None:
     data = CocoAB(prepared / "raw", rows, prepared / "click.parquet")
     labels, weights = np.zeros(80), 0.0
     for i in range(20):
-        _, image_labels, _, point_weights = data[i]
-        labels += image_labels.numpy()
-        weights += float(point_weights.sum())
+        item = data[i]
+        labels += item["labels"].numpy()
+        weights += float(item["weights"].sum())
     assert labels.sum() > weights > 10

@@ -43,16 +43,23 @@ def test_metrics_of_a_run_without_scores_raise(tmp_path: Path) -> None:
 
 def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
     logs = [tmp_path / f"{run.seed}.csv" for run in RUNS]
-    logs[0].write_text("epoch,lr,loss,classification,byproduct\n0,1,3,2,1\n1,1,2,1.5,0.5\n", encoding="utf-8")
-    logs[1].write_text("epoch,lr,loss,classification,byproduct\n0,1,7,4,3\n1,1,3,2.5,0.5\n", encoding="utf-8")
-    baseline = [Run("imagenet", "resnet50.tv_in1k", "none", 0.0, 0)]
-    write_curves(tmp_path / "c.csv", {tuple(RUNS): logs, tuple(baseline): logs[:1]})
+    header = "epoch,lr,loss,classification,byproduct"
+    logs[0].write_text(f"{header},byproduct_gradient_ratio\n0,1,3,2,1,4\n1,1,2,1.5,0.5,\n", encoding="utf-8")
+    logs[1].write_text(f"{header},byproduct_gradient_ratio\n0,1,7,4,3,6\n1,1,3,2.5,0.5,5\n", encoding="utf-8")
+    none = Run("imagenet", "resnet50.tv_in1k", "none", 0.0, 0)
+    (tmp_path / "none.csv").write_text("epoch,lr,loss,classification\n0,1,2,2\n", encoding="utf-8")
+    # An older version wrote zeros for a baseline.
+    (tmp_path / "old.csv").write_text(f"{header}\n0,1,3,3,0\n", encoding="utf-8")
+    old = Run("imagenet", "resnet18", "none", 0.0, 0)
+    groups = {tuple(RUNS): logs, (none,): [tmp_path / "none.csv"], (old,): [tmp_path / "old.csv"]}
+    quantities = write_curves(tmp_path / "c.csv", groups)
+    assert quantities == ["loss", "classification", "byproduct", "byproduct_gradient_ratio"]
     assert (tmp_path / "c.csv").read_text(encoding="utf-8").splitlines() == [
-        "dataset,backbone,supervision,epoch,classification,byproduct,seeds",
-        "imagenet,resnet50.tv_in1k,click,0,3,2,2",
-        "imagenet,resnet50.tv_in1k,click,1,2,0.5,2",
-        "imagenet,resnet50.tv_in1k,none,0,2,,1",
-        "imagenet,resnet50.tv_in1k,none,1,1.5,,1",
+        "dataset,backbone,supervision,epoch,loss,classification,byproduct,byproduct_gradient_ratio,seeds",
+        "imagenet,resnet50.tv_in1k,click,0,5,3,2,5,2",
+        "imagenet,resnet50.tv_in1k,click,1,2.5,2,0.5,5,2",
+        "imagenet,resnet50.tv_in1k,none,0,2,2,,,1",
+        "imagenet,resnet18,none,0,3,3,,,1",
     ]
 
 
@@ -61,7 +68,7 @@ def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
     [
         (None, r"log.csv: cannot read this training log .*Train the run"),
         ("", r"log.csv: the training log has no rows .*Train the run again"),
-        ("epoch,loss\n0,1\n", r"log.csv: the training log has no rows .*Train the run again"),
+        ("epoch,lr\n0,1\n", r"log.csv: the training log has no rows .*Train the run again"),
     ],
 )
 def test_curves_without_a_log_raise(tmp_path: Path, text: str | None, message: str) -> None:
@@ -86,20 +93,20 @@ def test_dvc_can_read_the_file(tmp_path: Path) -> None:
 
     models = {run: tmp_path / "runs" / run.folder / "model.safetensors" for run in RUNS}
     metrics = [tmp_path / "metrics" / "a.json"]
-    write_dvc_file(
-        tmp_path / "dvc.yaml", models, metrics, tmp_path / "tables" / "s.csv", tmp_path / "c.csv", "demo world"
-    )
+    sweep, curves = tmp_path / "tables" / "s.csv", tmp_path / "c.csv"
+    write_dvc_file(tmp_path / "dvc.yaml", models, metrics, sweep, curves, ["byproduct_gradient_ratio"], "demo world")
     text = (tmp_path / "dvc.yaml").read_text(encoding="utf-8")
     content = COMPILED_MULTI_STAGE_SCHEMA(yaml.safe_load(text))
     first = content["artifacts"]["imagenet-resnet50-tv-in1k-click-seed0"]
     assert first["path"] == "runs/imagenet/resnet50.tv_in1k/click-1/seed0/model.safetensors"
     assert first["type"] == "model" and "demo-world" in first["labels"] and "lambda 1, seed 0" in first["desc"]
+    plots = [(name, plot["title"]) for item in content["plots"] for name, plot in item.items()]
+    assert plots[1] == ("byproduct_gradient_ratio", "Training: byproduct gradient ratio (demo world)")
     assert content["metrics"] == ["metrics/a.json"] and str(tmp_path) not in text and "stages" not in content
 
 
 def test_equal_names_in_dvc_raise(tmp_path: Path) -> None:
     pair = [Run("imagenet", name, "none", 0.0, 0) for name in ("a_b", "a.b")]
     with pytest.raises(DataError, match=r"a\.b, a_b"):
-        write_dvc_file(
-            tmp_path / "dvc.yaml", {run: tmp_path / run.folder for run in pair}, [], tmp_path / "s", tmp_path / "c", ""
-        )
+        models = {run: tmp_path / run.folder for run in pair}
+        write_dvc_file(tmp_path / "dvc.yaml", models, [], tmp_path / "s", tmp_path / "c", [], "")

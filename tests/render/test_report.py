@@ -76,7 +76,8 @@ def sources(folder: Path, text: str = "plain") -> report.Sources:
         }
         (folder / run.folder).mkdir(parents=True)
         (folder / run.folder / "run.json").write_text(json.dumps(card), encoding="utf-8")
-        (folder / run.folder / "log.csv").write_text("epoch,loss,byproduct\n0,4,0.5\n1,2,0.25\n", encoding="utf-8")
+        log = "epoch,loss\n0,4\n1,2\n" if run.supervision == "none" else "epoch,loss,byproduct\n0,4,0.5\n1,2,0.25\n"
+        (folder / run.folder / "log.csv").write_text(log, encoding="utf-8")
     return report.Sources(
         label=text,
         headline=[table_text.Sheet(f"Headline {text}", ["", "Baseline", "LUAB"], [["top-1 ↑", "70.1", "71.2"]])],
@@ -316,17 +317,29 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
 def test_a_curve_lies_where_its_numbers_say(tmp_path: Path) -> None:
     run = Run("imagenet", "test_resnet", "click", 1, 0)
     (tmp_path / "log.csv").write_text("epoch,loss,byproduct\n0,4,nan\n1,2,0.5\n2,3,0.5\n", encoding="utf-8")
-    loss, byproduct = report_curves.panels([run], {run: tmp_path / "log.csv"}, report.QUANTITIES)
+    loss, byproduct = report_curves.panels([run], {run: tmp_path / "log.csv"})
     # x: epochs 0 to 2 over 46 to 350 px; y: 4 to 2 over 10 to 170 px.
     assert loss.lines[0].points == "46.0,10.0 198.0,170.0 350.0,90.0" and loss.lines[0].last == 3
     assert (46.0, "0") in loss.x_ticks and (170.0, "2") in loss.y_ticks
     assert byproduct.lines[0].points == "46.0,90.0 350.0,90.0"  # NaN left out, one value in the middle
     (tmp_path / "log.csv").write_text("epoch,loss\n" + "".join(f"{k},{k}\n" for k in range(300)), encoding="utf-8")
-    (long,) = report_curves.panels([run], {run: tmp_path / "log.csv"}, report.QUANTITIES)
+    (long,) = report_curves.panels([run], {run: tmp_path / "log.csv"})
     assert len(long.lines[0].points.split()) == report_curves.MOST_POINTS and long.lines[0].last == 299
     (tmp_path / "log.csv").write_text("", encoding="utf-8")
     with pytest.raises(DataError, match="Train the run again"):
-        report_curves.panels([run], {run: tmp_path / "log.csv"}, report.QUANTITIES)
+        report_curves.panels([run], {run: tmp_path / "log.csv"})
+
+
+def test_a_baseline_of_an_older_version_has_no_byproduct_curve(tmp_path: Path) -> None:
+    """Its log lists the byproduct loss and the points as zeros."""
+    runs = [Run("imagenet", "test_resnet", name, weight, 0) for name, weight in (("none", 0.0), ("click", 1.0))]
+    header = "epoch,lr,loss,classification,byproduct,points"
+    for run, row in zip(runs, ("0,1,3,3,0,0", "0,1,3,2,1,0.5"), strict=True):
+        (tmp_path / f"{run.supervision}.csv").write_text(f"{header}\n{row}\n", encoding="utf-8")
+    panels = report_curves.panels(runs, {run: tmp_path / f"{run.supervision}.csv" for run in runs})
+    assert [(panel.title.rpartition(": ")[2], len(panel.lines)) for panel in panels] == [
+        ("loss", 2), ("classification", 2), ("byproduct", 1), ("points", 1)
+    ]  # fmt: skip
 
 
 def test_all_tagged_choices_are_listed(repository: Path) -> None:

@@ -88,7 +88,8 @@ def test_unusual_backbones_work_or_are_refused_by_name(name, arguments, supervis
     model.eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        logits, points = model(images)
+        outputs = model(images)
+        logits, points = outputs["logits"], outputs.get("points")
         assert torch.allclose(logits, model.backbone(images), atol=1e-4)
     assert (points is None) == (supervision == "none") and (points is None or points.shape == (2, 2))
 

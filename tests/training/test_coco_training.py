@@ -124,12 +124,13 @@ def test_baseline_control_and_luab_see_the_same_labels(study):
     items = {name: [dataset[i] for i in range(len(dataset))] for name, (dataset, _) in sets.items()}
     for image, labels, points, taught in zip(*items.values(), strict=True):
         assert all(
-            torch.equal(image[0], other[0]) and torch.equal(image[1], other[1]) for other in (labels, points, taught)
+            torch.equal(image["images"], other["images"]) and torch.equal(image["labels"], other["labels"])
+            for other in (labels, points, taught)
         )
-    taught = {name: sum(float(item[3].sum()) for item in found) for name, found in items.items()}
+    taught = {name: sum(float(item["weights"].sum()) for item in found) for name, found in items.items()}
     assert taught["none"] == 0 and taught["click"] == taught["click_shared"] > 0 and taught["random"] > 0
-    assert any(not torch.equal(a[2], b[2]) for a, b in zip(items["random"], items["click"], strict=True))
-    shown = [item[1].sum() for item in items["click"]]
+    assert any(not torch.equal(a["points"], b["points"]) for a, b in zip(items["random"], items["click"], strict=True))
+    shown = [item["labels"].sum() for item in items["click"]]
     annotated = [len(labels) for labels in sets["none"][0].labels]
     assert sum(shown) < sum(annotated)  # some clicks lie outside the crop
     for run, (_, inputs) in zip((NONE, RANDOM, CLICK), sets.values(), strict=False):
@@ -143,7 +144,7 @@ def test_keep_labels_keeps_all_annotated_labels(study):
         "labels": "as annotated"
     }
     for i in range(len(dataset)):
-        assert dataset[i][1].sum() == len(dataset.labels[i])
+        assert dataset[i]["labels"].sum() == len(dataset.labels[i])
 
 
 def test_the_library_follows_the_official_loader(world):
@@ -152,7 +153,7 @@ def test_the_library_follows_the_official_loader(world):
     manifest, targets = data / "manifests" / "coco_train.parquet", data / "targets" / "coco"
     both = CocoAB(data / "raw" / "coco", manifest, targets / "click.parquet", labelling=targets / "click.parquet")
     alone = CocoAB(data / "raw" / "coco", manifest, targets / "click.parquet")
-    assert all(torch.equal(x, y) for i in range(6) for x, y in zip(both[i], alone[i], strict=True))
+    assert all(torch.equal(part, alone[i][name]) for i in range(6) for name, part in both[i].items())
 
 
 def test_a_training_records_its_results(study):

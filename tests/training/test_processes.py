@@ -72,7 +72,7 @@ def test_some_shares_of_these_batches_have_no_point(toy_study):
     empty = 0
     for rank in (0, 1):
         for batch in EpochBatches(len(dataset), 4, 0, 0, share=(rank, 2)):
-            empty += not any(dataset[i][3] for i in batch)
+            empty += not any(dataset[i]["weights"] for i in batch)
     assert empty > 0
 
 
@@ -90,14 +90,16 @@ def test_the_mean_over_parts_is_the_loss_of_the_whole():
     points, labels = torch.rand(6, 2, generator=generator), torch.arange(6)
     weights = torch.tensor([1.0, 1, 0, 1, 0, 0])  # the last part has no points
     loss = LuabLoss(2.0)
-    whole = loss(logits, predicted, labels, points, weights)
-    parts = [
-        loss(logits[k], predicted[k], labels[k], points[k], weights[k], weights.sum() / 3)
-        for k in (slice(0, 2), slice(2, 4), slice(4, 6))
-    ]
+    outputs, batch = {"logits": logits, "points": predicted}, {"labels": labels, "points": points, "weights": weights}
+
+    def part(rows):
+        return ({name: tensor[rows] for name, tensor in of.items()} for of in (outputs, batch))
+
+    whole = loss(outputs, batch)
+    parts = [loss(*part(k), loss.counts(batch) / 3) for k in (slice(0, 2), slice(2, 4), slice(4, 6))]
     for name, value in whole.items():
         assert torch.stack([part[name] for part in parts]).mean().item() == pytest.approx(value.item())
-    without_points = loss(logits, predicted, labels, points, torch.zeros(6), torch.zeros(()))
+    without_points = loss(outputs, batch | {"weights": torch.zeros(6)}, torch.zeros(1))
     assert without_points["byproduct"].item() == 0
 
 

@@ -11,7 +11,7 @@ import torch
 from luab.files import file_sha256, read_json
 from luab.study.paths import Run
 from luab.training.checkpoint import read_card
-from luab.training.train import COLUMNS, train
+from luab.training.train import train
 
 CLICK = Run("imagenet", "test_resnet", "click", 1.0, 0)
 NONE = dataclasses.replace(CLICK, supervision="none", weight=0.0)
@@ -26,12 +26,13 @@ def test_the_loss_falls_and_is_recorded_in_both_files(toy_study):
     study = toy_study(recipe={"epochs": 10})
     result = train(study, CLICK, {"commit": "abc"})
     log = _log(study, CLICK)
-    assert tuple(log[0]) == COLUMNS and [int(row["epoch"]) for row in log] == list(range(10))
+    columns = ["epoch", "lr", "loss", "classification", "byproduct", "points", "byproduct_gradient_ratio"]
+    assert list(log[0]) == columns and [int(row["epoch"]) for row in log] == list(range(10))
     assert float(log[-1]["classification"]) < 0.5 * float(log[0]["classification"])
     assert float(log[-1]["byproduct"]) < float(log[0]["byproduct"])
     for row in log:
         assert float(row["loss"]) == pytest.approx(float(row["classification"]) + float(row["byproduct"]), rel=1e-6)
-        assert 0 < float(row["points"]) <= 18 / 24
+        assert 0 < float(row["points"]) <= 18 / 24 and float(row["byproduct_gradient_ratio"]) > 0
     stored = read_json(study.layout.run_json(CLICK))
     assert stored == result and stored["run"] == CLICK.identity() and stored["commit"] == "abc"
     assert (stored["images"], stored["points"], stored["device"]) == (30, 18, "cpu")
@@ -61,7 +62,7 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_others(toy_study, tmp_pa
 def test_the_baseline_has_no_head_and_uses_no_points(toy_study):
     study = toy_study(recipe={"epochs": 1, "warmup_epochs": 0})
     result = train(study, NONE)
-    assert result["points"] == 0 and result["final"]["byproduct"] == 0
+    assert result["points"] == 0 and set(result["final"]) == {"epoch", "lr", "loss", "classification"}
     assert set(result["inputs"]) == {"imagenet_train"} and result["settings"] == {"decoding": "exact"}
 
 

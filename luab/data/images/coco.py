@@ -14,9 +14,9 @@ from luab.data.images.augmentations import Changes, Moves
 from luab.data.images.crops import Crop, CropFlip
 from luab.data.images.training_images import Index, TrainingImages, augmentation_of, manifest_rows
 from luab.data.supervisions.point_files import ClassPoints, read_class_points
+from luab.shapes import Batch
 from luab.study.config import Recipe
 
-CocoSample = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 _NO_POINTS = ClassPoints(np.empty(0, np.int16), np.empty((0, 2)))
 
 
@@ -98,7 +98,7 @@ def _in_crop(
     return points.labels[annotated], xy, inside & stayed
 
 
-class CocoAB(TrainingImages[CocoSample]):
+class CocoAB(TrainingImages[Batch]):
     """COCO 2014 training images with the points of one supervision.
 
     Args:
@@ -112,8 +112,9 @@ class CocoAB(TrainingImages[CocoSample]):
         labelling: Targets whose points decide which labels a crop keeps; None for those of `targets`, as in the
             official loader, where both are the clicks. If both are None, a crop keeps every label.
 
-    An item is (uint8 [3, side, side], labels float32 [80], points float32 [80, 2] in fractions x, y of the crop,
-    weights float32 [80]), see `crop_targets`. Images without points keep the labels of their annotations.
+    An item is a dict that a loader collates to a batch: images, uint8 [3, side, side]; labels, float32 [80]; points,
+    float32 [80, 2] in fractions x, y of the crop; weights, float32 [80]; see `crop_targets`. Images without points keep
+    the labels of their annotations.
 
     Raises:
         DataError: An image is missing or damaged; the message names the file and its row in the manifest.
@@ -148,7 +149,7 @@ class CocoAB(TrainingImages[CocoSample]):
         """Number of points over all images and classes."""
         return sum(len(points.labels) for points in self.points)
 
-    def __getitem__(self, index: Index) -> CocoSample:
+    def __getitem__(self, index: Index) -> Batch:
         view, i = self.view(index), index[0] if isinstance(index, tuple) else index
         targets = crop_targets(
             self.labels[i],
@@ -160,4 +161,4 @@ class CocoAB(TrainingImages[CocoSample]):
             self.points[i],
             view.moves,
         )
-        return view.pixels, *(torch.from_numpy(part) for part in targets)  # type: ignore[return-value]
+        return {"images": view.pixels} | {name: torch.from_numpy(part) for name, part in targets._asdict().items()}

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,8 @@ from luab.data.images.training_images import Index, TrainingImages, augmentation
 from luab.data.supervisions.point_files import read_image_points
 from luab.study.config import Decoding, Recipe
 
-Sample = tuple[torch.Tensor, int, torch.Tensor, float]
 
-
-class ImageNetAB(TrainingImages[Sample]):
+class ImageNetAB(TrainingImages[dict[str, Any]]):
     """ImageNet training images with the points of one supervision.
 
     Args:
@@ -29,9 +28,9 @@ class ImageNetAB(TrainingImages[Sample]):
         decoding: "exact" or "fast", see `TrainingImages`.
         pack: The packed images, in the order of the manifest; None to read single files.
 
-    An item is (uint8 [3, side, side], label 0..999, point float32 [2], weight). The point is x, y in fractions of the
-    crop. weight is 1 if the point is visible; else it is 0 and the point is (-1, -1), as in the official loader
-    (naver-ai/NeglectedFreeLunch:imagenet_dataloader.ipynb).
+    An item is a dict that a loader collates to a batch: images, uint8 [3, side, side]; labels, 0..999; points, float32
+    [2]; weights. The point is x, y in fractions of the crop. Its weight is 1 if it is visible; else the weight is 0 and
+    the point is (-1, -1), as in the official loader (naver-ai/NeglectedFreeLunch:imagenet_dataloader.ipynb).
 
     Raises:
         DataError: An image is missing or damaged; the message names the file and its row in the manifest.
@@ -57,12 +56,13 @@ class ImageNetAB(TrainingImages[Sample]):
         """Number of images that have a point."""
         return int(np.isfinite(self.points[:, 0]).sum())
 
-    def __getitem__(self, index: Index) -> Sample:
+    def __getitem__(self, index: Index) -> dict[str, Any]:
         view, i = self.view(index), index[0] if isinstance(index, tuple) else index
         x, y = self.points[i].tolist()
         point = None if math.isnan(x) else view.place((x, y))
         target = torch.tensor((-1.0, -1.0) if point is None else point, dtype=torch.float32)
-        return view.pixels, int(self.labels[i]), target, float(point is not None)
+        weight = float(point is not None)
+        return {"images": view.pixels, "labels": int(self.labels[i]), "points": target, "weights": weight}
 
 
 def points_of(image_ids: np.ndarray, targets: Path | None) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from luab.errors import DataError, JobError
+from luab.shapes import Batch
 
 _MAX_PREFETCHED_IMAGES = 1024  # per loader process: 150 MB at 224 px
 
@@ -66,7 +67,7 @@ class EpochBatches(Sampler[list[Any]]):
 
 
 class InPlace(Dataset[Any]):
-    """Collates batches by writing each item straight into the batch's tensors.
+    """Collates items, which are dicts, by writing each part straight into the batch's tensor of the same name.
 
     torch's default, a list of items stacked at the end, holds every batch twice in memory: 300 MB per process at 1024
     images of 224 px.
@@ -75,20 +76,29 @@ class InPlace(Dataset[Any]):
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
 
-    def __getitems__(self, indices: list[int]) -> list[torch.Tensor]:
-        """Returns one batch; numbers become int64 and float64, as in torch's default collation."""
-        batch: list[torch.Tensor] = []
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """Returns one batch; numbers become int64 and float64, as in torch's default collation.
+
+        Raises:
+            DataError: The items of a batch have different parts.
+        """
+        batch: Batch = {}
         for row, i in enumerate(indices):
             item = self.dataset[i]
             if not row:
-                batch = [_empty_batch(part, len(indices)) for part in item]
-            for tensor, part in zip(batch, item, strict=True):
-                tensor[row] = part
+                batch = {name: _empty_batch(part, len(indices)) for name, part in item.items()}
+            if item.keys() != batch.keys():
+                raise DataError(
+                    f"{type(self.dataset).__name__}: expected items with {', '.join(batch)}, found "
+                    f"{', '.join(item)} in item {i}. Return the same parts for every image."
+                )
+            for name, part in item.items():
+                batch[name][row] = part
         return batch
 
 
 def training_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int, pinned: bool) -> DataLoader[Any]:
-    """Returns a loader of one epoch; it yields lists of stacked tensors: images, labels, points, weights."""
+    """Returns a loader of one epoch; it yields batches: images, labels, points and weights by name."""
     options = _worker_options(workers)
     if workers:
         options["prefetch_factor"] = min(4, max(1, _MAX_PREFETCHED_IMAGES // batches.share_size))
@@ -156,7 +166,7 @@ def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     return images.to(device, non_blocking=True)
 
 
-def _unchanged(batch: list[torch.Tensor]) -> list[torch.Tensor]:
+def _unchanged(batch: Batch) -> Batch:
     return batch
 
 

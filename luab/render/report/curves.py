@@ -38,21 +38,31 @@ class Panel:
     lines: list[Line]
 
 
-def panels(runs: Sequence[Run], logs: Mapping[Run, Path], quantities: Mapping[str, str]) -> list[Panel]:
-    """Panels in the order of the runs, of `quantities`: column of log.csv -> its name for people.
-
-    A baseline gets no line for the byproduct loss; a quantity that no run of a backbone has is left out.
-    """
+def panels(runs: Sequence[Run], logs: Mapping[Run, Path]) -> list[Panel]:
+    """Panels in the order of the runs, one for each quantity that a log of the backbone has."""
     rows = {run: read_log(logs[run], ("epoch",)) for run in runs}
     drawn = []
     for dataset, backbone in dict.fromkeys((run.dataset, run.backbone) for run in runs):
         own = [run for run in runs if (run.dataset, run.backbone) == (dataset, backbone)]
-        for column, name in quantities.items():
-            having = [run for run in own if column != "byproduct" or run.weight]
-            values = {run: curve for run in having if (curve := _curve(rows[run], column))}
-            if values:
-                drawn.append(_panel(f"{dataset}, {backbone}: {name}", values))
+        logged = {run: quantities(rows[run]) for run in own}
+        for column in dict.fromkeys(name for names in logged.values() for name in names):
+            values = {run: _curve(rows[run], column) for run in own if column in logged[run]}
+            drawn.append(_panel(f"{dataset}, {backbone}: {title(column)}", values))
     return drawn
+
+
+def quantities(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Names of the columns of a log that describe its training: all but epoch and lr that are not empty and not 0.
+
+    Logs of older versions have byproduct and points for baselines too, and all their values are 0.
+    """
+    names = [name for name in rows[0] if name not in ("epoch", "lr")]
+    return [name for name in names if any(value for _, value in _finite(rows, name))]
+
+
+def title(column: str) -> str:
+    """Name of a quantity for people: "byproduct_gradient_ratio" becomes "byproduct gradient ratio"."""
+    return column.replace("_", " ")
 
 
 def read_log(log: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -71,10 +81,15 @@ def read_log(log: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
+def _finite(rows: Sequence[Mapping[str, str]], column: str) -> list[tuple[float, float]]:
+    """(epoch, value) of the finite values."""
+    pairs = [(float(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
+    return [pair for pair in pairs if math.isfinite(pair[1])]
+
+
 def _curve(rows: list[dict[str, str]], column: str) -> list[tuple[float, float]]:
     """(epoch, value) of at most `MOST_POINTS` finite values, evenly spaced, the last one included."""
-    pairs = [(float(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
-    finite = [pair for pair in pairs if math.isfinite(pair[1])]
+    finite = _finite(rows, column)
     places = np.linspace(0, len(finite) - 1, min(len(finite), MOST_POINTS)).round().astype(int)
     return [finite[place] for place in places]
 

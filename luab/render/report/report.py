@@ -24,7 +24,6 @@ from luab.render.tables import required
 from luab.study.paths import Run
 
 PAGE = Path(__file__).parent / "page"
-QUANTITIES = {"loss": "training loss", "byproduct": "byproduct loss"}
 _BIG_PNG = 300_000  # bytes from which a figure, then one with photographs, is embedded as WebP
 _COLOURS = list(style.COLOURS.values())  # page.css has a class s-<k> for the k-th, in shades that suit its background
 
@@ -70,7 +69,7 @@ def render_report(sources: Sources, output: Path) -> None:
         browser=_browser(sources.browser, sources.class_names),
         samples_seed=samples.SEED,
         curves=curves,
-        panels=curves.panels(list(sources.runs), logs, QUANTITIES),
+        panels=curves.panels(list(sources.runs), logs),
         supervisions={name: (look.title, _COLOURS.index(look.colour)) for name, look in looks.items()},
         runs=[_run(run, looks[run.supervision].title, card) for run, card in cards.items()],
         environment=_shared(list(cards.values())),
