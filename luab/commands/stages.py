@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,7 @@ def track_results(study: Study) -> None:
         files.setdefault(layout.metrics(run), []).append(run)
     write_metrics(read_scores(layout.scores_csv()), files)
     alike = [tuple(of_file) for of_file in files.values()]
-    logs = {of_file: [layout.log_csv(run) for run in of_file] for of_file in alike}
+    logs: dict[Sequence[Run], Sequence[Path]] = {of_file: [layout.log_csv(run) for run in of_file] for of_file in alike}
     quantities = write_curves(layout.curves_csv(), logs)
     models = {run: layout.model(run) for run in runs}
     sweep = layout.table("lambda_sweep", "csv") if "lambda_sweep" in Plan.of(study).tables else None

@@ -153,7 +153,8 @@ def test_the_library_follows_the_official_loader(world):
     manifest, targets = data / "manifests" / "coco_train.parquet", data / "targets" / "coco"
     both = CocoAB(data / "raw" / "coco", manifest, targets / "click.parquet", labelling=targets / "click.parquet")
     alone = CocoAB(data / "raw" / "coco", manifest, targets / "click.parquet")
-    assert all(torch.equal(part, alone[i][name]) for i in range(6) for name, part in both[i].items())
+    for ours, theirs in ((both[i], alone[i]) for i in range(6)):
+        assert all(torch.equal(part, theirs[name]) for name, part in ours.items())
 
 
 def test_a_training_records_its_results(study):
