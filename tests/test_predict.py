@@ -282,7 +282,7 @@ class _Reader(torch.nn.Module):
         red = pixels[:, 0, self.row, self.column] > 0
         logits = torch.zeros(len(pixels), 1000)
         logits[torch.arange(len(pixels)), torch.where(red, *map(torch.tensor, self.indices))] = 1
-        return logits, None
+        return {"logits": logits}
 
 
 @pytest.fixture
@@ -344,7 +344,7 @@ class _Nine(torch.nn.Module):
             logits[:, int(np.flatnonzero(in9_of_class() == -1)[0])] = (
                 12  # wins if no other is large; outside the nine super-classes
             )
-        return logits, None
+        return {"logits": logits}
 
 
 @pytest.mark.parametrize("name", ["in9_challenge", "in9_challenge_nine_class"])
