@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from timm.data import Mixup
 from timm.data.mixup import cutmix_bbox_and_lam, mixup_target
+from timm.loss import BinaryCrossEntropy
 from torch import nn
 from torch.nn import functional
 
@@ -62,11 +63,12 @@ class Term(ABC):
 
 
 class Classification(Term):
-    """Cross-entropy, or for multi-label data the binary cross-entropy of each class; its weight is 1.
+    """Cross-entropy, or the binary cross-entropy of each class, as always for multi-label data; its weight is 1.
 
     Args:
         label_smoothing: Applied to hard labels only; soft targets must already be smoothed.
         multilabel: Whether an image can have several labels.
+        bce: timm's binary cross-entropy of one-hot or mixed labels; None for cross-entropy.
 
     ASSUME: for multi-label data, classification is the mean of the binary cross-entropy over images and classes, and
     the points of all classes have equal weight.
@@ -74,15 +76,21 @@ class Classification(Term):
 
     name = "classification"
 
-    def __init__(self, label_smoothing: float = 0.0, multilabel: bool = False) -> None:
+    def __init__(
+        self, label_smoothing: float = 0.0, multilabel: bool = False, bce: BinaryCrossEntropy | None = None
+    ) -> None:
         super().__init__(1.0)
         self.label_smoothing = label_smoothing
         self.multilabel = multilabel
+        self.bce = bce
 
     def __call__(self, outputs: Outputs, batch: Batch, denominator: torch.Tensor | None) -> torch.Tensor:
         logits, labels = outputs["logits"].float(), batch["labels"]
         if self.multilabel:
             return functional.binary_cross_entropy_with_logits(logits, labels)
+        if self.bce is not None:
+            loss: torch.Tensor = self.bce(logits, labels)
+            return loss
         smoothing = self.label_smoothing if labels.ndim == 1 else 0.0
         return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
 
@@ -230,18 +238,22 @@ class LuabLoss(Objective):
         super().__init__([Classification(label_smoothing, multilabel), PointRegression(weight)])
 
 
-def objective_of(weight: float | None, label_smoothing: float, multilabel: bool, use: str = "regress") -> Objective:
+def objective_of(weight: float | None, recipe: Recipe, multilabel: bool, use: str = "regress") -> Objective:
     """Returns the objective of a run: classification, and the term of its use of byproducts.
 
     Args:
         weight: lambda; None for a baseline, which has no such term.
-        label_smoothing, multilabel: See `Classification`.
+        recipe: Loss of the class logits, label smoothing.
+        multilabel: See `Classification`.
         use: See `term_named`.
 
     Raises:
         ConfigError: There is no such use.
     """
-    terms: list[Term] = [Classification(label_smoothing, multilabel)]
+    bce = None
+    if recipe.classification == "bce":
+        bce = BinaryCrossEntropy(recipe.label_smoothing, recipe.bce_threshold)
+    terms: list[Term] = [Classification(recipe.label_smoothing, multilabel, bce)]
     if weight is not None:
         terms.append(term_named(use)(weight))
     return Objective(terms)

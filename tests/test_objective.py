@@ -15,6 +15,7 @@ from luab.objective import (
     PointMixup,
     PointRegression,
     gradient_ratios,
+    objective_of,
     point_loss,
     term_named,
 )
@@ -81,6 +82,24 @@ def test_label_smoothing_applies_to_hard_labels_only():
     smooth = torch.tensor([[0.95, 0.05], [0.05, 0.95]])
     soft = _parts(LuabLoss(0.0, 0.1), LOGITS, None, smooth, POINTS, torch.ones(2))["loss"]
     assert hard.item() == pytest.approx(soft.item())
+
+
+def test_binary_cross_entropy_of_one_label_by_hand():
+    recipe = Recipe(epochs=10, batch_size=2, optimizer="lamb", lr=1, weight_decay=0, classification="bce")
+    outputs = {"logits": torch.tensor([[-math.log(3), math.log(3)]])}  # probabilities 1/4 and 3/4
+    low, high = -math.log(1 / 4), -math.log(3 / 4)
+    for labels, threshold, smoothing, expected in [
+        (torch.tensor([1]), None, 0.0, high),
+        (torch.tensor([0]), None, 0.0, low),
+        (torch.tensor([1]), None, 0.2, 0.9 * high + 0.1 * low),
+        (torch.tensor([[0.7, 0.3]]), 0.2, 0.0, (low + high) / 2),  # both labels count as 1
+        (torch.tensor([[0.15, 0.85]]), 0.2, 0.0, high),
+        (torch.tensor([[0.25, 0.75]]), None, 0.0, 0.75 * high + 0.25 * low),
+    ]:
+        settings = {"bce_threshold": threshold, "label_smoothing": smoothing}
+        objective = objective_of(None, recipe.model_copy(update=settings), multilabel=False)
+        parts = objective(outputs, {"labels": labels})
+        assert parts["classification"].item() == parts["loss"].item() == pytest.approx(expected)
 
 
 def test_mixed_points_have_their_mixing_weights():

@@ -81,7 +81,16 @@ class Recipe(Closed):
     warmup_epochs: float = Field(5, ge=0, description="Length of the linear warm-up, in epochs.")
     warmup_lr: Positive | None = Field(None, description="Learning rate at the start; null for lr / 100.")
     min_lr: float = Field(0.0, ge=0, description="Learning rate at the end of the cosine schedule.")
-    label_smoothing: Fraction = Field(0.0, description="Label smoothing of the cross-entropy.")
+    classification: Literal["cross_entropy", "bce"] = Field(
+        "cross_entropy",
+        description="Loss of the class logits; bce is the mean binary cross-entropy over images and classes, which "
+        "multi-label data always have.",
+    )
+    bce_threshold: Fraction | None = Field(
+        None,
+        description="With bce, mixed labels above this value count as 1 and others as 0; null keeps them as they are.",
+    )
+    label_smoothing: Fraction = Field(0.0, description="Label smoothing, of one label per image.")
     mixup: float = Field(0.0, ge=0, description="Mixup alpha; 0 turns mixup off.")
     cutmix: float = Field(0.0, ge=0, description="CutMix alpha; 0 turns CutMix off.")
     auto_augment: str | None = Field(
@@ -175,6 +184,11 @@ class Recipe(Closed):
         smallest, largest = self.crop_scale
         if not 0 < smallest <= largest:
             raise ValueError(f"crop_scale {list(self.crop_scale)} is not [smallest, largest] with both above 0")
+        if self.bce_threshold is not None and self.classification != "bce":
+            raise ValueError(
+                f"bce_threshold {self.bce_threshold:g} has no effect with classification {self.classification!r}; set "
+                "it to null, or classification to bce"
+            )
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs {self.warmup_epochs:g} is not less than epochs {self.epochs}; the learning rate would "

@@ -103,7 +103,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         weight = self.run.weight if self.outputs.points else None
-        self.objective = objective_of(weight, self.recipe.label_smoothing, self.outputs.multi_label)
+        self.objective = objective_of(weight, self.recipe, self.outputs.multi_label)
         self.mixup = PointMixup(self.recipe, self.outputs.classes) if self.recipe.mixup or self.recipe.cutmix else None
         self.normalise = Normalise(self.preprocessing).to(self.device)
 

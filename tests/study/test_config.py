@@ -104,6 +104,7 @@ def test_a_study_that_contradicts_itself_is_refused(repository, changes, sentenc
         ({"auto_augment": "rand-m9-mstd"}, "is not one of timm's policies that luab can use"),
         ({"auto_augment": "3aw"}, "is not one of timm's policies that luab can use"),
         ({"auto_augment": "rand-m9", "color_jitter": 0.4}, "color_jitter 0.4 has no effect"),
+        ({"bce_threshold": 0.2}, "bce_threshold 0.2 has no effect with classification 'cross_entropy'"),
         ({"erasing_mode": "pixels"}, "recipes.toy.erasing_mode: Input should be 'const', 'rand' or 'pixel'"),
         ({"random_erasing": 2}, "recipes.toy.random_erasing: Input should be less than or equal to 1"),
         ({"repeated_augmentation": 0}, "recipes.toy.repeated_augmentation: Input should be greater than or equal to 1"),
