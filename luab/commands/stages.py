@@ -177,6 +177,7 @@ def render_whole_report(study: Study) -> None:
         figures={name: layout.figure(name, "png") for name in plan.figures},
         captions=CAPTIONS,
         runs={run: layout.run(run) for run in study.runs()},
+        titles={run.supervision: study.supervision(run).title for run in reversed(study.runs())},
         scores=layout.scores_csv(),
         browser=next((_inputs(study, product) for product in products_of(study, "section")), None),
         class_names=dict(zip(wnids(), class_names(), strict=True)),
@@ -201,7 +202,8 @@ def track_results(study: Study) -> None:
     quantities = write_curves(layout.curves_csv(), logs)
     models = {run: layout.model(run) for run in runs}
     sweep = layout.table("lambda_sweep", "csv") if "lambda_sweep" in Plan.of(study).tables else None
-    write_dvc_file(layout.dvc_file(), models, files, sweep, layout.curves_csv(), quantities, label)
+    about = {run: f"{study.supervision(run).title}, {study.supervision(run).about}" for run in runs}
+    write_dvc_file(layout.dvc_file(), models, files, sweep, layout.curves_csv(), quantities, label, about)
 
 
 def describe_results(study: Study) -> None:
@@ -233,6 +235,7 @@ def describe_results(study: Study) -> None:
         label=study.label,
         byproducts=byproducts,
         runs={run: layout.run(run) for run in study.runs()},
+        titles={run.supervision: study.supervision(run).title for run in reversed(study.runs())},
         suites={run: [suite.name for suite in study.part(run.dataset).suites] for run in study.runs()},
         steps=steps,
         day=_last_day(study),

@@ -20,11 +20,6 @@ from luab.study.paths import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-_DESCRIPTIONS = {
-    "none": "baseline, trained on labels alone",
-    "random": "control, regresses one random point per image",
-    "click": "LUAB, regresses the annotators' clicks",
-}
 _HEAD = """\
 # Written by the workflow. To see the results in this folder: `dvc metrics show`, `dvc plots show`. To get a model of a
 # tagged version (git tag -a results=<name>@v1.0.0): `dvc artifacts get <address of this repository> results:<name>`.
@@ -103,12 +98,13 @@ def write_dvc_file(
     curves: Path,
     quantities: Iterable[str],
     label: str,
+    about: Mapping[Run, str] | None = None,
 ) -> None:
     """Writes results/dvc.yaml: artifacts, metrics and plots, with paths relative to its folder.
 
     `metrics` and `curves` are the files of the functions above, `sweep` is the CSV of the table lambda_sweep, if any,
-    and `quantities` are the columns of `curves` to plot. `label` is part of each description, for
-    example "demo world", or empty.
+    and `quantities` are the columns of `curves` to plot. `label` is part of each description, for example "demo
+    world", or empty. `about` describes the supervision of each run; by default its name.
 
     Raises:
         DataError: Two backbones have the same name in DVC.
@@ -116,7 +112,10 @@ def write_dvc_file(
     from luab.render.report.curves import title
 
     folder, suffix = output.parent, f" ({label})" if label else ""
-    artifacts = {artifact_name(run): _artifact(run, path.relative_to(folder), label) for run, path in models.items()}
+    artifacts = {
+        artifact_name(run): _artifact(run, path.relative_to(folder), label, (about or {}).get(run))
+        for run, path in models.items()
+    }
     if len(artifacts) < len(models):
         raise DataError(
             f"{output}: some of these backbones have the same name in DVC, which ignores all but letters and digits: "
@@ -138,10 +137,8 @@ def write_dvc_file(
         )
 
 
-def _artifact(run: Run, path: Path, label: str) -> dict[str, Any]:
-    supervision = run.supervision.removesuffix("_shared")
-    text = _DESCRIPTIONS.get(supervision, f"regresses the points of {supervision}")
-    text = f"{run.backbone} on {run.dataset}: {text}; lambda {run.weight:g}, seed {run.seed}"
+def _artifact(run: Run, path: Path, label: str, about: str | None) -> dict[str, Any]:
+    text = f"{run.backbone} on {run.dataset}: {about or run.supervision}; lambda {run.weight:g}, seed {run.seed}"
     return {
         "path": path.as_posix(),
         "type": "model",

@@ -12,9 +12,11 @@ from luab.progress import wide_console
 from luab.render.quantities import HEADLINE, main_supervision
 from luab.render.table_text import Sheet
 from luab.study.config import Study
+from luab.study.supervisions import MAKERS, Supervision
 from luab.tasks import task_of
 
-_SHORT = {"none": "Baseline", "random": "Random", "click": "LUAB"}  # to fit into 80 columns
+_LONGEST_TITLE = 12  # longer titles do not fit into 80 columns
+_SHORT = {"none": "Baseline", "random": "Random", "shuffled": "Shuffled", "click": "LUAB"}
 
 
 def print_headline(study: Study) -> None:
@@ -57,8 +59,14 @@ def _sheet(study: Study, dataset: str, numbers: pd.DataFrame, backbone: str) -> 
         by_supervision = {str(row["supervision"]): row for _, row in benchmark.iterrows()}
         cells = [_mean(by_supervision.get(name)) for name in part.supervisions]
         rows.append([heading, *cells] + ([_difference(by_supervision.get(luab))] if luab else []))
-    head = ["", *(_SHORT.get(name, name) for name in part.supervisions)]
-    return Sheet(title, head + ([f"{_SHORT.get(luab, luab)} − baseline"] if luab else []), rows)
+    heads = {name: _short(name, entry) for name, entry in part.supervisions.items()}
+    return Sheet(title, ["", *heads.values()] + ([f"{heads[luab]} − baseline"] if luab else []), rows)
+
+
+def _short(name: str, entry: Supervision) -> str:
+    """The title of a supervision if the config has a short one; else a short name of known points, or its name."""
+    own = entry.title if name not in MAKERS or entry.title != MAKERS[name].title else ""
+    return own if own and len(own) <= _LONGEST_TITLE else _SHORT.get(name, name)
 
 
 def _benchmarks(numbers: pd.DataFrame, dataset: str) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -6,7 +6,7 @@ because every start of the workflow reads it; the drawing functions are imported
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ class Inputs:
     predictions: tuple[tuple[str, Path], ...] = ()  # of the compared runs, by supervision, baseline first
     statistics: tuple[Path, ...] = ()  # CSV files of the tables in `STATISTICS`
     published: Path | None = None  # config/published.csv
-    supervisions: tuple[str, ...] = ()  # of the data set, in the order of the config, which is their order of display
+    supervisions: Mapping[str, str] = dataclasses.field(default_factory=dict)  # name -> title, in the order of display
     headline_lambda: float = 1.0  # lambda of the main tables
     label: str = ""  # words in the caption, such as "demo world"; empty for the full study
     waits_for: tuple[Path, ...] = ()  # files that must exist first; a card represents the large file of the same stem
@@ -180,7 +180,7 @@ class ScoreMaps:
 
 def _inputs(study: Study, dataset: str, **fields: Any) -> Inputs:
     part = study.part(dataset)
-    supervisions = tuple(part.supervisions)
+    supervisions = {name: entry.title for name, entry in part.supervisions.items()}
     return Inputs(supervisions=supervisions, headline_lambda=part.luab_lambda, label=study.label, **fields)
 
 

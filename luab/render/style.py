@@ -5,7 +5,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import matplotlib as mpl
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from matplotlib.textpath import TextToPath
 from matplotlib.transforms import Bbox
 
 from luab.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMN_IN = 3.25
 PAGE_IN = 6.75
@@ -46,6 +49,7 @@ _LOOKS = {
     "box": Look("Box centre", "#8C510A", "P"),
     "click_shared": Look("LUAB (shared head)", "#56B4E9", "X"),
     "replayed": Look("LUAB (final places)", "#A3225F", "<"),
+    "shuffled": Look("Shuffled points", "#5E3C99", ">"),
 }
 COLOURS = {name: look.colour for name, look in _LOOKS.items()}
 _BACKBONES = {
@@ -182,15 +186,24 @@ def backbone_order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
-def looks(supervisions: Iterable[str]) -> dict[str, Look]:
+def looks_of(scores: "pd.DataFrame") -> dict[str, Look]:
+    """The looks of the supervisions in scores, under the titles in the column `title` if there is one."""
+    titles = dict(zip(scores["supervision"], scores["title"], strict=True)) if "title" in scores else {}
+    return looks(scores["supervision"], titles)
+
+
+def looks(supervisions: Iterable[str], titles: Mapping[str, str] | None = None) -> dict[str, Look]:
     """Title, colour and marker of each supervision: the baseline first, then in the order given.
 
-    A supervision without a look of its own is shown under its name, in the next free colour of the palette.
+    A supervision without a colour of its own has the next free one of the palette. One without a title, here and in
+    the table of known names, is shown under its name.
     """
+    titles = titles or {}
     names = sorted(dict.fromkeys(supervisions), key=lambda name: name != "none")
     palette = [name for name in (*list(_LOOKS)[3:], "random", "click") if name not in names] or list(_LOOKS)[1:]
     free = itertools.cycle(palette)
-    return {name: _LOOKS.get(name) or dataclasses.replace(_LOOKS[next(free)], title=name) for name in names}
+    found = {name: _LOOKS.get(name) or dataclasses.replace(_LOOKS[next(free)], title=name) for name in names}
+    return {name: dataclasses.replace(look, title=titles.get(name, look.title)) for name, look in found.items()}
 
 
 def percent(value: float, signed: bool = False) -> str:

@@ -102,7 +102,7 @@ def score_table(
         quantities = (*quantities[:2], *_per_iou(chosen), *quantities[2:])
     shown = summaries.present(chosen, quantities, name)
     summary = summaries.summarise(chosen, shown)
-    looks = style.looks(scores["supervision"])
+    looks = style.looks_of(scores)
     rows: list[list[str]] = []
     groups: list[int] = []
     for backbone in style.backbone_order(list(summary["backbone"])):
@@ -130,11 +130,16 @@ def _from_scores(product: Product, inputs: Inputs) -> Table:
 
 
 def scores_of(product: Product, inputs: Inputs) -> pd.DataFrame:
-    """The rows of scores.csv about the product's data set, with the supervisions in the order of the config."""
+    """The rows of scores.csv about the product's data set, with the supervisions in the order of the config.
+
+    The column `title` has the names of the supervisions for people.
+    """
     (path,) = required(product.name, inputs, "scores")
     scores = read_scores(path)
     scores = scores[scores["dataset"] == product.dataset]
     order = {name: place for place, name in enumerate(inputs.supervisions)}
+    if inputs.supervisions:
+        scores = scores.assign(title=[inputs.supervisions.get(name, name) for name in scores["supervision"]])
     return scores.sort_values(
         "supervision", key=lambda names: names.map(order).fillna(len(order)), kind="stable", ignore_index=True
     )

@@ -121,6 +121,15 @@ def test_an_unknown_supervision_is_called_by_its_name() -> None:
     assert "Place: click_j10 − baseline" in titles
 
 
+def test_titles_of_the_config_are_shown() -> None:
+    scores = scores_of("imagenet", ["none", "random", "click_j10"], swept=(0.1,))
+    scores["title"] = scores["supervision"].map({"none": "Baseline", "random": "Chance", "click_j10": "Clicks ± 10 %"})
+    for name in ("robustness_gain", "background_gap", "corruption_severity", "si_score_factors", "lambda_sweep"):
+        texts = [text.get_text() for text in FIGURES[name](scores, 1.0).findobj(Text)]
+        assert {"Clicks ± 10 %", "Chance"} <= set(texts), name
+    assert {"Clicks ± 10 %", "Chance"} <= set(tables.score_table("imagenet_main", scores).cells["Supervision"])
+
+
 def test_the_baseline_comes_first_and_every_supervision_has_its_own_colour() -> None:
     looks = style.looks(["trace", "click_j10", "none", "click", "7"])
     assert list(looks) == ["none", "trace", "click_j10", "click", "7"]

@@ -85,6 +85,7 @@ def sources(folder: Path, text: str = "plain") -> report.Sources:
         figures={"hover_time": folder / "hover_time.png"},
         captions=folder,
         runs={run: folder / run.folder for run in RUNS},
+        titles={},
         scores=folder / "scores.csv",
         browser=Inputs(index=index, manifest=manifest, images_root=root),
         class_names={WNIDS[0]: "tench", WNIDS[1]: text},

@@ -21,7 +21,7 @@ _FACTORS = {"siscore_size": ("Object size (% of the image)", 100.0), "siscore_ro
 @style.styled
 def corruption_severity(scores: pd.DataFrame, headline_lambda: float, label: str = "") -> Figure:
     """ImageNet-C accuracy against severity: all corruptions, then each family; DataError if there are no details."""
-    looks = style.looks(scores["supervision"])
+    looks = style.looks_of(scores)
     details = _details(summaries.at_headline(scores, headline_lambda), "imagenet_c", "corruption_severity")
     split = details["group"].str.rsplit("/", n=1, expand=True)
     details = details.assign(corruption=split[0], severity=split[1].astype(int))
@@ -59,7 +59,7 @@ def si_score_factors(scores: pd.DataFrame, headline_lambda: float, label: str = 
     The difference is shown for LUAB, or for the last supervision of a study without clicks. DataError if there are no
     details of SI-Score.
     """
-    looks = style.looks(scores["supervision"])
+    looks = style.looks_of(scores)
     compared = main_supervision(looks)
     chosen = summaries.at_headline(scores, headline_lambda)
     detailed = set(chosen.loc[chosen["group"] != "", "benchmark"])

@@ -152,7 +152,7 @@ def _draw_cam_examples(product: Product, inputs: Inputs) -> Figure:
             "Pass Inputs(predictions=(('none', ...), ('click', ...)))."
         )
     supervisions = [supervision for supervision, _ in inputs.predictions]
-    titles = [look.title for look in style.looks(supervisions).values()]
+    titles = [look.title for look in style.looks(supervisions, inputs.supervisions).values()]
     manifest, root = required(product.name, inputs, "manifest", "images_root")
     paths = manifest_paths(manifest)
     tables = [read_predictions(path.parent, path.stem, _CAM_COLUMNS) for _, path in inputs.predictions]

@@ -20,7 +20,7 @@ _SIGNED = FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if va
 @style.styled
 def lambda_sweep(scores: pd.DataFrame, headline_lambda: float, label: str = "") -> Figure:
     """Benchmarks against the weight of the byproduct loss, one row of panels per swept backbone; DataError without."""
-    looks = style.looks(scores["supervision"])
+    looks = style.looks_of(scores)
     backbones = summaries.swept_backbones(scores)
     chosen = scores[scores["backbone"].isin(backbones)]
     shown = summaries.present(chosen, q.SWEPT, "lambda_sweep")
@@ -97,7 +97,7 @@ def robustness_gain(scores: pd.DataFrame, headline_lambda: float, label: str = "
 
 def _compared(scores: pd.DataFrame, headline_lambda: float, product: str) -> tuple[pd.DataFrame, dict[str, style.Look]]:
     """The scores at the headline lambda, and the look of every supervision."""
-    looks = style.looks(scores["supervision"])
+    looks = style.looks_of(scores)
     if set(looks) <= {"none"}:
         raise DataError(f"{product}: requires a supervision besides the baseline; add one to `supervisions`.")
     return summaries.at_headline(scores, headline_lambda), looks
@@ -202,7 +202,7 @@ def background_gap(scores: pd.DataFrame, headline_lambda: float, label: str = ""
 
     DataError if a number is missing, or if the Backgrounds Challenge is not in the study.
     """
-    looks = style.looks(scores["supervision"])
+    looks = style.looks_of(scores)
     chosen = summaries.at_headline(scores, headline_lambda)
     shown = summaries.present(chosen, [q.MIXED_RAND, q.MIXED_SAME, q.BG_GAP], "background_gap")
     summary = summaries.summarise(chosen, shown, diffs=False)

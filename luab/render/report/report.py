@@ -38,6 +38,7 @@ class Sources:
     figures: Mapping[str, Path]  # figure name -> results/figures/<name>.png
     captions: Path  # folder of table_<name>.rst and figure_<name>.rst
     runs: Mapping[Run, Path]  # folder of each run
+    titles: Mapping[str, str]  # of the supervisions, by name
     scores: Path  # results/scores.csv
     browser: Inputs | None  # index, manifest and images of ImageNet-AB; None leaves out the browser of byproducts
     class_names: Mapping[str, str]  # by wnid
@@ -48,7 +49,7 @@ def render_report(sources: Sources, output: Path) -> None:
     """Writes the page; equal inputs give equal bytes. DataError if an input is missing or damaged."""
     cards = {run: read_json(folder / "run.json") for run, folder in sources.runs.items()}
     logs = {run: folder / "log.csv" for run, folder in sources.runs.items()}
-    looks = style.looks(run.supervision for run in cards)
+    looks = style.looks((run.supervision for run in cards), sources.titles)
     css, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     page = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PAGE), autoescape=True, undefined=jinja2.StrictUndefined,
