@@ -42,7 +42,9 @@ def points(
     pq.write_table(pa.Table.from_pylist(list(manifest), schema=INSTANCES_SCHEMA), folder / "manifest.parquet")
     parquet, card = folder / "points.parquet", folder / "points.json"
     sources = Sources(folder / "index.parquet", folder / "manifest.parquet", seed)
-    written = write_targets(BYPRODUCTS, sources, Supervision(points=supervision, noise=Noise(**noise)), parquet, card)
+    written = write_targets(
+        BYPRODUCTS, sources, Supervision(points=supervision, noise=Noise.model_validate(noise)), parquet, card
+    )
     assert json.loads(card.read_text(encoding="utf-8")) == written
     found = read_class_points(parquet, 80)
     flat = {

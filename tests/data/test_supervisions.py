@@ -52,7 +52,7 @@ def points(
     pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), folder / "index.parquet", row_group_size=2)
     sources, entry = (
         Sources(folder / "index.parquet", folder, seed),
-        Supervision(points=supervision, noise=Noise(**noise)),
+        Supervision(points=supervision, noise=Noise.model_validate(noise)),
     )
     write_targets(byproducts, sources, entry, folder / "points.parquet", folder / "points.json")
     image_ids, xy = read_image_points(folder / "points.parquet")
@@ -131,6 +131,32 @@ def test_a_random_point_does_not_change_between_versions(tmp_path: Path) -> None
 
 def test_centre_is_for_the_clicked(tmp_path: Path) -> None:
     assert points(tmp_path, "centre", row("a"), *clicked(1)) == {"n01440764_0": [0.5, 0.5]}
+
+
+def test_only_the_chosen_workers_count(tmp_path: Path) -> None:
+    def by(worker: str, click: Any, time: int, selected: bool = True) -> dict[str, Any]:
+        return entry(selected, [click]) | {"worker_id": worker, "estimate_time_ms": time}
+
+    rows = [
+        row("both", by("fast", (0.0, 0.0), 100), by("slow", (1.0, 1.0), 900)),
+        row("slow", by("slow", (0.5, 0.25), 700)),
+        row("fast", by("fast", (0.25, 0.25), 100, selected=False)),
+    ]
+    assert points(tmp_path, "click", *rows)["both"] == [0.5, 0.5]
+    assert points(tmp_path, "click", *rows, workers={"fastest": 0.5}) == {"both": [0.0, 0.0]}
+    assert notes(tmp_path)["workers"] == 2 and notes(tmp_path)["workers_kept"] == 1
+    expected = {"both": [1.0, 1.0], "slow": [0.5, 0.25]}
+    assert points(tmp_path, "click", *rows, workers={"slowest": 0.5}) == expected
+    assert points(tmp_path, "click", *rows, workers={"most_accurate": 0.5}) == expected  # 2 of 2, not 1 of 2
+    assert set(points(tmp_path, "random", *rows, workers={"listed": ["slow"]})) == {"both", "slow"}
+
+
+def test_shuffled_is_a_derangement_within_the_class(tmp_path: Path) -> None:
+    rows = [row(f"{k}", entry(clicks=[(k / 8, 0.5)])) for k in range(7)]
+    rows += [row("other", entry(clicks=[(0.9, 0.9)])) | {"wnid": "n02490219"}]
+    found = points(tmp_path, "shuffled", *rows)
+    assert sorted(x for x, _ in found.values()) == [k / 8 for k in range(7)]
+    assert all(found[f"{k}"][0] != k / 8 for k in range(7)) and notes(tmp_path) == {"seed": 0, "alone_in_class": 1}
 
 
 def test_box_is_the_middle_of_the_largest_box_clicked_or_not(tmp_path: Path) -> None:
