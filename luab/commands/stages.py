@@ -235,7 +235,6 @@ def describe_results(study: Study) -> None:
         label=study.label,
         byproducts=byproducts,
         runs={run: layout.run(run) for run in study.runs()},
-        titles={run.supervision: study.supervision(run).title for run in reversed(study.runs())},
         suites={run: [suite.name for suite in study.part(run.dataset).suites] for run in study.runs()},
         steps=steps,
         day=_last_day(study),
