@@ -4,7 +4,7 @@ Each message is one paragraph: what was expected, what was found, where, and wha
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class LuabError(Exception):
@@ -44,3 +44,9 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
         return f"Did you mean {' or '.join(near)}?"
     more = f" ... ({len(names)} in all)" if len(names) > 20 else ""
     return f"The choices are {', '.join(names[:20])}{more}." if names else ""
+
+
+def listed(mistakes: Sequence[str], most: int = 20) -> str:
+    """Returns one line per mistake, at most `most` of them, and how many more there are."""
+    more = [f"  - and {len(mistakes) - most:,} more"] if len(mistakes) > most else []
+    return "\n".join([*(f"  - {mistake}" for mistake in mistakes[:most]), *more])

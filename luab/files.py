@@ -133,13 +133,16 @@ def read_text(path: Path | str) -> str:
         ) from error
 
 
-def read_rows(path: Path | str, columns: Sequence[str], key: Sequence[str] = ()) -> list[tuple[str, dict[str, str]]]:
+def read_rows(
+    path: Path | str, columns: Sequence[str], key: Sequence[str] = (), optional: Sequence[str] = ()
+) -> list[tuple[str, dict[str, str]]]:
     """Reads a small table that people edit: UTF-8, separated by commas, semicolons (Excel) or tabs.
 
     Args:
         path: The table; blanks around cells and empty lines are ignored.
         columns: Its columns, in any order.
         key: Columns whose cells together may occur once.
+        optional: Columns that may be missing.
 
     Returns:
         Place ("<path>, line <n>", for messages) and cells of each row.
@@ -166,7 +169,7 @@ def read_rows(path: Path | str, columns: Sequence[str], key: Sequence[str] = ())
                 continue
             if not head:
                 head = cells[: len(cells) - next(i for i, cell in enumerate(reversed(cells)) if cell)]
-                _check_columns(path, head, columns)
+                _check_columns(path, head, columns, optional)
                 continue
             if len(cells) < len(head) or any(cells[len(head) :]):
                 raise DataError(
@@ -185,10 +188,11 @@ def read_rows(path: Path | str, columns: Sequence[str], key: Sequence[str] = ())
     return rows
 
 
-def _check_columns(path: Path | str, found: Sequence[str], expected: Sequence[str]) -> None:
+def _check_columns(path: Path | str, found: Sequence[str], needed: Sequence[str], optional: Sequence[str]) -> None:
+    expected = [*needed, *optional]
     unknown = [f"{name!r} is unknown. {did_you_mean(name, expected)}" for name in found if name not in expected]
     twice = [f"{name!r} is there twice." for name in dict.fromkeys(found) if found.count(name) > 1]
-    lacking = [f"{name!r} is missing." for name in expected if name not in found]
+    lacking = [f"{name!r} is missing." for name in needed if name not in found]
     if unknown or twice or lacking:
         mistakes = " ".join([*unknown, *twice, *lacking])
         raise DataError(f"{path}: expected the columns {', '.join(expected)}, found {', '.join(found)}. {mistakes}")

@@ -138,7 +138,9 @@ class Predictor:
                 if test_set.cam and len(parts) == 1:
                     _check_maps(test_set, parts[0]["cam"], self.model)
                 advance(len(images))
-        return _table(rows, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, test_set)
+        table = _table(rows, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, test_set)
+        recorded = task_of(test_set.dataset).recorded_points(self.study, rows) if test_set.cam else None
+        return table if recorded is None else _with_recorded(table, recorded)
 
     def _columns(self, test_set: TestSet, images: torch.Tensor, labels: np.ndarray) -> dict[str, np.ndarray]:
         pixels = self.normalise(to_device(images, self.device))
@@ -252,7 +254,7 @@ def blank_centre(pixels: torch.Tensor, hole: float, colour: float | torch.Tensor
 
 
 def _check_outputs(test_set: TestSet, logits: torch.Tensor) -> None:
-    if logits.shape[1] != test_set.outputs:
+    if test_set.outputs is not None and logits.shape[1] != test_set.outputs:
         raise ConfigError(
             f"{test_set.name}: expected a model with {test_set.outputs} classes, found {logits.shape[1]}. Remove its "
             "benchmarks from `suites`, or predict with such a model (num_classes in the recipe's model_kwargs)."
@@ -275,7 +277,7 @@ def _check_maps(test_set: TestSet, maps: np.ndarray, model: LuabModel) -> None:
 
 
 def _ranked(logits: torch.Tensor, test_set: TestSet) -> dict[str, np.ndarray]:
-    top5 = logits.topk(5, dim=1).indices
+    top5 = logits.topk(min(5, logits.shape[1]), dim=1).indices
     allowed = torch.tensor(subset(test_set.subset)) if test_set.subset else torch.arange(logits.shape[1])
     restricted = logits[:, allowed]
     best = allowed[restricted.argmax(dim=1)] if test_set.subset else top5[:, 0]  # so that ties agree with top5
@@ -322,6 +324,12 @@ def _multi_label(columns: dict[str, np.ndarray], n: int) -> dict[str, pa.Array]:
         return {"scores": _lists(scores), "points": pa.nulls(n, pa.list_(pa.float32(), width))}
     # A shared head predicts one point for all classes.
     return {"scores": _lists(scores), "points": _lists(np.tile(points, (1, width // points.shape[1])))}
+
+
+def _with_recorded(table: pa.Table, points: np.ndarray) -> pa.Table:
+    for k, axis in enumerate("xy"):
+        table = table.append_column(f"recorded_{axis}", pa.array(points[:, k], from_pandas=True))  # NaN becomes null
+    return table
 
 
 def _lists(values: np.ndarray) -> pa.Array:

@@ -10,14 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from luab.data.manifests.testsets import TEST_SETS
 from luab.errors import DataError
 from luab.metrics.accuracy import Bools, Ints, padded
 from luab.metrics.localization import LocalizationInput
 from luab.progress import progress
 
 _CLASSES = ("labels", "top5", "restricted_top1", "box_labels")
-_MOST_CLASSES = 1000
-_OPTIONAL = ("point_x", "point_y", "points")
+_MOST_CLASSES, _MOST_OWN = 1000, 2**15
+OWN_SETS = tuple(name for name, test_set in TEST_SETS.items() if test_set.outputs is None)
+"""Test sets of the user's own images, which may have more classes than ImageNet."""
+_OPTIONAL = ("point_x", "point_y", "points", "recorded_x", "recorded_y")
 
 
 def read_predictions(folder: Path, test_set: str, columns: tuple[str, ...]) -> pa.Table:
@@ -74,19 +77,17 @@ def _read(path: Path, columns: tuple[str, ...], remedy: str) -> pa.Table:
             f"{remedy}"
         )
     for name in set(columns) & set(_CLASSES):
-        _check_classes(path, name, _flat(table[name]), remedy)
+        _check_classes(path, name, _flat(table[name]), remedy, _MOST_OWN if path.stem in OWN_SETS else _MOST_CLASSES)
     return table
 
 
-def _check_classes(path: Path, name: str, classes: pa.ChunkedArray, remedy: str) -> None:
+def _check_classes(path: Path, name: str, classes: pa.ChunkedArray, remedy: str, number: int) -> None:
     """Classes index arrays later, and an index below 0 would count from the end without an error."""
     if not pa.types.is_integer(classes.type):
         raise DataError(f"{path}: expected whole numbers in {name}, found {classes.type}. {remedy}")
     least, most = pc.min_max(classes).as_py().values()
-    if least is not None and not 0 <= least <= most < _MOST_CLASSES:
-        raise DataError(
-            f"{path}: expected classes from 0 to {_MOST_CLASSES - 1} in {name}, found {least} to {most}. {remedy}"
-        )
+    if least is not None and not 0 <= least <= most < number:
+        raise DataError(f"{path}: expected classes from 0 to {number - 1} in {name}, found {least} to {most}. {remedy}")
 
 
 def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -95,13 +96,13 @@ def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def top5_of(table: pa.Table) -> Ints:
-    """[n, 5] classes, best first.
+def top5_of(table: pa.Table, most: int = 5) -> Ints:
+    """[n, most] classes, best first.
 
     Raises:
-        DataError: A row has more or fewer than five classes.
+        DataError: A row has more or fewer than `most` classes.
     """
-    return np.asarray(_lists(table, "top5", 5))
+    return np.asarray(_lists(table, "top5", most))
 
 
 def labels_of(table: pa.Table) -> Ints:

@@ -124,6 +124,16 @@ _RELEASED = (
         f"{{input_px}} x {{input_px}} in steps of .001, share of regressed points on a mask, {_SQUEEZED}",
         "pointing_game", "coco_localization", roots=("coco_val",),
     ),
+    Benchmark(
+        "folder_val", "Own images", ("folder_val",), _GROUPED,
+        f"held-out images, mean accuracy over classes (balanced_accuracy), {_CROP}", "balanced_accuracy", "folder_val",
+    ),
+    Benchmark(
+        "folder_points", "Own images, localisation", ("folder_points",), (*_CAM, "recorded_x", "recorded_y"),
+        "held-out images with a recorded point: share of the score map of the true class that is below its value at "
+        f"the point (map_rank, .5 by chance), distance of the predicted point in diagonals, {_SQUEEZED}", "map_rank",
+        "folder_points",
+    ),
 )  # fmt: skip
 
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _RELEASED}

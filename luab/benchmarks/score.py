@@ -8,13 +8,14 @@ from typing import Any
 from luab.benchmarks.benchmark import RUN_KEYS, Benchmark
 from luab.benchmarks.catalogue import find_benchmark
 from luab.benchmarks.coco import FORMULAS as COCO_FORMULAS
+from luab.benchmarks.folder import FORMULAS as FOLDER_FORMULAS
 from luab.benchmarks.formula import Formula, Inputs, Scores
 from luab.benchmarks.imagenet import FORMULAS as IMAGENET_FORMULAS
 from luab.errors import ConfigError, DataError
 from luab.files import content_sha256, lines_sha256, write_json
 from luab.predictions import read_listed, read_predictions
 
-FORMULAS: dict[str, Formula] = {**IMAGENET_FORMULAS, **COCO_FORMULAS}
+FORMULAS: dict[str, Formula] = {**IMAGENET_FORMULAS, **COCO_FORMULAS, **FOLDER_FORMULAS}
 """Every formula by the key that a benchmark names."""
 
 

@@ -13,7 +13,7 @@ from luab.planning.plan import CAPTIONS, Plan
 from luab.render.products import Inputs, Product, find_product, products_of
 from luab.study.config import Study
 from luab.study.paths import Layout, Run, card
-from luab.study.roots import source_root
+from luab.study.roots import OWN, source_root
 from luab.tasks import task_of, task_with
 
 _FILES = {"table": (Layout.table, ("csv", "md", "tex")), "figure": (Layout.figure, ("pdf", "png"))}
@@ -68,7 +68,7 @@ def make_manifest(study: Study, dataset: str) -> None:
 
     layout = study.layout
     path = layout.manifest(dataset)
-    extra = {}
+    extra: dict[str, Any] = {}
     if dataset == "imagenet_real":
         from luab.fetch.verify import archived
 
@@ -76,6 +76,8 @@ def make_manifest(study: Study, dataset: str) -> None:
         extra = {"val": layout.manifest("imagenet_val"), "real": real}
     if dataset.startswith("wsol_"):
         extra = {"lists": layout.archive_folder()}
+    if study.folder and dataset in OWN:
+        extra = {"lists": study.folder.labels, "held_out": study.folder.held_out}
     build_manifest(dataset, source_root(study, dataset), path, card(path), partial=study.paths.partial, **extra)
 
 

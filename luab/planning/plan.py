@@ -18,7 +18,7 @@ from luab.planning.estimate import parts, prediction_hours, published_speeds, tr
 from luab.render.products import Kind, find_product, left_out, products_of
 from luab.study.config import Study, read_yaml
 from luab.study.paths import Run, card
-from luab.study.roots import FROM_IMAGENET, own_copy, tree_of
+from luab.study.roots import FROM_IMAGENET, OWN, own_copy, tree_of
 from luab.tasks import NAMES, task_of, task_with
 
 CAPTIONS = Path("workflow/report")
@@ -247,6 +247,8 @@ class Plan:
             lists.append(self._card("imagenet_val"))
         if manifest in self.study.paths.copies:
             return lists
+        if manifest in OWN:
+            return [str(self.study.folder.labels)] if self.study.folder and self.study.folder.labels else []
         if manifest in FROM_IMAGENET:
             world = [str(layout.data / "world" / "world.json")] if self.study.demo else []
             return [*world, *lists]
@@ -311,9 +313,11 @@ class Plan:
         return test_sets_of(self.study.suite(suite).benchmarks)
 
     def suite_manifests(self, suite: str) -> list[str]:
-        """Cards of the manifests that a suite's predictions read."""
-        names = [manifest for name in self.test_sets(suite) for manifest in TEST_SETS[name].manifests]
-        return [self._card(name) for name in dict.fromkeys(names)]
+        """Cards of the manifests that a suite's predictions read, and of other inputs of its test sets."""
+        test_sets = [TEST_SETS[name] for name in self.test_sets(suite)]
+        names = [self._card(manifest) for test_set in test_sets for manifest in test_set.manifests]
+        others = [path for test_set in test_sets for path in task_of(test_set.dataset).test_inputs(self.study)]
+        return list(dict.fromkeys([*names, *map(str, others)]))
 
     def score_manifests(self, suite: str) -> list[str]:
         """Cards of the manifests that a suite's scores read in addition to the predictions."""

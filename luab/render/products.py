@@ -217,6 +217,14 @@ PRODUCTS: tuple[Product, ...] = (
         "table", "coco_localization", "COCO 2014, localisation by class", "coco", "the benchmark coco_localization",
         Scored(q.COCO_LOCALIZATION, "coco"),
     ),
+    Product(
+        "table", "folder_main", "Your own images, classification", "folder", "the benchmark folder_val",
+        Scored(q.FOLDER_MAIN, "folder"),
+    ),
+    Product(
+        "table", "folder_points", "Your own images, localisation", "folder", "the benchmark folder_points",
+        Scored(q.FOLDER_POINTS, "folder"),
+    ),
     Product("figure", "byproduct_samples", "Clicks and mouse traces", DATASET, _IMAGENET, _images),
     Product("figure", "click_density", "Where people click", DATASET, _IMAGENET, _index),
     Product("figure", "hover_time", "Time per image", DATASET, _IMAGENET, _index),
@@ -244,6 +252,10 @@ PRODUCTS: tuple[Product, ...] = (
     Product(
         "figure", "coco_gain_by_size", "Difference to the baseline by object size", "coco",
         f"{_COMPARED} on COCO and the benchmark coco_size", Scored(q.COCO_SIZES, "coco", compared=True),
+    ),
+    Product(
+        "figure", "folder_maps", "Score maps of your own images", "folder",
+        f"{_COMPARED} and the benchmark folder_points", ScoreMaps("folder_points", "folder_val", "folder"),
     ),
     Product("section", "byproduct_browser", "Look at byproducts", DATASET, _IMAGENET, _images),
 )  # fmt: skip

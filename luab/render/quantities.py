@@ -92,10 +92,23 @@ COCO_LOCALIZATION = (
     Quantity("coco_localization", "pxap", "PxAP"),
     Quantity("coco_localization", "point_in_mask", "Point on mask", needs_point=True),
 )
+FOLDER_MAIN = (
+    Quantity("folder_val", "balanced_accuracy", "Balanced accuracy"),
+    Quantity("folder_val", "top1", "Top-1"),
+    Quantity("folder_val", "top5", "Top-5"),
+)
+FOLDER_POINTS = (
+    Quantity("folder_points", "map_rank", "Map at the point"),
+    Quantity("folder_points", "point_distance", "Point distance (% of diagonal)", lower=True, needs_point=True),
+    Quantity("folder_points", "centre_distance", "Image centre instead", lower=True, needs_point=True),
+    Quantity("folder_points", "point_in_box", "Point in box", needs_point=True),
+    Quantity("folder_points", "max_box_acc_v2", "MaxBoxAccV2"),
+)
 SWEPT = (VAL, MAIN[3], MAIN[4], BG_GAP, MAX_BOX_V2)
 TRACKED = {
     "imagenet": (*MAIN, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2, LOCALIZATION[2]),
     "coco": (*COCO_MAIN[:4], COCO_CONTEXTS[1], *COCO_LOCALIZATION),
+    "folder": (*FOLDER_MAIN, *FOLDER_POINTS[:2]),
 }
 """Quantities that DVC shows, by data set."""
 GAINS = (*MAIN, MIXED_RAND, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2)
@@ -114,6 +127,7 @@ HEADLINE = {
         (*GAINS, *(quantity for quantity in LOCALIZATION if quantity.needs_point)),
     ),
     "coco": Headline(("coco_main", "coco_localization"), (*COCO_MAIN, *COCO_LOCALIZATION)),
+    "folder": Headline(("folder_main", "folder_points"), (*FOLDER_MAIN, *FOLDER_POINTS)),
 }
 """By data set."""
 

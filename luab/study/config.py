@@ -276,6 +276,31 @@ class Coco(StudyPart):
     )
 
 
+class Folder(StudyPart):
+    """Your own images, one label each, with points from any source."""
+
+    images: Path = Field(description="Folder with <class>/*.jpg, or with train/<class>/*.jpg and val/<class>/*.jpg.")
+    labels: Path | None = Field(
+        None,
+        description="Table image, label [, split, x0, y0, x1, y1] (CSV), instead of folders by class; one row per box.",
+    )
+    held_out: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.2, description="Share of each class that is held out to evaluate on, where no split is given."
+    )
+    byproducts: Path = Field(
+        description="Table image, x, y [, time_ms, worker, class] (CSV or Parquet), or an archive as ImageNet-AB's or "
+        "COCO-AB's, as `luab annotate` writes them."
+    )
+    points: Literal["fractions", "pixels"] = Field(
+        "fractions", description="Unit of x and y in the table: fractions of the image, or pixels of the file."
+    )
+
+    @field_validator("images", "labels", "byproducts")
+    @classmethod
+    def _expanded(cls, given: Path | None) -> Path | None:
+        return _expand(given)
+
+
 class Study(StudyPart):
     """The whole configuration; built by `load_study` or `parse_study`.
 
@@ -292,6 +317,7 @@ class Study(StudyPart):
         0, ge=0, description="Seed of the controls random and shuffled and of noise, which are drawn once for all runs."
     )
     coco: Coco | None = Field(None, description="The same keys for COCO; null leaves COCO out.")
+    folder: Folder | None = Field(None, description="The same keys for your own images; `luab init` writes them.")
     decoding: Decoding = Field(
         "exact",
         description="Decoding of ImageNet's training images: exact = Pillow, like the official loader; fast = twice as "
@@ -326,7 +352,8 @@ class Study(StudyPart):
     @property
     def parts(self) -> dict[str, StudyPart]:
         """What is trained and measured, by data set, ImageNet first; data sets that the study leaves out are absent."""
-        return ({DATASET: self} if self.backbones else {}) | ({"coco": self.coco} if self.coco else {})
+        others = {"coco": self.coco, "folder": self.folder}
+        return ({DATASET: self} if self.backbones else {}) | {name: part for name, part in others.items() if part}
 
     def part(self, dataset: str) -> StudyPart:
         """What is trained and measured on one data set.
@@ -336,7 +363,8 @@ class Study(StudyPart):
         """
         if dataset not in self.parts:
             raise ConfigError(
-                f"The study does not train on {dataset!r}, only on {', '.join(self.parts)}; see `backbones` and `coco`."
+                f"The study does not train on {dataset!r}, only on {', '.join(self.parts)}; see `backbones`, `coco` and "
+                "`folder`."
             )
         return self.parts[dataset]
 
@@ -564,6 +592,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "sweep": Sweep,
     "suites[]": Suite,
     "coco": Coco,
+    "folder": Folder,
     "compute": Compute,
     "packing": Packing,
     "demo": Demo,
@@ -573,7 +602,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 
 def _disagreements(study: Study, recipes: Sequence[str]) -> Iterator[str]:
     if not study.parts:
-        yield "backbones: the study trains nothing; list at least one backbone here or in `coco.backbones`."
+        yield "backbones: the study trains nothing; list at least one here, in `coco.backbones` or `folder.backbones`."
     if study.backbones and not study.suites:
         yield "suites: at least one suite is required to score the trainings on ImageNet."
     for dataset, part in study.parts.items():
@@ -686,7 +715,7 @@ def _place(loc: Sequence[int | str]) -> str:
 
 def _siblings(loc: Sequence[int | str]) -> list[str]:
     """Keys of the section in which a key was found."""
-    if loc[0] == "coco" and len(loc) > 2:
+    if loc[0] in ("coco", "folder") and len(loc) > 2:
         return _siblings(loc[1:])
     place = ".".join("*" if i == 1 and loc[0] == "supervisions" else str(part) for i, part in enumerate(loc[:-1]))
     keys = {re.split(r"[\[/]", name)[0]: list(model.model_fields) for name, model in _SECTIONS.items()}
@@ -707,7 +736,8 @@ def _expand(path: Path | str | None) -> Path | None:
 
 def _recipes_named(config: Mapping[str, Any]) -> list[str]:
     """Names of the recipes in a configuration that was not checked yet."""
-    lists = [part.get("backbones") for part in (config, config.get("coco")) if isinstance(part, dict)]
+    parts = (config, config.get("coco"), config.get("folder"))
+    lists = [part.get("backbones") for part in parts if isinstance(part, dict)]
     backbones = [backbone for several in lists if isinstance(several, list) for backbone in several]
     return list(dict.fromkeys(str(one.get("recipe")) for one in backbones if isinstance(one, dict)))
 

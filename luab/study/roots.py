@@ -10,6 +10,9 @@ FROM_IMAGENET = ("imagenet_train", "imagenet_val", "imagenet_real", "wsol_test")
 FROM_COCO = ("coco_train", "coco_val")
 """Manifests of images in the one tree that COCO 2014's archives unpack to."""
 
+OWN = ("folder_train", "folder_val")
+"""Manifests of the user's own images (`folder`)."""
+
 
 def tree_of(manifest: str) -> str:
     """Name of the folder below data/raw that holds a manifest's images."""
@@ -18,6 +21,8 @@ def tree_of(manifest: str) -> str:
 
 def own_copy(study: Study, manifest: str) -> Path | None:
     """The user's own folder of a manifest's images; None for downloaded images."""
+    if manifest in OWN:
+        return study.folder.images if study.folder else None
     return study.paths.copies.get(manifest, study.paths.imagenet if manifest in FROM_IMAGENET else None)
 
 
@@ -29,6 +34,8 @@ def source_root(study: Study, manifest: str) -> Path:
     """
     if own := own_copy(study, manifest):
         return own
+    if manifest in OWN:
+        raise DataError("The configuration has no section `folder`. `luab init` writes one for your own images.")
     if manifest in FROM_IMAGENET:
         raise DataError(
             "paths.imagenet is not set. ImageNet-1k (ILSVRC2012) requires a licence, so luab does not "

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from luab.data.images.training_images import TrainingImages
 
-NAMES = ("imagenet", "coco")
+NAMES = ("imagenet", "coco", "folder")
 """Every data set that can be trained on; the name is the module's, the config section's and the run's."""
 
 
@@ -108,6 +108,10 @@ class Task(ABC):
         Raises:
             DataError: A file is missing or damaged.
         """
+
+    def test_inputs(self, study: Study) -> list[Path]:
+        """Files that predictions of the task's test sets read in addition to their manifests."""
+        return []
 
     def recorded_points(self, study: Study, rows: "pd.DataFrame") -> Any:
         """Points that annotators recorded on a test set's images, float32 [n, 2] in fractions of the image.

@@ -31,6 +31,7 @@ def build_manifest(
     val: Path | None = None,
     real: Path | None = None,
     lists: Path | None = None,
+    held_out: float = 0.0,
 ) -> dict[str, Any]:
     """Lists a data set's images with labels, writes the manifest and its card, and returns the card.
 
@@ -39,10 +40,10 @@ def build_manifest(
 
     Args:
         dataset: A key of `LAYOUTS`.
-        root, partial, val, real, lists: See `Tree`.
+        root, partial, val, real, lists, held_out: See `Tree`.
         parquet: Manifest to write.
-        card: JSON to write: dataset, n, ids_sha256, classes (distinct labels), known (published counts), agrees (null
-            for partial trees and if no count is known), ignored (counts by kind).
+        card: JSON to write: dataset, n, ids_sha256, classes (distinct labels), names (of the user's own classes), known
+            (published counts), agrees (null for partial trees and if no count is known), ignored (counts by kind).
 
     Raises:
         ConfigError: The data set is unknown.
@@ -51,7 +52,7 @@ def build_manifest(
     """
     if dataset not in LAYOUTS:
         raise ConfigError(f"{dataset!r} is not a data set with a manifest. {did_you_mean(dataset, LAYOUTS)}")
-    tree = Tree(dataset, root, partial, val, real, lists)
+    tree = Tree(dataset, root, partial, val, real, lists, held_out)
     schema = INSTANCES_SCHEMA if dataset.startswith("coco_") else SCHEMA
     with tree.reading(), progress(f"manifest {dataset}", KNOWN_COUNTS[dataset]["n"], "images") as advance:
         if dataset != "imagenet_real":  # its files are those of imagenet_val
@@ -115,4 +116,4 @@ def _card(tree: Tree, table: pa.Table) -> dict[str, Any]:
         "known": known,
         "agrees": {"n": n, "classes": classes} == known if complete else None,
         "ignored": {kind: count for kind, count in sorted(tree.ignored.items()) if count},
-    }
+    } | ({"names": tree.names} if tree.names else {})

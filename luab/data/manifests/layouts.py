@@ -9,6 +9,7 @@ from posixpath import basename, join
 
 from luab.data.manifests.coco_instances import coco_entries, coco_files
 from luab.data.manifests.devkit import flat_val, val_position
+from luab.data.manifests.folder_images import folder_entries, own_images
 from luab.data.manifests.labels import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
@@ -25,6 +26,7 @@ from luab.data.manifests.tree import IMAGE_SUFFIX, Entry, Tree, by_class
 from luab.data.manifests.wsol_lists import list_rows, listed_entries, lists_folder
 from luab.errors import DataError
 from luab.files import read_json
+from luab.study.roots import OWN
 
 
 def _imagenet_train(tree: Tree) -> Iterator[Entry]:
@@ -242,6 +244,7 @@ LAYOUTS: dict[str, Callable[[Tree], Iterator[Entry]]] = {
     "wsol_val": _wsol_val,
     "wsol_test": _wsol_test,
     **dict.fromkeys(("coco_train", "coco_val"), coco_entries),
+    **dict.fromkeys(OWN, folder_entries),
 }
 """The reader of each data set's images, by name of the manifest; `DATA_SETS` describes the folders."""
 
@@ -250,6 +253,8 @@ def image_paths(tree: Tree) -> Iterator[str]:
     """Yields the paths of a data set's images, without reading instances and localisation lists, which takes longer."""
     if tree.dataset.startswith("coco_"):
         yield from coco_files(tree)[1].values()
+    elif tree.dataset in OWN:
+        yield from (image.path for image in own_images(tree))
     elif tree.dataset.startswith("wsol_"):
         at = "val" if tree.dataset == "wsol_test" else _v2_folder(tree, "threshold")
         for folder in (at, *(join(at, name) for name in tree.folders(at))):

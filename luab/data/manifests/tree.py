@@ -15,7 +15,7 @@ from typing import NamedTuple
 from luab.data.manifests.known_counts import DATA_SETS
 from luab.data.manifests.labels import look_up
 from luab.errors import DataError
-from luab.study.roots import FROM_IMAGENET
+from luab.study.roots import FROM_IMAGENET, OWN
 
 IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png)$", re.IGNORECASE)
 _DEPTH = 3
@@ -50,12 +50,14 @@ class Tree:
         val: Manifest of imagenet_val; required for imagenet_real.
         real: real.json or its folder, for imagenet_real; None for `root`.
         lists: Folder of the localisation lists, by split (val/image_ids.txt) or with the split in the name
-            (wsol_val_image_ids.txt); required for wsol_*.
+            (wsol_val_image_ids.txt); required for wsol_*. For folder_*, the table of images and labels, if any.
+        held_out: Share of each class that folder_val holds where nothing says which images it has.
         thorough: Whether each image is also examined for being an empty or unreadable file or a dangling link.
         ignored: Number of ignored files and folders by kind.
         counts: Number of images in each folder that holds some.
         broken: Images that cannot be read, each with the reason.
         unread: Reason by folder or link that was passed over because it cannot be read.
+        names: Names of the user's own classes, in order; empty for data sets whose classes are known.
     """
 
     dataset: str
@@ -64,11 +66,13 @@ class Tree:
     val: Path | None = None
     real: Path | None = None
     lists: Path | None = None
+    held_out: float = 0.0
     thorough: bool = True
     ignored: Counter[str] = field(default_factory=Counter)
     counts: dict[str, int] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
 
     @property
     def expected(self) -> str:
@@ -184,6 +188,8 @@ class Tree:
                 "ILSVRC2012_devkit_t12/data/ (meta.mat and ILSVRC2012_validation_ground_truth.txt). Then set the "
                 "config key `paths.imagenet` to the folder that holds train/ and val/."
             )
+        if self.dataset in OWN:
+            return DataError(f"{self.root}: expected {self.expected}, found no folder. Correct `folder.images`.")
         return DataError(
             f"{self.root}: expected {self.expected}, found no such images but {self._content()} (folders are searched "
             f"three levels deep for .jpg, .jpeg and .png). Fetch {self.dataset} again, or set "
