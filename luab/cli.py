@@ -142,6 +142,31 @@ def demo_world(config: Config = None) -> None:
 
 
 @app.command(rich_help_panel=_DATA)
+def init(
+    name: Annotated[str, typer.Argument(help="Name of the study; the file is <name>.yaml.")],
+    images: Annotated[
+        Path, typer.Option(help="Folder of your images: <class>/*, or train/<class>/* and val/<class>/*.")
+    ],
+    byproducts: Annotated[
+        Path, typer.Option(help="Table image, x, y [, time_ms, worker, class], or a released archive.")
+    ],
+    labels: Annotated[
+        Path | None, typer.Option(help="Table image, label [, split], instead of folders by class.")
+    ] = None,
+    points: Annotated[str, typer.Option(help="Unit of x and y: fractions or pixels.")] = "fractions",
+    held_out: Annotated[float, typer.Option(help="Share of each class to evaluate on, if there is no split.")] = 0.2,
+    backbone: Annotated[str, typer.Option(help="timm model; with a tag it starts from timm's weights.")] = "resnet18",
+) -> None:
+    """Check your own images and byproducts, and write the configuration of a study on them."""
+    from luab.commands.init import write_study
+    from luab.study.config import own_folder
+
+    given = {"images": images, "byproducts": byproducts, "labels": labels, "points": points, "held_out": held_out}
+    out = Path(f"{name.removesuffix('.yaml')}.yaml")
+    typer.echo(write_study(out.stem, own_folder(given, backbone), backbone, out))
+
+
+@app.command(rich_help_panel=_DATA)
 def fetch(name: ArchiveName, config: Config = None) -> None:
     """Download and verify one archive, and write its card."""
     from luab.fetch.fetch import fetch as fetch_archive

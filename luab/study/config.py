@@ -363,8 +363,8 @@ class Study(StudyPart):
         """
         if dataset not in self.parts:
             raise ConfigError(
-                f"The study does not train on {dataset!r}, only on {', '.join(self.parts)}; see `backbones`, `coco` and "
-                "`folder`."
+                f"The study does not train on {dataset!r}, only on {', '.join(self.parts)}; see `backbones`, `coco` "
+                "and `folder`."
             )
         return self.parts[dataset]
 
@@ -476,6 +476,19 @@ def parse_study(config: Mapping[str, Any], root: Path = Path()) -> Study:
             f"The configuration has {count}:\n{listed}\nCorrect {them} in config/ and run again; docs/config.md lists "
             "every key."
         ) from error
+
+
+def own_folder(given: Mapping[str, Any], backbone: str) -> Folder:
+    """The section of your own images with the given keys and one backbone; ConfigError lists all mistakes."""
+    suites = [{"name": "own", "benchmarks": ["folder_val", "folder_points"]}]
+    backbones = [{"name": backbone, "recipe": "own_scratch", "gpu_images_per_s": 1000}]
+    try:
+        return Folder.model_validate(
+            {"backbones": backbones, "supervisions": ["none", "click"], "suites": suites, **given}
+        )
+    except pydantic.ValidationError as error:
+        lines = [line for detail in error.errors() for line in _describe(detail)]
+        raise ConfigError("\n".join(lines)) from error
 
 
 class _Loader(yaml.SafeLoader):

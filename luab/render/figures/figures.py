@@ -170,14 +170,33 @@ def _draw_cam_examples(product: Product, inputs: Inputs) -> Figure:
     return localization.cam_examples(examples, titles, note, inputs.label)
 
 
-def _example(path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[float]) -> localization.CamExample:
+def _draw_folder_maps(product: Product, inputs: Inputs) -> Figure:
+    supervisions = [supervision for supervision, _ in inputs.predictions]
+    titles = [look.title for look in style.looks(supervisions).values()]
+    manifest, root = required(product.name, inputs, "manifest", "images_root")
+    paths = manifest_paths(manifest)
+    columns = (*_CAM_COLUMNS, "recorded_x", "recorded_y")
+    tables = [read_predictions(path.parent, path.stem, columns) for _, path in inputs.predictions]
+    tables = [table.filter(pc.is_valid(table["recorded_x"])) for table in tables]
+    views = [{str(row["image_id"]): row for row in _spread_rows(table, CAMS)} for table in tables]
+    ids = [image_id for image_id in views[0] if image_id in views[1] and image_id in paths]
+    examples = [_example(root / paths[name], [view[name] for view in views], [None] * len(views)) for name in ids]
+    note = (
+        "Held-out images, evenly spaced in the order of their names, not chosen by result. Heat: score map of the true "
+        "class, lowest to highest."
+    )
+    return localization.cam_examples(examples, titles, note, inputs.label)
+
+
+def _example(path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[float | None]) -> localization.CamExample:
     first = rows[0]
-    truth = np.array(first["boxes"], dtype=float) / ([first["width"], first["height"]] * 2)
+    truth = np.array(first["boxes"], dtype=float).reshape(-1, 4) / ([first["width"], first["height"]] * 2)
     views = []
     for row, threshold in zip(rows, thresholds, strict=True):
         point = None if row["point_x"] is None else (row["point_x"], row["point_y"])
         views.append(localization.cam_view(_cam(row), threshold, point))
-    return localization.CamExample(str(first["image_id"]), read_image(path), truth, views)
+    recorded = (first["recorded_x"], first["recorded_y"]) if first.get("recorded_x") is not None else None
+    return localization.CamExample(str(first["image_id"]), read_image(path), truth, views, recorded)
 
 
 def _threshold(table: pa.Table) -> float:
@@ -229,6 +248,7 @@ FIGURES: dict[str, Callable[[Product, Inputs], Figure]] = {
     "corruption_severity": _from_scores(factors.corruption_severity),
     "si_score_factors": _from_scores(factors.si_score_factors),
     "cam_examples": _draw_cam_examples,
+    "folder_maps": _draw_folder_maps,
     "coco_samples": _draw_coco_samples,
     "interfaces": _draw_interfaces,
     "coco_gain_by_size": _from_scores(figures_scores.coco_gain_by_size),
