@@ -23,9 +23,10 @@ def _val(inputs: Inputs) -> Scores:
     counts = accuracy.count_by_group(right, texts_of(table, "group"))
     metrics = {
         "top1": float(right.mean()),
-        "top5": float(accuracy.is_correct(best, labels).mean()),
         "balanced_accuracy": accuracy.mean_over_groups(counts),
     }
+    if len(counts) > best.shape[1]:  # otherwise the five best are all classes
+        metrics["top5"] = float(accuracy.is_correct(best, labels).mean())
     details = [Detail(name, "accuracy", count.fraction, count.n) for name, count in counts.items()]
     images = functools.partial(grouped, table, right, dict.fromkeys(counts, 1 / len(counts)))
     return Scores(metrics, table.num_rows, ids_of(table), details, {"classes": len(counts)}, images)

@@ -9,6 +9,7 @@ The table is CSV (separated by commas, semicolons or tabs) or Parquet, one row p
 the image or in pixels of the file. time_ms, worker and class may be missing. `luab annotate` writes such a table.
 """
 
+import functools
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -109,9 +110,9 @@ def read_points(file: Path, skip_bad: bool = False) -> tuple[pa.Table, int]:
         raise DataError(f"{file}: expected your byproducts, found no such file. Correct `folder.byproducts`.")
     name = file.name.lower()
     if file.is_dir() or name.endswith(_ARCHIVES):
-        return _converted(file, imagenet_ab, skip_bad, _clicks)
+        return _converted(file, functools.partial(imagenet_ab.index, any_names=True), imagenet_ab, skip_bad, _clicks)
     if name.endswith(".json"):
-        return _converted(file, coco_ab, skip_bad, _tags)
+        return _converted(file, coco_ab.index, coco_ab, skip_bad, _tags)
     if name.endswith(".parquet"):
         return _checked(file, _parquet_rows(file), skip_bad)
     return _checked(file, read_rows(file, _REQUIRED, optional=_OPTIONAL), skip_bad)
@@ -161,11 +162,15 @@ def _number(value: Any, place: str) -> float:
 
 
 def _converted(
-    file: Path, reader: Any, skip_bad: bool, convert: Callable[[pa.Table], pa.Table]
+    file: Path,
+    write: Callable[..., dict[str, Any]],
+    reader: Any,
+    skip_bad: bool,
+    convert: Callable[[pa.Table], pa.Table],
 ) -> tuple[pa.Table, int]:
     with tempfile.TemporaryDirectory() as folder:
         parquet = Path(folder, "index.parquet")
-        card = reader.index(file, parquet, Path(folder, "card.json"), None, "count" if skip_bad else "raise")
+        card = write(file, parquet, Path(folder, "card.json"), None, "count" if skip_bad else "raise")
         table = convert(reader.read_index(parquet))
     if not table.num_rows:
         raise DataError(f"{file}: expected at least one point, found none in {card['rows']:,} records.")

@@ -68,6 +68,7 @@ def index(
     on_bad: Literal["raise", "count"] = "raise",
     processes: int | None = None,
     known: dict[str, int] | None = None,
+    any_names: bool = False,
 ) -> dict[str, Any]:
     """Streams every record of the archive into one Parquet file, without unpacking the archive.
 
@@ -84,6 +85,7 @@ def index(
         on_bad: "raise" stops at a bad record; "count" skips it and counts it as `bad_records`.
         processes: Number of processes that parse records; None for one per CPU core, at most 3. The result is the
             same.
+        any_names: Whether classes may be other than wnids and images others than ImageNet's.
         known: Expected counts, by their name in the card; those of the release if the SHA-256 is the release's.
 
     Returns:
@@ -95,7 +97,7 @@ def index(
         JobError: A worker process died, or the disk is full.
     """
     tally = Tally()
-    with closing(read_records(archive, tally, skips_bad_records(on_bad), processes)) as batches:
+    with closing(read_records(archive, tally, skips_bad_records(on_bad), processes, any_names)) as batches:
         return _RELEASE.write(
             batches, tally, parquet, card, archive_sha256, known, check=lambda table: _check_ids(table, archive)
         )

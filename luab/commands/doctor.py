@@ -19,7 +19,7 @@ from rich.table import Table
 from luab.errors import DataError, LuabError
 from luab.progress import wide_console
 from luab.study.config import Study
-from luab.study.roots import FROM_COCO, own_copy
+from luab.study.roots import FROM_COCO, OWN, own_copy
 
 Verdict = Literal["ok", "note", "missing"]
 _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
@@ -158,16 +158,25 @@ def _data(study: Study) -> Iterator[Finding]:
     if study.demo:
         yield Finding("ImageNet", "ok", "not needed: the demo world is drawn")
         return
-    yield _imagenet(study)
-    for name in ("imagenet_sketch", "objectnet"):
-        if name not in paths.copies:
-            yield Finding(name, "note", f"needs your own copy: set paths.copies.{name} (see {paths.archives})")
+    if study.folder:
+        yield Finding("own images", *_images(study, OWN[0], study.folder.images))
+    if study.backbones:
+        yield from _of_imagenet(study)
     for name, folder in paths.copies.items():
         if name not in (*FROM_COCO, "imagenet_train", "imagenet_val", "imagenet_real"):
             yield Finding(name, *_images(study, name, folder))
-    if "coco" in study.parts:
+    if study.coco:
         yield _coco(study)
-    yield _downloads(study)
+    if study.backbones or study.coco:
+        yield _downloads(study)
+
+
+def _of_imagenet(study: Study) -> Iterator[Finding]:
+    yield _imagenet(study)
+    for name in ("imagenet_sketch", "objectnet"):
+        if name not in study.paths.copies:
+            advice = f"needs your own copy: set paths.copies.{name} (see {study.paths.archives})"
+            yield Finding(name, "note", advice)
 
 
 def _downloads(study: Study) -> Finding:
@@ -217,7 +226,8 @@ def _images(study: Study, name: str, folder: Path) -> tuple[Verdict, str]:
     from luab.data.manifests.layouts import image_paths
     from luab.data.manifests.tree import Tree
 
-    tree = Tree(name, folder, study.paths.partial, thorough=False)
+    lists = study.folder.labels if study.folder and name in OWN else None
+    tree = Tree(name, folder, study.paths.partial, lists=lists, thorough=False)
     try:
         with tree.reading():
             tree.require("")

@@ -14,6 +14,7 @@ from luab.errors import ConfigError, did_you_mean
 from luab.render import quantities as q
 from luab.study.config import Study, StudyPart
 from luab.study.paths import DATASET, Run, card
+from luab.tasks import task_of
 
 Kind = Literal["table", "figure", "section"]
 STATISTICS = ("byproduct_statistics", "coco_statistics")
@@ -77,10 +78,14 @@ def products_of(study: Study, kind: Kind) -> list[Product]:
 
 
 def left_out(study: Study) -> str:
-    """One line that names the tables, figures and sections a study cannot draw, and why; empty if it draws all."""
+    """One line that names the tables, figures and sections a study cannot draw, and why; empty if it draws all.
+
+    Those of data sets outside the paper are left out silently.
+    """
     names: dict[str, list[str]] = {}
     for product in PRODUCTS:
-        if product.needs(study) is None:
+        expected = product.dataset in study.parts or task_of(product.dataset).in_the_paper
+        if expected and product.needs(study) is None:
             names.setdefault(product.requires, []).append(f"{product.kind} {product.name}")
     reasons = [f"{', '.join(products)} (requires {requires})" for requires, products in names.items()]
     return f"Left out: {'; '.join(reasons)}." if reasons else ""
@@ -124,7 +129,7 @@ def _is_swept(part: StudyPart) -> bool:
 
 
 def _index(study: Study) -> Inputs | None:
-    if DATASET not in study.parts:
+    if study.parts.get(DATASET) is None:
         return None
     index = study.layout.index()
     return _inputs(study, DATASET, index=index, waits_for=(card(index),))
@@ -136,14 +141,14 @@ def _images(study: Study) -> Inputs | None:
 
 
 def _tags(study: Study) -> Inputs | None:
-    if "coco" not in study.parts:
+    if study.parts.get("coco") is None:
         return None
     tags = study.layout.index("coco_ab")
     return _with_images(study, _inputs(study, "coco", tags=tags, waits_for=(card(tags),)), "coco_train")
 
 
 def _statistics(study: Study) -> Inputs | None:
-    if not {DATASET, "coco"} <= study.parts.keys():
+    if _index(study) is None or _tags(study) is None:
         return None
     tables = tuple(study.layout.table(name, "csv") for name in STATISTICS)
     return _inputs(study, "coco", statistics=tables, waits_for=tables)

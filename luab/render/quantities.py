@@ -100,7 +100,7 @@ FOLDER_MAIN = (
 FOLDER_POINTS = (
     Quantity("folder_points", "map_rank", "Map at the point"),
     Quantity("folder_points", "point_distance", "Point distance (% of diagonal)", lower=True, needs_point=True),
-    Quantity("folder_points", "centre_distance", "Image centre instead", lower=True, needs_point=True),
+    Quantity("folder_points", "centre_distance", "Centre distance (% of diagonal)", lower=True, needs_point=True),
     Quantity("folder_points", "point_in_box", "Point in box", needs_point=True),
     Quantity("folder_points", "max_box_acc_v2", "MaxBoxAccV2"),
 )

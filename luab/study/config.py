@@ -728,7 +728,7 @@ def _place(loc: Sequence[int | str]) -> str:
 
 def _siblings(loc: Sequence[int | str]) -> list[str]:
     """Keys of the section in which a key was found."""
-    if loc[0] in ("coco", "folder") and len(loc) > 2:
+    if issubclass(_SECTIONS.get(str(loc[0]), BaseModel), StudyPart) and len(loc) > 2:
         return _siblings(loc[1:])
     place = ".".join("*" if i == 1 and loc[0] == "supervisions" else str(part) for i, part in enumerate(loc[:-1]))
     keys = {re.split(r"[\[/]", name)[0]: list(model.model_fields) for name, model in _SECTIONS.items()}

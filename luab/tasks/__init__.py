@@ -49,6 +49,7 @@ class Task(ABC):
         view: How its validation images become squares: "center" (centre crop) or "squash" (resized without a crop).
         packable: Whether `packing` applies to its training images.
         hub_name: Its name on the Hugging Face Hub; None if it has none.
+        in_the_paper: Whether the paper trains on it.
         targets_read: Manifests that its supervisions read in addition to the index.
     """
 
@@ -60,6 +61,7 @@ class Task(ABC):
     view: ClassVar[Literal["center", "squash"]] = "center"
     packable: ClassVar[bool] = False
     hub_name: ClassVar[str | None] = None
+    in_the_paper: ClassVar[bool] = True
     targets_read: ClassVar[tuple[str, ...]] = ()
 
     @property

@@ -19,7 +19,7 @@ class OwnImages(Task):
     """The user's own images."""
 
     name, title, byproducts = "folder", "your own images", "folder_ab"
-    targets_read = ("folder_train", "folder_val")
+    targets_read, in_the_paper = ("folder_train", "folder_val"), False
 
     def names(self, study: Study) -> dict[str, Any]:
         """The names of the class folders, from the card of the manifest."""

@@ -54,9 +54,12 @@ class ReadBlock(NamedTuple):
 class BlockReader:
     """Reads blocks of records; it learns the shapes of records, which changes its speed but not its results."""
 
-    def __init__(self, skip_bad: bool) -> None:
-        """With `skip_bad`, bad records are counted and skipped; otherwise reading stops at the first one."""
-        self._skip_bad = skip_bad
+    def __init__(self, skip_bad: bool, any_names: bool = False) -> None:
+        """With `skip_bad`, bad records are counted and skipped; otherwise reading stops at the first one.
+
+        With `any_names`, classes need not be wnids.
+        """
+        self._skip_bad, self._any_names = skip_bad, any_names
         self._shapes = Shapes()
 
     def read(self, block: Block) -> ReadBlock:
@@ -66,7 +69,7 @@ class BlockReader:
         for name, size in zip(block.names, block.sizes, strict=True):
             start, end = end, end + size
             try:
-                if (ids := _ids(name)) is None:
+                if (ids := _ids(name, self._any_names)) is None:
                     tally.skip("junk_skipped")
                 else:
                     self._read_record(*ids, block.data[start:end], rows)
@@ -144,7 +147,7 @@ def batch_of_rows(rows: Sequence[Row]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
 
 
-def _ids(name: str) -> tuple[str, str] | None:
+def _ids(name: str, any_names: bool) -> tuple[str, str] | None:
     """Image id and class from the path of a record; None for macOS junk."""
     if match := _USUAL_NAME.fullmatch(name):
         return match[2], match[1]
@@ -152,7 +155,7 @@ def _ids(name: str) -> tuple[str, str] | None:
     if path.name.startswith("._") or path.name == ".DS_Store":
         return None
     own_class = path.parent.parent.name == "train_xml"  # luab annotate names folders after the user's own classes
-    if path.suffix != ".xml" or not (own_class or _WNID.fullmatch(path.parent.name)):
+    if path.suffix != ".xml" or not (any_names or own_class or _WNID.fullmatch(path.parent.name)):
         raise BadRecord("expected a file <wnid>/<wnid>_<number>.xml, or train_xml/<class>/<name>.xml")
     return path.stem, path.parent.name
 

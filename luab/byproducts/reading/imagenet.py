@@ -15,11 +15,11 @@ from luab.progress import progress
 
 
 def read_records(
-    archive: Path, tally: Tally, skip_bad: bool, processes: int | None = None
+    archive: Path, tally: Tally, skip_bad: bool, processes: int | None = None, any_names: bool = False
 ) -> Generator[pa.RecordBatch, None, None]:
     """Yields the records in batches of any length and adds to the tally; with `skip_bad`, bad records are only counted.
 
-    `processes` parse the records; None for one per CPU core, at most 3.
+    `processes` parse the records; None for one per CPU core, at most 3. With `any_names`, classes need not be wnids.
     """
     if archive.is_dir():
         blocks, total = folder_blocks(archive), None
@@ -29,7 +29,7 @@ def read_records(
         raise DataError(f"{archive}: the archive of ImageNet-AB is missing. Run `luab fetch` first.")
     with (
         progress(archive.name, total, "B") as advance,
-        closing(read_blocks(blocks, processes or default_processes(), skip_bad)) as parts,
+        closing(read_blocks(blocks, processes or default_processes(), skip_bad, any_names)) as parts,
     ):
         for part, consumed in parts:
             if part.bad:

@@ -33,27 +33,27 @@ def default_processes() -> int:
 
 
 def read_blocks(
-    blocks: Iterator[Block], processes: int, skip_bad: bool
+    blocks: Iterator[Block], processes: int, skip_bad: bool, any_names: bool = False
 ) -> Generator[tuple[ReadBlock, int], None, None]:
     """Yields the result for each block, in order, and the number of bytes of the archive that it took.
 
     The results do not depend on the number of processes; with 1, this process reads by itself. An error from `blocks`
     comes after the results for all earlier blocks.
     """
-    reader = BlockReader(skip_bad)
+    reader = BlockReader(skip_bad, any_names)
     for block in islice(blocks, _FIRST_BLOCKS if processes > 1 else None):
         yield reader.read(block), block.consumed
     for block in blocks:
-        with closing(_Pool(processes, skip_bad)) as pool:
+        with closing(_Pool(processes, skip_bad, any_names)) as pool:
             yield from pool.read(chain([block], blocks))
 
 
-def serve(skip_bad: bool) -> None:
+def serve(skip_bad: bool, any_names: bool) -> None:
     """Main function of a worker: reads blocks from standard input until it ends, writes results to standard output."""
     requests, results = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # in case a library prints
     sys.meta_path.insert(0, _NoPandas())
-    reader = BlockReader(skip_bad)
+    reader = BlockReader(skip_bad, any_names)
     try:
         while True:
             pickle.dump(reader.read(pickle.load(requests)), results, pickle.HIGHEST_PROTOCOL)
@@ -71,8 +71,8 @@ class _NoPandas(MetaPathFinder):
 
 
 class _Pool:
-    def __init__(self, processes: int, skip_bad: bool) -> None:
-        code = f"from luab.byproducts.reading.workers import serve; serve({skip_bad})"
+    def __init__(self, processes: int, skip_bad: bool, any_names: bool) -> None:
+        code = f"from luab.byproducts.reading.workers import serve; serve({skip_bad}, {any_names})"
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._children = [
             subprocess.Popen(
