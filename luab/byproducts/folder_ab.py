@@ -51,6 +51,8 @@ def index(
     archive_sha256: str | None = None,
     on_bad: Literal["raise", "count"] = "raise",
     known: dict[str, int] | None = None,
+    root: Path = Path(),
+    unit: str = "fractions",
 ) -> dict[str, Any]:
     """Writes the points as one Parquet file, and its card.
 
@@ -59,6 +61,8 @@ def index(
         parquet, card, archive_sha256: As for `luab.byproducts.imagenet_ab.index`.
         on_bad: "raise" lists rows without a number and stops; "count" leaves them out.
         known: Not used; there are no published counts.
+        root: Folder of the images, for the card.
+        unit: "fractions" of the image or "pixels" of the file, for the card; the index has x and y as given.
 
     Returns:
         The content of the card.
@@ -74,7 +78,7 @@ def index(
     counts = {"points": table.num_rows, "images": len(table["image"].unique()), "bad_records": bad}
     content = {
         "rows": table.num_rows, "sha256": digest.hexdigest(), "source_sha256": archive_sha256, "counts": counts,
-        "known": None, "agrees": None,
+        "known": None, "agrees": None, "root": str(root), "unit": unit, "on_bad": on_bad,
     }  # fmt: skip
     write_json(card, content)
     return content

@@ -39,7 +39,8 @@ def make_index(study: Study, byproducts: str) -> str:
         listed = load_archives(study.paths.archives).get(byproducts)
         known = listed.counts if listed and listed.sha256 == sha256 else None
     reader: Any = importlib.import_module(f"luab.byproducts.{byproducts}")
-    return str(reader.agreement(reader.index(file, parquet, card(parquet), sha256, study.on_bad, known=known)))
+    options = {"known": known, **task.index_options(study)}
+    return str(reader.agreement(reader.index(file, parquet, card(parquet), sha256, study.on_bad, **options)))
 
 
 def make_targets(study: Study, target: str, dataset: str) -> None:

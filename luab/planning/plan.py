@@ -288,6 +288,11 @@ class Plan:
         own = task_with(byproducts).own_byproducts(self.study)
         return [str(own or self.study.layout.archive_card(byproducts))]
 
+    def index_options(self, byproducts: str) -> str | None:
+        """Settings of a byproduct index besides `on_bad`, as text; None if there are none."""
+        options = task_with(byproducts).index_options(self.study)
+        return ", ".join(f"{name} {value}" for name, value in sorted(options.items())) or None
+
     def target_inputs(self, dataset: str) -> list[str]:
         """Inputs of the training points of a data set."""
         task = task_of(dataset)

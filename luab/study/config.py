@@ -279,6 +279,8 @@ class Coco(StudyPart):
 class Folder(StudyPart):
     """Your own images, one label each, with points from any source."""
 
+    makers = ("none", "random", "shuffled", "click", "centre", "box")
+
     images: Path = Field(description="Folder with <class>/*.jpg, or with train/<class>/*.jpg and val/<class>/*.jpg.")
     labels: Path | None = Field(
         None,

@@ -126,6 +126,10 @@ class Task(ABC):
         """The user's own file of byproducts; None if they are downloaded."""
         return None
 
+    def index_options(self, study: Study) -> dict[str, Any]:
+        """Further arguments of the function that indexes its byproducts."""
+        return {}
+
     def index_card(self, study: Study) -> Path:
         """Card of the index of its byproducts."""
         return card(study.layout.index(self.byproducts))

@@ -33,6 +33,10 @@ class OwnImages(Task):
         """The file that the config names."""
         return section(study).byproducts
 
+    def index_options(self, study: Study) -> dict[str, Any]:
+        """Folder of the images and unit of the points."""
+        return {"root": section(study).images, "unit": section(study).points}
+
     def test_inputs(self, study: Study) -> list[Path]:
         """The card of the points that people recorded, which test sets are compared with."""
         return [card(study.layout.target("click", self.name))]

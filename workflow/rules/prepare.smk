@@ -17,6 +17,7 @@ rule index:
         runtime=120,
     params:
         on_bad=STUDY.on_bad,
+        options=lambda wildcards: PLAN.index_options(wildcards.byproducts),
     shell:
         "python -m luab index {wildcards.byproducts} > {log} 2>&1"
 
