@@ -22,6 +22,7 @@ COLUMNS = [
 QUANTITIES = {
     "imagenet": [*quantities.MAIN, *quantities.BACKGROUND, *quantities.LOCALIZATION],
     "coco": [*quantities.COCO_MAIN, *quantities.COCO_LOCALIZATION],
+    "folder": [*quantities.FOLDER_MAIN, *quantities.FOLDER_POINTS],
 }
 DETAILS = [
     *(("imagenet_c", f"{name}/{s}") for name in ("fog", "snow") for s in (1, 2)),
@@ -36,7 +37,7 @@ FIGURES: dict[str, Callable[..., Figure]] = {
     "si_score_factors": factors.si_score_factors,
     "coco_gain_by_size": figures_scores.coco_gain_by_size,
 }
-COCO = ("coco_main", "coco_localization", "coco_gain_by_size")
+DATASETS = {product.name: product.dataset for product in PRODUCTS if product.from_scores}
 SWEEP = {"table lambda_sweep", "figure lambda_sweep"}
 COMPARED = {"figure robustness_gain", "figure coco_gain_by_size"}
 TABLES = [product.name for product in PRODUCTS if product.kind == "table" and product.from_scores]
@@ -62,7 +63,7 @@ def drawn(scores: Callable[[str], pd.DataFrame]) -> set[str]:
     names = set()
     for kind, products in (("table", TABLES), ("figure", list(FIGURES))):
         for name in products:
-            chosen = scores("coco" if name in COCO else "imagenet")
+            chosen = scores(DATASETS[name])
             try:
                 table = tables.score_table(name, chosen) if kind == "table" else FIGURES[name](chosen, 1.0)
                 assert table is not None
