@@ -282,7 +282,8 @@ def _train_here(study: Study, run: Run) -> None:
     from luab.provenance.code import provenance
     from luab.training.train import train as train_run
 
-    train_run(study, run, provenance(run.dataset) if processes.first() else None, ready=processes.ready)
+    versions = provenance(run.dataset, study.supervision(run).use) if processes.first() else None
+    train_run(study, run, versions, ready=processes.ready)
 
 
 @app.command(rich_help_panel=_RUNS)

@@ -49,7 +49,7 @@ def print_status(study: Study) -> None:
 
 def _training(study: Study, run: Run) -> str:
     # A run trained through luab.training.train.train directly has no digest, so its code is unknown.
-    current = code_digest(*training_code(run.dataset))
+    current = code_digest(*training_code(run.dataset, study.supervision(run).use))
     return _state([study.layout.run_json(run)], lambda card: card.get("code", {}).get("train") == current)
 
 

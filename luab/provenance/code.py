@@ -25,9 +25,9 @@ def code_digest(*modules: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def training_code(dataset: str) -> tuple[str, ...]:
-    """Modules whose digest a training on a data set records; the task is imported by name."""
-    return "luab.training.train", f"luab.tasks.{dataset}"
+def training_code(dataset: str, use: str = "regress") -> tuple[str, ...]:
+    """Modules whose digest a training records; the task and the term of a use of byproducts are imported by name."""
+    return "luab.training.train", f"luab.tasks.{dataset}", f"luab.terms.{use}"
 
 
 def prediction_code(dataset: str) -> tuple[str, ...]:
@@ -47,10 +47,10 @@ def covered_modules(*modules: str) -> dict[str, str]:
     return trees
 
 
-def provenance(dataset: str) -> dict[str, Any]:
+def provenance(dataset: str, use: str = "regress") -> dict[str, Any]:
     """Content of a run's run.json about code, versions and machine, without secrets and paths."""
     return {
-        "code": {"train": code_digest(*training_code(dataset)), "predict": code_digest(*prediction_code(dataset))},
+        "code": {"train": code_digest(*training_code(dataset, use)), "predict": code_digest(*prediction_code(dataset))},
         "commit": commit(),
         "versions": {"python": platform.python_version(), **versions()},
         "hardware": hardware(),

@@ -1,6 +1,7 @@
 """Supervisions: which points a model regresses, how they are spoilt and used, and how tables name them."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
@@ -10,6 +11,8 @@ from luab.study.noises import Noise
 from luab.study.recipes import Closed
 
 BASELINE = "none"
+USES = ("regress", *sorted(file.stem for file in (Path(__file__).parents[1] / "terms").glob("[a-z]*.py")))
+"""What a model can do with points: regress them, or a term of the objective in `luab/terms`."""
 
 
 class Maker(NamedTuple):
@@ -44,7 +47,7 @@ class Supervision(Closed):
 
     points: str = Field("", description="Points to regress; see docs/extending.md. The default is the entry's name.")
     noise: Noise = Field(Noise.model_validate({}), description="How the points are spoilt when their file is made.")
-    use: Literal["regress"] = Field("regress", description="What the model does with the points.")
+    use: str = Field("regress", description="What the model does with the points; see docs/extending.md.")
     title: str = Field("", description="Name in tables and figures; by default that of the points or of the entry.")
     head: Literal["per_class", "shared"] = Field(
         "per_class", description="COCO: one point head per class, or one shared by all classes."
@@ -54,6 +57,11 @@ class Supervision(Closed):
     def target(self) -> str | None:
         """Stem of the file of points, which equal supervisions share; None for a baseline."""
         return None if self.points == BASELINE else "_".join(filter(None, [self.points, self.noise.digest]))
+
+    @property
+    def regresses(self) -> bool:
+        """Whether the model has a head that predicts points."""
+        return self.target is not None and self.use == "regress"
 
     @property
     def about(self) -> str:
@@ -94,6 +102,8 @@ def mistakes(supervisions: Mapping[str, Supervision], makers: tuple[str, ...], h
             yield f"{at}.noise: the baseline has no points that could be spoilt; remove this key."
         elif entry.noise.workers and not MAKERS[entry.points].from_workers:
             yield f"{at}.noise.workers: {entry.points!r} does not come from workers' records; remove this key."
+        if entry.use not in USES:
+            yield f"{at}.use: there is no use {entry.use!r}. {did_you_mean(entry.use, USES)}"
         if entry.head == "shared" and not heads:
             yield f"{at}.head: only COCO has a head per class that could be shared; remove this key."
 

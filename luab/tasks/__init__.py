@@ -79,7 +79,7 @@ class Task(ABC):
 
     def outputs(self, study: Study, run: Run) -> Outputs:
         """Outputs of a run's model: by default one point per image."""
-        return Outputs(self.classes(study), 2 if study.supervision(run).target else 0, self.multi_label)
+        return Outputs(self.classes(study), 2 if study.supervision(run).regresses else 0, self.multi_label)
 
     def labelling(self, study: Study) -> str | None:
         """Target (`Supervision.target`) whose points decide, in every run, which labels a crop keeps; None: all."""

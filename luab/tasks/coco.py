@@ -32,7 +32,7 @@ class CocoTask(Task):
     def outputs(self, study: Study, run: Run) -> Outputs:
         """One point per class; one for all classes if the head is shared."""
         supervision = study.supervision(run)
-        points = 0 if supervision.target is None else 1 if supervision.head == "shared" else len(COCO_CLASSES)
+        points = 0 if not supervision.regresses else 1 if supervision.head == "shared" else len(COCO_CLASSES)
         return Outputs(len(COCO_CLASSES), 2 * points, self.multi_label)
 
     def labelling(self, study: Study) -> str | None:

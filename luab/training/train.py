@@ -108,7 +108,9 @@ def _train(
     if preprocessing.weights is not None:
         dataset.prepare_for(recipe, preprocessing)
     outputs = task.outputs(study, run)
-    trainer = Trainer.build(run, recipe, outputs, split, steps, device, processes, initialise, preprocessing)
+    trainer = Trainer.build(
+        run, recipe, outputs, split, steps, device, processes, initialise, preprocessing, study.supervision(run).use
+    )  # fmt: skip
     # Seed again: creating the byproduct head drew numbers, and baseline and LUAB must continue with equal ones. Each
     # process has its own seed, for stochastic depth and mixup.
     seed_everything(run.seed + processes.rank, device, study.compute.threads_each)

@@ -94,6 +94,7 @@ class Trainer:
     scaler: torch.amp.GradScaler
     ema: ModelEmaV3 | None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    use: str = "regress"
     epoch: int = 0
     batch: int = 0
     sums: dict[str, float] = field(default_factory=dict)
@@ -102,8 +103,9 @@ class Trainer:
     pending: PendingValues | None = None
 
     def __post_init__(self) -> None:
-        weight = self.run.weight if self.outputs.points else None
-        self.objective = objective_of(weight, self.recipe, self.outputs.multi_label)
+        baseline = not self.outputs.points and self.use == "regress"
+        weight = None if baseline else self.run.weight
+        self.objective = objective_of(weight, self.recipe, self.outputs.multi_label, self.use)
         self.mixup = PointMixup(self.recipe, self.outputs.classes) if self.recipe.mixup or self.recipe.cutmix else None
         self.normalise = Normalise(self.preprocessing).to(self.device)
 
@@ -119,6 +121,7 @@ class Trainer:
         processes: Processes,
         initialise: Callable[[nn.Module], object] = lambda backbone: None,
         preprocessing: Preprocessing | None = None,
+        use: str = "regress",
     ) -> "Trainer":
         """Builds a training before its first step, identical in all processes.
 
@@ -132,6 +135,7 @@ class Trainer:
             processes: This process and the number of all.
             initialise: Loads initial weights into the backbone; by default they stay random.
             preprocessing: What the initial weights need; None for random weights.
+            use: Use of byproducts, see `luab.objective.term_named`.
 
         Raises:
             ConfigError: timm has no such backbone or optimiser, or refuses their settings, or luab does not support
@@ -160,7 +164,7 @@ class Trainer:
         network = processes.share(model, device)
         return cls(
             run, recipe, outputs, split, steps, device, processes, model, network, optimizer, scheduler, scaler, ema,
-            preprocessing or Preprocessing(),
+            preprocessing or Preprocessing(), use,
         )  # fmt: skip
 
     @property

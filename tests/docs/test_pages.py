@@ -15,7 +15,10 @@ from .pages import PAGES, ROOT, prose, text_of
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 # Paths of the repository in inline code, such as `luab/study/config.py`; generated folders are not among them.
 _PATH = re.compile(r"`((?:luab|config|workflow|docs|speed|tests|profiles)/[\w./-]*[\w/])`")
-_NEW = {"luab/metrics/per_class.py", "tests/metrics/test_per_class.py", "config/small.yaml"}
+_NEW = {"luab/metrics/per_class.py", "tests/metrics/test_per_class.py", "config/small.yaml"} | {
+    "luab/terms/point_position.py",
+    "tests/test_point_position.py",
+}
 """Files that a reader makes by following a page."""
 DOCS = [page for page in PAGES if page.startswith("docs/")]
 

@@ -27,10 +27,10 @@ def test_runs_are_counted_by_hand(full, repository):
     # 9 backbones x (baseline, random, shuffled, click) x 3 seeds, and 4 more lambdas of click on 2 backbones x 3 seeds
     assert len([run for run in full.runs() if run.dataset == "imagenet"]) == 9 * 4 * 3 + 2 * 4 * 3 == 132
     # COCO: 2 x 5 x 3, and 4 more lambdas on 1 backbone x 3 seeds
-    assert len([run for run in full.runs() if run.dataset == "coco"]) == 2 * 5 * 3 + 4 * 3 == 42
+    assert len([run for run in full.runs() if run.dataset == "coco"]) == 2 * 5 * 3 + 7 * 3 == 51
     # 2 x 4 x 3 and 1 more lambda on 1 backbone x 3 seeds; COCO: 1 x 4 x 3
     assert len(load_study(DEMO, repository).runs()) == 2 * 4 * 3 + 3 + 4 * 3 == 39
-    assert len(set(full.runs())) == 174
+    assert len(set(full.runs())) == 183
     assert len(full.model_copy(update={"coco": None}).runs()) == 132
     assert full.weights("resnet18", "click") == [0.1, 0.3, 1.0, 3.0, 10.0]
     assert full.weights("resnet50", "click") == [1.0] and full.weights("resnet18", "none") == [0.0]

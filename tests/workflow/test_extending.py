@@ -1,4 +1,4 @@
-"""docs/extending.md, "A benchmark", followed to the letter in a copy of the checkout."""
+"""docs/extending.md, "A term of the loss" and "A benchmark", followed to the letter in a copy of the checkout."""
 
 import re
 from collections.abc import Callable
@@ -14,11 +14,11 @@ pytestmark = pytest.mark.slow
 _STEP = re.compile(r"(New file|Append to|at the top of)\s+`([^`]+)`:\n\n```python\n(.*?)```", re.DOTALL)
 
 
-def steps(page: str) -> list[tuple[str, str, str]]:
-    """(what to do, file, code) of each step of the section."""
-    section = page.split("\n## A benchmark\n")[1].split("\n### ")[0]
+def steps(page: str, heading: str, blocks: int) -> list[tuple[str, str, str]]:
+    """(what to do, file, code) of each step of a section with this number of blocks of code."""
+    section = re.split(r"\n##+ ", page.split(f"\n## {heading}\n")[1])[0]
     found = [match.groups() for match in _STEP.finditer(section)]
-    assert len(found) == section.count("```python") == 6, "a block of code without a file to put it into"
+    assert len(found) == section.count("```python") == blocks, "a block of code without a file to put it into"
     return [(what, file, code) for what, file, code in found]
 
 
@@ -40,7 +40,7 @@ def apply(folder: Path, what: str, file: str, code: str) -> None:
 
 def test_the_page_adds_a_benchmark(copy_checkout: Callable[[str], Checkout]) -> None:
     checkout = copy_checkout("extending")
-    for step in steps((checkout.folder / "docs" / "extending.md").read_text(encoding="utf-8")):
+    for step in steps((checkout.folder / "docs" / "extending.md").read_text(encoding="utf-8"), "A benchmark", 6):
         apply(checkout.folder, *step)
     new = "imagenet_sketch_per_class"
     config = checkout.folder / "config" / "config.yaml"
@@ -57,3 +57,33 @@ def test_the_page_adds_a_benchmark(copy_checkout: Callable[[str], Checkout]) -> 
         "-c", f"from luab.study.config import load_study; print('{new}' in load_study(['{config}']).benchmarks)"
     )
     assert found.stdout.strip() == "True", found.stderr
+
+
+TRAINS = """
+import json
+import math
+
+from luab.study.config import parse_study
+from luab.study.paths import Run
+from luab.training.train import train
+
+
+def test_it_trains(toy_study):
+    settings = json.loads(toy_study(recipe={"mixup": 0.5}).model_dump_json())
+    settings["supervisions"] = {"none": {}, "looked_at": {"points": "click", "use": "point_position"}}
+    final = train(parse_study(settings), Run("imagenet", "test_resnet", "looked_at", 0.5, 0))["final"]
+    assert math.isclose(final["loss"], final["classification"] + 0.5 * final["point_position"], rel_tol=1e-6)
+    assert final["points"] > 0 and final["point_position_gradient_ratio"] > 0 and "byproduct" not in final
+"""
+
+
+def test_the_page_adds_a_term(copy_checkout: Callable[[str], Checkout]) -> None:
+    checkout = copy_checkout("term")
+    page = (checkout.folder / "docs" / "extending.md").read_text(encoding="utf-8")
+    assert "`looked_at: {points: click, use: point_position}`" in page
+    for step in steps(page, "A term of the loss", 2):
+        apply(checkout.folder, *step)
+    (checkout.folder / "tests" / "test_it_trains.py").write_text(TRAINS, encoding="utf-8")
+    tests = ["tests/test_point_position.py", "tests/test_it_trains.py", "tests/test_architecture.py"]
+    done = checkout.python("-m", "pytest", "-p", "no:cacheprovider", *tests)
+    assert done.returncode == 0, done.stdout[-4000:]
