@@ -69,7 +69,7 @@ from luab.training.train import train
 
 
 def test_it_trains(toy_study):
-    settings = json.loads(toy_study(recipe={"mixup": 0.5}).model_dump_json())
+    settings = json.loads(toy_study(recipe={"mixup": 0.5, "input_px": 64}).model_dump_json())
     settings["supervisions"] = {"none": {}, "looked_at": {"points": "click", "use": "point_position"}}
     final = train(parse_study(settings), Run("imagenet", "test_resnet", "looked_at", 0.5, 0))["final"]
     assert math.isclose(final["loss"], final["classification"] + 0.5 * final["point_position"], rel_tol=1e-6)
