@@ -12,6 +12,7 @@ from luab.annotate.pool import Pair, Pool
 from luab.annotate.store import Assignment, Slot, Store, assignments_in, log
 
 Pages = list[list[Slot]]
+_RECOUNT_S = 600
 
 
 def current_assignment(
@@ -40,35 +41,43 @@ def current_assignment(
         stop = collection.stop_after_pages
         if stop is not None and db.execute("SELECT count(*) FROM page").fetchone()[0] >= stop:
             return mine[-1] if mine else None
-        pages = _draw(db, collection, pool, interface, worker)
+        taken = _times_given_out(store, db, interface, collection.abandoned_h)
+        pages = _draw(db, getattr(collection, interface), pool, taken, worker)
         if not pages:
             return mine[-1] if mine else None
         _insert(db, collection, interface, session, pages)
+        taken.update(Pair(slot.image, slot.label) for page in pages for slot in page if slot.role == "candidate")
         return assignments_in(db, worker, interface)[-1]
 
 
-def _draw(db: sqlite3.Connection, collection: Collection, pool: Pool, interface: Interface, worker: str) -> Pages:
+def _draw(db: sqlite3.Connection, section: Browsing | Tagging, pool: Pool, taken: Counter[Pair], worker: str) -> Pages:
     rows = db.execute(
         "SELECT image, class FROM slot JOIN assignment ON assignment.id = slot.assignment WHERE worker = ?", [worker]
     )
     seen = {Pair(*row) for row in rows}
-    taken = _times_given_out(db, interface, collection.abandoned_h)
     rng = random.Random(secrets.randbits(64))
-    section = getattr(collection, interface)
-    draw: Any = draw_browsing if interface == "browsing" else draw_tagging
-    pages: Pages = draw(section, pool, taken, seen, rng)
-    return pages
+    if isinstance(section, Browsing):
+        return draw_browsing(section, pool, taken, seen, rng)
+    return draw_tagging(section, pool, taken, seen, rng)
 
 
-def _times_given_out(db: sqlite3.Connection, interface: Interface, abandoned_h: float) -> Counter[Pair]:
-    """How often each pair was annotated, or may still be: pages of abandoned assignments do not count."""
+def _times_given_out(store: Store, db: sqlite3.Connection, interface: Interface, abandoned_h: float) -> Counter[Pair]:
+    """How often each pair was annotated, or may still be: pages of abandoned assignments do not count.
+
+    Counted again from time to time, since assignments become abandoned; in between, whoever draws adds to the counts.
+    """
+    counted_s, counts = store.given_out.get(interface, (0.0, Counter[Pair]()))
+    if time.time() - counted_s < _RECOUNT_S:
+        return counts
     rows = db.execute(
         "SELECT image, class, count(*) FROM slot JOIN assignment ON assignment.id = slot.assignment "
         "LEFT JOIN page ON page.assignment = slot.assignment AND page.number = slot.page "
         "WHERE interface = ? AND role = 'candidate' AND (page.id IS NOT NULL OR begun_s > ?) GROUP BY image, class",
         [interface, time.time() - abandoned_h * 3600],
     )
-    return Counter({Pair(image, label): count for image, label, count in rows})
+    counts = Counter({Pair(image, label): count for image, label, count in rows})
+    store.given_out[interface] = time.time(), counts
+    return counts
 
 
 def draw_browsing(section: Browsing, pool: Pool, taken: Counter[Pair], seen: set[Pair], rng: random.Random) -> Pages:

@@ -99,20 +99,20 @@ class Database:
         new = not file.exists()
         if new:  # made before SQLite opens it, so that nobody else can read it
             os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
-        self._writer = self._connect()
-        self._open(new)
+        try:
+            self._writer = self._connect()
+            self._open(new)
+        except sqlite3.DatabaseError as error:
+            self._lock_file.close()
+            raise DataError(f"{file}: expected a collection of luab annotate ({error}). Restore a copy.") from error
 
     def _open(self, new: bool) -> None:
-        try:
-            self._writer.execute("PRAGMA journal_mode = WAL")
-            if new or self._writer.execute("PRAGMA page_count").fetchone()[0] == 0:
-                self._writer.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_FORMAT}; COMMIT;")
-            version = self._writer.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.DatabaseError as error:
-            raise DataError(
-                f"{self.file}: expected a collection of luab annotate ({error}). Restore a copy."
-            ) from error
+        self._writer.execute("PRAGMA journal_mode = WAL")
+        if new or self._writer.execute("PRAGMA page_count").fetchone()[0] == 0:
+            self._writer.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_FORMAT}; COMMIT;")
+        version = self._writer.execute("PRAGMA user_version").fetchone()[0]
         if version != _FORMAT:
+            self.close()
             raise DataError(
                 f"{self.file}: expected a collection of format {_FORMAT}, found {version}. Use the luab that made it."
             )
@@ -120,8 +120,12 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.file, timeout=5, isolation_level=None, check_same_thread=False)
         connection.row_factory = sqlite3.Row
-        # FULL: an acknowledged page survives a power cut. secure_delete: what people withdraw is overwritten.
-        connection.executescript("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;")
+        try:
+            # FULL: an acknowledged page survives a power cut. secure_delete: what people withdraw is overwritten.
+            connection.executescript("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;")
+        except sqlite3.DatabaseError:
+            connection.close()
+            raise
         return connection
 
     @contextlib.contextmanager

@@ -4,6 +4,7 @@ import hashlib
 import json
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -67,6 +68,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.given_out: dict[Interface, tuple[float, Counter[Any]]] = {}  # of luab.annotate.assignments
 
     def consented(self, worker: str, version: str) -> bool:
         """Whether a worker has agreed to this version of the consent."""
@@ -141,6 +143,7 @@ class Store:
             for text in [worker, *ids]:
                 db.execute("DELETE FROM event WHERE instr(detail, ?)", [json.dumps(text)])
             log(db, "withdrawn", pages=pages)
+            self.given_out.clear()  # the images are free again
         self.database.forget()
         return pages
 

@@ -18,6 +18,7 @@ from luab.annotate.config import load_collection
 from luab.annotate.desk import Desk
 from luab.annotate.server import application
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 COCO = "COCO_train2014_{:012d}.jpg"
 
 

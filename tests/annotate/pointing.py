@@ -1,8 +1,10 @@
 """A participant in a real browser: a pointer that goes where it is told, under a clock that stands still in between."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.support.ui import WebDriverWait
 
 EPOCH = 1_790_000_000_000  # ms; what the page's clock shows at 0
@@ -93,6 +95,10 @@ class Hand:
         self.press("form.narrow button")
         self.press("#agree")
         self.press("main button")
+
+    def wait(self, true: Callable[[], bool]) -> None:
+        """Waits until something is true; elements may be replaced meanwhile."""
+        WebDriverWait(self.driver, 20, ignored_exceptions=[StaleElementReferenceException]).until(lambda _: true())
 
     def loaded(self) -> None:
         """Waits until all images are there and have their size."""

@@ -1,9 +1,11 @@
 """Chromium drives both interfaces over a scripted path of the pointer; the record equals the one worked by hand."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from selenium.common.exceptions import NoAlertPresentException
 
 from .conftest import Served
 from .pointing import EPOCH, Hand
@@ -151,3 +153,170 @@ def test_an_image_that_does_not_load_has_zero_sizes_and_a_flag(served: Serve, ha
     (record,) = stored(here, "browsing")["page"]["annotations"]
     assert record["loadFailed"] and record["originalImageWidth"] == record["imageHeight"] == 0
     assert record["mouseTracking"] == []
+
+
+def drag(hand: Hand, start: tuple[float, float], end: tuple[float, float], ms: int) -> None:
+    """Presses at `start` at this time and releases at `end` 50 ms later."""
+    hand.move(*start, ms)
+    hand.mouse("mousePressed", *start, 1)
+    hand.move((start[0] + end[0]) / 2, (start[1] + end[1]) / 2, ms + 20)
+    hand.move(*end, ms + 40)
+    hand.at(ms + 50)
+    hand.mouse("mouseReleased", *end, 1)
+
+
+def middle(hand: Hand, selector: str) -> tuple[float, float]:
+    """Middle of an element in the window."""
+    script = """const box = document.querySelector(arguments[0]).getBoundingClientRect();
+        return [box.left + box.width / 2, box.top + box.height / 2]"""
+    x, y = hand.driver.execute_script(script, selector)
+    return x, y
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+def test_a_tagging_record_equals_the_hand_worked_one(served: Serve, hand: Hand, faithful: bool) -> None:
+    icons = [{"name": name, "pane": pane} for name, pane in (("cat", "A"), ("dog", "A"), ("cup", "B"), ("bus", "C"))]
+    tagging = {"images": "scenes", "pages": 1, "annotators_per_image": 9, "icons": icons}
+    here = served(tagging=tagging, faithful=faithful)
+    hand.freeze()
+    hand.login(f"{here.url}/tagging", "Ann")
+    hand.loaded()
+    hand.driver.execute_script("window.scrollTo(0, 0)")
+    left, top = hand.driver.execute_script(
+        "const box = document.querySelector('.picture').getBoundingClientRect(); return [box.left, box.top]"
+    )
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return left + x, top + y
+
+    hand.move(*at(100, 45), 100)
+    hand.move(*at(101, 45), 105)  # no gate: every movement counts
+    drag(hand, middle(hand, ".palette [data-name=cat]"), at(300, 90), 200)  # add
+    drag(hand, middle(hand, ".layer [data-name=cat]"), at(350, 180), 400)  # move
+    drag(hand, middle(hand, ".palette [data-name=dog]"), at(500, 45), 600)  # add
+    hand.press(".submit")  # the last pane was not open yet
+    assert "all 3 sets" in hand.one("#notice").text
+    drag(hand, middle(hand, ".layer [data-name=dog]"), (5, 5), 800)  # outside: remove
+    hand.at(1000)
+    hand.click(*middle(hand, ".palette [data-name=cat]"))  # a click on the greyed icon: remove
+    drag(hand, middle(hand, ".palette [data-name=cat]"), at(10, 10), 1100)  # add again
+    hand.at(1200)
+    hand.key("ArrowRight", 39)
+    hand.at(1300)
+    hand.press(".turn[aria-label='Next icons']")
+    hand.at(1400)
+    hand.key("ArrowRight", 39)  # no wrap-around
+    hand.at(1500)
+    hand.press(".submit")
+    hand.one("#code")
+    body = stored(here, "tagging")
+
+    def point(x: int, y: int) -> dict[str, float]:
+        return {"x": x / 673, "y": y / 450}
+
+    record = body["page"]["annotation"]
+    expected = {
+        "imageURL": record["imageURL"],
+        "imageWidth": 673,
+        "imageHeight": 450,
+        "originalImageWidth": 640,
+        "originalImageHeight": 428,
+        "timeSpend": 1500,
+        "actionHistories": [
+            {"actionType": "add", "iconType": "cat", "pointTo": point(300, 90), "timeAt": 250},
+            {"actionType": "move", "iconType": "cat", "pointFrom": point(300, 90), "pointTo": point(350, 180),
+             "timeAt": 450},
+            {"actionType": "add", "iconType": "dog", "pointTo": point(500, 45), "timeAt": 650},
+            {"actionType": "remove", "iconType": "dog", "pointFrom": point(500, 45), "timeAt": 850},
+            {"actionType": "remove", "iconType": "cat", "pointFrom": point(350, 180), "timeAt": 1000},
+            {"actionType": "add", "iconType": "cat", "pointTo": point(10, 10), "timeAt": 1150},
+        ],
+        "categoryHistories": [
+            {"categoryIndex": 1, "categoryName": "B", "usingKeyboard": True, "timeAt": 1200},
+            {"categoryIndex": 2, "categoryName": "C", "usingKeyboard": True, "timeAt": 1300},
+        ],
+        "mouseTracking": record["mouseTracking"],
+    }  # fmt: skip
+    drags = record.pop("dragTracking", None)
+    if not faithful:
+        expected |= {"actionInputs": ["mouse"] * 6, "loadFailed": False}
+        assert drags[1] == point(300, 90) | {"timeAt": 240}
+    assert record == expected
+    assert record["mouseTracking"][:2] == [point(100, 45) | {"timeAt": 100}, point(101, 45) | {"timeAt": 105}]
+    within = [(200, 250), (400, 450), (600, 650), (800, 850), (1100, 1150)]
+    assert not any(first < one["timeAt"] < last for one in record["mouseTracking"] for first, last in within)
+    assert hand.complaints() == []
+
+
+def test_icons_can_be_placed_moved_and_removed_by_keyboard(served: Serve, hand: Hand) -> None:
+    icons = [{"name": "cat", "pane": "A"}]
+    here = served(tagging={"images": "scenes", "pages": 1, "icons": icons})
+    hand.login(f"{here.url}/tagging", "Ann")
+    hand.loaded()
+    hand.driver.execute_script("document.querySelector('.palette .icon').focus()")
+    hand.key("Enter", 13)
+    for key, code in (("ArrowRight", 39), ("ArrowDown", 40), ("Enter", 13)):
+        hand.key(key, code)
+    hand.one(".layer .icon")
+    hand.press(".submit")
+    hand.one("#code")
+    record = stored(here, "tagging")["page"]["annotation"]
+    (action,) = record["actionHistories"]
+    assert action["pointTo"] == {"x": (336 + 20) / 673, "y": (225 + 20) / 450} or action["pointTo"]["x"] == 357 / 673
+    assert record["actionInputs"] == ["keyboard"] and record["categoryHistories"] == []
+
+
+def test_a_finished_page_is_kept_while_the_server_is_down_and_sent_after_a_reload(served: Serve, hand: Hand) -> None:
+    here = served(per_class=2, browsing={"images": "photos", "images_per_page": 2, "pages": 2})
+    hand.login(f"{here.url}/browsing", "Ann")
+    hand.loaded()
+    put = here.desk.put_page
+    here.desk.put_page = full_disk  # type: ignore[method-assign]
+    hand.press(".submit")
+    assert "Your page is kept" in hand.one("#notice:not([hidden])").text
+    here.desk.put_page = put  # type: ignore[method-assign]
+    hand.driver.execute_cdp_cmd("Page.reload", {})
+    accept_leaving(hand)
+    hand.wait(lambda: hand.one(".counter").text == "2 / 2")
+    assert len(list(here.desk.store.pages("browsing"))) == 1
+
+
+def full_disk(*_: Any) -> None:
+    """What SQLite raises then."""
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+def accept_leaving(hand: Hand) -> None:
+    """Confirms the browser's question whether to leave the page, if it asks."""
+    try:
+        hand.driver.switch_to.alert.accept()
+    except NoAlertPresentException:
+        return
+
+
+def test_names_of_classes_are_text_whatever_they_hold(served: Serve, hand: Hand) -> None:
+    evil = "<img src=x onerror=\"document.title='taken'\">"
+    here = served(browsing={"images": "photos", "images_per_page": 2, "pages": 1, "classes": {
+        label: {"names": [evil], "definition": evil} for label in ("cat", "dog")
+    }}, title=evil)  # fmt: skip
+    hand.login(f"{here.url}/browsing", evil)
+    hand.loaded()
+    assert evil.lower() == hand.one(".class-name").text.lower() and hand.driver.title == evil
+    hand.press(".submit")
+    hand.one("#code")
+    hand.driver.get("about:blank")
+    hand.driver.get(f"{here.url}/admin#{here.desk.keys.admin}")
+    hand.press(".pages button")
+    hand.one("#replay figure")
+    assert hand.driver.title.startswith(evil) and here.desk.keys.admin not in hand.driver.current_url
+    assert hand.complaints() == []
+
+
+def test_withdrawing_in_the_page(served: Serve, hand: Hand) -> None:
+    here = one_image(served)
+    hand.login(f"{here.url}/browsing", "Ann")
+    hand.loaded()
+    hand.press("#withdraw")
+    hand.press("#sure .danger")
+    hand.wait(lambda: "withdrawn" in hand.one("main h2").text)
+    assert here.desk.store.assignments() == []

@@ -101,7 +101,10 @@ class Board {
   }
 
   turn(by, usingKeyboard) {
-    if (this.data.open(this.data.pane + by, usingKeyboard, this.clock.elapsed())) this.fill();
+    if (this.data.open(this.data.pane + by, usingKeyboard, this.clock.elapsed())) {
+      tell("");
+      this.fill();
+    }
   }
 
   /** Draws the pane that is open, and the icons that are placed. */
