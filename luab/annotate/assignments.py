@@ -92,15 +92,13 @@ def draw_browsing(section: Browsing, pool: Pool, taken: Counter[Pair], seen: set
     Returns:
         At most `pages` pages; fewer, or smaller ones, when the images run out.
     """
-    open_images = {
-        label: [
-            image for image in images if _is_open(Pair(image, label), section, pool.gold.get(label, ()), taken, seen)
+    open_images: dict[str, list[str]] = {}
+    for label, images in pool.candidates.items():
+        gold, most, chance = set(pool.gold.get(label, ())), section.annotators_per_image, rng.random
+        counts = [(taken.get(Pair(image, label), 0), chance(), image) for image in images if image not in gold]
+        open_images[label] = [
+            image for count, _, image in sorted(counts) if count < most and Pair(image, label) not in seen
         ]
-        for label, images in pool.candidates.items()
-    }
-    for label, images in open_images.items():
-        rng.shuffle(images)
-        images.sort(key=lambda image: taken[Pair(image, label)])  # stable, so equal counts stay shuffled
     room = section.images_per_page - section.gold_per_page - section.distractors_per_page
     uses: Counter[str] = Counter()
     used: set[Pair] = set(seen)
@@ -122,11 +120,9 @@ def draw_browsing(section: Browsing, pool: Pool, taken: Counter[Pair], seen: set
     return pages
 
 
-def _is_open(pair: Pair, section: Browsing, gold: Any, taken: Counter[Pair], seen: set[Pair]) -> bool:
-    return pair.image not in gold and pair not in seen and taken[pair] < section.annotators_per_image
-
-
 def _distractors(section: Browsing, pool: Pool, label: str, used: set[Pair], rng: random.Random) -> list[Slot]:
+    if not section.distractors_per_page:
+        return []
     own = set(pool.candidates[label])
     others = sorted({image for other, images in pool.candidates.items() if other != label for image in images} - own)
     fresh = [image for image in others if Pair(image, label) not in used]

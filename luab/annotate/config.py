@@ -39,6 +39,7 @@ class Browsing(Closed):
         None, description="CSV with the columns image, class, gold: candidates other than the folders' images."
     )
     classes: dict[str, ClassText] = Field({}, description="Names and definitions of the classes, by folder name.")
+    instructions: list[str] = Field([], description="Paragraphs that replace the usual instructions of the page.")
     versions: list[Version] = Field(
         ["NO_POINTER_ORIGINAL"],
         min_length=1,
@@ -79,6 +80,7 @@ class Tagging(Closed):
         None, description="CSV with the columns image, class, gold: objects that are known."
     )
     icons: list[Icon] = Field(COCO_ICONS, min_length=1, description="Icons in order of their panes; COCO's 80 classes.")
+    instructions: list[str] = Field([], description="Paragraphs that replace the usual instructions of the page.")
     version: Literal["baseline", "improved"] = Field(
         "baseline", description="improved has a lens and fades the icon that is dragged."
     )

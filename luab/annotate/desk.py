@@ -112,6 +112,7 @@ class Desk:
             "version": assignment.version,
             "faithful": self.collection.faithful,
             "images": images,
+            "instructions": getattr(self.collection, assignment.interface).instructions,
         }
         return page | (self._class(slots[0].label) if assignment.interface == "browsing" else self._panes())
 

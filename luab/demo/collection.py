@@ -69,6 +69,11 @@ def _configuration() -> dict[str, object]:
         "browsing": {
             "images": "photos",
             "image_list": "photos.csv",
+            "instructions": [
+                "Click every image that contains at least one such object: click on the object. It counts even if it "
+                "is partly hidden or small. Click again to undo. With the keyboard, Tab moves from image to image, and "
+                "the space bar selects."
+            ],
             "images_per_page": 12,
             "pages": 3,
             "gold_per_page": 1,

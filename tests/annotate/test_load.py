@@ -146,6 +146,10 @@ def test_200_workers_at_once(tmp_path: Path, record_property: Callable[[str, obj
     file, port = configuration(tmp_path, tagging=None, browsing=browsing, assignments_per_worker=None), free_port()
     workers = [Worker(port, f"worker {k}") for k in range(200)]
 
+    async def arrives(worker: Worker, until: float) -> None:
+        await asyncio.sleep(random.uniform(0, min(30, SECONDS / 2)))
+        await worker.work(until, think_s=5)
+
     async def everybody() -> None:
         until = time.monotonic() + SECONDS
         await asyncio.gather(*(worker.work(until, think_s=5) for worker in workers))

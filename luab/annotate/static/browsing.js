@@ -3,6 +3,12 @@
 import {make, show} from "./page.js";
 import {PageClock, TileRecord, ratios, tileSize} from "./records.js";
 
+const INSTRUCTIONS = [
+  "Click every image that contains at least one such object. It counts even if it is partly hidden, small, among other " +
+  "objects, or if there is text on the image. Only photographs count: no drawings and no paintings. Click again to undo. " +
+  "With the keyboard: Tab moves from image to image, the space bar selects. Please be accurate.",
+];
+
 export function showBrowsing(page, submit) {
   const clock = new PageClock(page.faithful);
   const withDot = !page.version.startsWith("NO_POINTER");
@@ -24,10 +30,7 @@ export function showBrowsing(page, submit) {
     make("p", {className: "class-name"}, title),
     ...(definition ? [make("p", {className: "definition"}, definition)] : []),
     make("hr"),
-    make("p", {className: "hint"}, "Click every image that contains at least one such object. It counts even if it is partly " +
-      "hidden, small, among other objects, or if there is text on the image. Only photographs count: no drawings and no " +
-      "paintings. Click again to undo. With the keyboard: Tab moves from image to image, the space bar selects. " +
-      "Please be accurate."),
+    ...(page.instructions.length ? page.instructions : INSTRUCTIONS).map((text) => make("p", {className: "hint"}, text)),
     ...links.map((link) => make("p", {}, make("a", {href: link, target: "_blank", rel: "noreferrer noopener"}, link)))),
   make("div", {className: `grid${blurred ? " blurred" : ""}`, role: "group", "aria-label": `Images, ${title}`},
     ...tiles.map((tile) => tile.element)),

@@ -25,10 +25,13 @@ export function showTagging(page, submit) {
     const annotation = data.record(clock.elapsed(), page.faithful);
     submit({page: {startedAt: clock.startedAt, annotation, ...clockSteps}, endedAt: clock.now(), isDone: page.number === page.pages});
   });
-  show(make("p", {className: "question"}, "Drag the icons from the panel below onto the objects of the same type in the image. If there are " +
-    `several objects of a type, drag its icon onto any one of them. There are ${page.panes.length} sets of icons: use the ` +
-    "buttons or the left and right arrow keys to see all of them. Click an icon on the image to remove it. With the keyboard: " +
-    `Enter takes an icon, the arrow keys move it, Enter places it, Delete removes it. There are ${page.pages} images in all.`),
+  const usual = "Drag the icons from the panel below onto the objects of the same type in the image. If there are several " +
+    `objects of a type, drag its icon onto any one of them. There are ${page.panes.length} sets of icons: use the buttons or ` +
+    "the left and right arrow keys to see all of them. Click an icon on the image to remove it. With the keyboard: Enter " +
+    "takes an icon, the arrow keys move it, Enter places it, Delete removes it. " +
+    `There are ${page.pages} images in all.`;
+  const texts = page.instructions.length ? page.instructions : [usual];
+  show(make("div", {className: "question"}, ...texts.map((text) => make("p", {}, text))),
   board.element, make("div", {}, button, make("p", {className: "counter"}, `${page.number} / ${page.pages}`)));
   board.fill();
 }
