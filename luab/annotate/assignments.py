@@ -94,8 +94,8 @@ def draw_browsing(section: Browsing, pool: Pool, taken: Counter[Pair], seen: set
     """
     open_images: dict[str, list[str]] = {}
     for label, images in pool.candidates.items():
-        gold, most, chance = set(pool.gold.get(label, ())), section.annotators_per_image, rng.random
-        counts = [(taken.get(Pair(image, label), 0), chance(), image) for image in images if image not in gold]
+        known, most, chance = set(pool.gold.get(label, ())), section.annotators_per_image, rng.random
+        counts = [(taken.get(Pair(image, label), 0), chance(), image) for image in images if image not in known]
         open_images[label] = [
             image for count, _, image in sorted(counts) if count < most and Pair(image, label) not in seen
         ]

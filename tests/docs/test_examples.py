@@ -24,7 +24,9 @@ from luab.study.paths import Run
 from .pages import PAGES, PLUGIN, ROOT, blocks, prose
 
 WITH_COMMANDS = [page for page in PAGES if blocks(page, "sh")]
-WITH_YAML = [page for page in PAGES if page != PLUGIN and blocks(page, "yaml")]
+# Configurations that are not a study's: tests/annotate has those of the collection tool.
+OTHER_YAML = {PLUGIN, "docs/annotate.md"}
+WITH_YAML = [page for page in PAGES if page not in OTHER_YAML and blocks(page, "yaml")]
 
 
 def commands(script: str) -> Iterator[list[str]]:
