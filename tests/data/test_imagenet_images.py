@@ -213,3 +213,26 @@ def test_real_photographs_decode_and_crop(samples):
     for i in range(len(files)):
         pixels, weight = dataset[i]["images"], dataset[i]["weights"]
         assert pixels.shape == (3, 224, 224) and weight == 0 and pixels.float().std() > 1
+
+
+def test_points_may_come_as_a_table_in_any_order(toy, toy_world):
+    table = pd.read_parquet(toy_world / "data" / "targets" / "imagenet" / "click.parquet").sample(
+        frac=1, random_state=0
+    )
+    table.loc[len(table)] = {"image_id": "without", "x": np.nan, "y": 0.5}
+    rows = toy_world / "data" / "manifests" / "imagenet_train.parquet"
+    given = ImageNetAB(toy_world / "imagenet", rows, table, RECIPE, seed=3)
+    assert np.array_equal(given.points, toy.points, equal_nan=True) and given.taught_points == toy.taught_points
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": ["1"], "x": [0.1], "y": [0.1]}, "no column image_id; found image, x, y"),
+        ({"image_id": ["1", "1"], "x": [0.1, 0.2], "y": [0.1, 0.2]}, "found several for 1"),
+        ({"image_id": ["1", "2"], "x": [0.1, 120.0], "y": [0.1, 0.2]}, r"in \[0, 1\], as fractions.*found 1 points"),
+    ],
+)
+def test_a_wrong_table_of_points_is_refused(columns, message):
+    with pytest.raises(DataError, match=message):
+        points_of(np.array(["1"]), pd.DataFrame(columns))

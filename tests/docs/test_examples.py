@@ -170,7 +170,7 @@ def test_the_training_loop_on_your_own_images_runs(toy_world: Path, tmp_path: Pa
         shutil.copy(file, copy)
         if k % 2:
             rows.append((str(copy.relative_to(tmp_path / "photos")), 0.5, k / 100))
-    pd.DataFrame(rows[::-1], columns=["path", "x", "y"]).to_csv(tmp_path / "clicks.csv", index=False)
+    pd.DataFrame(rows[::-1], columns=["image", "x", "y"]).to_csv(tmp_path / "clicks.csv", index=False)
     (code,) = blocks("docs/own-data.md", "python")
     check = "\nassert outputs['logits'].shape[1] == len(classes) == 3 and data.taught_points == len(clicks) == 15\n"
     small = {

@@ -11,7 +11,7 @@ import torch
 from luab.data.images.crops import CropFlip
 from luab.data.images.pack import Pack
 from luab.data.images.training_images import Index, TrainingImages, augmentation_of, manifest_rows
-from luab.data.supervisions.point_files import read_image_points
+from luab.data.supervisions.point_files import points_in_table, read_image_points
 from luab.study.config import Decoding, Recipe
 
 
@@ -21,7 +21,7 @@ class ImageNetAB(TrainingImages[dict[str, Any]]):
     Args:
         root: Folder that the manifest's paths start from.
         manifest: data/manifests/imagenet_train.parquet, or its rows.
-        targets: data/targets/imagenet/<supervision>.parquet; None for no points.
+        targets: A file of data/targets/imagenet/, or a DataFrame with image_id, x and y; None for no points.
         recipe: Crop, interpolation and augmentation; None for those of the official loader.
         seed: The augmentation of image i in epoch e depends on (seed, e, i) alone, once `epoch` is set; by default
             every read draws a fresh one, see `TrainingImages`.
@@ -40,7 +40,7 @@ class ImageNetAB(TrainingImages[dict[str, Any]]):
         self,
         root: Path | str,
         manifest: Path | str | pd.DataFrame,
-        targets: Path | str | None = None,
+        targets: Path | str | pd.DataFrame | None = None,
         recipe: Recipe | None = None,
         seed: int = 0,
         decoding: Decoding = "exact",
@@ -49,7 +49,7 @@ class ImageNetAB(TrainingImages[dict[str, Any]]):
         rows = manifest_rows(manifest)
         super().__init__(root, rows, augmentation_of(recipe, (CropFlip(), None)), seed, decoding, pack)
         self.labels = np.array([labels[0] for labels in rows["labels"]], dtype=np.int64)
-        self.points = points_of(rows["image_id"].to_numpy(), None if targets is None else Path(targets))
+        self.points = points_of(rows["image_id"].to_numpy(), targets)
 
     @property
     def taught_points(self) -> int:
@@ -65,11 +65,17 @@ class ImageNetAB(TrainingImages[dict[str, Any]]):
         return {"images": view.pixels, "labels": int(self.labels[i]), "points": target, "weights": weight}
 
 
-def points_of(image_ids: np.ndarray, targets: Path | None) -> np.ndarray:
-    """Returns the points in the order of the ids: float32 [n, 2], NaN for images without a point."""
+def points_of(image_ids: np.ndarray, targets: Path | str | pd.DataFrame | None) -> np.ndarray:
+    """Returns the points in the order of the ids: float32 [n, 2], NaN for images without a point.
+
+    Raises:
+        DataError: The file is damaged; or the table lacks image_id, x or y, repeats an image, or has a point that is
+            not in [0, 1].
+    """
     points = np.full((len(image_ids), 2), np.nan, dtype=np.float32)
     if targets is not None:
-        ids, xy = read_image_points(targets)
+        table = isinstance(targets, pd.DataFrame)
+        ids, xy = points_in_table(targets) if table else read_image_points(Path(targets))  # type: ignore[arg-type]
         position = pd.Index(ids).get_indexer(pd.Index(image_ids))
         points[position >= 0] = xy[position[position >= 0]]
     return points

@@ -13,7 +13,7 @@ COCO has at most one point per image and class::
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,9 @@ from luab.data.manifests.manifest import read_checked
 from luab.errors import DataError
 from luab.files import replacing, write_json
 from luab.study.noises import Point
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Doubles: the official loader of COCO rounds fraction x size down to whole pixels, and a fraction stored as a 32-bit
 # float could end up one pixel too low.
@@ -96,6 +99,24 @@ def read_image_points(parquet: Path) -> tuple[list[str], NDArray[np.float32]]:
     if (labels != _NO_CLASS).any():
         raise DataError(f"{parquet}: expected one point per image, found points of single classes. {_AGAIN}")
     return image_ids, xy.astype(np.float32)
+
+
+def points_in_table(table: "pd.DataFrame") -> tuple[list[str], NDArray[np.float32]]:
+    """Points of a DataFrame with the columns image_id, x and y; returns and raises the same as `read_image_points`.
+
+    The rows may be in any order; those without x or y are left out.
+    """
+    if missing := [name for name in ("image_id", "x", "y") if name not in table.columns]:
+        raise DataError(f"targets: no column {', '.join(missing)}; found {', '.join(map(str, table.columns))}.")
+    table = table.dropna(subset=["x", "y"])
+    if repeated := sorted(map(str, table["image_id"][table["image_id"].duplicated()].unique())):
+        raise DataError(f"targets: expected one point per image, found several for {', '.join(repeated[:5])}.")
+    xy = table[["x", "y"]].to_numpy(dtype=np.float64)
+    if bad := int((~((xy >= 0) & (xy <= 1)).all(axis=1)).sum()):
+        raise DataError(
+            f"targets: expected x and y in [0, 1], as fractions of the image; found {bad:,} points outside."
+        )
+    return table["image_id"].astype(str).tolist(), xy.astype(np.float32)
 
 
 def read_class_points(parquet: Path, classes: int) -> dict[str, ClassPoints]:
