@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from luab.benchmarks.formula import Detail, Formula, Inputs, Scores
-from luab.benchmarks.outcomes import grouped, share
+from luab.benchmarks.outcomes import share, total
 from luab.errors import DataError
 from luab.metrics import accuracy
 from luab.metrics.localization import box_accuracy, points_in_box
@@ -28,7 +28,8 @@ def _val(inputs: Inputs) -> Scores:
     if len(counts) > best.shape[1]:  # otherwise the five best are all classes
         metrics["top5"] = float(accuracy.is_correct(best, labels).mean())
     details = [Detail(name, "accuracy", count.fraction, count.n) for name, count in counts.items()]
-    images = functools.partial(grouped, table, right, dict.fromkeys(counts, 1 / len(counts)))
+    sizes = np.array([counts[name].n for name in texts_of(table, "group")])
+    images = functools.partial(total, table["image_id"], right / (sizes * len(counts)))
     return Scores(metrics, table.num_rows, ids_of(table), details, {"classes": len(counts)}, images)
 
 

@@ -18,14 +18,15 @@ def scored(name: str, columns: dict[str, Any]) -> Scores:
 
 def test_balanced_accuracy_weighs_classes_and_top5_needs_six_classes() -> None:
     columns = {
-        "image_id": ["a1", "a2", "a3", "b1"],
+        "image_id": ["a/1", "a/2", "a/3", "b/1"],  # equal names in two classes are different images
         "group": ["a", "a", "a", "b"],
         "labels": pa.array([[0], [0], [0], [1]], pa.list_(pa.int16())),
         "top5": pa.FixedSizeListArray.from_arrays(pa.array([0, 1, 0, 1, 1, 0, 1, 0], pa.int16()), 2),
     }
     scores = scored("folder_val", columns)
     assert scores.metrics == {"top1": 3 / 4, "balanced_accuracy": (2 / 3 + 1) / 2} and scores.n == 4
-    assert scores.images is not None and scores.images().headline == pytest.approx(scores.metrics["balanced_accuracy"])
+    assert scores.images is not None and len(scores.images().ids) == 4
+    assert scores.images().headline == pytest.approx(scores.metrics["balanced_accuracy"])
     assert {detail.group: detail.value for detail in scores.details} == {"a": 2 / 3, "b": 1.0}
 
 

@@ -57,7 +57,7 @@ def folder_entries(tree: Tree) -> Iterator[Entry]:
     number = {name: place for place, name in enumerate(names)}
     for image in rows:
         width, height = sizes[image.path]
-        yield Entry(image_id(image.path), image.path, (number[image.label],), "", width, height, image.boxes)
+        yield Entry(image_id(image.path), image.path, (number[image.label],), image.label, width, height, image.boxes)
 
 
 def image_id(path: str) -> str:
