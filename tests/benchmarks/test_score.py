@@ -46,7 +46,7 @@ def write(folder: Path, name: str, labels, top1, group="", ids=None, restricted_
     pq.write_table(pa.table(columns | more), folder / f"{name}.parquet")
 
 
-def write_wsol(folder: Path, name: str, points: bool) -> None:
+def write_wsol(folder: Path, name: str, points: bool, **more) -> None:
     """Writes two images of 64 x 32 with a bright right half; the box is the right half, then the left half."""
     half = np.zeros((4, 4), dtype=np.float32)
     half[:, 2:] = 1
@@ -64,7 +64,7 @@ def write_wsol(folder: Path, name: str, points: bool) -> None:
             "point_x": pa.array([0.75, 0.5], pa.float32()),
             "point_y": pa.array([0.5, 0.5], pa.float32()),
         }
-    write(folder, name, [[1], [2]], [1, 1], **wsol)
+    write(folder, name, [[1], [2]], [1, 1], **wsol, **more)
 
 
 PERSON, BICYCLE, DOG_OF_COCO = 0, 1, 16
@@ -123,7 +123,7 @@ def write_coco(root: Path) -> None:
 
 def px(name: str) -> int:
     """Side at which the small score maps are not resized, so that boxes and pixels can be worked out by hand."""
-    return 4 if name.startswith("wsol") else 2 if name == "coco_localization" else 224
+    return 4 if name.startswith(("wsol", "folder")) else 2 if name == "coco_localization" else 224
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +168,9 @@ def written(tmp_path_factory) -> Path:
     for way in ("", "_stride1", "_attention"):
         write_wsol(folder, f"wsol_val{way}", points=False)
         write_wsol(folder, f"wsol_test{way}", points=True)
+    write(folder, "folder_val", [[1], [2], [996], [3]], [1, 2, 4, 5], group=["a", "b", "b", "b"])
+    recorded = {"recorded_x": pa.array([0.75, 0.25], pa.float32()), "recorded_y": pa.array([0.5, 0.5], pa.float32())}
+    write_wsol(folder, "folder_points", points=True, **recorded)
     (root / "manifests").mkdir()
     real = {"image_id": [f"imagenet_val_{i:03d}" for i in (3, 1, 0, 2)]}  # in another order than the predictions
     real["labels"] = pa.array([[7, 5], [], [8], [996]], pa.list_(pa.int16()))
@@ -247,6 +250,17 @@ EXPECTED |= {
     # of the bicycle rank last.
     "coco_localization": {"pointing_game": (1 + 0) / 2, "pxap": (1 + 2 / 4) / 2, "point_in_mask": (1 / 2 + 0) / 2},
     "in9_challenge_nine_class": {"challenge_accuracy": 1 / 3},
+    # The class a is correct, one of three images of b; two classes have no top five.
+    "folder_val": {"top1": 2 / 4, "balanced_accuracy": (1 + 1 / 3) / 2},
+    # Half of the map is bright; the recorded points are on the bright and on the dark half, ties count half. The second
+    # predicted point, at the image's centre, is 16 pixels from the recorded one.
+    "folder_points": {
+        "map_rank": (12 / 16 + 4 / 16) / 2,
+        "point_distance": 16 / (64**2 + 32**2) ** 0.5 / 2,
+        "centre_distance": 16 / (64**2 + 32**2) ** 0.5,
+        "point_in_box": 1.0,
+        "max_box_acc_v2": 1 / 2,
+    },
 }
 
 
