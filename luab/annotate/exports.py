@@ -31,15 +31,15 @@ FORMATS = {
 POINTS = pa.schema(
     [
         pa.field("image", pa.string(), False),
-        pa.field("x", pa.float64()),
-        pa.field("y", pa.float64()),
-        pa.field("time_ms", pa.int64()),
+        pa.field("x", pa.float64(), False),
+        pa.field("y", pa.float64(), False),
+        pa.field("time_ms", pa.int64(), False),
         pa.field("worker", pa.string(), False),
         pa.field("class", pa.string(), False),
     ]
 )
-"""One point: path of the image below the images' folder; x right, y down, fractions of the image, null if it was chosen
-by keyboard; time in ms that the release calls estimateTime (browsing) or timeAt (tagging); worker; class."""
+"""One point: path of the image below the images' folder; x right, y down, fractions of the image; time in ms that the
+release calls estimateTime (browsing) or timeAt (tagging); worker; class."""
 
 
 @dataclass
@@ -262,7 +262,6 @@ def points(choice: _Choice) -> pa.Table:
         for page in choice.pages(interface):
             rows += _clicked(page, choice) if interface == "browsing" else _tagged(page)
     choice.count("points", len(rows))
-    choice.count("points_without_place", sum(row["x"] is None for row in rows))
     return pa.Table.from_pylist(rows, schema=POINTS)
 
 
@@ -270,10 +269,11 @@ def _clicked(page: StoredPage, choice: _Choice) -> Iterator[dict[str, Any]]:
     for slot, record in zip(page.slots, page.body["page"]["annotations"], strict=True):
         if record["selected"] and slot.role == "distractor":
             choice.count("selected_distractors_left_out")
+        elif record["selected"] and not record["selectedRecord"]:
+            choice.count("selected_by_keyboard_without_a_place")
         elif record["selected"]:
             # The official loader, too, takes the first selecting click.
-            place = record["selectedRecord"][0] if record["selectedRecord"] else {"x": None, "y": None}
-            yield _row(slot.image, place, record["estimateTime"], page, slot.label)
+            yield _row(slot.image, record["selectedRecord"][0], record["estimateTime"], page, slot.label)
 
 
 def _tagged(page: StoredPage) -> Iterator[dict[str, Any]]:
@@ -287,7 +287,7 @@ def _tagged(page: StoredPage) -> Iterator[dict[str, Any]]:
 
 
 def _row(image: str, place: dict[str, Any], time_ms: int, page: StoredPage, label: str) -> dict[str, Any]:
-    x, y = (None if place[axis] is None else float(place[axis]) for axis in ("x", "y"))
+    x, y = float(place["x"]), float(place["y"])
     return {"image": image, "x": x, "y": y, "time_ms": time_ms, "worker": page.assignment.worker, "class": label}
 
 

@@ -154,9 +154,8 @@ def _ids(name: str, any_names: bool) -> tuple[str, str] | None:
     path = PurePosixPath(name)
     if path.name.startswith("._") or path.name == ".DS_Store":
         return None
-    own_class = path.parent.parent.name == "train_xml"  # luab annotate names folders after the user's own classes
-    if path.suffix != ".xml" or not (any_names or own_class or _WNID.fullmatch(path.parent.name)):
-        raise BadRecord("expected a file <wnid>/<wnid>_<number>.xml, or train_xml/<class>/<name>.xml")
+    if path.suffix != ".xml" or not (any_names or _WNID.fullmatch(path.parent.name)):
+        raise BadRecord("expected a file <wnid>/<wnid>_<number>.xml")
     return path.stem, path.parent.name
 
 
