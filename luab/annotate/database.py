@@ -96,6 +96,7 @@ class Database:
                 f"{file}: another server already uses this collection. Stop it, or set another `database`."
             ) from error
         self._lock = threading.Lock()
+        self._readers: list[sqlite3.Connection] = []  # not in use
         new = not file.exists()
         if new:  # made before SQLite opens it, so that nobody else can read it
             os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
@@ -143,13 +144,15 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """A connection that reads while others write."""
-        connection = self._connect()
+        """A snapshot of what was committed; others may write meanwhile."""
+        connection = self._readers.pop() if self._readers else self._connect()
         try:
             connection.execute("PRAGMA query_only = ON")
+            connection.execute("BEGIN")
             yield connection
         finally:
-            connection.close()
+            connection.rollback()
+            self._readers.append(connection)
 
     def forget(self) -> None:
         """Empties the write-ahead log, which may hold what was deleted."""
@@ -159,5 +162,6 @@ class Database:
     def close(self) -> None:
         """Closes the file; another server may open it then."""
         with self._lock:
-            self._writer.close()
+            for connection in (*self._readers, self._writer):
+                connection.close()
         self._lock_file.close()
