@@ -320,3 +320,41 @@ def test_withdrawing_in_the_page(served: Serve, hand: Hand) -> None:
     hand.press("#sure .danger")
     hand.wait(lambda: "withdrawn" in hand.one("main h2").text)
     assert here.desk.store.assignments() == []
+
+
+def test_the_improved_version_has_a_lens_while_dragging(served: Serve, hand: Hand) -> None:
+    here = served(tagging={"images": "scenes", "pages": 1, "version": "improved"})
+    hand.login(f"{here.url}/tagging", "Ann")
+    hand.loaded()
+    left, top = hand.corner(".picture")
+    start = middle(hand, ".palette [data-name=person]")
+    hand.move(*start)
+    hand.mouse("mousePressed", *start, 1)
+    hand.move(left + 200, top + 300)
+    lens, ghost = hand.one(".lens"), hand.one(".ghost")
+    assert lens.is_displayed() and float(ghost.value_of_css_property("opacity")) == pytest.approx(0.4)
+    assert lens.value_of_css_property("background-size") == f"{673 * 1.5}px {450 * 1.5:.0f}px"
+    assert lens.size == {"width": 160, "height": 160}
+    hand.mouse("mouseReleased", left + 200, top + 300, 1)
+    assert not hand.one(".lens").is_displayed() and hand.one(".layer .icon").is_displayed()
+    assert hand.complaints() == []
+
+
+def test_the_version_decides_about_dot_and_blur(served: Serve, hand: Hand) -> None:
+    browsing = {"images": "photos", "images_per_page": 1, "pages": 1, "versions": ["POINTER_NO_ORIGINAL"]}
+    here = served(per_class=1, browsing=browsing)
+    hand.login(f"{here.url}/browsing", "Ann")
+    hand.loaded()
+    left, top = hand.corner(".tile img")
+    hand.move(left - 30, top + 20)
+    image, dot = hand.one(".tile img"), hand.one(".dot")
+    assert image.value_of_css_property("filter") == "blur(8px)" and not dot.is_displayed()
+    hand.move(left + 100, top + 50)
+    assert image.value_of_css_property("filter") == "none"
+    hand.click(left + 100, top + 50)
+    hand.move(left + 150, top + 50)  # the dot stays where the click was
+    place = "const d = document.querySelector('.dot').getBoundingClientRect(); return [d.left + 5, d.top + 5]"
+    x, y = hand.driver.execute_script(place)
+    assert dot.is_displayed() and abs(x - left - 100) < 1 and abs(y - top - 50) < 1
+    hand.move(left - 30, top + 20)
+    assert image.value_of_css_property("filter") == "none"  # selected
