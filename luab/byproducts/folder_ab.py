@@ -11,6 +11,7 @@ the image or in pixels of the file. time_ms, worker and class may be missing. `l
 
 import functools
 import math
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -144,8 +145,11 @@ def _checked(file: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], skip_bad
             if not str(row["image"] or "").strip():
                 raise DataError(f"{place}: expected the name of an image, found an empty cell.")
             time_ms = _number(row["time_ms"], f"{place}, time_ms") if row.get("time_ms") not in (None, "") else None
-            texts = {name: str(row[name]) if row.get(name) not in (None, "") else None for name in ("worker", "class")}
-            good.append({"image": str(row["image"]), "x": x, "y": y, "time_ms": time_ms, **texts})
+            texts = {
+                name: _unquoted(str(row[name])) if row.get(name) not in (None, "") else None
+                for name in ("worker", "class")
+            }
+            good.append({"image": _unquoted(str(row["image"])), "x": x, "y": y, "time_ms": time_ms, **texts})
         except DataError as error:
             bad.append(str(error))
     if bad and not skip_bad:
@@ -156,6 +160,11 @@ def _checked(file: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], skip_bad
     if not good:
         raise DataError(f"{file}: expected at least one point, found none.")
     return pa.Table.from_pylist(good, SCHEMA), len(bad)
+
+
+def _unquoted(text: str) -> str:
+    """The text without the apostrophe that keeps spreadsheets, and `luab annotate`, from running it as a formula."""
+    return text[1:] if re.match(r"'[=+\-@]", text) else text
 
 
 def _number(value: Any, place: str) -> float:

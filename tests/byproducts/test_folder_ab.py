@@ -40,6 +40,12 @@ def test_parquet_with_other_columns_and_types_is_read(tmp_path: Path) -> None:
     assert row == {"image": "1", "x": 0.0, "y": 0.5, "time_ms": None, "worker": None, "class": None}
 
 
+def test_the_apostrophe_before_a_formula_is_no_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("image,x,y,class\n'=1.jpg,0,0,'@a\n'x.jpg,0,0,'b\n", encoding="utf-8")
+    table = read_points(tmp_path / "p.csv")[0]
+    assert table["image"].to_pylist() == ["=1.jpg", "'x.jpg"] and table["class"].to_pylist() == ["@a", "'b"]
+
+
 def test_the_index_has_a_card_and_is_read_back(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("image,x,y\n1,0,1\n1,1,0\n2,nan,0\n", encoding="utf-8")
     card = index(tmp_path / "p.csv", tmp_path / "i.parquet", tmp_path / "i.json", "d", "count")
