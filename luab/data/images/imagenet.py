@@ -75,7 +75,7 @@ def points_of(image_ids: np.ndarray, targets: Path | str | pd.DataFrame | None) 
     points = np.full((len(image_ids), 2), np.nan, dtype=np.float32)
     if targets is not None:
         table = isinstance(targets, pd.DataFrame)
-        ids, xy = points_in_table(targets) if table else read_image_points(Path(targets))  # type: ignore[arg-type]
+        ids, xy = points_in_table(targets) if table else read_image_points(Path(targets))
         position = pd.Index(ids).get_indexer(pd.Index(image_ids))
         points[position >= 0] = xy[position[position >= 0]]
     return points
