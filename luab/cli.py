@@ -1,5 +1,6 @@
 """The `luab` command line: runs each stage of the study by hand, through the functions that the workflow calls."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -43,6 +44,12 @@ Config = Annotated[
     ),
 ]
 RunName = Annotated[str, typer.Argument(help="Run, as <dataset>/<backbone>/<supervision>-<lambda>/seed<k>.")]
+RunNames = Annotated[
+    list[str],
+    typer.Argument(
+        help="Run, as <dataset>/<backbone>/<supervision>-<lambda>/seed<k>; several differ in the third part alone."
+    ),
+]
 ArchiveName = Annotated[str, typer.Argument(help="Archive in config/archives.yaml.")]
 Dataset = Annotated[str, typer.Argument(help="Dataset, for example imagenet_v2.")]
 Suite = Annotated[str, typer.Argument(help="Suite in the configuration.")]
@@ -263,39 +270,45 @@ def pack(config: Config = None) -> None:
 
 
 @app.command(rich_help_panel=_RUNS)
-def train(run: RunName, config: Config = None) -> None:
-    """Train one run, or resume it if it was interrupted; starts as many processes as the configuration sets."""
+def train(runs: RunNames, config: Config = None) -> None:
+    """Train a run, or several that see the same images together, or resume what was interrupted.
+
+    Starts as many processes as the configuration sets.
+    """
     processes.follow_launcher()
     study = study_of(config)
-    parsed = run_of(run, study)  # before the slow imports, so that mistakes show at once
+    parsed = [run_of(run, study) for run in runs]  # before the slow imports, so that mistakes show at once
     if processes.launched():
         _train_here(study, parsed)
         return
-    with processes.only_writer(study.layout.run(parsed)):
-        if study.compute.processes > 1:
-            processes.launch(study, parsed)
+    with contextlib.ExitStack() as locks:
+        for run in parsed:
+            locks.enter_context(processes.only_writer(study.layout.run(run)))
+        if study.compute.processes > 1 and len(parsed) == 1:
+            processes.launch(study, parsed[0])
         else:
             _train_here(study, parsed)
 
 
-def _train_here(study: Study, run: Run) -> None:
+def _train_here(study: Study, runs: list[Run]) -> None:
     from luab.provenance.code import provenance
-    from luab.training.train import train as train_run
+    from luab.training.train import train_cohort
 
-    versions = provenance(run.dataset, study.supervision(run).use) if processes.first() else None
-    train_run(study, run, versions, ready=processes.ready)
+    first = processes.first()
+    versions = [provenance(run.dataset, study.supervision(run).use) if first else {} for run in runs]
+    train_cohort(study, runs, versions, ready=processes.ready)
 
 
 @app.command(rich_help_panel=_RUNS)
-def predict(run: RunName, suite: Suite, config: Config = None) -> None:
-    """Predict all test sets of a suite with a trained model."""
+def predict(runs: RunNames, suite: Suite, config: Config = None) -> None:
+    """Predict all test sets of a suite with a trained model, or with several that see the same images."""
     study = study_of(config)
-    parsed = run_of(run, study)
+    parsed = [run_of(run, study) for run in runs]
     test_sets = Plan.of(study).test_sets(suite)
-    from luab.predict import predict as predict_suite
+    from luab.predict import predict_cohort
     from luab.provenance.code import code_digest, prediction_code
 
-    predict_suite(study, parsed, suite, test_sets, code_digest(*prediction_code(parsed.dataset)))
+    predict_cohort(study, parsed, suite, test_sets, code_digest(*prediction_code(parsed[0].dataset)))
 
 
 @app.command(rich_help_panel=_RUNS)

@@ -1,7 +1,7 @@
 """Per-image predictions of a trained model on the test sets of a suite; the last stage that uses the GPU."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,23 +50,53 @@ def predict(study: Study, run: Run, suite: str, test_sets: tuple[str, ...], code
         DataError: The model is missing, belongs to another run or differs from the one recorded in run.json, or images
             are missing or damaged.
     """
-    path, run_json = study.layout.model(run), study.layout.run_json(run)
-    preprocessing = preprocessing_in(read_card(path), path)
-    digest = check_weights(path, read_json(run_json).get("model_sha256") if run_json.is_file() else None)
-    recipe = study.recipe(run.backbone, run.dataset)
-    predictor = Predictor(study, recipe, functools.partial(_trained, study, run), preprocessing)
-    files = predictor.write(study.layout.prediction_folder(run), test_sets)
-    content = {
-        "run": run.identity(),
-        "suite": suite,
-        "code": code,
-        "model_sha256": digest,
-        "input_px": predictor.recipe.input_px,
-        "preprocessing": preprocessing.model_dump(mode="json"),
-        "files": files,
-    }
-    write_json(study.layout.prediction_card(run, suite), content)
-    return content
+    return predict_cohort(study, [run], suite, test_sets, code)[0]
+
+
+def predict_cohort(
+    study: Study, runs: Sequence[Run], suite: str, test_sets: tuple[str, ...], code: str = ""
+) -> list[dict[str, Any]]:
+    """Predicts with several runs of one data set and backbone; images that all see alike are decoded once.
+
+    Writes what `predict` writes, for each run; arguments and errors are the same.
+
+    Returns:
+        The card of each run.
+
+    Raises:
+        ConfigError: The runs differ in data set or backbone.
+    """
+    if len({(run.dataset, run.backbone) for run in runs}) != 1:
+        raise ConfigError(
+            f"Expected runs of one data set and backbone, found {', '.join(run.folder for run in runs)}. Predict the "
+            "others with a command of their own."
+        )
+    cards: list[dict[str, Any]] = []
+    alike: dict[str, list[tuple[Run, Predictor, dict[str, Any]]]] = {}
+    for run in runs:
+        path, run_json = study.layout.model(run), study.layout.run_json(run)
+        preprocessing = preprocessing_in(read_card(path), path)
+        digest = check_weights(path, read_json(run_json).get("model_sha256") if run_json.is_file() else None)
+        recipe = study.recipe(run.backbone, run.dataset)
+        predictor = Predictor(study, recipe, functools.partial(_trained, study, run), preprocessing)
+        content = {
+            "run": run.identity(),
+            "suite": suite,
+            "code": code,
+            "model_sha256": digest,
+            "input_px": predictor.recipe.input_px,
+            "preprocessing": preprocessing.model_dump(mode="json"),
+        }
+        cards.append(content)
+        seen_as = f"{recipe.model_dump_json()} {preprocessing}"
+        alike.setdefault(seen_as, []).append((run, predictor, content))
+    for group in alike.values():
+        folders = [study.layout.prediction_folder(run) for run, _, _ in group]
+        files = write_predictions([predictor for _, predictor, _ in group], folders, test_sets)
+        for (run, _, content), written in zip(group, files, strict=True):
+            content["files"] = written
+            write_json(study.layout.prediction_card(run, suite), content)
+    return cards
 
 
 def _trained(study: Study, run: Run, recipe: Recipe) -> LuabModel:
@@ -98,14 +128,7 @@ class Predictor:
 
     def write(self, folder: Path, test_sets: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Writes <folder>/<test set>.parquet for each test set; returns number of rows and digest of each file."""
-        files = {}
-        for name in test_sets:
-            table = self.predictions(TEST_SETS[name])
-            path = folder / f"{name}.parquet"
-            with replacing(path) as aside:
-                pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
-            files[name] = {"rows": table.num_rows, "sha256": file_sha256(path)}
-        return files
+        return write_predictions([self], [folder], test_sets)[0]
 
     def _loaded(self, recipe: Recipe) -> LuabModel:
         # Class maps need gradients with respect to features only.
@@ -121,26 +144,7 @@ class Predictor:
 
     def predictions(self, test_set: TestSet) -> pa.Table:
         """Returns all predictions for one test set; see docs/data-formats.md for the columns."""
-        manifests = {name: read_manifest(self.study.layout.manifest(name)) for name in test_set.manifests}
-        rows = test_set_rows(test_set, manifests)
-        roots = {name: source_root(self.study, name) for name in test_set.manifests}
-        for name, root in roots.items():
-            check_images(root, rows.loc[rows["manifest"] == name, "path"].to_numpy())
-        if test_set.challenge:
-            return self._challenge(test_set, rows, roots)
-        compute, interpolation = self.study.compute, self.preprocessing.interpolation
-        dataset = EvaluationSet(roots, rows, test_set, self.recipe, interpolation)
-        loader = evaluation_loader(dataset, compute.predict_batch, compute.workers, self.device.type == "cuda")
-        labels, parts = rows["labels"].to_numpy(), []
-        with plain_errors(), progress(test_set.name, len(dataset), "images") as advance:
-            for images, index in loader:
-                parts.append(self._columns(test_set, images, labels[index.numpy()]))
-                if test_set.cam and len(parts) == 1:
-                    _check_maps(test_set, parts[0]["cam"], self.model)
-                advance(len(images))
-        table = _table(rows, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, test_set)
-        recorded = task_of(test_set.dataset).recorded_points(self.study, rows) if test_set.cam else None
-        return table if recorded is None else _with_recorded(table, recorded)
+        return predictions([self], test_set)[0]
 
     def _columns(self, test_set: TestSet, images: torch.Tensor, labels: np.ndarray) -> dict[str, np.ndarray]:
         pixels = self.normalise(to_device(images, self.device))
@@ -240,6 +244,64 @@ class Predictor:
                 return True, start + int(wrong[0]) + 1
             start, size = start + len(pasted), self.study.compute.predict_batch
         return False, len(backgrounds)
+
+
+def write_predictions(
+    predictors: Sequence[Predictor], folders: Sequence[Path], test_sets: Iterable[str]
+) -> list[dict[str, dict[str, Any]]]:
+    """Writes <folder>/<test set>.parquet for each predictor and test set.
+
+    Args:
+        predictors: Models of one recipe and preprocessing.
+        folders: The folder of each.
+        test_sets: Names from TEST_SETS.
+
+    Returns:
+        For each predictor, number of rows and digest of each file.
+    """
+    files: list[dict[str, dict[str, Any]]] = [{} for _ in predictors]
+    for name in test_sets:
+        for folder, written, table in zip(folders, files, predictions(predictors, TEST_SETS[name]), strict=True):
+            path = folder / f"{name}.parquet"
+            with replacing(path) as aside:
+                pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
+            written[name] = {"rows": table.num_rows, "sha256": file_sha256(path)}
+    return files
+
+
+def predictions(predictors: Sequence[Predictor], test_set: TestSet) -> list[pa.Table]:
+    """Returns each predictor's predictions for one test set, whose images are decoded once for all.
+
+    Args:
+        predictors: Models of one recipe and preprocessing.
+        test_set: The test set.
+    """
+    one = predictors[0]
+    study, compute = one.study, one.study.compute
+    manifests = {name: read_manifest(study.layout.manifest(name)) for name in test_set.manifests}
+    rows = test_set_rows(test_set, manifests)
+    roots = {name: source_root(study, name) for name in test_set.manifests}
+    for name, root in roots.items():
+        check_images(root, rows.loc[rows["manifest"] == name, "path"].to_numpy())
+    if test_set.challenge:
+        return [predictor._challenge(test_set, rows, roots) for predictor in predictors]
+    dataset = EvaluationSet(roots, rows, test_set, one.recipe, one.preprocessing.interpolation)
+    loader = evaluation_loader(dataset, compute.predict_batch, compute.workers, one.device.type == "cuda")
+    labels = rows["labels"].to_numpy()
+    parts: list[list[dict[str, np.ndarray]]] = [[] for _ in predictors]
+    with plain_errors(), progress(test_set.name, len(dataset), "images") as advance:
+        for images, index in loader:
+            for predictor, own in zip(predictors, parts, strict=True):
+                own.append(predictor._columns(test_set, images, labels[index.numpy()]))
+                if test_set.cam and len(own) == 1:
+                    _check_maps(test_set, own[0]["cam"], predictor.model)
+            advance(len(images))
+    recorded = task_of(test_set.dataset).recorded_points(study, rows) if test_set.cam else None
+    tables = []
+    for own in parts:
+        table = _table(rows, {name: np.concatenate([part[name] for part in own]) for name in own[0]}, test_set)
+        tables.append(table if recorded is None else _with_recorded(table, recorded))
+    return tables
 
 
 def blank_centre(pixels: torch.Tensor, hole: float, colour: float | torch.Tensor = 0.0) -> None:

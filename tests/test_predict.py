@@ -26,7 +26,7 @@ from luab.data.manifests.testsets import TEST_SETS, test_set_rows
 from luab.errors import ConfigError, DataError
 from luab.files import file_sha256, write_json
 from luab.model import Normalise, build_model
-from luab.predict import Predictor, _ranked, _score_maps, _trained, blank_centre, predict
+from luab.predict import Predictor, _ranked, _score_maps, _trained, blank_centre, predict, predict_cohort
 from luab.study.paths import Run
 from luab.study.recipes import Preprocessing
 from luab.training.checkpoint import save_model
@@ -56,6 +56,18 @@ def study(toy_world, toy_study, tmp_path):
 
 def _table(study, run, name):
     return pq.read_table(study.layout.prediction_folder(run) / f"{name}.parquet")
+
+
+def test_runs_predicted_together_have_the_cards_and_files_of_each_alone(study, monkeypatch):
+    runs, names = [CLICK, dataclasses.replace(CLICK, supervision="none", weight=0.0)], ("imagenet_val", "wsol_test")
+    alone = [predict(study, run, "all", names) for run in runs]
+    views, view = [], EvaluationSet.__getitem__
+    monkeypatch.setattr(EvaluationSet, "__getitem__", lambda self, i: views.append(i) or view(self, i))
+    assert predict_cohort(study, runs, "all", names) == alone
+    assert len(views) == 2 * 30  # each image of the two test sets is decoded once
+    assert alone[0]["files"]["imagenet_val"] != alone[1]["files"]["imagenet_val"]
+    with pytest.raises(ConfigError, match="one data set and backbone"):
+        predict_cohort(study, [CLICK, dataclasses.replace(CLICK, backbone="test_vit")], "all", names)
 
 
 def test_files_have_the_documented_columns_and_types(study):

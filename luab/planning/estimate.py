@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from luab.benchmarks.catalogue import test_sets_of
 from luab.data.manifests.known_counts import KNOWN_COUNTS
@@ -64,7 +64,7 @@ def known_speeds(study: Study) -> Speeds:
     for key in speeds:
         paths = [study.layout.run_json(run) for run in study.runs() if _key(run) == key]
         cards = [read_json(path) for path in paths if path.is_file()]
-        if measured := [card["images_per_s"] / card["processes"] for card in cards if card.get("images_per_s")]:
+        if measured := [_speed(card) for card in cards if card.get("images_per_s")]:
             speeds[key] = Speed(statistics.median(measured), f"measured, n={len(measured)}")
     return speeds
 
@@ -111,6 +111,11 @@ def by_backbone(study: Study, speeds: Speeds) -> list[BackboneCost]:
         epochs = study.recipe(backbone, dataset).epochs
         costs.append(BackboneCost(dataset, backbone, speed, epochs, len(runs), training_hours(study, runs[0], speeds)))
     return costs
+
+
+def _speed(card: dict[str, Any]) -> float:
+    """Images per second of one process, over all trainings of its cohort."""
+    return float(card["images_per_s"]) * card.get("cohort", 1) / card["processes"]
 
 
 def _key(run: Run) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -263,6 +264,33 @@ class Plan:
         initial = self.study.recipe(run.backbone, run.dataset).initial
         begins_with = [str(layout.run_json(run.imagenet_baseline))] if initial == "imagenet" else []
         return [*self.training_images(run.dataset), *targets, *begins_with]
+
+    def cohorts(self) -> dict[str, list[Run]]:
+        """The trainings that share a job with others, by the name of the job."""
+        cohorts: dict[str, list[Run]] = {}
+        for runs in self.study.cohorts():
+            if len(runs) > 1:
+                name = re.sub(r"\W", "_", f"{runs[0].dataset}_{runs[0].backbone}_seed{runs[0].seed}")
+                cohorts[name if name not in cohorts else f"{name}_{len(cohorts)}"] = runs
+        return cohorts
+
+    def outside_cohorts(self) -> str:
+        """Regular expression that matches nothing, before any run with a job of its own."""
+        shared = "|".join(re.escape(run.folder) for runs in self.cohorts().values() for run in runs)
+        return f"(?!(?:{shared})(?:/|$))" if shared else ""
+
+    def cohort_inputs(self, runs: Sequence[Run]) -> list[str]:
+        """Inputs of a cohort's training."""
+        return list(dict.fromkeys(path for run in runs for path in self.training_inputs(run)))
+
+    def cohort_minutes(self, runs: Sequence[Run]) -> int:
+        """Time limit of a cohort's training, at most `compute.longest_job_hours`."""
+        longest = round(self.study.compute.longest_job_hours * 60)
+        return min(sum(map(self.train_minutes, runs)), longest)
+
+    def cohort_mem_mb(self, runs: Sequence[Run]) -> int:
+        """Memory of a cohort's job, in MB: 1 GB for each further model."""
+        return self.job_mem_mb + 1000 * (len(runs) - 1)
 
     def training_images(self, dataset: str) -> list[str]:
         """Cards of the training images of a data set, and of their packs if the config has `packing`."""

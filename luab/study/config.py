@@ -131,6 +131,14 @@ class Compute(Closed):
         8, ge=1, description="CPU threads that a train or predict job requests per node, divided among its processes."
     )
     predict_batch: int = Field(256, ge=1, description="Images per forward pass in prediction.")
+    cohort: int | None = Field(
+        1,
+        ge=1,
+        description="Maximum number of trainings (and predictions) that one job does together. They have the same data "
+        "set, backbone, recipe and seed, so they see the same images, which are read once; on the CPU, each has the "
+        "same bytes as alone. Such a job runs again as a whole: adding a supervision to it trains its others again. "
+        "null: all of a seed.",
+    )
     longest_job_hours: Positive = Field(
         24, description="Longest time limit that a job requests; a longer training continues after it in the same job."
     )
@@ -424,6 +432,14 @@ class Study(StudyPart):
             for seed in self.seeds
         ]
 
+    def cohorts(self) -> list[list[Run]]:
+        """The trainings by job: at most `compute.cohort` of one data set, backbone and seed."""
+        alike: dict[tuple[str, str, int], list[Run]] = {}
+        for run in self.runs():
+            alike.setdefault((run.dataset, run.backbone, run.seed), []).append(run)
+        size = self.compute.cohort or len(self.runs())
+        return [runs[i : i + size] for runs in alike.values() for i in range(0, len(runs), size)]
+
     def headline_runs(self) -> list[Run]:
         """The trainings of the main tables: every backbone and supervision at `luab_lambda`."""
         return [
@@ -627,6 +643,11 @@ def _disagreements(study: Study, recipes: Sequence[str]) -> Iterator[str]:
     yield from _twice("suites", [suite.name for part in study.parts.values() for suite in part.suites])
     for name, recipe in study.recipes.items():
         yield from _splits_badly(name, recipe, study.compute)
+    if study.compute.cohort != 1 and study.compute.processes > 1:
+        yield (
+            f"compute.cohort: {study.compute.cohort or 'null'} needs one process per job, but compute.gpus and "
+            f"compute.nodes set {study.compute.processes}; set it to 1."
+        )
     if study.coco:
         yield from _unfit_for_coco(study, study.coco)
 

@@ -96,7 +96,7 @@ class Task(ABC):
     @abstractmethod
     def training_set(
         self, study: Study, run: Run, root: Path, rows: "pd.DataFrame", targets: Path | None, inputs: dict[str, str]
-    ) -> "TrainingImages[Any]":
+    ) -> "TrainingImages":
         """Builds the training set of a run; checks that its images exist.
 
         Args:

@@ -1,4 +1,4 @@
-"""Training of one run, from the checked inputs to model.safetensors, log.csv and run.json."""
+"""Training of one run or a cohort, from the checked inputs to model.safetensors, log.csv and run.json."""
 
 import contextlib
 import csv
@@ -7,17 +7,19 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from luab.data.images.loader import EpochBatches, plain_errors, training_loader
+from luab.data.images.shared_views import SharedViews
 from luab.data.images.training_images import TrainingImages
 from luab.data.manifests.manifest import read_manifest
-from luab.errors import ConfigError, DataError, JobError
+from luab.errors import ConfigError, DataError, JobError, LuabError
 from luab.files import file_sha256, read_json, remove_leftovers, replacing, write_json
 from luab.progress import progress
 from luab.study.config import Recipe, Study
@@ -39,7 +41,7 @@ from luab.training.distributed import Processes, joined
 from luab.training.heartbeat import Heartbeat
 from luab.training.own_process import caught_warnings
 from luab.training.pretrained import download, preprocessing_of, put_into, read_backbone
-from luab.training.trainer import Flags, Trainer, seed_everything
+from luab.training.trainer import Flags, Trainer, random_state, restore_random_state, seed_everything
 
 _SECONDS_BETWEEN_STATES = 600.0
 
@@ -48,10 +50,72 @@ class Stopped(JobError):
     """A warning signal was received; the state is saved."""
 
 
+@dataclass
+class Member:
+    """A training of a cohort, with random generators of its own.
+
+    Attributes:
+        key: Configuration of the training, by which its saved state is recognised.
+        identity: The part of run.json that the configuration and the inputs determine.
+        others: Number of trainings that share its images.
+        random: State of its generators while another member uses those of the process.
+        error: Why it ended alone.
+    """
+
+    trainer: Trainer
+    dataset: TrainingImages
+    folder: Path
+    key: str
+    identity: dict[str, Any]
+    settings: dict[str, Any]
+    heart: Heartbeat
+    others: int
+    random: dict[str, Any] = field(default_factory=dict)
+    error: LuabError | None = None
+
+    @contextlib.contextmanager
+    def generators(self) -> Iterator[None]:
+        """Context in which the process's random generators continue those of this training."""
+        if not self.others:
+            yield
+            return
+        device = self.trainer.device
+        if self.random:
+            restore_random_state(self.random, device)
+        yield
+        self.random = random_state(device)
+
+    def end(self, outcome: Literal["finished", "stopped", "failed"]) -> None:
+        """Records the outcome of this attempt."""
+        trainer = self.trainer
+        self.heart.end(outcome, trainer.epoch, trainer.done, trainer.mean_loss)
+
+    def save(self, needed: bool) -> None:
+        """Saves the state."""
+        with self.generators():
+            _save_state(self.trainer, self.folder, self.key, needed)
+
+
 def train(
     study: Study, run: Run, provenance: dict[str, Any] | None = None, ready: Callable[[], None] | None = None
 ) -> dict[str, Any]:
-    """Trains one run and writes model.safetensors, log.csv and, last, run.json.
+    """Trains one run; returns the content of run.json, which is empty in all processes but the first.
+
+    See `train_cohort` for the arguments and errors.
+    """
+    return train_cohort(study, [run], [provenance or {}], ready)[0]
+
+
+def train_cohort(
+    study: Study,
+    runs: Sequence[Run],
+    provenance: Sequence[dict[str, Any]] = (),
+    ready: Callable[[], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Trains runs that see the same images, and writes model.safetensors, log.csv and, last, run.json of each.
+
+    Each image is read and augmented once for all of them. On the CPU each has the same bytes as when it is trained
+    alone. One that fails ends alone; the others go on, and the error is raised at the end.
 
     An unfinished training of the same configuration is resumed. A warning signal (SIGTERM, SIGUSR2) makes it finish
     one more step, save its state and stop. If the config asks for several processes, `luab train` starts them, each
@@ -60,39 +124,52 @@ def train(
 
     Args:
         study: The configuration.
-        run: One of `study.runs()`, or any other combination.
-        provenance: Versions, commit and hardware, added to run.json.
+        runs: Some of `study.runs()`, or any other combinations, of one data set, backbone and seed.
+        provenance: Versions, commit and hardware, added to run.json; for each run, or none.
         ready: Called once, when warning signals are handled.
 
     Returns:
-        The content of run.json; empty in all processes but the first.
+        The content of each run.json; empty in all processes but the first.
 
     Raises:
-        ConfigError: Unknown backbone, or a batch larger than the training set.
+        ConfigError: Unknown backbone, a batch larger than the training set, or runs that do not see the same images.
         DataError: Images, manifest or targets are missing or damaged.
         JobError: A loss was not finite, a warning signal was received, a process was lost, or there are too few GPUs.
     """
+    names = ", ".join(run.folder for run in runs)
+    if len({(run.dataset, run.backbone, run.seed) for run in runs}) != 1 or len(set(runs)) != len(runs):
+        raise ConfigError(
+            f"Expected different runs of one data set, backbone and seed, which see the same images, found {names}. "
+            "Train the others with a command of their own."
+        )
     processes = Processes.here()
     if processes.count != study.compute.processes:
         raise JobError(
-            f"{run.folder}: compute.gpus x compute.nodes sets {study.compute.processes} processes, found "
-            f"{processes.count}. Start this training with `luab train {run.folder}`, which starts all of them."
+            f"{names}: compute.gpus x compute.nodes sets {study.compute.processes} processes, found "
+            f"{processes.count}. Start this training with `luab train {runs[0].folder}`, which starts all of them."
+        )
+    if len(runs) > 1 and processes.count > 1:
+        raise ConfigError(
+            f"{names}: expected one process (compute.gpus and compute.nodes) to train several runs together, found "
+            f"{processes.count}. Train them one by one, with compute.cohort 1."
         )
     device = choose_device(study, processes)
     with joined(processes, device), caught_warnings() as warnings:
         if ready is not None:
             ready()
-        return _train(study, run, provenance or {}, device, processes, warnings)
+        members = [_member(study, run, device, processes, len(runs) - 1) for run in runs]
+        started = time.monotonic()
+        with _attempts(members):
+            _fit(members, study, warnings)
+            # Ignore signals from here on: finishing the writes is faster than restarting.
+            results = _written(members, started, provenance or [{}] * len(runs))
+            processes.wait()
+    if failed := [member for member in members if member.error]:
+        raise _failure(failed, len(members))
+    return results
 
 
-def _train(
-    study: Study,
-    run: Run,
-    provenance: dict[str, Any],
-    device: torch.device,
-    processes: Processes,
-    warnings: list[signal.Signals],
-) -> dict[str, Any]:
+def _member(study: Study, run: Run, device: torch.device, processes: Processes, others: int) -> Member:
     recipe, split = study.recipe(run.backbone, run.dataset), study.split(run.backbone, run.dataset)
     folder = study.layout.run(run)
     seed_everything(run.seed, device, study.compute.threads_each)
@@ -121,36 +198,71 @@ def _train(
         key += f" {preprocessing}"
         if processes.first:
             _log(f"{run.folder}: images of {recipe.input_px} px as these weights need them: {preprocessing}")
-    _resume(trainer, folder, key)
     heart = Heartbeat(folder, run.folder, recipe.epochs, steps, recipe.batch_size, processes.count, processes.first)
-    started = time.monotonic()
-    result: dict[str, Any] = {}
-    with _attempt(heart, trainer):
-        _fit(trainer, dataset, study, warnings, heart, lambda needed: _save_state(trainer, folder, key, needed))
-        # Ignore signals from here on: finishing the writes is faster than restarting.
-        if processes.first:
-            identity = {"run": run.identity(), "recipe": recipe.model_dump(mode="json"), "inputs": inputs}
-            identity["preprocessing"] = preprocessing.model_dump(mode="json")
-            result = {
-                **identity,
-                "settings": settings,
-                "images": len(dataset),
-                "points": dataset.taught_points,
-                "seconds": round(time.monotonic() - started, 1),
-                "images_per_s": round(heart.images_per_s(trainer.done), 1),
-                "attempts": heart.attempts(),
-                "device": str(device),
-                "processes": processes.count,
-                "final": _final(trainer),
-                **provenance,
-            }
-            _write_results(folder, trainer, identity, result)
-            remove_states(folder)
-        processes.wait()
-    return result
+    identity = {"run": run.identity(), "recipe": recipe.model_dump(mode="json"), "inputs": inputs}
+    identity["preprocessing"] = preprocessing.model_dump(mode="json")
+    member = Member(trainer, dataset, folder, key, identity, settings, heart, others)
+    with member.generators():
+        _resume(trainer, folder, key)
+    return member
 
 
-def training_set(study: Study, run: Run) -> tuple[TrainingImages[Any], dict[str, str]]:
+def _written(members: Sequence[Member], started: float, provenance: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Writes the results of the members that did not fail."""
+    results: list[dict[str, Any]] = [{} for _ in members]
+    if not members[0].trainer.processes.first:
+        return results
+    for member, versions, result in zip(members, provenance, results, strict=True):
+        if member.error:
+            continue
+        trainer, heart = member.trainer, member.heart
+        result |= {
+            **member.identity,
+            "settings": member.settings,
+            "images": len(member.dataset),
+            "points": member.dataset.taught_points,
+            "seconds": round(time.monotonic() - started, 1),
+            "images_per_s": round(heart.images_per_s(trainer.done), 1),
+            "cohort": len(members),
+            "attempts": heart.attempts(),
+            "device": str(trainer.device),
+            "processes": trainer.processes.count,
+            "final": _final(trainer),
+            **versions,
+        }
+        with _alone(member):
+            _write_results(member.folder, trainer, member.identity, result)
+    for member in _running(members):
+        # Snakemake removes all outputs of a job that failed; with its last state, a member need not train again.
+        if any(other.error for other in members):
+            member.save(False)
+        else:
+            remove_states(member.folder)
+    return results
+
+
+def _failure(failed: Sequence[Member], count: int) -> JobError:
+    reasons = "\n".join(f"{member.trainer.run.folder}: {member.error}" for member in failed)
+    return JobError(
+        f"{len(failed)} of {count} trainings failed; the others are finished, and the same command does not train them "
+        f"again.\n{reasons}"
+    )
+
+
+@contextlib.contextmanager
+def _alone(member: Member) -> Iterator[None]:
+    """Keeps an error of one member of a cohort from the others."""
+    try:
+        yield
+    except JobError as error:
+        if not member.others:
+            raise
+        member.error = error
+        member.end("failed")
+        _log(f"{member.trainer.run.folder}: {error}")
+
+
+def training_set(study: Study, run: Run) -> tuple[TrainingImages, dict[str, str]]:
     """Builds the training set of a run and checks that its images exist.
 
     Returns:
@@ -235,15 +347,10 @@ def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _fit(
-    trainer: Trainer,
-    dataset: TrainingImages[Any],
-    study: Study,
-    warnings: list[signal.Signals],
-    heart: Heartbeat,
-    save: Callable[[bool], None],
-) -> None:
-    recipe, compute, processes = trainer.recipe, study.compute, trainer.processes
+def _fit(members: Sequence[Member], study: Study, warnings: list[signal.Signals]) -> None:
+    one = members[0].trainer
+    recipe, compute, processes, run = one.recipe, study.compute, one.processes, one.run
+    views = SharedViews([member.dataset for member in members])
     saved = time.monotonic()
 
     def own_flags() -> Flags:
@@ -253,62 +360,104 @@ def _fit(
     def obey(flags: Flags) -> None:
         nonlocal saved
         if flags.stop or flags.save:
-            save(flags.stop)
+            for member in _running(members):
+                member.save(flags.stop)
             saved = time.monotonic()
         if flags.stop:
             names = [warning.name for received in processes.gather(warnings) for warning in received]
+            epoch, batch = _place(members)
             raise Stopped(
-                f"{trainer.run.folder}: stopped by {names[0]} at epoch {trainer.epoch}, batch {trainer.batch}. "
+                f"{_name(members)}: stopped by {names[0]} at epoch {epoch}, batch {batch}. "
                 "The state is saved; the same command resumes from there."
             )
 
     obey(Flags(stop=any(processes.gather(bool(warnings)))))  # received while images and model were prepared
-    with plain_errors(), _progress_bar(trainer) as advance:
-        advance(trainer.done)
-        while trainer.epoch < recipe.epochs:
-            dataset.epoch = trainer.epoch
+    with plain_errors(), _progress_bar(members) as advance:
+        epoch, first = _place(members)
+        advance(epoch * one.steps + first)
+        while epoch < recipe.epochs and _running(members):
+            views.set_epoch(epoch)
             share = (processes.rank, processes.count)
             batches = EpochBatches(
-                len(dataset),
-                recipe.batch_size,
-                trainer.run.seed,
-                trainer.epoch,
-                trainer.batch,
-                share,
-                recipe.repeated_augmentation,
+                len(members[0].dataset), recipe.batch_size, run.seed, epoch, first, share, recipe.repeated_augmentation
             )
-            for batch in training_loader(dataset, batches, compute.workers_each, trainer.device.type == "cuda"):
-                obey(trainer.step(batch, own_flags))
+            loader = training_loader(views.source, batches, compute.workers_each, one.device.type == "cuda")
+            for number, batch in enumerate(loader, first):
+                flags = Flags()
+                for k, member in enumerate(members):
+                    # After a kill, members may continue at different steps; those that are ahead wait.
+                    if member.error or (member.trainer.epoch, member.trainer.batch) != (epoch, number):
+                        continue
+                    with _alone(member):
+                        with member.generators():
+                            own = member.trainer.step(views.part(batch, k), own_flags)
+                        flags = Flags(flags.stop or own.stop, flags.save or own.save)
+                        member.heart.beat(member.trainer.epoch, member.trainer.done, member.trainer.mean_loss)
                 advance(1)
-                heart.beat(trainer.epoch, trainer.done, trainer.mean_loss)
-            obey(trainer.read())
-            if trainer.batch != trainer.steps:
-                raise JobError(
-                    f"{trainer.run.folder}: expected {trainer.steps} batches in epoch {trainer.epoch}, the loader "
-                    f"returned {trainer.batch}. This is a bug of luab; please report it. Nothing was written."
-                )
-            line = trainer.end_epoch()
-            heart.beat(trainer.epoch, trainer.done, trainer.mean_loss, now=True)
-            if processes.first:
-                text = ", ".join(f"{name} {mean:.4f}" for name, mean in zip(trainer.columns[2:], line[2:], strict=True))
-                _log(f"{trainer.run.folder}: epoch {line[0]}: {text}")
+                if not _running(members):
+                    return
+                obey(flags)
+            flags = Flags()
+            at_end = [member for member in _running(members) if member.trainer.epoch == epoch]
+            for member in at_end:
+                with _alone(member):
+                    own = member.trainer.read()
+                    flags = Flags(flags.stop or own.stop, flags.save or own.save)
+            obey(flags)
+            for member in at_end:
+                if not member.error:
+                    with _alone(member):
+                        _end_epoch(member)
+            epoch, first = epoch + 1, 0
+
+
+def _end_epoch(member: Member) -> None:
+    trainer = member.trainer
+    if trainer.batch != trainer.steps:
+        raise JobError(
+            f"{trainer.run.folder}: expected {trainer.steps} batches in epoch {trainer.epoch}, the loader returned "
+            f"{trainer.batch}. This is a bug of luab; please report it. Nothing was written."
+        )
+    line = trainer.end_epoch()
+    member.heart.beat(trainer.epoch, trainer.done, trainer.mean_loss, now=True)
+    if trainer.processes.first:
+        text = ", ".join(f"{name} {mean:.4f}" for name, mean in zip(trainer.columns[2:], line[2:], strict=True))
+        _log(f"{trainer.run.folder}: epoch {line[0]}: {text}")
+
+
+def _running(members: Sequence[Member]) -> list[Member]:
+    return [member for member in members if not member.error]
+
+
+def _place(members: Sequence[Member]) -> tuple[int, int]:
+    """Epoch and batch of the next step of the members that are furthest behind."""
+    return min((member.trainer.epoch, member.trainer.batch) for member in _running(members))
+
+
+def _name(members: Sequence[Member]) -> str:
+    others = len(members) - 1
+    return members[0].trainer.run.folder + (f" and {others} more" if others else "")
 
 
 @contextlib.contextmanager
-def _attempt(heart: Heartbeat, trainer: Trainer) -> Iterator[None]:
-    """Records the start and the outcome of this attempt."""
-    heart.start(trainer.epoch, trainer.done)
+def _attempts(members: Sequence[Member]) -> Iterator[None]:
+    """Records the start and the outcome of this attempt of each member."""
+    for member in members:
+        member.heart.start(member.trainer.epoch, member.trainer.done)
     try:
         yield
     except BaseException as error:
-        heart.end("stopped" if isinstance(error, Stopped) else "failed", trainer.epoch, trainer.done, trainer.mean_loss)
+        for member in _running(members):
+            member.end("stopped" if isinstance(error, Stopped) else "failed")
         raise
-    heart.end("finished", trainer.epoch, trainer.done, trainer.mean_loss)
+    for member in _running(members):
+        member.end("finished")
 
 
-def _progress_bar(trainer: Trainer) -> contextlib.AbstractContextManager[Callable[[float], None]]:
+def _progress_bar(members: Sequence[Member]) -> contextlib.AbstractContextManager[Callable[[float], None]]:
+    trainer = members[0].trainer
     if trainer.processes.first:
-        return progress(trainer.run.folder, trainer.recipe.epochs * trainer.steps, "steps")
+        return progress(_name(members), trainer.recipe.epochs * trainer.steps, "steps")
     return contextlib.nullcontext(lambda _: None)
 
 

@@ -52,6 +52,10 @@ def run_of(wildcards):
     return luab_paths.Run.parse(wildcards.run)
 
 
+def files_of(runs, *names):
+    return [f"{RESULTS}/runs/{run.folder}/{name}" for run in runs for name in names]
+
+
 def images_of(run):
     return PLAN.own_copy(f"{run.dataset}_train")
 

@@ -1,4 +1,4 @@
-# One training per run. It reruns when its data or recipe changes, not when code changes; `luab status` lists the
+# One training per run, or per cohort of runs that see the same images (compute.cohort). It reruns when its data or recipe changes, not when code changes; `luab status` lists the
 # results of older code.
 
 
@@ -11,6 +11,8 @@ rule train:
         curve=f"{RESULTS}/runs/{{run}}/log.csv",
     log:
         "logs/train/{run}.log",
+    wildcard_constraints:
+        run=f"{PLAN.outside_cohorts()}({TASKS})/{BELOW_DATASET}",
     conda:
         "../envs/luab.yaml"
     threads: STUDY.compute.threads
@@ -24,3 +26,31 @@ rule train:
         images=lambda wildcards: images_of(run_of(wildcards)),
     shell:
         "python -m luab train {wildcards.run} > {log} 2>&1"
+
+
+for name, runs in PLAN.cohorts().items():
+
+    rule:
+        name:
+            f"train_{name}"
+        input:
+            PLAN.cohort_inputs(runs),
+        output:
+            cards=files_of(runs, "run.json"),
+            models=files_of(runs, "model.safetensors"),
+            curves=files_of(runs, "log.csv"),
+        log:
+            f"logs/train/{name}.log",
+        conda:
+            "../envs/luab.yaml"
+        threads: STUDY.compute.threads
+        resources:
+            gpu=PLAN.train_gpus,
+            mem_mb=PLAN.cohort_mem_mb(runs),
+            runtime=PLAN.cohort_minutes(runs),
+        params:
+            runs=[run.folder for run in runs],
+            recipe=[PLAN.trained_with(run) for run in runs],
+            images=images_of(runs[0]),
+        shell:
+            "python -m luab train {params.runs} > {log} 2>&1"

@@ -12,7 +12,7 @@ from torchvision.transforms import ColorJitter
 from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.data.images.augmentations import Changes, Moves
 from luab.data.images.crops import Crop, CropFlip
-from luab.data.images.training_images import Index, TrainingImages, augmentation_of, manifest_rows
+from luab.data.images.training_images import TrainingImages, View, augmentation_of, manifest_rows
 from luab.data.supervisions.point_files import ClassPoints, read_class_points
 from luab.shapes import Batch
 from luab.study.config import Recipe
@@ -98,7 +98,7 @@ def _in_crop(
     return points.labels[annotated], xy, inside & stayed
 
 
-class CocoAB(TrainingImages[Batch]):
+class CocoAB(TrainingImages):
     """COCO 2014 training images with the points of one supervision.
 
     Args:
@@ -149,8 +149,8 @@ class CocoAB(TrainingImages[Batch]):
         """Number of points over all images and classes."""
         return sum(len(points.labels) for points in self.points)
 
-    def __getitem__(self, index: Index) -> Batch:
-        view, i = self.view(index), index[0] if isinstance(index, tuple) else index
+    def targets(self, i: int, view: View) -> Batch:
+        """Labels, points and weights of a view of image i, by class."""
         targets = crop_targets(
             self.labels[i],
             self.tags[i],
@@ -161,4 +161,4 @@ class CocoAB(TrainingImages[Batch]):
             self.points[i],
             view.moves,
         )
-        return {"images": view.pixels} | {name: torch.from_numpy(part) for name, part in targets._asdict().items()}
+        return {name: torch.from_numpy(part) for name, part in targets._asdict().items()}

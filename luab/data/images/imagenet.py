@@ -10,12 +10,12 @@ import torch
 
 from luab.data.images.crops import CropFlip
 from luab.data.images.pack import Pack
-from luab.data.images.training_images import Index, TrainingImages, augmentation_of, manifest_rows
+from luab.data.images.training_images import TrainingImages, View, augmentation_of, manifest_rows
 from luab.data.supervisions.point_files import points_in_table, read_image_points
 from luab.study.config import Decoding, Recipe
 
 
-class ImageNetAB(TrainingImages[dict[str, Any]]):
+class ImageNetAB(TrainingImages):
     """ImageNet training images with the points of one supervision.
 
     Args:
@@ -56,13 +56,13 @@ class ImageNetAB(TrainingImages[dict[str, Any]]):
         """Number of images that have a point."""
         return int(np.isfinite(self.points[:, 0]).sum())
 
-    def __getitem__(self, index: Index) -> dict[str, Any]:
-        view, i = self.view(index), index[0] if isinstance(index, tuple) else index
+    def targets(self, i: int, view: View) -> dict[str, Any]:
+        """Label, point and weight of a view of image i."""
         x, y = self.points[i].tolist()
         point = None if math.isnan(x) else view.place((x, y))
         target = torch.tensor((-1.0, -1.0) if point is None else point, dtype=torch.float32)
         weight = float(point is not None)
-        return {"images": view.pixels, "labels": int(self.labels[i]), "points": target, "weights": weight}
+        return {"labels": int(self.labels[i]), "points": target, "weights": weight}
 
 
 def points_of(image_ids: np.ndarray, targets: Path | str | pd.DataFrame | None) -> np.ndarray:

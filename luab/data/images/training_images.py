@@ -5,7 +5,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,6 @@ from luab.data.manifests.manifest import read_manifest
 from luab.study.config import Decoding, Recipe
 from luab.study.recipes import Preprocessing
 
-T_co = TypeVar("T_co", covariant=True)
 Augmentation = tuple[CropFlip, Changes | None]
 Index = int | tuple[int, int]
 """An image, or with repeated augmentation (image, number of the view)."""
@@ -54,8 +53,10 @@ class View(NamedTuple):
         return (x, y) if inside[0] and not self.moves.covered(moved)[0] else None
 
 
-class TrainingImages(Dataset[T_co]):
-    """Random views of the images in a manifest; subclasses add labels and points, in `__getitem__` and `taught_points`.
+class TrainingImages(Dataset[dict[str, Any]]):
+    """Random views of the images in a manifest; subclasses add labels and points, in `targets` and `taught_points`.
+
+    An item is a dict: the pixels of a view as `images`, and the targets.
 
     Args:
         root: Folder that the manifest's paths start from.
@@ -98,6 +99,14 @@ class TrainingImages(Dataset[T_co]):
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __getitem__(self, index: Index) -> dict[str, Any]:
+        view = self.view(index)
+        return {"images": view.pixels, **self.targets(index[0] if isinstance(index, tuple) else index, view)}
+
+    def targets(self, i: int, view: View) -> dict[str, Any]:
+        """Labels, points and weights of a view of image i, by name."""
+        raise NotImplementedError
 
     @property
     def taught_points(self) -> int:
