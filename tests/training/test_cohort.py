@@ -105,7 +105,7 @@ def test_one_that_diverges_ends_alone(study, alone, monkeypatch):
 
 def test_runs_that_see_other_images_are_refused(study):
     other = dataclasses.replace(CLICK, seed=1)
-    with pytest.raises(ConfigError, match="one data set, backbone and seed(.|\n)*seed1"):
+    with pytest.raises(ConfigError, match=r"one data set, backbone and seed(.|\n)*seed1"):
         train_cohort(study("together"), [NONE, other])
     with pytest.raises(ConfigError, match="different runs"):
         train_cohort(study("together"), [NONE, NONE])
