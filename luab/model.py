@@ -1,5 +1,6 @@
 """A timm backbone with a classifier and a byproduct head."""
 
+import math
 from typing import Any
 
 import timm
@@ -21,13 +22,24 @@ class LuabModel(nn.Module):
         backbone: Any timm classifier.
         outputs: Outputs of the byproduct head: 2 for one point (x, y) per image, 160 for one per class of COCO,
             0 for no head. ASSUME: the head is linear on the penultimate feature, without a sigmoid.
+        use: With "heatmap", the head gives one map per point instead, linear on the features of each position. With
+            "attribution", `forward` returns "grid" too, and the attention of a ViT's last block is computed without the
+            fused kernel, which has no second derivative.
     """
 
-    def __init__(self, backbone: nn.Module, outputs: int = 2) -> None:
+    def __init__(self, backbone: nn.Module, outputs: int = 2, use: str = "regress") -> None:
         super().__init__()
         self.backbone: Any = backbone
+        self.dense = use == "heatmap"
+        self.attributed = use == "attribution"
+        if self.attributed and self._last_block is not None:
+            attention: Any = getattr(self._last_block, "attn", None)
+            if hasattr(attention, "fused_attn"):
+                attention.fused_attn = False
         # Create the head after the backbone, so that baseline and LUAB start from equal weights with equal seeds.
         width = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+        if self.dense:
+            width, outputs = backbone.num_features, outputs // 2
         self.byproduct = nn.Linear(int(width), outputs) if outputs else None  # type: ignore[arg-type]
 
     def forward(self, images: Images) -> Outputs:
@@ -35,15 +47,66 @@ class LuabModel(nn.Module):
 
         Returns:
             "logits" [batch, classes]; "points" [batch, outputs] in fractions of the crop, if there is a byproduct head;
-            "pooled" [batch, width], the feature that both heads read; "features", the same before pooling.
+            "pooled" [batch, width], the feature that both heads read; "features", the same before pooling; for some
+            uses "maps" [batch, points, rows, columns], or "grid" [batch, rows, columns, width], from which the logits
+            are computed: the features of a CNN, the patch tokens that enter the last block of a ViT.
         """
-        return self.heads(self.backbone.forward_features(images))
+        if not self.attributed:
+            return self.heads(self.backbone.forward_features(images))
+        if self._last_block is None:
+            features = self.backbone.forward_features(images)
+            grid = by_position(self.backbone, features)
+            # The logits must depend on the arranged features, or their gradient would be undefined.
+            return self.heads(grid if grid is features else grid.permute(0, 3, 1, 2)) | {"grid": grid}
+        seen: list[torch.Tensor] = []
+
+        def arrange(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            tokens = inputs[0]
+            seen.append(by_position(self.backbone, tokens))
+            prefix = tokens[:, : self.backbone.num_prefix_tokens]
+            return (torch.cat([prefix, seen[0].flatten(1, 2)], dim=1), *inputs[1:])
+
+        with self._last_block.register_forward_pre_hook(arrange):
+            features = self.backbone.forward_features(images)
+        return self.heads(features) | {"grid": seen[0]}
+
+    @property
+    def _last_block(self) -> Any:
+        """The last block of a ViT; None for other models."""
+        blocks = getattr(self.backbone, "blocks", None)
+        return blocks[-1] if blocks is not None and hasattr(self.backbone, "num_prefix_tokens") else None
 
     def heads(self, features: torch.Tensor) -> Outputs:
         """Maps unpooled features to the outputs of `forward`."""
         pooled = self.backbone.forward_head(features, pre_logits=True)
         outputs = {"logits": self.backbone.get_classifier()(pooled), "pooled": pooled, "features": features}
-        return outputs if self.byproduct is None else outputs | {"points": self.byproduct(pooled)}
+        if self.byproduct is None:
+            return outputs
+        if self.dense:
+            return outputs | {"maps": self.byproduct(by_position(self.backbone, features)).permute(0, 3, 1, 2)}
+        return outputs | {"points": self.byproduct(pooled)}
+
+
+def by_position(backbone: Any, features: torch.Tensor) -> torch.Tensor:
+    """Arranges unpooled features by position: [batch, rows, columns, width]; class tokens are left out.
+
+    Args:
+        backbone: timm model.
+        features: [batch, width, rows, columns], [batch, rows, columns, width] (Swin) or [batch, tokens, width].
+
+    Raises:
+        ConfigError: The tokens do not form a square.
+    """
+    if features.ndim == 4:
+        return features if features.shape[1] != backbone.num_features else features.permute(0, 2, 3, 1)
+    patches = features[:, getattr(backbone, "num_prefix_tokens", 0) :]
+    side = math.isqrt(patches.shape[1])
+    if features.ndim != 3 or side**2 != patches.shape[1]:
+        raise ConfigError(
+            f"{type(backbone).__name__}: expected a feature map or one square of patch tokens per image, found "
+            f"features of shape {tuple(features.shape)}. Set `use: regress`, or choose another backbone."
+        )
+    return patches.unflatten(1, (side, side))
 
 
 def with_byproduct_head(backbone: nn.Module, outputs: int = 2) -> LuabModel:
@@ -51,7 +114,9 @@ def with_byproduct_head(backbone: nn.Module, outputs: int = 2) -> LuabModel:
     return LuabModel(backbone, outputs)
 
 
-def build_model(backbone: str, recipe: Recipe, outputs: int, classes: int = IMAGENET_CLASSES) -> LuabModel:
+def build_model(
+    backbone: str, recipe: Recipe, outputs: int, classes: int = IMAGENET_CLASSES, use: str = "regress"
+) -> LuabModel:
     """Builds a randomly initialised model.
 
     Args:
@@ -59,6 +124,7 @@ def build_model(backbone: str, recipe: Recipe, outputs: int, classes: int = IMAG
         recipe: Gives input size, stochastic depth and model_kwargs.
         outputs: Outputs of the byproduct head; see `LuabModel`.
         classes: Number of classes, unless the recipe's model_kwargs set num_classes.
+        use: See `LuabModel`.
 
     Raises:
         ConfigError: timm has no such model (the message lists similar names) or refuses its arguments.
@@ -76,7 +142,7 @@ def build_model(backbone: str, recipe: Recipe, outputs: int, classes: int = IMAG
         raise ConfigError(
             f"{backbone}: timm refused model_kwargs {arguments} ({error}). Correct the recipe's model_kwargs."
         ) from error
-    model = LuabModel(network, outputs)
+    model = LuabModel(network, outputs, use)
     for side in {recipe.input_px, recipe.training_px}:
         try:
             with torch.no_grad():

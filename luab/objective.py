@@ -28,6 +28,8 @@ class Term(ABC):
     Args:
         weight: Factor in the objective, for a byproduct term lambda.
 
+    A subclass may have further arguments, which are keys of its supervision (`Supervision.settings`).
+
     Attributes:
         name: Name of its column in log.csv.
         counted: Column of log.csv for the mean of `count` per image; None if the term is a plain mean over images.
@@ -238,7 +240,13 @@ class LuabLoss(Objective):
         super().__init__([Classification(label_smoothing, multilabel), PointRegression(weight)])
 
 
-def objective_of(weight: float | None, recipe: Recipe, multilabel: bool, use: str = "regress") -> Objective:
+def objective_of(
+    weight: float | None,
+    recipe: Recipe,
+    multilabel: bool,
+    use: str = "regress",
+    settings: Mapping[str, Any] | None = None,
+) -> Objective:
     """Returns the objective of a run: classification, and the term of its use of byproducts.
 
     Args:
@@ -246,6 +254,7 @@ def objective_of(weight: float | None, recipe: Recipe, multilabel: bool, use: st
         recipe: Loss of the class logits, label smoothing.
         multilabel: See `Classification`.
         use: See `term_named`.
+        settings: Further arguments of the term, see `Supervision.settings`.
 
     Raises:
         ConfigError: There is no such use.
@@ -255,7 +264,7 @@ def objective_of(weight: float | None, recipe: Recipe, multilabel: bool, use: st
         bce = BinaryCrossEntropy(recipe.label_smoothing, recipe.bce_threshold)
     terms: list[Term] = [Classification(recipe.label_smoothing, multilabel, bce)]
     if weight is not None:
-        terms.append(term_named(use)(weight))
+        terms.append(term_named(use)(weight, **(settings or {})))
     return Objective(terms)
 
 
@@ -321,8 +330,8 @@ class PointMixup:
             batch: images, normalised [batch, 3, h, w]; labels int64 [batch]; points [batch, 2]; weights [batch].
 
         Returns:
-            images; labels as class distributions [batch, classes]; points of both images [batch, 2, 2] and their
-            weights [batch, 2].
+            images; labels as class distributions [batch, classes]; points of both images [batch, 2, 2], their classes
+            as point_labels int64 [batch, 2], and their weights [batch, 2].
 
         Raises:
             DataError: The batch has other parts, for which no mixing rule is known.
@@ -347,6 +356,7 @@ class PointMixup:
             "images": images,
             "labels": mixup_target(batch["labels"], self.classes, share, self.mixup.label_smoothing),
             "points": torch.stack([points, points.flip(0)], dim=1),
+            "point_labels": torch.stack([batch["labels"], batch["labels"].flip(0)], dim=1),
             "weights": torch.stack([own * share, other * (1 - share)], dim=1),
         }
 

@@ -102,7 +102,7 @@ def predict_cohort(
 def _trained(study: Study, run: Run, recipe: Recipe) -> LuabModel:
     """Builds a run's model by a recipe and loads its weights."""
     outputs = task_of(run.dataset).outputs(study, run)
-    model = build_model(run.backbone, recipe, outputs.points, outputs.classes)
+    model = build_model(run.backbone, recipe, outputs.points, outputs.classes, outputs.use)
     load_model(study.layout.model(run), model, run.identity())
     return model
 

@@ -115,7 +115,7 @@ def toy_study(toy_world: Path, tmp_path: Path) -> Callable[..., Study]:
         return parse_study(
             {
                 "backbones": [{"name": backbone, "recipe": "toy", "gpu_images_per_s": 100}],
-                "supervisions": ["none", "click"],
+                "supervisions": overrides.get("supervisions", ["none", "click"]),
                 "sweep": {"backbones": [], "supervisions": [], "lambdas": []},
                 "seeds": [0],
                 "suites": [{"name": "all", "benchmarks": ["imagenet_val"]}],

@@ -61,7 +61,7 @@ def export(study: Study, run: Run, out: Path) -> Path:
     result = finished(source, run)
     recipe = _recipe(source, result)
     outputs = task_of(run.dataset).outputs(study, run)
-    model = build_model(run.backbone, recipe, outputs.points, outputs.classes)
+    model = build_model(run.backbone, recipe, outputs.points, outputs.classes, outputs.use)
     load_model(source / MODEL, model, run.identity())
     model.eval()
     scores = scores_of(source, run, result["model_sha256"])
@@ -212,6 +212,7 @@ def readme(run: Run, recipe: Recipe, model: LuabModel, card: Mapping[str, Any]) 
         run=run,
         recipe=recipe,
         head=model.byproduct,
+        dense=model.dense,
         card={"commit": None, **card},
         task=task_of(run.dataset),
         complete=KNOWN_COUNTS.get(f"{run.dataset}_train", {}).get("n"),

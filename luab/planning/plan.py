@@ -309,7 +309,9 @@ class Plan:
     def trained_with(self, run: Run) -> str:
         """Settings that a training's result depends on besides its inputs, as text."""
         recipe = self.study.recipe(run.backbone, run.dataset).model_dump_json()
-        return f"{recipe} {task_of(run.dataset).changes(self.study)}".rstrip()
+        supervision = self.study.supervision(run)
+        use = "" if supervision.use == "regress" else f" {supervision.use} {supervision.settings}"
+        return f"{recipe} {task_of(run.dataset).changes(self.study)}".rstrip() + use
 
     def index_inputs(self, byproducts: str) -> list[str]:
         """Inputs of a byproduct index."""

@@ -15,6 +15,13 @@ USES = ("regress", *sorted(file.stem for file in (Path(__file__).parents[1] / "t
 """What a model can do with points: regress them, or a term of the objective in `luab/terms`."""
 
 
+SETTINGS = {"attribution": ("loss", "map"), "heatmap": ("map",)}
+"""Keys of a supervision that a use reads; each is an argument of its term."""
+
+SINGLE_LABEL = ("attribution",)
+"""Uses that need one label per image."""
+
+
 class Maker(NamedTuple):
     """A way to make points.
 
@@ -42,12 +49,24 @@ MAKERS = {
 """The points that luab can make; not every data set has all of them."""
 
 
+class Map(Closed):
+    """The map that a point becomes."""
+
+    kind: Literal["gaussian"] = Field("gaussian", description="A Gaussian around the point in the crop.")
+    sigma: float = Field(0.1, gt=0, description="Its standard deviation in fractions of the crop's side.")
+
+
 class Supervision(Closed):
     """One entry of `supervisions`."""
 
     points: str = Field("", description="Points to regress; see docs/extending.md. The default is the entry's name.")
     noise: Noise = Field(Noise.model_validate({}), description="How the points are spoilt when their file is made.")
-    use: str = Field("regress", description="What the model does with the points; see docs/extending.md.")
+    use: str = Field("regress", description="What the model does with the points; see docs/uses.md.")
+    loss: Literal["point_ce", "energy", "l1"] = Field(
+        "point_ce",
+        description="How `use: attribution` compares the model's map with that of the point; see docs/uses.md.",
+    )
+    map: Map = Field(Map.model_validate({}), description="The map of a point, for uses that compare maps.")
     title: str = Field("", description="Name in tables and figures; by default that of the points or of the entry.")
     head: Literal["per_class", "shared"] = Field(
         "per_class", description="COCO: one point head per class, or one shared by all classes."
@@ -59,15 +78,22 @@ class Supervision(Closed):
         return None if self.points == BASELINE else "_".join(filter(None, [self.points, self.noise.digest]))
 
     @property
-    def regresses(self) -> bool:
-        """Whether the model has a head that predicts points."""
-        return self.target is not None and self.use == "regress"
+    def has_head(self) -> bool:
+        """Whether the model has a byproduct head, which predicts points or maps of points."""
+        return self.target is not None and self.use in ("regress", "heatmap")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the use reads of this entry, as plain values; empty for the paper's regression."""
+        values = self.model_dump(mode="json")
+        return {key: values[key] for key in SETTINGS.get(self.use, ())}
 
     @property
     def about(self) -> str:
         """What a model does with the points, for the description of its file."""
         spoilt = ", ".join(f"{name} {value}" for name, value in self.noise.settings.items())
         about = MAKERS[self.points].about + (", one head for all classes" if self.head == "shared" else "")
+        about = about if self.use == "regress" else f"{about}; use: {self.use}"
         return f"{about}; noise: {spoilt}" if spoilt else about
 
 
@@ -104,6 +130,12 @@ def mistakes(supervisions: Mapping[str, Supervision], makers: tuple[str, ...], h
             yield f"{at}.noise.workers: {entry.points!r} does not come from workers' records; remove this key."
         if entry.use not in USES:
             yield f"{at}.use: there is no use {entry.use!r}. {did_you_mean(entry.use, USES)}"
+        for key in entry.model_fields_set & {"loss", "map"} - set(SETTINGS.get(entry.use, ())):
+            yield f"{at}.{key}: `use: {entry.use}` does not read it; remove this key."
+        if name == BASELINE and entry.use != "regress":
+            yield f"{at}.use: the baseline has no points that could be used; remove this key."
+        if entry.use in SINGLE_LABEL and heads:
+            yield f"{at}.use: {entry.use} needs one label per image, and COCO has several; use regress or heatmap."
         if entry.head == "shared" and not heads:
             yield f"{at}.head: only COCO has a head per class that could be shared; remove this key."
 

@@ -30,11 +30,13 @@ class Outputs(NamedTuple):
         classes: Number of class logits.
         points: Outputs of the byproduct head: two per predicted point, 0 for no head.
         multi_label: Whether an image can have several labels.
+        use: What the model does with byproducts, see `LuabModel`.
     """
 
     classes: int
     points: int
     multi_label: bool
+    use: str = "regress"
 
 
 class Task(ABC):
@@ -79,7 +81,8 @@ class Task(ABC):
 
     def outputs(self, study: Study, run: Run) -> Outputs:
         """Outputs of a run's model: by default one point per image."""
-        return Outputs(self.classes(study), 2 if study.supervision(run).regresses else 0, self.multi_label)
+        supervision = study.supervision(run)
+        return Outputs(self.classes(study), 2 if supervision.has_head else 0, self.multi_label, supervision.use)
 
     def labelling(self, study: Study) -> str | None:
         """Target (`Supervision.target`) whose points decide, in every run, which labels a crop keeps; None: all."""

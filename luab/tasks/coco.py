@@ -32,8 +32,8 @@ class CocoTask(Task):
     def outputs(self, study: Study, run: Run) -> Outputs:
         """One point per class; one for all classes if the head is shared."""
         supervision = study.supervision(run)
-        points = 0 if not supervision.regresses else 1 if supervision.head == "shared" else len(COCO_CLASSES)
-        return Outputs(len(COCO_CLASSES), 2 * points, self.multi_label)
+        points = 0 if not supervision.has_head else 1 if supervision.head == "shared" else len(COCO_CLASSES)
+        return Outputs(len(COCO_CLASSES), 2 * points, self.multi_label, supervision.use)
 
     def labelling(self, study: Study) -> str | None:
         """The clicks, unless the study keeps all labels.

@@ -184,9 +184,10 @@ def _member(study: Study, run: Run, device: torch.device, processes: Processes, 
     initialise, preprocessing = _initial_weights(study, run, recipe, inputs)
     if preprocessing.weights is not None:
         dataset.prepare_for(recipe, preprocessing)
-    outputs = task.outputs(study, run)
+    outputs, supervision = task.outputs(study, run), study.supervision(run)
     trainer = Trainer.build(
-        run, recipe, outputs, split, steps, device, processes, initialise, preprocessing, study.supervision(run).use
+        run, recipe, outputs, split, steps, device, processes, initialise, preprocessing, supervision.use,
+        supervision.settings,
     )  # fmt: skip
     # Seed again: creating the byproduct head drew numbers, and baseline and LUAB must continue with equal ones. Each
     # process has its own seed, for stochastic depth and mixup.
@@ -194,6 +195,8 @@ def _member(study: Study, run: Run, device: torch.device, processes: Processes, 
     settings = task.settings(study)
     key = f"{run.folder} {recipe.model_dump_json()} {split} {sorted(inputs.items())} {settings}"
     key += f" {trainer.columns}"
+    if supervision.settings:
+        key += f" {supervision.settings}"
     if preprocessing.weights is not None:
         key += f" {preprocessing}"
         if processes.first:

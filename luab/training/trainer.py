@@ -95,6 +95,7 @@ class Trainer:
     ema: ModelEmaV3 | None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     use: str = "regress"
+    settings: dict[str, Any] = field(default_factory=dict)
     epoch: int = 0
     batch: int = 0
     sums: dict[str, float] = field(default_factory=dict)
@@ -105,7 +106,7 @@ class Trainer:
     def __post_init__(self) -> None:
         baseline = not self.outputs.points and self.use == "regress"
         weight = None if baseline else self.run.weight
-        self.objective = objective_of(weight, self.recipe, self.outputs.multi_label, self.use)
+        self.objective = objective_of(weight, self.recipe, self.outputs.multi_label, self.use, self.settings)
         self.mixup = PointMixup(self.recipe, self.outputs.classes) if self.recipe.mixup or self.recipe.cutmix else None
         self.normalise = Normalise(self.preprocessing).to(self.device)
 
@@ -122,6 +123,7 @@ class Trainer:
         initialise: Callable[[nn.Module], object] = lambda backbone: None,
         preprocessing: Preprocessing | None = None,
         use: str = "regress",
+        settings: dict[str, Any] | None = None,
     ) -> "Trainer":
         """Builds a training before its first step, identical in all processes.
 
@@ -136,6 +138,7 @@ class Trainer:
             initialise: Loads initial weights into the backbone; by default they stay random.
             preprocessing: What the initial weights need; None for random weights.
             use: Use of byproducts, see `luab.objective.term_named`.
+            settings: Further arguments of its term, see `Supervision.settings`.
 
         Raises:
             ConfigError: timm has no such backbone or optimiser, or refuses their settings, or luab does not support
@@ -164,7 +167,7 @@ class Trainer:
         network = processes.share(model, device)
         return cls(
             run, recipe, outputs, split, steps, device, processes, model, network, optimizer, scheduler, scaler, ema,
-            preprocessing or Preprocessing(), use,
+            preprocessing or Preprocessing(), use, settings or {},
         )  # fmt: skip
 
     @property
@@ -341,7 +344,7 @@ def build_checked_model(backbone: str, recipe: Recipe, outputs: Outputs) -> Luab
         ConfigError: timm has no such backbone or refuses its arguments, or luab cannot use its classifier.
     """
     try:
-        model = build_model(backbone, recipe, outputs.points, outputs.classes)
+        model = build_model(backbone, recipe, outputs.points, outputs.classes, outputs.use)
     except (ConfigError, *_MODEL_ERRORS) as error:
         if reason := _unsupported(backbone, recipe, outputs.classes):
             raise _not_supported(backbone, reason) from error
