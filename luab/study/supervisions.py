@@ -130,7 +130,8 @@ def mistakes(supervisions: Mapping[str, Supervision], makers: tuple[str, ...], h
             yield f"{at}.noise.workers: {entry.points!r} does not come from workers' records; remove this key."
         if entry.use not in USES:
             yield f"{at}.use: there is no use {entry.use!r}. {did_you_mean(entry.use, USES)}"
-        for key in entry.model_fields_set & {"loss", "map"} - set(SETTINGS.get(entry.use, ())):
+        changed = [key for key in ("loss", "map") if getattr(entry, key) != Supervision.model_fields[key].default]
+        for key in set(changed) - set(SETTINGS.get(entry.use, ())):
             yield f"{at}.{key}: `use: {entry.use}` does not read it; remove this key."
         if name == BASELINE and entry.use != "regress":
             yield f"{at}.use: the baseline has no points that could be used; remove this key."
