@@ -51,7 +51,7 @@ def test_members_equal_their_trainings_alone(study, alone, workers):
     assert len(set(alone)) == 3 and [result["cohort"] for result in results] == [3, 3, 3]
     for run in RUNS:
         folder = together.layout.run(run)
-        assert json.loads((folder / "run.json").read_text())["run"] == run.identity()
+        assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["run"] == run.identity()
         assert read_progress(folder).state == "finished" and not list(folder.glob("*state*"))
 
 
