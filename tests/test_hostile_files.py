@@ -48,6 +48,7 @@ from luab.predictions import label_table, read_predictions
 from luab.provenance.snakemake_records import import_records, read_records
 from luab.study.config import Packing, parse_study
 from luab.study.paths import Run
+from luab.tasks import NAMES, task_of
 from luab.training.checkpoint import load_model, load_state, read_card, save_model, save_state
 from luab.training.heartbeat import ATTEMPTS, PROGRESS, read_attempts, read_progress
 from luab.training.pretrained import put_into, read_backbone
@@ -572,8 +573,14 @@ def constraints():
     assert below
     block = text.split("wildcard_constraints:\n")[1].split("\n\n")[0]
     found = dict(re.findall(r'^    (\w+)=f?r?"(.+)",$', block, re.MULTILINE))
+    tasks = "|".join(NAMES)
+    for name, code in (("taught", "TASKS"), ("byproducts", '"|".join(luab_tasks.task_of(name).byproducts')):
+        assert f"    {name}={code}" in block
+    found |= {"taught": tasks, "byproducts": "|".join(task_of(name).byproducts for name in NAMES)}
     assert len(found) == len(block.splitlines())
-    return {name: pattern.replace("{BELOW_DATASET}", below[1]) for name, pattern in found.items()}
+    return {
+        name: pattern.replace("{BELOW_DATASET}", below[1]).replace("{TASKS}", tasks) for name, pattern in found.items()
+    }
 
 
 def placeholders():

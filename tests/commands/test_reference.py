@@ -29,7 +29,7 @@ def test_every_entry_of_the_deviations_is_a_sentence() -> None:
 def test_no_tag_is_lost() -> None:
     text = "\n".join(
         file.read_text(encoding="utf-8")
-        for pattern in ("luab/**/*.py", "config/**/*.yaml")
+        for pattern in ("luab/**/*.py", "luab/**/*.js", "config/**/*.yaml")
         for file in ROOT.glob(pattern)
     )
     tags = re.findall(r"\b(?:ASSUME|DEVIATES):", text)

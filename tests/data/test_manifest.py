@@ -24,6 +24,7 @@ from luab.data.manifests.manifest import SCHEMA, read_manifest
 from luab.data.manifests.tree import Tree
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256, read_json
+from luab.study.roots import OWN
 
 TENCH, GOLDFISH = labels.wnids()[:2]
 
@@ -65,7 +66,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_every_layout_has_counts_and_a_tree() -> None:
     assert set(LAYOUTS) == set(KNOWN_COUNTS)
-    assert len(LAYOUTS) == 19
+    assert len(LAYOUTS) == 19 + len(OWN)
 
 
 def test_counts_follow_from_how_each_set_was_made() -> None:
@@ -199,7 +200,9 @@ def test_empty_and_missing_trees_show_the_expected_one(root: Path, dataset: str)
     for place in (root, root / "nowhere"):
         with pytest.raises(DataError) as error:
             build(place, dataset, **(sources if dataset.startswith("wsol") else {}))
-        assert DATA_SETS[dataset]["tree"] in str(error.value)
+        assert DATA_SETS[dataset]["tree"] in str(error.value) or (
+            dataset in OWN and "folder.images" in str(error.value)
+        )
 
 
 def test_missing_imagenet_error_has_instructions(root: Path) -> None:

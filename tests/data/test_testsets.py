@@ -11,7 +11,7 @@ from luab.errors import DataError
 NAMES = {
     "imagenet_val", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_o", "imagenet_sketch",
     "imagenet_c", "imagenet_cocc", "objectnet", "siscore_size", "siscore_location", "siscore_rotation",
-    "in9", "in9_challenge", "wsol_val", "wsol_test", "coco_val",
+    "in9", "in9_challenge", "wsol_val", "wsol_test", "coco_val", "folder_val", "folder_points",
 }  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def having(field: str, value: object) -> set[str]:
 
 def test_preprocessing_follows_the_releasing_papers() -> None:
     assert having("resize", "identity") == {"imagenet_c", "in9", "in9_challenge"}
-    assert having("resize", "squash") == having("cam", True) == {"wsol_val", "wsol_test", "coco_val"}
+    assert having("resize", "squash") == having("cam", True) == {"wsol_val", "wsol_test", "coco_val", "folder_points"}
     assert NAMES - having("border_px", 0) == {"objectnet"} and TEST_SETS["objectnet"].border_px == 2
     assert having("hole", 0.5) == NAMES - having("hole", 0.0) == {"imagenet_cocc"}
     assert having("challenge", True) == {"in9_challenge"}

@@ -154,7 +154,7 @@ def _ids(name: str, any_names: bool) -> tuple[str, str] | None:
     path = PurePosixPath(name)
     if path.name.startswith("._") or path.name == ".DS_Store":
         return None
-    if path.suffix != ".xml" or not (any_names or _WNID.fullmatch(path.parent.name)):
+    if path.suffix != ".xml" or ".." in path.parts or not (any_names or _WNID.fullmatch(path.parent.name)):
         raise BadRecord("expected a file <wnid>/<wnid>_<number>.xml")
     return path.stem, path.parent.name
 

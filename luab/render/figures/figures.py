@@ -248,8 +248,8 @@ FIGURES: dict[str, Callable[[Product, Inputs], Figure]] = {
     "corruption_severity": _from_scores(factors.corruption_severity),
     "si_score_factors": _from_scores(factors.si_score_factors),
     "cam_examples": _draw_cam_examples,
-    "folder_maps": _draw_folder_maps,
     "coco_samples": _draw_coco_samples,
     "interfaces": _draw_interfaces,
     "coco_gain_by_size": _from_scores(figures_scores.coco_gain_by_size),
+    "folder_maps": _draw_folder_maps,
 }
