@@ -291,10 +291,13 @@ def train(runs: RunNames, config: Config = None) -> None:
 
 
 def _train_here(study: Study, runs: list[Run]) -> None:
+    from luab.commands.backbones import check_backbone
     from luab.provenance.code import provenance
     from luab.training.train import train_cohort
 
     first = processes.first()
+    for run in {study.supervision(run).use: run for run in runs}.values() if first else ():
+        check_backbone(study, run)  # before hours on a GPU: predictions would refuse a backbone without score maps
     versions = [provenance(run.dataset, study.supervision(run).use) if first else {} for run in runs]
     train_cohort(study, runs, versions, ready=processes.ready)
 
@@ -489,11 +492,25 @@ def headline(config: Config = None) -> None:
 
 
 @app.command(rich_help_panel=_CHECKS)
-def doctor(config: Config = None) -> None:
+def backbones(out: Annotated[Path, typer.Option(help="Page to write.")] = Path("docs/backbones.md")) -> None:
+    """Try the smallest model of each of timm's families, and write which ones work; takes about ten minutes."""
+    from luab.commands.backbones import page, try_families
+    from luab.files import replacing
+
+    text = page(try_families(log=typer.echo))
+    with replacing(out) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+@app.command(rich_help_panel=_CHECKS)
+def doctor(
+    backbones: Annotated[bool, typer.Option("--backbones", help="Also build each backbone; takes a minute.")] = False,
+    config: Config = None,
+) -> None:
     """Check Python, torch, GPU, disk, Slurm and data paths, and say how to fix what is missing."""
     from luab.commands.doctor import examine
 
-    if not examine(study_of(config)):
+    if not examine(study_of(config), backbones):
         raise typer.Exit(1)
 
 

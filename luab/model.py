@@ -1,10 +1,13 @@
 """A timm backbone with a classifier and a byproduct head."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import timm
 import torch
+from timm.layers import ClassifierHead
 from torch import nn
 
 from luab.errors import ConfigError, did_you_mean
@@ -18,6 +21,10 @@ IMAGENET_CLASSES = 1000
 class LuabModel(nn.Module):
     """A classifier with an optional linear head that regresses points from the same pooled feature.
 
+    The pooled feature is what the backbone's classifier reads. For two classifiers (distilled DeiT) it is the mean of
+    what they read, as the logits are the mean of theirs; for classifiers of different widths (CrossViT), their inputs
+    one after the other.
+
     Args:
         backbone: Any timm classifier.
         outputs: Outputs of the byproduct head: 2 for one point (x, y) per image, 160 for one per class of COCO,
@@ -25,6 +32,9 @@ class LuabModel(nn.Module):
         use: With "heatmap", the head gives one map per point instead, linear on the features of each position. With
             "attribution", `forward` returns "grid" too, and the attention of a ViT's last block is computed without the
             fused kernel, which has no second derivative.
+
+    Raises:
+        ConfigError: The backbone has no classifier.
     """
 
     def __init__(self, backbone: nn.Module, outputs: int = 2, use: str = "regress") -> None:
@@ -37,10 +47,11 @@ class LuabModel(nn.Module):
             if hasattr(attention, "fused_attn"):
                 attention.fused_attn = False
         # Create the head after the backbone, so that baseline and LUAB start from equal weights with equal seeds.
-        width = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+        widths = [_width(classifier) for classifier in classifiers_of(backbone)]
+        width = widths[0] if _have_one_width(widths) else sum(widths)
         if self.dense:
-            width, outputs = backbone.num_features, outputs // 2
-        self.byproduct = nn.Linear(int(width), outputs) if outputs else None  # type: ignore[arg-type]
+            width, outputs = int(backbone.num_features), outputs // 2  # type: ignore[arg-type]
+        self.byproduct = nn.Linear(width, outputs) if outputs else None
 
     def forward(self, images: Images) -> Outputs:
         """Maps normalised images to named outputs.
@@ -78,13 +89,38 @@ class LuabModel(nn.Module):
 
     def heads(self, features: torch.Tensor) -> Outputs:
         """Maps unpooled features to the outputs of `forward`."""
-        pooled = self.backbone.forward_head(features, pre_logits=True)
-        outputs = {"logits": self.backbone.get_classifier()(pooled), "pooled": pooled, "features": features}
+        logits, pooled = self._classified(features)
+        outputs = {"logits": logits, "pooled": pooled, "features": features}
         if self.byproduct is None:
             return outputs
         if self.dense:
             return outputs | {"maps": self.byproduct(by_position(self.backbone, features)).permute(0, 3, 1, 2)}
         return outputs | {"points": self.byproduct(pooled)}
+
+    def _classified(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns timm's own logits and the pooled feature, which is recorded when it enters the classifier."""
+        entered: list[torch.Tensor] = []
+
+        def record(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
+            read = inputs[0]
+            if read.shape[2:] == (1, 1):  # of a classifier that is a convolution; it must read what is recorded
+                entered.append(read.flatten(1))
+                return (entered[-1][:, :, None, None],)
+            if read.ndim != 2:
+                raise ValueError(f"{type(self.backbone).__name__}: its classifier reads {tuple(read.shape)}")
+            entered.append(read)
+            return None
+
+        with contextlib.ExitStack() as stack:
+            for classifier in classifiers_of(self.backbone):
+                stack.enter_context(classifier.register_forward_pre_hook(record))
+            logits = self.backbone.forward_head(features)
+        if not entered:
+            raise ValueError(f"{type(self.backbone).__name__}.forward_head does not call its classifier")
+        if all(one is entered[0] for one in entered):  # one classifier, or several that read the same (LeViT)
+            return logits, entered[0]
+        is_mean = _have_one_width([one.shape[1] for one in entered])
+        return logits, torch.stack(entered).mean(dim=0) if is_mean else torch.cat(entered, dim=1)
 
 
 def by_position(backbone: Any, features: torch.Tensor) -> torch.Tensor:
@@ -107,6 +143,45 @@ def by_position(backbone: Any, features: torch.Tensor) -> torch.Tensor:
             f"features of shape {tuple(features.shape)}. Set `use: regress`, or choose another backbone."
         )
     return patches.unflatten(1, (side, side))
+
+
+def classifiers_of(backbone: nn.Module) -> list[nn.Module]:
+    """Returns the classifiers of a timm model: one, or several that are averaged (distilled DeiT, LeViT, CrossViT)."""
+    found: Any = backbone.get_classifier()  # type: ignore[operator]
+    several = found if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
+    return [one.fc if isinstance(one, ClassifierHead) else one for one in several]  # it also pools (Sequencer, SAM)
+
+
+@contextlib.contextmanager
+def random_classifier(backbone: nn.Module, generator: torch.Generator) -> Iterator[None]:
+    """Replaces the classifier's weights for a while: a classifier of zeros would hide differences and score maps."""
+    parameters = [parameter for one in classifiers_of(backbone) for parameter in one.parameters()]
+    original = [parameter.detach().clone() for parameter in parameters]
+    try:
+        with torch.no_grad():
+            for parameter in parameters:
+                shape = parameter.shape
+                parameter.copy_(torch.randn(shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5)
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, values in zip(parameters, original, strict=True):
+                parameter.copy_(values)
+
+
+def _have_one_width(widths: list[int]) -> bool:
+    return len(set(widths)) == 1
+
+
+def _width(classifier: nn.Module) -> int:
+    for module in classifier.modules():
+        for name in ("in_features", "in_channels"):
+            if isinstance(width := getattr(module, name, None), int):
+                return width
+    raise ConfigError(
+        f"Expected a backbone with a classifier, found {type(classifier).__name__} in its place. Build it with "
+        "num_classes of 1 or more."
+    )
 
 
 def with_byproduct_head(backbone: nn.Module, outputs: int = 2) -> LuabModel:

@@ -77,7 +77,7 @@ def predict_cohort(
         path, run_json = study.layout.model(run), study.layout.run_json(run)
         preprocessing = preprocessing_in(read_card(path), path)
         digest = check_weights(path, read_json(run_json).get("model_sha256") if run_json.is_file() else None)
-        recipe = study.recipe(run.backbone, run.dataset)
+        recipe = study.recipe(run.backbone, run.dataset).seen_with(preprocessing)
         predictor = Predictor(study, recipe, functools.partial(_trained, study, run), preprocessing)
         content = {
             "run": run.identity(),

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from luab.cam import attention_maps, class_maps
+from luab.cam import attention_maps, check_maps, class_maps
 from luab.errors import ConfigError
 from luab.model import with_byproduct_head
 
@@ -155,6 +155,42 @@ def test_a_cnn_gets_its_class_activation_map():
 
 
 def test_a_backbone_without_score_maps_is_refused():
-    model = with_byproduct_head(timm.create_model("mixer_s32_224", num_classes=10, img_size=64)).eval()
+    model = with_byproduct_head(timm.create_model("pit_ti_224", num_classes=10, img_size=64)).eval()
     with pytest.raises(ConfigError, match="no score map is defined for features of shape"):
         class_maps(model, IMAGES, CLASSES)
+
+
+def test_the_map_of_an_mlp_mixer_is_classifier_weights_times_tokens():
+    torch.manual_seed(0)
+    backbone = timm.create_model("mixer_s32_224", num_classes=10, img_size=64).eval()
+    torch.nn.init.normal_(backbone.head.weight)
+    with torch.no_grad():
+        tokens = backbone.forward_features(IMAGES)  # [3, 4, 512]
+        expected = torch.einsum("nc,ntc->nt", backbone.head.weight[CLASSES], tokens).reshape(3, 2, 2)
+    maps = class_maps(with_byproduct_head(backbone).eval(), IMAGES, CLASSES)
+    assert torch.allclose(_scaled(maps), _scaled(expected), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cait_xxs24_224", "xcit_nano_12_p16_224", "hiera_tiny_224", "twins_svt_small"])
+def test_tokens_without_a_class_token_have_a_map(name):
+    model = with_byproduct_head(timm.create_model(name, num_classes=10, img_size=128))
+    check_maps(model, name, 128, "plain")
+    side = {"cait_xxs24_224": 8, "xcit_nano_12_p16_224": 8}.get(name, 4)
+    assert class_maps(model.eval(), torch.rand(3, 3, 128, 128), CLASSES).shape == (3, side, side)
+
+
+@pytest.mark.parametrize("name", ["crossvit_tiny_240", "coat_tiny"])
+def test_several_maps_of_tokens_are_refused_by_name(name):
+    model = with_byproduct_head(timm.create_model(name, num_classes=10))
+    with pytest.raises(ConfigError, match=r"no score map is defined for features of shape \[\(2, "):
+        check_maps(model, name, 240 if "240" in name else 224, "plain")
+
+
+def test_the_check_of_maps_refuses_constant_ones_and_changes_no_weight():
+    model = with_byproduct_head(timm.create_model("test_vit", num_classes=10, img_size=64))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    check_maps(model, "test_vit", 64, "attention")
+    assert model.training and all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    relpos = with_byproduct_head(timm.create_model("vit_relpos_small_patch16_224", img_size=64, depth=1))
+    with pytest.raises(ConfigError, match="constant map for attention with relative positions"):
+        check_maps(relpos, "vit_relpos_small_patch16_224", 64, "attention")

@@ -41,9 +41,15 @@ class Finding:
     text: str
 
 
-def examine(study: Study) -> bool:
-    """Prints a table of findings; returns False if something that the study needs is missing."""
+def examine(study: Study, backbones: bool = False) -> bool:
+    """Prints a table of findings; returns False if something that the study needs is missing.
+
+    Args:
+        study: The configuration.
+        backbones: Whether to build each backbone, which takes a minute or two for the full study.
+    """
     findings = [*_python(), *_torch(study), *_disk(study), *_slurm(study), *_data(study)]
+    findings += _backbones(study) if backbones else []
     table = Table("", "check", "result", box=None, pad_edge=False)
     for finding in findings:
         text = finding.text.encode("utf-8", "backslashreplace").decode()  # names of files may hold any bytes
@@ -129,6 +135,21 @@ def _nvidia_smi() -> tuple[str, str]:
         return "", f"nvidia-smi gave no answer within {_NVIDIA_SMI_S} s: the driver hangs, restart the machine"
     reason = next(iter(answer.split("\n")), "").strip()
     return answer, f"nvidia-smi fails: {reason or f'exit code {process.returncode}'}" if process.returncode else ""
+
+
+def _backbones(study: Study) -> Iterator[Finding]:
+    """Builds each backbone on the CPU: seconds each, and up to a minute for large ones."""
+    try:
+        from luab.commands.backbones import check_backbone
+    except (ImportError, OSError):  # torch or timm is missing, as another finding says
+        return
+    last = {(run.dataset, run.backbone): run for run in study.runs()}
+    for (dataset, backbone), run in last.items():
+        try:
+            check_backbone(study, run)
+            yield Finding(f"{backbone} on {dataset}", "ok", "can be trained, and has the score maps of its suites")
+        except LuabError as error:
+            yield Finding(f"{backbone} on {dataset}", "missing", str(error))
 
 
 def _disk(study: Study) -> Iterator[Finding]:

@@ -21,9 +21,10 @@ from luab.files import file_sha256, read_json, replacing_folder, write_json
 from luab.model import LuabModel, build_model
 from luab.study.config import Recipe, Study
 from luab.study.paths import Run
-from luab.study.recipes import Preprocessing
+from luab.study.recipes import BeginsWith, Preprocessing
 from luab.tasks import Task, task_of
 from luab.training.checkpoint import check_weights, load_model, preprocessing_in
+from luab.training.pretrained import name_of
 
 MODEL, HEAD, CONFIG, CARD, README = (
     "model.safetensors", "byproduct_head.safetensors", "config.json", "luab.json", "README.md",
@@ -201,11 +202,6 @@ def readme(run: Run, recipe: Recipe, model: LuabModel, card: Mapping[str, Any]) 
         card: Content of luab.json.
     """
     arguments = {"num_classes": model.backbone.num_classes} | recipe.model_kwargs
-    initial_weights = {
-        "random": "random weights",
-        "imagenet": f"the weights of {run.imagenet_baseline.folder}",
-        "timm": f"timm's pretrained weights of {run.backbone}",
-    }
     return fill_in(
         "export.md.jinja",
         front_matter=_front_matter(run, card),
@@ -217,11 +213,19 @@ def readme(run: Run, recipe: Recipe, model: LuabModel, card: Mapping[str, Any]) 
         task=task_of(run.dataset),
         complete=KNOWN_COUNTS.get(f"{run.dataset}_train", {}).get("n"),
         arguments=", ".join(f"{name}={value!r}" for name, value in arguments.items()),
-        initial_weights=initial_weights[recipe.initial],
+        initial_weights=_first_weights(run, recipe.begins_with),
         files={"MODEL": MODEL, "HEAD": HEAD, "CONFIG": CONFIG, "CARD": CARD},
         torch=torch,
         timm=timm,
     )
+
+
+def _first_weights(run: Run, begins: BeginsWith) -> str:
+    if first := begins.first_run(run):
+        return f"the weights of {first.folder}"
+    if begins.timm:
+        return f"timm's pretrained weights of {name_of(begins.timm, run.backbone)}"
+    return f"the weights of {begins.file.name}" if begins.file else "random weights"
 
 
 def _front_matter(run: Run, card: Mapping[str, Any]) -> str:

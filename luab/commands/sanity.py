@@ -143,7 +143,8 @@ def view_of(study: Study, backbone: str, weights: Path | None = None) -> tuple[R
                 f"{weights}: luab trained these weights, but {backbone} is not in `backbones`, whose recipe gives "
                 "their input size. Pass the study's configuration with --config."
             )
-        return study.recipe(backbone), preprocessing_in(read_card(weights), weights)
+        preprocessing = preprocessing_in(read_card(weights), weights)
+        return study.recipe(backbone).seen_with(preprocessing), preprocessing
     preprocessing = preprocessing_of(backbone)
     needed = resolve_data_config(pretrained_cfg=config_of(backbone).to_dict(), use_test_size=True)
     if needed["crop_mode"] != "center":

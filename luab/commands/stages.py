@@ -103,7 +103,8 @@ def score_suite(study: Study, run: Run, suite: str) -> None:
     from luab.benchmarks.catalogue import find_benchmark
     from luab.benchmarks.score import score
 
-    layout, recipe = study.layout, study.recipe(run.backbone, run.dataset)
+    layout = study.layout
+    recipe = study.predicted_with(run)
     benchmarks = study.suite(suite).benchmarks
     score(
         benchmarks,

@@ -85,7 +85,7 @@ def compare_runs(
 
 
 def _scores(study: Study, run: Run, benchmark: Benchmark) -> Scores:
-    layout, input_px = study.layout, study.recipe(run.backbone, run.dataset).input_px
+    layout, input_px = study.layout, study.predicted_with(run).input_px
     roots = {name: source_root(study, name) for name in benchmark.roots}
     folders = layout.prediction_folder(run), layout.manifest_folder()
     return compute(benchmark, read_inputs(benchmark, *folders, input_px, os.cpu_count() or 1, roots))
@@ -106,7 +106,7 @@ def _row(
     one = interval(first, resamples, seed)._replace(value=values[0])
     other = interval(second, resamples, seed)._replace(value=values[1])
     # Two backbones may have different input sizes; then the row has both protocols.
-    recipes = [study.recipe(run.backbone, run.dataset) for run in runs]
+    recipes = [study.predicted_with(run) for run in runs]
     protocols = dict.fromkeys(benchmark.protocol_line(recipe.input_px, recipe.crop_pct) for recipe in recipes)
     return Row(benchmark, "; second run: ".join(protocols), scores[0].n, one, other, test, np.nan)
 

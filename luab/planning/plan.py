@@ -256,14 +256,14 @@ class Plan:
         return [str(layout.raw_card(tree_of(manifest))), *lists]
 
     def training_inputs(self, run: Run) -> list[str]:
-        """Inputs of a training: the cards of its images, its points, and the run whose weights it begins with."""
+        """Inputs of a training: the cards of its images, its points, and the run or file it begins with."""
         layout = self.study.layout
         regressed = self.study.supervision(run).target
         names = filter(None, dict.fromkeys([task_of(run.dataset).labelling(self.study), regressed]))
         targets = [str(card(layout.target(name, run.dataset))) for name in names]
-        initial = self.study.recipe(run.backbone, run.dataset).initial
-        begins_with = [str(layout.run_json(run.imagenet_baseline))] if initial == "imagenet" else []
-        return [*self.training_images(run.dataset), *targets, *begins_with]
+        first, file = self.study.first_run(run), self.study.recipe(run.backbone, run.dataset).begins_with.file
+        begins_with = [layout.run_json(first)] if first else [file] if file else []
+        return [*self.training_images(run.dataset), *targets, *map(str, begins_with)]
 
     def cohorts(self) -> dict[str, list[Run]]:
         """The trainings that share a job with others, by the name of the job."""
@@ -308,10 +308,11 @@ class Plan:
 
     def trained_with(self, run: Run) -> str:
         """Settings that a training's result depends on besides its inputs, as text."""
-        recipe = self.study.recipe(run.backbone, run.dataset).model_dump_json()
-        supervision = self.study.supervision(run)
+        recipe, supervision = self.study.recipe(run.backbone, run.dataset), self.study.supervision(run)
+        of_weights = "" if recipe.begins_with.is_random else " ".join(recipe.left_to_weights)
         use = "" if supervision.use == "regress" else f" {supervision.use} {supervision.settings}"
-        return f"{recipe} {task_of(run.dataset).changes(self.study)}".rstrip() + use
+        changes = task_of(run.dataset).changes(self.study)
+        return " ".join(filter(None, [recipe.model_dump_json(), of_weights, changes])) + use
 
     def index_inputs(self, byproducts: str) -> list[str]:
         """Inputs of a byproduct index."""

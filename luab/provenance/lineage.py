@@ -19,6 +19,7 @@ from luab.progress import wide_console
 from luab.render.products import find_product
 from luab.study.config import Study
 from luab.study.paths import Layout, Run, card
+from luab.study.recipes import BeginsWith
 from luab.tasks import task_of
 from luab.training.checkpoint import read_card
 
@@ -206,10 +207,11 @@ def _input(layout: Layout, run: Run, recipe: Mapping[str, Any], name: str, diges
         )
     if name == "pack":
         return _recorded(name, card(layout.pack(task_of(run.dataset).train)), digest, "sha256")
-    if name == "initial":
-        if recipe.get("initial") != "imagenet":
-            return Link("initial weights", f"{recipe.get('initial')}: SHA-256 {digest}")
-        first = run.imagenet_baseline
+    if name == "begins_with":
+        begins = BeginsWith.model_validate(recipe.get("begins_with", {}))
+        first = begins.first_run(run)
+        if first is None:
+            return Link("initial weights", f"{begins}: SHA-256 {digest}")
         state = _state(digest, _model_sha256(layout, first))
         return Link("initial weights", f"{first.folder}: SHA-256 {digest}", state, [_training(layout, first)])
     return _recorded(f"images {name}", card(layout.manifest(name)), digest, "ids_sha256")

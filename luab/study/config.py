@@ -18,10 +18,10 @@ import yaml
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from luab.errors import ConfigError, DataError, did_you_mean
-from luab.files import read_text, unique_keys
+from luab.files import read_json, read_text, unique_keys
 from luab.study.noises import Noise, Workers
 from luab.study.paths import DATASET, Layout, Run
-from luab.study.recipes import Closed, Positive, Recipe
+from luab.study.recipes import BeginsWith, Closed, Positive, Preprocessing, Recipe
 from luab.study.supervisions import BASELINE, Supervision, entries, mistakes
 
 Decoding = Literal["exact", "fast"]
@@ -417,6 +417,17 @@ class Study(StudyPart):
             raise ConfigError(f"targets: there are no points {target!r}. {did_you_mean(target, known)}")
         return known[target]
 
+    def predicted_with(self, run: Run) -> Recipe:
+        """The recipe of a run with the input size and crop of its predictions, as their cards record them."""
+        recipe = self.recipe(run.backbone, run.dataset)
+        for path in sorted(self.layout.prediction_folder(run).glob("*.json")):
+            return recipe.seen_with(Preprocessing.model_validate(read_json(path).get("preprocessing", {})))
+        return recipe
+
+    def first_run(self, run: Run) -> Run | None:
+        """The run whose weights a run begins with; None if it begins with other weights."""
+        return self.recipe(run.backbone, run.dataset).begins_with.first_run(run)
+
     def split(self, backbone: str, dataset: str = DATASET) -> Split:
         """Composition of a backbone's training batches."""
         return Split.of(self.recipe(backbone, dataset), self.compute)
@@ -452,7 +463,11 @@ class Study(StudyPart):
 
     def dump(self) -> str:
         """The whole study with its recipes, as YAML that `load_study` can read."""
-        return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False)
+        content = json.loads(self.model_dump_json())
+        for name, recipe in self.recipes.items():
+            for key in recipe.left_to_weights:
+                del content["recipes"][name][key]
+        return yaml.safe_dump(content, sort_keys=False)
 
 
 def load_study(files: Sequence[Path | str], root: Path = Path()) -> Study:
@@ -628,6 +643,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "packing": Packing,
     "demo": Demo,
     "recipes/*.yaml": Recipe,
+    "begins_with": BeginsWith,
 }
 
 
@@ -650,6 +666,7 @@ def _disagreements(study: Study, recipes: Sequence[str]) -> Iterator[str]:
         )
     if study.coco:
         yield from _unfit_for_coco(study, study.coco)
+    yield from _wrong_beginnings(study)
 
 
 def _wrong_names(part: StudyPart, study: Study, recipes: Sequence[str]) -> Iterator[str]:
@@ -683,21 +700,39 @@ def _twice(key: str, values: Sequence[Any]) -> Iterator[str]:
 
 
 def _unfit_for_coco(study: Study, coco: Coco) -> Iterator[str]:
-    for i, backbone in enumerate(coco.backbones):
+    for backbone in coco.backbones:
         recipe = study.recipes.get(backbone.recipe)
         if recipe is None:
             continue
         for key in ("mixup", "cutmix", "label_smoothing"):
             if getattr(recipe, key):
                 yield f"recipes.{backbone.recipe}.{key}: not supported for multi-label data; set it to 0."
-        if recipe.initial == "imagenet" and backbone.name not in study.backbone_names:
-            yield (
-                f"coco.backbones[{i}]: {backbone.recipe} begins with the ImageNet baseline of {backbone.name}, which "
-                f"is not in `backbones`. Add it there, or set `initial` in the recipe to timm or random."
-            )
-    for i, backbone in enumerate(study.backbones):
-        if (recipe := study.recipes.get(backbone.recipe)) and recipe.initial == "imagenet":
-            yield f"backbones[{i}]: {backbone.recipe} has `initial: imagenet`, which is only for `coco.backbones`."
+
+
+def _wrong_beginnings(study: Study) -> Iterator[str]:
+    folders = [run.folder for run in study.runs()]
+    for dataset, part in study.parts.items():
+        for i, backbone in enumerate(part.backbones):
+            at = f"{'' if dataset == DATASET else f'{dataset}.'}backbones[{i}]: {backbone.recipe}"
+            chain = [Run(dataset, backbone.name, "none", 0.0, study.seeds[0])]
+            while (name := study.part(chain[-1].dataset).backbone(chain[-1].backbone).recipe) in study.recipes:
+                first = study.recipes[name].begins_with.first_run(chain[-1])
+                if first is None:
+                    break
+                if first.folder not in folders:
+                    yield (
+                        f"{at} begins with the run {first.folder}, which this study does not train. "
+                        f"{did_you_mean(first.folder, folders)} Add it to the study, or set `begins_with` in the "
+                        "recipe to other weights."
+                    )
+                    break
+                if (first.dataset, first.backbone) in [(run.dataset, run.backbone) for run in chain]:
+                    yield (
+                        f"{at} begins with {first.folder}, which has the same recipe and would begin with itself. "
+                        "`begins_with: {file: ...}` begins with a finished run's model.safetensors."
+                    )
+                    break
+                chain.append(first)
 
 
 def _splits_badly(name: str, recipe: Recipe, compute: Compute) -> Iterator[str]:
@@ -754,6 +789,8 @@ def _siblings(loc: Sequence[int | str]) -> list[str]:
     if issubclass(_SECTIONS.get(str(loc[0]), BaseModel), StudyPart) and len(loc) > 2:
         return _siblings(loc[1:])
     place = ".".join("*" if i == 1 and loc[0] == "supervisions" else str(part) for i, part in enumerate(loc[:-1]))
+    if "begins_with" in loc[:-1]:
+        place = "begins_with"
     keys = {re.split(r"[\[/]", name)[0]: list(model.model_fields) for name, model in _SECTIONS.items()}
     return keys.get(place, keys.get(place.split(".")[0], []))
 

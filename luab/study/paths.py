@@ -26,11 +26,6 @@ class Run:
     seed: int
 
     @property
-    def imagenet_baseline(self) -> "Run":
-        """The ImageNet baseline with the same backbone and seed."""
-        return Run(DATASET, self.backbone, "none", 0.0, self.seed)
-
-    @property
     def folder(self) -> str:
         """Path below results/runs, such as "imagenet/resnet50/click-1/seed0"."""
         return f"{self.dataset}/{self.backbone}/{self.supervision}-{self.weight:g}/seed{self.seed}"

@@ -1,10 +1,14 @@
 """The training recipe: one typed, immutable field for every key of config/recipes/*.yaml."""
 
+import os
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+
+from luab.study.paths import Run
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -34,6 +38,76 @@ class Closed(BaseModel):
         return given
 
 
+class BeginsWith(Closed):
+    """The weights that a training's backbone begins with; random if nothing is given."""
+
+    run: str | None = Field(
+        None,
+        description="A run of this study, as <dataset>/<backbone>/<supervision>-<lambda>/seed<k>, for example "
+        "imagenet/none-0. Backbone and seed may be left out; they are then those of the run that begins.",
+    )
+    timm: str | None = Field(
+        None,
+        description="timm's pretrained weights: a name such as resnet50.a1_in1k, a tag of the run's backbone such as "
+        "a1_in1k, or `backbone` for the tag in `backbones`.",
+    )
+    file: Path | None = Field(
+        None,
+        description="A safetensors file, of timm's names or written by luab. With `timm`, the file has those weights, "
+        "and nothing is downloaded.",
+    )
+    sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="Expected SHA-256 of the file; other weights are refused."
+    )
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "BeginsWith":
+        if self.run and (self.timm or self.file):
+            raise ValueError("`run` cannot be combined with `timm` or `file`; keep one of them")
+        if self.sha256 and self.is_random:
+            raise ValueError("`sha256` needs `run`, `timm` or `file`, whose weights it describes")
+        if self.run:
+            try:
+                self.first_run(Run("imagenet", "resnet50", "none", 0.0, 0))
+            except ValueError as error:
+                raise ValueError(
+                    f"run {self.run!r} is not <dataset>/[<backbone>/]<supervision>-<lambda>[/seed<k>], for example "
+                    f"imagenet/none-0 ({error})"
+                ) from error
+        return self
+
+    @field_validator("file")
+    @classmethod
+    def _expanded(cls, file: Path | None) -> Path | None:
+        if file is None:
+            return None
+        if set(str(file)) & set("{}\n\0"):
+            raise ValueError(f"{str(file)!r} contains braces, which mark wildcards in Snakemake, or a line break")
+        return Path(os.path.expanduser(os.path.expandvars(file)))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether nothing is loaded."""
+        return not (self.run or self.timm or self.file)
+
+    def first_run(self, run: Run) -> Run | None:
+        """The run whose weights `run` begins with; None if it begins with other weights."""
+        if self.run is None:
+            return None
+        parts = self.run.split("/")
+        seed = parts.pop() if parts[-1].startswith("seed") else f"seed{run.seed}"
+        backbone = [] if len(parts) == 3 else [run.backbone]
+        return Run.parse("/".join([*parts[:1], *backbone, *parts[1:], seed]))
+
+    def __str__(self) -> str:
+        parts = {name: value for name, value in self if value is not None and name != "sha256"}
+        return ", ".join(f"{name} {value}" for name, value in parts.items()) or "random weights"
+
+
+def _named(given: Any) -> Any:
+    return {"random": {}, "timm": {"timm": "backbone"}}.get(given, given) if isinstance(given, str) else given
+
+
 class Preprocessing(Closed):
     """How a model's images are resized and normalised; part of run.json and of the card in model.safetensors.
 
@@ -42,7 +116,8 @@ class Preprocessing(Closed):
         std: Standard deviation, likewise.
         interpolation: Resizing in evaluation; of training crops too if `weights` is set.
         weights: timm's name of the weights that need these values; None for luab's own.
-        input_px: Side of the images that `weights` was trained on; a run uses its recipe's.
+        input_px: Side of the images that `weights` was trained on; of a run's images unless its recipe has another.
+        crop_pct: Side of the evaluation's centre crop divided by the resized shorter side, likewise.
     """
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -50,6 +125,7 @@ class Preprocessing(Closed):
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     weights: str | None = None
     input_px: int | None = None
+    crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class Recipe(Closed):
@@ -57,18 +133,22 @@ class Recipe(Closed):
 
     epochs: int = Field(ge=1, description="Passes over the training set.")
     batch_size: int = Field(ge=1, description="Total over all GPUs and accumulation steps.")
-    input_px: int = Field(224, ge=16, description="Side of the network's input.")
+    input_px: int = Field(
+        224, ge=16, description="Side of the network's input; if left out, that of timm's weights in `begins_with`."
+    )
     train_px: int | None = Field(
         None, ge=16, description="Side of the network's input in training; null for input_px, as in evaluation."
     )
     crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.875, description="Evaluation: side of the centre crop divided by the resized shorter side."
+        0.875,
+        description="Evaluation: side of the centre crop divided by the resized shorter side; if left out, that of "
+        "timm's weights in `begins_with`.",
     )
     crop_scale: tuple[Fraction, Fraction] = Field(
         (0.08, 1.0), description="Training: area of the random crop as a fraction of the image, [smallest, largest]."
     )
     interpolation: Literal["bilinear", "bicubic"] = Field(
-        "bicubic", description="Resizing of the training crop; timm's weights have one of their own, see `initial`."
+        "bicubic", description="Resizing of the training crop; timm's weights have one of their own, see `begins_with`."
     )
     eval_interpolation: Literal["bilinear", "bicubic"] = Field(
         "bilinear",
@@ -128,22 +208,42 @@ class Recipe(Closed):
         False, description="BatchNorm statistics over all processes; several GPUs only, no effect with one process."
     )
     model_kwargs: dict[str, Any] = Field({}, description="Further arguments of timm.create_model.")
-    initial: Literal["random", "imagenet", "timm"] = Field(
-        "random",
-        description="Initial weights of the backbone: random; imagenet = this study's ImageNet baseline with the same "
-        "backbone and seed; timm = the pretrained weights of the backbone's timm tag. The heads always start random. "
-        "With timm, images have the mean, standard deviation and interpolation of its weights, in training and after.",
-    )
-    initial_sha256: str | None = Field(
-        None,
-        pattern=r"^[0-9a-f]{64}$",
-        description="Expected SHA-256 of timm's model.safetensors; other weights are refused.",
+    begins_with: Annotated[
+        BeginsWith, BeforeValidator(_named, json_schema_input_type=Literal["random", "timm"] | BeginsWith)
+    ] = Field(
+        BeginsWith(),
+        description="Weights that the backbone begins with: `random`; `timm`, those of the backbone's timm tag; or a "
+        "section with `run`, `timm` or `file`. The heads always start random. With weights of timm, images have "
+        "their mean, standard deviation and interpolation, in training and after, and `input_px` and `crop_pct` "
+        "default to theirs.",
     )
 
     @property
     def training_px(self) -> int:
         """Side of training crops in pixels."""
         return self.train_px or self.input_px
+
+    @property
+    def left_to_weights(self) -> tuple[str, ...]:
+        """Keys that the recipe leaves out and weights of timm may decide."""
+        return tuple(key for key in ("input_px", "crop_pct") if key not in self.model_fields_set)
+
+    def seen_with(self, preprocessing: Preprocessing) -> "Recipe":
+        """The recipe with `input_px` and `crop_pct` of the weights that it begins with, where it leaves them out."""
+        given = {key: getattr(preprocessing, key) for key in self.left_to_weights}
+        return self.model_copy(update={key: value for key, value in given.items() if value is not None})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_old_key(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "initial" in given:
+            old, digest = given["initial"], given.get("initial_sha256")
+            new: dict[Any, Any] = {"imagenet": {"run": "imagenet/none-0"}, "timm": {"timm": "backbone"}}
+            section = new.get(old, {}) | ({"sha256": digest} if digest else {})
+            text = ", ".join(f"{key}: {value}" for key, value in section.items())
+            begins = old if old in ("random", "timm") and not digest else f"{{{text}}}"
+            raise ValueError(f"the key `initial` is now `begins_with`; replace it by `begins_with: {begins}`")
+        return given
 
     @field_validator("model_kwargs")
     @classmethod
@@ -175,7 +275,7 @@ class Recipe(Closed):
         if forbidden := sorted(set(self.model_kwargs) & set(_OF_WEIGHTS)):
             raise ValueError(
                 f"model_kwargs: {', '.join(forbidden)} would make timm load other weights or build another kind of "
-                "model; set `initial` to choose the initial weights"
+                "model; set `begins_with` to choose the weights"
             )
         return self
 

@@ -1,7 +1,9 @@
 """Initial weights of a backbone, from timm's collection or from another run; safetensors files only."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -14,8 +16,10 @@ from timm.models import PretrainedCfg
 from torch import nn
 
 from luab.errors import ConfigError, DataError
-from luab.study.recipes import Preprocessing
-from luab.training.checkpoint import tensor_difference
+from luab.files import read_json
+from luab.model import classifiers_of
+from luab.study.recipes import BeginsWith, Preprocessing
+from luab.training.checkpoint import preprocessing_in, read_card, tensor_difference
 
 _HEADS = ("backbone.", "byproduct.")
 
@@ -69,15 +73,60 @@ def preprocessing_of(backbone: str) -> Preprocessing:
     """
     config = config_of(backbone)
     needed = resolve_data_config(pretrained_cfg=config.to_dict())
-    kept = {name: needed[name] for name in ("mean", "std", "interpolation")}
+    return _preprocessing(needed, f"{config.architecture}.{config.tag}".rstrip("."), backbone)
+
+
+def _preprocessing(needed: Mapping[str, Any], weights: str, what: str) -> Preprocessing:
+    kept = {name: needed[name] for name in ("mean", "std", "interpolation", "crop_pct")}
     try:
-        name, input_px = f"{config.architecture}.{config.tag}".rstrip("."), needed["input_size"][-1]
-        return Preprocessing(**kept, weights=name, input_px=input_px)
+        return Preprocessing(**kept, weights=weights, input_px=needed["input_size"][-1])
     except ValidationError as error:
         raise ConfigError(
-            f"{backbone}: its weights need {kept}; luab supports bilinear and bicubic interpolation and three colours. "
+            f"{what}: its weights need {kept}; luab supports bilinear and bicubic interpolation and three colours. "
             "Choose other weights."
         ) from error
+
+
+def name_of(weights: str, backbone: str) -> str:
+    """timm's name of pretrained weights, from `begins_with.timm`: a name, a tag of the backbone, or "backbone"."""
+    if weights == "backbone":
+        return backbone
+    return weights if timm.is_model(weights.partition(".")[0]) else f"{backbone.partition('.')[0]}.{weights}"
+
+
+def first_weights(begins: BeginsWith, backbone: str, default: Preprocessing) -> tuple[Path, str, Preprocessing]:
+    """Finds or downloads the weights of timm or of a file that a training begins with.
+
+    A file's preprocessing is that of luab's card in it, of `timm` if given, of a config.json in timm's format next to
+    it, or else `default`.
+
+    Returns:
+        The file, what it is for error messages, and the preprocessing of the images that its weights need.
+
+    Raises:
+        ConfigError: timm has no such weights, or they need a preprocessing that luab does not have.
+        DataError: The file is missing, timm has no weights for this model, or the download failed.
+    """
+    name = name_of(begins.timm, backbone) if begins.timm else ""
+    if begins.file is None:
+        return download(name), f"timm's weights of {name}", preprocessing_of(name)
+    file, what = begins.file, f"the weights of {name or backbone}"
+    if not file.is_file():
+        raise DataError(f"{file}: expected {what}, as `begins_with` in the recipe says, found no file.")
+    if is_of_luab(file):
+        return file, what, preprocessing_in(read_card(file), file)
+    if name:
+        return file, what, preprocessing_of(name)
+    config = file.with_name("config.json")
+    described = read_json(config).get("pretrained_cfg") if config.is_file() else None
+    if described:
+        return file, what, _preprocessing(resolve_data_config(pretrained_cfg=described), file.name, str(config))
+    print(
+        f"{file}: nothing says which images these weights were trained on; ImageNet's mean and deviation are used. "
+        "`timm` in `begins_with` next to `file` names weights of timm with the same preprocessing.",
+        file=sys.stderr,
+    )
+    return file, what, default
 
 
 def is_of_luab(file: Path) -> bool:
@@ -116,7 +165,7 @@ def put_into(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], what: str
     Raises:
         DataError: The tensors belong to another model.
     """
-    skipped = (_classifier_prefix(backbone),) if new_classifier else ()
+    skipped = _classifier_prefixes(backbone) if new_classifier else ()
     expected = {name: tensor for name, tensor in backbone.state_dict().items() if not name.startswith(skipped)}
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(skipped)}
     if difference := tensor_difference(expected, weights, loaded_from_elsewhere=True):
@@ -125,6 +174,11 @@ def put_into(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], what: str
         backbone.load_state_dict(weights, strict=False)
 
 
-def _classifier_prefix(backbone: nn.Module) -> str:
-    classifier = backbone.get_classifier()  # type: ignore[operator]
-    return next(f"{name}." for name, module in backbone.named_modules() if module is classifier)
+def _classifier_prefixes(backbone: nn.Module) -> tuple[str, ...]:
+    """Beginnings of the names of all tensors whose shape depends on the number of classes, as timm lists them."""
+    listed = getattr(backbone, "pretrained_cfg", {}).get("classifier") or ()
+    names = {listed} if isinstance(listed, str) else set(listed)
+    if not names:
+        classifiers = classifiers_of(backbone)
+        names = {name for name, module in backbone.named_modules() if any(module is one for one in classifiers)}
+    return tuple(f"{name}." for name in sorted(names))

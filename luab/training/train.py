@@ -22,7 +22,7 @@ from luab.data.manifests.manifest import read_manifest
 from luab.errors import ConfigError, DataError, JobError, LuabError
 from luab.files import file_sha256, read_json, remove_leftovers, replacing, write_json
 from luab.progress import progress
-from luab.study.config import Recipe, Study
+from luab.study.config import Study
 from luab.study.paths import Run, card
 from luab.study.recipes import Preprocessing
 from luab.study.roots import source_root
@@ -40,7 +40,7 @@ from luab.training.device import choose_device
 from luab.training.distributed import Processes, joined
 from luab.training.heartbeat import Heartbeat
 from luab.training.own_process import caught_warnings
-from luab.training.pretrained import download, preprocessing_of, put_into, read_backbone
+from luab.training.pretrained import first_weights, put_into, read_backbone
 from luab.training.trainer import Flags, Trainer, random_state, restore_random_state, seed_everything
 
 _SECONDS_BETWEEN_STATES = 600.0
@@ -170,18 +170,20 @@ def train_cohort(
 
 
 def _member(study: Study, run: Run, device: torch.device, processes: Processes, others: int) -> Member:
+    initialise, preprocessing, begun = _beginning(study, run)
+    study = _seen_with(study, run, preprocessing)
     recipe, split = study.recipe(run.backbone, run.dataset), study.split(run.backbone, run.dataset)
     folder = study.layout.run(run)
     seed_everything(run.seed, device, study.compute.threads_each)
     task = task_of(run.dataset)
     dataset, inputs = training_set(study, run)
+    inputs |= begun
     steps = len(dataset) // recipe.batch_size
     if steps == 0:
         raise ConfigError(
             f"{run.folder}: a batch of {recipe.batch_size} is larger than the training set of "
             f"{len(dataset)} images. Lower batch_size in the recipe."
         )
-    initialise, preprocessing = _initial_weights(study, run, recipe, inputs)
     if preprocessing.weights is not None:
         dataset.prepare_for(recipe, preprocessing)
     outputs, supervision = task.outputs(study, run), study.supervision(run)
@@ -291,39 +293,48 @@ def training_set(study: Study, run: Run) -> tuple[TrainingImages, dict[str, str]
     return dataset, inputs
 
 
-def _initial_weights(
-    study: Study, run: Run, recipe: Recipe, inputs: dict[str, str]
-) -> tuple[Callable[[nn.Module], None], Preprocessing]:
-    """Prepares the recipe's initial weights and adds their digest to `inputs`.
+def _seen_with(study: Study, run: Run, preprocessing: Preprocessing) -> Study:
+    """The study with the input size and crop of a run's first weights, where its recipe leaves them out."""
+    name = study.part(run.dataset).backbone(run.backbone).recipe
+    recipe = study.recipes[name].seen_with(preprocessing)
+    return study.model_copy(update={"recipes": {**study.recipes, name: recipe}})
+
+
+def _beginning(study: Study, run: Run) -> tuple[Callable[[nn.Module], None], Preprocessing, dict[str, str]]:
+    """Prepares the weights that a run begins with.
 
     Returns:
-        A function that loads them into a backbone, and the preprocessing of the images that they were trained on.
+        A function that loads them into a backbone, the preprocessing of the images that they were trained on, and
+        their digest as an input of the training.
 
     Raises:
         ConfigError: timm has no such weights, or they need a preprocessing that luab does not have.
         DataError: The weights are missing or damaged, belong to another model, or differ from the recipe's digest.
     """
-    if recipe.initial == "random":
-        return lambda backbone: None, Preprocessing(interpolation=recipe.eval_interpolation)
-    if recipe.initial == "imagenet":
-        baseline = run.imagenet_baseline
-        file, what = study.layout.model(baseline), f"the weights of {baseline.folder}"
+    recipe = study.recipe(run.backbone, run.dataset)
+    begins, default = recipe.begins_with, Preprocessing(interpolation=recipe.eval_interpolation)
+    if begins.is_random:
+        return lambda backbone: None, default, {}
+    if first := study.first_run(run):
+        file, what = study.layout.model(first), f"the weights of {first.folder}"
         stored = read_card(file)
-        if stored.get("run") != baseline.identity():
+        if stored.get("run") != first.identity():
             raise DataError(f"{file}: expected {what}, found another run's. Remove it and train that run again.")
         preprocessing = preprocessing_in(stored, file)
     else:
-        preprocessing = preprocessing_of(run.backbone)
-        file, what = download(run.backbone), f"timm's weights of {run.backbone}"
-    inputs["initial"] = file_sha256(file)
-    if recipe.initial_sha256 not in (None, inputs["initial"]):
+        file, what, preprocessing = first_weights(begins, run.backbone, default)
+    digest = file_sha256(file)
+    if begins.sha256 not in (None, digest):
         raise DataError(
-            f"{file}: expected {what} with SHA-256 {recipe.initial_sha256} as in the recipe, found "
-            f"{inputs['initial']}. The weights changed upstream or the file is damaged; change "
-            "`initial_sha256` only if you want these weights."
+            f"{file}: expected {what} with SHA-256 {begins.sha256} as in the recipe, found {digest}. The weights "
+            "changed upstream or the file is damaged; change `sha256` of `begins_with` only if you want these weights."
         )
     tensors = read_backbone(file)
-    return lambda backbone: put_into(backbone, tensors, f"{file}: expected {what}", new_classifier=True), preprocessing
+
+    def load(backbone: nn.Module) -> None:
+        put_into(backbone, tensors, f"{file}: expected {what}", new_classifier=True)
+
+    return load, preprocessing, {"begins_with": digest}
 
 
 def _resume(trainer: Trainer, folder: Path, key: str) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import timm
 import torch
 from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2
@@ -17,7 +16,7 @@ from torch import nn
 
 from luab.data.images.loader import to_device
 from luab.errors import ConfigError, JobError
-from luab.model import LuabModel, Normalise, build_model
+from luab.model import LuabModel, Normalise, build_model, random_classifier
 from luab.objective import PointMixup, gradient_ratios, objective_of
 from luab.shapes import Batch
 from luab.study.config import Recipe, Split
@@ -345,10 +344,8 @@ def build_checked_model(backbone: str, recipe: Recipe, outputs: Outputs) -> Luab
     """
     try:
         model = build_model(backbone, recipe, outputs.points, outputs.classes, outputs.use)
-    except (ConfigError, *_MODEL_ERRORS) as error:
-        if reason := _unsupported(backbone, recipe, outputs.classes):
-            raise _not_supported(backbone, reason) from error
-        raise
+    except _MODEL_ERRORS as error:
+        raise _not_supported(backbone, f"timm's model fails ({type(error).__name__}: {error})") from error
     check_logits(model, backbone, recipe.input_px)
     return model
 
@@ -366,18 +363,13 @@ def check_logits(model: LuabModel, backbone: str, input_px: int) -> None:
     images = torch.randn(2, 3, input_px, input_px, generator=generator)
     training = model.training
     model.eval()
-    classifier = list(model.backbone.get_classifier().parameters())
-    original = [parameter.clone() for parameter in classifier]
     try:
-        for parameter in classifier:
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5)
-        expected, outputs = model.backbone(images), model(images)
+        with random_classifier(model.backbone, generator):
+            expected, outputs = model.backbone(images), model(images)
         logits, points = outputs["logits"], outputs.get("points")
     except _MODEL_ERRORS as error:
-        raise _not_supported(backbone, f"its classifier fails on the pooled feature ({error})") from error
+        raise _not_supported(backbone, f"timm's model fails ({type(error).__name__}: {error})") from error
     finally:
-        for parameter, values in zip(classifier, original, strict=True):
-            parameter.copy_(values)
         model.train(training)
     if not isinstance(expected, torch.Tensor) or expected.shape != logits.shape:
         found = tuple(expected.shape) if isinstance(expected, torch.Tensor) else type(expected).__name__
@@ -386,37 +378,17 @@ def check_logits(model: LuabModel, backbone: str, input_px: int) -> None:
     if not difference <= _LOGIT_TOLERANCE * max(1.0, expected.abs().max().item()):
         raise _not_supported(
             backbone,
-            f"its class logits are more than its classifier on the pooled feature: they differ by up to "
+            f"its class logits are not those of its forward_head on its forward_features: they differ by up to "
             f"{difference:.2g} on a random batch",
         )
     if points is not None and points.shape[:-1] != logits.shape[:-1]:
         raise _not_supported(backbone, f"a byproduct head on its pooled feature returns {tuple(points.shape)}")
 
 
-@torch.no_grad()
-def _unsupported(backbone: str, recipe: Recipe, classes: int) -> str | None:
-    """Returns why luab cannot use a backbone's classifier; None if timm's own model fails, so the recipe is wrong.
-
-    Called only after `build_model` has failed.
-    """
-    settings = {"num_classes": classes, **recipe.model_kwargs}
-    try:
-        network: Any = timm.create_model(backbone, pretrained=False, **settings).eval()
-        classifier = network.get_classifier()
-        if isinstance(classifier, (tuple, list)):
-            return f"it has {len(classifier)} classifiers (distillation)"
-        if isinstance(classifier, nn.Conv2d):
-            return "its classifier is a convolution, not a linear layer on the pooled feature"
-        network(torch.zeros(1, 3, recipe.input_px, recipe.input_px))
-    except Exception:  # whatever timm raises: build_model's own message says what is wrong
-        return None
-    return f"its classifier, {type(classifier).__name__}, does not accept the feature that forward_head returns"
-
-
 def _not_supported(backbone: str, reason: str) -> ConfigError:
     return ConfigError(
-        f"backbone {backbone}: expected one classifier on the pooled feature, to which luab adds the byproduct head. "
-        f"It is not supported by luab because {reason}; choose another backbone, for example resnet50, "
+        f"backbone {backbone}: expected a classifier on a pooled feature, to which luab adds the byproduct head. It is "
+        f"not supported by luab because {reason}; choose another backbone, for example resnet50, "
         "convnext_tiny, vit_small_patch16_224 or swin_tiny_patch4_window7_224."
     )
 

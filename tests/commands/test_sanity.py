@@ -131,7 +131,7 @@ def test_a_wrong_row_of_the_table_raises(tmp_path, row, sentence):
 def test_a_model_with_other_preprocessing_raises(study):
     seen, preprocessing = view_of(study, "resnet50.tv_in1k")
     assert (seen.input_px, seen.crop_pct) == (224, 0.875)
-    assert preprocessing == Preprocessing(weights="resnet50.tv_in1k", input_px=224)  # ImageNet's values
+    assert preprocessing == Preprocessing(weights="resnet50.tv_in1k", input_px=224, crop_pct=0.875)
     seen, _ = view_of(study, "resnet50.tv2_in1k")  # trained at 176 px
     assert (seen.input_px, seen.crop_pct) == (224, 0.965)
     assert view_of(study, "deit_tiny_patch16_224.fb_in1k")[1].interpolation == "bicubic"

@@ -47,7 +47,7 @@ def coco_supervisions(*names: str) -> Edit:
 def only_coco(config: dict[str, Any]) -> None:
     config.update(backbones=[], suites=[], sweep=None)
     for recipe in config["recipes"].values():
-        recipe["initial"] = "random"
+        recipe["begins_with"] = "random"
 
 
 def one_backbone(config: dict[str, Any]) -> None:

@@ -37,6 +37,8 @@ RANDOM, CLICK, SHARED = (
 BASELINE = Run("imagenet", "test_resnet", "none", 0.0, 0)
 RECIPE = {"epochs": 2, "batch_size": 8, "input_px": 32, "optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01}
 
+BASELINE_WEIGHTS = {"run": "imagenet/none-0"}
+
 
 @pytest.fixture(scope="module")
 def world(toy_world, tmp_path_factory):
@@ -179,13 +181,13 @@ def test_with_lambda_zero_luab_is_the_baseline_bit_for_bit(study):
 
 
 def test_a_training_starts_from_the_imagenet_baseline(study):
-    made = study(initial="imagenet", lr=1e-9, weight_decay=0.0, epochs=1, warmup_epochs=0)
+    made = study(begins_with=BASELINE_WEIGHTS, lr=1e-9, weight_decay=0.0, epochs=1, warmup_epochs=0)
     with pytest.raises(DataError, match="expected trained weights, found no file"):
         train(made, NONE)
     train(made, BASELINE)
     result = train(made, NONE)
     first = made.layout.run(BASELINE) / "model.safetensors"
-    assert result["inputs"]["initial"] == file_sha256(first)
+    assert result["inputs"]["begins_with"] == file_sha256(first)
     before, after = weights(made, BASELINE), weights(made, NONE)
     assert after["backbone.fc.weight"].shape == (80, before["backbone.fc.weight"].shape[1])
     kernels = [name for name in before if name.endswith("conv.weight") or "conv1.weight" in name]
@@ -193,14 +195,14 @@ def test_a_training_starts_from_the_imagenet_baseline(study):
 
 
 def test_other_weights_than_the_recipe_names_are_refused(study):
-    made = study(initial="imagenet", initial_sha256="0" * 64)
+    made = study(begins_with=BASELINE_WEIGHTS | {"sha256": "0" * 64})
     train(made, BASELINE)
     with pytest.raises(DataError, match=r"SHA-256 0{64} as in the recipe, found [0-9a-f]{64}"):
         train(made, NONE)
 
 
 def test_weights_of_another_model_or_run_are_refused(study):
-    made = study(initial="imagenet")
+    made = study(begins_with=BASELINE_WEIGHTS)
     train(made, BASELINE)
     file = made.layout.run(BASELINE) / "model.safetensors"
     tensors = load_file(file)
@@ -258,7 +260,7 @@ def test_predictions(study, run):
 
 
 def test_inputs_of_a_training_in_the_plan(study):
-    made = study(initial="imagenet")
+    made = study(begins_with=BASELINE_WEIGHTS)
     plan, layout = Plan.of(made), made.layout
     manifest, baseline = str(card(layout.manifest("coco_train"))), str(layout.run_json(BASELINE))
     click, random = (str(card(layout.target(name, "coco"))) for name in ("click", "random"))

@@ -82,7 +82,7 @@ def test_an_edited_study_is_planned_and_says_what_it_leaves_out(
 ) -> None:
     if overlay is ONLY_COCO:  # its recipe may have no mixup
         recipe = yaml.safe_load((clean.folder / "config/recipes/coco_resnet.yaml").read_text(encoding="utf-8")) | {
-            "initial": "random"
+            "begins_with": "random"
         }
         overlay += yaml.safe_dump({"recipes": {"resnet": recipe}})
         overlay += "  # recipes given here are not read from files\n"
