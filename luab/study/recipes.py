@@ -211,7 +211,7 @@ class Recipe(Closed):
     begins_with: Annotated[
         BeginsWith, BeforeValidator(_named, json_schema_input_type=Literal["random", "timm"] | BeginsWith)
     ] = Field(
-        BeginsWith(),
+        BeginsWith.model_validate({}),
         description="Weights that the backbone begins with: `random`; `timm`, those of the backbone's timm tag; or a "
         "section with `run`, `timm` or `file`. The heads always start random. With weights of timm, images have "
         "their mean, standard deviation and interpolation, in training and after, and `input_px` and `crop_pct` "

@@ -1,8 +1,10 @@
 """Which weights a run begins with: forms of the key, runs that follow from it, and mistakes."""
 
 import dataclasses
+import re
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from luab.errors import ConfigError
@@ -21,6 +23,13 @@ def test_forms():
     for section in ({"timm": "a1_in1k", "sha256": "0" * 64}, {"file": "w.safetensors", "timm": "a1_in1k"}):
         assert not Recipe(**RECIPE, begins_with=section).begins_with.is_random
     assert str(BeginsWith()) == "random weights" and str(BeginsWith(timm="a1_in1k")) == "timm a1_in1k"
+
+
+def test_the_forms_in_the_documentation(repository):
+    page = (repository / "docs" / "extending.md").read_text(encoding="utf-8")
+    forms = re.findall(r"^\| `(begins_with: .*?)` \|", page, re.MULTILINE)
+    parsed = [Recipe.model_validate(RECIPE | yaml.safe_load(form)).begins_with for form in forms]
+    assert len(set(map(str, parsed))) == len(forms) == 7
 
 
 @pytest.mark.parametrize(
