@@ -653,7 +653,7 @@ def _disagreements(study: Study, recipes: Sequence[str]) -> Iterator[str]:
     if study.backbones and not study.suites:
         yield "suites: at least one suite is required to score the trainings on ImageNet."
     for dataset, part in study.parts.items():
-        at = "" if dataset == DATASET else f"{dataset}."
+        at = "" if part is study else f"{dataset}."
         yield from (f"{at}{mistake}" for mistake in _wrong_names(part, study, recipes))
     yield from _twice("seeds", study.seeds)
     yield from _twice("suites", [suite.name for part in study.parts.values() for suite in part.suites])
@@ -713,7 +713,7 @@ def _wrong_beginnings(study: Study) -> Iterator[str]:
     folders = [run.folder for run in study.runs()]
     for dataset, part in study.parts.items():
         for i, backbone in enumerate(part.backbones):
-            at = f"{'' if dataset == DATASET else f'{dataset}.'}backbones[{i}]: {backbone.recipe}"
+            at = f"{'' if part is study else f'{dataset}.'}backbones[{i}]: {backbone.recipe}"
             chain = [Run(dataset, backbone.name, "none", 0.0, study.seeds[0])]
             while (name := study.part(chain[-1].dataset).backbone(chain[-1].backbone).recipe) in study.recipes:
                 first = study.recipes[name].begins_with.first_run(chain[-1])
