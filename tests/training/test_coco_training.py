@@ -24,6 +24,7 @@ from luab.fetch.unpack import unpack_all
 from luab.files import file_sha256, read_json
 from luab.planning.plan import Plan
 from luab.predict import predict
+from luab.provenance import lineage
 from luab.study.config import parse_study
 from luab.study.paths import Run, card
 from luab.study.supervisions import Supervision
@@ -184,10 +185,15 @@ def test_a_training_starts_from_the_imagenet_baseline(study):
     made = study(begins_with=BASELINE_WEIGHTS, lr=1e-9, weight_decay=0.0, epochs=1, warmup_epochs=0)
     with pytest.raises(DataError, match="expected trained weights, found no file"):
         train(made, NONE)
-    train(made, BASELINE)
+    train(made, BASELINE, {"versions": {}})
     result = train(made, NONE)
     first = made.layout.run(BASELINE) / "model.safetensors"
-    assert result["inputs"]["begins_with"] == file_sha256(first)
+    digest = result["inputs"]["begins_with"]
+    assert digest == file_sha256(first)
+    link = lineage._input(made.layout, NONE, result["recipe"], "begins_with", digest)
+    assert link.found == f"{BASELINE.folder}: SHA-256 {digest}" and link.state == "ok" and link.links
+    link = lineage._input(made.layout, NONE, {"begins_with": {"timm": "a1_in1k"}}, "begins_with", digest)
+    assert link.found == f"timm a1_in1k: SHA-256 {digest}"
     before, after = weights(made, BASELINE), weights(made, NONE)
     assert after["backbone.fc.weight"].shape == (80, before["backbone.fc.weight"].shape[1])
     kernels = [name for name in before if name.endswith("conv.weight") or "conv1.weight" in name]
