@@ -61,7 +61,7 @@ def test_top_1_equals_timms_own_and_needs_the_weights_preprocessing(model, rows,
             images.append(transform(image.convert("RGB")))
     assert torch.equal(ours, model(torch.stack(images))["logits"].argmax(dim=1))
     right = (ours == labels).float().mean()
-    wrong_values = (model(seen(samples, rows, Preprocessing()))[0].argmax(dim=1) == labels).float().mean()
+    wrong_values = (model(seen(samples, rows, Preprocessing()))["logits"].argmax(dim=1) == labels).float().mean()
     assert right > 0.8 and right > wrong_values
 
 

@@ -109,6 +109,8 @@ def test_a_painted_dot_moves_like_its_point_under_every_operation(name, magnitud
         images.append(image)
     assert len(moves.matrices) == (name in MOVING)
     (point,), (inside,) = moves.points(np.array([at]) / SIDE + 0.5 / SIDE)
+    if name.startswith("Posterize"):
+        return  # with few bits, parts of the dot have the colour of the background
     if not inside or not (point * SIDE > 4).all() or not (point * SIDE < SIDE - 4).all():
         return  # partly cut away
     assert _centre(*images) == pytest.approx(point * SIDE, abs=1)
