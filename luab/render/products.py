@@ -80,11 +80,12 @@ def products_of(study: Study, kind: Kind) -> list[Product]:
 def left_out(study: Study) -> str:
     """One line that names the tables, figures and sections a study cannot draw, and why; empty if it draws all.
 
-    Those of data sets outside the paper are left out silently.
+    In a study of the paper's data sets, those of others are left out silently, and the other way round.
     """
     names: dict[str, list[str]] = {}
+    of_the_paper = any(task_of(name).in_the_paper for name in study.parts)
     for product in PRODUCTS:
-        expected = product.dataset in study.parts or task_of(product.dataset).in_the_paper
+        expected = product.dataset in study.parts or (of_the_paper and task_of(product.dataset).in_the_paper)
         if expected and product.needs(study) is None:
             names.setdefault(product.requires, []).append(f"{product.kind} {product.name}")
     reasons = [f"{', '.join(products)} (requires {requires})" for requires, products in names.items()]
