@@ -146,21 +146,11 @@ def _draw_interfaces(product: Product, inputs: Inputs) -> Figure:
 
 
 def _draw_cam_examples(product: Product, inputs: Inputs) -> Figure:
-    if len(inputs.predictions) != 2:
-        raise ConfigError(
-            f"{product.name}: expected the predictions of two runs, baseline first; found {len(inputs.predictions)}. "
-            "Pass Inputs(predictions=(('none', ...), ('click', ...)))."
-        )
-    supervisions = [supervision for supervision, _ in inputs.predictions]
-    titles = [look.title for look in style.looks(supervisions, inputs.supervisions).values()]
-    manifest, root = required(product.name, inputs, "manifest", "images_root")
-    paths = manifest_paths(manifest)
-    tables = [read_predictions(path.parent, path.stem, _CAM_COLUMNS) for _, path in inputs.predictions]
-    tables = [table.filter(pc.greater(pc.list_value_length(table["boxes"]), 0)) for table in tables]
+    titles, tables, images = _compared(
+        product, inputs, _CAM_COLUMNS, lambda table: pc.greater(pc.list_value_length(table["boxes"]), 0)
+    )
     thresholds = [_threshold(table) for table in tables]
-    views = [{str(row["image_id"]): row for row in _spread_rows(table, CAMS)} for table in tables]
-    ids = [image_id for image_id in views[0] if image_id in views[1] and image_id in paths]
-    examples = [_example(root / paths[image_id], [view[image_id] for view in views], thresholds) for image_id in ids]
+    examples = [_example(path, rows, thresholds) for path, rows in images]
     note = (
         "Images: evenly spaced in the order of their names, not chosen by result. Heat: score map of the "
         "true class, lowest to highest. Found box: largest contour above the threshold that finds most boxes "
@@ -171,21 +161,34 @@ def _draw_cam_examples(product: Product, inputs: Inputs) -> Figure:
 
 
 def _draw_folder_maps(product: Product, inputs: Inputs) -> Figure:
-    supervisions = [supervision for supervision, _ in inputs.predictions]
-    titles = [look.title for look in style.looks(supervisions).values()]
-    manifest, root = required(product.name, inputs, "manifest", "images_root")
-    paths = manifest_paths(manifest)
     columns = (*_CAM_COLUMNS, "recorded_x", "recorded_y")
-    tables = [read_predictions(path.parent, path.stem, columns) for _, path in inputs.predictions]
-    tables = [table.filter(pc.is_valid(table["recorded_x"])) for table in tables]
-    views = [{str(row["image_id"]): row for row in _spread_rows(table, CAMS)} for table in tables]
-    ids = [image_id for image_id in views[0] if image_id in views[1] and image_id in paths]
-    examples = [_example(root / paths[name], [view[name] for view in views], [None] * len(views)) for name in ids]
+    titles, _, images = _compared(product, inputs, columns, lambda table: pc.is_valid(table["recorded_x"]))
+    examples = [_example(path, rows, [None] * len(rows)) for path, rows in images]
     note = (
         "Held-out images, evenly spaced in the order of their names, not chosen by result. Heat: score map of the true "
         "class, lowest to highest."
     )
     return localization.cam_examples(examples, titles, note, inputs.label)
+
+
+def _compared(
+    product: Product, inputs: Inputs, columns: tuple[str, ...], usable: Callable[[pa.Table], pa.ChunkedArray]
+) -> tuple[list[str], list[pa.Table], list[tuple[Path, list[dict[str, Any]]]]]:
+    """Titles and usable predictions of two runs; path and predictions of some images, evenly spaced by name."""
+    if len(inputs.predictions) != 2:
+        raise ConfigError(
+            f"{product.name}: expected the predictions of two runs, baseline first; found {len(inputs.predictions)}. "
+            "Pass Inputs(predictions=(('none', ...), ('click', ...)))."
+        )
+    supervisions = [supervision for supervision, _ in inputs.predictions]
+    titles = [look.title for look in style.looks(supervisions, inputs.supervisions).values()]
+    manifest, root = required(product.name, inputs, "manifest", "images_root")
+    paths = manifest_paths(manifest)
+    tables = [read_predictions(path.parent, path.stem, columns) for _, path in inputs.predictions]
+    tables = [table.filter(usable(table)) for table in tables]
+    views = [{str(row["image_id"]): row for row in _spread_rows(table, CAMS)} for table in tables]
+    names = [name for name in views[0] if name in views[1] and name in paths]
+    return titles, tables, [(root / paths[name], [view[name] for view in views]) for name in names]
 
 
 def _example(path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[float | None]) -> localization.CamExample:
