@@ -209,7 +209,7 @@ def unpack(dataset: Dataset, config: Config = None) -> None:
 
 @app.command(rich_help_panel=_DATA)
 def index(
-    byproducts: Annotated[str, typer.Argument(help="imagenet_ab or coco_ab.")] = "imagenet_ab",
+    byproducts: Annotated[str, typer.Argument(help="imagenet_ab, coco_ab or folder_ab.")] = "imagenet_ab",
     config: Config = None,
 ) -> None:
     """Convert the ImageNet-AB or COCO-AB archive into one Parquet file and check its counts."""
@@ -225,7 +225,7 @@ def manifest(dataset: Dataset, config: Config = None) -> None:
 @app.command(rich_help_panel=_DATA)
 def targets(
     target: Annotated[str, typer.Argument(help="Points or supervision, for example click.")],
-    dataset: Annotated[str, typer.Option(help="imagenet or coco.")] = DATASET,
+    dataset: Annotated[str, typer.Option(help="imagenet, coco or folder.")] = DATASET,
     config: Config = None,
 ) -> None:
     """Write the training points of one supervision."""

@@ -83,17 +83,15 @@ def own_images(tree: Tree) -> list[OwnImage]:
 
 
 def _from_folders(tree: Tree) -> Iterator[OwnImage]:
-    tops = tree.folders("")
-    parts = {name: name for name in tops} if set(SPLITS) <= set(tops) else {"": ""}
-    for split, at in {name: parts[name] for name in SPLITS}.items() if "train" in parts else [("", "")]:
-        if loose := tree.images(at):
+    for split in SPLITS if set(SPLITS) <= set(tree.folders("")) else ("",):
+        if loose := tree.images(split):
             raise DataError(
-                f"{tree.root / at}: expected one folder per class, found {len(loose):,} images outside of them, first "
-                f"{loose[0][0]}. Move each into the folder of its class, or list the images in a table "
+                f"{tree.root / split}: expected one folder per class, found {len(loose):,} images outside of them, "
+                f"first {loose[0][0]}. Move each into the folder of its class, or list the images in a table "
                 "(`folder.labels`)."
             )
-        for name in tree.folders(at):
-            for folder in _all_below(tree, join(at, name)):
+        for name in tree.folders(split):
+            for folder in _all_below(tree, join(split, name)):
                 for _, path in tree.images(folder):
                     yield OwnImage(path, unicodedata.normalize("NFC", name), split)
 

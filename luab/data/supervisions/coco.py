@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from luab.byproducts.coco_ab import read_index
 from luab.byproducts.icons import TAG_COLUMNS, added, last_records, left, rows_of
 from luab.data.manifests.manifest import INSTANCES_SCHEMA, read_manifest_table
-from luab.data.supervisions.makers import Byproducts, Made, Maker, Sources, Worker
+from luab.data.supervisions.makers import Byproducts, Made, Maker, Sources, Worker, area_of, centre_of
 from luab.data.supervisions.point_files import coco_image_id
 from luab.errors import DataError
 from luab.study.noises import Point
@@ -64,13 +64,11 @@ def box(sources: Sources) -> Made:
     for row in rows_of(table.select(names)):
         best: dict[int, tuple[bool, int, list[int]]] = {}
         for corners, label, crowd in zip(row["boxes"], row["box_labels"], row["box_crowd"], strict=True):
-            x0, y0, x1, y1 = corners
-            candidate = (not crowd, (x1 - x0 + 1) * (y1 - y0 + 1), corners)
+            candidate = (not crowd, area_of(corners), corners)
             if label not in best or candidate[:2] > best[label][:2]:
                 best[label] = candidate
-        for label, (_, _, (x0, y0, x1, y1)) in best.items():
-            x, y = (x0 + x1 + 1) / 2 / row["width"], (y0 + y1 + 1) / 2 / row["height"]
-            points.append(Point(row["image_id"], label, x, y))
+        for label, (_, _, corners) in best.items():
+            points.append(Point(row["image_id"], label, *centre_of(corners, row["width"], row["height"])))
     return Made(points, {})
 
 

@@ -13,7 +13,7 @@ from luab.byproducts.folder_ab import read_index
 from luab.data.manifests.manifest import read_manifest_table
 from luab.data.manifests.tree import Entry
 from luab.data.own_points import OwnPoints, own_points
-from luab.data.supervisions.makers import Byproducts, Made, Sources, Worker
+from luab.data.supervisions.makers import Byproducts, Made, Sources, Worker, area_of, centre_of
 from luab.files import read_fields
 from luab.study.noises import Point
 from luab.study.roots import OWN
@@ -36,9 +36,8 @@ def box(sources: Sources) -> Made:
     points = []
     for entry in _images(sources):
         if entry.boxes and entry.width and entry.height:
-            x0, y0, x1, y1 = max(entry.boxes, key=lambda b: (b[2] - b[0] + 1) * (b[3] - b[1] + 1))
-            xy = (x0 + x1 + 1) / 2 / entry.width, (y0 + y1 + 1) / 2 / entry.height
-            points.append(Point(entry.image_id, None, *xy))
+            centre = centre_of(max(entry.boxes, key=area_of), entry.width, entry.height)
+            points.append(Point(entry.image_id, None, *centre))
     return Made(points, {})
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from luab.byproducts.clicks import click_points, final_states, mean_by_row, recorded_times_ms, samples_of_traces
 from luab.byproducts.imagenet_ab import read_index, read_index_pieces
 from luab.byproducts.nested import entries
-from luab.data.supervisions.makers import Byproducts, Made, Maker, Sources, Worker
+from luab.data.supervisions.makers import Byproducts, Made, Maker, Sources, Worker, area_of, centre_of
 from luab.study.noises import Point
 
 LONGEST_STEP_MS = 350
@@ -59,10 +59,9 @@ def box(sources: Sources) -> Made:
     """
     table = read_index(sources.index, ["image_id", "boxes", "width", "height"])
     table = table.filter(pc.and_(pc.greater(pc.list_value_length(table["boxes"]), 0), table["width"].is_valid()))
-    largest = [max(boxes, key=_area) for boxes in table["boxes"].to_pylist()]
-    corners = np.array(largest, dtype=np.float64).reshape(-1, 4)
-    size = np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1)
-    xy = (corners[:, :2] + corners[:, 2:] + 1) / 2 / size  # + 1: the maximum is inclusive
+    rows = zip(*(table[name].to_pylist() for name in ("boxes", "width", "height")), strict=True)
+    centres = [centre_of(max(boxes, key=area_of), width, height) for boxes, width, height in rows]
+    xy = np.array(centres, dtype=np.float64).reshape(-1, 2)
     image_ids, xy, dropped = _inside(table["image_id"], xy)
     return Made(_points(image_ids, xy), {"out_of_range": dropped})
 
@@ -139,11 +138,6 @@ def _inside(image_ids: pa.ChunkedArray, xy: NDArray[np.float64]) -> tuple[pa.Chu
     """The images whose point is in [0, 1], their points, and the number of the others."""
     inside = ((xy >= 0) & (xy <= 1)).all(axis=1)
     return image_ids.filter(pa.array(inside)), xy[inside], int((~inside).sum())
-
-
-def _area(corners: list[int]) -> int:
-    x0, y0, x1, y1 = corners
-    return (x1 - x0 + 1) * (y1 - y0 + 1)
 
 
 _TRACE_NOTES = ("clicked_without_trace", "samples_out_of_range")

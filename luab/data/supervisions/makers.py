@@ -5,7 +5,7 @@ A data set's own module says how its byproducts become points (`Byproducts`).
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +43,18 @@ class Made(NamedTuple):
 
     points: list[Point]
     notes: dict[str, int]
+
+
+def area_of(corners: Sequence[int]) -> int:
+    """Area of a box x0 y0 x1 y1 in pixels; the last ones are included."""
+    x0, y0, x1, y1 = corners
+    return (x1 - x0 + 1) * (y1 - y0 + 1)
+
+
+def centre_of(corners: Sequence[int], width: int, height: int) -> tuple[float, float]:
+    """Centre of a box x0 y0 x1 y1 in pixels, the last ones included, as fractions x, y of the image."""
+    x0, y0, x1, y1 = corners
+    return (x0 + x1 + 1) / 2 / width, (y0 + y1 + 1) / 2 / height
 
 
 class Worker(NamedTuple):
