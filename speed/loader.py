@@ -201,9 +201,9 @@ def pixel_difference(root: Path, rows: pd.DataFrame, epochs: int) -> dict[str, f
     for epoch in range(epochs):
         exact.epoch = fast.epoch = epoch
         for i in range(len(rows)):
-            (ours, _, point, weight), theirs = fast[i], exact[i]
-            assert torch.equal(point, theirs[2]) and weight == theirs[3]
-            counts += torch.bincount((ours.int() - theirs[0].int()).abs().flatten(), minlength=256)
+            ours, theirs = fast[i], exact[i]
+            assert torch.equal(ours["points"], theirs["points"]) and ours["weights"] == theirs["weights"]
+            counts += torch.bincount((ours["images"].int() - theirs["images"].int()).abs().flatten(), minlength=256)
     share = counts / counts.sum()
     return {
         "values": int(counts.sum()),

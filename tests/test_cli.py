@@ -206,9 +206,9 @@ def test_a_stage_imports_only_what_it_needs(repository: Path, modules: str, unwa
 
 def test_doctor_exits_with_1_if_something_is_missing(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
     monkeypatch.chdir(repository)
-    monkeypatch.setattr("luab.commands.doctor.examine", lambda study: False)
+    monkeypatch.setattr("luab.commands.doctor.examine", lambda study, backbones: False)
     assert CliRunner().invoke(cli.app, ["doctor"]).exit_code == 1
-    monkeypatch.setattr("luab.commands.doctor.examine", lambda study: True)
+    monkeypatch.setattr("luab.commands.doctor.examine", lambda study, backbones: True)
     assert CliRunner().invoke(cli.app, ["doctor"]).exit_code == 0
 
 

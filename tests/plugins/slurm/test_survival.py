@@ -22,7 +22,8 @@ def check_continued(project: Project, output: str, starts: int) -> None:
     saved = [(int(step), int(restarts)) for name, step, restarts, _ in project.starts if name == output]
     assert len(project.job_ids) == 1 and len(saved) == starts, project.starts
     assert saved == sorted(saved) and saved[0] == (0, 0) and saved[-1][0] > 0 and saved[-1][1] == starts - 1
-    assert int((project.folder / output).read_text(encoding="utf-8")) > saved[-1][0]
+    # Equal if the last warning came at the last step.
+    assert int((project.folder / output).read_text(encoding="utf-8")) >= saved[-1][0]
     record = project.history[output]
     assert record["outcome"] == "COMPLETED" and [one["restarts"] for one in record["starts"]] == list(range(starts))
 
