@@ -11,6 +11,7 @@ from timm.layers import ClassifierHead
 from torch import nn
 
 from luab.errors import ConfigError, did_you_mean
+from luab.pooling import attention_pool
 from luab.shapes import Images, Outputs
 from luab.study.config import Recipe
 from luab.study.recipes import Preprocessing
@@ -31,7 +32,9 @@ class LuabModel(nn.Module):
             0 for no head. ASSUME: the head is linear on the penultimate feature, without a sigmoid.
         use: With "heatmap", the head gives one map per point instead, linear on the features of each position. With
             "attribution", `forward` returns "grid" too, and the attention of a ViT's last block is computed without the
-            fused kernel, which has no second derivative.
+            fused kernel, which has no second derivative. With "harmonizer" and "rrr", this holds for all blocks, and
+            `forward` returns "images" and "classifier". With "pooling simpool" and "pooling latent", attention replaces
+            the average or the class token (`luab.pooling`), and `forward` returns "attention".
 
     Raises:
         ConfigError: The backbone has no classifier.
@@ -42,16 +45,21 @@ class LuabModel(nn.Module):
         self.backbone: Any = backbone
         self.dense = use == "heatmap"
         self.attributed = use == "attribution"
-        if self.attributed and self._last_block is not None:
-            attention: Any = getattr(self._last_block, "attn", None)
-            if hasattr(attention, "fused_attn"):
-                attention.fused_attn = False
+        self.seen_through = use in ("harmonizer", "rrr")
+        twice: Any = backbone if self.seen_through else self._last_block if self.attributed else None
+        for module in () if twice is None else twice.modules():
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = False
         # Create the head after the backbone, so that baseline and LUAB start from equal weights with equal seeds.
         widths = [_width(classifier) for classifier in classifiers_of(backbone)]
         width = widths[0] if _have_one_width(widths) else sum(widths)
         if self.dense:
             width, outputs = int(backbone.num_features), outputs // 2  # type: ignore[arg-type]
         self.byproduct = nn.Linear(width, outputs) if outputs else None
+        kind, _, pool = use.partition(" ")
+        self.pool = None
+        if kind == "pooling":
+            self.pool = attention_pool(pool, int(backbone.num_features), self._last_block is not None)  # type: ignore[arg-type]
 
     def forward(self, images: Images) -> Outputs:
         """Maps normalised images to named outputs.
@@ -60,8 +68,13 @@ class LuabModel(nn.Module):
             "logits" [batch, classes]; "points" [batch, outputs] in fractions of the crop, if there is a byproduct head;
             "pooled" [batch, width], the feature that both heads read; "features", the same before pooling; for some
             uses "maps" [batch, points, rows, columns], or "grid" [batch, rows, columns, width], from which the logits
-            are computed: the features of a CNN, the patch tokens that enter the last block of a ViT.
+            are computed: the features of a CNN, the patch tokens that enter the last block of a ViT; "attention"
+            [batch, rows, columns], of sum 1; "images", which have a gradient, and "classifier", its weights.
         """
+        if self.seen_through and torch.is_grad_enabled():
+            images = images.detach().requires_grad_()
+            weights = next(classifiers_of(self.backbone)[0].parameters())
+            return self.heads(self.backbone.forward_features(images)) | {"images": images, "classifier": weights}
         if not self.attributed:
             return self.heads(self.backbone.forward_features(images))
         if self._last_block is None:
@@ -89,13 +102,24 @@ class LuabModel(nn.Module):
 
     def heads(self, features: torch.Tensor) -> Outputs:
         """Maps unpooled features to the outputs of `forward`."""
-        logits, pooled = self._classified(features)
-        outputs = {"logits": logits, "pooled": pooled, "features": features}
+        read, attended = features, {}
+        if self.pool is not None:
+            grid = by_position(self.backbone, features)
+            pooled, attention = self.pool(grid.flatten(1, 2))
+            read, attended = self._in_place_of(features, pooled), {"attention": attention.view(grid.shape[:3])}
+        logits, pooled = self._classified(read)
+        outputs = {"logits": logits, "pooled": pooled, "features": features, **attended}
         if self.byproduct is None:
             return outputs
         if self.dense:
             return outputs | {"maps": self.byproduct(by_position(self.backbone, features)).permute(0, 3, 1, 2)}
         return outputs | {"points": self.byproduct(pooled)}
+
+    def _in_place_of(self, features: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """Features of a single position, so that timm's own head pools them to `pooled` [batch, width]."""
+        if features.ndim == 4:
+            return pooled[:, :, None, None] if features.shape[1] == pooled.shape[1] else pooled[:, None, None]
+        return pooled[:, None].expand(-1, getattr(self.backbone, "num_prefix_tokens", 0) + 1, -1)
 
     def _classified(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns timm's own logits and the pooled feature, which is recorded when it enters the classifier."""

@@ -3,6 +3,7 @@
 The paper's objective is classification plus lambda times the regression of points, see `LuabLoss`.
 """
 
+import copy
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
@@ -34,11 +35,13 @@ class Term(ABC):
         name: Name of its column in log.csv.
         counted: Column of log.csv for the mean of `count` per image; None if the term is a plain mean over images.
         shared: The model's output at which its gradient is compared with the one of classification.
+        classification: The first term of the objective; set by `Objective`.
     """
 
     name: ClassVar[str]
     counted: ClassVar[str | None] = None
     shared: ClassVar[str] = "pooled"
+    classification: "Classification"
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
@@ -96,6 +99,17 @@ class Classification(Term):
         smoothing = self.label_smoothing if labels.ndim == 1 else 0.0
         return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
 
+    def of_each(self, outputs: Outputs, batch: Batch) -> torch.Tensor:
+        """Computes the loss of each image, [batch], for data with one label per image; their mean is the term."""
+        logits, labels = outputs["logits"].float(), batch["labels"]
+        if self.bce is not None:
+            each: Any = copy.copy(self.bce)
+            each.reduction = "none"
+            per_class: torch.Tensor = each(logits, labels)
+            return per_class.mean(dim=1)
+        smoothing = self.label_smoothing if labels.ndim == 1 else 0.0
+        return functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+
 
 class PointRegression(Term):
     """The paper's use of byproducts: smooth-L1 of the points that survived the crop, see `point_loss`."""
@@ -130,6 +144,9 @@ class Objective(nn.Module):
     def __init__(self, terms: Sequence[Term]) -> None:
         super().__init__()
         self.terms = tuple(terms)
+        for term in terms:
+            if isinstance(terms[0], Classification):
+                term.classification = terms[0]
         self.parts = ("loss", *(term.name for term in terms))
         self.counted = tuple(term.counted for term in terms if term.counted is not None)
         self.compared = tuple(term for term in terms[1:] if term.weight > 0)
@@ -331,28 +348,42 @@ class PointMixup:
 
         Returns:
             images; labels as class distributions [batch, classes]; points of both images [batch, 2, 2], their classes
-            as point_labels int64 [batch, 2], and their weights [batch, 2].
+            as point_labels int64 [batch, 2], and their weights [batch, 2]. If the batch has moments [batch, n, 2],
+            those of both images [batch, 2, n, 2], absent like points. If it has ranks [batch], those of both images
+            [batch, 2], and how much each image counts as shares [batch, 2].
 
         Raises:
             DataError: The batch has other parts, for which no mixing rule is known.
         """
-        if others := batch.keys() - {"images", "labels", "points", "weights"}:
+        if others := batch.keys() - {"images", "labels", "points", "weights", "ranks", "moments"}:
             raise DataError(
                 f"mixup and CutMix: no rule for mixing {', '.join(sorted(others))}. Set mixup and cutmix to 0 in the "
                 "recipe, or add a rule to PointMixup."
             )
         images, points, weights = batch["images"], batch["points"], batch["weights"]
         own, other = weights.clone(), weights.flip(0).clone()
+        traced = "moments" in batch
+        moments = batch["moments"] if traced else points[:, None]
+        pasted = moments.flip(0)
         share, use_cutmix = self.mixup._params_per_batch()
         if share < 1 and use_cutmix:
             (top, bottom, left, right), share = cutmix_bbox_and_lam(images.shape, share)
             images[:, :, top:bottom, left:right] = images.flip(0)[:, :, top:bottom, left:right]
             box = (left, top, right, bottom)
-            own = own * ~_inside(points, box, images.shape)
-            other = other * _inside(points.flip(0), box, images.shape)
+            if not traced:
+                own = own * ~_inside(points, box, images.shape)
+                other = other * _inside(points.flip(0), box, images.shape)
+            else:
+                moments = torch.where(_inside(moments, box, images.shape)[..., None], -1, moments)
+                pasted = torch.where(_inside(pasted, box, images.shape)[..., None], pasted, -1)
+                own, other = own * (moments[..., 0] >= 0).any(dim=1), other * (pasted[..., 0] >= 0).any(dim=1)
         elif share < 1:
             images = images * share + images.flip(0) * (1 - share)
-        return {
+        further = {"moments": torch.stack([moments, pasted], dim=1)} if traced else {}
+        if "ranks" in batch:
+            further["ranks"] = torch.stack([batch["ranks"], batch["ranks"].flip(0)], dim=1)
+            further["shares"] = weights.new_tensor([share, 1 - share]).expand(len(weights), 2)
+        return further | {
             "images": images,
             "labels": mixup_target(batch["labels"], self.classes, share, self.mixup.label_smoothing),
             "points": torch.stack([points, points.flip(0)], dim=1),
@@ -364,6 +395,6 @@ class PointMixup:
 def _inside(points: Points, box: tuple[int, int, int, int], shape: torch.Size) -> torch.Tensor:
     left, top, right, bottom = box
     # In pixels; a point on the right or lower border belongs to the last pixel.
-    x = (points[:, 0] * shape[3]).floor().clamp(max=shape[3] - 1)
-    y = (points[:, 1] * shape[2]).floor().clamp(max=shape[2] - 1)
+    x = (points[..., 0] * shape[3]).floor().clamp(max=shape[3] - 1)
+    y = (points[..., 1] * shape[2]).floor().clamp(max=shape[2] - 1)
     return (x >= left) & (x < right) & (y >= top) & (y < bottom)

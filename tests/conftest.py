@@ -94,6 +94,11 @@ def toy_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = root / "data" / "manifests" / "imagenet_train.parquet"
     build_manifest("imagenet_train", root / "imagenet", manifest, manifest.with_suffix(".json"), partial=True)
     _write_toy_targets(root / "data" / "targets" / "imagenet" / "click.parquet", points)
+    times = {name: float(k) for k, name in enumerate(sorted(points))}
+    _write_toy_targets(root / "data" / "targets" / "imagenet" / "click_time_ms.parquet", points, "time_ms", times)
+    # The pointer comes from the upper left corner.
+    traces = {name: np.linspace((0, 0), xy, 32, dtype=np.float32).ravel() for name, xy in points.items()}
+    _write_toy_targets(root / "data" / "targets" / "imagenet" / "trace_moments.parquet", points, "moments", traces)
     return root
 
 
@@ -148,12 +153,15 @@ def _draw_toy(file: Path, label: int, rng: np.random.Generator) -> tuple[float, 
     return (x + 0.5) / width, (y + 0.5) / height
 
 
-def _write_toy_targets(file: Path, points: dict[str, tuple[float, float]]) -> None:
+def _write_toy_targets(
+    file: Path, points: dict[str, tuple[float, float]], column: str | None = None, extra: dict[str, Any] | None = None
+) -> None:
     from luab.data.supervisions.point_files import write_points
     from luab.study.noises import Point
 
     about = {"supervision": "click", "notes": {}}
-    write_points([Point(name, None, *xy) for name, xy in points.items()], file, file.with_suffix(".json"), about)
+    rows = [Point(name, None, *xy, (extra or {}).get(name)) for name, xy in points.items()]
+    write_points(rows, file, file.with_suffix(".json"), about, column)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ STAGES = (
     ("fetch", "byproducts"),
     ("data",),
     ("demo",),
-    ("model",),
+    ("model", "pooling"),
     ("objective", "cam"),
     ("terms",),
     ("tasks",),

@@ -178,12 +178,19 @@ TRAINED = [
     ("test_vit", {"use": "attribution", "loss": "l1"}, {"drop_path": 0.1}),
     ("test_resnet", {"use": "heatmap"}, {"mixup": 0.5, "cutmix": 0.5}),
     ("test_vit", {"use": "heatmap"}, {"ema_decay": 0.9}),
+    ("test_resnet", {"use": "pooling", "points": "trace", "map": {"kind": "density"}}, {"mixup": 0.5, "cutmix": 0.5}),
+    ("test_vit", {"use": "pooling", "pool": "latent"}, {}),
+    ("test_resnet", {"use": "weighting"}, {"mixup": 0.5, "cutmix": 0.5}),
+    ("test_vit", {"use": "weighting", "first": "easy"}, {"drop_path": 0.1}),
+    ("test_resnet", {"use": "harmonizer"}, {}),
+    ("test_vit", {"use": "rrr"}, {"mixup": 0.5, "cutmix": 0.5}),
 ]
 
 
 @pytest.mark.parametrize(("backbone", "entry", "recipe"), TRAINED)
 def test_a_training_lowers_the_loss_and_resumes_bit_for_bit(toy_study, tmp_path, monkeypatch, backbone, entry, recipe):
     run, supervisions = Run("imagenet", backbone, "used", 0.5, 0), {"none": {}, "used": {"points": "click", **entry}}
+    counted = () if entry["use"] == "weighting" else ("points",)
     build = {"supervisions": supervisions, "recipe": {"input_px": 64, "epochs": 6, **recipe}}
     if "vit" in backbone:
         build["recipe"]["model_kwargs"] = {"img_size": 64}
@@ -192,10 +199,11 @@ def test_a_training_lowers_the_loss_and_resumes_bit_for_bit(toy_study, tmp_path,
     log = (whole.layout.run(run) / "log.csv").read_text(encoding="utf-8").splitlines()
     first, last = (dict(zip(log[0].split(","), map(float, line.split(",")), strict=True)) for line in (log[1], log[-1]))
     assert set(first) == {
-        "epoch", "lr", "loss", "classification", "points", entry["use"], f"{entry['use']}_gradient_ratio"
+        "epoch", "lr", "loss", "classification", *counted, entry["use"], f"{entry['use']}_gradient_ratio"
     }  # fmt: skip
-    # With mixup, the term differs too much from batch to batch.
-    falling = "loss" if "mixup" in recipe else entry["use"]
+    # With mixup, the term differs too much from batch to batch; so does that of the Harmonizer, whose map is scaled by
+    # the model's. A weighted mean is no goal of its own.
+    falling = "loss" if "mixup" in recipe or entry["use"] in ("weighting", "harmonizer") else entry["use"]
     assert last[falling] < first[falling] and last[f"{entry['use']}_gradient_ratio"] > 0
     study, step = toy_study(backbone, **build), Trainer.step
 

@@ -62,6 +62,11 @@ def export(study: Study, run: Run, out: Path) -> Path:
     result = finished(source, run)
     recipe = _recipe(source, result)
     outputs = task_of(run.dataset).outputs(study, run)
+    if outputs.use.startswith("pooling"):
+        raise ConfigError(
+            f"{run.folder}: expected a model with timm's own pooling, found `use: pooling`, which timm cannot load. "
+            "Export a run with another use."
+        )
     model = build_model(run.backbone, recipe, outputs.points, outputs.classes, outputs.use)
     load_model(source / MODEL, model, run.identity())
     model.eval()

@@ -681,7 +681,7 @@ def _wrong_names(part: StudyPart, study: Study, recipes: Sequence[str]) -> Itera
         if name not in names:
             yield f"sweep.backbones[{i}]: {name!r} is not in `backbones`. {did_you_mean(name, names)}"
     for i, supervision in enumerate(part.sweep.supervisions):
-        if supervision == BASELINE or supervision not in part.supervisions:
+        if supervision not in part.supervisions or part.supervisions[supervision].points == BASELINE:
             yield (
                 f"sweep.supervisions[{i}]: {supervision!r} is not in `supervisions`, or has no lambda."
                 f" {did_you_mean(supervision, [name for name in part.supervisions if name != 'none'])}"

@@ -26,12 +26,14 @@ class Point(NamedTuple):
         label: Class of the point; None where an image has one point for all classes.
         x: To the right, in fractions of the whole image.
         y: Downwards, likewise.
+        extra: Value of the further column that some uses need (`Supervision.column`); it changes places with the point.
     """
 
     image_id: str
     label: int | None
     x: float
     y: float
+    extra: Any = None
 
     @property
     def key(self) -> str:
@@ -154,25 +156,23 @@ def wrong(points: Sequence[Point], share: float, text: str, group: Group) -> Spo
     """Exchanges a random share of the points within their class; a chosen point that is alone there stays."""
     chosen = {point.key for point in points if random_pair(f"{text}:{point.key}")[0] < share}
     places = exchanged([point for point in points if point.key in chosen], text, group)
-    moved = [point._replace(x=xy[0], y=xy[1]) if (xy := places.get(point.key)) else point for point in points]
+    moved = [Point(*point[:2], *place) if (place := places.get(point.key)) else point for point in points]
     return Spoilt(moved, {"exchanged": len(places), "alone": len(chosen) - len(places)})
 
 
-def exchanged(points: Iterable[Point], text: str, group: Group) -> dict[str, tuple[float, float]]:
-    """Returns, by key, the place of another point of the same class; points that are alone in their class are left out.
+def exchanged(points: Iterable[Point], text: str, group: Group) -> dict[str, tuple[Any, ...]]:
+    """Returns, by key, x, y and extra of another point of the same class; those that are alone there are left out.
 
     The points of a class are put in a random order, and each gets the place of the next, the last that of the first.
     """
     classes: dict[Hashable, list[Point]] = defaultdict(list)
     for point in points:
         classes[group(point)].append(point)
-    places: dict[str, tuple[float, float]] = {}
+    places: dict[str, tuple[Any, ...]] = {}
     for members in classes.values():
         order = sorted(members, key=lambda point: (random_pair(f"{text}:order:{point.key}"), point.key))
         if len(order) > 1:
-            places |= {
-                point.key: (other.x, other.y) for point, other in zip(order, [*order[1:], order[0]], strict=True)
-            }
+            places |= {point.key: other[2:] for point, other in zip(order, [*order[1:], order[0]], strict=True)}
     return places
 
 

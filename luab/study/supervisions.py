@@ -15,11 +15,21 @@ USES = ("regress", *sorted(file.stem for file in (Path(__file__).parents[1] / "t
 """What a model can do with points: regress them, or a term of the objective in `luab/terms`."""
 
 
-SETTINGS = {"attribution": ("loss", "map"), "heatmap": ("map",)}
+SETTINGS = {
+    "attribution": ("loss", "map"),
+    "heatmap": ("map",),
+    "harmonizer": ("map",),
+    "pooling": ("map", "pool"),
+    "rrr": ("map",),
+    "weighting": ("first",),
+}
 """Keys of a supervision that a use reads; each is an argument of its term."""
 
-SINGLE_LABEL = ("attribution",)
+SINGLE_LABEL = ("attribution", "harmonizer", "rrr", "weighting")
 """Uses that need one label per image."""
+
+EXTRA_POINTS = {"time_ms": ("click", "shuffled", "random"), "moments": ("trace", "shuffled")}
+"""Points that can have the further column which a use needs (`Supervision.column`)."""
 
 
 class Maker(NamedTuple):
@@ -52,8 +62,12 @@ MAKERS = {
 class Map(Closed):
     """The map that a point becomes."""
 
-    kind: Literal["gaussian"] = Field("gaussian", description="A Gaussian around the point in the crop.")
-    sigma: float = Field(0.1, gt=0, description="Its standard deviation in fractions of the crop's side.")
+    kind: Literal["gaussian", "density"] = Field(
+        "gaussian",
+        description="gaussian = a Gaussian around the point in the crop; density = the mean of Gaussians around the "
+        "points of the mouse trace at equal intervals of time, for `points: trace` and `points: shuffled` on ImageNet.",
+    )
+    sigma: float = Field(0.1, gt=0, description="Standard deviation in fractions of the crop's side.")
 
 
 class Supervision(Closed):
@@ -66,6 +80,16 @@ class Supervision(Closed):
         "point_ce",
         description="How `use: attribution` compares the model's map with that of the point; see docs/uses.md.",
     )
+    first: Literal["hard", "easy"] = Field(
+        "hard",
+        description="Whether `use: weighting` gives the larger weights to images that took more time (hard) or less "
+        "(easy).",
+    )
+    pool: Literal["simpool", "latent"] = Field(
+        "simpool",
+        description="Attention pooling of `use: pooling`: simpool, or latent = timm's with a learned query; see "
+        "docs/uses.md.",
+    )
     map: Map = Field(Map.model_validate({}), description="The map of a point, for uses that compare maps.")
     title: str = Field("", description="Name in tables and figures; by default that of the points or of the entry.")
     head: Literal["per_class", "shared"] = Field(
@@ -75,7 +99,20 @@ class Supervision(Closed):
     @property
     def target(self) -> str | None:
         """Stem of the file of points, which equal supervisions share; None for a baseline."""
-        return None if self.points == BASELINE else "_".join(filter(None, [self.points, self.noise.digest]))
+        parts = self.points, self.noise.digest, self.column
+        return None if self.points == BASELINE else "_".join(filter(None, parts))
+
+    @property
+    def model_use(self) -> str:
+        """What the model must have for the use, see `LuabModel`."""
+        return f"pooling {self.pool}" if self.use == "pooling" else self.use
+
+    @property
+    def column(self) -> str | None:
+        """Further column of the file of points that the use needs: "time_ms" or "moments"; None for none."""
+        if self.use == "weighting":
+            return "time_ms"
+        return "moments" if self.map.kind == "density" and "map" in SETTINGS.get(self.use, ()) else None
 
     @property
     def has_head(self) -> bool:
@@ -122,23 +159,44 @@ def mistakes(supervisions: Mapping[str, Supervision], makers: tuple[str, ...], h
         at = f"supervisions.{name}"
         if entry.points not in makers:
             yield f"{at}.points: there are no points {entry.points!r} here. {did_you_mean(entry.points, makers)}"
-        elif (name == BASELINE) != (entry.points == BASELINE):
-            yield f"{at}.points: 'none' is the baseline's name and has no points; every other entry has some."
+        elif name == BASELINE != entry.points or (entry.points == BASELINE != name and entry.use != "pooling"):
+            yield (
+                f"{at}.points: 'none' is the baseline's name and has no points; every other entry has some, unless its "
+                "use is pooling."
+            )
         elif entry.noise.settings and entry.points == BASELINE:
             yield f"{at}.noise: the baseline has no points that could be spoilt; remove this key."
         elif entry.noise.workers and not MAKERS[entry.points].from_workers:
             yield f"{at}.noise.workers: {entry.points!r} does not come from workers' records; remove this key."
         if entry.use not in USES:
             yield f"{at}.use: there is no use {entry.use!r}. {did_you_mean(entry.use, USES)}"
-        changed = [key for key in ("loss", "map") if getattr(entry, key) != Supervision.model_fields[key].default]
-        for key in set(changed) - set(SETTINGS.get(entry.use, ())):
-            yield f"{at}.{key}: `use: {entry.use}` does not read it; remove this key."
+        changed = [
+            key
+            for key in ("loss", "first", "pool", "map")
+            if getattr(entry, key) != Supervision.model_fields[key].default
+        ]
+        for key in changed:
+            if key not in (read := SETTINGS.get(entry.use, ())):
+                yield f"{at}.{key}: `use: {entry.use}` reads {' and '.join(read) or 'no such key'}; remove this key."
+        if entry.column is not None:
+            yield from _column_mistakes(at, entry, makers)
         if name == BASELINE and entry.use != "regress":
             yield f"{at}.use: the baseline has no points that could be used; remove this key."
         if entry.use in SINGLE_LABEL and heads:
             yield f"{at}.use: {entry.use} needs one label per image, and COCO has several; use regress or heatmap."
         if entry.head == "shared" and not heads:
             yield f"{at}.head: only COCO has a head per class that could be shared; remove this key."
+
+
+def _column_mistakes(at: str, entry: Supervision, makers: tuple[str, ...]) -> Iterator[str]:
+    cause = "use: weighting" if entry.column == "time_ms" else "map.kind: density"
+    allowed = [name for name in EXTRA_POINTS[str(entry.column)] if name in makers]
+    if entry.column == "moments" and "trace" not in makers:
+        yield f"{at}.map.kind: only ImageNet has mouse traces here; use gaussian."
+    elif entry.points not in allowed:
+        yield f"{at}.points: `{cause}` needs {' or '.join(allowed)}, found {entry.points!r}."
+    for name in entry.noise.settings.keys() & {"jitter", "centre_bias"}:
+        yield f"{at}.noise.{name}: moves points, which `{cause}` does not read; remove this key."
 
 
 def _completed(name: str, entry: Any) -> Any:

@@ -82,7 +82,7 @@ class Task(ABC):
     def outputs(self, study: Study, run: Run) -> Outputs:
         """Outputs of a run's model: by default one point per image."""
         supervision = study.supervision(run)
-        return Outputs(self.classes(study), 2 if supervision.has_head else 0, self.multi_label, supervision.use)
+        return Outputs(self.classes(study), 2 if supervision.has_head else 0, self.multi_label, supervision.model_use)
 
     def labelling(self, study: Study) -> str | None:
         """Target (`Supervision.target`) whose points decide, in every run, which labels a crop keeps; None: all."""

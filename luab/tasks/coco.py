@@ -33,7 +33,7 @@ class CocoTask(Task):
         """One point per class; one for all classes if the head is shared."""
         supervision = study.supervision(run)
         points = 0 if not supervision.has_head else 1 if supervision.head == "shared" else len(COCO_CLASSES)
-        return Outputs(len(COCO_CLASSES), 2 * points, self.multi_label, supervision.use)
+        return Outputs(len(COCO_CLASSES), 2 * points, self.multi_label, supervision.model_use)
 
     def labelling(self, study: Study) -> str | None:
         """The clicks, unless the study keeps all labels.

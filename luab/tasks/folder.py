@@ -49,7 +49,8 @@ class OwnImages(Task):
         from luab.data.images.imagenet import ImageNetAB
 
         check_images(root, rows["path"].to_numpy())
-        return ImageNetAB(root, rows, targets, study.recipe(run.backbone, self.name), run.seed)
+        recipe, column = study.recipe(run.backbone, self.name), study.supervision(run).column
+        return ImageNetAB(root, rows, targets, recipe, run.seed, column=column)
 
     def recorded_points(self, study: Study, rows: "pd.DataFrame") -> Any:
         """The points of the supervision click."""

@@ -55,7 +55,8 @@ class ImageNet(Task):
             inputs["pack"] = pack.card["sha256"]
         else:
             check_images(root, rows["path"].to_numpy())
-        return ImageNetAB(root, rows, targets, study.recipe(run.backbone), run.seed, study.decoding, pack)
+        recipe, column = study.recipe(run.backbone), study.supervision(run).column
+        return ImageNetAB(root, rows, targets, recipe, run.seed, study.decoding, pack, column)
 
 
 TASK = ImageNet()

@@ -47,7 +47,7 @@ class Attribution(MapTerm):
         """Computes the loss of each point; see `MapTerm`."""
         labels = batch.get("point_labels", batch["labels"]).view(len(points), -1)
         maps = torch.stack([evidence(outputs, labels[:, k]) for k in range(labels.shape[1])], dim=1)
-        log_targets = self.log_maps(points, *maps.shape[2:])
+        log_targets = self.log_maps(batch, points, *maps.shape[2:])
         if self.loss == "point_ce":
             return cross_entropy(maps, log_targets)
         targets, positive = log_targets.exp(), maps.clamp(min=0)

@@ -18,7 +18,7 @@ class Heatmap(MapTerm):
     def losses(self, outputs: Outputs, batch: Batch, points: torch.Tensor) -> torch.Tensor:
         """Computes the loss of each point; see `MapTerm`."""
         maps = outputs["maps"].to(torch.promote_types(outputs["maps"].dtype, torch.float32))
-        log_targets = self.log_maps(points, *maps.shape[2:])
+        log_targets = self.log_maps(batch, points, *maps.shape[2:])
         return cross_entropy(maps.expand_as(log_targets), log_targets)
 
 

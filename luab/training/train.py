@@ -187,10 +187,10 @@ def _member(study: Study, run: Run, device: torch.device, processes: Processes, 
     if preprocessing.weights is not None:
         dataset.prepare_for(recipe, preprocessing)
     outputs, supervision = task.outputs(study, run), study.supervision(run)
+    use = "regress" if supervision.target is None else supervision.use  # attention pooling without points has no term
     trainer = Trainer.build(
-        run, recipe, outputs, split, steps, device, processes, initialise, preprocessing, supervision.use,
-        supervision.settings,
-    )  # fmt: skip
+        run, recipe, outputs, split, steps, device, processes, initialise, preprocessing, use, supervision.settings
+    )
     # Seed again: creating the byproduct head drew numbers, and baseline and LUAB must continue with equal ones. Each
     # process has its own seed, for stochastic depth and mixup.
     seed_everything(run.seed + processes.rank, device, study.compute.threads_each)

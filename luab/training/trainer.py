@@ -361,8 +361,9 @@ def check_logits(model: LuabModel, backbone: str, input_px: int) -> None:
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 3, input_px, input_px, generator=generator)
-    training = model.training
+    training, pool = model.training, model.pool
     model.eval()
+    model.pool = None  # it replaces timm's own pooling on purpose
     try:
         with random_classifier(model.backbone, generator):
             expected, outputs = model.backbone(images), model(images)
@@ -370,6 +371,7 @@ def check_logits(model: LuabModel, backbone: str, input_px: int) -> None:
     except _MODEL_ERRORS as error:
         raise _not_supported(backbone, f"timm's model fails ({type(error).__name__}: {error})") from error
     finally:
+        model.pool = pool
         model.train(training)
     if not isinstance(expected, torch.Tensor) or expected.shape != logits.shape:
         found = tuple(expected.shape) if isinstance(expected, torch.Tensor) else type(expected).__name__

@@ -46,25 +46,25 @@ def test_wrong_points_change_places_within_their_class():
         of_class = [pair for pair in changed if pair[0].label == label]
         assert sorted(a[2:] for a, _ in of_class) == sorted(b[2:] for _, b in of_class)
     assert spoilt([Point("a", 1, 0.2, 0.3)], wrong=1) == (
-        [("a", 1, 0.2, 0.3)],
+        [Point("a", 1, 0.2, 0.3)],
         {"wrong_exchanged": 0, "wrong_alone": 1},
     )
 
 
 def test_centre_bias_is_a_share_of_the_way():
-    assert spoilt([Point("a", None, 0.1, 1.0)], centre_bias=0.25).points == [("a", None, 0.2, 0.875)]
-    assert spoilt([Point("a", None, 0.1, 1.0)], centre_bias=1).points == [("a", None, 0.5, 0.5)]
+    assert spoilt([Point("a", None, 0.1, 1.0)], centre_bias=0.25).points == [Point("a", None, 0.2, 0.875)]
+    assert spoilt([Point("a", None, 0.1, 1.0)], centre_bias=1).points == [Point("a", None, 0.5, 0.5)]
 
 
 def test_jitter_is_gaussian_and_reflected_at_the_border():
     middle = [Point(f"i{n}", None, 0.5, 0.5) for n in range(4000)]
-    xy = np.array([point[2:] for point in spoilt(middle, jitter=0.05).points])
+    xy = np.array([point[2:4] for point in spoilt(middle, jitter=0.05).points])
     assert np.allclose(xy.mean(axis=0), 0.5, atol=0.003) and np.allclose(xy.std(axis=0), 0.05, atol=0.002)
     u, v = random_pair("7:jitter:a")
     x, y = (f(2 * math.pi * v) * math.sqrt(-2 * math.log(1 - u)) for f in (math.cos, math.sin))
-    ((_, _, *found),), notes = spoilt([Point("a", None, 0, 0)], jitter=0.1, seed=7)
+    ((_, _, *found, _),), notes = spoilt([Point("a", None, 0, 0)], jitter=0.1, seed=7)
     assert found == pytest.approx([abs(0.1 * x), abs(0.1 * y)]) and notes["jitter_reflected"] == (x < 0 or y < 0)
-    assert all(0 <= x <= 1 and 0 <= y <= 1 for _, _, x, y in spoilt(jitter=1).points)
+    assert all(0 <= x <= 1 and 0 <= y <= 1 for _, _, x, y, _ in spoilt(jitter=1).points)
 
 
 def test_kinds_draw_for_themselves():

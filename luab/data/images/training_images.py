@@ -52,6 +52,18 @@ class View(NamedTuple):
         x, y = moved[0].tolist()
         return (x, y) if inside[0] and not self.moves.covered(moved)[0] else None
 
+    def places(self, points_xy: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Moves points [n, 2] like `place`; (-1, -1) for those outside, erased or NaN."""
+        top, left, height, width = self.crop
+        xy = (np.round(points_xy.astype(np.float64) * self.size_wh, 3) - (left, top)) / (width, height)
+        inside: NDArray[np.bool_] = np.asarray(((xy >= 0) & (xy <= 1)).all(axis=1))
+        xy = np.where(inside[:, None], xy, 0)
+        if self.flip:
+            xy[:, 0] = 1 - xy[:, 0]
+        xy, stayed = self.moves.points(xy)
+        inside &= stayed & ~self.moves.covered(xy)
+        return np.where(inside[:, None], xy, -1).astype(np.float32)
+
 
 class TrainingImages(Dataset[dict[str, Any]]):
     """Random views of the images in a manifest; subclasses add labels and points, in `targets` and `taught_points`.

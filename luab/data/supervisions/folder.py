@@ -59,7 +59,14 @@ def workers(sources: Sources) -> Mapping[str, Worker]:
     return {name: Worker(float(np.mean(of)) if of else 0.0, None) for name, of in times.items()}
 
 
-BYPRODUCTS = Byproducts({"click": click, "box": box}, classes, workers)
+def time_ms(sources: Sources) -> Mapping[str, float]:
+    """Returns the mean time of each image's points; images without a recorded time have none."""
+    times, found = read_index(sources.index)["time_ms"].to_pylist(), _own_points(sources)
+    known = {name: [times[row] for row in rows if times[row] is not None] for name, rows in found.rows.items()}
+    return {name: float(np.mean(of)) for name, of in known.items() if of}
+
+
+BYPRODUCTS = Byproducts({"click": click, "box": box}, classes, workers, {"time_ms": time_ms})
 
 
 def _own_points(sources: Sources) -> OwnPoints:

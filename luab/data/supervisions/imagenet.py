@@ -12,6 +12,7 @@ To make other points, write a function here, and add its name to `MAKERS` of `lu
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from luab.byproducts.clicks import click_points, final_states, mean_by_row, reco
 from luab.byproducts.imagenet_ab import read_index, read_index_pieces
 from luab.byproducts.nested import entries
 from luab.data.supervisions.makers import Byproducts, Made, Maker, Sources, Worker, area_of, centre_of
+from luab.data.supervisions.point_files import MOMENTS
 from luab.study.noises import Point
 
 LONGEST_STEP_MS = 350
@@ -110,7 +112,44 @@ def workers(sources: Sources) -> Mapping[str, Worker]:
     return {name: Worker(ms / timed if timed else 0.0, right / n) for name, (n, right, timed, ms) in times.items()}
 
 
-BYPRODUCTS = Byproducts(MAKERS, classes, workers)
+def time_ms(sources: Sources) -> Mapping[str, float]:
+    """Returns the time spent on each image: the mean recorded time (estimateTime) of its selected annotations.
+
+    Times of 0 ms, which have no hover, do not count; an image without any other has none.
+    """
+    times: dict[str, float] = {}
+    columns = _columns(sources, "selected", "estimate_time_ms")
+    for piece in (_of_workers(piece, sources) for piece in read_index_pieces(sources.index, columns)):
+        selected, owner = final_states(piece)
+        recorded = recorded_times_ms(piece)
+        used = selected & (recorded > 0)
+        sums, counts = (np.bincount(owner[used], of, piece.num_rows) for of in (recorded[used], None))
+        names = piece["image_id"].to_pylist()
+        times |= {names[row]: float(sums[row] / counts[row]) for row in np.flatnonzero(counts)}
+    return times
+
+
+def moments(sources: Sources) -> Mapping[str, NDArray[np.float32]]:
+    """Returns where the pointer was at `MOMENTS` equal intervals of time, for each image: x, y, x, y, ...
+
+    So the density of these points is that of the time spent. Samples and steps count as for `trace`: only those of
+    selected annotations and in [0, 1], steps clipped to [0, `LONGEST_STEP_MS`], and a trace without duration has equal
+    steps. Between two samples the pointer moves evenly. All annotations of an image have equal shares of the time.
+    """
+    found: dict[str, NDArray[np.float32]] = {}
+    columns = _columns(sources, "selected", "trace_xy", "trace_time_ms")
+    for piece in (_of_workers(piece, sources) for piece in read_index_pieces(sources.index, columns)):
+        samples, names = samples_of_traces(piece), piece["image_id"].to_pylist()
+        used = samples.selected & ((samples.xy >= 0) & (samples.xy <= 1)).all(axis=1)
+        rows, annotations = samples.rows[used], samples.annotations[used]
+        xy, times = samples.xy[used], samples.times_ms[used]
+        starts = np.flatnonzero(np.diff(rows, prepend=-1))
+        for start, end in pairwise([*starts.tolist(), len(rows)]):
+            found[names[rows[start]]] = _moments(annotations[start:end], xy[start:end], times[start:end])
+    return found
+
+
+BYPRODUCTS = Byproducts(MAKERS, classes, workers, {"time_ms": time_ms, "moments": moments})
 
 
 def _columns(sources: Sources, *names: str) -> list[str]:
@@ -138,6 +177,27 @@ def _inside(image_ids: pa.ChunkedArray, xy: NDArray[np.float64]) -> tuple[pa.Chu
     """The images whose point is in [0, 1], their points, and the number of the others."""
     inside = ((xy >= 0) & (xy <= 1)).all(axis=1)
     return image_ids.filter(pa.array(inside)), xy[inside], int((~inside).sum())
+
+
+def _moments(
+    annotations: NDArray[np.int64], xy: NDArray[np.float64], times_ms: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The moments of one image, whose annotations are in ascending order."""
+    _, number = np.unique(annotations, return_inverse=True)
+    steps = np.where(np.diff(number) == 0, np.clip(np.diff(times_ms), 0, LONGEST_STEP_MS), 0).astype(np.float64)
+    owner = number[1:]
+    durations = np.bincount(owner, steps, number[-1] + 1)
+    steps = np.where(durations[owner] > 0, steps, np.diff(number) == 0)  # equal steps if there is no duration
+    durations = np.bincount(owner, steps, number[-1] + 1)
+    passed = np.concatenate([[0], np.cumsum(steps)]) - np.concatenate([[0], np.cumsum(durations)])[number]
+    clock = number + passed / np.where(durations > 0, durations, 1)[number]
+    asked = (np.arange(MOMENTS) + 0.5) / MOMENTS * (number[-1] + 1)
+    # Within its own annotation: from its last sample to the first of the next one the pointer does not move.
+    places = np.empty((MOMENTS, 2), dtype=np.float32)
+    for annotation in range(number[-1] + 1):
+        own, now = number == annotation, asked.astype(int) == annotation
+        places[now] = np.stack([np.interp(asked[now], clock[own], xy[own, axis]) for axis in (0, 1)], axis=1)
+    return places.ravel()
 
 
 _TRACE_NOTES = ("clicked_without_trace", "samples_out_of_range")

@@ -6,7 +6,7 @@ A data set's own module says how its byproducts become points (`Byproducts`).
 import dataclasses
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,11 +80,13 @@ class Byproducts:
         makers: Functions that make points, by name; one of them is `click`.
         classes: Returns the class of each image, by image_id; not called for points that have a label.
         workers: Returns what each worker did, by id.
+        extras: Functions that return the value of a further column (`Supervision.column`) by image_id, by its name.
     """
 
     makers: Mapping[str, Maker]
     classes: Callable[[Sources], Mapping[str, Hashable]]
     workers: Callable[[Sources], Mapping[str, Worker]]
+    extras: Mapping[str, Callable[[Sources], Mapping[str, Any]]] = field(default_factory=dict)
 
 
 def write_targets(
@@ -110,7 +112,8 @@ def write_targets(
     made = make_points(byproducts, sources, supervision)
     settings = supervision.noise.settings
     about = {"supervision": supervision.points, "notes": made.notes} | ({"noise": settings} if settings else {})
-    return write_points(made.points, parquet, card, about)
+    about |= {"column": supervision.column} if supervision.column else {}
+    return write_points(made.points, parquet, card, about, supervision.column)
 
 
 def make_points(byproducts: Byproducts, sources: Sources, supervision: Supervision) -> Made:
@@ -138,12 +141,28 @@ def make_points(byproducts: Byproducts, sources: Sources, supervision: Supervisi
             )
         return classes["of"][point.image_id]
 
-    if supervision.points in CONTROLS:
-        made = CONTROLS[supervision.points](makers["click"](sources).points, sources.seed, class_of)
-    else:
-        made = makers[supervision.points](sources)
+    control = CONTROLS.get(supervision.points)
+    made = makers["click" if control else supervision.points](sources)
+    if supervision.column is not None:
+        timed = _with_extra(byproducts, sources, supervision, made.points)
+        notes |= timed.notes
+        made = Made(timed.points, made.notes)
+    made = made if control is None else control(made.points, sources.seed, class_of)
     spoilt = noise.spoil(made.points, sources.seed, class_of)
     return Made(spoilt.points, {**made.notes, **notes, **spoilt.notes})
+
+
+def _with_extra(byproducts: Byproducts, sources: Sources, supervision: Supervision, points: list[Point]) -> Made:
+    """Adds the further column of a supervision; points without a value are left out and counted.
+
+    The control `random` has random times, as the control `shuffled` has those of other images.
+    """
+    column = str(supervision.column)
+    values = byproducts.extras[column](sources)
+    made = [point._replace(extra=values[point.image_id]) for point in points if point.image_id in values]
+    if supervision.points == "random":
+        made = [point._replace(extra=random_pair(f"{sources.seed}:{column}:{point.key}")[0]) for point in made]
+    return Made(made, {f"without_{column}": len(points) - len(made)})
 
 
 Control = Callable[[list[Point], int, Callable[[Point], Hashable]], Made]
@@ -156,7 +175,8 @@ def random(clicks: list[Point], seed: int, class_of: Callable[[Point], Hashable]
     The point is a hash of seed, image_id and label (`random_pair`), so it does not depend on other images.
     ASSUME: random points are uniform over the whole image and the same in every epoch, on every data set.
     """
-    return Made([Point(*click[:2], *random_pair(f"{seed}:{click.key}")) for click in clicks], {"seed": seed})
+    points = [Point(*click[:2], *random_pair(f"{seed}:{click.key}"), click.extra) for click in clicks]
+    return Made(points, {"seed": seed})
 
 
 def shuffled(clicks: list[Point], seed: int, class_of: Callable[[Point], Hashable]) -> Made:
@@ -171,7 +191,7 @@ def shuffled(clicks: list[Point], seed: int, class_of: Callable[[Point], Hashabl
 
 def centre(clicks: list[Point], seed: int, class_of: Callable[[Point], Hashable]) -> Made:
     """Returns the centre of the image for each click: what a model can learn without any byproduct."""
-    return Made([Point(*click[:2], 0.5, 0.5) for click in clicks], {})
+    return Made([Point(*click[:2], 0.5, 0.5, click.extra) for click in clicks], {})
 
 
 CONTROLS: dict[str, Control] = {"random": random, "shuffled": shuffled, "centre": centre}

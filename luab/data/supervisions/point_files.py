@@ -8,6 +8,8 @@ one point for all classes, as on ImageNet::
 COCO has at most one point per image and class::
 
     COCO_train2014_000000459214, 41, 0.5839524517087668, 0.5888888888888889
+
+Some uses of byproducts need one of the further columns in `EXTRAS`.
 """
 
 from collections.abc import Iterable
@@ -40,6 +42,20 @@ TARGETS_SCHEMA = pa.schema(
     ]
 )
 
+MOMENTS = 32
+"""Points of a trace, at equal intervals of time."""
+
+EXTRAS = {
+    "time_ms": pa.field("time_ms", pa.float64(), nullable=False, metadata={"doc": "time spent on the image"}),
+    "moments": pa.field(
+        "moments",
+        pa.list_(pa.float32(), 2 * MOMENTS),
+        nullable=False,
+        metadata={"doc": "x y of each moment of a trace"},
+    ),
+}
+"""Further columns, by name (`Supervision.column`)."""
+
 _NO_CLASS = -1
 _AGAIN = "Remove it and run `luab targets` again."
 
@@ -59,7 +75,9 @@ def coco_image_id(number: int) -> str:
     return f"COCO_train2014_{number:012d}"
 
 
-def write_points(points: Iterable[Point], parquet: Path, card: Path, about: dict[str, Any]) -> dict[str, Any]:
+def write_points(
+    points: Iterable[Point], parquet: Path, card: Path, about: dict[str, Any], column: str | None = None
+) -> dict[str, Any]:
     """Writes points, sorted by image and class, and their card.
 
     Args:
@@ -67,14 +85,16 @@ def write_points(points: Iterable[Point], parquet: Path, card: Path, about: dict
         parquet: Output file for the points.
         card: Output file for the card: numbers of points (n) and images, sha256 of the content (`ContentDigest`).
         about: Further entries of the card.
+        column: The one of `EXTRAS` that `Point.extra` is written to; None for none.
 
     Returns:
         The content of the card.
     """
     rows = sorted(points, key=_key)
-    columns = list(zip(*rows, strict=True)) or [()] * len(TARGETS_SCHEMA)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, TARGETS_SCHEMA, strict=True)]
-    table = pa.table(arrays, schema=TARGETS_SCHEMA)
+    schema = TARGETS_SCHEMA if column is None else TARGETS_SCHEMA.append(EXTRAS[column])
+    columns = list(zip(*rows, strict=True))[: len(schema)] or [()] * len(schema)
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+    table = pa.table(arrays, schema=schema)
     with replacing(parquet) as aside:
         pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
     digest = ContentDigest()
@@ -95,10 +115,31 @@ def read_image_points(parquet: Path) -> tuple[list[str], NDArray[np.float32]]:
         DataError: The file is missing, is not such a file, has unsorted or repeated rows, a point outside [0, 1], or a
             point of one class.
     """
-    image_ids, labels, xy = _read(parquet)
+    image_ids, labels, xy, _ = _read(parquet)
     if (labels != _NO_CLASS).any():
         raise DataError(f"{parquet}: expected one point per image, found points of single classes. {_AGAIN}")
     return image_ids, xy.astype(np.float32)
+
+
+def read_extra(parquet: Path, column: str) -> tuple[list[str], NDArray[np.float32]]:
+    """Reads a further column of a data set with one point per image.
+
+    Returns:
+        image_ids [n], unique and sorted, and values: "time_ms" [n], at least 0; "moments" [n, `MOMENTS`, 2], fractions
+        of the full image, x right, y down.
+
+    Raises:
+        DataError: As for `read_image_points`; or the file lacks this column, or has a value outside its range.
+    """
+    image_ids, _, _, table = _read(parquet)
+    if column not in table.column_names:
+        raise DataError(f"{parquet}: expected the column {column}, found {', '.join(table.column_names)}. {_AGAIN}")
+    lists = table[column].combine_chunks()
+    moments = column == "moments"
+    values = lists.flatten().to_numpy().reshape(-1, MOMENTS, 2) if moments else lists.to_numpy().astype(np.float32)
+    if not ((values >= 0) & (values <= (1 if moments else np.inf))).all():
+        raise DataError(f"{parquet}: expected {column} of at least 0{', at most 1' * moments}, found others. {_AGAIN}")
+    return image_ids, values
 
 
 def points_in_table(table: "pd.DataFrame") -> tuple[list[str], NDArray[np.float32]]:
@@ -126,7 +167,7 @@ def read_class_points(parquet: Path, classes: int) -> dict[str, ClassPoints]:
         DataError: The file is missing, is not such a file, has unsorted or repeated rows, a point outside [0, 1], or a
             point without a class or with one that is not below `classes`.
     """
-    image_ids, labels, xy = _read(parquet)
+    image_ids, labels, xy, _ = _read(parquet)
     if not ((labels >= 0) & (labels < classes)).all():
         raise DataError(f"{parquet}: expected classes 0 to {classes - 1}, found others. {_AGAIN}")
     starts = [row for row, name in enumerate(image_ids) if row == 0 or name != image_ids[row - 1]]
@@ -136,16 +177,17 @@ def read_class_points(parquet: Path, classes: int) -> dict[str, ClassPoints]:
     }
 
 
-def _read(parquet: Path) -> tuple[list[str], NDArray[np.int16], NDArray[np.float64]]:
-    """Reads and checks a file of points; returns image ids, classes (-1 for none) and points [n, 2]."""
-    table = read_checked(parquet, "the points of a supervision", "luab targets", TARGETS_SCHEMA)
+def _read(parquet: Path) -> tuple[list[str], NDArray[np.int16], NDArray[np.float64], pa.Table]:
+    """Reads and checks a file of points; returns image ids, classes (-1 for none), points [n, 2] and the table."""
+    schemas = (TARGETS_SCHEMA, *map(TARGETS_SCHEMA.append, EXTRAS.values()))
+    table = read_checked(parquet, "the points of a supervision", "luab targets", *schemas)
     image_ids, classes = table["image_id"].to_pylist(), table["class"].fill_null(_NO_CLASS)
     if any(after <= before for before, after in pairwise(zip(image_ids, classes.to_pylist(), strict=True))):
         raise DataError(f"{parquet}: expected unique rows, sorted by image_id and class; they are not. {_AGAIN}")
     xy = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
     if not ((xy >= 0) & (xy <= 1)).all():
         raise DataError(f"{parquet}: expected x and y in [0, 1], found values outside. {_AGAIN}")
-    return image_ids, classes.to_numpy(), xy
+    return image_ids, classes.to_numpy(), xy, table
 
 
 def _key(point: Point) -> tuple[str, int]:
