@@ -362,27 +362,22 @@ class PointMixup:
             )
         images, points, weights = batch["images"], batch["points"], batch["weights"]
         own, other = weights.clone(), weights.flip(0).clone()
-        traced = "moments" in batch
-        moments = batch["moments"] if traced else points[:, None]
+        moments = batch.get("moments", points[:, None])
         pasted = moments.flip(0)
         share, use_cutmix = self.mixup._params_per_batch()
         if share < 1 and use_cutmix:
             (top, bottom, left, right), share = cutmix_bbox_and_lam(images.shape, share)
             images[:, :, top:bottom, left:right] = images.flip(0)[:, :, top:bottom, left:right]
             box = (left, top, right, bottom)
-            if not traced:
-                own = own * ~_inside(points, box, images.shape)
-                other = other * _inside(points.flip(0), box, images.shape)
-            else:
-                moments = torch.where(_inside(moments, box, images.shape)[..., None], -1, moments)
-                pasted = torch.where(_inside(pasted, box, images.shape)[..., None], pasted, -1)
-                own, other = own * (moments[..., 0] >= 0).any(dim=1), other * (pasted[..., 0] >= 0).any(dim=1)
+            moments = torch.where(_inside(moments, box, images.shape)[..., None], -1, moments)
+            pasted = torch.where(_inside(pasted, box, images.shape)[..., None], pasted, -1)
+            own, other = own * (moments[..., 0] >= 0).any(dim=1), other * (pasted[..., 0] >= 0).any(dim=1)
         elif share < 1:
             images = images * share + images.flip(0) * (1 - share)
-        further = {"moments": torch.stack([moments, pasted], dim=1)} if traced else {}
+        further = {"moments": torch.stack([moments, pasted], dim=1)} if "moments" in batch else {}
         if "ranks" in batch:
             further["ranks"] = torch.stack([batch["ranks"], batch["ranks"].flip(0)], dim=1)
-            further["shares"] = weights.new_tensor([share, 1 - share]).expand(len(weights), 2)
+            further["shares"] = torch.stack([torch.full_like(weights, part) for part in (share, 1 - share)], dim=1)
         return further | {
             "images": images,
             "labels": mixup_target(batch["labels"], self.classes, share, self.mixup.label_smoothing),

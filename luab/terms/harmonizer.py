@@ -57,10 +57,11 @@ def _largest(maps: torch.Tensor) -> torch.Tensor:
 
 def _halved(maps: torch.Tensor) -> torch.Tensor:
     """Smooths maps [batch, k, rows, columns] and takes every second row and column; beyond the borders they are 0."""
-    row = maps.new_tensor([1, 4, 6, 4, 1]) / 16
-    one = maps.flatten(0, 1)[:, None]
-    smooth = functional.conv2d(one, (row[:, None] * row)[None, None], stride=2, padding=2)
-    return smooth.view(*maps.shape[:2], *smooth.shape[2:])
+    for _ in range(2):
+        n, padded = maps.shape[3], functional.pad(maps, (2, 2))
+        taps = [weight / 16 * padded[..., i : i + n : 2] for i, weight in enumerate((1, 4, 6, 4, 1))]
+        maps = torch.stack(taps).sum(dim=0).transpose(2, 3)
+    return maps
 
 
 TERM = Harmonizer
