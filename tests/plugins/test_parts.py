@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from snakemake_executor_plugin_submitit.messages import explain, reason, tail  #
 from snakemake_executor_plugin_submitit.registry import Entry, Registry  # noqa: E402
 from snakemake_executor_plugin_submitit.resources import (  # noqa: E402
     ResourceError,
+    Site,
     job_comment,
     job_name,
     local_parameters,
@@ -52,8 +54,8 @@ def test_resources_become_options_and_others_are_passed_verbatim() -> None:
             "gpu": 2,
             "slurm_partition": "gpu",
             "slurm_account": "lab",
-            "slurm_qos": "high",
-            "slurm_constraint": "a100&nvlink",
+            "qos": "high",
+            "constraint": "a100&nvlink",
             "slurm_exclude": "n3",
             "slurm_mail_type": "END",
             "slurm_exclusive": "true",
@@ -95,6 +97,33 @@ def test_submitit_writes_the_parameters(tmp_path: Path) -> None:
     assert any(line.startswith("srun") and "--ntasks=1" in line for line in lines), "the command runs only once"
 
 
+@pytest.mark.parametrize(
+    ("option", "resources", "line"),
+    [
+        ("gpus-per-node", {"gpus": 2}, "--gpus-per-node=2"),
+        ("gpus-per-task", {"gpu": 2, "gpu_model": "a100"}, "--gpus-per-task=a100:2"),
+        ("gpus", {"gpu": 2, "nodes": 3}, "--gpus=6"),  # of the whole job
+        ("gres", {"gpu": 2, "gpu_model": "a100", "gres": "lscratch:10"}, "--gres=gpu:a100:2,lscratch:10"),
+    ],
+)
+def test_gpus_are_requested_with_the_option_of_the_cluster(
+    tmp_path: Path, option: str, resources: dict[str, Any], line: str
+) -> None:
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    text = _make_sbatch_string("true", tmp_path, **slurm_parameters(resources, 1, 400, 60, Site(option)))
+    assert [one for one in text.splitlines() if re.match(r"#SBATCH --g(pu|res)", one)] == [f"#SBATCH {line}"]
+
+
+def test_jobs_with_and_without_gpus_have_partitions_of_their_own() -> None:
+    site = Site(gpu_partition="gpu", cpu_partition="cpu")
+    partitions = [
+        slurm_parameters(resources, 1, 400, 60, site)["partition"]
+        for resources in ({"gpu": 1}, {"gres": "gpu:1"}, {"gpu": 0}, {}, {"gpu": 1, "slurm_partition": "own"})
+    ]
+    assert partitions == ["gpu", "gpu", "cpu", "cpu", "own"]
+
+
 def test_memory_per_cpu_replaces_mem_mb() -> None:
     parameters = slurm_parameters({"mem_mb": 1000, "slurm_mem_per_cpu": "2G"}, 1, 400, 60)
     assert "mem" not in parameters and parameters["additional_parameters"] == {"mem-per-cpu": "2G"}
@@ -111,6 +140,8 @@ def test_memory_per_cpu_replaces_mem_mb() -> None:
         ({"slurm_extra": "--clusters=b"}, "--clusters is not supported"),
         ({"clusters": "b"}, "clusters: not supported"),
         ({"tasks": 4}, "tasks: not supported.*threads and nodes"),
+        ({"mpi": "srun"}, "mpi: not supported.*threads and nodes"),
+        ({"cpus_per_gpu": 8}, "cpus_per_gpu: not supported.*use threads"),
     ],
 )
 def test_an_invalid_resource_is_named_in_the_error(resources: dict[str, Any], named: str) -> None:

@@ -22,7 +22,7 @@ from .job_watcher import JobWatcher, Outcome, QueryInterval, finished
 from .messages import explain, reason, tail
 from .payload import JobCommand
 from .registry import CANCELLED, Entry, Registry
-from .resources import ResourceError, job_comment, job_name, local_parameters, slurm_parameters
+from .resources import ResourceError, Site, job_comment, job_name, local_parameters, slurm_parameters
 from .slurm_states import Slurm, SlurmUnreachable, base
 from .submission import Refusal, RefusedJobs, overruling_variables, submit
 
@@ -314,7 +314,9 @@ class Executor(RemoteExecutor):
         resources = {name: value for name, value in job.resources.items() if not name.startswith("_")}
         if self.settings.cluster == "local":
             return local_parameters(resources, self.settings.default_runtime)
-        return slurm_parameters(resources, job.threads, self.settings.memory_overhead_mb, self.settings.default_runtime)
+        site = Site(self.settings.gpu_option, self.settings.gpu_partition, self.settings.cpu_partition)
+        overhead_mb, minutes = self.settings.memory_overhead_mb, self.settings.default_runtime
+        return slurm_parameters(resources, job.threads, overhead_mb, minutes, site)
 
     # --- submitting ----------------------------------------------------------------------------------------
 
@@ -428,7 +430,7 @@ class Executor(RemoteExecutor):
             **common,
             "job_name": batch.title,
             "wckey": self.settings.wckey or None,
-            "array_parallelism": len(batch.jobs),
+            "array_parallelism": self.settings.array_parallel or len(batch.jobs),
             "additional_parameters": options,
         }
 

@@ -3,24 +3,33 @@
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 _NAMED = {
     "slurm_partition": "partition",
     "slurm_account": "account",
+    "qos": "qos",
     "slurm_qos": "qos",
+    "constraint": "constraint",
     "slurm_constraint": "constraint",
 }
 _OTHER_MEMORY = ("slurm_mem", "slurm_mem_per_cpu", "slurm_mem_per_gpu", "mem_mb_per_cpu")
 _ONE_CLUSTER = "jobs on several clusters cannot be followed; start Snakemake on a login node of that cluster"
 _ONE_COMMAND = "a job runs one command, which starts further processes itself; use threads and nodes"
+_BY_JOB = "CPUs are requested by job; use threads or cpus_per_task"
 # Names of another executor plugin for Slurm, which would otherwise be ignored.
 _REFUSED = {
     "clusters": _ONE_CLUSTER,
     "slurm_clusters": _ONE_CLUSTER,
     "tasks": _ONE_COMMAND,
     "tasks_per_node": _ONE_COMMAND,
+    "tasks_per_gpu": _ONE_COMMAND,
+    "ntasks": _ONE_COMMAND,
+    "mpi": _ONE_COMMAND,
+    "cpus_per_gpu": _BY_JOB,
 }
+GPU_OPTIONS = ("gpus-per-node", "gpus-per-task", "gpus", "gres")
 _NAME_LENGTH = 120
 _COMMENT_LENGTH = 1000
 
@@ -29,8 +38,23 @@ class ResourceError(ValueError):
     """A resource has an invalid value."""
 
 
+@dataclass(frozen=True)
+class Site:
+    """What differs between clusters.
+
+    Attributes:
+        gpu_option: Option of sbatch that requests GPUs, one of GPU_OPTIONS.
+        gpu_partition: Partition of jobs that request GPUs and name no partition; empty for the cluster's default.
+        cpu_partition: Partition of jobs that request no GPUs and name no partition; empty for the cluster's default.
+    """
+
+    gpu_option: str = "gpus-per-node"
+    gpu_partition: str = ""
+    cpu_partition: str = ""
+
+
 def slurm_parameters(
-    resources: Mapping[str, Any], threads: int, overhead_mb: int, default_minutes: int
+    resources: Mapping[str, Any], threads: int, overhead_mb: int, default_minutes: int, site: Site = Site()
 ) -> dict[str, Any]:
     """Translates resources into sbatch's names, as submitit takes them.
 
@@ -39,6 +63,7 @@ def slurm_parameters(
         threads: Threads of the job.
         overhead_mb: Memory of the Snakemake process that runs the job inside the allocation; added to mem_mb.
         default_minutes: Time limit if the job has no `runtime`.
+        site: What differs between clusters.
 
     Returns:
         The parameters that depend on the job.
@@ -55,10 +80,14 @@ def slurm_parameters(
         parameters["mem_per_cpu"] = f"{_whole(resources, 'mem_mb_per_cpu', 0)}M"
     if resources.get("gres"):
         parameters["gres"] = str(resources["gres"])
-    parameters |= _gpus(resources)
+    parameters |= _gpus(resources, site.gpu_option)
+    if partition := site.gpu_partition if _uses_gpus(resources) else site.cpu_partition:
+        parameters["partition"] = partition
     parameters |= _nodes(resources)
     parameters |= {key: str(resources[name]) for name, key in _NAMED.items() if resources.get(name) not in (None, "")}
     verbatim = _verbatim(resources)
+    if "gpus" in parameters:  # submitit does not know this option
+        verbatim["gpus"] = parameters.pop("gpus")
     if verbatim:
         parameters["additional_parameters"] = verbatim
     return parameters
@@ -122,12 +151,22 @@ def _gpu_count(resources: Mapping[str, Any]) -> int:
     return _whole(resources, "gpu", _whole(resources, "gpus", 0))
 
 
-def _gpus(resources: Mapping[str, Any]) -> dict[str, Any]:
+def _uses_gpus(resources: Mapping[str, Any]) -> bool:
+    by_name = "gpu" in f"{resources.get('gres')} {resources.get('slurm_gres')}"
+    return by_name or _gpu_count(resources) > 0 or any(name.startswith("slurm_gpus") for name in resources)
+
+
+def _gpus(resources: Mapping[str, Any], option: str) -> dict[str, Any]:
     count = _gpu_count(resources)
     if not count:
         return {}
+    if option == "gpus":  # of the whole job
+        count *= max(1, _whole(resources, "nodes", 1))
     model = resources.get("gpu_model")
-    return {"gpus_per_node": f"{model}:{count}" if model else count}
+    value = f"{model}:{count}" if model else count
+    if option == "gres":
+        return {"gres": ",".join(filter(None, [f"gpu:{value}", str(resources.get("gres") or "")]))}
+    return {option.replace("-", "_"): value}
 
 
 def _nodes(resources: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from snakemake_interface_executor_plugins.settings import ExecutorSettingsBase
 
+from .resources import GPU_OPTIONS
+
 
 def _setting(default, help_text, **metadata):  # type: ignore[no-untyped-def]
     return field(default=default, metadata={"help": help_text, **metadata})
@@ -21,6 +23,18 @@ class ExecutorSettings(ExecutorSettingsBase):
         ".snakemake/submitit", "Folder for logs and the records of live jobs; must be shared with the nodes."
     )
     array_max: int = _setting(500, "Maximum number of jobs in one array; 1 submits each job separately.")
+    array_parallel: int = _setting(
+        0, "Maximum number of elements of one array that run at the same time; 0: no limit but Slurm's."
+    )
+    gpu_option: str = _setting(
+        "gpus-per-node", "Option of sbatch that requests GPUs on this cluster.", choices=list(GPU_OPTIONS)
+    )
+    gpu_partition: str = _setting(
+        "", "Partition of jobs that request GPUs, unless they have `slurm_partition`; the default one if empty."
+    )
+    cpu_partition: str = _setting(
+        "", "Partition of jobs that request no GPUs, unless they have `slurm_partition`; the default one if empty."
+    )
     memory_overhead_mb: int = _setting(
         400, "Memory added to mem_mb of each job for the Snakemake process that runs it on the node."
     )
