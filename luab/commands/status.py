@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from luab.commands.watch import unfollowed_jobs
 from luab.files import read_json
 from luab.planning.estimate import by_backbone, known_speeds, parts
 from luab.planning.plan import summary
@@ -45,6 +46,8 @@ def print_status(study: Study) -> None:
         "older code: made before luab's training or prediction code changed. These results are kept; to make them "
         "again, run snakemake --forcerun train."
     )
+    if unfollowed := unfollowed_jobs():
+        console.print(unfollowed, style="yellow", markup=False, highlight=False)
 
 
 def _training(study: Study, run: Run) -> str:

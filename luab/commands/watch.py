@@ -66,12 +66,21 @@ def watch(study: Study, interval_s: float) -> None:
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 rows, other_jobs = read_rows(study)
-                live.update(_view(rows, other_jobs, console.height if console.is_terminal else None), refresh=True)
+                view = _view(rows, other_jobs, console.height if console.is_terminal else None)
+                unfollowed = unfollowed_jobs()
+                live.update(Group(view, Text(unfollowed)) if unfollowed else view, refresh=True)
                 if all(row.state == "done" for row in rows):
                     return
                 time.sleep(interval_s)
     except KeyboardInterrupt:
         return
+
+
+def unfollowed_jobs() -> str:
+    """Says since when no Snakemake follows the live jobs of the cluster, and how to go on; empty if one does."""
+    from snakemake_executor_plugin_submitit.controller import notice
+
+    return notice(JOBS.parent)
 
 
 def read_rows(study: Study) -> tuple[list[Row], list[Job]]:

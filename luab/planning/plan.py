@@ -65,7 +65,7 @@ def lock_hint(command: Sequence[str]) -> str:
     Args:
         command: Command line of this Snakemake, program first.
     """
-    if not any((Path(".snakemake") / "locks").glob("*.lock")) or {"-n", "--dry-run", "--unlock"} & set(command):
+    if not any((Path(".snakemake") / "locks").glob("*.lock")) or _only_looks(command):
         return ""
     again = shlex.join([Path(command[0]).name, *command[1:]])
     return (
@@ -73,6 +73,24 @@ def lock_hint(command: Sequence[str]) -> str:
         f"    {again} --unlock\n"
         "and repeat the command; jobs that still run on the cluster are re-attached."
     )
+
+
+def free_lock(command: Sequence[str]) -> str:
+    """Removes the lock of a Snakemake that is gone for certain, as after the requeue of its Slurm job.
+
+    Args:
+        command: Command line of this Snakemake, program first.
+
+    Returns:
+        A sentence about the removed lock; empty if nothing was removed.
+    """
+    from snakemake_executor_plugin_submitit.controller import free_lock
+
+    return "" if _only_looks(command) else free_lock(Path(".snakemake") / "submitit")
+
+
+def _only_looks(command: Sequence[str]) -> bool:
+    return bool({"-n", "--dry-run", "--unlock"} & set(command))
 
 
 def check_copies(study: Study) -> None:

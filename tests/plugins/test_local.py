@@ -156,6 +156,32 @@ def test_a_restarted_snakemake_takes_over_the_jobs_of_a_killed_one(tmp_path: Pat
     assert started(tmp_path) == 2
 
 
+def test_the_lock_of_a_killed_snakemake_is_removed_by_the_next_but_not_that_of_a_live_one(tmp_path: Path) -> None:
+    free = "from snakemake_executor_plugin_submitit.controller import free_lock; from pathlib import Path"
+    free += "\nif workflow.is_main_process: logger.info(free_lock(Path('.snakemake/submitit')))\n"
+    write(tmp_path, free + textwrap.dedent(WAITING))
+    screen = tmp_path / "screen.txt"
+    with start(tmp_path) as first:
+        until(lambda: started(tmp_path) == 2)
+        notice = [sys.executable, "-c", "from snakemake_executor_plugin_submitit.controller import notice as n; "]
+        notice[-1] += "from pathlib import Path; print(n(Path('.snakemake/submitit')), end='')"
+        run = {"cwd": tmp_path, "env": environment(), "text": True, "encoding": "utf-8", "errors": "replace"}
+        assert subprocess.run(notice, check=True, capture_output=True, **run).stdout == ""
+        with start(tmp_path) as second:
+            assert second.wait(60) == 1 and "LockException" in screen.read_text(encoding="utf-8")
+        first.kill()
+    said = subprocess.run(notice, check=True, capture_output=True, **run).stdout
+    assert "No Snakemake has followed the 2 live jobs since" in said and f"process {first.pid} on" in said
+    assert said.splitlines()[1].startswith(f"    cd {tmp_path} && snakemake --executor submitit")
+    with start(tmp_path) as third:
+        until(lambda: screen.read_text(encoding="utf-8").count("Taking over") == 2)
+        (tmp_path / "go").touch()
+        assert third.wait(60) == 0
+    text = screen.read_text(encoding="utf-8")
+    assert f"Removed the lock of a Snakemake that is gone: process {first.pid}" in text and started(tmp_path) == 2
+    assert subprocess.run(notice, check=True, capture_output=True, **run).stdout == ""
+
+
 def test_ctrl_c_ends_local_jobs(tmp_path: Path) -> None:
     write(tmp_path, WAITING)
     with start(tmp_path) as process:

@@ -5,9 +5,11 @@ import json
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ import pytest
 PLUGINS = Path(__file__).parents[2] / "luab" / "plugins"
 sys.path.insert(0, str(PLUGINS))
 
-from snakemake_executor_plugin_submitit import history, local_jobs  # noqa: E402
+from snakemake_executor_plugin_submitit import history, local_jobs, memory  # noqa: E402
+from snakemake_executor_plugin_submitit.controller import Controller  # noqa: E402
 from snakemake_executor_plugin_submitit.job_watcher import JobWatcher, QueryInterval  # noqa: E402
 from snakemake_executor_plugin_submitit.messages import explain, reason, tail  # noqa: E402
 from snakemake_executor_plugin_submitit.registry import Entry, Registry  # noqa: E402
@@ -370,6 +373,67 @@ def test_a_missing_id_is_read_from_the_folder(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert entry(tmp_path, index=1, size=12).recovered_id() == "44_1"
     assert entry(tmp_path, index=2, size=12).recovered_id() == "", "killed before the pickle of this job was written"
+
+
+# --- measured memory
+
+
+def test_the_peak_of_a_process_and_its_children_is_measured(tmp_path: Path) -> None:
+    child = "import time; x = bytearray(60_000_000); print(flush=True); time.sleep(60)"
+    parent = f"import subprocess, sys; x = bytearray(80_000_000); subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (tmp_path / "7_memory.json").write_text('{"peak_mb": 20}', encoding="utf-8")
+        memory.PeakMemory(tmp_path / "7_memory.json").sample(process.pid)
+        os.killpg(process.pid, signal.SIGKILL)
+    peak = memory.recorded_mb(tmp_path / "7_memory.json")
+    assert peak is not None and 133 <= peak < 200, "140 MB, and two interpreters"
+    assert memory.in_use_mb(process.pid) == 0
+    assert memory.recorded_mb(tmp_path / "8_memory.json") is None
+
+
+def test_the_history_knows_the_largest_peak_of_each_kind_of_job(tmp_path: Path) -> None:
+    lines = [
+        {"outcome": "COMPLETED", "request": "train, 8 threads, 26000 MB", "peak_mb": 7000},
+        {"outcome": "COMPLETED", "request": "train, 8 threads, 26000 MB", "peak_mb": 9000},
+        {"outcome": "FAILED", "request": "train, 8 threads, 26000 MB", "peak_mb": 12000},
+        {"outcome": "COMPLETED", "request": "score, 4 threads, 4000 MB", "peak_mb": None},
+        {"outcome": "COMPLETED"},
+    ]
+    file = tmp_path / "history.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)) + "\n{ cut", encoding="utf-8")
+    assert memory.measured_mb(file) == {memory.request_of("train", 8, 26000): 9000}
+    assert memory.measured_mb(tmp_path / "none.jsonl") == {}
+    # 1.5 x 9000 MB contain the nested Snakemake, whose 400 MB are added later.
+    assert memory.requested_mb(26000, 400, 9000, 1.5) == 13100
+    assert memory.requested_mb(26000, 400, 20000, 1.5) == 26000, "never more than declared"
+    assert memory.requested_mb(26000, 400, None, 1.5) == memory.requested_mb(26000, 400, 9000, 0) == 26000
+
+
+# --- the Snakemake that follows the jobs
+
+
+def test_a_controller_is_gone_only_if_that_is_certain(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    own = Controller.own()
+    assert not own.is_gone() and own.pid == os.getpid()
+    assert replace(own, born=own.born - 100).is_gone(), "another process has its number"
+    assert replace(own, boot="before").is_gone()
+    far = replace(own, host="elsewhere")
+    assert not far.is_gone(Slurm()), "nobody here can know"
+    far = replace(far, job="7")
+    assert not far.is_gone()
+    for answer, gone in (("echo '7|RUNNING|None|n1|0:01'", False), ("echo '7|TIMEOUT|None|n1|0:01'", True)):
+        tool(tools, "squeue", answer)
+        assert far.is_gone(Slurm()) is gone
+    tool(tools, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    assert not far.is_gone(Slurm())
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert not far.is_gone(Slurm()), "another step of the same job"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert far.is_gone(Slurm()), "Slurm has restarted the job"
 
 
 # --- watching jobs

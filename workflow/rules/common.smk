@@ -28,6 +28,8 @@ if workflow.is_main_process:
     except AnyLuabError as mistake:
         raise WorkflowError(str(mistake))
     logger.info(luab_plan.summary(STUDY))
+    if freed := luab_plan.free_lock(sys.argv):
+        logger.info(freed)
     if hint := luab_plan.lock_hint(sys.argv):
         logger.error(hint)
 luab_plan.prepare_jobs(STUDY, checkout=Path(workflow.basedir))

@@ -16,7 +16,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
-from . import history, local_jobs
+from . import controller, history, local_jobs, memory
 from .fingerprint import fingerprints, members, output_names
 from .job_watcher import JobWatcher, Outcome, QueryInterval, finished
 from .messages import explain, reason, tail
@@ -87,9 +87,12 @@ class Executor(RemoteExecutor):
         self._stopping = False
         self._restored = False
         self._full = False  # whether the scheduler refused jobs because there are too many
+        self._reduced: set[str] = set()  # messages about memory
         self._freed = 0  # jobs that have ended since
         self._require_commands()
         self._check_environment()
+        with contextlib.suppress(OSError):
+            controller.register(self._folder)
 
     def additional_general_args(self) -> str:
         """Arguments of the Snakemake inside the allocation, which runs its job itself."""
@@ -314,9 +317,23 @@ class Executor(RemoteExecutor):
         resources = {name: value for name, value in job.resources.items() if not name.startswith("_")}
         if self.settings.cluster == "local":
             return local_parameters(resources, self.settings.default_runtime)
+        self._apply_measured_memory(job, resources)
         site = Site(self.settings.gpu_option, self.settings.gpu_partition, self.settings.cpu_partition)
         overhead_mb, minutes = self.settings.memory_overhead_mb, self.settings.default_runtime
         return slurm_parameters(resources, job.threads, overhead_mb, minutes, site)
+
+    def _apply_measured_memory(self, job: Any, resources: dict[str, Any]) -> None:
+        """Replaces the declared mem_mb of a first attempt by a multiple of what such jobs used before."""
+        declared = resources.get("mem_mb")
+        if not isinstance(declared, int) or job.attempt > 1:
+            return
+        peak_mb = memory.measured_mb(self._folder / history.NAME).get(_request(job))
+        overhead_mb, factor = self.settings.memory_overhead_mb, self.settings.memory_factor
+        resources["mem_mb"] = memory.requested_mb(declared, overhead_mb, peak_mb, factor)
+        text = f"{_rules(job)}: requests {resources['mem_mb'] + overhead_mb} MB instead of {declared + overhead_mb} MB"
+        if resources["mem_mb"] < declared and text not in self._reduced:
+            self._reduced.add(text)
+            self.logger.info(f"{text}, because such jobs have used at most {peak_mb} MB.")
 
     # --- submitting ----------------------------------------------------------------------------------------
 
@@ -382,6 +399,7 @@ class Executor(RemoteExecutor):
             name = job_name(map(str, job.rules), [one.wildcards_dict for one in members(job)])
             outputs = fingerprints(job, output_names(job))
             entry = Entry(outputs, str(folder), self.settings.cluster, name, index, len(batch.jobs), job.attempt)
+            entry.request = _request(job)
             entry.submitted = round(time.time(), 1)
             entries.append(entry)
         try:
@@ -576,6 +594,14 @@ class Executor(RemoteExecutor):
                 f"submitit-cluster is slurm, but {', '.join(missing)} not found on PATH. Start Snakemake on a machine "
                 "that can submit jobs, or use --submitit-cluster local."
             )
+
+
+def _rules(job: Any) -> str:
+    return "+".join(sorted({str(rule) for rule in job.rules}))
+
+
+def _request(job: Any) -> str:
+    return memory.request_of(_rules(job), job.threads, job.resources.get("mem_mb"))
 
 
 def _whole_array(entry: Entry, entries: list[Entry]) -> bool:

@@ -5,6 +5,7 @@ import json
 import time
 from pathlib import Path
 
+from .memory import recorded_mb
 from .messages import starts
 from .registry import Entry
 from .slurm_states import State
@@ -35,6 +36,8 @@ def append(folder: Path, entry: Entry, outcome: str, reason: str = "") -> None:
         "started": first,
         "ended": ended,
         "elapsed_s": round(max(0.0, ended - first), 1) if first else 0.0,
+        "request": entry.request,
+        "peak_mb": recorded_mb(entry.memory),
         "starts": started,
         "folder": entry.folder,
     }

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Self, TextIO
 
+from .memory import FILE, PeakMemory
+
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
@@ -98,8 +100,10 @@ class JobCommand:
             env={**os.environ, RESTARTS: str(restarts)},
             start_new_session=True,
         )
+        folder = os.environ.get("SUBMITIT_FOLDER")
+        memory = PeakMemory(Path(folder) / FILE.format(id=_own_id()) if folder else None)
         try:
-            code = self._poll(self._process)
+            code = self._poll(self._process, memory)
         finally:
             self._end_group()
         if code and self._terminated and "SLURM_JOB_ID" in os.environ:
@@ -175,12 +179,13 @@ class JobCommand:
         if os.environ.get("SUBMITIT_PREEMPT_SIGNAL") != "TERM":  # with TERM, submitit itself checkpoints on SIGTERM
             signal.signal(signal.SIGTERM, on_term)
 
-    def _poll(self, process: "subprocess.Popen[bytes]") -> int:
+    def _poll(self, process: "subprocess.Popen[bytes]", memory: PeakMemory) -> int:
         # Not wait(): a signal handler that waits for the same child would block until its timeout.
         missed = self._near_limit() and os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
         while (code := process.poll()) is None:
             if missed and not self._warned and time.monotonic() - self._started > self.limit_s - self.warning_s:
                 self._warn_late()
+            memory.sample(os.getpid())
             time.sleep(_POLL_S)
         return code
 

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .memory import FILE
+
 CANCELLED = "cancelled by us"
 CHECKED = "checked"
 _SUBMISSION = "jobs.json"
@@ -30,6 +32,7 @@ class Entry:
         index: Index in the array.
         size: Number of jobs in the submission.
         attempt: Snakemake's attempt number.
+        request: Rules, threads and memory, for comparing the memory of jobs.
         id: Slurm's job id, 12 or 12_3, or the id of a local process; empty while unknown.
         submitted: Time of the submission, seconds since 1970.
         state: Last known state; empty before the first query.
@@ -45,6 +48,7 @@ class Entry:
     index: int = 0
     size: int = 1
     attempt: int = 1
+    request: str = ""
     id: str = ""
     submitted: float = 0.0
     state: str = ""
@@ -66,6 +70,11 @@ class Entry:
     def starts(self) -> Path:
         """One line for each start, with node and number of restarts."""
         return Path(self.folder) / f"{self.id}_starts.jsonl"
+
+    @property
+    def memory(self) -> Path:
+        """Peak memory that the job measured."""
+        return Path(self.folder) / FILE.format(id=self.id)
 
     def recovered_id(self) -> str:
         """Reads the id from the submission's files if Snakemake was killed before noting it; empty if there is none.

@@ -38,6 +38,11 @@ class ExecutorSettings(ExecutorSettingsBase):
     memory_overhead_mb: int = _setting(
         400, "Memory added to mem_mb of each job for the Snakemake process that runs it on the node."
     )
+    memory_factor: float = _setting(
+        0.0,
+        "Request this multiple of the peak memory that completed jobs of the same rule, threads and mem_mb had, but at "
+        "most mem_mb; retries request mem_mb. 0: always mem_mb.",
+    )
     default_runtime: int = _setting(60, "Time limit, in minutes, of jobs without `runtime`.")
     warning_seconds: int = _setting(90, "Seconds before the time limit at which a job receives SIGUSR2.")
     max_timeouts: int = _setting(3, "How often a job is continued after reaching its time limit.")

@@ -1,0 +1,109 @@
+"""Memory of jobs: each measures its own peak, the history keeps it, and later jobs of the same kind request that much."""
+
+import contextlib
+import functools
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+FILE = "{id}_memory.json"
+_FIRST_S, _SLOWEST_S, _GROWTH = 0.5, 20.0, 1.5
+_NEWS = 1.02
+_STEP_MB = 100
+
+
+class PeakMemory:
+    """Samples the memory of a process and its descendants, and keeps the largest sum in a file.
+
+    Memory that processes share counts once (proportional set size), as in Slurm's control groups. Shorter peaks than
+    20 s may be missed.
+
+    Args:
+        path: The file; its value of an earlier start of the job counts too. None to not measure.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._peak_mb = float(recorded_mb(path) or 0) if path else 0.0
+        self._wait_s, self._next = _FIRST_S, time.monotonic()
+
+    def sample(self, pid: int) -> None:
+        """Measures if it is time."""
+        if self._path is None or time.monotonic() < self._next:
+            return
+        self._wait_s = min(self._wait_s * _GROWTH, _SLOWEST_S)
+        self._next = time.monotonic() + self._wait_s
+        now_mb = in_use_mb(pid)
+        if now_mb > self._peak_mb * _NEWS:
+            self._peak_mb = now_mb
+            aside = self._path.with_suffix(".part")
+            with contextlib.suppress(OSError):
+                aside.write_text(json.dumps({"peak_mb": round(now_mb)}), encoding="utf-8")
+                os.replace(aside, self._path)
+
+
+def in_use_mb(pid: int) -> float:
+    """Memory of a process and its descendants on this machine, in MiB; 0 if it cannot be read."""
+    import psutil  # Snakemake's dependency
+
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for one in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                memory = one.memory_full_info()
+                total += getattr(memory, "pss", memory.uss)
+    return total / 2**20
+
+
+def recorded_mb(path: Path) -> int | None:
+    """Peak of a job in MiB; None if it was not measured."""
+    try:
+        return int(json.loads(path.read_bytes())["peak_mb"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def request_of(rules: str, threads: int, mem_mb: object) -> str:
+    """Describes a kind of job: what it runs and what it asks for. Peaks of other kinds say nothing about it."""
+    return f"{rules}, {threads} threads, {mem_mb} MB"
+
+
+def measured_mb(history: Path) -> Mapping[str, int]:
+    """Largest peak of the completed jobs of each kind, in MiB.
+
+    Args:
+        history: The plugin's history.jsonl.
+    """
+    try:
+        return _measured_mb(history, history.stat().st_size)
+    except OSError:
+        return {}
+
+
+@functools.lru_cache(maxsize=1)
+def _measured_mb(history: Path, size: int) -> Mapping[str, int]:
+    peaks: dict[str, int] = {}
+    for line in history.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            job = json.loads(line)
+            if job["outcome"] == "COMPLETED":
+                peaks[job["request"]] = max(peaks.get(job["request"], 0), int(job["peak_mb"]))
+    return peaks
+
+
+def requested_mb(declared_mb: int, overhead_mb: int, peak_mb: int | None, factor: float) -> int:
+    """Memory to request with mem_mb, in MB: a multiple of the measured peak, at most what is declared.
+
+    Args:
+        declared_mb: The job's mem_mb.
+        overhead_mb: Is added to the result later; the measured peak includes it.
+        peak_mb: Largest peak of earlier jobs of this kind; None if there are none.
+        factor: The multiple; 0 to request what is declared.
+    """
+    if not peak_mb or not factor:
+        return declared_mb
+    rounded = -(-int(peak_mb * factor) // _STEP_MB) * _STEP_MB
+    return min(declared_mb, max(_STEP_MB, rounded - overhead_mb))
