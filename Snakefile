@@ -29,6 +29,12 @@ if Path.cwd() != Path(workflow.basedir).resolve():
 configfile: "config/config.yaml"
 
 
+# Predictions of one run, and its scores, may share a job on a cluster (group-components in the profile), where they run
+# one after another.
+resource_scopes:
+    one_at_a_time="local",
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/fetch.smk"
 include: "workflow/rules/prepare.smk"

@@ -183,7 +183,7 @@ def test_snakemake_record_format() -> None:
 
 def test_snakemake_locks_are_files(persistence: Any, tmp_path: Path) -> None:
     persistence._write_locks("output", ["results/a"])
-    advice = "Look at lock_hint in luab/planning/plan.py, which explains a locked folder."
+    advice = "Look at lock_hint and free_lock in luab/planning/plan.py, and at controller.py of the executor plugin."
     check(any((tmp_path / ".snakemake" / "locks").glob("*.lock")), "snakemake's .snakemake/locks/*.lock", advice)
 
 

@@ -32,6 +32,7 @@ _REPORT_PAGE = Path("luab/render/report/page")
 _SLACK = 1.5
 _PREDICTION_SLACK = 6
 _SHORTEST_MINUTES = 60
+_GROUPED_MINUTES = 120
 
 
 def summary(study: Study) -> str:
@@ -241,6 +242,10 @@ class Plan:
         hours = max((prediction_hours(run, benchmarks, speeds) for run in runs), default=0) * _PREDICTION_SLACK
         longest = round(self.study.compute.longest_job_hours * 60)
         return min(max(_SHORTEST_MINUTES, round(hours * 60)), longest)
+
+    def prediction_group(self, suite: str) -> str | None:
+        """Group of a suite's prediction jobs, one per run; None if they are long enough for jobs of their own."""
+        return "predictions_{run}" if self.predict_minutes(suite) <= _GROUPED_MINUTES else None
 
     @property
     def archive_list(self) -> list[str]:

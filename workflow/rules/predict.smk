@@ -17,8 +17,11 @@ for dataset, suite in [(name, suite) for name, part in STUDY.parts.items() for s
             run=f"{PLAN.outside_cohorts()}{dataset}/{BELOW_DATASET}",
         conda:
             "../envs/luab.yaml"
+        group:
+            PLAN.prediction_group(suite.name)
         threads: STUDY.compute.threads
         resources:
+            one_at_a_time=1,
             gpu=PLAN.gpus,
             mem_mb=PLAN.job_mem_mb,
             runtime=PLAN.predict_minutes(suite.name),

@@ -16,8 +16,11 @@ for dataset, suite in [(name, suite) for name, part in STUDY.parts.items() for s
             run=f"{dataset}/{BELOW_DATASET}",
         conda:
             "../envs/luab.yaml"
+        group:
+            "scores_{run}"
         threads: min(STUDY.compute.threads, 4)
         resources:
+            one_at_a_time=1,
             mem_mb=4000,
             runtime=30,
         params:

@@ -101,7 +101,7 @@ def free_lock(folder: Path, locks: Path = _LOCKS) -> str:
     """Removes the lock of the working folder if the Snakemake that left it is gone for certain.
 
     A requeued Slurm job, or the next command on the same machine, then needs no `--unlock`. Call it in the Snakefile,
-    in the main process only: it makes later ones of its kind wait until this process ends.
+    in the main process only. While this process lives, no other one removes a lock.
 
     Args:
         folder: Folder of the plugin.
@@ -158,7 +158,7 @@ def _hold(folder: Path) -> bool:
         return True
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / _LOCK, "a", encoding="utf-8")
+        file = open(folder / _LOCK, "a", encoding="utf-8")  # noqa: SIM115
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""Memory of jobs: each measures its own peak, the history keeps it, and later jobs of the same kind request that much."""
+"""Memory of jobs: each measures its own peak, the history keeps it, and later jobs of the same kind request it."""
 
 import contextlib
 import functools
@@ -106,4 +106,4 @@ def requested_mb(declared_mb: int, overhead_mb: int, peak_mb: int | None, factor
     if not peak_mb or not factor:
         return declared_mb
     rounded = -(-int(peak_mb * factor) // _STEP_MB) * _STEP_MB
-    return min(declared_mb, max(_STEP_MB, rounded - overhead_mb))
+    return min(declared_mb, max(0, rounded - overhead_mb))

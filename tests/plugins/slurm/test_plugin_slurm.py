@@ -1,5 +1,6 @@
 """The executor plugin on a real Slurm: submitting, stopping, restarting, failing."""
 
+import itertools
 import os
 import pwd
 import signal
@@ -279,3 +280,42 @@ def test_failures_are_explained_and_show_the_log(project: Project) -> None:
     assert project.history["bad.txt"]["outcome"] == "FAILED"
     assert project.history["bad.txt"]["reason"] == "exit status 42"
     assert project.history["cancelled.txt"]["outcome"] == "CANCELLED"
+
+
+def test_members_of_a_group_without_dependencies_run_one_after_another_in_one_job_per_run(project: Project) -> None:
+    project.write("""
+        resource_scopes:
+            one_at_a_time="local"
+        rule all:
+            input: expand("{run}/{suite}.txt", run=["a/1", "b/1"], suite=["x", "y", "z"])
+        for suite in "xyz":
+            rule:
+                name: f"score_{suite}"
+                output: f"{{run}}/{suite}.txt"
+                group: "scores_{run}"
+                threads: 2
+                resources: runtime=3, mem_mb=200, one_at_a_time=1
+                shell: "echo $SLURM_JOB_ID $(date +%s.%N) > {output}; sleep 1; date +%s.%N >> {output}"
+    """)
+    options = ["--group-components", "scores_{run}=8", "--resources", "one_at_a_time=1"]
+    assert project.run(*options, "--submitit-array-parallel", "1", "--submitit-memory-factor", "2") == 0, project.screen
+    [array] = project.job_ids
+    rows = elements(project, "JobID", "Timelimit", "ReqMem", "AllocCPUS", "Start", "End")
+    assert len(rows) == 2 and {(row["Timelimit"], row["ReqMem"], row["AllocCPUS"]) for row in rows} == {
+        ("00:09:00", "600M", "2")
+    }
+    first, second = sorted(rows, key=lambda row: row["Start"])
+    assert second["Start"] >= first["End"], "two elements at a time"
+    for run in ("a/1", "b/1"):
+        words = [(project.folder / f"{run}/{suite}.txt").read_text(encoding="utf-8").split() for suite in "xyz"]
+        assert len({job for job, _, _ in words}) == 1
+        times = sorted((float(start), float(end)) for _, start, end in words)
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(times))
+    # What they used is requested the next time.
+    peak = max(record["peak_mb"] for record in project.history.values())
+    assert 20 < peak < 300, "MB, of Snakemake and the command"
+    for suite in "xyz":
+        (project.folder / f"a/1/{suite}.txt").unlink()
+    assert project.run(*options, "--submitit-memory-factor", "2") == 0, project.screen
+    rows = project.cluster.ended(f"--jobs={project.job_ids[1]}", fields="JobID,ReqMem")
+    assert {row["ReqMem"] for row in rows} == {f"{max(400, min(600, -(-2 * peak // 100) * 100))}M"}, (peak, array)
