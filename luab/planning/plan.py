@@ -85,9 +85,11 @@ def free_lock(command: Sequence[str]) -> str:
     Returns:
         A sentence about the removed lock; empty if nothing was removed.
     """
+    if _only_looks(command):
+        return ""
     from snakemake_executor_plugin_submitit.controller import free_lock
 
-    return "" if _only_looks(command) else free_lock(Path(".snakemake") / "submitit")
+    return free_lock(Path(".snakemake") / "submitit")
 
 
 def _only_looks(command: Sequence[str]) -> bool:

@@ -15,10 +15,10 @@ for dataset, suite in [(name, suite) for name, part in STUDY.parts.items() for s
             f"logs/predict/{{run}}/{suite.name}.log",
         wildcard_constraints:
             run=f"{PLAN.outside_cohorts()}{dataset}/{BELOW_DATASET}",
-        conda:
-            "../envs/luab.yaml"
         group:
             PLAN.prediction_group(suite.name)
+        conda:
+            "../envs/luab.yaml"
         threads: STUDY.compute.threads
         resources:
             one_at_a_time=1,

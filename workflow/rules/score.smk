@@ -14,10 +14,10 @@ for dataset, suite in [(name, suite) for name, part in STUDY.parts.items() for s
             f"logs/score/{{run}}/{suite.name}.log",
         wildcard_constraints:
             run=f"{dataset}/{BELOW_DATASET}",
-        conda:
-            "../envs/luab.yaml"
         group:
             "scores_{run}"
+        conda:
+            "../envs/luab.yaml"
         threads: min(STUDY.compute.threads, 4)
         resources:
             one_at_a_time=1,
