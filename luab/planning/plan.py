@@ -93,7 +93,7 @@ def free_lock(command: Sequence[str]) -> str:
 
 
 def _only_looks(command: Sequence[str]) -> bool:
-    return bool({"-n", "--dry-run", "--unlock"} & set(command))
+    return bool({"-n", "--dry-run", "--unlock", "--lint"} & set(command))
 
 
 def check_copies(study: Study) -> None:
