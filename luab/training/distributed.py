@@ -2,7 +2,7 @@
 
 import contextlib
 import datetime
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,22 @@ class Processes:
         if self.count > 1:
             distributed.all_reduce(values)
         return values
+
+    def sum_later(self, numbers: list[int]) -> Callable[[], list[int]]:
+        """Starts to sum numbers over all processes; returns a function that waits for the sums.
+
+        The processes' hosts exchange them, so that no GPU is waited for. All processes must call both.
+        """
+        if self.count == 1:
+            return lambda: numbers
+        sums = torch.tensor(numbers)
+        work = distributed.all_reduce(sums, async_op=True)
+
+        def wait() -> list[int]:
+            work.wait()
+            return [int(number) for number in sums]
+
+        return wait
 
     def gather(self, value: Any) -> list[Any]:
         """Returns the values of all processes, ordered by rank, in every process."""

@@ -15,13 +15,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from luab.data.images.loader import EpochBatches, plain_errors, training_loader
+from luab.data.images.loader import EpochBatches, ahead, plain_errors, training_loader
 from luab.data.images.shared_views import SharedViews
 from luab.data.images.training_images import TrainingImages
 from luab.data.manifests.manifest import read_manifest
 from luab.errors import ConfigError, DataError, JobError, LuabError
 from luab.files import file_sha256, read_json, remove_leftovers, replacing, write_json
 from luab.progress import progress
+from luab.shapes import Batch
 from luab.study.config import Study
 from luab.study.paths import Run, card
 from luab.study.recipes import Preprocessing
@@ -36,6 +37,7 @@ from luab.training.checkpoint import (
     save_model,
     save_state,
 )
+from luab.training.compiled import compile_backbone
 from luab.training.device import choose_device
 from luab.training.distributed import Processes, joined
 from luab.training.heartbeat import Heartbeat
@@ -58,6 +60,7 @@ class Member:
         key: Configuration of the training, by which its saved state is recognised.
         identity: The part of run.json that the configuration and the inputs determine.
         others: Number of trainings that share its images.
+        execution: Kind of the optimiser, and whether the backbone is compiled.
         random: State of its generators while another member uses those of the process.
         error: Why it ended alone.
     """
@@ -70,6 +73,7 @@ class Member:
     settings: dict[str, Any]
     heart: Heartbeat
     others: int
+    execution: dict[str, str] = field(default_factory=dict)
     random: dict[str, Any] = field(default_factory=dict)
     error: LuabError | None = None
 
@@ -207,6 +211,11 @@ def _member(study: Study, run: Run, device: torch.device, processes: Processes, 
     identity = {"run": run.identity(), "recipe": recipe.model_dump(mode="json"), "inputs": inputs}
     identity["preprocessing"] = preprocessing.model_dump(mode="json")
     member = Member(trainer, dataset, folder, key, identity, settings, heart, others)
+    member.execution = {"optimizer": trainer.optimizer_name, "backbone": "not compiled"}
+    if recipe.compile:
+        member.execution["backbone"] = compile_backbone(trainer)
+        if processes.first:
+            _log(f"{run.folder}: backbone {run.backbone} {member.execution['backbone']}")
     with member.generators():
         _resume(trainer, folder, key)
     return member
@@ -224,6 +233,7 @@ def _written(members: Sequence[Member], started: float, provenance: Sequence[dic
         result |= {
             **member.identity,
             "settings": member.settings,
+            "execution": member.execution,
             "images": len(member.dataset),
             "points": member.dataset.taught_points,
             "seconds": round(time.monotonic() - started, 1),
@@ -386,43 +396,78 @@ def _fit(members: Sequence[Member], study: Study, warnings: list[signal.Signals]
             )
 
     obey(Flags(stop=any(processes.gather(bool(warnings)))))  # received while images and model were prepared
+    epoch, first = _place(members)
+    batches = EpochBatches(
+        len(members[0].dataset), recipe.batch_size, run.seed, epoch, first, (processes.rank, processes.count),
+        recipe.repeated_augmentation,
+    )  # fmt: skip
     with plain_errors(), _progress_bar(members) as advance:
-        epoch, first = _place(members)
         advance(epoch * one.steps + first)
-        while epoch < recipe.epochs and _running(members):
-            views.set_epoch(epoch)
-            share = (processes.rank, processes.count)
-            batches = EpochBatches(
-                len(members[0].dataset), recipe.batch_size, run.seed, epoch, first, share, recipe.repeated_augmentation
-            )
-            loader = training_loader(views.source, batches, compute.workers_each, one.device.type == "cuda")
-            for number, batch in enumerate(loader, first):
-                flags = Flags()
-                for k, member in enumerate(members):
-                    # After a kill, members may continue at different steps; those that are ahead wait.
-                    if member.error or (member.trainer.epoch, member.trainer.batch) != (epoch, number):
-                        continue
-                    with _alone(member):
-                        with member.generators():
-                            own = member.trainer.step(views.part(batch, k), own_flags)
-                        flags = Flags(flags.stop or own.stop, flags.save or own.save)
-                        member.heart.beat(member.trainer.epoch, member.trainer.done, member.trainer.mean_loss)
+        for epoch, number, batch in _batches(views, batches, recipe.epochs, compute.workers_each, one.device):
+            if batch is not None:
+                flags = _step(members, views, (epoch, number), batch, own_flags)
                 advance(1)
-                if not _running(members):
-                    return
-                obey(flags)
-            flags = Flags()
-            at_end = [member for member in _running(members) if member.trainer.epoch == epoch]
-            for member in at_end:
-                with _alone(member):
-                    own = member.trainer.read()
-                    flags = Flags(flags.stop or own.stop, flags.save or own.save)
+            else:
+                flags = _read(members, epoch)
+            if not _running(members):
+                return
             obey(flags)
-            for member in at_end:
-                if not member.error:
-                    with _alone(member):
-                        _end_epoch(member)
-            epoch, first = epoch + 1, 0
+            if batch is None:
+                for member in _running(members):
+                    if member.trainer.epoch == epoch:
+                        with _alone(member):
+                            _end_epoch(member)
+
+
+def _batches(
+    views: SharedViews, batches: EpochBatches, epochs: int, workers: int, device: torch.device
+) -> Iterator[tuple[int, int, Batch | None]]:
+    """Yields (epoch, number in the epoch, batch) from the place of `batches` on, and None after each epoch.
+
+    The loader's processes serve all epochs. They end with this generator.
+    """
+    loader = training_loader(views.source, batches, workers, device.type == "cuda")
+    for epoch in range(batches.epoch, epochs):
+        views.set_epoch(epoch)
+        batches.epoch, number = epoch, batches.start
+        for batch in ahead(loader, device):
+            yield epoch, number, batch
+            number += 1
+        yield epoch, number, None
+        batches.start = 0
+
+
+def _step(
+    members: Sequence[Member],
+    views: SharedViews,
+    place: tuple[int, int],
+    batch: Batch,
+    own_flags: Callable[[], Flags],
+) -> Flags:
+    """One step of each member; after a kill, members may continue at different places: those that are ahead wait."""
+    flags = Flags()
+    for k, member in enumerate(members):
+        trainer = member.trainer
+        if member.error or (trainer.epoch, trainer.batch) != place:
+            continue
+        with _alone(member):
+            with member.generators():
+                own = trainer.step(views.part(batch, k), own_flags)
+            flags = Flags(flags.stop or own.stop, flags.save or own.save)
+            member.heart.beat(trainer.epoch, trainer.done, trainer.mean_loss)
+    return flags
+
+
+def _read(members: Sequence[Member], epoch: int) -> Flags:
+    """Reads the last steps of an epoch."""
+    flags = Flags()
+    for member in _running(members):
+        if member.trainer.epoch == epoch:
+            with _alone(member):
+                member.trainer.read()
+                own = member.trainer.flags()
+                flags = Flags(flags.stop or own.stop, flags.save or own.save)
+    return flags
 
 
 def _end_epoch(member: Member) -> None:

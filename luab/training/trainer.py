@@ -1,5 +1,8 @@
 """One training step, and the state that changes from step to step."""
 
+import contextlib
+import inspect
+import itertools
 import math
 import random
 from collections.abc import Callable
@@ -9,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from timm.layers import convert_sync_batchnorm
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, get_optimizer_class
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -26,6 +29,7 @@ from luab.tasks import Outputs
 from luab.training.distributed import Processes
 
 _LOGIT_TOLERANCE = 1e-4  # relative to the largest logit; float32 in another order gives about 1e-6
+_STEPS_BETWEEN_READS = 50  # on a GPU, whose host waits at each read
 _LOWEST_SCALE = 2.0**-16  # starts at 2**16 and halves with each step of infinite gradients
 _MODEL_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, NotImplementedError)
 
@@ -42,41 +46,34 @@ class Flags(NamedTuple):
     save: bool = False
 
 
-class PendingValues:
-    """The values of one step while they are copied from the device; the copy does not wait for the next step.
+class PendingValues(NamedTuple):
+    """The values of one step, which are still on the device.
 
-    Args:
-        values: Parts of the loss, counts, numbers of processes with a stop flag and with a save flag, and in the first
-            step of an epoch the squared norms of gradients.
-        place: Step over all epochs, epoch, batch in the epoch.
+    Attributes:
+        values: This process's parts of the loss and counts, and in the first step of an epoch the squared norms of
+            gradients.
+        step: Number of the step over all epochs.
     """
 
-    def __init__(self, values: torch.Tensor, place: tuple[int, int, int]) -> None:
-        self.place = place
-        self._host = values.to("cpu", non_blocking=True)
-        self._copied = torch.cuda.Event() if values.is_cuda else None
-        if self._copied is not None:
-            self._copied.record()
-
-    def read(self) -> list[float]:
-        """Waits until the values have arrived and returns them."""
-        if self._copied is not None:
-            self._copied.synchronize()
-        numbers: list[float] = self._host.tolist()
-        return numbers
+    values: torch.Tensor
+    step: int
+    epoch: int
+    batch: int
 
 
 @dataclass
 class Trainer:
     """A training as seen by one of its processes; `state` and `restore` make it resumable.
 
-    `epoch` and `batch` are the position of the next step. The values of each step are read from the device and
-    checked one step later; `read` does so at once and must be called before anything is written.
+    `epoch` and `batch` are the position of the next step. The values of the steps stay on the device; those of
+    `read_every` steps are read and checked together, one step later. `read` does so at once and must be called before
+    anything is written.
 
     Attributes:
         network: The model wrapped for several processes; the model itself if there is one process.
         ema: Averaged weights, in the first process only, since no others are ever read.
         ratios: Gradient ratios of the first step of the current epoch, see `Objective.squared_gradients`.
+        read_every: Steps between two reads, 1 on the CPU.
     """
 
     run: Run
@@ -100,7 +97,8 @@ class Trainer:
     sums: dict[str, float] = field(default_factory=dict)
     ratios: list[float] = field(default_factory=list)
     log: list[list[float]] = field(default_factory=list)
-    pending: PendingValues | None = None
+    pending: list[PendingValues] = field(default_factory=list)
+    read_every: int = 1
 
     def __post_init__(self) -> None:
         baseline = not self.outputs.points and self.use == "regress"
@@ -108,6 +106,9 @@ class Trainer:
         self.objective = objective_of(weight, self.recipe, self.outputs.multi_label, self.use, self.settings)
         self.mixup = PointMixup(self.recipe, self.outputs.classes) if self.recipe.mixup or self.recipe.cutmix else None
         self.normalise = Normalise(self.preprocessing).to(self.device)
+        if self.device.type == "cuda":
+            self.read_every = _STEPS_BETWEEN_READS
+        self._sums_of_flags: Callable[[], list[int]] = lambda: [0, 0]
 
     @classmethod
     def build(
@@ -150,7 +151,7 @@ class Trainer:
             model = _synchronised(model, device)
         if recipe.channels_last:
             model = model.to(memory_format=torch.channels_last)
-        optimizer = _optimizer(model, recipe)
+        optimizer = _optimizer(model, recipe, device)
         scheduler = CosineLRScheduler(
             optimizer,
             t_initial=recipe.epochs * steps,
@@ -175,6 +176,12 @@ class Trainer:
         return ("epoch", "lr", *self.objective.columns)
 
     @property
+    def optimizer_name(self) -> str:
+        """Class of the optimiser and how it goes through the weights, for run.json."""
+        kinds = [kind for kind in ("fused", "foreach") if self.optimizer.defaults.get(kind)]
+        return ", ".join([type(self.optimizer).__name__, *kinds])
+
+    @property
     def done(self) -> int:
         """Number of steps done, over all epochs."""
         return self.epoch * self.steps + self.batch
@@ -182,7 +189,7 @@ class Trainer:
     @property
     def mean_loss(self) -> float | None:
         """Mean loss over the current epoch's steps that have been read; of the last epoch right after its end."""
-        count = self.batch - (self.pending is not None)
+        count = self.batch - len(self.pending)
         if count > 0:
             return self.sums["loss"] / count
         return self.log[-1][2] if self.log else None
@@ -199,14 +206,12 @@ class Trainer:
             The flags of all processes in the preceding step, identical in all processes.
 
         Raises:
-            JobError: The loss of the preceding step was not finite.
+            JobError: The loss of a preceding step was not finite.
         """
         batch = {name: to_device(part, self.device) for name, part in batch.items()}
         batch = {name: part.float() if part.dtype == torch.float64 else part for name, part in batch.items()}
-        batch["images"] = self.normalise(batch["images"])
+        batch["images"] = self.normalise(self.laid_out(batch["images"]))
         counts = self.objective.counts(batch)
-        if self.recipe.channels_last:
-            batch["images"] = batch["images"].to(memory_format=torch.channels_last)
         if self.mixup is not None:
             batch = self.mixup(batch)
         self.scheduler.step_update(self.done)
@@ -214,12 +219,17 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         parts, squared = self._backward(batch)
         self._update()
-        flags = torch.stack([torch.full_like(parts[0], flag) for flag in own_flags()])
-        values = torch.cat([parts, counts, flags, squared])
-        preceding_flags = self.read()
-        self.pending = PendingValues(self.processes.add(values), (self.done, self.epoch, self.batch))
+        preceding_flags = self.flags()
+        if len(self.pending) >= self.read_every:
+            self.read()
+        self.pending.append(PendingValues(torch.cat([parts, counts, squared]), self.done, self.epoch, self.batch))
+        self._sums_of_flags = self.processes.sum_later([int(flag) for flag in own_flags()])
         self.batch += 1
         return preceding_flags
+
+    def flags(self) -> Flags:
+        """Returns the flags of all processes in the last step."""
+        return Flags(*(count > 0 for count in self._sums_of_flags()))
 
     def _backward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Computes gradients of the whole batch's loss.
@@ -234,14 +244,11 @@ class Trainer:
         denominators = self.objective.counts(batch)
         if self.objective.counted:
             denominators = self.processes.add(denominators) * share
-        precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.recipe.amp)
         shares, squared = [], []
         for k in range(steps):
             part = {name: tensor[k * size : (k + 1) * size] for name, tensor in batch.items()}
             with self.processes.averaged(self.network, last=k == steps - 1):
-                with torch.autocast(
-                    self.device.type, precision, enabled=precision is not None and self.device.type == "cuda"
-                ):
+                with self.autocast():
                     outputs = self.network(part["images"])
                 parts = self.objective(outputs, part, denominators)
                 if self.batch == 0:
@@ -250,6 +257,16 @@ class Trainer:
             shares.append(torch.stack([parts[name].detach() for name in self.objective.parts]) * share)
         norms = torch.stack(squared).sum(dim=0).flatten() if squared else shares[0].new_zeros(0)
         return torch.stack(shares).sum(dim=0), norms
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """Context of a forward pass: the recipe's mixed precision on a GPU."""
+        precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.recipe.amp)
+        on = precision is not None and self.device.type == "cuda"
+        return torch.autocast(self.device.type, precision, enabled=on)
+
+    def laid_out(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns images in the recipe's memory format."""
+        return images.to(memory_format=torch.channels_last) if self.recipe.channels_last else images
 
     def _update(self) -> None:
         if self.recipe.clip_grad is not None:
@@ -260,23 +277,27 @@ class Trainer:
         if self.ema is not None:
             self.ema.update(self.model, step=self.done)
 
-    def read(self) -> Flags:
-        """Adds the values of the last step to the sums, unless that has been done; returns its flags.
+    def read(self) -> None:
+        """Adds the values of the steps since the last read to the sums.
 
         Raises:
-            JobError: A value is not finite; the message names the value and the step.
+            JobError: A value is not finite; the message names the value and the first such step.
         """
-        if self.pending is None:
-            return Flags()
-        step, epoch, batch = self.pending.place
+        pending, self.pending = self.pending, []
+        if not pending:
+            return
+        numbers = iter(self.processes.add(torch.cat([one.values for one in pending])).tolist())
+        for one in pending:
+            self._add(one, list(itertools.islice(numbers, len(one.values))))
+
+    def _add(self, place: PendingValues, numbers: list[float]) -> None:
         parts, counted = self.objective.parts, self.objective.counted
-        names, numbers = (*parts, *counted, *Flags._fields), self.pending.read()
+        names = (*parts, *counted)
         values, squared = dict(zip(names, numbers, strict=False)), numbers[len(names) :]
-        self.pending = None
         for name in (*parts[1:], parts[0]):  # the cause first, then the sum
             if not math.isfinite(values[name]):
                 raise JobError(
-                    f"{name} became {values[name]} in step {step} (epoch {epoch}, batch {batch}). "
+                    f"{name} became {values[name]} in step {place.step} (epoch {place.epoch}, batch {place.batch}). "
                     "Lower the learning rate, lengthen the warm-up, or clip gradients in the recipe. Nothing "
                     "was written."
                 )
@@ -284,9 +305,8 @@ class Trainer:
             self.sums[name] = self.sums.get(name, 0.0) + values[name]
         for name in counted:
             self.sums[name] = self.sums.get(name, 0.0) + values[name] / self.recipe.batch_size
-        if batch == 0:
+        if place.batch == 0:
             self.ratios = gradient_ratios(torch.tensor(squared).view(2, -1))
-        return Flags(values["stop"] > 0, values["save"] > 0)
 
     def end_epoch(self) -> list[float]:
         """Ends the epoch; returns its line of the log: epoch, learning rate, mean of each sum, gradient ratios.
@@ -309,6 +329,7 @@ class Trainer:
     def state(self, key: str) -> dict[str, Any]:
         """Returns everything needed to resume at the next batch; all processes must call it, the first one saves it."""
         self.read()
+        self.flags()  # no exchange may be open when a process ends
         return {
             "key": key,
             "model": self.model.state_dict(),
@@ -326,6 +347,9 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         """Restores what `state` returned, in each process."""
         self.model.load_state_dict(state["model"])
+        # Those of the device that the state is from decide where torch puts the counters of steps.
+        for group, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            group |= {name: own[name] for name in ("fused", "foreach") if name in own}
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
@@ -406,14 +430,19 @@ def _synchronised(model: LuabModel, device: torch.device) -> LuabModel:
     return synchronised
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    options: dict[str, Any] = {}
     try:
+        # Only torch's own have `fused`; theirs compute the same with `foreach` as one by one, bit for bit.
+        if "fused" in inspect.signature(get_optimizer_class(recipe.optimizer, bind_defaults=False)).parameters:
+            options = {"fused": True} if device.type == "cuda" else {"foreach": True}
         return create_optimizer_v2(
             model,
             opt=recipe.optimizer,
             lr=recipe.lr,
             weight_decay=recipe.weight_decay,
             momentum=recipe.momentum,
+            **options,
         )
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(
@@ -422,13 +451,18 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def seed_everything(seed: int, device: torch.device, threads: int) -> None:
-    """Seeds all random generators of a training; on a CPU also sets threads and deterministic algorithms."""
+    """Seeds all random generators of a training; on a CPU also sets threads and deterministic algorithms.
+
+    On a GPU cuDNN chooses the fastest algorithm of each convolution.
+    """
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
     if device.type == "cpu":
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(True)
+    else:
+        torch.backends.cudnn.benchmark = True  # all batches have one shape
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from timm.data.distributed_sampler import RepeatAugSampler
@@ -48,6 +49,23 @@ def _dataset(toy_world, recipe):
 
 def _batches(toy_world, workers, start=0, recipe=None):
     return list(training_loader(_dataset(toy_world, recipe), EpochBatches(30, 6, 5, 1, start), workers, pinned=False))
+
+
+def test_loader_processes_stay_and_see_the_next_epoch(toy_world):
+    dataset, batches = _dataset(toy_world, None), EpochBatches(30, 6, 5, 1, start=2)
+    loader = training_loader(dataset, batches, 2, pinned=False)
+    first = list(loader)
+    children = {child.pid for child in psutil.Process().children()}
+    dataset.epoch, batches.epoch, batches.start = 2, 2, 0
+    second = list(loader)
+    assert children == {child.pid for child in psutil.Process().children()} and len(children) >= 2
+    fresh = _dataset(toy_world, None)
+    for epoch, start, found in ((1, 2, first), (2, 0, second)):
+        fresh.epoch = epoch
+        expected = list(training_loader(fresh, EpochBatches(30, 6, 5, epoch, start), 0, pinned=False))
+        assert len(found) == len(expected) == 5 - start
+        for one, other in zip(found, expected, strict=True):
+            assert all(torch.equal(part, other[name]) for name, part in one.items())
 
 
 def test_repeated_augmentation_is_timms():

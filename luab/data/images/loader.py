@@ -5,7 +5,7 @@ import multiprocessing
 import re
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -98,9 +98,13 @@ class InPlace(Dataset[Any]):
 
 
 def training_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int, pinned: bool) -> DataLoader[Any]:
-    """Returns a loader of one epoch; it yields batches: images, labels, points and weights by name."""
+    """Returns a loader that yields batches: images, labels, points and weights by name.
+
+    Its processes stay for further epochs: set `batches.epoch` and `batches.start` before each.
+    """
     options = _worker_options(workers)
     if workers:
+        options["persistent_workers"] = True
         options["prefetch_factor"] = min(4, max(1, _MAX_PREFETCHED_IMAGES // batches.share_size))
     return DataLoader(InPlace(dataset), batch_sampler=batches, collate_fn=_unchanged, pin_memory=pinned, **options)
 
@@ -161,8 +165,28 @@ def _loader_failure(text: str) -> str:
     )
 
 
+def ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yields the batches; copies each to a GPU during the step before it, on a stream of its own."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    copies, ready = torch.cuda.Stream(device), None
+    for batch in batches:
+        with torch.cuda.stream(copies):
+            copied = {name: to_device(part, device) for name, part in batch.items()}
+        if ready is not None:
+            yield ready
+        steps = torch.cuda.current_stream(device)
+        steps.wait_stream(copies)
+        for part in copied.values():
+            part.record_stream(steps)  # or its memory could be used for the next copy before the step has read it
+        ready = copied
+    if ready is not None:
+        yield ready
+
+
 def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copies uint8 [batch, 3, h, w] to the device, in parallel with the device's work."""
+    """Copies a tensor to the device; from pinned memory the host does not wait for the copy."""
     return images.to(device, non_blocking=True)
 
 
