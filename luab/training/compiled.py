@@ -47,7 +47,7 @@ def _try(trainer: Trainer) -> None:
     with trainer.processes.averaged(trainer.network, last=False):
         with trainer.autocast():
             outputs = trainer.network(images)
-        sum(output.float().sum() for output in outputs.values()).backward()  # type: ignore[union-attr]
+        sum(output.float().sum() for output in outputs.values()).backward()
 
 
 @contextlib.contextmanager
