@@ -87,8 +87,10 @@ def free_lock(command: Sequence[str]) -> str:
     """
     if _only_looks(command):
         return ""
-    from snakemake_executor_plugin_submitit.controller import free_lock
-
+    try:
+        from snakemake_executor_plugin_submitit.controller import free_lock
+    except ModuleNotFoundError:  # an older plugin is installed beside this checkout
+        return ""
     return free_lock(Path(".snakemake") / "submitit")
 
 

@@ -24,7 +24,7 @@ class Checkout:
     folder: Path
 
     def python(self, *arguments: str, timeout_s: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
-        """Runs `python ...` in the folder, with luab from there."""
+        """Runs `python ...` in the folder, with luab and its plugins from there."""
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
@@ -60,7 +60,8 @@ def planned(output: str) -> dict[str, int]:
 def _environment(folder: Path) -> dict[str, str]:
     # Of this session's settings, none must steer the copy.
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LUAB_", "SNAKEMAKE_", "COV_"))}
-    return kept | {"PYTHONPATH": str(folder), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    path = os.pathsep.join(map(str, (folder, folder / "luab" / "plugins")))
+    return kept | {"PYTHONPATH": path, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 @pytest.fixture(scope="session")
