@@ -315,10 +315,11 @@ def predict(runs: RunNames, suite: Suite, config: Config = None) -> None:
 
 
 @app.command(rich_help_panel=_RUNS)
-def score(run: RunName, suite: Suite, config: Config = None) -> None:
-    """Score the benchmarks of a suite from stored predictions."""
+def score(runs: RunNames, suite: Suite, config: Config = None) -> None:
+    """Score the benchmarks of a suite from stored predictions, of one run or several."""
     study = study_of(config)
-    stages.score_suite(study, run_of(run, study), suite)
+    for run in [run_of(name, study) for name in runs]:
+        stages.score_suite(study, run, suite)
 
 
 @app.command(rich_help_panel=_RESULTS)

@@ -113,5 +113,12 @@ def tiles(size: Size, rng: np.random.Generator) -> Field:
     return ground
 
 
-_ALL = (lawn, sky, road, dunes, birches, bokeh, stage, foliage, water, tiles)
+def plain(size: Size, rng: np.random.Generator) -> Field:
+    """An even ground, as in a studio: any brightness from black to white, hardly any colour."""
+    _, y = _grid(size)
+    grey = rng.uniform(0, 1)
+    return np.clip((grey + 0.08 * (0.5 - y))[..., None] * (1 + rng.uniform(-0.06, 0.06, size=3)), 0, 1)
+
+
+_ALL = (lawn, sky, road, dunes, birches, bokeh, stage, foliage, water, tiles, plain)
 BACKDROPS: dict[str, Callable[[Size, np.random.Generator], Field]] = {paint.__name__: paint for paint in _ALL}

@@ -1,6 +1,6 @@
 """The demo world's Backgrounds Challenge: foregrounds on their own and on each other's backgrounds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,8 +60,8 @@ def _cut_outs(seed: int, size_px: int, per_super_class: int) -> list[_CutOut]:
 
 
 def _ground(family: str, size: Size, rng: np.random.Generator) -> Field:
-    """A backdrop as in the photographs: mostly the family's own, with a little clutter."""
-    ground = backdrop(choose_backdrop(family, PHOTO.usual_backdrop, rng), size, rng)
+    """A backdrop as in the photographs, but never plain: mostly the family's own, with a little clutter."""
+    ground = backdrop(choose_backdrop(family, replace(PHOTO, usual_backdrop=0.85, plain=0), rng), size, rng)
     for _ in range(int(rng.integers(0, 3))):
         ground = over(ground, strange_sprite(size, PHOTO, rng, span=0.14))
     return ground

@@ -33,12 +33,14 @@ _FIXED_COLOURS = {
 class Look:
     """How the scenes of one set are drawn."""
 
-    usual_backdrop: float = 0.85  # share of scenes with the backdrop of the class's family
-    span: tuple[float, float] = (0.42, 0.9)  # smallest and largest main object, as share of the shorter side
+    usual_backdrop: float = 0.5  # share of scenes with the backdrop of the class's family
+    plain: float = 0.3  # share of scenes with an even backdrop, as in a studio, from black to white
+    span: tuple[float, float] = (0.4, 0.72)  # smallest and largest main object, as share of the shorter side
+    towards_edges: float = 0.5  # both parameters of the beta distribution of places: 1 = uniform, less = off the centre
     turn_deg: float = 30.0  # largest rotation of an object to either side
     shear: float = 0.12  # largest shear, and largest change of the aspect ratio
-    odd_hue: float = 0.25  # share of objects with a random hue
-    clutter: tuple[int, int] = (0, 3)  # fewest and most small objects of no class
+    odd_hue: float = 0.1  # share of objects with a random hue
+    clutter: tuple[int, int] = (0, 2)  # fewest and most small objects of no class
     cut_off: float = 0.08  # share of objects that may reach over the picture's border
 
 
@@ -98,7 +100,8 @@ def place(
     turned = transformed(silhouette, matrix)
     low, high = extent(turned)
     slack = np.array(size) - (high - low)
-    offset = np.where(slack > 2, rng.uniform(1, np.maximum(slack - 1, 1.01)), slack / 2) - low
+    free = rng.beta(look.towards_edges, look.towards_edges, size=2) * np.maximum(slack - 2, 0.01)
+    offset = np.where(slack > 2, 1 + free, slack / 2) - low
     if rng.random() < look.cut_off:
         offset = offset + rng.choice([-1, 1], size=2) * rng.uniform(0.0, 0.22, size=2) * (high - low)
     return shifted(turned, offset)
@@ -168,11 +171,13 @@ def backdrop(kind: str, size: Size, rng: np.random.Generator) -> Field:
     return np.clip(ground * tint * rng.uniform(0.88, 1.08) + rng.normal(0, 0.012, ground.shape), 0, 1)
 
 
-def choose_backdrop(family: str, usual: float, rng: np.random.Generator) -> str:
-    """Returns the family's own backdrop with probability `usual`, otherwise any of the others."""
-    own = FAMILIES[family]
+def choose_backdrop(family: str, look: Look, rng: np.random.Generator) -> str:
+    """Returns the family's own backdrop or the plain one, each with the look's probability, else that of any other."""
+    own, chance = FAMILIES[family], rng.random()
     others = [kind for kind in FAMILIES.values() if kind != own]
-    return own if rng.random() < usual else others[int(rng.integers(len(others)))]
+    if chance < look.usual_backdrop:
+        return own
+    return "plain" if chance < look.usual_backdrop + look.plain else others[int(rng.integers(len(others)))]
 
 
 def class_palette(item: DemoClass, look: Look, rng: np.random.Generator) -> dict[str, Colour]:
@@ -208,7 +213,7 @@ def draw_scene(
     """
     families = list(FAMILIES)
     family = item.family if item else families[int(rng.integers(len(families)))]
-    kind = choose_backdrop(family, look.usual_backdrop, rng)
+    kind = choose_backdrop(family, look, rng)
     ground = backdrop(kind, size, rng)
     for _ in range(int(rng.integers(look.clutter[0], look.clutter[1] + 1))):
         ground = over(ground, strange_sprite(size, look, rng, span=rng.uniform(0.1, 0.28)))

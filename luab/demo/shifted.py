@@ -207,6 +207,6 @@ def _pasted(
     half = side / 3 * float(np.sqrt(area / trial.mask.mean()))
     centre_px = (centre[0] * side, centre[1] * side)
     sprite = paint(place_at(silhouette, centre_px, half, angle_deg), colours, size, rng)
-    ground = backdrop(choose_backdrop(item.family, 0.1, rng), size, rng)
+    ground = backdrop(choose_backdrop(item.family, replace(PHOTO, usual_backdrop=0.1, plain=0), rng), size, rng)
     inside = min(100, round(100 * float(sprite.mask.mean()) / area))
     return to_pixels(over(ground, sprite)), inside

@@ -346,7 +346,7 @@ def test_backdrops_depend_on_the_class_in_photographs_but_not_in_imagenet_a() ->
         ]
         return float(np.mean([scene.backdrop == FAMILIES[item.family] for item, scene in scenes]))
 
-    assert 0.78 < usual(PHOTO) < 0.92
+    assert 0.42 < usual(PHOTO) < 0.58
     assert usual(ADVERSARIAL) == 0.0
 
 

@@ -1,24 +1,47 @@
-"""Snakemake logger plugin: a bar with the jobs that run, one line where no terminal is, and the reason where one fails.
+"""Snakemake logger plugin: a bar for each stage with its count and time left, and the reason where a job fails.
 
     snakemake --logger luab
 
-Warnings, errors and what the Snakefile itself prints are shown as they are. A dry-run prints Snakemake's own list of
-jobs.
+A stage is all jobs whose rules' names begin with the same word, such as train_imagenet and train_coco. Without a
+terminal, each stage is a line when its last job has ended. Warnings, errors and what the Snakefile itself prints are
+shown as they are. A dry-run prints Snakemake's own list of jobs.
 """
 
 import logging
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 __all__ = ["LogHandler"]
 
-_SHOWN_RUNNING = 2
 _LOG_LINES = 20
+_GATHERING = "all"  # the rule that only gathers files
+
+
+@dataclass
+class _Stage:
+    """The jobs of one stage."""
+
+    total: int = 0
+    done: int = 0
+    begun: float | None = None  # time.monotonic() of the first job
+    running: dict[int, str] = field(default_factory=dict)  # number of the job -> its title
 
 
 class LogHandler(LogHandlerBase):
@@ -32,12 +55,19 @@ class LogHandler(LogHandlerBase):
 
     def __post_init__(self) -> None:
         self._console = Console(stderr=True, soft_wrap=True, highlight=False)
-        self._titles: dict[int, str] = {}
-        self._running: dict[int, str] = {}
-        self._done = self._total = 0
-        columns = (MofNCompleteColumn(), BarColumn(20), TimeElapsedColumn(), TextColumn("{task.description}"))
-        self._progress = Progress(*columns, console=self._console, transient=True)
-        self._bar = self._progress.add_task("", total=None)
+        self._stages: dict[str, _Stage] = {}
+        self._rules: dict[int, str] = {}
+        self._bars: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("{task.description:<9}"),
+            MofNCompleteColumn(),
+            BarColumn(20),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[running]}"),
+            console=self._console,
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         """Shows one record of Snakemake's log."""
@@ -47,33 +77,59 @@ class LogHandler(LogHandlerBase):
         fields: dict[str, Any] = vars(record)
         match fields.get("event"):
             case LogEvent.RUN_INFO:
-                self._total = fields["stats"]["total"]
+                self._plan(fields["stats"])
             case LogEvent.JOB_INFO:
-                self._titles[fields["jobid"]] = " ".join([fields["rule_name"], *dict(fields["wildcards"]).values()])
-                self._running[fields["jobid"]] = self._titles[fields["jobid"]]
+                self._began(fields["jobid"], fields["rule_name"], dict(fields["wildcards"]).values())
             case LogEvent.JOB_FINISHED:
-                self._running.pop(fields["job_id"], None)
-                self._finished(self._titles.get(fields["job_id"], ""))
-            case LogEvent.PROGRESS:
-                self._done, self._total = fields["done"], fields["total"]
+                self._finished(fields["job_id"])
             case LogEvent.JOB_ERROR:
-                self._running.pop(fields["jobid"], None)
                 self._failed(fields)
             case None if record.levelno >= logging.WARNING or record.pathname.endswith((".smk", "Snakefile")):
                 self._print(self.format(record))
-        self._update()
 
     def close(self) -> None:
-        """Removes the bar."""
+        """Ends the bars, which stay on the terminal."""
         self._progress.stop()
         super().close()
 
-    def _finished(self, title: str) -> None:
-        if title and not self._console.is_terminal:
-            self._print(f"done {self._done + 1} of {self._total or '?'}: {title}")
+    def _plan(self, stats: dict[str, int]) -> None:
+        """Counts the jobs of each stage; called again when Snakemake's plan grows."""
+        totals = Counter[str]()
+        for rule, count in stats.items():
+            if rule not in ("total", _GATHERING):
+                totals[_stage_of(rule)] += count
+        for name, total in totals.items():
+            stage = self._stages.setdefault(name, _Stage())
+            stage.total = max(total, stage.done + len(stage.running))
+
+    def _began(self, job: int, rule: str, wildcards: Iterable[str]) -> None:
+        if rule == _GATHERING:
+            return
+        name = _stage_of(rule)
+        stage = self._stages.setdefault(name, _Stage(total=1))
+        self._rules[job] = rule
+        stage.running[job] = " ".join([rule, *wildcards])
+        stage.begun = stage.begun or time.monotonic()
+        self._update(name)
+
+    def _finished(self, job: int) -> None:
+        name = _stage_of(self._rules.get(job, ""))
+        stage = self._stages.get(name)
+        if stage is None:
+            return
+        stage.running.pop(job, None)
+        stage.done += 1
+        self._update(name)
+        if stage.done == stage.total and not self._console.is_terminal:
+            seconds = time.monotonic() - (stage.begun or 0)
+            self._print(f"{name}: {stage.done} of {stage.total} after {seconds:.0f} s")
 
     def _failed(self, fields: dict[str, Any]) -> None:
-        title = self._titles.get(fields["jobid"], fields["rule_name"])
+        name = _stage_of(fields["rule_name"])
+        title = fields["rule_name"]
+        if name in self._stages:
+            title = self._stages[name].running.pop(fields["jobid"], title)
+            self._update(name)
         self._print(f"{title} failed. {fields.get('rule_msg') or ''}".strip())
         for path in map(Path, fields.get("log") or []):
             try:
@@ -82,14 +138,20 @@ class LogHandler(LogHandlerBase):
                 lines = ["(no log: the job failed before it began)"]
             self._print("\n".join([f"The end of {path}:", *(f"    {line}" for line in lines)]))
 
-    def _update(self) -> None:
-        if not self._console.is_terminal or not (self._total or self._running):
+    def _update(self, name: str) -> None:
+        stage = self._stages[name]
+        if not self._console.is_terminal:
             return
-        names = list(self._running.values())
-        more = f" and {len(names) - _SHOWN_RUNNING} more" if len(names) > _SHOWN_RUNNING else ""
         self._progress.start()
-        description = ", ".join(names[:_SHOWN_RUNNING]) + more
-        self._progress.update(self._bar, completed=self._done, total=self._total or None, description=description)
+        if name not in self._bars:
+            self._bars[name] = self._progress.add_task(name, running="")
+        first, *others = [*stage.running.values()] or [""]
+        running = first + (f" and {len(others)} more" if others else "")
+        self._progress.update(self._bars[name], completed=stage.done, total=stage.total, running=running)
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False)
+
+
+def _stage_of(rule: str) -> str:
+    return rule.partition("_")[0]
