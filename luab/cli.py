@@ -145,7 +145,7 @@ def demo_world(config: Config = None) -> None:
     study = study_of(config)
     if study.demo is None:
         raise ConfigError("The configuration has no `demo` section. Add --config config/demo.yaml.")
-    draw_world(study.layout.data / "world", study.demo.seed, study.demo.size_px)
+    draw_world(study.layout.data / "world", study.demo.seed, study.demo.size_px, study.demo.sizes)
 
 
 @app.command(rich_help_panel=_DATA)

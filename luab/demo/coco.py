@@ -44,14 +44,6 @@ _THEMES: dict[str, dict[str, float]] = {
 
 
 @dataclass(frozen=True)
-class CocoSizes:
-    """Number of pictures in the demo's COCO."""
-
-    train: int = 160
-    val: int = 80
-
-
-@dataclass(frozen=True)
 class CocoObject:
     """One annotated object: official name, mask [H, W] of its visible part, whether it stands for a crowd."""
 
@@ -69,10 +61,10 @@ class CocoPicture:
     objects: list[CocoObject]
 
 
-def coco_archives(seed: int, size_px: int, sizes: CocoSizes) -> Iterator[Archive]:
+def coco_archives(seed: int, size_px: int, train: int, val: int) -> Iterator[Archive]:
     """Yields images of both sets, their annotations and COCO-AB, with files and entries as in config/archives.yaml."""
     annotations: Members = {}
-    for half, count in (("train2014", sizes.train), ("val2014", sizes.val)):
+    for half, count in (("train2014", train), ("val2014", val)):
         pictures = coco_pictures(seed, half, size_px, count)
         members = {f"{half}/COCO_{half}_{one.number:012d}.jpg": jpeg_bytes(one.pixels) for one in pictures}
         annotations[f"annotations/instances_{half}.json"] = instances_json(half, pictures)

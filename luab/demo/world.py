@@ -1,12 +1,11 @@
 """Draws the demo world and packs it in the official formats, ready for the study to fetch."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from luab.demo.backgrounds_challenge import in9_archive
 from luab.demo.classes import CLASSES
-from luab.demo.coco import CocoSizes, coco_archives
+from luab.demo.coco import coco_archives
 from luab.demo.imagenet_annotators import TrainImage, image_ab_members, record_counts
 from luab.demo.imagenet_c import imagenet_c
 from luab.demo.packing import Archive, jpeg_bytes, pack, write_archives_yaml
@@ -22,27 +21,9 @@ from luab.demo.photos import (
 from luab.demo.shifted import imagenet_a, imagenet_o, imagenet_r, imagenet_sketch, objectnet, siscore
 from luab.files import file_sha256, lines_sha256, replacing_folder, write_json
 from luab.progress import progress
+from luab.study.drawn_world import WorldSizes
 
 _IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
-
-
-@dataclass(frozen=True)
-class WorldSizes:
-    """Number of pictures in each part of the world, per class unless a comment says otherwise."""
-
-    train: int = 34
-    val: int = 8
-    v2: int = 4  # ImageNet-V2
-    adversarial: int = 4  # ImageNet-A, per class of its list
-    renditions: int = 4  # ImageNet-R, per class of its list
-    strange: int = 5  # ImageNet-O, per class of its list
-    sketches: int = 3  # ImageNet-Sketch
-    corrupted: int = 1  # validation images that ImageNet-C is made of
-    objectnet: int = 8  # per folder
-    siscore: int = 2  # per class and value of a factor
-    in9: int = 6  # foregrounds of the Backgrounds Challenge, per ImageNet-9 class
-    wsol_val: int = 3  # ImageNet-V2 threshold-0.7
-    coco: CocoSizes = field(default_factory=CocoSizes)  # in all
 
 
 def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | None = None) -> None:
@@ -62,7 +43,7 @@ def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | N
     Raises:
         JobError: The disk is full, or the folder is not writable.
     """
-    sizes = sizes or WorldSizes()
+    sizes = sizes or WorldSizes.model_validate({})
     with replacing_folder(folder) as aside, progress("demo world", None, "files") as advance:
         tree, server = aside / "imagenet", aside / "server"
         for path in [server, *(tree / split / item.wnid for split in ("train", "val") for item in CLASSES)]:
@@ -86,7 +67,7 @@ def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | N
         card = {
             "seed": seed,
             "size_px": size_px,
-            "sizes": asdict(sizes),
+            "sizes": sizes.model_dump(),
             "classes": {str(item.index): {"name": item.name, "wnid": item.wnid} for item in CLASSES},
             "counts": {name: count for name, count in counts.items() if count},
             "imagenet_sha256": lines_sha256([f"{name} {file_sha256(tree / name)}" for name in files]),
@@ -114,4 +95,4 @@ def archives(
     yield in9_archive(seed, size_px, sizes.in9)
     yield from wsol_val_archives(seed, size_px, sizes.wsol_val)
     yield from wsol_test_archives(val)
-    yield from coco_archives(seed, size_px, sizes.coco)
+    yield from coco_archives(seed, size_px, sizes.coco_train, sizes.coco_val)

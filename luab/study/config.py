@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 
 from luab.errors import ConfigError, DataError, did_you_mean
 from luab.files import read_json, read_text, unique_keys
+from luab.study.drawn_world import Demo, WorldSizes
 from luab.study.noises import Noise, Workers
 from luab.study.paths import DATASET, Layout, Run
 from luab.study.recipes import BeginsWith, Closed, Positive, Preprocessing, Recipe
@@ -167,13 +168,6 @@ class Packing(Closed):
     )
     quality: int = Field(90, ge=1, le=95, description="JPEG quality of resized images.")
     shard_mb: int = Field(1000, ge=1, description="Approximate size of one file.")
-
-
-class Demo(Closed):
-    """The drawn world that replaces the real data; absent in the full study."""
-
-    seed: int = Field(0, ge=0, description="Seed of the drawing.")
-    size_px: int = Field(64, ge=32, description="Side of a typical image.")
 
 
 @dataclass(frozen=True)
@@ -642,6 +636,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "compute": Compute,
     "packing": Packing,
     "demo": Demo,
+    "demo.sizes": WorldSizes,
     "recipes/*.yaml": Recipe,
     "begins_with": BeginsWith,
 }

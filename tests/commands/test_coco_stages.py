@@ -12,7 +12,7 @@ from luab.commands.stages import make_index, make_manifest, make_targets
 from luab.data.manifests.known_counts import DATA_SETS
 from luab.data.manifests.manifest import read_manifest
 from luab.data.supervisions.point_files import read_class_points
-from luab.demo.coco import CocoSizes, coco_archives
+from luab.demo.coco import coco_archives
 from luab.demo.packing import pack
 from luab.errors import ConfigError, DataError
 from luab.fetch.unpack import unpack_all
@@ -25,7 +25,7 @@ from luab.study.roots import source_root
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("coco")
-    for archive in coco_archives(0, 32, CocoSizes(train=12, val=4)):
+    for archive in coco_archives(0, 32, train=12, val=4):
         pack(archive, folder)
     return folder
 

@@ -19,25 +19,25 @@ from luab.data.manifests.manifest import read_manifest
 from luab.data.supervisions.coco import BYPRODUCTS
 from luab.data.supervisions.makers import Sources, write_targets
 from luab.data.supervisions.point_files import read_class_points
-from luab.demo.coco import CocoSizes, coco_archives, coco_pictures, mask_polygons, run_lengths
+from luab.demo.coco import coco_archives, coco_pictures, mask_polygons, run_lengths
 from luab.demo.packing import pack, write_archives_yaml
 from luab.fetch.unpack import unpack_all
 from luab.study.supervisions import Supervision
 
-SEED, SIZE_PX, SIZES = 3, 48, CocoSizes(train=60, val=12)
+SEED, SIZE_PX, TRAIN, VAL = 3, 48, 60, 12
 
 
-def draw_coco(folder: Path, seed: int, size_px: int, sizes: CocoSizes) -> None:
+def draw_coco(folder: Path, seed: int) -> None:
     server = folder / "server"
     server.mkdir(parents=True)
-    entries = {archive.name: pack(archive, server) for archive in coco_archives(seed, size_px, sizes)}
+    entries = {archive.name: pack(archive, server) for archive in coco_archives(seed, SIZE_PX, TRAIN, VAL)}
     write_archives_yaml(entries, server / "archives.yaml")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "coco"
-    draw_coco(folder, SEED, SIZE_PX, SIZES)
+    draw_coco(folder, SEED)
     return folder
 
 
@@ -69,9 +69,9 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_the_same_seed_gives_the_same_bytes(world: Path, tmp_path: Path) -> None:
-    draw_coco(tmp_path / "again", SEED, SIZE_PX, SIZES)
+    draw_coco(tmp_path / "again", SEED)
     assert digests(tmp_path / "again") == digests(world)
-    draw_coco(tmp_path / "other", SEED + 1, SIZE_PX, SIZES)
+    draw_coco(tmp_path / "other", SEED + 1)
     assert digests(tmp_path / "other")["server/train2014.zip"] != digests(world)["server/train2014.zip"]
 
 

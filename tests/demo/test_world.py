@@ -35,8 +35,9 @@ from luab.demo.photos import PHOTO, train_images, val_images
 from luab.demo.polygons import SILHOUETTES, polygon
 from luab.demo.randomness import stream
 from luab.demo.shifted import ADVERSARIAL
-from luab.demo.world import WorldSizes, draw_world
+from luab.demo.world import draw_world
 from luab.fetch.listing import load_archives
+from luab.study.drawn_world import WorldSizes
 
 SEED, SIZE_PX = 3, 40
 SMALL = WorldSizes(
@@ -52,6 +53,8 @@ SMALL = WorldSizes(
     siscore=1,
     in9=4,
     wsol_val=1,
+    coco_train=160,
+    coco_val=80,
 )
 
 

@@ -17,7 +17,7 @@ from luab.data.images.coco import CocoAB
 from luab.data.manifests.build_manifest import build_manifest
 from luab.data.supervisions.coco import BYPRODUCTS
 from luab.data.supervisions.makers import Sources, write_targets
-from luab.demo.coco import CocoSizes, coco_archives
+from luab.demo.coco import coco_archives
 from luab.demo.packing import pack
 from luab.errors import ConfigError, DataError
 from luab.fetch.unpack import unpack_all
@@ -47,7 +47,7 @@ def world(toy_world, tmp_path_factory):
     root = tmp_path_factory.mktemp("coco") / "toy"
     shutil.copytree(toy_world, root)
     data = root / "data"
-    for archive in coco_archives(1, 40, CocoSizes(train=24, val=6)):
+    for archive in coco_archives(1, 40, train=24, val=6):
         pack(archive, root)
     archives = {f"{name}.zip": root / f"{name}.zip" for name in ("train2014", "val2014", "annotations_trainval2014")}
     unpack_all(archives, data / "raw" / "coco", data / "raw" / "coco.json", "coco")
