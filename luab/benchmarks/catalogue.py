@@ -30,12 +30,16 @@ _WSOL = (
     f"{_SQUEEZED}; MaxBoxAccV2 over all contours at IoU .3 .5 .7, MaxBoxAcc with the largest contour at IoU .5; "
     "thresholds in steps of .001, best on this set "
 )
+_FOCUS = (
+    "; energy_in_box: share of the map's positive values in the boxes; pointing_game: maximum closer than "
+    f"{POINTING_TOLERANCE_PX} px to a box in the source image"
+)
 _WSOL_SETS = {"wsol_val": "(ImageNet-V2 threshold-0.7)", "wsol_test": "(ImageNet validation set)"}
 _COCO_SET = "COCO 2014 validation set, 80 classes, crowds count as present"
 
 
 def _wsol(name: str, title: str) -> Benchmark:
-    protocol = f"score map of the true class, {_WSOL}{_WSOL_SETS[name]}"
+    protocol = f"score map of the true class, {_WSOL}{_WSOL_SETS[name]}{_FOCUS}"
     return Benchmark(name, title, (name,), _CAM, protocol, "max_box_acc_v2", "wsol")
 
 
@@ -188,7 +192,7 @@ def _other_maps(test_set: TestSet) -> Benchmark:
     }
     return _alternative(
         split, test_set.name, f"{BENCHMARKS[split].title} ({test_set.cam_method})",
-        f"{maps[test_set.cam_method]}; {_WSOL}{_WSOL_SETS[split]}", test_sets=(test_set.name,),
+        f"{maps[test_set.cam_method]}; {_WSOL}{_WSOL_SETS[split]}{_FOCUS}", test_sets=(test_set.name,),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from luab.benchmarks.catalogue import POINTING_TOLERANCE_PX
 from luab.benchmarks.formula import Detail, Formula, Inputs, Scores
 from luab.benchmarks.outcomes import grouped, ranking, share
 from luab.data.manifests.labels import CORRUPTIONS, EXTRA_CORRUPTIONS, IN9_VARIANTS, in9_of_class
@@ -15,7 +16,7 @@ from luab.errors import DataError
 from luab.metrics import accuracy, corruption
 from luab.metrics.accuracy import Bools, Count, Ints
 from luab.metrics.background import bg_gap, challenge_accuracy, in9_answers, nine_class_answers
-from luab.metrics.localization import IOU_PCT, box_accuracy, point_distances, points_in_box
+from luab.metrics.localization import IOU_PCT, box_accuracy, box_focus, point_distances, points_in_box
 from luab.metrics.ood import aupr, auroc, fpr95
 from luab.predictions import (
     boxes_of,
@@ -152,9 +153,12 @@ def _in9_challenge(inputs: Inputs) -> Scores:
 def _wsol(inputs: Inputs) -> Scores:
     ((name, table),) = inputs.tables.items()
     boxes, size_wh = boxes_of(table), columns_of(table, "width", "height")
-    maps = score_maps_of(name, table, boxes, size_wh)
+    maps = list(score_maps_of(name, table, boxes, size_wh))
     result = box_accuracy(maps, inputs.input_px, processes=inputs.processes)
     metrics = {"max_box_acc": result.max_box_acc(), "max_box_acc_v2": result.max_box_acc_v2()}
+    focus = box_focus(maps, inputs.input_px, POINTING_TOLERANCE_PX, inputs.processes)
+    metrics["energy_in_box"] = math.fsum(focus.energy) / result.n
+    metrics["pointing_game"] = int(focus.hits.sum()) / result.n
     details = [
         Detail(f"iou_{pct}", "max_box_acc_v2", Count(result.found_at(pct), result.n).fraction, result.n)
         for pct in IOU_PCT

@@ -223,6 +223,57 @@ def _bins_of(scores: Floats, edges: Floats) -> Ints:
     return bins
 
 
+class Focus(NamedTuple):
+    """How much a map is on the object.
+
+    energy: [n] share of the map's positive values that lies in the boxes; 0 if there are none. hits: [n] pointing game.
+    """
+
+    energy: Floats
+    hits: npt.NDArray[np.bool_]
+
+
+def box_focus(images: Iterable[LocalizationInput], side_px: int, tolerance_px: int, processes: int = 1) -> Focus:
+    """Energy-based pointing game and pointing game of score maps with boxes.
+
+    For the energy, maps are resized bilinearly to the network's input, and boxes are scaled to it. A constant map, or
+    one that is not finite, has the energy 0. The pointing game is `hits_mask` with the boxes as the mask, since ILSVRC
+    has no masks.
+
+    Args:
+        images: Maps of the true class, with boxes and sizes.
+        side_px: Side of the square that the images were resized to without a crop.
+        tolerance_px: A hit is closer to a box than this, in source pixels.
+        processes: Number of processes; the numbers do not depend on it.
+
+    Source:
+        Wang et al., Score-CAM, CVPR workshops 2020 (energy); `hits_mask`.
+    """
+    work = functools.partial(_focused, side_px=side_px, tolerance_px=tolerance_px)
+    parts = list(in_processes(work, batches(images, _PART), processes))
+    return Focus(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+def _focused(part: list[LocalizationInput], side_px: int, tolerance_px: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    energy, hits = np.zeros(len(part)), np.zeros(len(part), dtype=bool)
+    for i, (score_map, boxes, size_wh) in enumerate(part):
+        hits[i] = hits_mask(score_map, _mask_of(boxes, size_wh), tolerance_px)
+        if not is_flat(score_map):
+            mask = _mask_of(scaled_boxes(boxes, size_wh, (side_px, side_px)), (side_px, side_px))
+            scaled = cv2.resize(score_map.astype(np.float32), (side_px, side_px), interpolation=cv2.INTER_LINEAR)
+            positive = np.maximum(scaled, 0, dtype=np.float64)
+            energy[i] = positive[mask].sum() / max(positive.sum(), np.finfo(np.float64).tiny)
+    return energy, hits
+
+
+def _mask_of(boxes: Ints, size_wh: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """[height, width], whether a pixel is in one of the boxes [k, 4], both ends included."""
+    mask = np.zeros(size_wh[::-1], dtype=bool)
+    for x0, y0, x1, y1 in boxes.tolist():
+        mask[y0 : y1 + 1, x0 : x1 + 1] = True
+    return mask
+
+
 def hits_mask(score_map: Floats, mask: npt.NDArray[np.bool_], tolerance_px: int) -> bool:
     """The pointing game: whether the maximum of the map lies less than a tolerance from a mask.
 

@@ -73,6 +73,8 @@ LOCALIZATION = (
     MAX_BOX_V2,
     Quantity("wsol_test", "point_in_box", "Point in box", needs_point=True),
     Quantity("wsol_test", "point_distance", "Point distance (% of diagonal)", lower=True, needs_point=True),
+    Quantity("wsol_test", "energy_in_box", "Energy in box"),
+    Quantity("wsol_test", "pointing_game", "Pointing game"),
 )
 COCO_SIZES = tuple(Quantity("coco_size", f"map_{name}", f"mAP {name}") for name in ("small", "medium", "large"))
 COCO_CONTEXTS = (

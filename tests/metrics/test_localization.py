@@ -12,6 +12,7 @@ from luab.metrics.contours import contour_boxes, eight_bits
 from luab.metrics.localization import (
     LocalizationInput,
     box_accuracy,
+    box_focus,
     hits_mask,
     iou,
     pixel_average_precision,
@@ -356,3 +357,15 @@ def test_bins_are_those_of_a_search(on_edges: list[int], anywhere: list[float]) 
     beside = [np.nextafter(exact, np.float32(side)) for side in (0, 1)]
     scores = np.clip(np.concatenate([exact, *beside, np.array(anywhere, np.float32)]), 0, 1).astype(np.float32)
     assert localization._bins_of(scores, edges).tolist() == (edges.searchsorted(scores, side="right") - 1).tolist()
+
+
+def test_energy_in_the_box_by_hand_and_for_maps_without_energy():
+    half = np.array([[1.0, 3.0], [-5.0, 0.0]])
+    image = LocalizationInput(half, np.array([[1, 0, 1, 1]]), (2, 2))
+    flat, negative = (image._replace(score_map=values) for values in (np.ones((2, 2)), -1 - np.eye(2)))
+    found = box_focus([image, flat, negative, image._replace(score_map=np.full((2, 2), np.nan))], 2, 1)
+    assert found.energy.tolist() == [3 / 4, 0, 0, 0]
+    # The maxima are at (1, 0), and at the first pixel of a constant map; of the third map at (1, 0).
+    assert found.hits.tolist() == [True, False, True, False]
+    parts = random_images(300, seed=1)
+    assert box_focus(parts, 16, 15).energy.tolist() == box_focus(parts, 16, 15, processes=2).energy.tolist()
