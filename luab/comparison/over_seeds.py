@@ -78,6 +78,21 @@ def difference_to_baseline(scores: pd.DataFrame, headlines: Mapping[str, str] | 
     return table
 
 
+def difference_to(scores: pd.DataFrame, method: str, control: str) -> pd.DataFrame:
+    """Differences between one supervision and another one, as `difference_to_baseline` returns them.
+
+    Args:
+        scores: As for `difference_to_baseline`, with one lambda of each supervision.
+        method: Supervision whose differences are returned.
+        control: Supervision that takes the place of the baseline.
+    """
+    pair = scores[scores["supervision"].isin([method, control])].copy()
+    is_control = pair["supervision"] == control
+    pair.loc[is_control, "lambda"] = 0.0
+    pair.loc[is_control, "supervision"] = BASELINE
+    return difference_to_baseline(pair)
+
+
 def holm(p: Floats) -> Floats:
     """Holm's step-down correction of p values; NaN stays NaN and does not count as a test.
 

@@ -14,6 +14,7 @@ from luab.errors import ConfigError, did_you_mean
 from luab.render import quantities as q
 from luab.study.config import Study, StudyPart
 from luab.study.paths import DATASET, Run, card
+from luab.study.supervisions import BASELINE, Supervision
 from luab.tasks import task_of
 
 Kind = Literal["table", "figure", "section"]
@@ -35,6 +36,7 @@ class Inputs:
     statistics: tuple[Path, ...] = ()  # CSV files of the tables in `STATISTICS`
     published: Path | None = None  # config/published.csv
     supervisions: Mapping[str, str] = dataclasses.field(default_factory=dict)  # name -> title, in the order of display
+    controls: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)  # supervision -> its controls
     headline_lambda: float = 1.0  # lambda of the main tables
     label: str = ""  # words in the caption, such as "demo world"; empty for the full study
     waits_for: tuple[Path, ...] = ()  # files that must exist first; a card represents the large file of the same stem
@@ -125,6 +127,40 @@ class Scored:
         return _inputs(study, self.dataset, scores=scores, published=study.paths.published, waits_for=(scores,))
 
 
+@dataclasses.dataclass(frozen=True)
+class Uses(Scored):
+    """Inputs of the table of uses of byproducts, for studies that have a use besides regression."""
+
+    def __call__(self, study: Study) -> Inputs | None:
+        """The inputs in a study, or None if it has no other use, or lacks the benchmarks."""
+        inputs, part = super().__call__(study), study.parts.get(self.dataset)
+        if inputs is None or part is None or {entry.use for entry in part.supervisions.values()} == {"regress"}:
+            return None
+        return dataclasses.replace(inputs, controls=controls_of(part.supervisions))
+
+
+def controls_of(supervisions: Mapping[str, Supervision]) -> dict[str, tuple[str, ...]]:
+    """What each supervision that is no control is compared with: the baseline, and those of its use.
+
+    Controls of a use have the same settings and random, shuffled, central or no points.
+    """
+    controls = ("none", "random", "shuffled", "centre")
+    return {
+        name: (
+            BASELINE,
+            *(
+                other
+                for other, control in supervisions.items()
+                if other not in (name, BASELINE)
+                and control.points in controls
+                and (control.use, control.settings) == (entry.use, entry.settings)
+            ),
+        )
+        for name, entry in supervisions.items()
+        if name != BASELINE and entry.points not in controls[1:]
+    }
+
+
 def _is_swept(part: StudyPart) -> bool:
     return any(len(part.weights(backbone, name)) > 1 for backbone in part.backbone_names for name in part.supervisions)
 
@@ -212,6 +248,10 @@ PRODUCTS: tuple[Product, ...] = (
         "a benchmark in9, in9_challenge or siscore_*", Scored(q.BACKGROUND),
     ),
     Product("table", "lambda_sweep", "Weight of the byproduct loss", DATASET, _SWEEP, Scored(q.SWEPT, swept=True)),
+    Product(
+        "table", "uses", "Uses of byproducts", DATASET, f"a `use` besides regress and one of the benchmarks {_SWEPT}",
+        Uses(q.USES),
+    ),
     Product("table", "localization", "Localisation", DATASET, "the benchmark wsol_test", Scored(q.LOCALIZATION)),
     Product("table", "coco_statistics", "Annotation byproducts of COCO", "coco", _COCO, _tags),
     Product("table", "interfaces", "Byproducts of browsing and of tagging", "coco", _BOTH, _statistics),

@@ -107,6 +107,7 @@ FOLDER_POINTS = (
     Quantity("folder_points", "max_box_acc_v2", "MaxBoxAccV2"),
 )
 SWEPT = (VAL, MAIN[3], MAIN[4], BG_GAP, MAX_BOX_V2)
+USES = (*SWEPT, LOCALIZATION[-2], LOCALIZATION[-1])
 TRACKED = {
     "imagenet": (*MAIN, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2, LOCALIZATION[2]),
     "coco": (*COCO_MAIN[:4], COCO_CONTEXTS[1], *COCO_LOCALIZATION),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +11,7 @@ from luab.benchmarks.collect import read_scores
 from luab.byproducts.coco_ab import read_index
 from luab.byproducts.imagenet_ab import read_index_pieces
 from luab.byproducts.statistics import coco, imagenet
+from luab.comparison.over_seeds import difference_to
 from luab.data.manifests.manifest import read_manifest_table
 from luab.data.supervisions.aim import aim_of_tags
 from luab.errors import ConfigError, DataError, did_you_mean
@@ -28,6 +29,13 @@ _DIFF_NOTE = (
     "Lines marked Δ: difference to the baseline with the same seed, in percentage points, with the 95 % interval and p "
     "of a paired t-test. No interval: too few seeds, or all differences are equal."
 )
+_USES_NOTES = [
+    "Cells: difference to the supervision in the third column with the same seed, with the 95 % interval and p of a "
+    "paired t-test. No interval: too few seeds, or all differences are equal.",
+    "p: Holm's correction over the headline numbers of all benchmarks, for each line; other numbers are uncorrected.",
+    "Controls of a use have the same use and settings, and random points, those of other images of the class, the "
+    "image's centre, or none (attention pooling).",
+]
 _STATISTICS_NOTES = {
     "byproduct_statistics": ["n: number of records or clicks behind each value."],
     "coco_statistics": [
@@ -113,6 +121,37 @@ def score_table(
     return table if published is None else _published(table, published, looks)
 
 
+def uses_table(scores: pd.DataFrame, controls: Mapping[str, Sequence[str]], headline_lambda: float = 1.0) -> Table:
+    """The table of uses: the differences of each supervision to the baseline and to each control of its use.
+
+    Args:
+        scores: See `score_table`.
+        controls: Supervisions that each supervision is compared with; see `luab.render.products.controls_of`.
+        headline_lambda: Lambda of all of them.
+    """
+    product = find_product("table", "uses")
+    assert isinstance(product.needs, Scored)
+    chosen = summaries.at_headline(scores, headline_lambda)
+    shown = summaries.present(chosen, product.needs.quantities, "uses")
+    looks, rows, raw, groups = style.looks_of(scores), list[list[str]](), list[pd.DataFrame](), list[int]()
+    for backbone in style.backbone_order(list(chosen["backbone"].unique())):
+        of_backbone = chosen[chosen["backbone"] == backbone]
+        groups.append(len(rows))
+        for method, others in controls.items():
+            for other in others:
+                pairs = difference_to(of_backbone, method, other).assign(control=other)
+                heads = [style.backbone_name(backbone), looks[method].title, looks[other].title]
+                rows.append(heads + [_difference(summaries.of(pairs, quantity)) for quantity in shown])
+                raw.append(summaries.only(pairs, shown))
+    cells = pd.DataFrame(
+        rows, columns=["Backbone", "Supervision", "Compared with", *(quantity.heading for quantity in shown)]
+    )
+    return Table(
+        "uses", f"{product.title} (percentage points), λ = {headline_lambda:g}", cells,
+        pd.concat(raw, ignore_index=True), _USES_NOTES, groups,
+    )  # fmt: skip
+
+
 def render_table(name: str, csv: Path | str, md: Path | str, tex: Path | str, inputs: Inputs) -> None:
     """Makes a table of `luab.render.products.PRODUCTS` and writes it in three formats.
 
@@ -127,6 +166,10 @@ def render_table(name: str, csv: Path | str, md: Path | str, tex: Path | str, in
 def _from_scores(product: Product, inputs: Inputs) -> Table:
     published = read_published(inputs.published, inputs.supervisions) if inputs.published else None
     return score_table(product.name, scores_of(product, inputs), inputs.headline_lambda, published)
+
+
+def _from_uses(product: Product, inputs: Inputs) -> Table:
+    return uses_table(scores_of(product, inputs), inputs.controls, inputs.headline_lambda)
 
 
 def scores_of(product: Product, inputs: Inputs) -> pd.DataFrame:
@@ -163,6 +206,7 @@ TABLES: dict[str, Callable[[Product, Inputs], Table]] = {
     "coco_statistics": _from_tags,
     "interfaces": lambda product, inputs: interfaces(*read_statistics(product.name, inputs.statistics)),
     **{product.name: _from_scores for product in PRODUCTS if product.kind == "table" and product.from_scores},
+    "uses": _from_uses,
 }
 """Drawing functions, by the name of the product."""
 

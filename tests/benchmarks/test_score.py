@@ -209,8 +209,8 @@ EXPECTED = {
     "siscore_rotation": {"accuracy": (1 + 2 / 4) / 2},
     "in9": dict.fromkeys(IN9_VARIANTS, 3 / 4) | {"mixed_same": 1.0, "bg_gap": 0.25},
     "in9_challenge": {"challenge_accuracy": 1 / 3},
-    # Boxes in 4 x 4 pixels: (2, 0, 3, 3), which the bright half matches exactly; (0, 0, 1, 3), missed. The map's maximum
-    # is in the bright half, where bicubic interpolation overshoots: at x = 45, 14 pixels from the left half.
+    # Boxes in 4 x 4 pixels: (2, 0, 3, 3), which the bright half matches exactly; (0, 0, 1, 3), missed. The map's
+    # maximum is in the bright half, where bicubic interpolation overshoots: at x = 45, 14 pixels from the left half.
     "wsol_val": {"max_box_acc": 1 / 2, "max_box_acc_v2": 1 / 2, "energy_in_box": 1 / 2, "pointing_game": 1.0},
     # The first point is at the centre of its box. The second is at x = 32, the far edge of the left half, which counts
     # as inside, 16 pixels from the centre (16, 16) of that half; the diagonal is sqrt(64^2 + 32^2).
