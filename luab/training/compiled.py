@@ -21,8 +21,8 @@ def compile_backbone(trainer: Trainer) -> str:
         "compiled in <s> s", or "not compiled: <reason>".
     """
     backbone, started, reason = trainer.model.backbone, time.monotonic(), ""
-    if trainer.model.attributed:
-        return "not compiled: `use: attribution` needs second derivatives, which torch.compile does not have"
+    if trainer.model.attributed or trainer.model.seen_through:
+        return f"not compiled: `use: {trainer.use}` needs second derivatives, which torch.compile does not have"
     # Only this method: it has nearly all of the computation, and the heads register hooks at each call. As an attribute
     # of the instance it hides the method without a module around the backbone.
     backbone.forward_features = torch.compile(backbone.forward_features, backend=BACKEND, dynamic=False)
