@@ -76,7 +76,7 @@ docs: $(READY)
 	@echo "The documentation is site/index.html."
 
 lock: $(READY)
-	$(UV) compile pyproject.toml --group dev --group annotate --group setup --universal --python-version 3.11 --generate-hashes \
+	$(UV) compile pyproject.toml --extra workflow --group dev --group annotate --group setup --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" --quiet $(UPGRADE) --output-file requirements.lock
 
 clean:

@@ -45,6 +45,17 @@ include: "workflow/rules/render.smk"
 include: "workflow/rules/track.smk"
 
 
+onstart:
+    NEEDED = [(job.rule.name, dict(job.wildcards.items())) for job in workflow.dag.needrun_jobs()]
+    try:
+        PLAN.preflight(
+            [wildcards["dataset"] for name, wildcards in NEEDED if name == "manifest"],
+            [wildcards["archive"] for name, wildcards in NEEDED if name == "fetch"],
+        )
+    except AnyLuabError as mistake:
+        raise WorkflowError(str(mistake))
+
+
 onsuccess:
     luab_records.export_records(RECORDS)
 

@@ -19,6 +19,8 @@ _MODULES = {
     "Normalise": "luab.model",
     "preprocessing_of": "luab.training.pretrained",
     "LuabLoss": "luab.objective",
+    "read_clicks": "luab.byproducts.flat",
+    "read_traces": "luab.byproducts.flat",
     "load_study": "luab.study.config",
     "ConfigError": "luab.errors",
     "DataError": "luab.errors",

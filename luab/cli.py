@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import json
 import os
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import luab
 from luab.commands import stages
 from luab.errors import ConfigError, JobError, LuabError, did_you_mean
 from luab.planning.plan import Plan, check_copies
@@ -57,7 +59,24 @@ Remote = Annotated[str | None, typer.Option(help="Name of the DVC remote. Defaul
 Benchmarks = Annotated[
     list[str] | None, typer.Option("--benchmark", "-b", help="Use only this benchmark, repeatable. Default: all.")
 ]
-DEFAULT_CONFIG = Path("config/config.yaml")
+DEFAULT_CONFIG, DEMO_CONFIG = Path("config/config.yaml"), Path("config/demo.yaml")
+_WORKFLOW = ("snakemake", "dvc", "submitit", "snakemake_interface_executor_plugins", "snakemake_interface_common")
+"""Packages of the extra `workflow`, without which the library and most commands work."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"luab {luab.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
@@ -67,7 +86,7 @@ def main() -> None:
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
     try:
         _check_checkout(Path(sys.argv[0]).absolute())
-        app()
+        _run()
     except LuabError as error:
         if processes.note(error, _origin(error)):  # the launcher of this process prints it at the end of the log
             sys.exit(1)
@@ -75,6 +94,30 @@ def main() -> None:
             print(f"raised by {_origin(error)}\n", file=sys.stderr)
         print(f"{error.kind}: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _run() -> None:
+    """Runs the command; JobError if it needs a package of the workflow that is not installed."""
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _WORKFLOW:
+            raise
+        raise _not_installed(str(error.name)) from error
+
+
+def _not_installed(package: str) -> JobError:
+    return JobError(
+        f"This command needs the package {package}, which belongs to the workflow and is not installed. In a checkout "
+        "run `make setup`; elsewhere `pip install 'luab[workflow]'`."
+    )
+
+
+def _need(*packages: str) -> None:
+    """Raises JobError unless these packages, which run as commands, are installed."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise _not_installed(package)
 
 
 def _check_checkout(script: Path) -> None:
@@ -209,10 +252,23 @@ def unpack(dataset: Dataset, config: Config = None) -> None:
 
 @app.command(rich_help_panel=_DATA)
 def index(
-    byproducts: Annotated[str, typer.Argument(help="imagenet_ab, coco_ab or folder_ab.")] = "imagenet_ab",
+    byproducts: Annotated[
+        str, typer.Argument(help="imagenet_ab, coco_ab or folder_ab; or a released archive, anywhere.")
+    ] = "imagenet_ab",
+    out: Annotated[
+        Path | None, typer.Option(help="Index of a given archive. Default: next to it, with the suffix .parquet.")
+    ] = None,
+    on_bad: Annotated[
+        str | None, typer.Option(help="Bad records of a given archive: raise stops (default), count leaves them out.")
+    ] = None,
     config: Config = None,
 ) -> None:
     """Convert the ImageNet-AB or COCO-AB archive into one Parquet file and check its counts."""
+    if Path(byproducts).exists() or len(Path(byproducts).parts) > 1 or "." in byproducts:
+        typer.echo(stages.index_archive(Path(byproducts), out, on_bad or "raise"))
+        return
+    if out or on_bad:
+        raise ConfigError("--out and --on-bad belong to an archive that is given by its path; the study has its own.")
     typer.echo(stages.make_index(study_of(config), byproducts))
 
 
@@ -298,7 +354,10 @@ def _train_here(study: Study, runs: list[Run]) -> None:
     first = processes.first()
     for run in {study.supervision(run).use: run for run in runs}.values() if first else ():
         check_backbone(study, run)  # before hours on a GPU: predictions would refuse a backbone without score maps
-    versions = [provenance(run.dataset, study.supervision(run).use) if first else {} for run in runs]
+    versions = [
+        provenance(run.dataset, study.supervision(run).use) | stages.about_model(study, run) if first else {}
+        for run in runs
+    ]
     train_cohort(study, runs, versions, ready=processes.ready)
 
 
@@ -347,6 +406,7 @@ def publish(
     config: Config = None,
 ) -> None:
     """Push a finished study to a DVC remote and commit its small files to git."""
+    _need("snakemake", "dvc")
     from luab.provenance.publish import publish as publish_results
 
     typer.echo(publish_results(study_of(config), remote, message))
@@ -360,6 +420,7 @@ def pull(
     config: Config = None,
 ) -> None:
     """Pull results from a DVC remote: everything, some files, or the inputs of a file."""
+    _need("dvc")
     from luab.provenance.publish import pull as pull_results
 
     typer.echo(pull_results(study_of(config), targets or [], needs, remote))
@@ -450,12 +511,53 @@ def sanity(
         raise typer.Exit(1)
 
 
+@app.command(rich_help_panel=_CHECKS)
+def evaluate(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(help="A safetensors file, timm's name with tag (resnet50.tv_in1k), or hf-hub:owner/name."),
+    ],
+    backbone: Annotated[
+        str | None, typer.Option(help="timm model of the weights; its tag chooses the preprocessing.")
+    ] = None,
+    benchmark: Benchmarks = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Evaluate on this folder instead: <class>/*.jpg, or val/<class>/*.jpg.")
+    ] = None,
+    published: Annotated[
+        Path | None, typer.Option(help="Table of published numbers. Default: config/expected.csv, if it is there.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for predictions and scores.")] = None,
+    config: Config = None,
+) -> None:
+    """Evaluate any timm checkpoint on benchmarks of the study, or on a folder of images."""
+    from luab.commands import evaluate as evaluation
+
+    outside = images is not None and not config and not DEFAULT_CONFIG.is_file()
+    study = evaluation.study_of_folder() if outside else study_of(config)
+    found = evaluation.find_checkpoint(checkpoint, backbone)
+    default = Path("config/expected.csv")
+    table = published or (default if default.is_file() else None)
+    numbers, left_out, folder = evaluation.evaluate(study, found, benchmark or [], images, table, out)
+    evaluation.print_numbers(numbers, left_out, folder, found, study.label)
+
+
 @app.command(rich_help_panel=_RUNS)
 def export(
     run: RunName, out: Annotated[Path, typer.Option(help="Output folder, new or empty.")], config: Config = None
 ) -> None:
     """Export a trained model as a folder that timm loads without luab, in the layout of the Hugging Face Hub."""
+    from luab.files import read_fields
+
     study = study_of(config)
+    above = Path(f"{run.rpartition('runs/')[0]}.")
+    if not config and "/runs/" in f"/{run}" and above.resolve() != study.paths.results.resolve():
+        study = stages.study_of_results(study, above)
+        if "label" not in read_fields(study.layout.run_json(run_of(run, study)), ("run",)):
+            raise ConfigError(
+                f"{run}: run.json of this older version does not say which study it belongs to. Pass --config with the "
+                "file that it was trained with."
+            )
     parsed = run_of(run, study)
     from luab.commands.export import export as export_run
 
@@ -481,6 +583,11 @@ def status(
     from luab.commands.watch import watch as watch_trainings
 
     study = study_of(config)
+    if not config and not stages.has_results(study) and DEMO_CONFIG.is_file():
+        demo = study_of([DEMO_CONFIG])
+        if stages.has_results(demo):
+            typer.echo(f"No results of {DEFAULT_CONFIG} in {study.paths.results}: this is the demo, {DEMO_CONFIG}.")
+            study = demo
     watch_trainings(study, interval) if watch else print_status(study)
 
 

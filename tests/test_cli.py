@@ -2,8 +2,10 @@
 
 import os
 import pty
+import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -217,3 +219,90 @@ def test_plan_prints_trainings_and_an_estimate(repository: Path) -> None:
     assert done.returncode == 0
     trainings = len(load_study(["config/config.yaml"], repository).runs())
     assert f"{trainings} trainings" in done.stdout and "ESTIMATE" in done.stdout
+
+
+def test_version_is_that_of_the_package(tmp_path: Path) -> None:
+    done = luab("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"luab {version('luab')}\n"), done.stderr
+
+
+WITHOUT_WORKFLOW = """
+import importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"dvc", "submitit"} or name.startswith("snakemake"):
+            if not name.startswith("snakemake_executor_plugin"):
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+import luab
+for name in luab.__all__:
+    getattr(luab, name)
+from luab.cli import main
+sys.argv = ["luab", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--help"], 0, "evaluate"),
+        (["plan"], 0, "trainings"),
+        (["status", "--watch"], 1, "pip install 'luab[workflow]'"),
+        (["publish"], 1, "pip install 'luab[workflow]'"),
+        (["pull"], 1, "needs the package dvc"),
+    ],
+)
+def test_library_and_commands_work_without_the_workflow_s_packages(
+    words: list[str], code: int, said: str, repository: Path
+) -> None:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("LUAB_")}
+    path = os.pathsep.join([str(repository), str(repository / "luab" / "plugins")])
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_WORKFLOW, *words],
+        cwd=repository,
+        env=kept | {"PYTHONPATH": path, "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        encoding="utf-8",
+        errors="replace",
+    )
+    text = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == code and said in text, text
+    assert "Traceback" not in text
+
+
+def test_status_shows_the_demo_if_only_the_demo_was_run(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LUAB_CONFIG", raising=False)
+    shutil.copytree(repository / "config", tmp_path / "config")
+    monkeypatch.chdir(tmp_path)
+    run = "imagenet/test_resnet/click-1/seed0"
+    shown = CliRunner().invoke(cli.app, ["status"], env={"COLUMNS": "100"})
+    assert "resnet50" in shown.output and "test_resnet" not in shown.output
+    (tmp_path / "results/demo/runs" / run).mkdir(parents=True)
+    shown = CliRunner().invoke(cli.app, ["status"], env={"COLUMNS": "100"})
+    assert shown.exit_code == 0 and run in shown.output and "this is the demo, config/demo.yaml" in shown.output
+    (tmp_path / "results/runs/imagenet/resnet50/click-1/seed0").mkdir(parents=True)
+    shown = CliRunner().invoke(cli.app, ["status"], env={"COLUMNS": "100"})
+    assert run not in shown.output and "demo" not in shown.output
+
+
+def test_index_takes_an_archive_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from luab.byproducts.imagenet_ab import read_index
+
+    text = "<annotation><size><width>9</width><height>8</height></size></annotation>"
+    (tmp_path / "n01440764").mkdir()
+    (tmp_path / "n01440764" / "n01440764_1.xml").write_text(text, encoding="utf-8")
+    subprocess.run(["tar", "-czf", "ab.tar.gz", "n01440764"], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli.app, ["index", "ab.tar.gz"], catch_exceptions=False)
+    assert done.exit_code == 0 and "1 records" in done.output and done.output.endswith("ab.parquet\n")
+    assert read_index(tmp_path / "ab.parquet", ["image_id"])["image_id"].to_pylist() == ["n01440764_1"]
+    assert (tmp_path / "ab.json").is_file()
+    with pytest.raises(ConfigError, match=r"ends in \.parquet"):
+        CliRunner().invoke(cli.app, ["index", "ab.tar.gz", "--out", "ab.csv"], catch_exceptions=False)
+    with pytest.raises(ConfigError, match="belong to an archive"):
+        CliRunner().invoke(cli.app, ["index", "imagenet_ab", "--out", "a.parquet"], catch_exceptions=False)

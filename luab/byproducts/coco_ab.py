@@ -13,6 +13,7 @@ One record (shortened; times are milliseconds since the start of the page, point
      "mouseTracking": [{"x": 0.679, "y": 0.862, "timeAt": 15725}]}
 """
 
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from luab.byproducts.index_file import Release, agreement, skips_bad_records
 from luab.byproducts.reading.coco import Tally, read_records
 from luab.byproducts.schema import COCO_SCHEMA as SCHEMA
 
-__all__ = ["KNOWN_COUNTS", "RELEASED_SHA256", "SCHEMA", "agreement", "index", "read_index"]
+__all__ = ["KNOWN_COUNTS", "RELEASED_SHA256", "SCHEMA", "agreement", "index", "read_index", "read_index_pieces"]
 
 # SOURCE: huggingface.co/datasets/coallaoh/COCO-AB, LFS pointer of coco_ab_v1_0.json (398,322,779 bytes).
 RELEASED_SHA256 = "dcc1c8ac0aa4a4d687b4325ae95c542ce2ea98a7a0229a7a29f0835b4b152775"
@@ -70,3 +71,10 @@ def read_index(parquet: Path, columns: list[str] | None = None) -> pa.Table:
     """Reads the table that `index` wrote, or some of its columns; errors as for `imagenet_ab.read_index`."""
     with _RELEASE.opened(parquet, columns) as file:
         return file.read(columns)
+
+
+def read_index_pieces(parquet: Path, columns: list[str]) -> Iterator[pa.Table]:
+    """As `read_index`, but yields one row group after the other."""
+    with _RELEASE.opened(parquet, columns) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, columns)

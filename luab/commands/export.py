@@ -22,7 +22,7 @@ from luab.model import LuabModel, build_model
 from luab.study.config import Recipe, Study
 from luab.study.paths import Run
 from luab.study.recipes import BeginsWith, Preprocessing
-from luab.tasks import Task, task_of
+from luab.tasks import Outputs, Task, task_of
 from luab.training.checkpoint import check_weights, load_model, preprocessing_in
 from luab.training.pretrained import name_of
 
@@ -44,7 +44,8 @@ def export(study: Study, run: Run, out: Path) -> Path:
     """Writes model.safetensors, config.json, README.md, luab.json and, if there is one, the byproduct head.
 
     Args:
-        study: The study of the run; its `label` marks all numbers.
+        study: The study with the run's results; for runs of older versions, whose run.json does not have them, also
+            its `label`, which marks all numbers, and the outputs of the model.
         run: A finished run; exported with the recipe that it was trained with.
         out: Output folder, new or empty; written all or nothing.
 
@@ -61,7 +62,9 @@ def export(study: Study, run: Run, out: Path) -> Path:
     source = study.layout.run(run)
     result = finished(source, run)
     recipe = _recipe(source, result)
-    outputs = task_of(run.dataset).outputs(study, run)
+    task = task_of(run.dataset)
+    outputs = Outputs(**result["outputs"]) if "outputs" in result else task.outputs(study, run)
+    names = {"label_names": result["label_names"]} if "label_names" in result else task.names(study)
     if outputs.use.startswith("pooling"):
         raise ConfigError(
             f"{run.folder}: expected a model with timm's own pooling, found `use: pooling`, which timm cannot load. "
@@ -75,9 +78,14 @@ def export(study: Study, run: Run, out: Path) -> Path:
         _write_tensors(aside / MODEL, model.backbone)
         if model.byproduct is not None:
             _write_tensors(aside / HEAD, model.byproduct)
-        write_config(aside / CONFIG, model.backbone, study, run, recipe, preprocessing_in(result, source / "run.json"))
+        preprocessing = preprocessing_in(result, source / "run.json")
+        write_config(aside / CONFIG, model.backbone, names, run, recipe, preprocessing)
         card = {key: result[key] for key in _FROM_RUN_JSON if key in result}
-        card |= {"label": study.label, "luab": importlib.metadata.version("luab"), "scores": scores}
+        card |= {
+            "label": result.get("label", study.label),
+            "luab": importlib.metadata.version("luab"),
+            "scores": scores,
+        }
         card["files"] = {path.name: file_sha256(path) for path in sorted(aside.glob("*.safetensors"))}
         write_json(aside / CARD, card)
         (aside / README).write_text(readme(run, recipe, model, card), encoding="utf-8")
@@ -128,14 +136,19 @@ def scores_of(folder: Path, run: Run, model_sha256: str) -> dict[str, dict[str, 
 
 
 def write_config(
-    path: Path, backbone: nn.Module, study: Study, run: Run, recipe: Recipe, preprocessing: Preprocessing | None = None
+    path: Path,
+    backbone: nn.Module,
+    names: Mapping[str, Any],
+    run: Run,
+    recipe: Recipe,
+    preprocessing: Preprocessing | None = None,
 ) -> None:
     """Writes config.json in timm's format for the hub: architecture, arguments, classes and luab's preprocessing.
 
     Args:
         path: Output file.
         backbone: The timm model, built with the recipe.
-        study: The study.
+        names: Names of the classes, from `Task.names`.
         run: The run; its dataset decides classes and preprocessing.
         recipe: Recipe with input_px, crop_pct and model_kwargs.
         preprocessing: Of the run; None for ImageNet's.
@@ -153,7 +166,7 @@ def write_config(
     save_config_for_hf(
         backbone,
         str(path),
-        model_config=_classes(backbone, task_of(run.dataset), study),
+        model_config=_classes(backbone, task_of(run.dataset), names),
         model_args=dict(recipe.model_kwargs),
     )
 
@@ -163,10 +176,10 @@ def _view(run: Run, recipe: Recipe) -> dict[str, Any]:
     return {"crop_pct": recipe.crop_pct if view == "center" else 1.0, "crop_mode": view}
 
 
-def _classes(backbone: nn.Module, task: Task, study: Study) -> dict[str, Any]:
+def _classes(backbone: nn.Module, task: Task, names: Mapping[str, Any]) -> dict[str, Any]:
     """Names of the outputs, in order; none if the recipe changes the number of classes."""
-    named = task.names(study) if backbone.num_classes == task.classes(study) else {}
-    return ({"problem_type": "multi_label_classification"} if task.multi_label else {}) | named
+    named = names if backbone.num_classes == len(names["label_names"]) else {}
+    return ({"problem_type": "multi_label_classification"} if task.multi_label else {}) | dict(named)
 
 
 def _check_free(out: Path) -> None:

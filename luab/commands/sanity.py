@@ -4,10 +4,11 @@ A number that agrees shows that images, class order, preprocessing and formula a
 mistake before weeks of training.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pydantic import ValidationError
 from rich import box
 from rich.table import Table
 from timm.data import resolve_data_config
@@ -24,7 +25,15 @@ from luab.study.config import Recipe, Study
 from luab.study.paths import DATASET
 from luab.study.recipes import Preprocessing
 from luab.training.checkpoint import preprocessing_in, read_card
-from luab.training.pretrained import config_of, download, is_of_luab, preprocessing_of, put_into, read_backbone
+from luab.training.pretrained import (
+    config_of,
+    download,
+    is_of_luab,
+    preprocessing_from,
+    preprocessing_of,
+    put_into,
+    read_backbone,
+)
 
 
 class Expected(NamedTuple):
@@ -82,7 +91,7 @@ def sanity(
         near = did_you_mean(backbone, {row.model for row in table})
         raise ConfigError(f"{expected}: no number for {backbone!r}. {near}")
     requested = dict.fromkeys(row.benchmark for row in rows)
-    benchmarks = [name for name in requested if _has_data(study, name)]
+    benchmarks = [name for name in requested if has_data(study, name)]
     if not benchmarks:
         raise DataError(
             f"{study.layout.manifest_folder()}: no manifests for {', '.join(requested)}. Set `paths.imagenet` and run "
@@ -123,44 +132,69 @@ def read_expected(path: Path) -> list[Expected]:
     return rows
 
 
-def view_of(study: Study, backbone: str, weights: Path | None = None) -> tuple[Recipe, Preprocessing]:
+def view_of(
+    study: Study, backbone: str, weights: Path | None = None, described: Mapping[str, Any] | None = None
+) -> tuple[Recipe, Preprocessing]:
     """Evaluation preprocessing that pretrained weights need: that of timm's tag, or of the run that luab trained.
 
     timm's test size is used if there is one: torchvision's second weights are trained at 176 px, evaluated at 224 px.
 
     Args:
-        study: Its recipe of the backbone gives input_px, crop_pct and model_kwargs for weights that luab trained.
+        study: Its recipe of the backbone is used for weights that luab trained and whose card has no recipe.
         backbone: timm name, with or without its tag.
         weights: A safetensors file; None for timm's.
+        described: Content of config.json in timm's format, which then takes the place of the tag.
 
     Raises:
         ConfigError: timm has no such weights, they need a preprocessing that luab does not have, or luab trained them
             in another study.
+        DataError: The card of weights that luab trained is damaged.
     """
     if weights is not None and is_of_luab(weights):
-        if backbone not in study.backbone_names:
-            raise ConfigError(
-                f"{weights}: luab trained these weights, but {backbone} is not in `backbones`, whose recipe gives "
-                "their input size. Pass the study's configuration with --config."
-            )
-        preprocessing = preprocessing_in(read_card(weights), weights)
-        return study.recipe(backbone).seen_with(preprocessing), preprocessing
-    preprocessing = preprocessing_of(backbone)
-    needed = resolve_data_config(pretrained_cfg=config_of(backbone).to_dict(), use_test_size=True)
+        card = read_card(weights)
+        preprocessing = preprocessing_in(card, weights)
+        return _recipe_of(study, backbone, card, weights).seen_with(preprocessing), preprocessing
+    config = (described or {}).get("pretrained_cfg") or config_of(backbone).to_dict()
+    if described:
+        preprocessing = preprocessing_from(resolve_data_config(pretrained_cfg=config), backbone, "config.json")
+    else:
+        preprocessing = preprocessing_of(backbone)
+    needed = resolve_data_config(pretrained_cfg=config, use_test_size=True)
     if needed["crop_mode"] != "center":
         raise ConfigError(
             f"{backbone} needs the crop mode {needed['crop_mode']!r}; luab crops the centre, so its numbers would "
             "differ from the published ones. Choose other weights."
         )
-    input_px, crop_pct = needed["input_size"][-1], needed["crop_pct"]
-    recipe = Recipe.model_construct(input_px=input_px, crop_pct=crop_pct, model_kwargs={})
-    return recipe, preprocessing
+    kept = {"input_px": needed["input_size"][-1], "crop_pct": needed["crop_pct"]}
+    return Recipe.model_construct(**kept, model_kwargs=(described or {}).get("model_args", {})), preprocessing
 
 
-def _has_data(study: Study, benchmark: str) -> bool:
+def _recipe_of(study: Study, backbone: str, card: Mapping[str, Any], weights: Path) -> Recipe:
+    """The recipe that weights of luab were trained with, from their card or else from the study."""
+    if "recipe" in card:
+        try:
+            return Recipe.model_validate(card["recipe"])
+        except ValidationError as error:
+            raise DataError(
+                f"{weights}: this version of luab cannot read its recipe ({error.errors()[0]['msg']})."
+            ) from error
+    if backbone not in study.backbone_names:
+        raise ConfigError(
+            f"{weights}: luab trained these weights, but {backbone} is not in `backbones`, whose recipe gives "
+            "their input size. Pass the study's configuration with --config."
+        )
+    return study.recipe(backbone)
+
+
+def manifests_of(benchmark: str) -> set[str]:
+    """Names of the manifests that a benchmark needs."""
     entry = find_benchmark(benchmark)
-    manifests = {name for test_set in entry.test_sets for name in TEST_SETS[test_set].manifests} | set(entry.manifests)
-    return all(study.layout.manifest(name).is_file() for name in manifests)
+    return {name for test_set in entry.test_sets for name in TEST_SETS[test_set].manifests} | set(entry.manifests)
+
+
+def has_data(study: Study, benchmark: str) -> bool:
+    """Whether all manifests that a benchmark needs exist."""
+    return all(study.layout.manifest(name).is_file() for name in manifests_of(benchmark))
 
 
 def print_verdicts(verdicts: Sequence[Verdict], label: str = "") -> bool:

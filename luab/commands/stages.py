@@ -43,6 +43,28 @@ def make_index(study: Study, byproducts: str) -> str:
     return str(reader.agreement(reader.index(file, parquet, card(parquet), sha256, study.on_bad, **options)))
 
 
+def index_archive(archive: Path, out: Path | None, on_bad: str) -> str:
+    """Indexes a released archive that lies anywhere; returns its counts and the path of the index.
+
+    Args:
+        archive: Of ImageNet-AB or COCO-AB, recognised by its content.
+        out: Index to write, its card next to it; None for a file of the same stem next to the archive.
+        on_bad: "raise" or "count".
+
+    Raises:
+        ConfigError: The index would not end in .parquet.
+        DataError: The file is missing or is neither archive.
+    """
+    from luab.byproducts.flat import index_file
+
+    stem = archive.name.removesuffix(".gz").removesuffix(".bz2").removesuffix(".xz")
+    out = out or archive.with_name(stem).with_suffix(".parquet")
+    if out.suffix != ".parquet":
+        raise ConfigError(f"--out {out}: expected a name that ends in .parquet.")
+    sha256 = file_sha256(archive) if archive.is_file() else None
+    return f"{index_file(archive, out, card(out), archive_sha256=sha256, on_bad=on_bad)}\n{out}"
+
+
 def make_targets(study: Study, target: str, dataset: str) -> None:
     """Writes a file of training points of one data set.
 
@@ -96,6 +118,23 @@ def make_pack(study: Study) -> None:
 
     name, layout = Plan.of(study).packed, study.layout
     build_pack(source_root(study, name), layout.manifest(name), study.packing, layout.pack(name), study.compute.workers)
+
+
+def about_model(study: Study, run: Run) -> dict[str, Any]:
+    """What run.json says of the model beyond its training, so that it can be exported without the configuration."""
+    task = task_of(run.dataset)
+    names = {} if task.in_the_paper else task.names(study)  # those of the paper's data sets are known
+    return {"label": study.label, "outputs": task.outputs(study, run)._asdict(), **names}
+
+
+def has_results(study: Study) -> bool:
+    """Whether a training of the study began."""
+    return any(study.layout.run(run).is_dir() for run in study.runs())
+
+
+def study_of_results(study: Study, results: Path) -> Study:
+    """The study with another folder of results, whose run.json says what must be known of the models."""
+    return study.model_copy(update={"paths": study.paths.model_copy(update={"results": results.resolve()})})
 
 
 def score_suite(study: Study, run: Run, suite: str) -> None:
@@ -164,7 +203,7 @@ def _inputs(study: Study, product: Product) -> Inputs:
 def render_whole_report(study: Study) -> None:
     """Renders the report."""
     from luab.data.manifests.labels import class_names, wnids
-    from luab.render.headline import headline_sheets
+    from luab.render.headline import findings, headline_sheets
     from luab.render.report.deviations import tagged_choices
     from luab.render.report.report import Sources, render_report
     from luab.render.tables import read_table
@@ -176,6 +215,7 @@ def render_whole_report(study: Study) -> None:
         tables[product.name] = table.sheet(study.label)
     sources = Sources(
         label=study.label,
+        findings=findings(study),
         headline=headline_sheets(study),
         tables=tables,
         figures={name: layout.figure(name, "png") for name in plan.figures},

@@ -13,13 +13,13 @@ from typing import Any
 from luab.benchmarks.catalogue import BENCHMARKS, test_sets_of
 from luab.data.manifests.known_counts import KNOWN_COUNTS
 from luab.data.manifests.testsets import TEST_SETS
-from luab.errors import ConfigError, did_you_mean
+from luab.errors import ConfigError, DataError, did_you_mean, listed
 from luab.files import replacing
 from luab.planning.estimate import parts, prediction_hours, published_speeds, training_hours
 from luab.render.products import Kind, find_product, left_out, products_of
 from luab.study.config import Study, read_yaml
 from luab.study.paths import Run, card
-from luab.study.roots import FROM_IMAGENET, OWN, own_copy, tree_of
+from luab.study.roots import FROM_IMAGENET, OWN, own_copy, source_root, tree_of
 from luab.tasks import NAMES, task_of, task_with
 
 CAPTIONS = Path("workflow/report")
@@ -180,6 +180,38 @@ class Plan:
         entries = [entry if isinstance(entry, dict) else {} for entry in archives.values()]
         _check_names(f"{listing}: `dataset`", [entry.get("dataset") for entry in entries], _DOWNLOADED)
         return cls(study, archives)
+
+    def preflight(self, manifests: Iterable[str], archives: Iterable[str]) -> None:
+        """Checks, before anything is fetched, what people must provide.
+
+        Args:
+            manifests: Data sets whose images are about to be listed.
+            archives: Names of the archives that are about to be fetched.
+
+        Raises:
+            DataError: The user's copy of ImageNet or of another data set, or a download by hand, is missing; all are
+                listed.
+        """
+        if self.study.demo:
+            return
+        missing: list[str] = []
+        for name in manifests:
+            try:
+                root = source_root(self.study, name)
+                if self.own_copy(name) and not root.is_dir():
+                    missing.append(f"{root}: expected the images of {name}, found no such folder. Correct `paths`.")
+            except DataError as error:
+                missing.append(str(error))
+        for name in archives:
+            entry = self.archives.get(name) or {}
+            file = self.study.layout.archive_folder() / str(entry.get("file"))
+            if entry.get("manual") and not file.is_file():
+                missing.append(f"{name}: download {file.name} by hand. {' '.join(str(entry['manual']).split())}")
+        if missing := list(dict.fromkeys(missing)):
+            raise DataError(
+                "Nothing was fetched, since this is missing:\n"
+                f"{listed(missing)}\nRemove benchmarks that you cannot provide from `suites`."
+            )
 
     @property
     def tables(self) -> list[str]:

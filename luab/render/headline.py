@@ -10,6 +10,8 @@ from rich.table import Table
 
 from luab.progress import wide_console
 from luab.render.quantities import HEADLINE, main_supervision
+from luab.render.style import backbone_name
+from luab.render.summaries import SIGNIFICANT
 from luab.render.table_text import Sheet
 from luab.study.config import Study
 from luab.study.supervisions import MAKERS, Supervision
@@ -36,15 +38,68 @@ def print_headline(study: Study) -> None:
 
 def headline_sheets(study: Study) -> list[Sheet]:
     """One sheet per data set and backbone, from the tables that exist."""
-    sheets = []
+    return [_sheet(study, dataset, rows, backbone) for dataset, backbone, rows in _tables(study)]
+
+
+def findings(study: Study) -> list[str]:
+    """What the study found, in sentences computed from the tables that exist; for the demo, also that it is a toy.
+
+    For each data set and backbone: the difference of LUAB to the baseline on the first benchmark with its interval and
+    n, how many benchmarks differ significantly after correction, and the learnt point next to its controls.
+    """
+    found = [text for dataset, backbone, rows in _tables(study) for text in _finding(study, dataset, backbone, rows)]
+    if study.demo:
+        found.append(
+            f"This is a toy: a drawn world, tiny networks and {len(study.seeds)} seeds. It shows that the code works, "
+            "and nothing about real images."
+        )
+    return found
+
+
+def _finding(study: Study, dataset: str, backbone: str, numbers: pd.DataFrame) -> Iterator[str]:
+    part = study.part(dataset)
+    luab = main_supervision(part.supervisions)
+    shown = [(heading, rows[rows["supervision"] == luab]) for heading, rows in _benchmarks(numbers, dataset)]
+    compared = [(heading, rows.iloc[0]) for heading, rows in shown if rows["difference"].notna().any()]
+    if luab is None or not compared:
+        return
+    heading, first = compared[0]
+    low, high = (f"{100 * first[end]:+.1f}".replace("-", "−") for end in ("low", "high"))
+    interval = "no interval" if pd.isna(first["low"]) else f"95 % interval {low} to {high}"
+    seeds = f"n = {int(first['n'])} {'seed' if first['n'] == 1 else 'seeds'}, {int(first['images']):,} images"
+    difference = f"{100 * first['difference']:+.1f} percentage points".replace("-", "−")
+    tested = [_p(row) for _, row in compared if not pd.isna(_p(row))]
+    yield (
+        f"{task_of(dataset).title}, {backbone_name(backbone)}: on {heading.rpartition(' ')[0]}, "
+        f"{part.supervisions[luab].title or luab} with λ = {part.luab_lambda:g} differs from the baseline by "
+        f"{difference} ({interval}; {seeds}). {_tested(tested)}"
+    )
+
+
+def _tested(p: list[float]) -> str:
+    if not p:
+        return "One seed cannot show whether this is chance."
+    sure = sum(value < SIGNIFICANT for value in p)
+    return (
+        f"Of {len(p)} numbers, {sure or 'none'} {'differs' if sure == 1 else 'differ'} significantly from the "
+        f"baseline (p < {SIGNIFICANT:g}; corrected for the number of benchmarks)."
+    )
+
+
+def _p(row: pd.Series) -> float:
+    return float(row["p"] if pd.isna(row["p_holm"]) else row["p_holm"])
+
+
+def _tables(study: Study) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Data set, backbone and its rows of the headline's tables that exist."""
     for dataset, part in study.parts.items():
         files = filter(Path.is_file, (study.layout.table(name, "csv") for name in HEADLINE[dataset].tables))
-        text: Any = {"dtype": {"supervision": str}, "keep_default_na": False, "na_values": [""]}
+        text: Any = {"dtype": {"supervision": str, "group": str}, "keep_default_na": False, "na_values": [""]}
         tables = [pd.read_csv(file, **text) for file in files] or [pd.DataFrame({"backbone": []})]
         numbers = pd.concat(tables, ignore_index=True)
-        shown = [(name, numbers[numbers["backbone"] == name]) for name in part.backbone_names]
-        sheets += [_sheet(study, dataset, rows, name) for name, rows in shown if len(rows)]
-    return sheets
+        for name in part.backbone_names:
+            if len(rows := numbers[numbers["backbone"] == name]):
+                yield dataset, name, rows
 
 
 def _sheet(study: Study, dataset: str, numbers: pd.DataFrame, backbone: str) -> Sheet:

@@ -30,6 +30,13 @@ class Quantity:
         return f"{self.title} {'↓' if self.lower else '↑'}"
 
     @property
+    def possible(self) -> tuple[float, float]:
+        """The range of its values, in percent: only mCE can exceed 100 %, and only gaps can be negative."""
+        if self.metric.endswith("gap"):
+            return -100.0, 100.0
+        return 0.0, float("inf") if self.metric == "mce" else 100.0
+
+    @property
     def gain_sign(self) -> int:
         """Turns a difference into a gain: -1 where lower is better."""
         return -1 if self.lower else 1

@@ -3,11 +3,12 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import matplotlib as mpl
+import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -83,6 +84,8 @@ _STYLE: Any = {
     "savefig.dpi": 250,
     "pdf.fonttype": 42,
 }
+NOTE_PX = "Note height"
+"""Key of a PNG's metadata: height of the note and label at its bottom, in pixels; the report shows them as text."""
 _NOTE_PT = 5.8
 _LINE_IN = _NOTE_PT * 1.35 / 72
 
@@ -117,7 +120,7 @@ def finish(figure: Figure, note: str, label: str = "") -> Figure:
     lines = _wrapped(note, width * 72 - 6)
     if label and _width_pt(f"{lines[-1]}    {label}") > width * 72 - 6:
         lines.append("")
-    below = len(lines) * _LINE_IN + 0.1
+    below = _below_in(lines)
     total = height + below
     figure.set_size_inches(width, total)
     engine: Any = figure.get_layout_engine()
@@ -128,6 +131,27 @@ def finish(figure: Figure, note: str, label: str = "") -> Figure:
     if label:
         figure.text(1 - x, y, label, ha="right", style="italic", gid="label", **small)
     return figure
+
+
+def _below_in(lines: Sequence[str]) -> float:
+    """Height of the note and label, in inches."""
+    return len(lines) * _LINE_IN + 0.1
+
+
+def spread(mean: Array, std: Array, possible: tuple[float, float]) -> tuple[Array, Array]:
+    """Lower and upper end of mean ± std, cut to the possible range."""
+    return np.clip(mean - std, *possible), np.clip(mean + std, *possible)
+
+
+def arms(mean: Array, std: Array, possible: tuple[float, float]) -> Array:
+    """Lengths of error bars [2, n] below and above the mean, cut to the possible range."""
+    low, high = spread(mean, std, possible)
+    return np.clip([mean - low, high - mean], 0, None)
+
+
+def bins_for(n: int, most: int) -> int:
+    """Number of bins of a histogram of n values: Rice's rule, 2 n^(1/3), at least 5."""
+    return int(np.clip(2 * n ** (1 / 3), 5, most))
 
 
 def _settle(figure: Figure) -> None:
@@ -167,10 +191,12 @@ def save(figure: Figure, pdf: Path | str) -> None:
         with replacing(pdf) as aside:
             # Dates and versions would change the file on every run.
             figure.savefig(aside, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-        note = " ".join(text.get_text() for text in figure.texts if text.get_gid() == "note")
+        lines = [line for text in figure.texts if text.get_gid() == "note" for line in text.get_text().split("\n")]
+        # str.split splits at no-break spaces too.
+        about = {"Software": None, "Description": " ".join(" ".join(lines).split())}
+        about[NOTE_PX] = str(round(_below_in(lines) * _STYLE["savefig.dpi"])) if lines else "0"
         with replacing(pdf.with_suffix(".png")) as aside:
-            # str.split splits at no-break spaces too.
-            figure.savefig(aside, format="png", metadata={"Software": None, "Description": " ".join(note.split())})
+            figure.savefig(aside, format="png", metadata=about)
 
 
 def backbone_name(name: str) -> str:

@@ -11,6 +11,7 @@ from luab.render.quantities import BOTH_INTERFACES, Quantity
 
 CELL = ["backbone", "supervision", "lambda"]
 PLACE = ["benchmark", "metric", "group"]
+SIGNIFICANT = 0.05
 
 
 def interface_numbers(browsing: pd.DataFrame, tagging: pd.DataFrame) -> pd.DataFrame:
@@ -86,7 +87,8 @@ def summarise(scores: pd.DataFrame, quantities: Sequence[Quantity], diffs: bool 
     Returns:
         One row per backbone, supervision, lambda and quantity: mean, std (over seeds; NaN for one), n (seeds), images
         (of the test set), protocol, difference, low, high, p, p_holm (NaN for the baseline; from
-        luab.comparison.over_seeds), and `sure`: whether there is an interval, and it excludes 0.
+        luab.comparison.over_seeds); `sure`, whether there is an interval, and it excludes 0; and `significant`, whether
+        the corrected p, or p where none is corrected, is below 0.05.
 
     Raises:
         DataError: A run lacks a quantity that other runs have.
@@ -104,9 +106,10 @@ def summarise(scores: pd.DataFrame, quantities: Sequence[Quantity], diffs: bool 
     everything = pd.concat([scores[scores["group"] == ""], chosen])
     pairs = difference_to_baseline(everything[~everything.index.duplicated()])
     if pairs.empty:
-        return table.assign(**dict.fromkeys(columns, float("nan")), sure=False)
+        return table.assign(**dict.fromkeys(columns, float("nan")), sure=False, significant=False)
     table = table.merge(pairs[[*keys, *columns]], on=keys, how="left", validate="one_to_one")
-    return table.assign(sure=(table["low"] > 0) | (table["high"] < 0))
+    significant = table["p_holm"].fillna(table["p"]) < SIGNIFICANT
+    return table.assign(sure=(table["low"] > 0) | (table["high"] < 0), significant=significant)
 
 
 def of(summary: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:

@@ -24,7 +24,10 @@ from luab.study.config import known_backbones
 from luab.study.supervisions import MAKERS
 
 PUBLISHED = "Published IN-1k"
-_BOLD_NOTE = "Bold: best mean of its backbone, if the 95 % interval of its difference to the baseline excludes 0."
+_BOLD_NOTE = (
+    "Bold: best mean of its backbone, if its difference to the baseline is significant (p as printed below 0.05). A "
+    "baseline is bold if all others differ significantly from it."
+)
 _DIFF_NOTE = (
     "Lines marked Δ: difference to the baseline with the same seed, in percentage points, with the 95 % interval and p "
     "of a paired t-test. No interval: too few seeds, or all differences are equal."
@@ -353,8 +356,8 @@ def _best(summary: pd.DataFrame, quantity: q.Quantity) -> tuple[str, float] | No
     if others.empty or len(others) == len(rows):
         return None
     top = rows.loc[(rows["mean"] * quantity.gain_sign).idxmax()]
-    sure = others["sure"].all() if top["supervision"] == "none" else top["sure"]
-    return (top["supervision"], top["lambda"]) if sure else None
+    significant = others["significant"].all() if top["supervision"] == "none" else top["significant"]
+    return (top["supervision"], top["lambda"]) if significant else None
 
 
 def _raw(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> pd.DataFrame:

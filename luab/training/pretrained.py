@@ -73,10 +73,20 @@ def preprocessing_of(backbone: str) -> Preprocessing:
     """
     config = config_of(backbone)
     needed = resolve_data_config(pretrained_cfg=config.to_dict())
-    return _preprocessing(needed, f"{config.architecture}.{config.tag}".rstrip("."), backbone)
+    return preprocessing_from(needed, f"{config.architecture}.{config.tag}".rstrip("."), backbone)
 
 
-def _preprocessing(needed: Mapping[str, Any], weights: str, what: str) -> Preprocessing:
+def preprocessing_from(needed: Mapping[str, Any], weights: str, what: str) -> Preprocessing:
+    """Returns the preprocessing in a dict as `timm.data.resolve_data_config` returns it.
+
+    Args:
+        needed: With mean, std, interpolation, crop_pct and input_size.
+        weights: Name of the weights, which the preprocessing keeps.
+        what: Whose preprocessing it is, for the error message.
+
+    Raises:
+        ConfigError: luab does not have this preprocessing.
+    """
     kept = {name: needed[name] for name in ("mean", "std", "interpolation", "crop_pct")}
     try:
         return Preprocessing(**kept, weights=weights, input_px=needed["input_size"][-1])
@@ -120,7 +130,7 @@ def first_weights(begins: BeginsWith, backbone: str, default: Preprocessing) -> 
     config = file.with_name("config.json")
     described = read_json(config).get("pretrained_cfg") if config.is_file() else None
     if described:
-        return file, what, _preprocessing(resolve_data_config(pretrained_cfg=described), file.name, str(config))
+        return file, what, preprocessing_from(resolve_data_config(pretrained_cfg=described), file.name, str(config))
     print(
         f"{file}: nothing says which images these weights were trained on; ImageNet's mean and deviation are used. "
         "`timm` in `begins_with` next to `file` names weights of timm with the same preprocessing.",
@@ -165,7 +175,7 @@ def put_into(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], what: str
     Raises:
         DataError: The tensors belong to another model.
     """
-    skipped = _classifier_prefixes(backbone) if new_classifier else ()
+    skipped = classifier_prefixes(backbone) if new_classifier else ()
     expected = {name: tensor for name, tensor in backbone.state_dict().items() if not name.startswith(skipped)}
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(skipped)}
     if difference := tensor_difference(expected, weights, loaded_from_elsewhere=True):
@@ -174,7 +184,7 @@ def put_into(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], what: str
         backbone.load_state_dict(weights, strict=False)
 
 
-def _classifier_prefixes(backbone: nn.Module) -> tuple[str, ...]:
+def classifier_prefixes(backbone: nn.Module) -> tuple[str, ...]:
     """Beginnings of the names of all tensors whose shape depends on the number of classes, as timm lists them."""
     listed = getattr(backbone, "pretrained_cfg", {}).get("classifier") or ()
     names = {listed} if isinstance(listed, str) else set(listed)

@@ -419,3 +419,27 @@ def test_the_command_accepts_run_names_and_paths(study, tmp_path, monkeypatch, r
     assert (tmp_path / "out0" / "model.safetensors").read_bytes() == (
         tmp_path / "out1" / "model.safetensors"
     ).read_bytes()
+
+
+def test_run_json_says_label_and_outputs_without_the_configuration(study, tmp_path, monkeypatch, repository):
+    """A run of the demo, exported from its folder with the default configuration, does not become ImageNet's."""
+    import typer.testing
+
+    from luab import cli
+    from luab.commands.stages import about_model
+
+    write_run(study, SHARED)
+    file = study.layout.run_json(SHARED)
+    write_json(file, read_json(file) | about_model(study, SHARED))
+    monkeypatch.chdir(repository)
+    monkeypatch.delenv("LUAB_CONFIG", raising=False)
+    arguments = ["export", str(study.layout.run(SHARED)), "--out", str(tmp_path / "out")]
+    done = typer.testing.CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    matter, text = front_matter(tmp_path / "out")
+    assert "datasets" not in matter and "Demo world: these weights" in text
+    assert read_json(tmp_path / "out/luab.json")["label"] == "demo world"
+    assert load_file(tmp_path / "out/byproduct_head.safetensors")["weight"].shape[0] == 2  # one head for all classes
+    write_run(study, CLICK)  # as older versions wrote it
+    done = typer.testing.CliRunner().invoke(cli.app, ["export", str(study.layout.run(CLICK)), "--out", str(tmp_path)])
+    assert isinstance(done.exception, ConfigError) and "does not say" in str(done.exception)

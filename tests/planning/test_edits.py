@@ -6,12 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from luab.errors import ConfigError
 from luab.planning.plan import Plan, summary
-from luab.render.products import PRODUCTS, find_product
-from luab.study.config import load_study, parse_study
+from luab.render.figures.figures import FIGURES
+from luab.render.headline import headline_sheets
+from luab.render.products import PRODUCTS, Scored, find_product, products_of
+from luab.render.tables import render_table
+from luab.study.config import Study, load_study, parse_study
 
 Edit = Callable[[dict[str, Any]], Any]
 NO_SWEEP = {"backbones": [], "supervisions": [], "lambdas": []}
@@ -141,6 +146,73 @@ def test_an_edit_plans_what_it_can_and_names_the_rest(name: str, edited: Callabl
     assert bool(line) == bool(omitted)
     cards = [*plan.report_inputs(), *plan.crate_inputs(), *plan.tracking_inputs(), *plan.prepared(), *plan.scores()]
     assert len(cards) > 20 and all(cards)
+
+
+DETAILS = [
+    *(("imagenet_c", f"{name}/{s}") for name in ("fog", "snow") for s in (1, 2)),
+    *(("siscore_size", "0.1"), ("siscore_size", "0.5"), ("siscore_rotation", "1")),
+    *(("siscore_location", f"{x},0.5") for x in (0.25, 0.75)),
+    *(("coco_size", name) for name in ("small", "medium", "large")),
+]
+UNDRAWN = ("absolute paths", "a results folder with a blank", "packed images", "exact decoding", "own copies")
+"""Edits that change no score."""
+QUICK = ("baseline alone", "no localisation suite", "sweep null", "only imagenet_val", "COCO: only context")
+DRAWN = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in EDITS if n not in UNDRAWN]
+
+
+def small(config: dict[str, Any]) -> None:
+    """Two seeds, one backbone and two lambdas, which are drawn like any others."""
+    config["seeds"] = config["seeds"][:2]
+    for part in (config, config["coco"] or {}):
+        keep = [one for one in part.get("backbones", []) if one["name"] == "resnet50"]
+        part["backbones"] = keep or part.get("backbones", [])[:1]
+        if part.get("sweep"):
+            part["sweep"]["backbones"] = [one["name"] for one in part["backbones"]]
+            part["sweep"]["lambdas"] = part["sweep"].get("lambdas", [])[:2]
+
+
+def stored_scores(study: Study) -> pd.DataFrame:
+    """Scores of every run of a study, as the benchmarks would give them."""
+    shown = {q for product in PRODUCTS if isinstance(product.needs, Scored) for q in product.needs.quantities}
+    keys = [(q.key, q.needs_point) for q in sorted(shown, key=lambda quantity: quantity.key)]
+    keys += [((name, "accuracy", group), False) for name, group in DETAILS]
+    draw = np.random.default_rng(0)
+    rows = [
+        (*run.identity().values(), *key, draw.uniform(0.3, 0.7), 100, "by hand")
+        for run in study.runs()
+        for key, point in keys
+        if key[0] in study.part(run.dataset).benchmarks and not (point and run.supervision == "none")
+    ]
+    names = ["dataset", "backbone", "supervision", "lambda", "seed", "benchmark", "metric", "group", "value", "n"]
+    return pd.DataFrame(rows, columns=[*names, "protocol"])
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_an_edit_is_drawn_from_stored_scores(name: str, edited: Callable[[Edit], Plan], tmp_path: Path) -> None:
+    """What passes `-n` must not fail after all trainings."""
+
+    def edit(config: dict[str, Any]) -> None:
+        EDITS[name][0](config)
+        small(config)
+        config["paths"]["results"] = str(tmp_path)
+
+    study = edited(edit).study
+    scores = study.layout.scores_csv()
+    stored_scores(study).to_csv(scores, index=False)
+    drawn = []
+    for product in [*products_of(study, "table"), *products_of(study, "figure")]:
+        if not product.from_scores:
+            continue
+        inputs = product.inputs(study)
+        if product.kind == "table":
+            files = [study.layout.table(product.name, suffix) for suffix in ("csv", "md", "tex")]
+            render_table(product.name, *files, inputs)
+        else:
+            FIGURES[product.name](product, inputs)
+        drawn.append(product.name)
+    assert drawn
+    sheets = headline_sheets(study)
+    assert len(sheets) <= len(study.parts) and all(sheet.rows for sheet in sheets)
 
 
 def test_a_product_that_is_left_out_is_refused_by_name(edited: Callable[[Edit], Plan]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from luab.errors import ConfigError
+from luab.errors import ConfigError, DataError
 from luab.planning.plan import Plan, keep_config, lock_hint, prepare_jobs
 from luab.render.products import PRODUCTS, compared_runs, find_product
 from luab.study.config import Study, load_study, parse_study
@@ -219,3 +219,22 @@ def test_a_data_set_that_does_not_exist_is_refused_where_it_would_have_no_effect
 def test_an_own_copy_of_the_training_images_takes_precedence_over_imagenet(full: Study) -> None:
     paths = full.paths.model_copy(update={"imagenet": Path("/one"), "copies": {"imagenet_train": Path("/two")}})
     assert Plan(full.model_copy(update={"paths": paths}), {}).own_copy("imagenet_train") == "/two"
+
+
+def test_preflight_names_all_that_people_must_provide_before_anything_is_fetched(planned: Any, tmp_path: Path) -> None:
+    plan = planned()
+    plan.preflight(["imagenet_v2", "imagenet_c"], ["imagenet_v2_matched"])
+    with pytest.raises(DataError, match=r"(?s)Nothing was fetched.*paths\.imagenet is not set.*objectnet-1\.0\.zip"):
+        plan.preflight(["imagenet_train", "imagenet_val", "imagenet_v2"], ["objectnet"])
+    try:
+        plan.preflight(["imagenet_train", "imagenet_val"], [])
+    except DataError as error:
+        assert str(error).count("paths.imagenet is not set") == 1
+    paths = {"imagenet": str(tmp_path / "gone"), "data": str(tmp_path / "data")}
+    with pytest.raises(DataError, match="gone: expected the images of imagenet_val, found no such folder"):
+        planned(paths=paths).preflight(["imagenet_val"], [])
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "data/archives").mkdir(parents=True)
+    (tmp_path / "data/archives/objectnet-1.0.zip").touch()
+    planned(paths=paths).preflight(["imagenet_val"], ["objectnet"])
+    planned("config/demo.yaml").preflight(["imagenet_val"], ["objectnet"])  # the demo world is drawn first

@@ -76,11 +76,17 @@ def sources(folder: Path, text: str = "plain") -> report.Sources:
         }
         (folder / run.folder).mkdir(parents=True)
         (folder / run.folder / "run.json").write_text(json.dumps(card), encoding="utf-8")
-        log = "epoch,loss\n0,4\n1,2\n" if run.supervision == "none" else "epoch,loss,byproduct\n0,4,0.5\n1,2,0.25\n"
+        log = "epoch,loss,classification,byproduct\n0,4,4,\n1,2,2,\n"
+        log = log if run.supervision == "none" else "epoch,loss,classification,byproduct\n0,4,3.5,0.5\n1,2,1.75,0.25\n"
         (folder / run.folder / "log.csv").write_text(log, encoding="utf-8")
     return report.Sources(
         label=text,
-        headline=[table_text.Sheet(f"Headline {text}", ["", "Baseline", "LUAB"], [["top-1 ↑", "70.1", "71.2"]])],
+        findings=[f"LUAB differs by +1.1 points. {text}"],
+        headline=[
+            table_text.Sheet(
+                f"Headline {text}", ["", "Baseline", "LUAB", "LUAB − baseline"], [["top-1 ↑", "70.1", "71.2", "+1.1"]]
+            )
+        ],
         tables={"main": table.sheet("toy world")},
         figures={"hover_time": folder / "hover_time.png"},
         captions=folder,
@@ -112,6 +118,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_part_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for said in (
+        "LUAB differs by +1.1 points. plain",
         "Headline plain", "71.2 ± 0.3", "<strong>means</strong>", "n = 9, plain", "n = 7 images. plain",
         "top-1 plain", "50000", "Lambda is 1 (see `x`). plain", "luab/a.py", "test_resnet/click-10/seed1", "2.6",
     ):  # fmt: skip
@@ -319,10 +326,11 @@ def test_a_curve_lies_where_its_numbers_say(tmp_path: Path) -> None:
     run = Run("imagenet", "test_resnet", "click", 1, 0)
     (tmp_path / "log.csv").write_text("epoch,loss,byproduct\n0,4,nan\n1,2,0.5\n2,3,0.5\n", encoding="utf-8")
     loss, byproduct = report_curves.panels([run], {run: tmp_path / "log.csv"})
-    # x: epochs 0 to 2 over 46 to 350 px; y: 4 to 2 over 10 to 170 px.
-    assert loss.lines[0].points == "46.0,10.0 198.0,170.0 350.0,90.0" and loss.lines[0].last == 3
-    assert (46.0, "0") in loss.x_ticks and (170.0, "2") in loss.y_ticks
-    assert byproduct.lines[0].points == "46.0,90.0 350.0,90.0"  # NaN left out, one value in the middle
+    # x: epochs 0 to 2 over 60 to 350 px; y: 4 to 2 over 10 to 170 px.
+    assert loss.lines[0].points == "60.0,10.0 205.0,170.0 350.0,90.0" and loss.lines[0].last == 3
+    assert (60.0, "0") in loss.x_ticks and (170.0, "2") in loss.y_ticks
+    assert (loss.part, byproduct.part, byproduct.axis) == ("Classification", "Byproducts", "byproduct loss, before λ")
+    assert byproduct.lines[0].points == "205.0,90.0 350.0,90.0"  # NaN left out, one value in the middle
     (tmp_path / "log.csv").write_text("epoch,loss\n" + "".join(f"{k},{k}\n" for k in range(300)), encoding="utf-8")
     (long,) = report_curves.panels([run], {run: tmp_path / "log.csv"})
     assert len(long.lines[0].points.split()) == report_curves.MOST_POINTS and long.lines[0].last == 299
@@ -372,3 +380,66 @@ def test_no_secret_of_the_environment_gets_into_the_page(tmp_path: Path, monkeyp
     monkeypatch.setenv("https_proxy", "http://planted-user:hf_PlantedToken0123456789@127.0.0.1:9")
     report.render_report(sources(tmp_path), tmp_path / "report.html")
     assert not re.search("PlantedToken|planted-user", (tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+def test_panels_of_a_quantity_have_equal_axes_and_the_sum_is_left_out(tmp_path: Path) -> None:
+    runs = [Run("imagenet", name, "click", 1, 0) for name in ("resnet18", "vit_tiny_patch16_224")]
+    logs = {run: tmp_path / f"{run.backbone}.csv" for run in runs}
+    for log, high in zip(logs.values(), (4, 8), strict=True):
+        text = f"epoch,loss,classification,byproduct\n0,9,{high},1\n1,9,0,0.5\n"
+        log.write_text(text, encoding="utf-8")
+    first, second, *byproducts = report_curves.panels(runs, logs)
+    assert [panel.title for panel in (first, second)] == [
+        "imagenet, ResNet-18: classification loss", "imagenet, ViT-Ti/16: classification loss",
+    ]  # fmt: skip
+    assert first.y_ticks == second.y_ticks and first.lines[0].points == "60.0,90.0 350.0,170.0"
+    assert second.lines[0].points == "60.0,10.0 350.0,170.0" and len(byproducts) == 2
+
+
+def test_the_difference_is_visible_on_a_phone(page: Path, browser: Any) -> None:
+    driver = browser.open(page, 375)
+    heads = driver.find_elements("css selector", "#headline thead th")
+    assert [head.text for head in heads] == ["", "LUAB − baseline", "Baseline", "LUAB"]
+    box = heads[1].rect
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 375
+    assert driver.find_element("css selector", "#headline .finding").text.startswith("LUAB differs by +1.1 points")
+
+
+def test_a_figure_is_enlarged_by_keyboard_and_closed(page: Path, browser: Any) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    driver = browser.open(page, 375)
+    button = driver.find_element("css selector", "#figure-hover_time .enlarge")
+    assert button.accessible_name == "Enlarge the figure: Time per image"
+    driver.execute_script("arguments[0].focus()", button)
+    ActionChains(driver).send_keys(Keys.ENTER).perform()
+    large = driver.find_element("css selector", "#enlarged img")
+    assert large.is_displayed() and large.rect["width"] > button.rect["width"] * 2
+    ActionChains(driver).send_keys(Keys.ESCAPE).perform()
+    assert not driver.find_element("id", "enlarged").is_displayed()
+    assert driver.switch_to.active_element == button
+    assert browser.complaints() == [] and browser.requested() == {page.as_uri()}
+
+
+def test_a_note_stands_once_and_not_in_the_picture(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text.count("n = 7 images. plain") == 1 and text.count("A curve over n seeds.") == 1
+    src = re.search(r'<img src="data:image/png;base64,([^"]+)" width="(\d+)" height="(\d+)"', text)
+    assert src is not None
+    with Image.open(page.parent / "hover_time.png") as whole:
+        assert int(src[2]) == whole.width and 0 < whole.height - int(src[3]) == int(whole.info[style.NOTE_PX])
+
+
+def test_axes_have_titles_and_paper_keeps_the_label(page: Path, browser: Any) -> None:
+    driver = browser.open(page)
+    titles = [text.text for text in driver.find_elements("css selector", ".panel .axis")]
+    assert titles == ["epoch", "classification loss", "epoch", "byproduct loss, before λ"]
+    assert [h.text for h in driver.find_elements("css selector", "#curves h3")] == ["Classification", "Byproducts"]
+    browser.media("print")
+    try:
+        badge = driver.find_element("css selector", "header .badge")
+        assert badge.value_of_css_property("color") == "rgba(0, 0, 0, 1)"
+        assert driver.find_element("css selector", ".paper-label").value_of_css_property("position") == "fixed"
+    finally:
+        browser.media()

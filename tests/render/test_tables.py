@@ -80,6 +80,15 @@ def test_best_is_not_bold_when_the_interval_holds_zero() -> None:
     assert not any(cell.startswith(BOLD) for cell in column(table, "IN-1k ↑"))
 
 
+def test_bold_follows_the_corrected_p() -> None:
+    """p = .035 alone; Holm over two benchmarks makes .070 of it, where both have the same differences."""
+    two = pd.concat([scores_of(), scores_of(benchmark="imagenet_v2")], ignore_index=True)
+    table = tables.score_table("imagenet_main", two, 1.0, NOTHING)
+    assert column(table, "IN-1k ↑")[3:] == ["74.0 ± 2.0 (n = 3)", "+3.0 [+0.5, +5.5], p = 0.070"]
+    assert not any(cell.startswith(BOLD) for row in table.cells.to_numpy() for cell in row)
+    assert any("significant" in note for note in table.notes)
+
+
 def test_missing_cell_is_refused_by_name() -> None:
     both = pd.concat([scores_of(), scores_of(benchmark="imagenet_v2")])
     hole = both[~((both["benchmark"] == "imagenet_v2") & (both["supervision"] == "click"))]

@@ -19,6 +19,7 @@ from luab.model import Normalise, build_model
 from luab.predict import predict
 from luab.study.paths import Run
 from luab.study.recipes import BeginsWith, Preprocessing
+from luab.tasks import task_of
 from luab.training import pretrained
 from luab.training import train as training
 from luab.training.checkpoint import preprocessing_in, read_card, save_model
@@ -122,7 +123,9 @@ def test_a_run_that_begins_with_the_baseline_inherits_its_values(study):
 def test_an_export_records_it(study, tmp_path):
     made = study()
     model = build_model("test_vit", made.recipe("test_vit"), 0)
-    write_config(tmp_path / "config.json", model.backbone, made, NONE, made.recipe("test_vit"), NEEDED)
+    write_config(
+        tmp_path / "config.json", model.backbone, task_of("imagenet").names(made), NONE, made.recipe("test_vit"), NEEDED
+    )
     config = read_json(tmp_path / "config.json")["pretrained_cfg"]
     assert (config["mean"], config["std"], config["interpolation"]) == (list(HALF), list(HALF), "bicubic")
 

@@ -270,7 +270,14 @@ def test_every_pin_is_exact_and_hashed(lock: list[tuple[Requirement, int]]) -> N
 def dependencies(repository: Path) -> list[Requirement]:
     project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
     groups = project["dependency-groups"]
-    listed = [*project["project"]["dependencies"], *groups["dev"], *groups["annotate"], *groups["setup"]]
+    extras = project["project"]["optional-dependencies"]
+    listed = [
+        *project["project"]["dependencies"],
+        *extras["workflow"],
+        *groups["dev"],
+        *groups["annotate"],
+        *groups["setup"],
+    ]
     return [Requirement(text) for text in listed]
 
 

@@ -14,6 +14,8 @@ from luab.byproducts.clicks import click_points, final_states, hovers, recorded_
 from luab.byproducts.nested import Bools, Floats, Integers, entries, outside, points
 from luab.byproducts.statistics.averages import QUARTILES, Statistic, mean, ratio, summary, table_of
 
+LONG_TIME_MS = 3000
+"""ASSUME: a time is long from 3 s on; the authors' follow-up work calls shorter traces usable."""
 CLIP_TIME_MS = 60_000
 """Times are clipped here before averaging: the longest one is five hours, of a page that was left open."""
 
@@ -130,6 +132,10 @@ class _Totals:
         for name, rows in (("metadata", owner), ("selected", owner[chosen]), ("selected_with_time", timed_owner)):
             self.counts[name] += len(np.unique(rows))
         self.counts["with_box"] += int(pc.sum(table["has_box"]).as_py() or 0)
+        recorded = pc.list_flatten(table["estimate_time_ms"]).drop_null().to_numpy()
+        self.counts["times"] += len(recorded)
+        self.counts["times_zero"] += int((recorded == 0).sum())
+        self.counts["times_long"] += int((recorded > LONG_TIME_MS).sum())
         self._keep("annotators", table["annotators"].to_numpy())
         self._keep("times", times)
 
@@ -140,6 +146,8 @@ class _Totals:
         self.counts["clicks"] += len(points_of_all)
         self.counts["clicks_outside"] += int(outside(points_of_all).sum())
         self._keep("to_centre", np.hypot(*(xy - 0.5).T))
+        for axis, values in zip("xy", xy[~outside(xy)].T, strict=True):
+            self._keep(f"click_{axis}", values)
         self._keep("click_inside", inside_a_box(table, rows, xy))
         self._keep("centre_inside", inside_a_box(table, rows, np.full_like(xy, 0.5)))
 
@@ -196,7 +204,17 @@ def _aim(totals: _Totals) -> list[Statistic]:
         ("click_in_box", mean(inside), "share", len(inside)),
         ("centre_in_box", mean(centre_inside), "share", len(centre_inside)),
         *summary("click_to_centre", distances, "fraction", "mean", "median"),
+        *(one for axis in "xy" for one in _place(f"click_{axis}", totals.values(f"click_{axis}"))),
         ("clicks_out_of_range", ratio(totals.counts["clicks_outside"], clicks), "share", clicks),
+    ]
+
+
+def _place(name: str, values: Floats) -> list[Statistic]:
+    """Mean and standard deviation of a coordinate, over the points in the image."""
+    n = len(values)
+    return [
+        (f"{name}_mean", mean(values), "fraction", n),
+        (f"{name}_std", float(values.std()) if n else float("nan"), "fraction", n),
     ]
 
 
@@ -206,6 +224,8 @@ def _times(totals: _Totals) -> list[Statistic]:
         *summary("estimate_time", times, "ms", *QUARTILES, "mean"),
         ("estimate_time_mean_clipped", mean(np.minimum(times, CLIP_TIME_MS)), "ms", len(times)),
         *summary("estimate_time", times, "ms", "max"),
+        ("time_zero", ratio(totals.counts["times_zero"], totals.counts["times"]), "share", totals.counts["times"]),
+        ("time_above_3_s", ratio(totals.counts["times_long"], totals.counts["times"]), "share", totals.counts["times"]),
     ]
 
 
@@ -233,8 +253,15 @@ def _workers(totals: _Totals) -> list[Statistic]:
     return [
         ("workers", len(images), "count", int(images.sum())),
         *summary("images_per_worker", images, "count", "min", "median", "max"),
+        ("images_of_busiest_tenth", busiest_tenth(images), "share", int(images.sum())),
         *summary("worker_time", means, "ms", "min", *QUARTILES, "max"),
     ]
+
+
+def busiest_tenth(images: Integers) -> float:
+    """Share of the images [w] per worker that the tenth of the workers with most images selected."""
+    most = np.sort(images)[::-1][: -(-len(images) // 10)]
+    return ratio(int(most.sum()), int(images.sum()))
 
 
 def inside_a_box(table: pa.Table, rows: Integers, xy: Floats) -> Bools:

@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from luab.byproducts.statistics.imagenet import LONG_TIME_MS, busiest_tenth
 from luab.errors import DataError
 from luab.render import style
 from luab.render.quantities import INTERFACES
 from luab.render.style import Array
 
-LONG_MS = 3000  # ASSUME: a trace is long from 3 s on; the authors' follow-up work calls shorter ones usable
-_BINS = 40
+_BINS = 40  # at most, per side
 _MARKED, _MEDIAN = style.COLOURS["click"], style.COLOURS["random"]
 _BARS: Any = {"log_scale": True, "color": _MARKED, "alpha": 0.55, "linewidth": 0}
 _CENTRE: Any = {"color": style.INK, "lw": 0.6, "ls": (0, (4, 3))}
@@ -42,7 +42,7 @@ def click_density(clicks: Array, label: str = "") -> Figure:
     grid = figure.add_gridspec(2, 3, width_ratios=(5, 1, 0.22), height_ratios=(1, 5), wspace=0.04, hspace=0.04)
     main = figure.add_subplot(grid[1, 0])
     top, right = figure.add_subplot(grid[0, 0], sharex=main), figure.add_subplot(grid[1, 1], sharey=main)
-    density = _density(inside, _BINS)
+    density = _density(inside, _bins_of(len(inside)))
     shown = _draw_density(main, density)
     _marginal(top, density.sum(axis=0), upright=True)
     _marginal(right, density.sum(axis=1), upright=False)
@@ -64,6 +64,11 @@ def click_density(clicks: Array, label: str = "") -> Figure:
 def _inside(points: Array) -> Array:
     """The points [n, 2] that lie in the image."""
     return points[((points >= 0) & (points <= 1)).all(axis=1)]
+
+
+def _bins_of(n: int) -> int:
+    """Bins per side for n points, about four to a bin where points are few."""
+    return int(np.clip(np.sqrt(n) / 2, 8, _BINS))
 
 
 def _density(points: Array, bins: int) -> Array:
@@ -103,7 +108,7 @@ def hover_time(times_ms: Array, label: str = "") -> Figure:
         raise DataError("hover_time: the index contains no time above zero. Index the byproducts again.")
     figure = style.new_figure(style.COLUMN_IN, 2.0)
     axes = figure.subplots()
-    seaborn.histplot(x=positive, bins=60, stat="percent", ax=axes, **_BARS)
+    seaborn.histplot(x=positive, bins=style.bins_for(len(positive), 60), stat="percent", ax=axes, **_BARS)
     axes.xaxis.set_major_locator(LogLocator(numticks=6))
     axes.xaxis.set_major_formatter(_DURATION)
     median = float(np.median(positive))
@@ -114,10 +119,10 @@ def hover_time(times_ms: Array, label: str = "") -> Figure:
     offset: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 6.5}
     axes.annotate(f"median {median:,.0f} ms", (median, top * 1.1), **offset)
     axes.set(xlabel="Recorded time per image", ylabel="Share of records (%)")
-    zero, long = float(np.mean(times_ms == 0)), float(np.mean(times_ms > LONG_MS))
+    zero, long = float(np.mean(times_ms == 0)), float(np.mean(times_ms > LONG_TIME_MS))
     note = (
         f"n = {len(times_ms):,} records. Shown: {len(positive):,} above zero; exactly zero: "
-        f"{style.percent(zero)} %; above {LONG_MS / 1000:g} s: {style.percent(long)} %. "
+        f"{style.percent(zero)} %; above {LONG_TIME_MS / 1000:g} s: {style.percent(long)} %. "
         "Grey: middle half of those shown."
     )
     return style.finish(figure, note, label)
@@ -137,7 +142,7 @@ def worker_spread(images: Array, means_ms: Array, label: str = "") -> Figure:
         )
     figure = style.new_figure(style.COLUMN_IN, 1.9)
     left, right = figure.subplots(1, 2, sharey=True)
-    bins = min(30, 4 + len(images) // 4)  # few workers cannot fill many bins; the release has 1,705
+    bins = style.bins_for(len(images), 30)
     for axes, values, gid in ((left, images, "images"), (right, means_ms, "time")):
         seaborn.histplot(x=values, bins=bins, ax=axes, **_BARS)
         axes.axvline(float(np.median(values)), color=_MEDIAN, lw=1.2, gid=gid)
@@ -150,11 +155,10 @@ def worker_spread(images: Array, means_ms: Array, label: str = "") -> Figure:
     left.yaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(xlabel="Images of a worker", ylabel="Workers")
     right.set(xlabel="Mean time per image")
-    tenth = np.sort(images)[::-1][: -(-len(images) // 10)]
     note = (
         f"n = {len(images):,} workers, {int(images.sum()):,} selected images. Lines: medians, {np.median(images):,.0f} "
         f"images and {np.median(means_ms):,.0f} ms. The busiest tenth of the workers selected "
-        f"{style.percent(tenth.sum() / images.sum())} % of the images. Single times count as 60 s at most."
+        f"{style.percent(busiest_tenth(images))} % of the images. Single times count as 60 s at most."
     )
     return style.finish(figure, note, label)
 
@@ -253,7 +257,7 @@ def _times_panel(axes: Axes, samples: dict[str, InterfaceSample]) -> None:
 def _density_panels(panels: Sequence[Axes], samples: dict[str, InterfaceSample]) -> Any:
     """Density of the points that lie in the image, on one colour scale."""
     inside = [_inside(sample.points) for sample in samples.values()]
-    bins = int(np.clip(np.sqrt(min(map(len, inside))) / 2, 8, 40))  # few points cannot fill many bins
+    bins = _bins_of(min(map(len, inside)))
     densities = [_density(points, bins) for points in inside]
     most = max(density.max() for density in densities)
     for axes, name, density, points in zip(panels, samples, densities, inside, strict=True):

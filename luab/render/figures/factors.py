@@ -32,7 +32,7 @@ def corruption_severity(scores: pd.DataFrame, headline_lambda: float, label: str
         raise DataError("corruption_severity: the scores of imagenet_c contain none of the 15 corruptions.")
     backbones = style.backbone_order(list(details["backbone"]))
     figure = style.new_figure(style.PAGE_IN, 1.25 * len(backbones) + 0.5)
-    grid = figure.subplots(len(backbones), len(panels), squeeze=False, sharex=True, sharey="row")
+    grid = figure.subplots(len(backbones), len(panels), squeeze=False, sharex=True, sharey=True)
     for row, backbone in zip(grid, backbones, strict=True):
         for axes, names in zip(row, panels.values(), strict=True):
             chosen = details[(details["backbone"] == backbone) & details["corruption"].isin(names)]
@@ -74,6 +74,8 @@ def si_score_factors(scores: pd.DataFrame, headline_lambda: float, label: str = 
     figure = style.new_figure(style.PAGE_IN, 1.3 * len(backbones) + 0.55)
     ratios = [1.25] * len(factors) + [1.0] * (mapped is not None)
     grid = figure.subplots(len(backbones), len(ratios), squeeze=False, width_ratios=ratios)
+    for axes in list(grid[:, : len(factors)].flat)[1:]:
+        axes.sharey(grid[0, 0])
     for column, factor in enumerate(factors):
         details = _details(chosen, factor, "si_score_factors")
         title, scale = _FACTORS[factor]
@@ -156,9 +158,18 @@ def _draw_lines(axes: Axes, table: pd.DataFrame, looks: Looks, dodge: float) -> 
         named: dict[str, Any] = {"color": look.colour, "label": look.title, "gid": supervision}
         if dodge:
             x = x + dodge * (i - (len(looks) - 1) / 2)
-            axes.errorbar(x, mean, yerr=std, lw=0.8, marker=look.marker, ms=2.6, elinewidth=0.9, **named)
+            axes.errorbar(
+                x,
+                mean,
+                yerr=style.arms(mean, std, (0, 100)),
+                lw=0.8,
+                marker=look.marker,
+                ms=2.6,
+                elinewidth=0.9,
+                **named,
+            )
         else:
-            axes.fill_between(x, mean - std, mean + std, color=look.colour, alpha=0.2, lw=0)
+            axes.fill_between(x, *style.spread(mean, std, (0, 100)), color=look.colour, alpha=0.2, lw=0)
             axes.plot(x, mean, **named)
     axes.yaxis.set_major_locator(MaxNLocator(4))
 

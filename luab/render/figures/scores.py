@@ -26,10 +26,11 @@ def lambda_sweep(scores: pd.DataFrame, headline_lambda: float, label: str = "") 
     shown = summaries.present(chosen, q.SWEPT, "lambda_sweep")
     summary = summaries.summarise(chosen, shown, diffs=False)
     figure = style.new_figure(style.PAGE_IN, 1.45 * len(backbones) + 0.45)
-    grid = figure.subplots(len(backbones), len(shown), squeeze=False, sharex=True)
+    grid = figure.subplots(len(backbones), len(shown), squeeze=False, sharex=True, sharey="col")
     for row, backbone in zip(grid, backbones, strict=True):
         for axes, quantity in zip(row, shown, strict=True):
-            _sweep_panel(axes, summaries.of(summary[summary["backbone"] == backbone], quantity), looks)
+            rows = summaries.of(summary[summary["backbone"] == backbone], quantity)
+            _sweep_panel(axes, rows, looks, quantity.possible)
         row[0].set_ylabel(f"{style.backbone_name(backbone)}\n%")
     for axes, quantity in zip(grid[0], shown, strict=True):
         axes.set_title(quantity.heading)
@@ -39,23 +40,30 @@ def lambda_sweep(scores: pd.DataFrame, headline_lambda: float, label: str = "") 
     band = ", their spread as a band" if summary["n"].max() > 1 else ""
     note = (
         f"Points: {summaries.spread_text(summary)}. Horizontal lines: supervisions with a single λ{band} "
-        f"(baseline: no byproduct loss; others: λ = {headline_lambda:g}). Arrow: direction of better values."
+        f"(baseline: no byproduct loss; others: λ = {headline_lambda:g}). Two λ are not joined to a line. Arrow: "
+        "direction of better values."
     )
     return style.finish(figure, note, label)
 
 
-def _sweep_panel(axes: Axes, rows: pd.DataFrame, looks: Looks) -> None:
+def _sweep_panel(axes: Axes, rows: pd.DataFrame, looks: Looks, possible: tuple[float, float]) -> None:
     for supervision, look in looks.items():
         line = rows[rows["supervision"] == supervision].sort_values("lambda")
         mean, std = 100 * line["mean"].to_numpy(), 100 * line["std"].fillna(0).to_numpy()
+        low, high = style.spread(mean, std, possible)
+        named: dict[str, Any] = {"color": look.colour, "label": look.title, "gid": supervision}
         if len(line) == 1:
             dashes = (0, (5, 2)) if supervision == "none" else (0, (1.5, 1.5))
-            axes.axhline(mean[0], color=look.colour, ls=dashes, label=look.title, gid=supervision)
-            axes.axhspan(mean[0] - std[0], mean[0] + std[0], color=look.colour, alpha=0.15, lw=0)
+            axes.axhline(mean[0], ls=dashes, **named)
+            axes.axhspan(low[0], high[0], color=look.colour, alpha=0.15, lw=0)
         elif len(line):
             weights = line["lambda"].to_numpy()
-            axes.fill_between(weights, mean - std, mean + std, color=look.colour, alpha=0.2, lw=0)
-            axes.plot(weights, mean, color=look.colour, marker=look.marker, label=look.title, gid=supervision)
+            if len(line) > 2:
+                axes.fill_between(weights, low, high, color=look.colour, alpha=0.2, lw=0)
+                axes.plot(weights, mean, marker=look.marker, **named)
+            else:  # two points say nothing about what lies between them
+                arms = style.arms(mean, std, possible)
+                axes.errorbar(weights, mean, yerr=arms, ls="none", marker=look.marker, elinewidth=0.9, **named)
             axes.set_xscale("log")
             axes.set_xticks(weights, [f"{weight:g}" for weight in weights])
             axes.xaxis.set_minor_locator(NullLocator())
@@ -76,7 +84,7 @@ def robustness_gain(scores: pd.DataFrame, headline_lambda: float, label: str = "
     columns = min(5, len(backbones))
     rows = -(-len(backbones) // columns)
     figure = style.new_figure(style.PAGE_IN, rows * (0.155 * len(shown) + 0.45) + 0.35)
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes in grid.flat[len(backbones) :]:
         axes.set_axis_off()
     for i, backbone in enumerate(backbones):
@@ -181,7 +189,8 @@ def _part_line(column: Sequence[Axes], table: pd.DataFrame, look: style.Look, su
     mean, std, gain, low, high = (100 * table[name].to_numpy(float) for name in names)
     sure = table["sure"].to_numpy()
     marks: dict[str, Any] = {"marker": look.marker, "color": look.colour, "mec": look.colour, "lw": 0.9}
-    column[0].errorbar(x, mean, yerr=np.nan_to_num(std), elinewidth=0.9, label=look.title, **marks)
+    arms = style.arms(mean, np.nan_to_num(std), (0, 100))
+    column[0].errorbar(x, mean, yerr=arms, elinewidth=0.9, label=look.title, **marks)
     if supervision == "none":
         return
     column[1].vlines(x, low, high, color=look.colour, lw=1.0, alpha=0.75)
@@ -244,7 +253,10 @@ def _gap_row(accuracy: Axes, gap: Axes, rows: pd.DataFrame, y: float, look: styl
     )
     bars: dict[str, Any] = {"ls": "none", "marker": look.marker, "color": look.colour, "elinewidth": 0.9, "mew": 0.9}
     accuracy.plot([rand, same], [y, y], color=look.colour, lw=1.6, alpha=0.25, solid_capstyle="butt")
-    accuracy.errorbar(rand, y, xerr=rand_std, mfc="white", **bars)
-    accuracy.errorbar(same, y, xerr=same_std, **bars)
-    gap.errorbar(width, y, xerr=width_std, **bars)
+    for axes, value, std, possible, face in (
+        (accuracy, rand, rand_std, q.MIXED_RAND.possible, "white"),
+        (accuracy, same, same_std, q.MIXED_SAME.possible, look.colour),
+        (gap, width, width_std, q.BG_GAP.possible, look.colour),
+    ):
+        axes.errorbar(value, y, xerr=style.arms(np.array([value]), np.array([std]), possible), mfc=face, **bars)
     accuracy.plot([], [], marker=look.marker, color=look.colour, ls="none", label=look.title)

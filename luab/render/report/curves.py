@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from luab.errors import DataError
+from luab.render.style import backbone_name
 from luab.study.paths import Run
 
-WIDTH, HEIGHT = 360, 200
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 30
+WIDTH, HEIGHT = 360, 210
+LEFT, RIGHT, TOP, BOTTOM = 60, 10, 10, 40
 MOST_POINTS = 120
 """Points per line: more are not visible at this width, and fewer keep the page small."""
 
@@ -33,22 +34,43 @@ class Panel:
     """One picture of `WIDTH` x `HEIGHT`; ticks are (place, text)."""
 
     title: str
+    part: str  # heading that it stands under: classification or byproducts
+    axis: str  # title of the vertical axis
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     lines: list[Line]
 
 
+CLASSIFICATION, BYPRODUCTS = "Classification", "Byproducts"
+_TITLES = {
+    "loss": "loss",
+    "classification": "classification loss",
+    "byproduct": "byproduct loss, before λ",
+    "points": "share of images with a visible point",
+    "byproduct_gradient_ratio": "gradient, byproduct / classification",
+}
+
+
 def panels(runs: Sequence[Run], logs: Mapping[Run, Path]) -> list[Panel]:
-    """Panels in the order of the runs, one for each quantity that a log of the backbone has."""
+    """Panels by part, then in the order of the runs, one for each quantity that a log of the backbone has.
+
+    The sum of the terms is left out where the log has the terms: it differs between runs by λ alone. Panels of one data
+    set and quantity have equal axes.
+    """
     rows = {run: read_log(logs[run], ("epoch",)) for run in runs}
-    drawn = []
+    curves: dict[tuple[str, str, str], dict[Run, list[tuple[float, float]]]] = {}
     for dataset, backbone in dict.fromkeys((run.dataset, run.backbone) for run in runs):
         own = [run for run in runs if (run.dataset, run.backbone) == (dataset, backbone)]
         logged = {run: quantities(rows[run]) for run in own}
         for column in dict.fromkeys(name for names in logged.values() for name in names):
             values = {run: _curve(rows[run], column) for run in own if column in logged[run]}
-            drawn.append(_panel(f"{dataset}, {backbone}: {title(column)}", values))
-    return drawn
+            curves[dataset, backbone, column] = values
+    drawn = []
+    for (dataset, backbone, column), values in curves.items():
+        alike = [other for key, other in curves.items() if (key[0], key[2]) == (dataset, column)]
+        frame = [pair for other in alike for curve in other.values() for pair in curve]
+        drawn.append(_panel(f"{dataset}, {backbone_name(backbone)}", column, values, frame))
+    return sorted(drawn, key=lambda panel: panel.part != CLASSIFICATION)
 
 
 def quantities(rows: Sequence[Mapping[str, str]]) -> list[str]:
@@ -56,13 +78,14 @@ def quantities(rows: Sequence[Mapping[str, str]]) -> list[str]:
 
     Logs of older versions have byproduct and points for baselines too, and all their values are 0.
     """
-    names = [name for name in rows[0] if name not in ("epoch", "lr")]
+    sums = ("loss",) if "classification" in rows[0] else ()
+    names = [name for name in rows[0] if name not in ("epoch", "lr", *sums)]
     return [name for name in names if any(value for _, value in _finite(rows, name))]
 
 
 def title(column: str) -> str:
-    """Name of a quantity for people: "byproduct_gradient_ratio" becomes "byproduct gradient ratio"."""
-    return column.replace("_", " ")
+    """Name of a quantity for people; of an unknown one, its column with blanks."""
+    return _TITLES.get(column, column.replace("_", " "))
 
 
 def read_log(log: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -94,8 +117,10 @@ def _curve(rows: list[dict[str, str]], column: str) -> list[tuple[float, float]]
     return [finite[place] for place in places]
 
 
-def _panel(title: str, values: dict[Run, list[tuple[float, float]]]) -> Panel:
-    points = np.array([pair for curve in values.values() for pair in curve])
+def _panel(
+    where: str, column: str, values: dict[Run, list[tuple[float, float]]], frame: list[tuple[float, float]]
+) -> Panel:
+    points = np.array(frame)
     x_ticks, x0, x1 = _axis(points[:, 0], whole=True)
     y_ticks, y0, y1 = _axis(points[:, 1], whole=False)
 
@@ -111,7 +136,8 @@ def _panel(title: str, values: dict[Run, list[tuple[float, float]]]) -> Panel:
     ]
     x_texts = [(place_x(tick), f"{tick:g}") for tick in x_ticks]
     y_texts = [(place_y(tick), f"{tick:g}") for tick in y_ticks]
-    return Panel(title, x_texts, y_texts, lines)
+    part = CLASSIFICATION if column in ("loss", "classification") else BYPRODUCTS
+    return Panel(f"{where}: {title(column)}", part, title(column), x_texts, y_texts, lines)
 
 
 def _axis(values: np.ndarray, whole: bool) -> tuple[list[float], float, float]:

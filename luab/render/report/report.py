@@ -33,6 +33,7 @@ class Sources:
     """Inputs of the page."""
 
     label: str  # for example "demo world"; empty for the full study
+    findings: Sequence[str]  # from luab.render.headline.findings
     headline: Sequence[Sheet]  # from luab.render.headline.headline_sheets
     tables: Mapping[str, Sheet]  # by name of the table
     figures: Mapping[str, Path]  # figure name -> results/figures/<name>.png
@@ -60,7 +61,8 @@ def render_report(sources: Sources, output: Path) -> None:
         script=Markup(script),
         css_hash=csp_hash(css),
         script_hash=csp_hash(script),
-        headline=sources.headline,
+        findings=sources.findings,
+        headline=[_difference_first(sheet) for sheet in sources.headline],
         tables=[
             {"name": name, "sheet": sheet, "caption": caption(sources.captions / f"table_{name}.rst")}
             for name, sheet in sources.tables.items()
@@ -78,6 +80,14 @@ def render_report(sources: Sources, output: Path) -> None:
     )  # fmt: skip
     with replacing(output) as aside:
         aside.write_text(page, encoding="utf-8")
+
+
+def _difference_first(sheet: Sheet) -> Sheet:
+    """The sheet with the difference to the baseline next to the names, where a phone shows it."""
+    if not sheet.head[-1].endswith("− baseline"):
+        return sheet
+    head, *rows = ([row[0], row[-1], *row[1:-1]] for row in (sheet.head, *sheet.rows))
+    return dataclasses.replace(sheet, head=head, rows=rows)
 
 
 def _browser(inputs: Inputs | None, names: Mapping[str, str]) -> dict[str, Any] | None:
@@ -108,24 +118,33 @@ def caption(file: Path) -> Markup:
 
 
 def _figure(name: str, png: Path, captions: Path) -> dict[str, Any]:
-    """A figure as data URL, with its size and the note that `luab.render.style.save` wrote into it."""
+    """A figure as data URL without the note at its bottom, which the page shows as text; with its size."""
     from PIL import Image
 
     try:
         content = png.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
-            size, note = image.size, str(image.info.get("Description", ""))
-            kind = "image/png"
-            if len(content) > _BIG_PNG:
-                buffer = io.BytesIO()
-                image.convert("RGB").save(buffer, "WEBP", quality=88)
-                if len(buffer.getvalue()) < len(content):
-                    content, kind = buffer.getvalue(), "image/webp"
-    except OSError as error:
+            note, below = str(image.info.get("Description", "")), int(image.info.get(style.NOTE_PX, 0))
+            shown = image.convert("RGB").crop((0, 0, image.width, image.height - below))
+        kind, content = _smaller(shown)
+    except (OSError, ValueError) as error:
         raise DataError(f"{png}: cannot read this figure ({error}). Render it with `luab render figure`.") from error
     product, text = find_product("figure", name), caption(captions / f"figure_{name}.rst")
-    about = {"name": name, "title": product.title, "caption": text, "scored": product.from_scores, "note": note}
-    return about | {"src": samples.data_url(kind, content), "width": size[0], "height": size[1]}
+    about = {"name": name, "title": product.title, "caption": text, "scored": product.from_scores}
+    about["note"] = note if below else ""  # a figure of an older version has it inside
+    return about | {"src": samples.data_url(kind, content), "width": shown.width, "height": shown.height}
+
+
+def _smaller(image: Any) -> tuple[str, bytes]:
+    """An image as PNG, or as WebP if it is large as PNG and smaller as WebP."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    if len(buffer.getvalue()) > _BIG_PNG:
+        lossy = io.BytesIO()
+        image.save(lossy, "WEBP", quality=88)
+        if len(lossy.getvalue()) < len(buffer.getvalue()):
+            return "image/webp", lossy.getvalue()
+    return "image/png", buffer.getvalue()
 
 
 def _protocols(scores: Path) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ function imageItem(sample) {
 }
 
 function startBrowser() {
+  if (!document.getElementById("browser-data")) return; // a study without ImageNet
   const samples = JSON.parse(document.getElementById("browser-data").textContent);
   const [choice, list, count, more] = ["class", "images", "count", "more"].map((name) => document.getElementById(`browser-${name}`));
   for (const wnid of new Set(samples.map((sample) => sample.wnid))) {
@@ -114,7 +115,22 @@ function startPrinting() {
   addEventListener("afterprint", () => { for (const details of opened) details.open = false; });
 }
 
+// The picture at its own size, in a window that scrolls; Escape closes it too.
+function startEnlarging() {
+  const dialog = document.getElementById("enlarged");
+  const place = document.getElementById("enlarged-figure");
+  for (const button of document.querySelectorAll(".enlarge")) {
+    button.addEventListener("click", () => {
+      place.replaceChildren(button.querySelector("img").cloneNode());
+      dialog.showModal();
+    });
+  }
+  document.getElementById("enlarged-close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => place.replaceChildren());
+}
+
 startBrowser();
+startEnlarging();
 startCurves();
 startRuns();
 startPrinting();
