@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from luab.benchmarks.catalogue import POINTING_TOLERANCE_PX
-from luab.benchmarks.formula import Detail, Formula, Inputs, Scores
+from luab.benchmarks.formula import CENTRE, CHANCE, Detail, Formula, Inputs, Scores
 from luab.benchmarks.outcomes import rankings, total
 from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.data.manifests.coco_masks import class_masks, pixels_of
@@ -40,8 +40,9 @@ def _val(inputs: Inputs) -> Scores:
     if not details:
         raise DataError("coco_val: no image has a label. Build the manifest coco_val again, then predict.")
     metrics = {"map": float(np.nanmean(precision))} | multilabel.f1_scores(scores, shown)
+    details.append(Detail("map", CHANCE, float(counts[counts > 0].mean()) / len(shown), len(shown)))
     images = functools.partial(rankings, table["image_id"], shown, scores, np.ones(shown.shape, dtype=bool))
-    return Scores(metrics, table.num_rows, ids_of(table), details, {"classes": len(details)}, images)
+    return Scores(metrics, table.num_rows, ids_of(table), details, {"classes": int((counts > 0).sum())}, images)
 
 
 def _size(inputs: Inputs) -> Scores:
@@ -81,6 +82,9 @@ def _subset_scores(table: pa.Table, positive: Bools, subsets: dict[str, Bools], 
     details = [Detail(name, "map", value, n) for name, (value, n) in precisions.items()]
     inside = {name: positive & subsets[name] for name in precisions}
     shared = np.all([subset.any(axis=0) for subset in inside.values()], axis=0)
+    for name, part in inside.items():
+        shares = part.sum(axis=0)[shared] / (part | ~positive).sum(axis=0)[shared]
+        details.append(Detail(f"map_{name}", CHANCE, float(shares.mean()), len(positive)))
     chosen = inside[headline.removeprefix("map_")]
     counted = (chosen | ~positive) & shared
     images = functools.partial(rankings, table["image_id"], chosen, scores, counted)
@@ -111,7 +115,9 @@ def _localization(inputs: Inputs) -> Scores:
         parts.append(judged)
     if not parts:
         raise DataError("coco_localization: no image has a mask. Build the manifest coco_val again, then predict.")
-    rows, labels, hits, on_mask = (np.concatenate(column) for column in zip(*parts, strict=True))
+    rows, labels, hits, on_mask, centre_hits, centre_on = (
+        np.concatenate(column) for column in zip(*parts, strict=True)
+    )
     present = np.unique(labels)
     precision = {k: localization.precision_of_pixels(pixels[k]) for k in present if pixels[k, 1].any()}
     counts = np.bincount(labels, minlength=CLASSES)
@@ -123,6 +129,11 @@ def _localization(inputs: Inputs) -> Scores:
         parts_of["point_in_mask"] = _by_class("point_in_mask", on_mask, labels)
     metrics = {name: math.fsum(part.value for part in of) / len(of) for name, of in parts_of.items()}
     details = [part for of in parts_of.values() for part in of]
+    for name, found in (("pointing_game", centre_hits), ("point_in_mask", centre_on)):
+        of_classes = [part.value for part in _by_class(name, found, labels)]
+        details.append(Detail(name, CENTRE, math.fsum(of_classes) / len(of_classes), len(rows)))
+    shares = [pixels[k, 1].sum() / pixels[k].sum() for k in precision]
+    details.append(Detail("pxap", CHANCE, float(np.mean(shares)), len(rows)))
     values = np.zeros(table.num_rows)
     np.add.at(values, rows, hits / (len(present) * counts[labels]))
     images = functools.partial(total, table["image_id"], values)
@@ -152,9 +163,12 @@ def _pairs(table: pa.Table, inputs: Inputs, points: Floats | None) -> Iterator[_
 
 
 def _judge(pairs: Sequence[_Pair], side_px: int) -> tuple[npt.NDArray[Any], ...]:
-    """[classes, 2, bins] counts of background and object pixels; row, class, hit, point on mask of each pair."""
+    """[classes, 2, bins] counts of background and object pixels; row, class, hit, point on mask of each pair.
+
+    The last two are hit and point on mask of the image's centre.
+    """
     pixels = np.zeros((CLASSES, 2, len(_EDGES) - 1), dtype=np.int64)
-    hits, on_mask = np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs), dtype=bool)
+    hits, on_mask, centre_hits, centre_on = np.zeros((4, len(pairs)), dtype=bool)
     for k, pair in enumerate(pairs):
         objects = pixels_of(pair.objects, pair.size_wh)
         mask = _nearest(objects, side_px)  # 1 on objects, `IGNORED` on crowds outside the objects
@@ -164,8 +178,11 @@ def _judge(pairs: Sequence[_Pair], side_px: int) -> tuple[npt.NDArray[Any], ...]
         pixels[pair.label] += localization.pixel_counts(unit_map(pair.score_map, side_px), mask, _EDGES)
         hits[k] = localization.hits_mask(pair.score_map, objects, POINTING_TOLERANCE_PX)
         on_mask[k] = pair.point_xy is not None and _on(objects, pair.point_xy)
+        height, width = objects.shape
+        centre_hits[k] = localization.is_near(objects, width // 2, height // 2, POINTING_TOLERANCE_PX)
+        centre_on[k] = _on(objects, np.array([0.5, 0.5]))
     rows, labels = (np.array([pair[column] for pair in pairs], dtype=np.int64) for column in (0, 1))
-    return pixels, rows, labels, hits, on_mask
+    return pixels, rows, labels, hits, on_mask, centre_hits, centre_on
 
 
 def _nearest(mask: Bools, side_px: int) -> npt.NDArray[np.uint8]:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from luab.benchmarks.formula import Detail, Formula, Inputs, Scores
+from luab.benchmarks.formula import CENTRE, CHANCE, Detail, Formula, Inputs, Scores, guesses
 from luab.benchmarks.outcomes import share, total
 from luab.errors import DataError
 from luab.metrics import accuracy
@@ -28,6 +28,9 @@ def _val(inputs: Inputs) -> Scores:
     if len(counts) > best.shape[1]:  # otherwise the five best are all classes
         metrics["top5"] = float(accuracy.is_correct(best, labels).mean())
     details = [Detail(name, "accuracy", count.fraction, count.n) for name, count in counts.items()]
+    details += [
+        Detail(m, CHANCE, guesses(labels, best.shape[1] if m == "top5" else 1), table.num_rows) for m in metrics
+    ]
     sizes = np.array([counts[name].n for name in texts_of(table, "group")])
     images = functools.partial(total, table["image_id"], right / (sizes * len(counts)))
     return Scores(metrics, table.num_rows, ids_of(table), details, {"classes": len(counts)}, images)
@@ -54,6 +57,10 @@ def _points(inputs: Inputs) -> Scores:
     if points is not None:
         metrics["point_distance"] = _distance(points[known], recorded[known], size_wh[known])
         metrics["centre_distance"] = _distance(np.full((int(known.sum()), 2), 0.5), recorded[known], size_wh[known])
+    n = int(known.sum())
+    controls = [Detail("map_rank", CHANCE, 0.5, n)]
+    if points is not None:
+        controls.append(Detail("point_distance", CENTRE, metrics["centre_distance"], n))
     boxed = np.array([len(of_image) > 0 for of_image in boxes])
     if boxed.any():
         with_boxes = table.filter(pa.array(boxed))
@@ -63,7 +70,7 @@ def _points(inputs: Inputs) -> Scores:
         if points is not None:
             metrics["point_in_box"] = points_in_box(points[boxed], boxes, size_wh) / result.n
     images = functools.partial(share, table["image_id"].filter(pa.array(known)), ranks)
-    return Scores(metrics, int(known.sum()), table["image_id"].filter(pa.array(known)).to_pylist(), images=images)
+    return Scores(metrics, n, table["image_id"].filter(pa.array(known)).to_pylist(), controls, images=images)
 
 
 def _rank(score_map: np.ndarray, point_xy: np.ndarray) -> float:

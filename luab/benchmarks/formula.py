@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from luab.benchmarks.outcomes import Outcomes, Rankings
@@ -17,6 +18,25 @@ class Detail(NamedTuple):
     metric: str
     value: float
     n: int
+
+
+CHANCE, CENTRE, WHOLE = "chance", "image centre", "whole image"
+"""Controls, which need no model: a guess among the classes, the middle of the image, the box of the whole image.
+
+A control of a metric is a `Detail` whose metric is the control and whose group is the metric.
+"""
+
+
+def guesses(labels: np.ndarray, answers: int = 1) -> float:
+    """Share of images that so many different guesses among the classes of a test set get right.
+
+    Args:
+        labels: [images, most labels] classes of each labelled image, -1 for none.
+        answers: Number of guesses for each image.
+    """
+    there = labels >= 0
+    images, classes = int(there.any(axis=1).sum()), len(np.unique(labels[there]))
+    return min(1.0, answers * int(there.sum()) / (images * classes))
 
 
 class Inputs(NamedTuple):

@@ -2,21 +2,21 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from luab.benchmarks.catalogue import POINTING_TOLERANCE_PX
-from luab.benchmarks.formula import Detail, Formula, Inputs, Scores
+from luab.benchmarks.formula import CENTRE, CHANCE, WHOLE, Detail, Formula, Inputs, Scores, guesses
 from luab.benchmarks.outcomes import grouped, ranking, share
 from luab.data.manifests.labels import CORRUPTIONS, EXTRA_CORRUPTIONS, IN9_VARIANTS, in9_of_class
 from luab.errors import DataError
 from luab.metrics import accuracy, corruption
 from luab.metrics.accuracy import Bools, Count, Ints
 from luab.metrics.background import bg_gap, challenge_accuracy, in9_answers, nine_class_answers
-from luab.metrics.localization import IOU_PCT, box_accuracy, box_focus, point_distances, points_in_box
+from luab.metrics.localization import IOU_PCT, box_accuracy, box_focus, iou, point_distances, points_in_box
 from luab.metrics.ood import aupr, auroc, fpr95
 from luab.predictions import (
     boxes_of,
@@ -51,9 +51,8 @@ def _accuracy(**answers: Callable[[pa.Table], Ints]) -> Formula:
     def formula(inputs: Inputs) -> Scores:
         (table,) = inputs.tables.values()
         labels = labels_of(table)
-        return _accuracies(
-            table, labels, {name: accuracy.is_correct(of(table), labels) for name, of in answers.items()}
-        )
+        found = {name: of(table) for name, of in answers.items()}
+        return _accuracies(table, labels, found)
 
     return formula
 
@@ -62,8 +61,7 @@ def _real(inputs: Inputs) -> Scores:
     """Top-1 and top-5 against the re-assessed label sets; images without any label are left out."""
     table = inputs.tables["imagenet_val"]
     labels = labels_of(rows_like(table, inputs.manifests["imagenet_real"], "imagenet_real"))
-    right = {"accuracy": accuracy.is_correct(_best(table), labels), "top5": accuracy.is_correct(top5_of(table), labels)}
-    return _accuracies(table, labels, right)
+    return _accuracies(table, labels, {"accuracy": _best(table), "top5": top5_of(table)})
 
 
 def _imagenet_o(inputs: Inputs) -> Scores:
@@ -75,7 +73,8 @@ def _imagenet_o(inputs: Inputs) -> Scores:
     metrics = {"aupr": aupr(confidence, is_out), "auroc": auroc(confidence, is_out), "fpr95": fpr95(confidence, is_out)}
     extra = {"chance_aupr": int(is_out.sum()) / len(is_out)}
     images = functools.partial(ranking, table["image_id"], is_out, confidence)
-    return Scores(metrics, len(groups), ids_of(table), extra=extra, images=images)
+    controls = [Detail("aupr", CHANCE, extra["chance_aupr"], len(groups))]
+    return Scores(metrics, len(groups), ids_of(table), controls, extra, images)
 
 
 def _imagenet_c(inputs: Inputs) -> Scores:
@@ -91,6 +90,9 @@ def _imagenet_c(inputs: Inputs) -> Scores:
     # mCE = sum over the 75 sets of weight x (1 - accuracy).
     weights = {g: 1 / (len(groups) * corruption.ALEXNET_ERROR[corruption.split_group(g)[0]]) for g in groups}
     images = functools.partial(grouped, table, right, {g: -w for g, w in weights.items()}, math.fsum(weights.values()))
+    chance = guesses(labels_of(table))
+    details.append(Detail("mce", CHANCE, math.fsum(weights.values()) * (1 - chance), len(ids)))
+    details.append(Detail("mean_accuracy", CHANCE, chance, len(ids)))
     return Scores(metrics, len(ids), ids, details, images=images)
 
 
@@ -106,6 +108,7 @@ def _corruption_accuracy(inputs: Inputs) -> Scores:
     groups, ids = _sets_of(table, names)
     images = functools.partial(grouped, table, right, dict.fromkeys(groups, 1 / len(groups)))
     details = _by_group({group: counts[group] for group in groups})
+    details.append(Detail("mean_accuracy", CHANCE, guesses(labels_of(table)), len(ids)))
     return Scores({"mean_accuracy": mean}, len(ids), ids, details, images=images)
 
 
@@ -120,7 +123,8 @@ def _siscore(inputs: Inputs) -> Scores:
     right, counts = _counted(table)
     images = functools.partial(grouped, table, right, dict.fromkeys(counts, 1 / len(counts)))
     metrics = {"accuracy": accuracy.mean_over_groups(counts)}
-    return Scores(metrics, table.num_rows, ids_of(table), _by_group(counts), images=images)
+    details = [*_by_group(counts), Detail("accuracy", CHANCE, guesses(labels_of(table)), table.num_rows)]
+    return Scores(metrics, table.num_rows, ids_of(table), details, images=images)
 
 
 def _in9(inputs: Inputs) -> Scores:
@@ -138,7 +142,9 @@ def _in9(inputs: Inputs) -> Scores:
     metrics = {name: counts[name].fraction for name in IN9_VARIANTS}
     metrics |= {"bg_gap": bg_gap(metrics)}
     images = functools.partial(grouped, table, right, {"mixed_same": 1.0, "mixed_rand": -1.0})
-    return Scores(metrics, table.num_rows, ids_of(table), _by_group(counts), images=images)
+    chance = guesses(labels_of(table))
+    details = _by_group(counts) + [Detail(name, CHANCE, chance, counts[name].n) for name in IN9_VARIANTS]
+    return Scores(metrics, table.num_rows, ids_of(table), details, images=images)
 
 
 def _in9_challenge(inputs: Inputs) -> Scores:
@@ -163,6 +169,7 @@ def _wsol(inputs: Inputs) -> Scores:
         Detail(f"iou_{pct}", "max_box_acc_v2", Count(result.found_at(pct), result.n).fraction, result.n)
         for pct in IOU_PCT
     ]
+    details += _controls(boxes, size_wh)
     points = points_of(name, table)
     if points is not None:
         metrics["point_in_box"] = points_in_box(points, boxes, size_wh) / result.n
@@ -171,6 +178,20 @@ def _wsol(inputs: Inputs) -> Scores:
     images = functools.partial(share, table["image_id"], result.hits_at_best().mean(axis=1))
     extra = {"best_threshold": {f"iou_{pct}": result.best_threshold(pct) for pct in IOU_PCT}}
     return Scores(metrics, result.n, ids_of(table), details, extra, images)
+
+
+def _controls(boxes: Sequence[Ints], size_wh: Ints) -> list[Detail]:
+    """What the box of the whole image and the image's centre reach, in source pixels."""
+    n = len(boxes)
+    whole = np.concatenate([np.zeros_like(size_wh), size_wh - 1], axis=1)
+    overlaps = np.array([iou(one[None], of_image).max() for one, of_image in zip(whole, boxes, strict=True)])
+    found = [Detail("max_box_acc", WHOLE, float((overlaps >= 0.5).mean()), n)]
+    found.append(
+        Detail("max_box_acc_v2", WHOLE, float(np.mean([(overlaps >= pct / 100).mean() for pct in IOU_PCT])), n)
+    )
+    centre = np.full((n, 2), 0.5)
+    found.append(Detail("point_in_box", CENTRE, points_in_box(centre, boxes, size_wh) / n, n))
+    return [*found, Detail("point_distance", CENTRE, math.fsum(point_distances(centre, boxes, size_wh)) / n, n)]
 
 
 def _is_right(table: pa.Table) -> Bools:
@@ -188,13 +209,16 @@ def _by_group(counts: Mapping[str, Count]) -> list[Detail]:
     return [Detail(group, "accuracy", count.fraction, count.n) for group, count in counts.items()]
 
 
-def _accuracies(table: pa.Table, labels: Ints, right: Mapping[str, Bools]) -> Scores:
+def _accuracies(table: pa.Table, labels: Ints, answers: Mapping[str, Ints]) -> Scores:
     """Shares of correct images among those that have a label; the first metric is the headline."""
     labelled = accuracy.has_label(labels)
+    right = {name: accuracy.is_correct(answer, labels) for name, answer in answers.items()}
     metrics = {name: accuracy.labelled_count(correct, labels).fraction for name, correct in right.items()}
     ids, headline = table["image_id"].filter(pa.array(labelled)), next(iter(right.values()))
     images = functools.partial(share, ids, headline[labelled])
-    return Scores(metrics, len(ids), ids.to_pylist(), images=images)
+    widths = {name: answer.shape[1] if answer.ndim > 1 else 1 for name, answer in answers.items()}
+    controls = [Detail(name, CHANCE, guesses(labels, width), len(ids)) for name, width in widths.items()]
+    return Scores(metrics, len(ids), ids.to_pylist(), controls, images=images)
 
 
 FORMULAS: dict[str, Formula] = {

@@ -290,6 +290,11 @@ def hits_mask(score_map: Floats, mask: npt.NDArray[np.bool_], tolerance_px: int)
     height, width = mask.shape
     scaled = cv2.resize(score_map.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     y, x = (0, 0) if is_flat(score_map) else divmod(int(scaled.argmax()), width)
+    return is_near(mask, x, y, tolerance_px)
+
+
+def is_near(mask: npt.NDArray[np.bool_], x: int, y: int, tolerance_px: int) -> bool:
+    """Whether pixel (x, y) lies less than a tolerance, in pixels, from a mask [height, width]."""
     near = mask[max(0, y - tolerance_px) : y + tolerance_px + 1, max(0, x - tolerance_px) : x + tolerance_px + 1]
     rows, columns = np.nonzero(near)
     rows, columns = rows + max(0, y - tolerance_px) - y, columns + max(0, x - tolerance_px) - x

@@ -8,11 +8,12 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
+from luab.benchmarks.formula import CENTRE
 from luab.progress import wide_console
-from luab.render.quantities import HEADLINE, main_supervision
+from luab.render.quantities import HEADLINE, Quantity, main_supervision
 from luab.render.style import backbone_name
-from luab.render.summaries import SIGNIFICANT
-from luab.render.table_text import Sheet
+from luab.render.summaries import CONTROLS, SIGNIFICANT, no_better
+from luab.render.table_text import AT_CHANCE, Sheet
 from luab.study.config import Study
 from luab.study.supervisions import MAKERS, Supervision
 from luab.tasks import task_of
@@ -59,21 +60,31 @@ def findings(study: Study) -> list[str]:
 def _finding(study: Study, dataset: str, backbone: str, numbers: pd.DataFrame) -> Iterator[str]:
     part = study.part(dataset)
     luab = main_supervision(part.supervisions)
-    shown = [(heading, rows[rows["supervision"] == luab]) for heading, rows in _benchmarks(numbers, dataset)]
-    compared = [(heading, rows.iloc[0]) for heading, rows in shown if rows["difference"].notna().any()]
+    shown = [(quantity, rows[rows["supervision"] == luab]) for quantity, rows in _benchmarks(numbers, dataset)]
+    compared = [(quantity, rows.iloc[0]) for quantity, rows in shown if rows["difference"].notna().any()]
     if luab is None or not compared:
         return
-    heading, first = compared[0]
+    quantity, first = compared[0]
     low, high = (f"{100 * first[end]:+.1f}".replace("-", "−") for end in ("low", "high"))
     interval = "no interval" if pd.isna(first["low"]) else f"95 % interval {low} to {high}"
     seeds = f"n = {int(first['n'])} {'seed' if first['n'] == 1 else 'seeds'}, {int(first['images']):,} images"
     difference = f"{100 * first['difference']:+.1f} percentage points".replace("-", "−")
     tested = [_p(row) for _, row in compared if not pd.isna(_p(row))]
     yield (
-        f"{task_of(dataset).title}, {backbone_name(backbone)}: on {heading.rpartition(' ')[0]}, "
+        f"{task_of(dataset).title}, {backbone_name(backbone)}: on {quantity.title}, "
         f"{part.supervisions[luab].title or luab} with λ = {part.luab_lambda:g} differs from the baseline by "
         f"{difference} ({interval}; {seeds}). {_tested(tested)}"
     )
+    for quantity, rows in shown:
+        controls = _controls_of(rows.iloc[0]) if quantity.needs_point and len(rows) else {}
+        if CENTRE in controls:
+            better = "no better than" if no_better(rows.iloc[0], quantity, controls.values()) else "better than"
+            shown_as, centre = f"{100 * rows.iloc[0]['mean']:.1f} %", f"{100 * controls[CENTRE]:.1f} %"
+            yield (
+                f"{backbone_name(backbone)}, {quantity.title}: the learnt point reaches {shown_as}, {better} the "
+                f"image's centre ({centre})."
+            )
+            return
 
 
 def _tested(p: list[float]) -> str:
@@ -110,9 +121,10 @@ def _sheet(study: Study, dataset: str, numbers: pd.DataFrame, backbone: str) -> 
     where = f" on {short}" if short else ""
     title = f"{backbone}{where}{f' ({study.label})' if study.label else ''}, %: {seeds}"
     rows = []
-    for heading, benchmark in _benchmarks(numbers, dataset):
+    for quantity, benchmark in _benchmarks(numbers, dataset):
+        heading = _heading(quantity)
         by_supervision = {str(row["supervision"]): row for _, row in benchmark.iterrows()}
-        cells = [_mean(by_supervision.get(name)) for name in part.supervisions]
+        cells = [_mean(by_supervision.get(name), quantity) for name in part.supervisions]
         rows.append([heading, *cells] + ([_difference(by_supervision.get(luab))] if luab else []))
     heads = {name: _short(name, entry) for name, entry in part.supervisions.items()}
     return Sheet(title, ["", *heads.values()] + ([f"{heads[luab]} − baseline"] if luab else []), rows)
@@ -124,19 +136,30 @@ def _short(name: str, entry: Supervision) -> str:
     return own if own and len(own) <= _LONGEST_TITLE else _SHORT.get(name, name)
 
 
-def _benchmarks(numbers: pd.DataFrame, dataset: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Heading and rows of every quantity in the tables."""
+def _heading(quantity: Quantity) -> str:
+    return quantity.heading.replace(" (% of diagonal)", "")
+
+
+def _benchmarks(numbers: pd.DataFrame, dataset: str) -> Iterator[tuple[Quantity, pd.DataFrame]]:
+    """Every quantity in the tables, and its rows."""
     for quantity in HEADLINE[dataset].quantities:
         here = (numbers["benchmark"] == quantity.benchmark) & (numbers["metric"] == quantity.metric)
         rows = numbers[here & (numbers["group"].fillna("") == quantity.group)]
         if len(rows):
-            yield quantity.heading.replace(" (% of diagonal)", ""), rows
+            yield quantity, rows
 
 
-def _mean(row: pd.Series | None) -> str:
+def _mean(row: pd.Series | None, quantity: Quantity) -> str:
     if row is None:
         return "–"
-    return f"{100 * row['mean']:.1f}" + (f" ± {100 * row['std']:.1f}" if row["n"] > 1 else "")
+    mark = AT_CHANCE if no_better(row, quantity, _controls_of(row).values()) else ""
+    return f"{100 * row['mean']:.1f}" + (f" ± {100 * row['std']:.1f}" if row["n"] > 1 else "") + mark
+
+
+def _controls_of(row: pd.Series) -> dict[str, float]:
+    """Values of the controls of a number, by control."""
+    columns = {name: name.replace(" ", "_") for name in CONTROLS}
+    return {name: row[column] for name, column in columns.items() if column in row and not pd.isna(row[column])}
 
 
 def _difference(row: pd.Series | None) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from luab.benchmarks.formula import CENTRE, CHANCE, WHOLE
 from luab.comparison.over_seeds import difference_to_baseline, mean_std
 from luab.errors import DataError
 from luab.render import style
@@ -12,6 +13,7 @@ from luab.render.quantities import BOTH_INTERFACES, Quantity
 CELL = ["backbone", "supervision", "lambda"]
 PLACE = ["benchmark", "metric", "group"]
 SIGNIFICANT = 0.05
+CONTROLS = (CHANCE, CENTRE, WHOLE)
 
 
 def interface_numbers(browsing: pd.DataFrame, tagging: pd.DataFrame) -> pd.DataFrame:
@@ -110,6 +112,27 @@ def summarise(scores: pd.DataFrame, quantities: Sequence[Quantity], diffs: bool 
     table = table.merge(pairs[[*keys, *columns]], on=keys, how="left", validate="one_to_one")
     significant = table["p_holm"].fillna(table["p"]) < SIGNIFICANT
     return table.assign(sure=(table["low"] > 0) | (table["high"] < 0), significant=significant)
+
+
+def controls_of(scores: pd.DataFrame) -> dict[str, dict[tuple[str, str, str], float]]:
+    """Values of the controls in scores, by control and by the place of the number they belong to."""
+    found: dict[str, dict[tuple[str, str, str], float]] = {}
+    for control in CONTROLS:
+        rows = scores[scores["metric"] == control]
+        means = rows.groupby(["benchmark", "group"])["value"].mean()
+        if len(means):
+            found[control] = {(benchmark, metric, ""): value for (benchmark, metric), value in means.items()}
+    return found
+
+
+def no_better(row: pd.Series, quantity: Quantity, controls: Iterable[float]) -> bool:
+    """Whether a mean is no better than one of its controls, by less than 1.96 standard errors of a share."""
+    for control in controls:
+        share = not quantity.lower and 0 < control < 1
+        margin = 1.96 * (control * (1 - control) / row["images"]) ** 0.5 if share else 0.0
+        if (row["mean"] - control) * quantity.gain_sign <= margin:
+            return True
+    return False
 
 
 def of(summary: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:

@@ -10,11 +10,12 @@ import pandas as pd
 from luab.files import replacing
 
 BOLD = "\u0001"  # marks a bold cell until a format is chosen; no name contains a control character
+AT_CHANCE = "°"  # marks the cell of a number that a control without a model reaches
 _TEX = str.maketrans({
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{character: f"${character}$" for character in "<>|"},
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "…": r"\ldots{}",
-    "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$",
+    "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "°": r"$^\circ$", "≥": r"$\geq$", "≤": r"$\leq$",
     "↑": r"$\uparrow$", "↓": r"$\downarrow$", "λ": r"$\lambda$", "Δ": r"$\Delta$",
 })  # fmt: skip
 

@@ -19,7 +19,7 @@ from luab.files import read_percent, read_rows
 from luab.render import quantities as q
 from luab.render import style, summaries
 from luab.render.products import PRODUCTS, STATISTICS, Inputs, Product, Scored, find_product
-from luab.render.table_text import BOLD, Table, write_table
+from luab.render.table_text import AT_CHANCE, BOLD, Table, write_table
 from luab.study.config import known_backbones
 from luab.study.supervisions import MAKERS
 
@@ -39,6 +39,10 @@ _USES_NOTES = [
     "Controls of a use have the same use and settings, and random points, those of other images of the class, the "
     "image's centre, or none (attention pooling).",
 ]
+CONTROL_NOTE = (
+    f"{AT_CHANCE}: not better than a control by 1.96 standard errors of a share over the images. Controls need no "
+    "model: a guess among the classes of the images, the image's centre as the point, the whole image as the box."
+)
 _STATISTICS_NOTES = {
     "byproduct_statistics": ["n: number of records or clicks behind each value."],
     "coco_statistics": [
@@ -113,14 +117,18 @@ def score_table(
         quantities = (*quantities[:2], *_per_iou(chosen), *quantities[2:])
     shown = summaries.present(chosen, quantities, name)
     summary = summaries.summarise(chosen, shown)
-    looks = style.looks_of(scores)
+    looks, controls = style.looks_of(scores), summaries.controls_of(scores)
     rows: list[list[str]] = []
     groups: list[int] = []
     for backbone in style.backbone_order(list(summary["backbone"])):
         groups.append(len(rows))
-        rows += _block(summary[summary["backbone"] == backbone], backbone, looks, shown)
+        rows += _block(summary[summary["backbone"] == backbone], backbone, looks, shown, controls)
+    if rows_of_controls := _controls(controls, shown):
+        groups.append(len(rows))
+        rows += rows_of_controls
     cells = pd.DataFrame(rows, columns=["Backbone", "Supervision", "λ", *(quantity.heading for quantity in shown)])
-    table = Table(name, title, cells, _raw(summary, shown), _notes(summary, shown), groups)
+    raw, notes = _raw(summary, shown, controls), _notes(summary, shown, bool(rows_of_controls))
+    table = Table(name, title, cells, raw, notes, groups)
     return table if published is None else _published(table, published, looks)
 
 
@@ -310,8 +318,26 @@ def _value(value: float, unit: str, n: int) -> str:
     return f"{shown} (n = {int(n):,})"
 
 
+Controls = dict[str, dict[tuple[str, str, str], float]]
+"""From `summaries.controls_of`."""
+
+
+def _controls(controls: Controls, quantities: Sequence[q.Quantity]) -> list[list[str]]:
+    """A row for each control that some number of the table has."""
+    rows: list[list[str]] = []
+    for control, values in controls.items():
+        cells = [style.percent(values[k.key]) if k.key in values else "–" for k in quantities]
+        if set(cells) != {"–"}:
+            rows.append(["" if rows else "Controls", control.capitalize(), "–", *cells])
+    return rows
+
+
 def _block(
-    summary: pd.DataFrame, backbone: str, looks: dict[str, style.Look], quantities: Sequence[q.Quantity]
+    summary: pd.DataFrame,
+    backbone: str,
+    looks: dict[str, style.Look],
+    quantities: Sequence[q.Quantity],
+    controls: Controls,
 ) -> list[list[str]]:
     """The rows of one backbone: its runs, each followed by its difference to the baseline."""
     best = {quantity: _best(summary, quantity) for quantity in quantities}
@@ -322,19 +348,26 @@ def _block(
             run = runs[runs["lambda"] == weight]
             lambda_text = "–" if supervision == "none" else f"{weight:g}"
             heads = ["" if rows else style.backbone_name(backbone), look.title, lambda_text]
-            rows.append(heads + [_cell(summaries.of(run, k), best[k] == (supervision, weight)) for k in quantities])
+            rows.append(
+                heads + [_cell(summaries.of(run, k), best[k] == (supervision, weight), k, controls) for k in quantities]
+            )
             if supervision != "none":
                 rows.append(["", "  Δ", ""] + [_difference(summaries.of(run, k)) for k in quantities])
     return rows
 
 
-def _cell(row: pd.DataFrame, bold: bool) -> str:
-    """A mean over seeds: "71.2 ± 0.4 (n = 3)"; one seed gives "71.2 (n = 1)"."""
+def _cell(row: pd.DataFrame, bold: bool, quantity: q.Quantity, controls: Controls) -> str:
+    """A mean over seeds: "71.2 ± 0.4 (n = 3)"; one seed gives "71.2 (n = 1)"; "°" where a control is as good."""
     if row.empty:
         return "–"
     mean, std, n = row.iloc[0][["mean", "std", "n"]]
     spread = f" ± {style.percent(std)}" if n > 1 else ""
-    return f"{BOLD if bold else ''}{style.percent(mean)}{spread} (n = {int(n)})"
+    mark = AT_CHANCE if summaries.no_better(row.iloc[0], quantity, _values(controls, quantity)) else ""
+    return f"{BOLD if bold else ''}{style.percent(mean)}{spread}{mark} (n = {int(n)})"
+
+
+def _values(controls: Controls, quantity: q.Quantity) -> list[float]:
+    return [values[quantity.key] for values in controls.values() if quantity.key in values]
 
 
 def _difference(row: pd.DataFrame) -> str:
@@ -360,16 +393,20 @@ def _best(summary: pd.DataFrame, quantity: q.Quantity) -> tuple[str, float] | No
     return (top["supervision"], top["lambda"]) if significant else None
 
 
-def _raw(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> pd.DataFrame:
+def _raw(summary: pd.DataFrame, quantities: Sequence[q.Quantity], controls: Controls) -> pd.DataFrame:
     keys = [quantity.key for quantity in quantities]
     order = pd.Series([keys.index(key) for key in summary[summaries.PLACE].itertuples(index=False, name=None)])
     numbers = ["mean", "std", "n", "difference", "low", "high", "p", "p_holm", "images", "protocol"]
     ordered = summary.assign(_order=order.to_numpy()).sort_values([*summaries.CELL, "_order"])
-    return ordered[[*summaries.CELL, *summaries.PLACE, *numbers]].reset_index(drop=True)
+    raw = ordered[[*summaries.CELL, *summaries.PLACE, *numbers]].reset_index(drop=True)
+    places = list(raw[summaries.PLACE].itertuples(index=False, name=None))
+    found = {name: [values.get(key, float("nan")) for key in places] for name, values in controls.items()}
+    return raw.assign(**{name.replace(" ", "_"): column for name, column in found.items()})
 
 
-def _notes(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> list[str]:
+def _notes(summary: pd.DataFrame, quantities: Sequence[q.Quantity], controlled: bool) -> list[str]:
     notes = [f"Cells: {summaries.spread_text(summary)}.", _DIFF_NOTE, *_p_note(summary, quantities), _BOLD_NOTE]
+    notes += [CONTROL_NOTE] if controlled else []
     about: dict[str, list[str]] = {}
     for quantity in quantities:
         rows = summaries.of(summary, quantity)
@@ -391,7 +428,7 @@ def _p_note(summary: pd.DataFrame, quantities: Sequence[q.Quantity]) -> list[str
 
 def _per_iou(scores: pd.DataFrame) -> list[q.Quantity]:
     """The parts of MaxBoxAccV2 in the details of the scores, one per overlap."""
-    here = (scores["benchmark"] == "wsol_test") & (scores["group"] != "")
+    here = (scores["benchmark"] == "wsol_test") & scores["group"].str.startswith("iou_")
     parts = scores.loc[here, ["metric", "group"]].drop_duplicates().sort_values(["metric", "group"])
     quantities = []
     for metric, group in parts.itertuples(index=False, name=None):

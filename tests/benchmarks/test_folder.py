@@ -27,7 +27,9 @@ def test_balanced_accuracy_weighs_classes_and_top5_needs_six_classes() -> None:
     assert scores.metrics == {"top1": 3 / 4, "balanced_accuracy": (2 / 3 + 1) / 2} and scores.n == 4
     assert scores.images is not None and len(scores.images().ids) == 4
     assert scores.images().headline == pytest.approx(scores.metrics["balanced_accuracy"])
-    assert {detail.group: detail.value for detail in scores.details} == {"a": 2 / 3, "b": 1.0}
+    assert {d.group: d.value for d in scores.details if d.metric == "accuracy"} == {"a": 2 / 3, "b": 1.0}
+    controls = {d.group: d.value for d in scores.details if d.metric == "chance"}
+    assert controls == {"top1": 1 / 2, "balanced_accuracy": 1 / 2}
 
 
 def columns(points: bool = True, boxes: Any = ((), (), ())) -> dict[str, Any]:

