@@ -347,7 +347,7 @@ def test_a_baseline_of_an_older_version_has_no_byproduct_curve(tmp_path: Path) -
         (tmp_path / f"{run.supervision}.csv").write_text(f"{header}\n{row}\n", encoding="utf-8")
     panels = report_curves.panels(runs, {run: tmp_path / f"{run.supervision}.csv" for run in runs})
     assert [(panel.title.rpartition(": ")[2], len(panel.lines)) for panel in panels] == [
-        ("loss", 2), ("classification", 2), ("byproduct", 1), ("points", 1)
+        ("classification loss", 2), ("byproduct loss, before λ", 1), ("visible points per image", 1)
     ]  # fmt: skip
 
 
