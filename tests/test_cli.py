@@ -248,6 +248,7 @@ main()
     [
         (["--help"], 0, "evaluate"),
         (["plan"], 0, "trainings"),
+        (["status"], 0, "Results of the study"),
         (["status", "--watch"], 1, "pip install 'luab[workflow]'"),
         (["publish"], 1, "pip install 'luab[workflow]'"),
         (["pull"], 1, "needs the package dvc"),

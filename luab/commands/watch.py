@@ -78,8 +78,10 @@ def watch(study: Study, interval_s: float) -> None:
 
 def unfollowed_jobs() -> str:
     """Says since when no Snakemake follows the live jobs of the cluster, and how to go on; empty if one does."""
-    from snakemake_executor_plugin_submitit.controller import notice
-
+    try:
+        from snakemake_executor_plugin_submitit.controller import notice
+    except ModuleNotFoundError:  # the library alone, without Snakemake, has no jobs on a cluster
+        return ""
     return notice(JOBS.parent)
 
 
