@@ -151,7 +151,7 @@ def arms(mean: Array, std: Array, possible: tuple[float, float]) -> Array:
 
 def bins_for(n: int, most: int) -> int:
     """Number of bins of a histogram of n values: Rice's rule, 2 n^(1/3), at least 5."""
-    return int(np.clip(2 * n ** (1 / 3), 5, most))
+    return int(np.clip(round(2 * n ** (1 / 3)), 5, most))
 
 
 def _settle(figure: Figure) -> None:
