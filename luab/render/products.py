@@ -52,6 +52,7 @@ class Product:
     dataset: str  # data set that it shows: "imagenet" or "coco"
     requires: str  # what a study must have for it, to complete the sentence "this product requires ..."
     needs: Callable[[Study], Inputs | None]  # its inputs in a study, or None if the study lacks what it requires
+    optional: bool = False  # whether a study without it is complete, so that nobody is told
 
     @property
     def from_scores(self) -> bool:
@@ -88,7 +89,7 @@ def left_out(study: Study) -> str:
     of_the_paper = any(task_of(name).in_the_paper for name in study.parts)
     for product in PRODUCTS:
         expected = product.dataset in study.parts or (of_the_paper and task_of(product.dataset).in_the_paper)
-        if expected and product.needs(study) is None:
+        if expected and not product.optional and product.needs(study) is None:
             names.setdefault(product.requires, []).append(f"{product.kind} {product.name}")
     reasons = [f"{', '.join(products)} (requires {requires})" for requires, products in names.items()]
     return f"Left out: {'; '.join(reasons)}." if reasons else ""
@@ -128,12 +129,15 @@ class Scored:
 
 
 @dataclasses.dataclass(frozen=True)
-class Uses(Scored):
+class Uses:
     """Inputs of the table of uses of byproducts, for studies that have a use besides regression."""
+
+    quantities: Sequence[q.Quantity]  # the study must score the benchmark of at least one of these
+    dataset: str = DATASET
 
     def __call__(self, study: Study) -> Inputs | None:
         """The inputs in a study, or None if it has no other use, or lacks the benchmarks."""
-        inputs, part = super().__call__(study), study.parts.get(self.dataset)
+        inputs, part = Scored(self.quantities, self.dataset)(study), study.parts.get(self.dataset)
         if inputs is None or part is None or {entry.use for entry in part.supervisions.values()} == {"regress"}:
             return None
         return dataclasses.replace(inputs, controls=controls_of(part.supervisions))
@@ -250,7 +254,7 @@ PRODUCTS: tuple[Product, ...] = (
     Product("table", "lambda_sweep", "Weight of the byproduct loss", DATASET, _SWEEP, Scored(q.SWEPT, swept=True)),
     Product(
         "table", "uses", "Uses of byproducts", DATASET, f"a `use` besides regress and one of the benchmarks {_SWEPT}",
-        Uses(q.USES),
+        Uses(q.USES), optional=True,
     ),
     Product("table", "localization", "Localisation", DATASET, "the benchmark wsol_test", Scored(q.LOCALIZATION)),
     Product("table", "coco_statistics", "Annotation byproducts of COCO", "coco", _COCO, _tags),

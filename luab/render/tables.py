@@ -141,9 +141,8 @@ def uses_table(scores: pd.DataFrame, controls: Mapping[str, Sequence[str]], head
         headline_lambda: Lambda of all of them.
     """
     product = find_product("table", "uses")
-    assert isinstance(product.needs, Scored)
     chosen = summaries.at_headline(scores, headline_lambda)
-    shown = summaries.present(chosen, product.needs.quantities, "uses")
+    shown = summaries.present(chosen, q.USES, "uses")
     looks, rows, raw, groups = style.looks_of(scores), list[list[str]](), list[pd.DataFrame](), list[int]()
     for backbone in style.backbone_order(list(chosen["backbone"].unique())):
         of_backbone = chosen[chosen["backbone"] == backbone]

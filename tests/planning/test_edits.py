@@ -25,7 +25,9 @@ COMPARED = {"figure robustness_gain", "figure cam_examples", *SWEEP}
 BACKGROUND = {"table background_robustness", "figure background_gap", "figure si_score_factors"}
 LOCALIZATION = {"table localization", "figure cam_examples"}
 COCO = {f"{product.kind} {product.name}" for product in PRODUCTS if product.dataset == "coco"}
-IMAGENET = {f"{product.kind} {product.name}" for product in PRODUCTS if product.dataset == "imagenet"}
+IMAGENET = {
+    f"{product.kind} {product.name}" for product in PRODUCTS if product.dataset == "imagenet" and not product.optional
+}
 EVERYTHING = COCO | IMAGENET
 
 
