@@ -18,7 +18,7 @@ SNAKEMAKE = [sys.executable, "-m", "snakemake", "--executor", "submitit", "--sub
 SNAKEMAKE += ["--submitit-poll-seconds", "0.5", "--submitit-queue-seconds", "1", "--rerun-incomplete"]
 
 
-def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
+def until(condition: Callable[[], object], timeout_s: float = 180) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s} s"
@@ -152,7 +152,7 @@ def test_a_restarted_snakemake_takes_over_the_jobs_of_a_killed_one(tmp_path: Pat
     with start(tmp_path) as second:
         until(lambda: (tmp_path / "screen.txt").read_text(encoding="utf-8").count("Taking over") == 2)
         (tmp_path / "go").touch()
-        assert second.wait(60) == 0
+        assert second.wait(180) == 0
     assert started(tmp_path) == 2
 
 
@@ -168,7 +168,7 @@ def test_the_lock_of_a_killed_snakemake_is_removed_by_the_next_but_not_that_of_a
         run = {"cwd": tmp_path, "env": environment(), "text": True, "encoding": "utf-8", "errors": "replace"}
         assert subprocess.run(notice, check=True, capture_output=True, **run).stdout == ""
         with start(tmp_path) as second:
-            assert second.wait(60) == 1 and "LockException" in screen.read_text(encoding="utf-8")
+            assert second.wait(180) == 1 and "LockException" in screen.read_text(encoding="utf-8")
         first.kill()
     said = subprocess.run(notice, check=True, capture_output=True, **run).stdout
     assert "No Snakemake has followed the 2 live jobs since" in said and f"process {first.pid} on" in said
@@ -176,10 +176,25 @@ def test_the_lock_of_a_killed_snakemake_is_removed_by_the_next_but_not_that_of_a
     with start(tmp_path) as third:
         until(lambda: screen.read_text(encoding="utf-8").count("Taking over") == 2)
         (tmp_path / "go").touch()
-        assert third.wait(60) == 0
+        assert third.wait(180) == 0
     text = screen.read_text(encoding="utf-8")
     assert f"Removed the lock of a Snakemake that is gone: process {first.pid}" in text and started(tmp_path) == 2
     assert subprocess.run(notice, check=True, capture_output=True, **run).stdout == ""
+
+
+def test_files_of_old_submissions_are_removed(tmp_path: Path) -> None:
+    folder = tmp_path / ".snakemake" / "submitit"
+    old, new = folder / "20200101-000000-work-1a2b3c4d", folder / "20260101-000000-work-1a2b3c4d"
+    for path in (old, new, folder / "locks"):
+        path.mkdir(parents=True)
+    (folder / "locks" / "0.lock").touch()
+    for path in (old, folder / "locks" / "0.lock"):
+        os.utime(path, (time.time() - 91 * 86_400,) * 2)
+    write(tmp_path, WAITING)
+    (tmp_path / "go").touch()
+    with start(tmp_path) as process:
+        assert process.wait(180) == 0
+    assert not old.exists() and new.exists() and not (folder / "locks" / "0.lock").exists()
 
 
 def test_ctrl_c_ends_local_jobs(tmp_path: Path) -> None:
@@ -197,7 +212,7 @@ def test_ctrl_c_ends_local_jobs(tmp_path: Path) -> None:
 def test_a_failure_shows_its_reason_and_log(tmp_path: Path) -> None:
     write(tmp_path, "rule bad:\n    output: 'x'\n    shell: 'echo the reason in words; exit 42'\n")
     with start(tmp_path) as process:
-        assert process.wait(60) == 1
+        assert process.wait(180) == 1
     screen = (tmp_path / "screen.txt").read_text(encoding="utf-8")
     assert "exit status 42" in screen and "| the reason in words" in screen
 

@@ -166,7 +166,7 @@ def test_a_name_consists_of_the_rule_and_the_shared_wildcards() -> None:
 def test_a_comment_lists_the_outputs_of_each_element() -> None:
     assert job_comment([["a.pt", "a.csv"]]) == "a.pt a.csv"
     assert job_comment([["a.pt"], ["b.pt"]]) == "0: a.pt 1: b.pt"
-    assert len(job_comment([["x" * 90]] * 20)) == 1000
+    assert len(comment := job_comment([["x" * 90]] * 20)) == 1000 and comment.endswith(" ... (all: jobs.json)")
     runs = [[f"results/runs/imagenet/resnet50/click-1/seed{k}/{name}" for name in ("a", "b")] for k in range(30)]
     comment = job_comment(runs)
     assert comment.startswith("in results/runs/imagenet/resnet50/click-1: 0: seed0/a 1: seed1/a")

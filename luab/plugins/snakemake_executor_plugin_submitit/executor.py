@@ -1,5 +1,6 @@
 """The executor: submits Snakemake's jobs, reports their outcomes, and cancels them."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -7,7 +8,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,12 +171,19 @@ class Executor(RemoteExecutor):
             self._full = self._full and bool(self._refused_jobs)
 
     def _restore_records(self) -> None:
-        """Restores missing and damaged records of jobs that Slurm still has; cancels the jobs where that fails."""
+        """Sets damaged records aside; once, restores missing ones and removes old files."""
         for problem in self._registry.set_damaged_aside():
             self.logger.warning(problem)
             self._restored = False
-        if self._restored or self.settings.cluster != "slurm":
+        if self._restored:
             return
+        if self.settings.cluster == "slurm":
+            self._restore_unrecorded()
+        self._restored = True
+        self._remove_old_submissions()
+
+    def _restore_unrecorded(self) -> None:
+        """Restores the records of jobs that Slurm has but the registry has not; cancels the jobs where that fails."""
         recorded = list(self._registry)
         known = {(entry.folder, entry.id or entry.recovered_id()) for entry in recorded}
         unrecorded = [
@@ -196,8 +204,6 @@ class Executor(RemoteExecutor):
                 "makes their outputs at the same time."
             )
             self._slurm.cancel(lost)
-        self._restored = True
-        self._remove_old_submissions()
 
     def _remove_old_submissions(self) -> None:
         """Removes folders of submissions and locks that nothing has used for long."""
@@ -234,6 +240,7 @@ class Executor(RemoteExecutor):
                 self.logger.info(
                     f"Taking over job {match.id} ({match.name}), submitted by an earlier run. Log: {match.log}"
                 )
+                _make_folders([match], Path.cwd())
                 self._follow(job, match)
             else:
                 old = [entry for entry in same_files if entry.key in alive]
@@ -551,6 +558,7 @@ class Executor(RemoteExecutor):
         """
         if getattr(self.workflow.scheduler, "_user_kill", None) and active_jobs and not self._stopping:
             self._stopping = True
+            atexit.register(_make_folders, list(self._live.values()), Path.cwd())
             raise WorkflowError(
                 f"Ended by SIGTERM. {len(active_jobs)} jobs stay in the queue or go on; the same command takes them "
                 "over."
@@ -582,6 +590,7 @@ class Executor(RemoteExecutor):
             if not problem or "Invalid job id" in problem:
                 return True
             time.sleep(2**attempt)
+        atexit.register(_make_folders, remote, Path.cwd())
         self.logger.error(f"scancel failed ({problem}). These jobs may still run; stop them: scancel {' '.join(ids)}")
         return False
 
@@ -602,6 +611,13 @@ def _rules(job: Any) -> str:
 
 def _request(job: Any) -> str:
     return memory.request_of(_rules(job), job.threads, job.resources.get("mem_mb"))
+
+
+def _make_folders(entries: Iterable[Entry], folder: Path) -> None:
+    """Makes the output folders of jobs that go on; at its end, Snakemake removes those that are still empty."""
+    for name in {name for entry in entries for name in entry.outputs if not name.startswith("<")}:
+        with contextlib.suppress(OSError):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
 
 
 def _whole_array(entry: Entry, entries: list[Entry]) -> bool:

@@ -32,6 +32,7 @@ _REFUSED = {
 GPU_OPTIONS = ("gpus-per-node", "gpus-per-task", "gpus", "gres")
 _NAME_LENGTH = 120
 _COMMENT_LENGTH = 1000
+_MORE = " ... (all: jobs.json)"  # next to the job's log
 
 
 class ResourceError(ValueError):
@@ -132,7 +133,7 @@ def job_comment(outputs: Sequence[Iterable[str]]) -> str:
     except ValueError:  # relative and absolute paths
         shared = ""
     text = f"in {shared or '.'}: " + _by_element([[name.removeprefix(f"{shared}/")] for name in firsts])
-    return text if len(text) <= _COMMENT_LENGTH else text[: _COMMENT_LENGTH - 4] + " ..."
+    return text if len(text) <= _COMMENT_LENGTH else text[: _COMMENT_LENGTH - len(_MORE)] + _MORE
 
 
 def _by_element(jobs: list[list[str]]) -> str:

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
+import textwrap
 import time
 
 import pytest
@@ -161,6 +163,42 @@ def test_a_full_disk_for_records_is_said_and_jobs_go_on(project: Project) -> Non
         assert len(project.job_ids) == 1
     finally:
         subprocess.run(["umount", "-l", records], check=True)
+
+
+def test_jobs_that_scancel_could_not_reach_are_taken_over(project: Project) -> None:
+    project.write(SLEEPER)
+    project.wrap(
+        "scancel", '[ -e broken ] && { echo "scancel: error: Unable to contact" >&2; exit 1; }; exec REAL "$@"'
+    )
+    (project.folder / "broken").touch()
+    with project.running() as process:
+        project.until(lambda: len(project.starts) == 3, "the start of all jobs")
+        process.send_signal(signal.SIGINT)
+        assert project.wait(process) == 1
+    assert f"These jobs may still run; stop them: scancel {project.job_ids[0]}" in project.screen
+    (project.folder / "broken").unlink()
+    with project.running() as process:
+        project.until(lambda: project.screen.count("Taking over") == 3, "the takeover of all jobs")
+        project.go()
+        assert project.wait(process) == 0, project.screen
+    assert len(project.starts) == 3
+
+
+def test_a_snakemake_in_a_slurm_job_continues_after_its_requeue(project: Project) -> None:
+    free = "from pathlib import Path; from snakemake_executor_plugin_submitit.controller import free_lock"
+    free += "\nif workflow.is_main_process: logger.info(free_lock(Path('.snakemake/submitit')))\n"
+    project.write(free + textwrap.dedent(SLEEPER))
+    variables = ("PYTHONPATH", "PYTHONPYCACHEPREFIX")
+    exports = " ".join(f"{name}={shlex.quote(project.environment[name])}" for name in variables)
+    command = f"cd {project.folder}; export {exports}; {shlex.join(project.command())} >> screen.txt 2>&1"
+    job = project.cluster.submit(command, "--requeue", "--mem=1500", "--time=20")
+    project.until(lambda: len(project.starts) == 3 and len(project.live) == 3, "the start of all jobs")
+    project.cluster.scontrol("requeue", job)
+    project.until(lambda: project.screen.count("Taking over") == 3, "the takeover of all jobs")
+    project.go()
+    project.cluster.wait_for(job, "COMPLETED")
+    assert len(project.starts) == 3 and len(project.job_ids) == 1
+    assert f"in Slurm job {job}." in project.screen or "Ended by SIGTERM" in project.screen
 
 
 def test_ctrl_c_does_not_wait_for_a_squeue_that_hangs(project: Project) -> None:

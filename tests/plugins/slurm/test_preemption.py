@@ -41,13 +41,13 @@ PREEMPTIONS = int(os.environ.get("LUAB_PREEMPTIONS", 0))
 SETTINGS = [(kind, grace_s, listens) for kind in ("partition", "qos") for grace_s in (0, 30, 90) for listens in (0, 1)]
 
 
-def check_made_once(project: Project, option: str, preemptions: int, listens: bool, seed: int) -> int:
+def check_made_once(project: Project, option: str, preemptions: int, listens: bool, seed: int) -> tuple[int, int]:
     """Preempts the elements of an array again and again, at random times; each must be made once, under one id.
 
     Returns:
-        How many times a job was started again.
+        How many urgent jobs came while elements ran, and how many times an element was started again.
     """
-    rng, elements = random.Random(seed), 4
+    rng, elements, came = random.Random(seed), 4, 0
     project.put("job.py", LISTENING if listens else DEAF)
     project.write(f"""
         rule all:
@@ -66,6 +66,7 @@ def check_made_once(project: Project, option: str, preemptions: int, listens: bo
             time.sleep(rng.uniform(0, 12))
             if process.poll() is not None:
                 break
+            came += 1
             urgent = project.cluster.submit("sleep 1", option, "--nodelist=n1", "--exclusive", "--mem=0")
             project.cluster.wait_for(urgent, "COMPLETED", timeout_s=400)
         project.until(lambda: process.poll() is not None, "the end of Snakemake", timeout_s=600)
@@ -74,12 +75,12 @@ def check_made_once(project: Project, option: str, preemptions: int, listens: bo
     assert len(ids) == elements and all(len(jobs) == 1 for jobs in ids.values()), (seed, ids, project.screen)
     assert not (project.folder / "overlaps.txt").exists(), seed
     assert {record["outcome"] for record in project.history.values()} == {"COMPLETED"}
-    return sum(len(record["starts"]) - 1 for record in project.history.values())
+    return came, sum(len(record["starts"]) - 1 for record in project.history.values())
 
 
 @WARNED.scenario
 def test_preempted_elements_that_do_not_listen_are_made_once(project: Project) -> None:
-    assert check_made_once(project, "--partition=urgent", preemptions=2, listens=False, seed=1) > 0
+    assert check_made_once(project, "--partition=urgent", preemptions=2, listens=False, seed=1)[1] > 0
 
 
 @pytest.mark.slow
@@ -90,10 +91,11 @@ def test_campaign_of_preemptions(
     kind: Literal["partition", "qos"], grace_s: int, listens: bool, tmp_path: Path, make_slurm: Callable[..., Cluster]
 ) -> None:
     cluster = make_slurm(preemption=kind, grace_s=grace_s)
-    option, again, number = f"--{kind}=urgent", 0, 0
-    while number == 0 or number < PREEMPTIONS:
-        (folder := tmp_path / str(number)).mkdir()
-        again += check_made_once(Project(folder, cluster), option, 5, bool(listens), seed=number)
+    option, urgent, restarts, sweeps = f"--{kind}=urgent", 0, 0, 0
+    while sweeps == 0 or urgent < PREEMPTIONS:
+        (folder := tmp_path / str(sweeps)).mkdir()
+        came, again = check_made_once(Project(folder, cluster), option, 5, bool(listens), seed=sweeps)
+        urgent, restarts, sweeps = urgent + came, restarts + again, sweeps + 1
         cluster.reset()
-        number += 5
-    assert again > 0
+    print(f"{kind}, grace {grace_s} s: {urgent} preemptions of {4 * sweeps} elements, {restarts} restarts, none twice")
+    assert restarts > 0
