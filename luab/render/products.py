@@ -205,7 +205,10 @@ def _statistics_and_indexes(study: Study) -> Inputs | None:
 
 @dataclasses.dataclass(frozen=True)
 class ScoreMaps:
-    """Inputs of a figure of score maps: the predictions of two runs for the test set of a benchmark's name."""
+    """Inputs of a figure of score maps: the predictions of two runs for the test set of a benchmark's name.
+
+    Where the study has the benchmark at stride 1 too (`wsol_test_stride1`), those finer maps are shown.
+    """
 
     benchmark: str
     manifest: str
@@ -216,8 +219,10 @@ class ScoreMaps:
         runs, part = compared_runs(study, self.dataset), study.parts.get(self.dataset)
         if runs is None or part is None or self.benchmark not in part.benchmarks:
             return None
-        suite = next(suite.name for suite in part.suites if self.benchmark in suite.benchmarks)
-        folder, name = study.layout.prediction_folder, f"{self.benchmark}.parquet"
+        finer = f"{self.benchmark}_stride1"
+        test_set = finer if finer in part.benchmarks else self.benchmark
+        suite = next(suite.name for suite in part.suites if test_set in suite.benchmarks)
+        folder, name = study.layout.prediction_folder, f"{test_set}.parquet"
         predictions = tuple((run.supervision, folder(run) / name) for run in runs)
         cards = tuple(study.layout.prediction_card(run, suite) for run in runs)
         inputs = _inputs(study, self.dataset, predictions=predictions, waits_for=cards)

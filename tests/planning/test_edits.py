@@ -217,6 +217,15 @@ def test_an_edit_is_drawn_from_stored_scores(name: str, edited: Callable[[Edit],
     assert len(sheets) <= len(study.parts) and all(sheet.rows for sheet in sheets)
 
 
+def test_finer_score_maps_are_shown_where_a_suite_has_them(edited: Callable[[Edit], Plan]) -> None:
+    def finer(config: dict[str, Any]) -> None:
+        next(one for one in config["suites"] if "wsol_test" in one["benchmarks"])["benchmarks"] += ["wsol_test_stride1"]
+
+    for edit, name in ((lambda config: None, "wsol_test"), (finer, "wsol_test_stride1")):
+        inputs = find_product("figure", "cam_examples").inputs(edited(edit).study)
+        assert [path.stem for _, path in inputs.predictions] == [name] * 2
+
+
 def test_a_product_that_is_left_out_is_refused_by_name(edited: Callable[[Edit], Plan]) -> None:
     study = edited(without("localization")).study
     with pytest.raises(ConfigError, match=r"figure cam_examples is not part of this study: it requires .*wsol_test"):

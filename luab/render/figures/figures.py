@@ -157,6 +157,8 @@ def _draw_cam_examples(product: Product, inputs: Inputs) -> Figure:
         f"at IoU 0.5 on {min(_TUNING, tables[0].num_rows):,} images ({thresholds[0]:.2f} for {titles[0]}, "
         f"{thresholds[1]:.2f} for {titles[1]})."
     )
+    if all(path.stem.endswith("_stride1") for _, path in inputs.predictions):
+        note += " Maps of a CNN: last stage at stride 1, dilated, with the weights as trained."
     return localization.cam_examples(examples, titles, note, inputs.label)
 
 
