@@ -47,7 +47,6 @@ _TITLES = {
     "classification": "classification loss",
     "byproduct": "byproduct loss, before λ",
     "points": "visible points per image",
-    "byproduct_gradient_ratio": "ratio of the gradients",
 }
 
 
@@ -62,7 +61,8 @@ def panels(runs: Sequence[Run], logs: Mapping[Run, Path]) -> list[Panel]:
     for dataset, backbone in dict.fromkeys((run.dataset, run.backbone) for run in runs):
         own = [run for run in runs if (run.dataset, run.backbone) == (dataset, backbone)]
         logged = {run: quantities(rows[run]) for run in own}
-        for column in dict.fromkeys(name for names in logged.values() for name in names):
+        columns = list(dict.fromkeys(name for names in logged.values() for name in names))
+        for column in (name for name in columns if name != "loss" or "classification" not in columns):
             values = {run: _curve(rows[run], column) for run in own if column in logged[run]}
             curves[dataset, backbone, column] = values
     drawn = []
@@ -78,8 +78,7 @@ def quantities(rows: Sequence[Mapping[str, str]]) -> list[str]:
 
     Logs of older versions have byproduct and points for baselines too, and all their values are 0.
     """
-    sums = ("loss",) if "classification" in rows[0] else ()
-    names = [name for name in rows[0] if name not in ("epoch", "lr", *sums)]
+    names = [name for name in rows[0] if name not in ("epoch", "lr")]
     return [name for name in names if any(value for _, value in _finite(rows, name))]
 
 
