@@ -34,7 +34,7 @@ from timm.data import create_dataset, create_loader
 from training import ON_CPU, Parts, Step, luab_loop, parts_of, plain_timm, report_of, training_options
 
 from luab.data.images.imagenet import ImageNetAB
-from luab.data.images.loader import EpochBatches, training_loader
+from luab.data.images.loader import EpochBatches, ahead, training_loader
 from luab.data.supervisions.point_files import write_points
 from luab.model import IMAGENET_CLASSES
 from luab.study.config import Decoding, Recipe
@@ -42,7 +42,7 @@ from luab.study.noises import Point
 
 DISK, MEMORY = "disk", "memory"
 SCRIPT, ITS_LOADER, EXACT, FAST = "timm's train script", "timm's loader, plain loop", "luab, exact", "luab, fast"
-ONE_BATCH = "luab, one batch in memory"
+ONE_BATCH, ALONE = "luab, one batch in memory", "luab's loader alone, fast"
 _MEMORY_FILES = Path("/dev/shm")
 _WARM_STEPS = 5  # at least; these compile kernels and fill the queues
 # "Train: 0 [   3/12 ( 31%)]  Loss: 6.95 (6.93)  Time: 0.051s,  156.21/s  (0.065s,  122.52/s)  LR: ..."
@@ -218,7 +218,7 @@ def candidates(
     size, workers, warm, device = options.batch_size, options.workers, options.warm, parts.device
     plain, ours = plain_timm(parts, backbone), luab_loop(parts, backbone, 1.0)
     ways: dict[str, Callable[[int], float]] = {
-        ONE_BATCH: lambda run: clocked(repeat(parts.batch, options.steps), ours, size, device, warm)
+        ONE_BATCH: lambda run: clocked(ahead(repeat(parts.batch, options.steps), device), ours, size, device, warm)
     }
     for place, (folder, rows) in trees.items():
         if options.timm_script is not None:
@@ -230,8 +230,12 @@ def candidates(
         decodings: dict[str, Decoding] = {EXACT: "exact", FAST: "fast"}
         for name, decoding in decodings.items():
             ways[f"{name}, from {place}"] = lambda run, folder=folder, rows=rows, decoding=decoding: clocked(
-                luab_batches(folder, rows, targets, parts, decoding, workers, run), ours, size, device, warm
-            )
+                ahead(luab_batches(folder, rows, targets, parts, decoding, workers, run), device),
+                ours, size, device, warm,
+            )  # fmt: skip
+        ways[f"{ALONE}, from {place}"] = lambda run, folder=folder, rows=rows: clocked(
+            luab_batches(folder, rows, targets, parts, "fast", workers, run), lambda _: None, size, device, warm
+        )
     return ways
 
 

@@ -35,6 +35,7 @@ from luab.shapes import Batch
 from luab.study.config import Recipe, Split
 from luab.study.paths import Run
 from luab.tasks import Outputs
+from luab.training import compiled
 from luab.training.distributed import Processes
 from luab.training.trainer import Flags, Trainer
 
@@ -65,8 +66,10 @@ class Parts:
         self.batch = {"images": self.images, "labels": self.labels, "points": points, "weights": weights}
         self.precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.amp)
 
-    def prepared(self, model: nn.Module) -> tuple[Any, torch.optim.Optimizer, Any, ModelEmaV3 | None]:
-        """Returns the model on the device, its optimiser, gradient scaler and moving average."""
+    def prepared(
+        self, model: nn.Module, average: bool = True
+    ) -> tuple[Any, torch.optim.Optimizer, Any, ModelEmaV3 | None]:
+        """Returns the model on the device, its optimiser, gradient scaler and, if `average`, moving average."""
         recipe = self.recipe
         model = model.to(self.device).train()
         if recipe.channels_last:
@@ -75,7 +78,8 @@ class Parts:
             model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
         )
         scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp == "float16" and self.on_gpu)
-        return model, optimizer, scaler, ModelEmaV3(model, decay=recipe.ema_decay) if recipe.ema_decay else None
+        averages = average and recipe.ema_decay is not None
+        return model, optimizer, scaler, ModelEmaV3(model, decay=recipe.ema_decay) if averages else None
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision is not None and self.on_gpu)
@@ -95,13 +99,20 @@ class Parts:
             ema.update(model)
 
 
-def plain_timm(parts: Parts, backbone: str) -> Step:
-    """Returns a training step as in timm's train script."""
+def plain_timm(parts: Parts, backbone: str, backend: str | None = None) -> Step:
+    """Returns a training step like that of timm's train script, which does not wait for its loss.
+
+    Args:
+        parts: What the loops share.
+        backbone: timm name.
+        backend: Of torch.compile; None trains without it.
+    """
     recipe, device = parts.recipe, parts.device
     arguments = dict(recipe.model_kwargs) | ({"drop_path_rate": recipe.drop_path} if recipe.drop_path else {})
     model, *rest = parts.prepared(
         timm.create_model(backbone, pretrained=False, num_classes=IMAGENET_CLASSES, **arguments)
     )
+    forward = torch.compile(model, backend=backend) if backend else model
     mean, std = (
         torch.tensor(values, device=device).view(1, 3, 1, 1) * 255
         for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
@@ -120,7 +131,7 @@ def plain_timm(parts: Parts, backbone: str) -> Step:
         if mixes:
             images, labels = mixup(images, labels)
         with parts.autocast():
-            loss = criterion(model(parts.laid_out(images)).float(), labels)
+            loss = criterion(forward(parts.laid_out(images)).float(), labels)
         parts.update(loss, model, *rest)
 
     return step
@@ -131,14 +142,19 @@ def _outputs(dataset: str, weight: float) -> Outputs:
     return Outputs(classes, points if weight else 0, dataset == "coco")
 
 
-def luab_loop(parts: Parts, backbone: str, weight: float) -> Step:
-    """Returns luab's own training step, as in `luab train`."""
+def luab_loop(parts: Parts, backbone: str, weight: float, backend: str | None = None) -> Step:
+    """Returns luab's own training step, as in `luab train`; see `plain_timm` for the arguments."""
     size = len(parts.labels)
     recipe = parts.recipe.model_copy(update={"batch_size": size})
     run = Run(parts.dataset, backbone, "click" if weight else "none", weight, 0)
     trainer = Trainer.build(
         run, recipe, _outputs(parts.dataset, weight), Split(1, size, 1), 1000, parts.device, Processes()
     )
+
+    if backend:
+        compiled.BACKEND = backend
+        if (outcome := compiled.compile_backbone(trainer)).startswith("not"):
+            raise SystemExit(f"{backbone}: {outcome}.")
 
     def step(batch: Batch = parts.batch) -> None:
         trainer.step(batch, Flags)

@@ -1,5 +1,6 @@
 """The measurements in speed/ run and write their reports; the speed itself is not tested."""
 
+import argparse
 import importlib
 import json
 import os
@@ -11,8 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
+from luab.study.config import Recipe
+
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
+TINY_RECIPE = {"epochs": 1, "batch_size": 2, "input_px": 224, "optimizer": "sgd", "lr": 0.1, "weight_decay": 0.0}
 
 
 @pytest.fixture
@@ -26,7 +30,8 @@ def script(monkeypatch):
     torch.set_num_threads(threads)
 
 
-SCRIPTS = ["archives", "coco_index", "feeding", "index", "loader", "scoring", "tracking", "training"]
+SCRIPTS = ["archives", "coco_index", "feeding", "gpu", "gpu_loops", "index", "loader", "scoring", "tracking"]
+SCRIPTS += ["training"]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -78,11 +83,54 @@ def test_training_runs_on_coco(script, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="files can be dropped from the cache only on Linux")
+def test_every_part_for_a_gpu_runs_in_tiny_form(tmp_path):
+    done = subprocess.run(
+        ["sh", "speed/gpu.sh", "--device", "cpu", "--tiny", "--seconds", "3000", "--out", str(tmp_path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"COLUMNS": "200", "PYTHON": sys.executable},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for part in ("resnet50", "vit_base_patch16_224", "feeding", "tests"):
+        assert f"{part}: finished" in done.stdout
+    loops = ["luab, baseline", "luab, click", "plain loop", "timm's train script"]
+    for backbone in ("resnet50", "vit_base_patch16_224"):
+        report = json.loads((tmp_path / f"gpu-{backbone}.json").read_text(encoding="utf-8"))
+        assert sorted(report["images_per_s"]) == sorted([*loops, *(f"{name}, compiled" for name in loops)])
+        assert report["summary"]["timm's train script, compiled"]["ratio_to_timm"] == 1
+        assert report["peak_tflops"] is None and report["flops_per_image"] > 1e6
+    assert "peak not known" in done.stdout
+
+
+def test_a_part_that_takes_too_long_is_ended(script, tmp_path, monkeypatch):
+    gpu = script("gpu")
+    monkeypatch.setattr(gpu, "_TO_END_S", 0.1)
+    monkeypatch.setattr(gpu, "SHARES", {"slow": 0.5, "bad": 0.3, "good": 0.2})
+    programs = {"slow": "import time; time.sleep(60)", "bad": "raise SystemExit(3)", "good": "pass"}
+    monkeypatch.setattr(gpu, "commands", lambda _: {name: ["-c", text] for name, text in programs.items()})
+    options = argparse.Namespace(seconds=8.0)
+    assert gpu.run_parts(options) == {"slow": "out of time", "bad": "status 3", "good": "finished"}
+
+
+def test_the_share_of_the_peak_by_hand(script):
+    loops = script("gpu_loops")
+    rates = {loops.SCRIPT: [100.0, 90.0, 110.0], loops.LUAB: [120.0, 90.0, 110.0]}
+    report = {"images_per_s": rates, "peak_tflops": 1.0, "flops_per_image": 2e9}
+    assert loops.summary(report)[loops.LUAB] == {"median": 110.0, "ratio_to_timm": 1.0, "share_of_peak": 0.22}
+    assert loops.peak_tflops("NVIDIA A100-SXM4-40GB") == 312 and loops.peak_tflops("NVIDIA H100 PCIe") is None
+    parts = loops.Parts(Recipe.model_validate(TINY_RECIPE), 2, torch.device("cpu"))
+    assert loops.flops_per_image(parts, "resnet18") == pytest.approx(3 * 2 * 1.814e9, rel=0.03)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="files can be dropped from the cache only on Linux")
 def test_feeding_runs_in_tiny_form(script, tmp_path, capsys):
     feeding = script("feeding")
     feeding.main(["--tiny", "--runs", "1", "--out", str(tmp_path)])
     report = json.loads((tmp_path / "feeding.json").read_text(encoding="utf-8"))
     names = {"timm's loader, plain loop", "luab, exact", "luab, fast"}
+    names |= {"luab's loader alone, fast"}
     from_disk = {f"{name}, from disk" for name in names}
     from_memory = {f"{name}, from memory" for name in names if Path("/dev/shm").is_dir()}
     assert set(report["images_per_s"]) == {"luab, one batch in memory"} | from_disk | from_memory

@@ -107,11 +107,12 @@ def test_what_does_not_compile_trains_without_and_says_why(study, monkeypatch, c
     assert f"backbone test_vit {reason}" in capfd.readouterr().err
 
 
-def test_second_derivatives_are_not_compiled(study):
-    uses = {"none": {}, "used": {"points": "click", "use": "attribution"}}
+@pytest.mark.parametrize("use", ["attribution", "rrr"])
+def test_second_derivatives_are_not_compiled(study, use):
+    uses = {"none": {}, "used": {"points": "click", "use": use}}
     one = study("attribution", "test_resnet", recipe={"compile": True}, supervisions=uses)
     result = train(one, Run("imagenet", "test_resnet", "used", 0.5, 0))
-    assert result["execution"]["backbone"].startswith("not compiled: `use: attribution` needs second derivatives")
+    assert result["execution"]["backbone"].startswith(f"not compiled: `use: {use}` needs second derivatives")
 
 
 @pytest.mark.slow
