@@ -17,6 +17,7 @@ from luab.study.config import Recipe
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY_RECIPE = {"epochs": 1, "batch_size": 2, "input_px": 224, "optimizer": "sgd", "lr": 0.1, "weight_decay": 0.0}
+TINY_RECIPE |= {"warmup_epochs": 0}
 
 
 @pytest.fixture
