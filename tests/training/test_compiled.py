@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import shutil
 
 import pytest
 import torch
@@ -115,13 +114,13 @@ def test_second_derivatives_are_not_compiled(study, use):
     assert result["execution"]["backbone"].startswith(f"not compiled: `use: {use}` needs second derivatives")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("gpus", [1, 2])
-def test_trains_with_torchs_own_compiler(toy_study, trainings, gpus):
-    study = toy_study("test_resnet", recipe={"compile": True, "ema_decay": 0.9}, compute={"gpus": gpus})
-    run = dataclasses.replace(CLICK, backbone="test_resnet")
-    trained = trainings(study, run, limit_s=600)
-    assert trained.fine, trained.messages
-    assert read_json(study.layout.run_json(run))["execution"]["backbone"].startswith("compiled in")
+def test_trains_with_torchs_own_compiler_on_a_gpu(toy_study):
+    recipe = {"compile": True, "ema_decay": 0.9, "amp": "bfloat16", "channels_last": True}
+    result = train(
+        toy_study("test_resnet", recipe=recipe, compute={"device": "cuda"}),
+        Run("imagenet", "test_resnet", "click", 1.0, 0),
+    )
+    assert result["execution"]["backbone"].startswith("compiled in"), result["execution"]
