@@ -7,8 +7,8 @@ from luab.tasks import NAMES
 
 
 @pytest.mark.parametrize("dataset", NAMES)
-def test_a_training_covers_at_most_37_modules(dataset: str) -> None:
-    assert len(covered_modules(*training_code(dataset))) <= 37
+def test_a_training_covers_at_most_38_modules(dataset: str) -> None:
+    assert len(covered_modules(*training_code(dataset))) <= 38
 
 
 @pytest.mark.parametrize("dataset", NAMES)
