@@ -101,6 +101,16 @@ def test_four_records_by_hand() -> None:
         "click_in_box": (1 / 2, 2),
         "centre_in_box": (0, 2),
         "clicks_out_of_range": (1 / 5, 5),
+        # Only the mean click of a lies in its image: (.3, .7).
+        "click_x_mean": (0.3, 1),
+        "click_x_std": (0, 1),
+        "click_y_mean": (0.7, 1),
+        "click_y_std": (0, 1),
+        # Recorded times of all annotations: 100, 300, 7, 0, 100 000.
+        "time_zero": (1 / 5, 5),
+        "time_above_3_s": (1 / 5, 5),
+        # W selected two of the three images.
+        "images_of_busiest_tenth": (2 / 3, 3),
         "estimate_time_quartile_1": (200, 3),
         "estimate_time_median": (300, 3),
         "estimate_time_quartile_3": (50_150, 3),
