@@ -592,11 +592,15 @@ def status(
 
 
 @app.command(rich_help_panel=_RESULTS)
-def headline(config: Config = None) -> None:
-    """Print the main table and where to find the results."""
-    from luab.render.headline import print_headline
+def headline(
+    config: Config = None,
+    into: Annotated[Path | None, typer.Option(help="Markdown page whose marked block gets the numbers.")] = None,
+) -> None:
+    """Print the main table and where to find the results, or write the numbers into a page such as README.md."""
+    from luab.render.headline import print_headline, write_into
 
-    print_headline(study_of(config))
+    study = study_of(config)
+    write_into(study, into) if into else print_headline(study)
 
 
 @app.command(rich_help_panel=_CHECKS)

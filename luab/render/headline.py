@@ -9,15 +9,18 @@ from rich import box
 from rich.table import Table
 
 from luab.benchmarks.formula import CENTRE
+from luab.errors import DataError
+from luab.files import read_json, read_text, replacing
 from luab.progress import wide_console
 from luab.render.quantities import HEADLINE, Quantity, main_supervision
 from luab.render.style import backbone_name
 from luab.render.summaries import CONTROLS, SIGNIFICANT, no_better
-from luab.render.table_text import AT_CHANCE, Sheet
+from luab.render.table_text import AT_CHANCE, Sheet, markdown
 from luab.study.config import Study
 from luab.study.supervisions import MAKERS, Supervision
 from luab.tasks import task_of
 
+BEGIN, END = "<!-- numbers from `luab headline --into` -->", "<!-- end of the numbers -->"
 _LONGEST_TITLE = 12  # longer titles do not fit into 80 columns
 _SHORT = {"none": "Baseline", "random": "Random", "shuffled": "Shuffled", "click": "LUAB"}
 
@@ -40,6 +43,38 @@ def print_headline(study: Study) -> None:
 def headline_sheets(study: Study) -> list[Sheet]:
     """One sheet per data set and backbone, from the tables that exist."""
     return [_sheet(study, dataset, rows, backbone) for dataset, backbone, rows in _tables(study)]
+
+
+def write_into(study: Study, page: Path) -> None:
+    """Replaces what stands between `BEGIN` and `END` in a Markdown page by the findings and the headline's tables.
+
+    Raises:
+        DataError: There are no results, or the page lacks the two marks.
+    """
+    sheets, text = headline_sheets(study), read_text(page)
+    if not sheets:
+        raise DataError(
+            f"{study.paths.results}: there are no tables yet. Run the study first, for example `make demo`."
+        )
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise DataError(f"{page}: expected the lines {BEGIN} and {END}, between which the numbers go. Add both.")
+    found = "\n".join(f"- {one}" for one in findings(study))
+    block = [found, *(markdown(sheet).strip() for sheet in sheets), _measured(study)]
+    with replacing(page) as aside:
+        aside.write_text(before + BEGIN + "\n\n" + "\n\n".join(block) + "\n\n" + END + after, encoding="utf-8")
+
+
+def _measured(study: Study) -> str:
+    """On what the numbers were measured, from the cards of the trainings."""
+    cards = [read_json(path) for path in map(study.layout.run_json, study.runs()) if path.is_file()]
+    where = {f"{card['hardware']['gpu'] or card['hardware']['processor']}" for card in cards}
+    commits = {str(card["commit"])[:7] for card in cards}
+    return (
+        f"{len(cards)} trainings on {', '.join(sorted(where))}, with the code of {', '.join(sorted(commits))}; "
+        f"protocols in docs/protocols.md. {AT_CHANCE.strip()}: no better than a control that needs no training."
+    )
 
 
 def findings(study: Study) -> list[str]:

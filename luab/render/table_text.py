@@ -51,14 +51,13 @@ class Table:
 def write_table(table: Table, csv: Path | str, md: Path | str, tex: Path | str, label: str = "") -> None:
     """Writes the raw numbers as CSV, and title (with the label), cells and notes as Markdown and LaTeX."""
     raw = table.raw.to_csv(index=False, lineterminator="\n")
-    for path, text in ((csv, raw), (md, markdown(table, label)), (tex, latex(table, label))):
+    for path, text in ((csv, raw), (md, markdown(table.sheet(label))), (tex, latex(table, label))):
         with replacing(path) as aside:
             aside.write_text(text, encoding="utf-8")
 
 
-def markdown(table: Table, label: str = "") -> str:
-    """The table as Markdown: title with label, cells, notes as a list."""
-    sheet = table.sheet(label)
+def markdown(sheet: Sheet) -> str:
+    """A table as Markdown: title, cells, notes as a list."""
     lines = [_md_row(sheet.head), "|" + "|".join("---" for _ in sheet.head) + "|", *map(_md_row, sheet.rows)]
     return "\n".join([f"**{sheet.title}**", "", *lines, "", *(f"- {_md(note)}" for note in sheet.notes), ""])
 

@@ -286,7 +286,7 @@ def test_markdown_escapes_what_the_sheet_holds_as_text() -> None:
         [["x|y \\", f"{table_text.BOLD}1*2"], ["<i>", "–"]],
         ["n = 3 | _all_"],
     )
-    assert table_text.markdown(table, "demo").splitlines()[2:] == [
+    assert table_text.markdown(table.sheet("demo")).splitlines()[2:] == [
         "| a\\_b | λ |",
         "|---|---|",
         "| x\\|y \\\\ | **1\\*2** |",

@@ -163,7 +163,7 @@ def test_published_value_without_source_is_refused(tmp_path: Path) -> None:
 
 
 def test_markdown_carries_label_and_notes() -> None:
-    text = markdown(tables.score_table("imagenet_main", scores_of(), 1.0, NOTHING), "demo world")
+    text = markdown(tables.score_table("imagenet_main", scores_of(), 1.0, NOTHING).sheet("demo world"))
     assert text.startswith("**ImageNet-1k and distribution shifts (%), λ = 1 (demo world)**\n")
     assert "| **74.0 ± 2.0 (n = 3)** |" in text
     assert "- IN-1k: 1,000 images; by\\_hand 100%.\n" in text
