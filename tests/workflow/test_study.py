@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from luab.files import file_sha256, read_json
+from luab.render.headline import BEGIN, END
 from luab.render.products import PRODUCTS as ALL_PRODUCTS
 
 from ..conftest import Browser
@@ -299,6 +300,16 @@ def test_the_headline_compares_the_supervisions(tiny: Checkout) -> None:
     shown = tiny.python("-m", "luab", "headline", *options, COLUMNS="160")
     assert shown.returncode == 0, shown.stderr
     assert all(word in shown.stdout for word in ("test_resnet (demo world)", "baseline", "2 seeds", "±", "report.html"))
+    page = tiny.folder / "page.md"
+    page.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", encoding="utf-8")
+    try:
+        written = tiny.python("-m", "luab", "headline", *options, "--into", "page.md")
+        assert written.returncode == 0, written.stderr
+        text = page.read_text(encoding="utf-8")
+    finally:
+        page.unlink()
+    assert text.startswith(f"above\n{BEGIN}\n\n- ImageNet") and text.endswith(f"{END}\nbelow\n") and "old" not in text
+    assert "**test_resnet (demo world)" in text and "trainings on " in text
 
 
 def test_status_follows_the_code(tiny: Checkout) -> None:
