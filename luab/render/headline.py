@@ -61,7 +61,8 @@ def write_into(study: Study, page: Path) -> None:
     if not begin or not end:
         raise DataError(f"{page}: expected the lines {BEGIN} and {END}, between which the numbers go. Add both.")
     found = "\n".join(f"- {one}" for one in findings(study))
-    block = [found, *(markdown(sheet).strip() for sheet in sheets), _measured(study)]
+    tables = [markdown(sheet).strip().replace("| -", "| −").replace("[-", "[−") for sheet in sheets]
+    block = [found, "<details><summary>All numbers</summary>", *tables, "</details>", _measured(study)]
     with replacing(page) as aside:
         aside.write_text(before + BEGIN + "\n\n" + "\n\n".join(block) + "\n\n" + END + after, encoding="utf-8")
 
