@@ -31,11 +31,12 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PICK = awk -v names='^($(1))$$' -v wanted=$(2) \
 	'/^[a-zA-Z0-9]/ { split($$0, pin, "=="); keep = (pin[1] ~ names) == wanted } keep' requirements.lock
 
-.PHONY: help setup demo test test-slow test-slurm lint docs lock clean FORCE
+.PHONY: help setup demo pilot test test-slow test-slurm lint docs lock clean FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    set everything up, run the whole study on the demo world (CPU, minutes), print the results"
+	@echo "make pilot   a larger drawn world, longer trainings, five seeds: about an hour on two cores (docs/pilot.md)"
 	@echo "make test    set everything up and run the tests; those on throwaway Slurm clusters where Slurm is installed"
 	@echo "             (Debian's slurm-wlm, slurmdbd, mariadb-server, munge), those of the report where Chromium is"
 	@echo "             (chromium, chromium-driver)"
@@ -53,6 +54,10 @@ setup: $(READY)
 demo: $(READY)
 	.venv/bin/snakemake --profile profiles/demo
 	@.venv/bin/luab headline --config config/demo.yaml
+
+pilot: $(READY)
+	.venv/bin/snakemake --profile profiles/pilot
+	@.venv/bin/luab headline --config config/demo.yaml --config config/pilot.yaml
 
 test: $(READY)
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)

@@ -188,7 +188,8 @@ def demo_world(config: Config = None) -> None:
     study = study_of(config)
     if study.demo is None:
         raise ConfigError("The configuration has no `demo` section. Add --config config/demo.yaml.")
-    draw_world(study.layout.data / "world", study.demo.seed, study.demo.size_px, study.demo.sizes)
+    world = study.demo
+    draw_world(study.layout.data / "world", world.seed, world.size_px, world.sizes, world.boxed)
 
 
 @app.command(rich_help_panel=_DATA)

@@ -18,8 +18,6 @@ _SUBMIT_S = (1639851940, 1641556061)
 _PAGE_IMAGES, _HIT_PAGES = 48, 10
 _JUNK = bytes.fromhex("0005160700020000") + b"Mac OS X        " + bytes(96)
 
-# Share of ILSVRC's training images with a box: 544,546 of 1,281,167.
-_BOXED = 0.425
 # Standard deviation of a click about the middle of the box, as share of the box's side: 90 % fall inside the box.
 _CLICK_SPREAD = 0.25
 # estimateTime in the official records peaks at 300 to 400 ms and has a long tail.
@@ -70,8 +68,8 @@ class TrainImage:
     cut_off: bool
 
 
-def image_ab_members(images: Sequence[TrainImage], seed: int) -> dict[str, bytes]:
-    """Returns the members of imagenet_ab_v1_0.tar.gz, unsorted as in the real archive.
+def image_ab_members(images: Sequence[TrainImage], seed: int, boxed: float = 0.425) -> dict[str, bytes]:
+    """Returns the members of imagenet_ab_v1_0.tar.gz, unsorted as in the real archive; a share `boxed` has boxes.
 
     A member is an XML, or macOS junk if its name begins with "._".
     """
@@ -82,7 +80,7 @@ def image_ab_members(images: Sequence[TrainImage], seed: int) -> dict[str, bytes
         image = images[int(position)]
         story = stories[image.image_id]
         if story is not Story.NO_XML:
-            text = record_xml(image, story, seed, int(position))
+            text = record_xml(image, story, seed, int(position), boxed)
             members[f"train_xml/{image.wnid}/{image.image_id}.xml"] = text.encode()
         if rng.random() < 0.02 or len(members) == 1:
             members[f"train_xml/{image.wnid}/._{image.image_id}.xml"] = _JUNK
@@ -114,11 +112,11 @@ def deal_stories(images: Sequence[TrainImage], seed: int) -> dict[str, Story]:
     return {images[int(k)].image_id: story for k, story in zip(order, dealt, strict=False)}
 
 
-def record_xml(image: TrainImage, story: Story, seed: int, position: int) -> str:
+def record_xml(image: TrainImage, story: Story, seed: int, position: int, boxed: float) -> str:
     """Returns the XML of one image: with box and size as in ILSVRC, or only with file name and folder."""
     rng = stream(seed, "record", image.image_id)
-    boxed = story is Story.NO_METADATA or rng.random() < _BOXED
-    content: Tags = _boxed(image) if boxed else [("filename", image.image_id), ("folder", image.wnid)]
+    shown = story is Story.NO_METADATA or rng.random() < boxed
+    content: Tags = _boxed(image) if shown else [("filename", image.image_id), ("folder", image.wnid)]
     count = {Story.NO_METADATA: 0, Story.SEVERAL: int(rng.integers(2, 4))}.get(story, 1)
     for _ in range(count):
         content.append(("metadata", _metadata(image, story, rng, seed, position)))

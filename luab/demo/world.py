@@ -26,7 +26,9 @@ from luab.study.drawn_world import WorldSizes
 _IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
-def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | None = None) -> None:
+def draw_world(
+    folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | None = None, boxed: float = 0.425
+) -> None:
     """Draws the world into `folder`, which appears complete at the end and replaces an older one.
 
     The folder holds `imagenet/{train,val}/<wnid>/*.JPEG`, which stands in for the user's own copy; `server/`, with
@@ -39,6 +41,7 @@ def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | N
         size_px: Side of the crop that networks see. Photographs are somewhat larger; sets that are published as crops
             (ImageNet-C, the Backgrounds Challenge) have exactly this side.
         sizes: Number of pictures; the default takes a few seconds to draw.
+        boxed: Share of training images whose record has boxes; the default is ILSVRC's.
 
     Raises:
         JobError: The disk is full, or the folder is not writable.
@@ -58,7 +61,7 @@ def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | N
             (tree / "val" / one.item.wnid / f"{one.name}.JPEG").write_bytes(jpeg_bytes(one.scene.pixels))
             advance(1)
         entries, counts = {}, {"imagenet_train": len(images), "imagenet_val": len(val)}
-        for archive in archives(seed, size_px, sizes, images, val):
+        for archive in archives(seed, size_px, sizes, images, val, boxed):
             entries[archive.name] = pack(archive, server)
             counts[archive.name] = sum(name.lower().endswith(_IMAGE_SUFFIXES) for name in archive.members)
             advance(len(archive.members))
@@ -67,6 +70,7 @@ def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | N
         card = {
             "seed": seed,
             "size_px": size_px,
+            "boxed": boxed,
             "sizes": sizes.model_dump(),
             "classes": {str(item.index): {"name": item.name, "wnid": item.wnid} for item in CLASSES},
             "counts": {name: count for name, count in counts.items() if count},
@@ -77,10 +81,10 @@ def draw_world(folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | N
 
 
 def archives(
-    seed: int, size_px: int, sizes: WorldSizes, images: list[TrainImage], val: list[ValImage]
+    seed: int, size_px: int, sizes: WorldSizes, images: list[TrainImage], val: list[ValImage], boxed: float
 ) -> Iterator[Archive]:
     """Yields the archives of the demo's server one by one, so that only one is in memory."""
-    records, file = image_ab_members(images, seed), "imagenet_ab_v1_0.tar.gz"
+    records, file = image_ab_members(images, seed, boxed), "imagenet_ab_v1_0.tar.gz"
     counts = record_counts(images, seed, records)
     yield Archive("imagenet_ab", "imagenet_ab", file, "tar.gz", records, unpack=False, keep_order=True, counts=counts)
     yield real_archive(val)

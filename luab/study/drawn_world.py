@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from luab.study.recipes import Closed
+from luab.study.recipes import Closed, Fraction
 
 
 class WorldSizes(Closed):
@@ -29,4 +29,6 @@ class Demo(Closed):
 
     seed: int = Field(0, ge=0, description="Seed of the drawing.")
     size_px: int = Field(64, ge=32, description="Side of a typical image.")
+    # SOURCE: 544,546 of ILSVRC's 1,281,167 training images have a box.
+    boxed: Fraction = Field(0.425, description="Share of training images with boxes.")
     sizes: WorldSizes = Field(WorldSizes.model_validate({}), description="Number of pictures in each part.")
