@@ -236,3 +236,16 @@ def test_points_may_come_as_a_table_in_any_order(toy, toy_world):
 def test_a_wrong_table_of_points_is_refused(columns, message):
     with pytest.raises(DataError, match=message):
         points_of(np.array(["1"]), pd.DataFrame(columns))
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_points_come_from_pandas_own_parquet(tmp_path: Path, indexed: bool) -> None:
+    table = pd.DataFrame({"image_id": ["b", "a"], "x": [0.5, 0.25], "y": [1.0, 0.75], "worker": ["v", "w"]})
+    (table.set_index("image_id") if indexed else table).to_parquet(tmp_path / "mine.parquet")
+    assert points_of(np.array(["a", "none", "b"]), tmp_path / "mine.parquet")[[0, 2]].tolist() == [
+        [0.25, 0.75],
+        [0.5, 1.0],
+    ]
+    table.drop(columns="y").to_parquet(tmp_path / "mine.parquet")
+    with pytest.raises(DataError, match="mine.parquet: no column y"):
+        points_of(np.array(["a"]), tmp_path / "mine.parquet")

@@ -11,7 +11,7 @@ import torch
 from luab.data.images.crops import CropFlip
 from luab.data.images.pack import Pack
 from luab.data.images.training_images import TrainingImages, View, augmentation_of, manifest_rows
-from luab.data.supervisions.point_files import points_in_table, read_extra, read_image_points
+from luab.data.supervisions.point_files import read_any_points, read_extra
 from luab.study.config import Decoding, Recipe
 
 
@@ -21,7 +21,8 @@ class ImageNetAB(TrainingImages):
     Args:
         root: Folder that the manifest's paths start from.
         manifest: data/manifests/imagenet_train.parquet, or its rows.
-        targets: A file of data/targets/imagenet/, or a DataFrame with image_id, x and y; None for no points.
+        targets: A file of data/targets/imagenet/; or a DataFrame with image_id, x and y, or the Parquet file that pandas
+            wrote of it; None for no points.
         recipe: Crop, interpolation and augmentation; None for those of the official loader.
         seed: The augmentation of image i in epoch e depends on (seed, e, i) alone, once `epoch` is set; by default
             every read draws a fresh one, see `TrainingImages`.
@@ -102,8 +103,7 @@ def points_of(image_ids: np.ndarray, targets: Path | str | pd.DataFrame | None) 
     """
     points = np.full((len(image_ids), 2), np.nan, dtype=np.float32)
     if targets is not None:
-        table = isinstance(targets, pd.DataFrame)
-        ids, xy = points_in_table(targets) if table else read_image_points(Path(targets))
+        ids, xy = read_any_points(targets)
         position = pd.Index(ids).get_indexer(pd.Index(image_ids))
         points[position >= 0] = xy[position[position >= 0]]
     return points

@@ -12,6 +12,7 @@ COCO has at most one point per image and class::
 Some uses of byproducts need one of the further columns in `EXTRAS`.
 """
 
+import contextlib
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -142,21 +143,31 @@ def read_extra(parquet: Path, column: str) -> tuple[list[str], NDArray[np.float3
     return image_ids, values
 
 
-def points_in_table(table: "pd.DataFrame") -> tuple[list[str], NDArray[np.float32]]:
+def read_any_points(targets: "Path | str | pd.DataFrame") -> tuple[list[str], NDArray[np.float32]]:
+    """Points of a file that luab wrote, of one that pandas wrote, or of a DataFrame; see the two functions below."""
+    if not isinstance(targets, (Path, str)):
+        return points_in_table(targets)
+    path = Path(targets)
+    with contextlib.suppress(OSError, pa.ArrowException):  # `read_image_points` says what is wrong with the file
+        if b"pandas" in (pq.read_schema(path).metadata or {}):
+            table = pq.read_table(path).to_pandas()
+            return points_in_table(table if "image_id" in table.columns else table.reset_index(), str(path))
+    return read_image_points(path)
+
+
+def points_in_table(table: "pd.DataFrame", name: str = "targets") -> tuple[list[str], NDArray[np.float32]]:
     """Points of a DataFrame with the columns image_id, x and y; returns and raises the same as `read_image_points`.
 
-    The rows may be in any order; those without x or y are left out.
+    The rows may be in any order; those without x or y are left out. Errors call the table `name`.
     """
-    if missing := [name for name in ("image_id", "x", "y") if name not in table.columns]:
-        raise DataError(f"targets: no column {', '.join(missing)}; found {', '.join(map(str, table.columns))}.")
+    if missing := [column for column in ("image_id", "x", "y") if column not in table.columns]:
+        raise DataError(f"{name}: no column {', '.join(missing)}; found {', '.join(map(str, table.columns))}.")
     table = table.dropna(subset=["x", "y"])
     if repeated := sorted(map(str, table["image_id"][table["image_id"].duplicated()].unique())):
-        raise DataError(f"targets: expected one point per image, found several for {', '.join(repeated[:5])}.")
+        raise DataError(f"{name}: expected one point per image, found several for {', '.join(repeated[:5])}.")
     xy = table[["x", "y"]].to_numpy(dtype=np.float64)
     if bad := int((~((xy >= 0) & (xy <= 1)).all(axis=1)).sum()):
-        raise DataError(
-            f"targets: expected x and y in [0, 1], as fractions of the image; found {bad:,} points outside."
-        )
+        raise DataError(f"{name}: expected x and y in [0, 1], as fractions of the image; found {bad:,} points outside.")
     return table["image_id"].astype(str).tolist(), xy.astype(np.float32)
 
 
