@@ -247,5 +247,5 @@ def test_points_come_from_pandas_own_parquet(tmp_path: Path, indexed: bool) -> N
         [0.5, 1.0],
     ]
     table.drop(columns="y").to_parquet(tmp_path / "mine.parquet")
-    with pytest.raises(DataError, match="mine.parquet: no column y"):
+    with pytest.raises(DataError, match=r"mine\.parquet: no column y"):
         points_of(np.array(["a"]), tmp_path / "mine.parquet")

@@ -21,8 +21,8 @@ class ImageNetAB(TrainingImages):
     Args:
         root: Folder that the manifest's paths start from.
         manifest: data/manifests/imagenet_train.parquet, or its rows.
-        targets: A file of data/targets/imagenet/; or a DataFrame with image_id, x and y, or the Parquet file that pandas
-            wrote of it; None for no points.
+        targets: A file of data/targets/imagenet/; or a DataFrame with image_id, x and y, or a Parquet file that
+            pandas wrote of one; None for no points.
         recipe: Crop, interpolation and augmentation; None for those of the official loader.
         seed: The augmentation of image i in epoch e depends on (seed, e, i) alone, once `epoch` is set; by default
             every read draws a fresh one, see `TrainingImages`.
