@@ -126,7 +126,7 @@ def test_git_alone_is_enough_for_figures_tables_and_numbers(clone: Checkout) -> 
 def test_plots_hold_the_lambda_curve_and_the_trainings(clone: Checkout) -> None:
     dvc(clone, "plots", "show", "--out", "plots")
     page = (clone.folder / "plots" / "index.html").read_text(encoding="utf-8")
-    for words in ("By the weight of the byproduct loss (demo world)", "Training: classification (demo world)"):
+    for words in ("By the weight of the byproduct loss (demo world)", "Training: classification loss (demo world)"):
         assert words in page
     assert '"supervision": "click"' in page and '"lambda": "0.1"' in page and "<DVC_METRIC" not in page
 
