@@ -17,15 +17,20 @@ def preempt(project: Project, option: str) -> None:
     project.cluster.wait_for(urgent, "COMPLETED")
 
 
-def check_continued(project: Project, output: str, starts: int) -> None:
-    """Checks that a training started `starts` times under one id, each time from its saved state, and is correct."""
+def check_continued(project: Project, output: str, starts: int, more: bool = False) -> None:
+    """Checks that a training started `starts` times under one id, each time from its saved state, and is correct.
+
+    With `more`, its job may have started oftener: a warning can come before the command begins or after its end.
+    """
     saved = [(int(step), int(restarts)) for name, step, restarts, _ in project.starts if name == output]
     assert len(project.job_ids) == 1 and len(saved) == starts, project.starts
-    assert saved == sorted(saved) and saved[0] == (0, 0) and saved[-1][0] > 0 and saved[-1][1] == starts - 1
+    assert saved == sorted(saved) and saved[0][0] == 0 and saved[-1][0] > 0
     # Equal if the last warning came at the last step.
     assert int((project.folder / output).read_text(encoding="utf-8")) >= saved[-1][0]
     record = project.history[output]
-    assert record["outcome"] == "COMPLETED" and [one["restarts"] for one in record["starts"]] == list(range(starts))
+    restarts = [one["restarts"] for one in record["starts"]]
+    assert record["outcome"] == "COMPLETED" and restarts == list(range(len(restarts)))
+    assert {number for _, number in saved} <= set(restarts) if more else [number for _, number in saved] == restarts
 
 
 def check_survives_preemption(project: Project, option: str) -> None:
@@ -81,7 +86,7 @@ def test_a_time_limit_shorter_than_the_usual_warning_is_survived(project: Projec
         "not 90 s before the end of a job of one minute"
     )
     assert len(project.starts) >= 2
-    check_continued(project, "out/0.txt", starts=len(project.starts))
+    check_continued(project, "out/0.txt", starts=len(project.starts), more=True)
     assert (project.folder / "out/0.txt").read_text(encoding="utf-8") == "70"
 
 
