@@ -188,8 +188,7 @@ def demo_world(config: Config = None) -> None:
     study = study_of(config)
     if study.demo is None:
         raise ConfigError("The configuration has no `demo` section. Add --config config/demo.yaml.")
-    world = study.demo
-    draw_world(study.layout.data / "world", world.seed, world.size_px, world.sizes, world.boxed)
+    draw_world(study.layout.data / "world", study.demo)
 
 
 @app.command(rich_help_panel=_DATA)

@@ -68,7 +68,7 @@ class TrainImage:
     cut_off: bool
 
 
-def image_ab_members(images: Sequence[TrainImage], seed: int, boxed: float = 0.425) -> dict[str, bytes]:
+def image_ab_members(images: Sequence[TrainImage], seed: int, boxed: float) -> dict[str, bytes]:
     """Returns the members of imagenet_ab_v1_0.tar.gz, unsorted as in the real archive; a share `boxed` has boxes.
 
     A member is an XML, or macOS junk if its name begins with "._".

@@ -21,14 +21,12 @@ from luab.demo.photos import (
 from luab.demo.shifted import imagenet_a, imagenet_o, imagenet_r, imagenet_sketch, objectnet, siscore
 from luab.files import file_sha256, lines_sha256, replacing_folder, write_json
 from luab.progress import progress
-from luab.study.drawn_world import WorldSizes
+from luab.study.drawn_world import Demo
 
 _IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
-def draw_world(
-    folder: Path, seed: int, size_px: int = 64, sizes: WorldSizes | None = None, boxed: float = 0.425
-) -> None:
+def draw_world(folder: Path, world: Demo) -> None:
     """Draws the world into `folder`, which appears complete at the end and replaces an older one.
 
     The folder holds `imagenet/{train,val}/<wnid>/*.JPEG`, which stands in for the user's own copy; `server/`, with
@@ -37,16 +35,12 @@ def draw_world(
 
     Args:
         folder: Folder to write.
-        seed: Seed of all drawing; an integer from 0.
-        size_px: Side of the crop that networks see. Photographs are somewhat larger; sets that are published as crops
-            (ImageNet-C, the Backgrounds Challenge) have exactly this side.
-        sizes: Number of pictures; the default takes a few seconds to draw.
-        boxed: Share of training images whose record has boxes; the default is ILSVRC's.
+        world: Seed, sizes and shares; the default takes a few seconds to draw.
 
     Raises:
         JobError: The disk is full, or the folder is not writable.
     """
-    sizes = sizes or WorldSizes.model_validate({})
+    seed, size_px, sizes = world.seed, world.size_px, world.sizes
     with replacing_folder(folder) as aside, progress("demo world", None, "files") as advance:
         tree, server = aside / "imagenet", aside / "server"
         for path in [server, *(tree / split / item.wnid for split in ("train", "val") for item in CLASSES)]:
@@ -61,7 +55,7 @@ def draw_world(
             (tree / "val" / one.item.wnid / f"{one.name}.JPEG").write_bytes(jpeg_bytes(one.scene.pixels))
             advance(1)
         entries, counts = {}, {"imagenet_train": len(images), "imagenet_val": len(val)}
-        for archive in archives(seed, size_px, sizes, images, val, boxed):
+        for archive in archives(world, images, val):
             entries[archive.name] = pack(archive, server)
             counts[archive.name] = sum(name.lower().endswith(_IMAGE_SUFFIXES) for name in archive.members)
             advance(len(archive.members))
@@ -70,7 +64,7 @@ def draw_world(
         card = {
             "seed": seed,
             "size_px": size_px,
-            "boxed": boxed,
+            "boxed": world.boxed,
             "sizes": sizes.model_dump(),
             "classes": {str(item.index): {"name": item.name, "wnid": item.wnid} for item in CLASSES},
             "counts": {name: count for name, count in counts.items() if count},
@@ -80,11 +74,10 @@ def draw_world(
         write_json(aside / "world.json", card)
 
 
-def archives(
-    seed: int, size_px: int, sizes: WorldSizes, images: list[TrainImage], val: list[ValImage], boxed: float
-) -> Iterator[Archive]:
+def archives(world: Demo, images: list[TrainImage], val: list[ValImage]) -> Iterator[Archive]:
     """Yields the archives of the demo's server one by one, so that only one is in memory."""
-    records, file = image_ab_members(images, seed, boxed), "imagenet_ab_v1_0.tar.gz"
+    seed, size_px, sizes = world.seed, world.size_px, world.sizes
+    records, file = image_ab_members(images, seed, world.boxed), "imagenet_ab_v1_0.tar.gz"
     counts = record_counts(images, seed, records)
     yield Archive("imagenet_ab", "imagenet_ab", file, "tar.gz", records, unpack=False, keep_order=True, counts=counts)
     yield real_archive(val)

@@ -13,7 +13,7 @@ from luab.errors import DataError
 from luab.files import read_json, read_text, replacing
 from luab.progress import wide_console
 from luab.render.quantities import HEADLINE, Quantity, main_supervision
-from luab.render.style import backbone_name
+from luab.render.style import backbone_name, percent
 from luab.render.summaries import CONTROLS, SIGNIFICANT, no_better
 from luab.render.table_text import AT_CHANCE, Sheet, markdown
 from luab.study.config import Study
@@ -61,7 +61,7 @@ def write_into(study: Study, page: Path) -> None:
     if not begin or not end:
         raise DataError(f"{page}: expected the lines {BEGIN} and {END}, between which the numbers go. Add both.")
     found = "\n".join(f"- {one}" for one in findings(study))
-    tables = [markdown(sheet).strip().replace("| -", "| −").replace("[-", "[−") for sheet in sheets]
+    tables = (markdown(sheet).strip() for sheet in sheets)
     block = [found, "<details><summary>All numbers</summary>", *tables, "</details>", _measured(study)]
     with replacing(page) as aside:
         aside.write_text(before + BEGIN + "\n\n" + "\n\n".join(block) + "\n\n" + END + after, encoding="utf-8")
@@ -101,10 +101,10 @@ def _finding(study: Study, dataset: str, backbone: str, numbers: pd.DataFrame) -
     if luab is None or not compared:
         return
     quantity, first = compared[0]
-    low, high = (f"{100 * first[end]:+.1f}".replace("-", "−") for end in ("low", "high"))
+    low, high = (percent(first[end], signed=True) for end in ("low", "high"))
     interval = "no interval" if pd.isna(first["low"]) else f"95 % interval {low} to {high}"
     seeds = f"n = {int(first['n'])} {'seed' if first['n'] == 1 else 'seeds'}, {int(first['images']):,} images"
-    difference = f"{100 * first['difference']:+.1f} percentage points".replace("-", "−")
+    difference = f"{percent(first['difference'], signed=True)} percentage points"
     tested = [_p(row) for _, row in compared if not pd.isna(_p(row))]
     yield (
         f"{task_of(dataset).title}, {backbone_name(backbone)}: on {quantity.title}, "
@@ -201,5 +201,5 @@ def _controls_of(row: pd.Series) -> dict[str, float]:
 def _difference(row: pd.Series | None) -> str:
     if row is None or pd.isna(row["difference"]):
         return "–"
-    text = f"{100 * row['difference']:+.1f}"
-    return text if pd.isna(row["low"]) else f"{text} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+    text, low, high = (percent(row[name], signed=True) for name in ("difference", "low", "high"))
+    return text if pd.isna(row["low"]) else f"{text} [{low}, {high}]"

@@ -37,7 +37,7 @@ from luab.demo.randomness import stream
 from luab.demo.shifted import ADVERSARIAL
 from luab.demo.world import draw_world
 from luab.fetch.listing import load_archives
-from luab.study.drawn_world import WorldSizes
+from luab.study.drawn_world import Demo, WorldSizes
 
 SEED, SIZE_PX = 3, 40
 SMALL = WorldSizes(
@@ -58,10 +58,14 @@ SMALL = WorldSizes(
 )
 
 
+def drawn(seed: int) -> Demo:
+    return Demo(seed=seed, size_px=SIZE_PX, boxed=0.425, sizes=SMALL)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "world"
-    draw_world(folder, SEED, SIZE_PX, SMALL)
+    draw_world(folder, drawn(SEED))
     return folder
 
 
@@ -88,12 +92,12 @@ def pixels(content: bytes) -> np.ndarray:
 
 
 def test_one_seed_gives_one_world(world: Path, tmp_path: Path) -> None:
-    draw_world(tmp_path / "again", SEED, SIZE_PX, SMALL)
+    draw_world(tmp_path / "again", drawn(SEED))
     assert digests(tmp_path / "again") == digests(world)
 
 
 def test_another_seed_gives_another_world(world: Path, tmp_path: Path) -> None:
-    draw_world(tmp_path / "other", SEED + 1, SIZE_PX, SMALL)
+    draw_world(tmp_path / "other", drawn(SEED + 1))
     first, second = digests(world / "server"), digests(tmp_path / "other" / "server")
     same_names = {"wsol_test_image_ids.txt"}  # the validation images have the same numbers in all worlds
     assert first.keys() == second.keys()
@@ -486,7 +490,7 @@ def test_records_have_the_known_defect_and_are_unsorted(world: Path) -> None:
 def many() -> list[tuple[TrainImage, ElementTree.Element]]:
     images = [TrainImage(f"n00000001_{n}", "n00000001", 120, 90, [(40, 20, 99, 59)], False) for n in range(1500)]
     by_id = {image.image_id: image for image in images}
-    members = image_ab_members(images, seed=5)
+    members = image_ab_members(images, seed=5, boxed=0.425)
     return [
         (by_id[Path(name).stem], ElementTree.fromstring(content))
         for name, content in members.items()
