@@ -4,7 +4,6 @@ import csv
 import json
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import timm
@@ -17,7 +16,6 @@ from luab.benchmarks.score import score
 from luab.commands import evaluate as evaluation
 from luab.commands.evaluate import FOLDER, evaluate, find_checkpoint
 from luab.commands.sanity import COLUMNS
-from luab.data.manifests.manifest import SCHEMA
 from luab.errors import ConfigError, DataError
 from luab.files import read_json
 from luab.model import build_model
@@ -30,13 +28,8 @@ SMALL = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear", "crop
 
 
 @pytest.fixture
-def study(toy_world, toy_study, tmp_path):
-    """A study whose validation images are the toy training images."""
-    rows = pq.read_table(toy_world / "data/manifests/imagenet_train.parquet").to_pylist()
-    manifests = tmp_path / "data" / "manifests"
-    manifests.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), manifests / "imagenet_val.parquet")
-    return toy_study(paths={"data": str(tmp_path / "data")})
+def study(validated_study):
+    return validated_study
 
 
 def weights(file: Path, classes: int, favourite: int | None = None, **config) -> Path:

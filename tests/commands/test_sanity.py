@@ -2,7 +2,6 @@
 
 import csv
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import timm
@@ -14,7 +13,6 @@ from luab import cli
 from luab.benchmarks.catalogue import BENCHMARKS
 from luab.benchmarks.score import score
 from luab.commands.sanity import COLUMNS, Verdict, print_verdicts, read_expected, sanity, view_of
-from luab.data.manifests.manifest import SCHEMA
 from luab.errors import ConfigError, DataError
 from luab.files import read_json
 from luab.model import build_model
@@ -27,13 +25,9 @@ RUN = Run("imagenet", "test_resnet", "click", 1.0, 0)
 
 
 @pytest.fixture
-def study(toy_world, toy_study, tmp_path):
-    """A study whose validation images are the toy training images, and one run with untrained weights."""
-    rows = pq.read_table(toy_world / "data/manifests/imagenet_train.parquet").to_pylist()
-    manifests = tmp_path / "data" / "manifests"
-    manifests.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), manifests / "imagenet_val.parquet")
-    study = toy_study(paths={"data": str(tmp_path / "data")})
+def study(validated_study):
+    """One run with untrained weights."""
+    study = validated_study
     torch.manual_seed(1)
     model = build_model(RUN.backbone, study.recipe(RUN.backbone), 2)
     with torch.no_grad():  # random weights rarely predict 0, 1 or 2, the classes of the images
