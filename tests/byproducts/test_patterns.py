@@ -26,7 +26,7 @@ def demo_records(count: int, seed: int = 0) -> dict[str, bytes]:
         TrainImage(f"n01440764_{n}", "n01440764", 60 + n % 50, 50 + n % 70, [(5, 6, 30, 40)], n % 7 == 0)
         for n in range(count)
     ]
-    return {name: data for name, data in image_ab_members(images, seed).items() if "/._" not in name}
+    return {name: data for name, data in image_ab_members(images, seed, boxed=0.425).items() if "/._" not in name}
 
 
 def read(records: dict[str, bytes], reader: BlockReader | None = None) -> pa.RecordBatch:

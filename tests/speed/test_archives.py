@@ -35,7 +35,7 @@ def test_equal_seeds_give_equal_archives(archives: Any, tmp_path: Path) -> None:
 def test_records_have_the_structure_of_the_demos_records(archives: Any) -> None:
     images = [TrainImage(f"n01440764_{n}", "n01440764", 60, 50, [(5, 6, 30, 40)], False) for n in range(60)]
     shapes = Shapes()
-    for name, record in image_ab_members(images, 0).items():
+    for name, record in image_ab_members(images, seed=0, boxed=0.5).items():
         if "/._" not in name and shapes.read(record) is None:
             shapes.learn(record)
     records = [data for name, data in archives.members(200, 3) if "/._" not in name]
