@@ -17,6 +17,8 @@ from PIL import Image
 from luab.byproducts import coco_ab, imagenet_ab
 from luab.byproducts.icons import IconPath
 from luab.data.manifests.manifest import INSTANCES_SCHEMA
+from luab.data.supervisions.coco import click
+from luab.data.supervisions.makers import Sources
 from luab.errors import ConfigError, DataError
 from luab.render import quantities, summaries
 from luab.render.figures import annotated_images, byproducts, figures
@@ -203,6 +205,16 @@ def test_samples_need_a_drag_a_trace_and_an_image(world: Path) -> None:
     figure = figures.FIGURES["coco_samples"](find_product("figure", "coco_samples"), inputs)
     assert [axes.get_title() for axes in figure.axes[:2]] == ["train2014, 1", "train2014, 2"]
     assert "among the 2 of 5" in texts(figure)
+
+
+def test_the_tags_of_the_interfaces_are_the_training_points(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = {}
+    monkeypatch.setattr(byproducts, "interfaces", lambda _, samples, label: drawn.update(samples) or Figure())
+    draw("interfaces", world, tmp_path / "f.pdf")
+    tags = world / "tags.parquet"
+    assert drawn["tagging"].points.tolist() == [[point.x, point.y] for point in click(Sources(tags, tags)).points]
 
 
 def test_missing_inputs_are_told(world: Path, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def _draw_interfaces(product: Product, inputs: Inputs) -> Figure:
     clicks = imagenet_ab.read_index(index, ["selected", "click_xy", "estimate_time_ms"])
     pages = icons.last_records(coco_ab.read_index(tags, ["image_id", "time_spent_ms"]))
     times = pages["time_spent_ms"].drop_null().to_numpy()
-    points = [point[2:] for point in click(Sources(tags, tags)).points]
+    points = [(point.x, point.y) for point in click(Sources(tags, tags)).points]
     samples = {
         "browsing": byproducts.InterfaceSample(selected_times_ms(clicks), click_points(clicks).xy),
         "tagging": byproducts.InterfaceSample(times[times > 0], np.array(points, dtype=float).reshape(-1, 2)),
