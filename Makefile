@@ -14,6 +14,8 @@
 CANDIDATES = python3.13 python3.12 python3.11 python3
 READY = .venv/.ready
 UV = .venv/bin/uv pip
+# Developed here, so installed from here and not pinned in the lock.
+PLUGIN = plugins/snakemake-executor-plugin-submitit
 # Tests run in up to four processes; those that share an expensive fixture share a process. The slowest are listed.
 WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 PYTEST = .venv/bin/python -m pytest -n $(WORKERS) --durations 25 --durations-min 5
@@ -82,7 +84,7 @@ docs: $(READY)
 
 lock: $(READY)
 	$(UV) compile pyproject.toml --extra workflow --group dev --group annotate --group setup --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --custom-compile-command "make lock" --quiet $(UPGRADE) --output-file requirements.lock
+		--no-emit-index-url --no-emit-package snakemake-executor-plugin-submitit --custom-compile-command "make lock" --quiet $(UPGRADE) --output-file requirements.lock
 
 clean:
 	rm -rf .venv .venv.lock .venv.locked site .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -90,7 +92,7 @@ clean:
 # The stamp comes last: without it the environment is incomplete and is made again. A newer lock is installed
 # over a complete one. pip brings uv, and setuptools for the two dependencies that come as source only, so that
 # no build fetches anything beyond the lock. Temporary files go to the disk of .venv, because TMPDIR may be small.
-$(READY): requirements.lock pyproject.toml $(if $(filter-out x$(RECORDED_BACKEND),x$(TORCH_BACKEND)),FORCE) $(if $(MOVED_FROM),FORCE)
+$(READY): requirements.lock pyproject.toml $(wildcard $(PLUGIN)/pyproject.toml) $(if $(filter-out x$(RECORDED_BACKEND),x$(TORCH_BACKEND)),FORCE) $(if $(MOVED_FROM),FORCE)
 	@set -e; $(TAKE_LOCK) \
 	if [ -z "$(MOVED_FROM)" ] && [ -f $@ ] && .venv/bin/python -c '' 2>/dev/null; then rm -f $@; else \
 		$(if $(MOVED_FROM),echo "This checkout was copied or moved (its .venv is that of $(MOVED_FROM)): it gets a new one.";) \
@@ -105,7 +107,8 @@ $(READY): requirements.lock pyproject.toml $(if $(filter-out x$(RECORDED_BACKEND
 		--require-hashes -r .venv/rest.txt; \
 	$(if $(TORCH_BACKEND),$(UV) install $(QUIET) --python .venv/bin/python --torch-backend $(TORCH_BACKEND) \
 		--reinstall-package torch --reinstall-package torchvision "torch>=2.6" torchvision;) \
-	$(UV) install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .; \
+	$(UV) install --quiet --python .venv/bin/python --no-deps --no-build-isolation \
+		$(if $(wildcard $(PLUGIN)),--editable $(PLUGIN)) --editable .; \
 	rm -rf .venv/tmp; echo "$(TORCH_BACKEND)" > .venv/.torch-backend; touch $@
 
 # One set-up at a time. Whoever waited uses what the other one made. The kernel releases the lock of a killed

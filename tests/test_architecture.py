@@ -80,7 +80,7 @@ def test_the_demo_world_is_drawn_by_nobody_else() -> None:
 
 
 def test_plugins_know_nothing_of_luab() -> None:
-    for file in (PACKAGE / "plugins").rglob("*.py"):
+    for file in [*(PACKAGE / "plugins").rglob("*.py"), *(PACKAGE.parent / "plugins").rglob("src/**/*.py")]:
         assert imported(file, relative=True) == set(), file
 
 
@@ -106,7 +106,7 @@ def test_a_module_opens_with_one_sentence(file: Path) -> None:
     assert len(first) > 10 and first.endswith((".", "?", "!"))
 
 
-@pytest.mark.parametrize("folder", ["luab", "speed", "tests"])
+@pytest.mark.parametrize("folder", ["luab", "plugins", "speed", "tests"])
 def test_text_has_an_encoding_whatever_the_locale(folder: str) -> None:
     """ruff's PLW1514 sees only files whose type it can infer, and no subprocess."""
     for file in (PACKAGE.parent / folder).rglob("*.py"):

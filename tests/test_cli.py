@@ -258,7 +258,8 @@ def test_library_and_commands_work_without_the_workflow_s_packages(
     words: list[str], code: int, said: str, repository: Path
 ) -> None:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("LUAB_")}
-    path = os.pathsep.join([str(repository), str(repository / "luab" / "plugins")])
+    plugin = repository / "plugins" / "snakemake-executor-plugin-submitit" / "src"
+    path = os.pathsep.join(map(str, [repository, repository / "luab" / "plugins", plugin]))
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_WORKFLOW, *words],
         cwd=repository,

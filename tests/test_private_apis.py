@@ -206,7 +206,7 @@ def test_snakemake_jobs_as_the_executor_plugin_reads_them(name: str, members: st
     source = inspect.getsource(job)
     for member in members.split():
         known = hasattr(job, member) or f'"{member}"' in source or f"self.{member} =" in source
-        advice = "Look at luab/plugins/snakemake_executor_plugin_submitit, which reads it of every job."
+        advice = "Look at plugins/snakemake-executor-plugin-submitit, which reads it of every job."
         check(known, f"snakemake.jobs.{name}.{member}", advice)
 
 

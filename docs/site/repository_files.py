@@ -18,7 +18,7 @@ PAGES = {
     "speed.md": "speed/README.md",
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
-    "executor-plugin.md": "luab/plugins/snakemake_executor_plugin_submitit/README.md",
+    "executor-plugin.md": "plugins/snakemake-executor-plugin-submitit/docs/further.md",
 }
 """Page of the site -> file of the repository that it shows."""
 

@@ -4,9 +4,14 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PLUGIN = "plugins/snakemake-executor-plugin-submitit"
+PLUGIN_PAGES = (
+    f"{PLUGIN}/README.md",
+    f"{PLUGIN}/CHANGELOG.md",
+    *(f"{PLUGIN}/docs/{name}.md" for name in ("intro", "further", "have-and-will-not")),
+)
 OUTSIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "speed/README.md")
-PLUGIN = "luab/plugins/snakemake_executor_plugin_submitit/README.md"
-PAGES = [*OUTSIDE, PLUGIN, *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "docs").rglob("*.md"))]
+PAGES = [*OUTSIDE, *PLUGIN_PAGES, *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "docs").rglob("*.md"))]
 
 
 def text_of(page: str) -> str:

@@ -21,11 +21,11 @@ from luab.planning.plan import Plan
 from luab.study.config import Study, load_study
 from luab.study.paths import Run
 
-from .pages import PAGES, PLUGIN, ROOT, blocks, prose
+from .pages import PAGES, PLUGIN_PAGES, ROOT, blocks, prose
 
 WITH_COMMANDS = [page for page in PAGES if blocks(page, "sh")]
 # Configurations that are not a study's: tests/annotate has those of the collection tool.
-OTHER_YAML = {PLUGIN, "docs/annotate.md"}
+OTHER_YAML = {*PLUGIN_PAGES, "docs/annotate.md"}
 WITH_YAML = [page for page in PAGES if page not in OTHER_YAML and blocks(page, "yaml")]
 
 

@@ -60,7 +60,8 @@ def planned(output: str) -> dict[str, int]:
 def _environment(folder: Path) -> dict[str, str]:
     # Of this session's settings, none must steer the copy.
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LUAB_", "SNAKEMAKE_", "COV_"))}
-    path = os.pathsep.join(map(str, (folder, folder / "luab" / "plugins")))
+    plugin = folder / "plugins" / "snakemake-executor-plugin-submitit" / "src"
+    path = os.pathsep.join(map(str, (folder, folder / "luab" / "plugins", plugin)))
     return kept | {"PYTHONPATH": path, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 

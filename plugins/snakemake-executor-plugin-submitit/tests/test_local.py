@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-PLUGINS = REPOSITORY / "luab" / "plugins"
+PACKAGE = Path(__file__).resolve().parents[1]
+PLUGINS = PACKAGE / "src"
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--executor", "submitit", "--submitit-cluster", "local", "--jobs", "4"]
 SNAKEMAKE += ["--submitit-poll-seconds", "0.5", "--submitit-queue-seconds", "1", "--rerun-incomplete"]
 
@@ -26,7 +26,8 @@ def until(condition: Callable[[], object], timeout_s: float = 180) -> None:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(PLUGINS), **more}
+    source = {} if os.environ.get("SUBMITIT_TESTS_INSTALLED") else {"PYTHONPATH": str(PLUGINS)}
+    return {**os.environ, **source, **more}
 
 
 # --- payload
@@ -221,12 +222,12 @@ def test_a_failure_shows_its_reason_and_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["standard", "editable"])
-def test_snakemake_sees_the_plugin_of_an_installed_luab(tmp_path: Path, kind: str) -> None:
-    pytest.importorskip("hatchling", reason="hatchling builds the package; `make setup` brings it")
+def test_snakemake_sees_the_installed_plugin(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("hatchling", reason="hatchling builds the package")
     site = tmp_path / "site"
     build = (
         "import sys; from hatchling.builders.wheel import WheelBuilder;"
-        f"print(*WheelBuilder({str(REPOSITORY)!r}).build(directory={str(tmp_path)!r}, versions=[{kind!r}]))"
+        f"print(*WheelBuilder({str(PACKAGE)!r}).build(directory={str(tmp_path)!r}, versions=[{kind!r}]))"
     )
     wheel = subprocess.run(
         [sys.executable, "-c", build], capture_output=True, text=True, check=True, encoding="utf-8", errors="replace"

@@ -15,15 +15,12 @@ from typing import Any
 
 import pytest
 
-PLUGINS = Path(__file__).parents[2] / "luab" / "plugins"
-sys.path.insert(0, str(PLUGINS))
-
-from snakemake_executor_plugin_submitit import history, local_jobs, memory  # noqa: E402
-from snakemake_executor_plugin_submitit.controller import Controller  # noqa: E402
-from snakemake_executor_plugin_submitit.job_watcher import JobWatcher, QueryInterval  # noqa: E402
-from snakemake_executor_plugin_submitit.messages import explain, reason, tail  # noqa: E402
-from snakemake_executor_plugin_submitit.registry import Entry, Registry  # noqa: E402
-from snakemake_executor_plugin_submitit.resources import (  # noqa: E402
+from snakemake_executor_plugin_submitit import history, local_jobs, memory
+from snakemake_executor_plugin_submitit.controller import Controller
+from snakemake_executor_plugin_submitit.job_watcher import JobWatcher, QueryInterval
+from snakemake_executor_plugin_submitit.messages import explain, reason, tail
+from snakemake_executor_plugin_submitit.registry import Entry, Registry
+from snakemake_executor_plugin_submitit.resources import (
     ResourceError,
     Site,
     job_comment,
@@ -31,7 +28,7 @@ from snakemake_executor_plugin_submitit.resources import (  # noqa: E402
     local_parameters,
     slurm_parameters,
 )
-from snakemake_executor_plugin_submitit.slurm_states import (  # noqa: E402
+from snakemake_executor_plugin_submitit.slurm_states import (
     Slurm,
     SlurmUnreachable,
     State,
@@ -39,7 +36,7 @@ from snakemake_executor_plugin_submitit.slurm_states import (  # noqa: E402
     parse_scontrol,
     parse_squeue,
 )
-from snakemake_executor_plugin_submitit.submission import (  # noqa: E402
+from snakemake_executor_plugin_submitit.submission import (
     RefusedJobs,
     hidden_outer_job,
     overruling_variables,

@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster import Cluster
 
-PLUGINS = Path(__file__).parents[3] / "luab" / "plugins"
+PLUGINS = Path(__file__).parents[3] / "plugins" / "snakemake-executor-plugin-submitit" / "src"
 QUICK = ["--submitit-poll-seconds", "0.5", "--submitit-queue-seconds", "1", "--submitit-queue-seconds-max", "3"]
 QUICK += ["--submitit-result-grace", "6", "--submitit-retry-seconds", "2", "--latency-wait", "5"]
 # On an idle machine nothing takes that long.

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
-from snakemake_executor_plugin_submitit.registry import CHECKED, Entry, Registry
 
 from luab.commands import watch
+from snakemake_executor_plugin_submitit.registry import CHECKED, Entry, Registry
 
 
 @pytest.fixture

@@ -17,13 +17,22 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
-from . import controller, history, local_jobs, memory
+from . import controller, efficiency, history, local_jobs, memory, settings
 from .fingerprint import fingerprints, members, output_names
 from .job_watcher import JobWatcher, Outcome, QueryInterval, finished
 from .messages import explain, reason, tail
 from .payload import JobCommand
 from .registry import CANCELLED, Entry, Registry
-from .resources import ResourceError, Site, job_comment, job_name, local_parameters, slurm_parameters
+from .resources import (
+    ResourceError,
+    Site,
+    comment_text,
+    job_name,
+    lines_of,
+    local_parameters,
+    requested,
+    slurm_parameters,
+)
 from .slurm_states import Slurm, SlurmUnreachable, base
 from .submission import Refusal, RefusedJobs, overruling_variables, submit
 
@@ -53,9 +62,19 @@ class Batch:
         return sorted({str(rule) for job in self.jobs for rule in job.rules})
 
     @property
+    def wildcards(self) -> list[dict[str, str]]:
+        """Wildcards of all jobs; of a group, of all its members."""
+        return [one.wildcards_dict for job in self.jobs for one in members(job)]
+
+    @property
     def title(self) -> str:
-        """Job name for squeue."""
-        return job_name(self.rules, [one.wildcards_dict for job in self.jobs for one in members(job)])
+        """Rules and shared wildcards, for messages."""
+        return job_name(self.rules, self.wildcards)
+
+    def requeues(self, default: bool) -> bool:
+        """Whether Slurm may restart these jobs, as their resources or the default say."""
+        options = self.parameters.get("additional_parameters", {})
+        return "requeue" in options or (default and "no-requeue" not in options)
 
     @property
     def limit_s(self) -> float:
@@ -68,6 +87,8 @@ class Executor(RemoteExecutor):
 
     def __post_init__(self) -> None:
         self.settings = self.workflow.executor_settings
+        if problems := settings.problems(self.settings):
+            raise WorkflowError("\n".join(problems))
         self.next_seconds_between_status_checks = self.settings.poll_seconds
         self._folder = Path(self.settings.folder).absolute()
         self._registry = Registry(self._folder / "live")
@@ -90,6 +111,8 @@ class Executor(RemoteExecutor):
         self._full = False  # whether the scheduler refused jobs because there are too many
         self._reduced: set[str] = set()  # messages about memory
         self._freed = 0  # jobs that have ended since
+        self._next_submission = 0.0
+        self._ended: list[dict[str, Any]] = []  # lines of the history
         self._require_commands()
         self._check_environment()
         with contextlib.suppress(OSError):
@@ -153,7 +176,23 @@ class Executor(RemoteExecutor):
         for entry in submitted:
             entry.reason = CANCELLED
             self._registry.write(entry)
-            history.append(self._folder, entry, "CANCELLED", "Snakemake was interrupted")
+            self._record(entry, "CANCELLED", "Snakemake was interrupted")
+
+    def shutdown(self) -> None:
+        """Ends the checks, and reports what the jobs used."""
+        super().shutdown()
+        ended, self._ended = self._ended, []
+        if not self.settings.efficiency_report or not ended:
+            return
+        asks = self.settings.cluster == "slurm" and not self._stopping
+        usage = self._slurm.usage(line["id"] for line in ended if line["id"]) if asks else {}
+        rows = efficiency.rows(ended, usage)
+        path = Path(self.settings.efficiency_report)
+        try:
+            efficiency.write_csv(rows, path)
+        except OSError as error:
+            self.logger.warning(f"{path}: the efficiency report cannot be written ({error}).")
+        self.logger.info(f"{efficiency.table(rows)}\nBy job: {path}")
 
     # --- taking over -----------------------------------------------------------------------------------------
 
@@ -364,6 +403,7 @@ class Executor(RemoteExecutor):
         commands = [self._command(job, entry, batch) for job, entry in zip(batch.jobs, entries, strict=True)]
         try:
             parameters = self._all_parameters(batch, entries)
+            self._await_turn()
             ids = submit(self.settings.cluster, folder, parameters, commands, self.settings.max_timeouts)
         except Refusal as refusal:
             if refusal.kind == "busy" and self.settings.cluster == "slurm":
@@ -380,6 +420,12 @@ class Executor(RemoteExecutor):
         for job, entry, job_id in zip(batch.jobs, entries, ids, strict=True):
             entry.id = job_id
             self._follow(job, entry)
+
+    def _await_turn(self) -> None:
+        """Keeps calls of sbatch apart."""
+        if self.settings.cluster == "slurm":
+            time.sleep(max(0.0, self._next_submission - time.monotonic()))
+            self._next_submission = time.monotonic() + self.settings.submit_seconds
 
     def _submit_fitting(self, batch: Batch, size: int) -> None:
         """Submits as many jobs of a batch as have ended since the queue was full; the others wait for the next ends."""
@@ -407,6 +453,7 @@ class Executor(RemoteExecutor):
             outputs = fingerprints(job, output_names(job))
             entry = Entry(outputs, str(folder), self.settings.cluster, name, index, len(batch.jobs), job.attempt)
             entry.request = _request(job)
+            entry.cpus, entry.requested_mb = requested(batch.parameters, job.threads, job.resources.get("mem_mb"))
             entry.submitted = round(time.time(), 1)
             entries.append(entry)
         try:
@@ -432,6 +479,7 @@ class Executor(RemoteExecutor):
             wait_s=self.workflow.execution_settings.latency_wait,
             outputs=sorted(entry.outputs),
             lock_folder=str(self._folder / "locks"),
+            requeue=batch.requeues(not self.settings.no_requeue),
         )
 
     def _warning_s(self, batch: Batch) -> int:
@@ -441,19 +489,23 @@ class Executor(RemoteExecutor):
     def _all_parameters(self, batch: Batch, entries: list[Entry]) -> dict[str, Any]:
         """Parameters of a batch together with those that are equal for all jobs."""
         common: dict[str, Any] = {"signal_delay_s": self._warning_s(batch), "stderr_to_stdout": True}
-        if self.settings.setup:
-            common["setup"] = [self.settings.setup]
+        if setup := [*lines_of(self.settings.setup), *batch.parameters.get("setup", [])]:
+            common["setup"] = setup
         if self.settings.cluster == "local":
             return {**batch.parameters, **common}
-        comment = job_comment([list(entry.outputs) for entry in entries])
-        options = {"requeue": True, "comment": comment, **batch.parameters.get("additional_parameters", {})}
+        outputs, named = [list(entry.outputs) for entry in entries], (batch.rules, batch.wildcards)
+        comment = comment_text(self.settings.comment, outputs, *named, Path.cwd().name)
+        options = {"comment": comment, **batch.parameters.get("additional_parameters", {})}
+        requeues = batch.requeues(not self.settings.no_requeue)
+        options = {name: value for name, value in options.items() if name not in ("requeue", "no-requeue")}
+        options["requeue" if requeues else "no-requeue"] = True
         if batch.after:
             dependencies = [f"afterany:{':'.join(batch.after)}", str(options.get("dependency") or "")]
             options["dependency"] = ",".join(filter(None, dependencies))
         return {
+            "job_name": job_name(*named, self.settings.job_name, Path.cwd().name),
             **batch.parameters,
             **common,
-            "job_name": batch.title,
             "wckey": self.settings.wckey or None,
             "array_parallelism": self.settings.array_parallel or len(batch.jobs),
             "additional_parameters": options,
@@ -519,17 +571,21 @@ class Executor(RemoteExecutor):
         self._registry.remove(entry)
         self._live.pop(entry.key, None)
         if outcome.success:
-            history.append(self._folder, entry, "COMPLETED")
+            self._record(entry, "COMPLETED")
             entry.result.unlink(missing_ok=True)
             (Path(entry.folder) / f"{entry.id}_submitted.pkl").unlink(missing_ok=True)
             self.report_job_success(info)
             return
         why = reason(outcome.state, outcome.trace, tail(entry.log, _LOG_LINES_READ))
-        history.append(self._folder, entry, history.failed_outcome(outcome.state), why)
+        self._record(entry, history.failed_outcome(outcome.state), why)
         text = explain(entry, outcome.state, why, self.settings.tail_lines)
         if info.job.is_group():
             self.logger.error(text)
         self.report_job_error(info, msg=text)
+
+    def _record(self, entry: Entry, outcome: str, why: str = "") -> None:
+        """Adds a job of this run to the history."""
+        self._ended.append(history.append(self._folder, entry, outcome, why))
 
     def _prevent_return(self, failed: list[Entry]) -> None:
         """Cancels failed jobs, so that none comes back while its next attempt runs: Slurm may requeue it much later."""

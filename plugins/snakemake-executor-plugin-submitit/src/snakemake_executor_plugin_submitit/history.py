@@ -4,8 +4,9 @@ import contextlib
 import json
 import time
 from pathlib import Path
+from typing import Any
 
-from .memory import recorded_mb
+from .memory import recorded, recorded_mb
 from .messages import starts
 from .registry import Entry
 from .slurm_states import State
@@ -13,8 +14,8 @@ from .slurm_states import State
 NAME = "history.jsonl"
 
 
-def append(folder: Path, entry: Entry, outcome: str, reason: str = "") -> None:
-    """Appends a job that ended to the history.
+def append(folder: Path, entry: Entry, outcome: str, reason: str = "") -> dict[str, Any]:
+    """Appends a job that ended to the history, and returns its line.
 
     Args:
         folder: Folder of the plugin.
@@ -25,6 +26,7 @@ def append(folder: Path, entry: Entry, outcome: str, reason: str = "") -> None:
     started = starts(entry)
     first = float(str(started[0]["time"])) if started else None
     ended = _end_time(entry)
+    used = recorded(entry.memory)
     line = {
         "id": entry.id,
         "name": entry.name,
@@ -38,12 +40,28 @@ def append(folder: Path, entry: Entry, outcome: str, reason: str = "") -> None:
         "elapsed_s": round(max(0.0, ended - first), 1) if first else 0.0,
         "request": entry.request,
         "peak_mb": recorded_mb(entry.memory),
+        "cpus": entry.cpus,
+        "requested_mb": entry.requested_mb,
+        "cpu_s": used.get("cpu_s"),
+        "run_s": used.get("run_s"),
         "starts": started,
         "folder": entry.folder,
     }
     # Snakemake must learn how the job ended even if the disk is full.
     with contextlib.suppress(OSError), open(folder / NAME, "a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+    return line
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """All jobs that ended, in the order of their ends; damaged lines are left out."""
+    found = []
+    with contextlib.suppress(OSError):
+        for text in (folder / NAME).read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                line = json.loads(text)
+                found += [line] if isinstance(line, dict) else []
+    return found
 
 
 def failed_outcome(state: State | None) -> str:

@@ -1,9 +1,10 @@
-"""Memory of jobs: each measures its own peak, the history keeps it, and later jobs of the same kind request it."""
+"""Memory and CPU time of jobs: each measures its own, the history keeps them, later jobs of the kind use the peak."""
 
 import contextlib
 import functools
 import json
 import os
+import resource
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,8 @@ class PeakMemory:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._peak_mb = float(recorded_mb(path) or 0) if path else 0.0
+        self._used = recorded(path) if path else {}
+        self._started, self._cpu_s = time.monotonic(), _cpu_s()
         self._wait_s, self._next = _FIRST_S, time.monotonic()
 
     def sample(self, pid: int) -> None:
@@ -36,12 +38,29 @@ class PeakMemory:
         self._wait_s = min(self._wait_s * _GROWTH, _SLOWEST_S)
         self._next = time.monotonic() + self._wait_s
         now_mb = in_use_mb(pid)
-        if now_mb > self._peak_mb * _NEWS:
-            self._peak_mb = now_mb
-            aside = self._path.with_suffix(".part")
-            with contextlib.suppress(OSError):
-                aside.write_text(json.dumps({"peak_mb": round(now_mb)}), encoding="utf-8")
-                os.replace(aside, self._path)
+        if now_mb > self._used.get("peak_mb", 0) * _NEWS:
+            self._used["peak_mb"] = round(now_mb)
+            self._write(self._path)
+
+    def close(self) -> None:
+        """Adds the run time of this start, and the CPU time of its processes that have ended."""
+        if self._path is None:
+            return
+        for name, seconds in (("run_s", time.monotonic() - self._started), ("cpu_s", _cpu_s() - self._cpu_s)):
+            self._used[name] = round(self._used.get(name, 0) + seconds, 1)
+        self._write(self._path)
+
+    def _write(self, path: Path) -> None:
+        aside = path.with_suffix(".part")
+        with contextlib.suppress(OSError):
+            aside.write_text(json.dumps(self._used), encoding="utf-8")
+            os.replace(aside, path)
+
+
+def _cpu_s() -> float:
+    """CPU time of all descendants that ended and were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def in_use_mb(pid: int) -> float:
@@ -58,12 +77,21 @@ def in_use_mb(pid: int) -> float:
     return total / 2**20
 
 
+def recorded(path: Path) -> dict[str, float]:
+    """What a job measured: peak_mb, cpu_s and run_s; those that it did not measure are missing."""
+    try:
+        content = json.loads(path.read_bytes())
+        return {
+            name: content[name] for name in ("peak_mb", "cpu_s", "run_s") if isinstance(content.get(name), int | float)
+        }
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
 def recorded_mb(path: Path) -> int | None:
     """Peak of a job in MiB; None if it was not measured."""
-    try:
-        return int(json.loads(path.read_bytes())["peak_mb"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+    peak = recorded(path).get("peak_mb")
+    return None if peak is None else int(peak)
 
 
 def request_of(rules: str, threads: int, mem_mb: object) -> str:

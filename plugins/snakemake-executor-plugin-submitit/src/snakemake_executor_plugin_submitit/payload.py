@@ -42,6 +42,7 @@ class JobCommand:
         wait_s: How long they are waited for.
         outputs: Files that the command makes; two jobs never make them at once.
         lock_folder: Folder of the locks of outputs, shared with the nodes; empty for no locks.
+        requeue: Whether the job may continue under its id. If not, a warning only reaches the command.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class JobCommand:
         wait_s: float = 0,
         outputs: Sequence[str] = (),
         lock_folder: str = "",
+        requeue: bool = True,
     ) -> None:
         self.command = command
         self.cwd = cwd
@@ -67,6 +69,7 @@ class JobCommand:
         self.wait_s = wait_s
         self.outputs = tuple(outputs)
         self.lock_folder = lock_folder
+        self.requeue = requeue
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._terminated = False
@@ -84,6 +87,8 @@ class JobCommand:
         restarts = max(self.restarts, int(os.environ.get("SLURM_RESTART_COUNT") or 0))
         _note_start(restarts)
         self._handle_sigterm()
+        if not self.requeue:  # submitit would requeue the job, which Slurm refuses
+            signal.signal(signal.SIGUSR2, lambda signum, frame: self._forward(signum))
         with OutputLock(self.lock_folder, self.outputs) as lock:
             if lock.made_by:
                 print(f"Job {lock.made_by} made the same outputs meanwhile; nothing is left to do.", flush=True)
@@ -106,7 +111,8 @@ class JobCommand:
             code = self._poll(self._process, memory)
         finally:
             self._end_group()
-        if code and self._terminated and "SLURM_JOB_ID" in os.environ:
+            memory.close()
+        if code and self._terminated and self.requeue and "SLURM_JOB_ID" in os.environ:
             self._await_decision()
         if code:
             raise subprocess.CalledProcessError(code, "the job's Snakemake")
@@ -146,6 +152,7 @@ class JobCommand:
             self.wait_s,
             self.outputs,
             self.lock_folder,
+            self.requeue,
         )
 
     def _await_inputs(self) -> None:

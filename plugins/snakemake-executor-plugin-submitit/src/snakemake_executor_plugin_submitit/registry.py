@@ -33,6 +33,8 @@ class Entry:
         size: Number of jobs in the submission.
         attempt: Snakemake's attempt number.
         request: Rules, threads and memory, for comparing the memory of jobs.
+        cpus: Number of CPUs requested on all nodes.
+        requested_mb: Memory requested on each node; 0 for the cluster's default.
         id: Slurm's job id, 12 or 12_3, or the id of a local process; empty while unknown.
         submitted: Time of the submission, seconds since 1970.
         state: Last known state; empty before the first query.
@@ -49,6 +51,8 @@ class Entry:
     size: int = 1
     attempt: int = 1
     request: str = ""
+    cpus: int = 0
+    requested_mb: int = 0
     id: str = ""
     submitted: float = 0.0
     state: str = ""

@@ -30,6 +30,9 @@ _REFUSED = {
     "cpus_per_gpu": _BY_JOB,
 }
 GPU_OPTIONS = ("gpus-per-node", "gpus-per-task", "gpus", "gres")
+NAME_TEMPLATE, NAME_FIELDS = "{rule} {wildcards}", ("rule", "wildcards", "workdir")
+COMMENT_TEMPLATE, COMMENT_FIELDS = "{outputs}", (*NAME_FIELDS, "outputs")
+_EXCLUSIVE = ("user", "mcs", "topo")
 _NAME_LENGTH = 120
 _COMMENT_LENGTH = 1000
 _MORE = " ... (all: jobs.json)"  # next to the job's log
@@ -86,6 +89,11 @@ def slurm_parameters(
         parameters["partition"] = partition
     parameters |= _nodes(resources)
     parameters |= {key: str(resources[name]) for name, key in _NAMED.items() if resources.get(name) not in (None, "")}
+    if exclusive := _exclusive(resources):
+        parameters["exclusive"] = exclusive
+    if resources.get("slurm_job_name"):
+        parameters["job_name"] = str(resources["slurm_job_name"])
+    parameters |= _setup(resources)
     verbatim = _verbatim(resources)
     if "gpus" in parameters:  # submitit does not know this option
         verbatim["gpus"] = parameters.pop("gpus")
@@ -95,23 +103,91 @@ def slurm_parameters(
 
 
 def local_parameters(resources: Mapping[str, Any], default_minutes: int) -> dict[str, Any]:
-    """Does the same for submitit's local executor, which supports only time and GPUs."""
-    return {"timeout_min": _whole(resources, "runtime", default_minutes), "gpus_per_node": _gpu_count(resources)}
+    """Does the same for submitit's local executor, which supports only time, GPUs and lines before the job."""
+    minutes = _whole(resources, "runtime", default_minutes)
+    return {"timeout_min": minutes, "gpus_per_node": _gpu_count(resources), **_setup(resources)}
 
 
-def job_name(rules: Iterable[str], wildcards: Iterable[Mapping[str, str]]) -> str:
-    """Returns the name for squeue: the rules, and the wildcards that all jobs of the submission share.
+def requested(parameters: Mapping[str, Any], threads: int, mem_mb: Any) -> tuple[int, int]:
+    """Returns what a job requests: CPUs of all its nodes, and memory of each node in MB.
+
+    Args:
+        parameters: The job's parameters, as the functions above return them.
+        threads: Threads of the job; counts for local jobs, as does mem_mb.
+        mem_mb: Snakemake's resource.
+
+    Returns:
+        Both numbers; 0 if the cluster's default applies.
+    """
+    cpus = int(parameters.get("cpus_per_task", threads))
+    if "mem" in parameters:
+        mb = int(parameters["mem"].removesuffix("M"))
+    elif "mem_per_cpu" in parameters:
+        mb = cpus * int(parameters["mem_per_cpu"].removesuffix("M"))
+    else:
+        mb = mem_mb if "timeout_min" in parameters and isinstance(mem_mb, int) else 0
+    return cpus * int(parameters.get("nodes", 1)), mb
+
+
+def lines_of(setup: Any) -> list[str]:
+    """The shell lines of a setting or resource, without empty ones."""
+    return [line for line in str(setup or "").splitlines() if line.strip()]
+
+
+def template_problem(template: str, fields: Sequence[str]) -> str:
+    """Returns what is wrong with a template for names or comments; empty if nothing is."""
+    listed = ", ".join(f"{{{name}}}" for name in fields)
+    try:
+        template.format(**dict.fromkeys(fields, ""))
+    except KeyError as unknown:
+        return f"expected only {listed} in braces, found {{{unknown.args[0]}}} in {template!r}"
+    except (ValueError, IndexError, AttributeError) as problem:
+        return f"expected text with {listed}, found {template!r} ({problem})"
+    return ""
+
+
+def job_name(
+    rules: Iterable[str],
+    wildcards: Iterable[Mapping[str, str]],
+    template: str = NAME_TEMPLATE,
+    workdir: str = "",
+) -> str:
+    """Returns the name for squeue; by default the rules, and the wildcards that all jobs of the submission share.
 
     Args:
         rules: Names of the rules; several for a group.
         wildcards: Wildcards of each job of the submission.
+        template: Text with NAME_FIELDS in braces.
+        workdir: Name of the folder that Snakemake runs in.
     """
+    text = template.format(**_fields(rules, wildcards, workdir))
+    return " ".join(text.split()).replace("/", "_").replace("%", "_")[:_NAME_LENGTH]
+
+
+def _fields(rules: Iterable[str], wildcards: Iterable[Mapping[str, str]], workdir: str) -> dict[str, str]:
     shared: dict[str, str] | None = None
     for mapping in wildcards:
         shared = dict(mapping) if shared is None else {k: v for k, v in shared.items() if mapping.get(k) == v}
-    parts = ["+".join(sorted(set(rules))), ",".join(f"{k}={v}" for k, v in (shared or {}).items())]
-    plain = " ".join(filter(None, parts)).replace("/", "_").replace("%", "_")
-    return plain[:_NAME_LENGTH]
+    listed = ",".join(f"{k}={v}" for k, v in (shared or {}).items())
+    return {"rule": "+".join(sorted(set(rules))), "wildcards": listed, "workdir": workdir}
+
+
+def comment_text(
+    template: str,
+    outputs: Sequence[Iterable[str]],
+    rules: Iterable[str],
+    wildcards: Iterable[Mapping[str, str]],
+    workdir: str,
+) -> str:
+    """Returns the comment for squeue; by default the outputs of each job, see `job_comment`.
+
+    Args:
+        template: Text with COMMENT_FIELDS in braces.
+        outputs: Names of the outputs of each job of the submission.
+        rules: As for `job_name`, and so are the others.
+    """
+    text = template.format(**_fields(rules, wildcards, workdir), outputs=job_comment(outputs))
+    return " ".join(text.split())[:_COMMENT_LENGTH]
 
 
 def job_comment(outputs: Sequence[Iterable[str]]) -> str:
@@ -145,6 +221,26 @@ def _refuse(resources: Mapping[str, Any]) -> None:
     for name, why in _REFUSED.items():
         if resources.get(name) not in (None, "", 0) and not (name.startswith("tasks") and resources[name] == 1):
             raise ResourceError(f"resource {name}: not supported; {why}.")
+
+
+def _exclusive(resources: Mapping[str, Any]) -> bool | str:
+    """Value of --exclusive; False for a shared node."""
+    value = resources.get("exclusive")
+    text = str(value or "").lower()
+    if text in ("", "false", "0"):
+        return False
+    if text in ("true", "1"):
+        return True
+    if text not in _EXCLUSIVE:
+        choices = ", ".join(("true", "false", *_EXCLUSIVE))
+        raise ResourceError(f"resource exclusive: expected one of {choices}, found {value!r}. Correct it in the rule.")
+    return text
+
+
+def _setup(resources: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Shell lines of this rule that run on the node before the job."""
+    lines = lines_of(resources.get("submitit_setup"))
+    return {"setup": lines} if lines else {}
 
 
 def _gpu_count(resources: Mapping[str, Any]) -> int:
@@ -182,7 +278,7 @@ def _verbatim(resources: Mapping[str, Any]) -> dict[str, Any]:
     """Options that sbatch gets unchanged: all other resources named slurm_<option>, and those in slurm_extra."""
     options: dict[str, Any] = {}
     for name, value in resources.items():
-        if name.startswith("slurm_") and name not in (*_NAMED, "slurm_extra"):
+        if name.startswith("slurm_") and name not in (*_NAMED, "slurm_extra", "slurm_job_name"):
             is_flag = str(value).lower() in ("", "true")
             options[name.removeprefix("slurm_").replace("_", "-")] = True if is_flag else value
     for word in shlex.split(str(resources.get("slurm_extra") or "")):

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 from snakemake_interface_executor_plugins.settings import ExecutorSettingsBase
 
-from .resources import GPU_OPTIONS
+from .resources import COMMENT_FIELDS, COMMENT_TEMPLATE, GPU_OPTIONS, NAME_FIELDS, NAME_TEMPLATE, template_problem
+
+_LEAST_S = {"poll_seconds": 0.2, "queue_seconds": 1, "retry_seconds": 1, "submit_seconds": 0}
 
 
 def _setting(default, help_text, **metadata):  # type: ignore[no-untyped-def]
@@ -52,8 +54,15 @@ class ExecutorSettings(ExecutorSettingsBase):
         "never.",
         choices=["handled", "always", "never"],
     )
-    poll_seconds: float = _setting(5.0, "Seconds between two checks for result files; these do not call Slurm.")
-    queue_seconds: float = _setting(10.0, "Seconds between two squeue calls after a job changed its state.")
+    no_requeue: bool = _setting(
+        False,
+        "Slurm does not restart jobs, neither after a preemption nor after a time limit; they fail, and Snakemake's "
+        "retries start them again. `slurm_requeue=True` and `slurm_no_requeue=True` decide for one rule.",
+    )
+    poll_seconds: float = _setting(
+        5.0, "Seconds between two checks for result files, at least 0.2; these do not call Slurm."
+    )
+    queue_seconds: float = _setting(10.0, "Seconds between two squeue calls after a job changed its state; at least 1.")
     queue_seconds_max: float = _setting(60.0, "Seconds between two squeue calls when nothing changes for a long time.")
     result_grace: float = _setting(
         30.0, "Seconds to wait for the result file of a job that ended; increase it on a slow shared file system."
@@ -62,10 +71,44 @@ class ExecutorSettings(ExecutorSettingsBase):
         10.0,
         "Seconds that Slurm has to requeue a failed job before it counts as failed; preemption can take that long.",
     )
-    retry_seconds: float = _setting(5.0, "First wait after a refused submission; doubles each time.")
+    submit_seconds: float = _setting(0.25, "Seconds between two sbatch calls; each submits one array.")
+    retry_seconds: float = _setting(5.0, "First wait after a refused submission; doubles each time. At least 1.")
     retry_seconds_max: float = _setting(300.0, "Longest wait between two attempts at a submission.")
     patience_minutes: float = _setting(60.0, "How long refused submissions are retried before the jobs fail.")
     keep_days: int = _setting(90, "Days after which logs and other files of ended submissions are removed.")
     wckey: str = _setting("", "Slurm's wckey; none by default.")
-    setup: str = _setting("", "Shell line that runs on the node before the job, e.g. `module load cuda`.")
+    job_name: str = _setting(
+        NAME_TEMPLATE,
+        "Name of the jobs in squeue. Fields: {rule}, {wildcards} (those that the array shares), {workdir}.",
+    )
+    comment: str = _setting(
+        COMMENT_TEMPLATE, "Comment of the jobs in squeue. Fields: {outputs}, and those of the name."
+    )
+    setup: str = _setting(
+        "",
+        "Shell lines that run on the node before the job, e.g. `module load cuda`; the resource `submitit_setup` adds "
+        "lines for one rule.",
+    )
+    efficiency_report: str = _setting(
+        "",
+        "CSV file for CPU time and memory that each job used and requested; a table of rules is printed, too.",
+    )
     tail_lines: int = _setting(20, "Number of log lines shown when a job fails.")
+
+
+def problems(settings: ExecutorSettings) -> list[str]:
+    """Returns one sentence for each wrong setting, among them those that would call Slurm too often."""
+    found = [
+        f"submitit-{name.replace('_', '-')}: expected at least {least} s, found {getattr(settings, name)}"
+        for name, least in _LEAST_S.items()
+        if getattr(settings, name) < least
+    ]
+    if settings.queue_seconds_max < settings.queue_seconds:
+        found.append(
+            f"submitit-queue-seconds-max: expected at least submitit-queue-seconds, which is {settings.queue_seconds}, "
+            f"found {settings.queue_seconds_max}"
+        )
+    for name, fields in (("job_name", NAME_FIELDS), ("comment", COMMENT_FIELDS)):
+        if problem := template_problem(getattr(settings, name), fields):
+            found.append(f"submitit-{name.replace('_', '-')}: {problem}")
+    return found

@@ -6,20 +6,23 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 # fmt: off
 ALIVE = frozenset((
     "PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING",
-    "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "SPECIAL_EXIT", "RESV_DEL_HOLD",
+    "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "SPECIAL_EXIT", "RESV_DEL_HOLD", "EXPEDITING", "POWER_UP_NODE",
 ))
 # fmt: on
 _TIMEOUT_S = 120
 # Set by users or sites, they change what the commands print: another partition, another format, another cluster.
 _FOREIGN = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT", "SLURM_UNIX_TIME")
+_NO_ACCOUNTING = re.compile(r"storage is disabled|not running a supported accounting_storage", re.I)
 _UNKNOWN = re.compile(r"Invalid job id|^Job \S+ not found", re.I | re.M)
 _SQUEUE = "%i|%T|%r|%N|%M"
 _SACCT = "JobID,State,ExitCode,NodeList,Elapsed"
+_USAGE = "JobID,ElapsedRaw,TotalCPU,AllocCPUS,NNodes,ReqMem,MaxRSS"
+_MB = {"": 1 / 2**20, "K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 
 
 class SlurmUnreachable(RuntimeError):
@@ -50,6 +53,25 @@ class State:
     def alive(self) -> bool:
         """Whether the job runs or can still run."""
         return self.name in ALIVE
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the accounting knows about the last run of a job.
+
+    Attributes:
+        elapsed_s: Run time.
+        cpu_s: CPU time of all processes.
+        cpus: Number of CPUs on all nodes.
+        requested_mb: Memory requested on each node; 0 if unknown.
+        peak_mb: Largest resident set of a task; 0 if unknown.
+    """
+
+    elapsed_s: float
+    cpu_s: float
+    cpus: int
+    requested_mb: int = 0
+    peak_mb: int = 0
 
 
 @dataclass
@@ -138,9 +160,17 @@ class Slurm:
             ["sacct", "--allocations", "--noheader", "--parsable2", f"--format={_SACCT}", _jobs_option(ids)]
         )
         if done.returncode:
-            self._accounting = "disabled" not in done.stderr
+            self._accounting = not _NO_ACCOUNTING.search(done.stderr)
             return {}
         return {job_id: state for job_id, state in parse_sacct(done.stdout).items() if job_id in ids}
+
+    def usage(self, ids: Iterable[str]) -> dict[str, Usage]:
+        """Returns what jobs used, by id, from one call of sacct; empty without accounting."""
+        ids = set(ids)
+        if not ids or not self._accounting:
+            return {}
+        done = self._run(["sacct", "--noheader", "--parsable2", f"--format={_USAGE}", _jobs_option(ids)])
+        return {} if done.returncode else {k: used for k, used in parse_usage(done.stdout).items() if k in ids}
 
     def details(self, job_id: str) -> State | None:
         """Returns the state of one job in scontrol, the last source on clusters without accounting; None if unknown.
@@ -241,6 +271,53 @@ def parse_sacct(text: str) -> dict[str, State]:
             state = State(name, "", "" if parts[3].startswith("None") else parts[3], parts[2], parts[4], by)
             states |= dict.fromkeys(_elements(parts[0]), state)
     return states
+
+
+def parse_usage(text: str) -> dict[str, Usage]:
+    """Parses sacct's lines of jobs and their steps; memory is that of the step that used most.
+
+    12|91|00:24.041|2|1|32000M|
+    12.batch|91|00:03.292|2|1||71180K
+    12.0|70|00:20.749|2|1||183612K
+
+    Before Slurm 21.08, ReqMem ended with n (of each node) or c (of each CPU).
+    """
+    jobs: dict[str, Usage] = {}
+    peaks: dict[str, float] = {}
+    for line in text.splitlines():
+        parts = line.strip().split("|")
+        if len(parts) != 7:
+            continue
+        job_id, _, step = parts[0].partition(".")
+        peaks[job_id] = max(peaks.get(job_id, 0), _megabytes(parts[6]))
+        if not step and parts[1].isdigit():
+            cpus, nodes = int(parts[3] or 0), int(parts[4] or 1)
+            jobs[job_id] = Usage(int(parts[1]), _seconds(parts[2]), cpus, _requested_mb(parts[5], cpus, nodes))
+    return {job_id: replace(used, peak_mb=round(peaks[job_id])) for job_id, used in jobs.items()}
+
+
+def _seconds(text: str) -> float:
+    """Parses [days-][hours:]minutes:seconds[.fraction]; 0 if it is something else."""
+    days, _, rest = text.rpartition("-")
+    try:
+        numbers = [float(part) for part in rest.split(":")]
+        return 86_400 * int(days or 0) + sum(60**place * number for place, number in enumerate(reversed(numbers)))
+    except ValueError:
+        return 0.0
+
+
+def _megabytes(text: str) -> float:
+    """Parses memory such as 183612K, 1.50G or 32000M; 0 if there is none."""
+    match = re.fullmatch(r"([\d.]+)([KMGT]?)", text)
+    return float(match[1]) * _MB[match[2]] if match else 0.0
+
+
+def _requested_mb(text: str, cpus: int, nodes: int) -> int:
+    """Memory of each node: 4000Mn and 2000Mc before Slurm 21.08, later 8000M for the whole job."""
+    mb = _megabytes(text.rstrip("nc"))
+    if text.endswith("n"):
+        return round(mb)
+    return round(mb * (cpus if text.endswith("c") else 1) / max(1, nodes))
 
 
 def _elements(job_id: str) -> list[str]:
