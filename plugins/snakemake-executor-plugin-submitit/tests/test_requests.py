@@ -1,5 +1,6 @@
 """What sbatch gets for exclusive nodes, names, comments, lines before the job and requeueing; refused settings."""
 
+import runpy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -144,3 +145,9 @@ def test_lines_before_the_job_come_from_the_setting_and_then_from_the_rule(tmp_p
 )
 def test_what_a_job_requests_is_known_for_the_report(parameters: dict[str, Any], expected: tuple[int, int]) -> None:
     assert requested(parameters, 3, 300) == expected
+
+
+def test_the_documentation_lists_the_settings() -> None:
+    script = runpy.run_path(str(Path(__file__).with_name("settings_table.py")))
+    page = script["PAGE"].read_text(encoding="utf-8")
+    assert script["written"](page) == page, "run `python tests/settings_table.py`"

@@ -19,7 +19,10 @@ class ExecutorSettings(ExecutorSettingsBase):
     """Settings of the executor; the defaults suit a busy cluster."""
 
     cluster: str = _setting(
-        "slurm", "Where jobs run: slurm, or local (processes on this machine).", choices=["slurm", "local"]
+        "slurm",
+        "Where jobs run: slurm, or local (processes on this machine, which all see the same GPUs; limit those that run "
+        "at the same time with `--resources gpu=1`).",
+        choices=["slurm", "local"],
     )
     folder: str = _setting(
         ".snakemake/submitit", "Folder for logs and the records of live jobs; must be shared with the nodes."
@@ -29,7 +32,9 @@ class ExecutorSettings(ExecutorSettingsBase):
         0, "Maximum number of elements of one array that run at the same time; 0: no limit but Slurm's."
     )
     gpu_option: str = _setting(
-        "gpus-per-node", "Option of sbatch that requests GPUs on this cluster.", choices=list(GPU_OPTIONS)
+        "gpus-per-node",
+        "Option of sbatch that requests GPUs on this cluster; gpus counts those of the whole job.",
+        choices=list(GPU_OPTIONS),
     )
     gpu_partition: str = _setting(
         "", "Partition of jobs that request GPUs, unless they have `slurm_partition`; the default one if empty."
@@ -46,7 +51,9 @@ class ExecutorSettings(ExecutorSettingsBase):
         "most mem_mb; retries request mem_mb. 0: always mem_mb.",
     )
     default_runtime: int = _setting(60, "Time limit, in minutes, of jobs without `runtime`.")
-    warning_seconds: int = _setting(90, "Seconds before the time limit at which a job receives SIGUSR2.")
+    warning_seconds: int = _setting(
+        90, "Seconds before the time limit at which a job receives SIGUSR2; never before half of its time."
+    )
     max_timeouts: int = _setting(3, "How often a job is continued after reaching its time limit.")
     requeue_timeouts: str = _setting(
         "handled",
@@ -74,9 +81,12 @@ class ExecutorSettings(ExecutorSettingsBase):
     submit_seconds: float = _setting(0.25, "Seconds between two sbatch calls; each submits one array.")
     retry_seconds: float = _setting(5.0, "First wait after a refused submission; doubles each time. At least 1.")
     retry_seconds_max: float = _setting(300.0, "Longest wait between two attempts at a submission.")
-    patience_minutes: float = _setting(60.0, "How long refused submissions are retried before the jobs fail.")
+    patience_minutes: float = _setting(
+        60.0,
+        "How long refused submissions are retried before the jobs fail; no limit while your own jobs fill the queue.",
+    )
     keep_days: int = _setting(90, "Days after which logs and other files of ended submissions are removed.")
-    wckey: str = _setting("", "Slurm's wckey; none by default.")
+    wckey: str = _setting("", "Slurm's wckey.")
     job_name: str = _setting(
         NAME_TEMPLATE,
         "Name of the jobs in squeue. Fields: {rule}, {wildcards} (those that the array shares), {workdir}.",
