@@ -1,4 +1,4 @@
-"""The table of settings in docs/further.md, from the settings themselves. `python tests/settings_table.py` writes it."""
+"""Writes the table of settings in docs/further.md from the settings themselves: `python tests/settings_table.py`."""
 
 import dataclasses
 import re

@@ -128,6 +128,7 @@ def test_memory_per_cpu_replaces_mem_mb() -> None:
     parameters = slurm_parameters({"mem_mb": 1000, "slurm_mem_per_cpu": "2G"}, 1, 400, 60)
     assert "mem" not in parameters and parameters["additional_parameters"] == {"mem-per-cpu": "2G"}
     parameters = slurm_parameters({"mem_mb": 1000, "mem_mb_per_cpu": 300, "gres": "gpu:2", "tasks": 1}, 1, 400, 60)
+    assert "mem" not in slurm_parameters({"mem_mb": 0}, 1, 400, 60), "the cluster's default"
     assert "mem" not in parameters and parameters["mem_per_cpu"] == "300M" and parameters["gres"] == "gpu:2"
 
 

@@ -78,8 +78,8 @@ def slurm_parameters(
     _refuse(resources)
     minutes = _whole(resources, "runtime", default_minutes)
     parameters: dict[str, Any] = {"time": minutes, "cpus_per_task": _whole(resources, "cpus_per_task", threads)}
-    if "mem_mb" in resources and not any(name in resources for name in _OTHER_MEMORY):
-        parameters["mem"] = f"{_whole(resources, 'mem_mb', 0) + overhead_mb}M"
+    if (mem_mb := _whole(resources, "mem_mb", 0)) and not any(name in resources for name in _OTHER_MEMORY):
+        parameters["mem"] = f"{mem_mb + overhead_mb}M"
     if "mem_mb_per_cpu" in resources:
         parameters["mem_per_cpu"] = f"{_whole(resources, 'mem_mb_per_cpu', 0)}M"
     if resources.get("gres"):
