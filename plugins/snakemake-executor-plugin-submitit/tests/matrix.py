@@ -1,7 +1,7 @@
 """Tests the built wheel in fresh environments: `python tests/matrix.py`, for one pair of versions `--quick`.
 
-Needs uv and hatchling in the environment of this interpreter, and a package index. Each environment holds the wheel, one
-version of Snakemake and one of submitit, and nothing from this folder. The default is the installed version of
+Needs uv and hatchling in the environment of this interpreter, and a package index. Each environment holds the wheel,
+one version of Snakemake and one of submitit, and nothing from this folder. The default is the installed version of
 Snakemake with its two minor predecessors, and submitit in its oldest supported and its installed version.
 """
 
