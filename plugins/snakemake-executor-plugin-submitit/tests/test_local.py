@@ -36,7 +36,8 @@ def environment(**more: str) -> dict[str, str]:
 HARNESS = """
     import os, pickle, signal, sys, threading, time
     from snakemake_executor_plugin_submitit.payload import JobCommand
-    job = JobCommand(sys.argv[1], os.getcwd(), limit_s=float(sys.argv[2]), warning_s=5, requeue_timeouts=sys.argv[3])
+    command, limit_s, timeouts, requeue = sys.argv[1], float(sys.argv[2]), sys.argv[3], sys.argv[4] == "True"
+    job = JobCommand(command, os.getcwd(), limit_s, warning_s=5, requeue_timeouts=timeouts, requeue=requeue)
     def warn(signum, frame):
         delayed = job.checkpoint()
         print("no continuation" if delayed is None else f"{delayed.function.restarts} {delayed.function.command}")
@@ -48,12 +49,18 @@ HARNESS = """
 
 
 def payload(
-    folder: Path, command: str, *, limit_s: float = 3600, requeue: str = "handled", cluster: str = "local"
+    folder: Path,
+    command: str,
+    *,
+    limit_s: float = 3600,
+    requeue: str = "handled",
+    cluster: str = "local",
+    may_requeue: bool = True,
 ) -> "subprocess.Popen[str]":
     script = textwrap.dedent(HARNESS)
     environ = environment(SUBMITIT_EXECUTOR=cluster, SUBMITIT_FOLDER=str(folder), SUBMITIT_LOCAL_JOB_ID="7")
     return subprocess.Popen(
-        [sys.executable, "-c", script, command, str(limit_s), requeue],
+        [sys.executable, "-c", script, command, str(limit_s), requeue, str(may_requeue)],
         cwd=folder,
         env=environ,
         stdout=subprocess.PIPE,
@@ -94,6 +101,16 @@ def test_a_warned_job_continues_if_that_helps(
         job.send_signal(signal.SIGUSR2)
         assert job.communicate(timeout=20)[0].strip() == expected
     assert not (tmp_path / "survived").exists()
+
+
+@pytest.mark.parametrize(("status", "expected"), [(0, "ended"), (75, "exit status 75")])
+def test_a_job_that_may_not_be_requeued_ends_as_its_command_does(tmp_path: Path, status: int, expected: str) -> None:
+    with payload(tmp_path, SAVES.replace("75", str(status)), may_requeue=False) as job:
+        until((tmp_path / "up").exists)
+        time.sleep(0.2)
+        job.send_signal(signal.SIGUSR2)
+        out, err = job.communicate(timeout=60)
+    assert expected in (err if status else out).splitlines()[-1] and "continuation" not in out
 
 
 def test_a_short_job_that_was_warned_too_early_warns_itself(tmp_path: Path) -> None:
