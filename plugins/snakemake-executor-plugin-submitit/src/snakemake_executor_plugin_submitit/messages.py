@@ -141,7 +141,10 @@ def _without_result(state: State | None, due: str) -> str:
     if "NODE FAILURE" in due or _is(state, "NODE_FAIL", "BOOT_FAIL"):
         return "its node failed and Slurm did not restart it"
     if "PREEMPTION" in due or _is(state, "PREEMPTED"):
-        return "preempted and not restarted. Ask the administrators whether the partition requeues preempted jobs"
+        return (
+            "preempted and not restarted. Unless no-requeue was requested, ask the administrators whether the partition "
+            "requeues preempted jobs"
+        )
     if state is None:
         return (
             "it disappeared without a result, and Slurm has no record of it. It was cancelled while it waited, was "

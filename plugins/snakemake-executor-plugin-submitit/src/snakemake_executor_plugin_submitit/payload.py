@@ -45,6 +45,8 @@ class JobCommand:
         requeue: Whether the job may continue under its id. If not, a warning only reaches the command.
     """
 
+    requeue = True  # also of jobs that an older version submitted
+
     def __init__(
         self,
         command: str,
