@@ -142,8 +142,8 @@ def _without_result(state: State | None, due: str) -> str:
         return "its node failed and Slurm did not restart it"
     if "PREEMPTION" in due or _is(state, "PREEMPTED"):
         return (
-            "preempted and not restarted. Unless no-requeue was requested, ask the administrators whether the partition "
-            "requeues preempted jobs"
+            "preempted and not restarted. Unless no-requeue was requested, ask the administrators whether the "
+            "partition requeues preempted jobs"
         )
     if state is None:
         return (
