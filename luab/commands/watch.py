@@ -99,7 +99,7 @@ def live_jobs(folder: Path) -> dict[str, Job]:
     """Live jobs by output; a job with several outputs is listed for each."""
     from snakemake_executor_plugin_submitit.registry import CHECKED, Registry
 
-    entries = [entry for entry in Registry(folder) if entry.id]
+    entries = [entry for entry in Registry(folder).unended() if entry.id]
     checked = folder / CHECKED
     up_to_date = checked.is_file() and time.time() - checked.stat().st_mtime < CURRENT_S
     states = {} if up_to_date else _slurm_states([entry.id for entry in entries if entry.cluster == "slurm"])

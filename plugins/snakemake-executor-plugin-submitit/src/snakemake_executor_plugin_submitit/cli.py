@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import efficiency, history
 from .controller import notice
-from .registry import CANCELLED, CHECKED, Entry, Registry
+from .registry import CHECKED, Entry, Registry
 
 _FOLDER = ".snakemake/submitit"
 _SHOWN = 40
@@ -50,7 +50,7 @@ def status(folder: Path, show_all: bool = False) -> str:
         folder: Folder of the plugin.
         show_all: Whether to show all jobs, not only the first ones.
     """
-    entries = [entry for entry in Registry(folder / "live") if entry.reason != CANCELLED]
+    entries = Registry(folder / "live").unended()
     if not entries:
         return "No live jobs."
     counts = Counter(_state(entry) for entry in entries)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from .registry import CANCELLED, CHECKED, Registry
+from .registry import CHECKED, Registry
 from .slurm_states import Slurm, SlurmUnreachable
 
 RECORD = "controller.json"
@@ -127,7 +127,7 @@ def free_lock(folder: Path, locks: Path = _LOCKS) -> str:
 def notice(folder: Path) -> str:
     """Describes jobs that no Snakemake follows any more; empty if one does, or if there are no live jobs."""
     last = _last(folder)
-    jobs = [entry for entry in Registry(folder / "live") if entry.id and entry.reason != CANCELLED]
+    jobs = [entry for entry in Registry(folder / "live").unended() if entry.id]
     if last is None or not jobs:
         return ""
     times = [path.stat().st_mtime for path in (folder / RECORD, folder / "live" / CHECKED) if path.exists()]

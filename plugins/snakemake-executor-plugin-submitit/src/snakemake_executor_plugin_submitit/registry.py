@@ -146,6 +146,10 @@ class Registry:
             with contextlib.suppress(OSError, ValueError, RecursionError):
                 yield _read(path)
 
+    def unended(self) -> list[Entry]:
+        """Records of jobs that run or wait: neither cancelled by us, nor with a result that nobody has read yet."""
+        return [entry for entry in self if entry.reason != CANCELLED and not entry.result.exists()]
+
     def set_damaged_aside(self) -> list[str]:
         """Renames damaged records to `<name>.damaged`; returns one sentence for each."""
         problems = []
