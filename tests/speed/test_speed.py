@@ -31,7 +31,7 @@ def script(monkeypatch):
     torch.set_num_threads(threads)
 
 
-SCRIPTS = ["archives", "coco_index", "feeding", "gpu", "gpu_loops", "index", "loader", "scoring", "tracking"]
+SCRIPTS = ["archives", "coco_index", "executor", "feeding", "gpu", "gpu_loops", "index", "loader", "scoring", "tracking"]
 SCRIPTS += ["training"]
 
 
