@@ -118,14 +118,14 @@ class Project:
             process.kill()
             process.wait()
 
-    def run(self, *arguments: str) -> int:
+    def run(self, *arguments: str, timeout_s: float = PATIENCE_S) -> int:
         """Runs Snakemake until it ends; returns its status."""
         with self.running(*arguments) as process:
-            return self.wait(process)
+            return self.wait(process, timeout_s)
 
-    def wait(self, process: "subprocess.Popen[str]") -> int:
+    def wait(self, process: "subprocess.Popen[str]", timeout_s: float = PATIENCE_S) -> int:
         """Waits for Snakemake's end; returns its status."""
-        self.until(lambda: process.poll() is not None, "the end of Snakemake")
+        self.until(lambda: process.poll() is not None, "the end of Snakemake", timeout_s)
         return process.wait()
 
     def go(self) -> None:

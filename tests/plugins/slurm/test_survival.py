@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from lanes import BY_QOS, PLAIN, WARNED
-from project import Project
+from project import PATIENCE_S, Project
 
 
 def preempt(project: Project, option: str) -> None:
@@ -208,7 +208,7 @@ def test_snakemake_killed_again_and_again_runs_every_job_once(project: Project) 
             assert process.poll() is None, project.screen
         project.unlock()
     project.go()
-    assert project.run() == 0, project.screen
+    assert project.run(timeout_s=PATIENCE_S + 10 * kills) == 0, project.screen
     outputs = [line[0] for line in project.starts]
     assert len(outputs) == len(set(outputs)) == 3 * count, (delays, sorted(outputs))
     rows = project.cluster.ended(fields="JobID,JobName")
