@@ -76,6 +76,5 @@ rule all:
     input:
         all_tables(),
         all_figures(),
-        f"{RESULTS}/report.html",
-        f"{RESULTS}/dvc.yaml",
-        f"{RESULTS}/ro-crate-metadata.json",
+        f"{SHOWN}/report.html",
+        PLAN.descriptions(),

@@ -81,7 +81,9 @@ def make_targets(study: Study, target: str, dataset: str) -> None:
     task, layout, supervision = task_of(dataset), study.layout, study.of_target(target, dataset)
     path = layout.target(supervision.target or target, dataset)
     module: Any = importlib.import_module(Plan.target_module(dataset))
-    sources = Sources(layout.index(task.byproducts), layout.manifest(task.train), study.random_points_seed)
+    images = source_root(study, task.train) if task.targets_read else None
+    index, manifest = layout.index(task.byproducts), layout.manifest(task.train)
+    sources = Sources(index, manifest, study.random_points_seed, images=images)
     write_targets(module.BYPRODUCTS, sources, supervision, path, card(path))
 
 

@@ -1,5 +1,6 @@
 """The files of a study and the files that each depends on, as the workflow's rules need them."""
 
+import functools
 import hashlib
 import os
 import re
@@ -17,7 +18,7 @@ from luab.errors import ConfigError, DataError, did_you_mean, listed
 from luab.files import replacing
 from luab.planning.estimate import parts, prediction_hours, published_speeds, training_hours
 from luab.render.products import Kind, find_product, left_out, products_of
-from luab.study.config import Study, read_yaml
+from luab.study.config import Study, load_study, read_yaml
 from luab.study.paths import Run, card
 from luab.study.roots import FROM_IMAGENET, OWN, own_copy, source_root, tree_of
 from luab.tasks import NAMES, task_of, task_with
@@ -36,16 +37,65 @@ _GROUPED_MINUTES = 120
 
 
 def summary(study: Study) -> str:
-    """The number of trainings, the estimate of their GPU hours, and what the study cannot draw."""
+    """The number of trainings, the estimate of their GPU hours, what is shared, and what the study cannot draw."""
     runs = study.runs()
-    omitted = f" {left_out(study)}".rstrip()
+    rest = "".join(f" {text}" for text in (sharing(study) or left_out(study),) if text)
     if study.demo:
-        return f"{len(runs)} trainings on the demo world, on the CPU.{omitted}"
+        return f"{len(runs)} trainings on the demo world, on the CPU.{rest}"
     hours = sum(part.gpu_hours for part in parts(study, published_speeds(study)))
     return (
         f"{len(runs)} trainings, about {hours:,.0f} GPU hours with their predictions: an ESTIMATE from the speeds in "
-        f"the config, measured on an RTX 3090; `luab plan` shows the parts.{omitted}"
+        f"the config, measured on an RTX 3090; `luab plan` shows the parts.{rest}"
     )
+
+
+def sharing(study: Study) -> str:
+    """How many trainings of a study are those of the main study, and the cost of the others; empty for the main study.
+
+    Raises:
+        ConfigError: A configuration file in `study.over` is missing or has mistakes.
+    """
+    if study.study is None:
+        return ""
+    runs, shared = study.runs(), shared_runs(study)
+    new = [run for run in runs if run not in shared]
+    cost = ""
+    if new and not study.demo:
+        speeds = published_speeds(study)
+        cost = f" These need about {sum(training_hours(study, run, speeds) for run in new):,.0f} GPU hours (ESTIMATE)."
+    return (
+        f"{len(runs) - len(new)} of them are shared with the main study ({', '.join(map(str, study.study.over))}), and "
+        f"{len(new)} are new.{cost}"
+    )
+
+
+def shared_runs(study: Study) -> frozenset[Run]:
+    """Trainings of a study that are equal in the main study (`study.over`); none if the study is the main one.
+
+    Equal trainings have the same folder, recipe, points and seed of points, so that whichever study comes first trains
+    them. ASSUME: both studies read the same data and have the same `packing`.
+
+    Raises:
+        ConfigError: A configuration file in `study.over` is missing or has mistakes.
+    """
+    if study.study is None:
+        return frozenset()
+    main = _main_study(tuple(study.study.over))
+    both = set(study.runs()) & set(main.runs())
+    return frozenset(run for run in both if _identity(study, run) == _identity(main, run))
+
+
+@functools.cache
+def _main_study(files: tuple[Path, ...]) -> Study:
+    return load_study(files)
+
+
+def _identity(study: Study, run: Run) -> tuple[object, ...]:
+    entry, recipe = study.supervision(run), study.recipe(run.backbone, run.dataset)
+    changes, points = task_of(run.dataset).changes(study), (entry.target, study.random_points_seed)
+    first = study.first_run(run)
+    begins = _identity(study, first) if first else None
+    return recipe.model_dump_json(), recipe.left_to_weights, changes, points, entry.use, entry.settings, begins, entry.head
 
 
 def prepare_jobs(study: Study, checkout: Path) -> None:
@@ -327,11 +377,20 @@ class Plan:
     def cohorts(self) -> dict[str, list[Run]]:
         """The trainings that share a job with others, by the name of the job."""
         cohorts: dict[str, list[Run]] = {}
-        for runs in self.study.cohorts():
+        for runs in self.study.cohorts(self._shared_cohorts):
             if len(runs) > 1:
                 name = re.sub(r"\W", "_", f"{runs[0].dataset}_{runs[0].backbone}_seed{runs[0].seed}")
                 cohorts[name if name not in cohorts else f"{name}_{len(cohorts)}"] = runs
         return cohorts
+
+    @functools.cached_property
+    def _shared_cohorts(self) -> list[list[Run]]:
+        """Cohorts of the main study whose trainings are all shared; Snakemake knows their results by the whole job."""
+        shared = shared_runs(self.study)
+        if not shared or self.study.study is None:
+            return []
+        cohorts = _main_study(tuple(self.study.study.over)).cohorts()
+        return [runs for runs in cohorts if shared.issuperset(runs)]
 
     def outside_cohorts(self) -> str:
         """Regular expression that matches nothing, before any run with a job of its own."""
@@ -445,6 +504,11 @@ class Plan:
         texts = [self.study.paths.published, DEVIATIONS, *page]
         files = [*tables, *figures, *captions, *runs, layout.scores_csv(), *sections, *texts]
         return [str(file) for file in files]
+
+    def descriptions(self) -> list[str]:
+        """Files for DVC and the RO-Crate, which the main study alone has, since they describe one folder of results."""
+        layout = self.study.layout
+        return [] if self.study.study else [str(layout.dvc_file()), str(layout.crate())]
 
     def tracking_inputs(self) -> list[str]:
         """Inputs of DVC's artifacts, metrics and plots."""

@@ -22,6 +22,7 @@ from luab.files import read_json, read_text, unique_keys
 from luab.study.drawn_world import Demo, WorldSizes
 from luab.study.noises import Noise, Workers
 from luab.study.paths import DATASET, Layout, Run
+from luab.study.question import Question
 from luab.study.recipes import BeginsWith, Closed, Positive, Preprocessing, Recipe
 from luab.study.supervisions import BASELINE, Supervision, entries, mistakes
 
@@ -270,7 +271,7 @@ class StudyPart(Closed):
 class Coco(StudyPart):
     """COCO and COCO-AB: several labels per image, each with a point."""
 
-    makers = ("none", "random", "shuffled", "click", "replayed", "centre", "box")
+    makers = ("none", "random", "shuffled", "click", "replayed", "centre", "box", "mask")
     several_heads = True
 
     keep_labels: bool = Field(
@@ -312,6 +313,9 @@ class Study(StudyPart):
     """
 
     label: str = Field("", description="Words printed on every table and figure; empty for the real study.")
+    study: Question | None = Field(
+        None, description="The question of a study beside the main one (config/studies/*.yaml); null: the main study."
+    )
     backbones: list[Backbone] = Field(
         description="Architectures, with recipe and speed; an empty list leaves ImageNet out."
     )
@@ -351,7 +355,7 @@ class Study(StudyPart):
     @property
     def layout(self) -> Layout:
         """Paths of every artefact."""
-        return Layout(self.paths.data, self.paths.results)
+        return Layout(self.paths.data, self.paths.results, self.study.name if self.study else "")
 
     @property
     def parts(self) -> dict[str, StudyPart]:
@@ -437,13 +441,19 @@ class Study(StudyPart):
             for seed in self.seeds
         ]
 
-    def cohorts(self) -> list[list[Run]]:
-        """The trainings by job: at most `compute.cohort` of one data set, backbone and seed."""
+    def cohorts(self, first: Sequence[Sequence[Run]] = ()) -> list[list[Run]]:
+        """The trainings by job: those in `first`, then at most `compute.cohort` of one data set, backbone and seed.
+
+        A study beside the main one trains its own runs one by one, so that several studies can share them.
+        """
+        taken = {run for runs in first for run in runs}
         alike: dict[tuple[str, str, int], list[Run]] = {}
         for run in self.runs():
-            alike.setdefault((run.dataset, run.backbone, run.seed), []).append(run)
-        size = self.compute.cohort or len(self.runs())
-        return [runs[i : i + size] for runs in alike.values() for i in range(0, len(runs), size)]
+            if run not in taken:
+                alike.setdefault((run.dataset, run.backbone, run.seed), []).append(run)
+        size = 1 if self.study else self.compute.cohort or len(self.runs())
+        others = [runs[i : i + size] for runs in alike.values() for i in range(0, len(runs), size)]
+        return [*map(list, first), *others]
 
     def headline_runs(self) -> list[Run]:
         """The trainings of the main tables: every backbone and supervision at `luab_lambda`."""
@@ -487,6 +497,7 @@ def parse_study(config: Mapping[str, Any], root: Path = Path()) -> Study:
         ConfigError: The configuration or a recipe has mistakes; all are listed with their keys.
     """
     merged = json.loads(json.dumps(config, default=str))
+    _apply_drawn_world(merged)
     paths = merged.get("paths")
     named = str((paths if isinstance(paths, dict) else {}).get("recipes", "config/recipes"))
     folder = root / os.path.expanduser(os.path.expandvars(named))
@@ -503,6 +514,16 @@ def parse_study(config: Mapping[str, Any], root: Path = Path()) -> Study:
             f"The configuration has {count}:\n{listed}\nCorrect {them} in config/ and run again; docs/config.md lists "
             "every key."
         ) from error
+
+
+def _apply_drawn_world(merged: dict[str, Any]) -> None:
+    """Lays `study.drawn_world` over a configuration that has a drawn world, and removes it."""
+    question = merged.get("study")
+    if isinstance(question, dict) and isinstance(question.get("drawn_world"), dict):
+        keys = question.pop("drawn_world")
+        if merged.get("demo"):
+            _update(question, {name: keys.pop(name) for name in ("over",) if name in keys})
+            _update(merged, keys)
 
 
 def own_folder(given: Mapping[str, Any], backbone: str) -> Folder:
@@ -624,6 +645,7 @@ def known_backbones() -> frozenset[str]:
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "": Study,
+    "study": Question,
     "paths": Paths,
     "backbones[]": Backbone,
     "supervisions.*": Supervision,
@@ -661,6 +683,11 @@ def _disagreements(study: Study, recipes: Sequence[str]) -> Iterator[str]:
         )
     if study.coco:
         yield from _unfit_for_coco(study, study.coco)
+    if study.study:
+        known = {name for part in study.parts.values() for name in part.supervisions}
+        for i, name in enumerate(study.study.against):
+            if name not in known:
+                yield f"study.against[{i}]: {name!r} is not in `supervisions`. {did_you_mean(name, known)}"
     yield from _wrong_beginnings(study)
 
 

@@ -9,13 +9,13 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
 from luab.study.recipes import Closed, Fraction
 
-ChosenBy = Literal["fastest", "slowest", "most_accurate"]
+ChosenBy = Literal["fastest", "slowest", "most_accurate", "least_accurate"]
 
 
 class Point(NamedTuple):
@@ -60,6 +60,9 @@ class Workers(Closed):
     most_accurate: Fraction | None = Field(
         None, gt=0, description="This share of the workers, those who marked most of what they should have marked."
     )
+    least_accurate: Fraction | None = Field(
+        None, gt=0, description="This share of the workers, those who marked least of it."
+    )
     listed: list[str] | None = Field(None, min_length=1, description="Worker ids, as in the byproduct index.")
 
     @model_validator(mode="after")
@@ -74,7 +77,7 @@ class Workers(Closed):
     @property
     def chosen_by(self) -> tuple[ChosenBy, float] | None:
         """The property that chooses workers and their share; None for listed workers."""
-        names: tuple[ChosenBy, ...] = ("fastest", "slowest", "most_accurate")
+        names: tuple[ChosenBy, ...] = ("fastest", "slowest", "most_accurate", "least_accurate")
         return next(((name, share) for name in names if (share := getattr(self, name)) is not None), None)
 
 
@@ -83,8 +86,12 @@ class Noise(Closed):
 
     workers: Workers | None = Field(
         None,
-        description="Use the records of some workers only: {fastest: 0.5}, {slowest: 0.5}, {most_accurate: 0.5} "
-        "(shares of the workers), or a list of worker ids.",
+        description="Use the records of some workers only: {fastest: 0.5}, {slowest: 0.5}, {most_accurate: 0.5}, "
+        "{least_accurate: 0.5} (shares of the workers), or a list of worker ids.",
+    )
+    after_ms: Annotated[int, Field(gt=0)] | None = Field(
+        None,
+        description="ImageNet: use only annotations on which at least so many milliseconds were spent (estimateTime).",
     )
     keep: Fraction = Field(
         1.0, description="Share of the points that is kept; the points of a smaller share are among those of a larger."
@@ -121,7 +128,7 @@ class Noise(Closed):
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
 
     def spoil(self, points: Iterable[Point], seed: int, group: Group) -> Spoilt:
-        """Applies every kind of noise but `workers`, which concerns the records that points are made from.
+        """Applies every kind of noise but `workers` and `after_ms`, which choose the records that points are made from.
 
         Args:
             points: At most one per image and label.
@@ -195,7 +202,7 @@ def jitter(points: Sequence[Point], share: float, text: str, group: Group) -> Sp
 
 
 _KINDS: dict[str, Callable[[Sequence[Point], Any, str, Group], Spoilt]] = {
-    name: globals()[name] for name in Noise.model_fields if name not in ("workers", "seed")
+    name: globals()[name] for name in Noise.model_fields if name not in ("workers", "after_ms", "seed")
 }
 
 

@@ -66,6 +66,13 @@ class Layout:
 
     data: Path
     results: Path
+    study: str = ""
+    """Name of a study beside the main one, whose scores, tables, figures and report have a folder of their own."""
+
+    @property
+    def shown(self) -> Path:
+        """Folder of the scores, tables, figures and report: results/, or results/studies/<name>/."""
+        return self.results / "studies" / self.study if self.study else self.results
 
     def archive_folder(self) -> Path:
         """Verified downloads."""
@@ -133,15 +140,15 @@ class Layout:
 
     def scores_csv(self) -> Path:
         """All scores of the study, tidy."""
-        return self.results / "scores.csv"
+        return self.shown / "scores.csv"
 
     def table(self, name: str, suffix: str) -> Path:
         """One rendered table."""
-        return self.results / "tables" / f"{name}.{suffix}"
+        return self.shown / "tables" / f"{name}.{suffix}"
 
     def figure(self, name: str, suffix: str) -> Path:
         """One rendered figure."""
-        return self.results / "figures" / f"{name}.{suffix}"
+        return self.shown / "figures" / f"{name}.{suffix}"
 
     def metrics(self, run: Run) -> Path:
         """Headline numbers of one backbone and supervision for DVC: means over the seeds."""
@@ -161,7 +168,7 @@ class Layout:
 
     def report(self) -> Path:
         """The report of the whole study."""
-        return self.results / "report.html"
+        return self.shown / "report.html"
 
 
 def card(artefact: Path) -> Path:

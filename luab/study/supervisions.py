@@ -54,6 +54,7 @@ MAKERS = {
     "trace": Maker("LUAB (traces)", "LUAB, regresses the time-weighted means of mouse traces"),
     "centre": Maker("Image centre", "regresses the centre of the image"),
     "box": Maker("Box centre", "regresses the centre of the ground-truth box", False),
+    "mask": Maker("Mask centroid", "regresses the centroid of the ground-truth mask", False),
     "replayed": Maker("LUAB (final places)", "LUAB, regresses the places where icons were left"),
 }
 """The points that luab can make; not every data set has all of them."""
@@ -168,6 +169,8 @@ def mistakes(supervisions: Mapping[str, Supervision], makers: tuple[str, ...], h
             yield f"{at}.noise: the baseline has no points that could be spoilt; remove this key."
         elif entry.noise.workers and not MAKERS[entry.points].from_workers:
             yield f"{at}.noise.workers: {entry.points!r} does not come from workers' records; remove this key."
+        elif entry.noise.after_ms and not ("trace" in makers and MAKERS[entry.points].from_workers):
+            yield f"{at}.noise.after_ms: only ImageNet's records have a time for each point; remove this key."
         if entry.use not in USES:
             yield f"{at}.use: there is no use {entry.use!r}. {did_you_mean(entry.use, USES)}"
         changed = [

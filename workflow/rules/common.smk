@@ -17,7 +17,7 @@ try:
 except AnyLuabError as mistake:
     raise WorkflowError(str(mistake))
 
-DATA, RESULTS = str(STUDY.paths.data), str(STUDY.paths.results)
+DATA, RESULTS, SHOWN = (str(path) for path in (STUDY.paths.data, STUDY.paths.results, STUDY.layout.shown))
 CODE = luab_provenance.code_digest
 
 RECORDS = STUDY.paths.results / luab_records.PROVENANCE
@@ -63,8 +63,8 @@ def images_of(run):
 
 
 def all_tables():
-    return [f"{RESULTS}/tables/{name}.{suffix}" for name in PLAN.tables for suffix in ("csv", "md", "tex")]
+    return [f"{SHOWN}/tables/{name}.{suffix}" for name in PLAN.tables for suffix in ("csv", "md", "tex")]
 
 
 def all_figures():
-    return [f"{RESULTS}/figures/{name}.{suffix}" for name in PLAN.figures for suffix in ("pdf", "png")]
+    return [f"{SHOWN}/figures/{name}.{suffix}" for name in PLAN.figures for suffix in ("pdf", "png")]

@@ -10,14 +10,14 @@ for name in PLAN.tables:
             PLAN.product_inputs("table", name),
             STUDY.paths.published,
         output:
-            csv=f"{RESULTS}/tables/{name}.csv",
+            csv=f"{SHOWN}/tables/{name}.csv",
             md=report(
-                f"{RESULTS}/tables/{name}.md",
+                f"{SHOWN}/tables/{name}.md",
                 caption=f"../report/table_{name}.rst",
                 category="Tables",
                 labels={"table": name.replace("_", " ")},
             ),
-            tex=f"{RESULTS}/tables/{name}.tex",
+            tex=f"{SHOWN}/tables/{name}.tex",
         log:
             f"logs/render/table_{name}.log",
         localrule: True
@@ -40,9 +40,9 @@ for name in PLAN.figures:
         input:
             PLAN.product_inputs("figure", name),
         output:
-            pdf=f"{RESULTS}/figures/{name}.pdf",
+            pdf=f"{SHOWN}/figures/{name}.pdf",
             png=report(
-                f"{RESULTS}/figures/{name}.png",
+                f"{SHOWN}/figures/{name}.png",
                 caption=f"../report/figure_{name}.rst",
                 category="Figures",
                 labels={"figure": name.replace("_", " ")},
@@ -65,7 +65,7 @@ rule report:
     input:
         PLAN.report_inputs(),
     output:
-        f"{RESULTS}/report.html",
+        f"{SHOWN}/report.html",
     log:
         "logs/render/report.log",
     localrule: True

@@ -61,7 +61,7 @@ rule collect:
     input:
         PLAN.scores(),
     output:
-        scores=f"{RESULTS}/scores.csv",
+        scores=f"{SHOWN}/scores.csv",
     log:
         "logs/collect.log",
     conda:

@@ -7,14 +7,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pycocotools import mask as masks
 
 from luab.byproducts.coco_ab import read_index
 from luab.byproducts.icons import TAG_COLUMNS, added, last_records, left, rows_of
+from luab.data.manifests.coco_masks import annotated_masks, pixels_of
 from luab.data.manifests.manifest import INSTANCES_SCHEMA, read_manifest_table
 from luab.data.supervisions.makers import Byproducts, Made, Maker, Sources, Worker, area_of, centre_of
 from luab.data.supervisions.point_files import coco_image_id
 from luab.errors import DataError
 from luab.study.noises import Point
+
+INSTANCES = "annotations/instances_train2014.json"
+"""Official annotations of the training images, below their folder."""
 
 MAKERS: dict[str, Maker] = {}
 
@@ -72,6 +78,27 @@ def box(sources: Sources) -> Made:
     return Made(points, {})
 
 
+@register
+def mask(sources: Sources) -> Made:
+    """Returns the centroid of the largest mask of each class in each image, tagged or not: full supervision.
+
+    Crowds count as in `box`. The centroid of a ring or a crescent lies off its mask.
+    ASSUME: of several masks of a class the largest in pixels counts, and an object before a crowd.
+    """
+    if sources.images is None:
+        raise DataError("The points `mask` need the folder of COCO's images, which holds annotations/; none was given.")
+    rows = rows_of(read_manifest_table(sources.manifest).select(["image_id", "width", "height"]))
+    sizes = {int(row["image_id"][-12:]): (row["width"], row["height"]) for row in rows}
+    best: dict[tuple[int, int], tuple[bool, int, tuple[float, float]]] = {}
+    for annotated in annotated_masks(sources.images / INSTANCES, sizes):
+        pixels = pixels_of(masks.merge(annotated.run_lengths()), annotated.size_wh)
+        candidate = (not annotated.is_crowd, int(pixels.sum()))
+        tag = annotated.number, annotated.label
+        if candidate[1] and (tag not in best or candidate > best[tag][:2]):
+            best[tag] = (*candidate, _centroid(pixels))
+    return Made([Point(coco_image_id(number), label, *xy) for (number, label), (*_, xy) in best.items()], {})
+
+
 def classes(sources: Sources) -> Mapping[str, Hashable]:
     """Empty: every point of COCO has a label."""
     return {}
@@ -95,6 +122,13 @@ def workers(sources: Sources) -> Mapping[str, Worker]:
 
 
 BYPRODUCTS = Byproducts(MAKERS, classes, workers)
+
+
+def _centroid(pixels: NDArray[np.bool_]) -> tuple[float, float]:
+    """Mean place of the pixels [height, width] that are set, as fractions x, y of the image."""
+    lines, columns = np.nonzero(pixels)
+    height, width = pixels.shape
+    return float(columns.mean() + 0.5) / width, float(lines.mean() + 0.5) / height
 
 
 def _tagged(sources: Sources, rule: Callable[[Mapping[str, Any]], dict[int, list[float]]]) -> Made:

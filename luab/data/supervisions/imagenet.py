@@ -45,7 +45,7 @@ def click(sources: Sources) -> Made:
     A mean outside [0, 1] is dropped and counted. No crop of the image can contain it, so the official loader gives
     it weight 0 in every step. The release has no such click as far as we saw, but its format allows it.
     """
-    table = _of_workers(read_index(sources.index, _columns(sources, "selected", "click_xy")), sources)
+    table = _counted(read_index(sources.index, _columns(sources, "selected", "click_xy")), sources)
     rows, xy, without = click_points(table)
     image_ids, xy, dropped = _inside(table["image_id"].take(pa.array(rows)), xy)
     return Made(_points(image_ids, xy), {"selected_without_click": without, "out_of_range": dropped})
@@ -80,7 +80,7 @@ def trace(sources: Sources) -> Made:
     """
     columns = _columns(sources, "selected", "click_xy", "trace_xy", "trace_time_ms")
     # Piece by piece: the traces of the whole release take gigabytes of memory.
-    pieces = [_mean_traces_of(_of_workers(piece, sources)) for piece in read_index_pieces(sources.index, columns)]
+    pieces = [_mean_traces_of(_counted(piece, sources)) for piece in read_index_pieces(sources.index, columns)]
     notes = {name: sum(piece.notes[name] for piece in pieces) for name in _TRACE_NOTES}
     return Made([point for piece in pieces for point in piece.points], notes)
 
@@ -119,7 +119,7 @@ def time_ms(sources: Sources) -> Mapping[str, float]:
     """
     times: dict[str, float] = {}
     columns = _columns(sources, "selected", "estimate_time_ms")
-    for piece in (_of_workers(piece, sources) for piece in read_index_pieces(sources.index, columns)):
+    for piece in (_counted(piece, sources) for piece in read_index_pieces(sources.index, columns)):
         selected, owner = final_states(piece)
         recorded = recorded_times_ms(piece)
         used = selected & (recorded > 0)
@@ -138,7 +138,7 @@ def moments(sources: Sources) -> Mapping[str, NDArray[np.float32]]:
     """
     found: dict[str, NDArray[np.float32]] = {}
     columns = _columns(sources, "selected", "trace_xy", "trace_time_ms")
-    for piece in (_of_workers(piece, sources) for piece in read_index_pieces(sources.index, columns)):
+    for piece in (_counted(piece, sources) for piece in read_index_pieces(sources.index, columns)):
         samples, names = samples_of_traces(piece), piece["image_id"].to_pylist()
         used = samples.selected & ((samples.xy >= 0) & (samples.xy <= 1)).all(axis=1)
         rows, annotations = samples.rows[used], samples.annotations[used]
@@ -153,17 +153,21 @@ BYPRODUCTS = Byproducts(MAKERS, classes, workers, {"time_ms": time_ms, "moments"
 
 
 def _columns(sources: Sources, *names: str) -> list[str]:
-    return ["image_id", *names, *(["worker_id"] if sources.workers is not None else [])]
+    chosen_by = {"worker_id": sources.workers, "estimate_time_ms": sources.after_ms}
+    return list(dict.fromkeys(["image_id", *names, *(name for name, by in chosen_by.items() if by is not None)]))
 
 
-def _of_workers(table: pa.Table, sources: Sources) -> pa.Table:
-    """The table with the annotations of other workers marked as not selected."""
-    if sources.workers is None:
+def _counted(table: pa.Table, sources: Sources) -> pa.Table:
+    """The table with annotations of other workers, and those that took too little time, marked as not selected."""
+    if sources.workers is None and sources.after_ms is None:
         return table
+    selected = entries(table["selected"])[0]
+    if sources.workers is not None:
+        ours = pc.is_in(entries(table["worker_id"])[0], pa.array(sorted(sources.workers), pa.string()))
+        selected = pc.and_(selected, ours)
+    if sources.after_ms is not None:
+        selected = pc.and_(selected, pa.array(recorded_times_ms(table) >= sources.after_ms))
     counts = pc.list_value_length(table["selected"]).to_numpy()
-    names, _ = entries(table["worker_id"])
-    ours = pc.is_in(names, pa.array(sorted(sources.workers), pa.string()))
-    selected = pc.and_(entries(table["selected"])[0], ours)
     starts = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
     column = pa.ListArray.from_arrays(starts, selected)
     return table.set_column(table.schema.get_field_index("selected"), "selected", column)

@@ -25,12 +25,16 @@ class Sources:
         manifest: Manifest of the training images.
         seed: Seed of the study's points.
         workers: Ids of the workers whose records count; None for all.
+        after_ms: Shortest time of an annotation that counts; None for all.
+        images: Folder of the training images, which may hold further annotations; None if it is unknown.
     """
 
     index: Path
     manifest: Path
     seed: int = 0
     workers: frozenset[str] | None = None
+    after_ms: int | None = None
+    images: Path | None = None
 
 
 class Made(NamedTuple):
@@ -128,6 +132,7 @@ def make_points(byproducts: Byproducts, sources: Sources, supervision: Supervisi
         known = byproducts.workers(sources)
         sources = dataclasses.replace(sources, workers=chosen_workers(known, noise.workers, sources.index))
         notes = {"workers": len(known), "workers_kept": len(sources.workers or ())}
+    sources = dataclasses.replace(sources, after_ms=noise.after_ms)
     classes: dict[str, Mapping[str, Hashable]] = {}
 
     def class_of(point: Point) -> Hashable:
@@ -214,8 +219,9 @@ def chosen_workers(known: Mapping[str, Worker], chosen: Workers, index: Path) ->
             raise DataError(f"{index}: has no record of the listed workers {', '.join(unknown[:20])}{more}.")
         return listed
     by, share = chosen.chosen_by
-    if by == "most_accurate":
-        rank = {name: -worker.recall for name, worker in known.items() if worker.recall is not None}
+    if by in ("most_accurate", "least_accurate"):
+        sign = -1 if by == "most_accurate" else 1
+        rank = {name: sign * worker.recall for name, worker in known.items() if worker.recall is not None}
         if not rank:
             raise ConfigError(f"{index}: does not show which workers were right; choose the fastest or list them.")
     else:
