@@ -205,7 +205,7 @@ def _inputs(study: Study, product: Product) -> Inputs:
 def render_whole_report(study: Study) -> None:
     """Renders the report."""
     from luab.data.manifests.labels import class_names, wnids
-    from luab.render.headline import findings, headline_sheets
+    from luab.render.headline import answers_of, findings, headline_sheets
     from luab.render.report.deviations import tagged_choices
     from luab.render.report.report import Sources, render_report
     from luab.render.tables import read_table
@@ -228,6 +228,8 @@ def render_whole_report(study: Study) -> None:
         browser=next((_inputs(study, product) for product in products_of(study, "section")), None),
         class_names=dict(zip(wnids(), class_names(), strict=True)),
         deviations=tagged_choices(Path()),
+        question=study.study,
+        answers=answers_of(study),
     )
     render_report(sources, layout.report())
 

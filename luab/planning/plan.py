@@ -95,7 +95,16 @@ def _identity(study: Study, run: Run) -> tuple[object, ...]:
     changes, points = task_of(run.dataset).changes(study), (entry.target, study.random_points_seed)
     first = study.first_run(run)
     begins = _identity(study, first) if first else None
-    return recipe.model_dump_json(), recipe.left_to_weights, changes, points, entry.use, entry.settings, begins, entry.head
+    return (
+        recipe.model_dump_json(),
+        recipe.left_to_weights,
+        changes,
+        points,
+        entry.use,
+        entry.settings,
+        begins,
+        entry.head,
+    )
 
 
 def prepare_jobs(study: Study, checkout: Path) -> None:

@@ -12,10 +12,13 @@ from luab.benchmarks.formula import CENTRE
 from luab.errors import DataError
 from luab.files import read_json, read_text, replacing
 from luab.progress import wide_console
+from luab.render.answers import comparisons, gradient_ratios, sentences
+from luab.render.products import find_product
 from luab.render.quantities import HEADLINE, Quantity, main_supervision
 from luab.render.style import backbone_name, percent
 from luab.render.summaries import CONTROLS, SIGNIFICANT, no_better
 from luab.render.table_text import AT_CHANCE, Sheet, markdown
+from luab.render.tables import scores_of
 from luab.study.config import Study
 from luab.study.supervisions import MAKERS, Supervision
 from luab.tasks import task_of
@@ -35,7 +38,7 @@ def print_headline(study: Study) -> None:
         for row in sheet.rows:
             table.add_row(*(cell.replace(" ± ", "±") for cell in row))  # rich would cut wider numbers at 80 columns
         console.print(table)
-    results = [study.paths.results / name for name in ("report.html", "tables", "figures", "scores.csv")]
+    results = [study.layout.shown / name for name in ("report.html", "tables", "figures", "scores.csv")]
     found = "  ".join(str(path) for path in results if path.exists())
     console.print("Look at: " + (found or "nothing yet; run `make demo`"))
 
@@ -90,6 +93,19 @@ def findings(study: Study) -> list[str]:
             f"This is a toy: a drawn world, tiny networks and {len(study.seeds)} seeds. It shows that the code works, "
             "and nothing about real images."
         )
+    return found
+
+
+def answers_of(study: Study) -> dict[str, list[str]]:
+    """The answer of a study beside the main one, in sentences by title of the data set; empty for the main study."""
+    found = {}
+    for product in (find_product("table", name) for name in ("answers", "coco_answers", "folder_answers")):
+        if inputs := product.needs(study):
+            question, scores = inputs.question, scores_of(product, inputs)
+            if question is not None:
+                table = comparisons(scores, question, inputs.headline_lambda)
+                ratios = gradient_ratios(inputs.logs)
+                found[task_of(product.dataset).title] = sentences(table, question, inputs.entries, ratios)
     return found
 
 

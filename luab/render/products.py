@@ -14,6 +14,7 @@ from luab.errors import ConfigError, did_you_mean
 from luab.render import quantities as q
 from luab.study.config import Study, StudyPart
 from luab.study.paths import DATASET, Run, card
+from luab.study.question import Question
 from luab.study.supervisions import BASELINE, Supervision
 from luab.tasks import task_of
 
@@ -37,6 +38,9 @@ class Inputs:
     published: Path | None = None  # config/published.csv
     supervisions: Mapping[str, str] = dataclasses.field(default_factory=dict)  # name -> title, in the order of display
     controls: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)  # supervision -> its controls
+    question: Question | None = None  # of a study beside the main one
+    entries: Mapping[str, Supervision] = dataclasses.field(default_factory=dict)  # supervisions of such a study
+    logs: Mapping[Run, Path] = dataclasses.field(default_factory=dict)  # log.csv of the swept runs of such a study
     headline_lambda: float = 1.0  # lambda of the main tables
     label: str = ""  # words in the caption, such as "demo world"; empty for the full study
     waits_for: tuple[Path, ...] = ()  # files that must exist first; a card represents the large file of the same stem
@@ -143,6 +147,30 @@ class Uses:
         return dataclasses.replace(inputs, controls=controls_of(part.supervisions))
 
 
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """Inputs of a product of studies beside the main one (`study`)."""
+
+    dataset: str = DATASET
+    compares: str = ""  # what the study must compare; "" for anything
+
+    def __call__(self, study: Study) -> Inputs | None:
+        """The inputs in a study, or None if it is the main one, compares something else or lacks the benchmarks."""
+        question, part = study.study, study.parts.get(self.dataset)
+        if question is None or part is None or self.compares not in ("", question.compares):
+            return None
+        inputs = Scored(q.ANSWERS[self.dataset], self.dataset, compared=True, swept=self.compares == "lambda")(study)
+        if inputs is None:
+            return None
+        swept = [run for run in study.runs() if run.dataset == self.dataset and question.compares == "lambda"]
+        logs = {
+            run: study.layout.log_csv(run) for run in swept if run.weight and run.supervision in part.sweep.supervisions
+        }
+        waits_for = (*inputs.waits_for, *logs.values())
+        entries = dict(part.supervisions)
+        return dataclasses.replace(inputs, question=question, entries=entries, logs=logs, waits_for=waits_for)
+
+
 def controls_of(supervisions: Mapping[str, Supervision]) -> dict[str, tuple[str, ...]]:
     """What each supervision that is no control is compared with: the baseline, and those of its use.
 
@@ -244,6 +272,7 @@ _IMAGENET, _COCO = "ImageNet (`backbones`)", "COCO (`coco`)"
 _COMPARED = "a supervision besides `none`"
 _SWEPT = ", ".join(quantity.benchmark for quantity in q.SWEPT)
 _SWEEP = f"a supervision at several lambdas (`sweep`) and one of the benchmarks {_SWEPT}"
+_STUDY = "a section `study` (config/studies)"
 _BOTH = f"both {_IMAGENET} and {_COCO}"
 
 PRODUCTS: tuple[Product, ...] = (
@@ -311,6 +340,20 @@ PRODUCTS: tuple[Product, ...] = (
     Product(
         "figure", "folder_maps", "Score maps of your own images", "folder",
         f"{_COMPARED} and the benchmark folder_points", ScoreMaps("folder_points", "folder_val", "folder"),
+    ),
+    *(
+        Product("table", name, "Comparisons of this study", dataset, _STUDY, Answered(dataset), optional=True)
+        for dataset, name in (("imagenet", "answers"), ("coco", "coco_answers"), ("folder", "folder_answers"))
+    ),
+    Product(
+        "figure", "noise_levels", "Noise of the points", DATASET, _STUDY, Answered(compares="noise"), optional=True,
+    ),
+    *(
+        Product(
+            "figure", name, "Weight of the byproduct loss and ratio of gradients", dataset, _STUDY,
+            Answered(dataset, "lambda"), optional=True,
+        )
+        for dataset, name in (("imagenet", "lambda_gradients"), ("coco", "coco_lambda_gradients"))
     ),
     Product("section", "byproduct_browser", "Look at byproducts", DATASET, _IMAGENET, _images),
 )  # fmt: skip

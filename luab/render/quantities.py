@@ -115,6 +115,12 @@ FOLDER_POINTS = (
 )
 SWEPT = (VAL, MAIN[3], MAIN[4], BG_GAP, MAX_BOX_V2)
 USES = (*SWEPT, LOCALIZATION[-2], LOCALIZATION[-1])
+ANSWERS = {
+    "imagenet": (VAL, MAIN[-1], BG_GAP, MAX_BOX_V2, LOCALIZATION[2]),
+    "coco": (COCO_MAIN[0], COCO_CONTEXTS[1], *COCO_LOCALIZATION[:1], COCO_LOCALIZATION[2]),
+    "folder": (FOLDER_MAIN[0], *FOLDER_POINTS[:2]),
+}
+"""Quantities that answer the question of a study beside the main one, by data set."""
 TRACKED = {
     "imagenet": (*MAIN, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2, LOCALIZATION[2]),
     "coco": (*COCO_MAIN[:4], COCO_CONTEXTS[1], *COCO_LOCALIZATION),

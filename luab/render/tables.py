@@ -16,11 +16,12 @@ from luab.data.manifests.manifest import read_manifest_table
 from luab.data.supervisions.aim import aim_of_tags
 from luab.errors import ConfigError, DataError, did_you_mean
 from luab.files import read_percent, read_rows
+from luab.render import answers, style, summaries
 from luab.render import quantities as q
-from luab.render import style, summaries
 from luab.render.products import PRODUCTS, STATISTICS, Inputs, Product, Scored, find_product
 from luab.render.table_text import AT_CHANCE, BOLD, Table, write_table
 from luab.study.config import known_backbones
+from luab.study.question import Question
 from luab.study.supervisions import MAKERS
 
 PUBLISHED = "Published IN-1k"
@@ -162,6 +163,41 @@ def uses_table(scores: pd.DataFrame, controls: Mapping[str, Sequence[str]], head
     )  # fmt: skip
 
 
+def answers_table(
+    name: str, scores: pd.DataFrame, question: Question, titles: Mapping[str, str], headline_lambda: float
+) -> Table:
+    """The comparisons of a study beside the main one, see `luab.render.answers.comparisons`.
+
+    Args:
+        name: Name of the product.
+        scores: See `score_table`.
+        question: The study.
+        titles: Of the supervisions.
+        headline_lambda: Lambda of the main tables.
+    """
+    raw = answers.comparisons(scores, question, headline_lambda)
+    if raw.empty:
+        raise DataError(f"{name}: the scores have nothing to compare with {', '.join(question.against)}.")
+    shown = [quantity for quantity in q.ANSWERS[str(raw["dataset"].iloc[0])] if len(summaries.of(raw, quantity))]
+    rows, groups = list[list[str]](), list[int]()
+    for backbone, of_backbone in raw.groupby("backbone", sort=False):
+        groups.append(len(rows))
+        for (method, weight, control), of in of_backbone.groupby(["supervision", "lambda", "control"], sort=False):
+            heads = [style.backbone_name(str(backbone)), titles.get(method, method), f"{weight:g}"]
+            rows.append([*heads, titles.get(control, control), *(_difference(summaries.of(of, k)) for k in shown)])
+    cells = pd.DataFrame(rows, columns=["Backbone", "Supervision", "λ", "Compared with", *(k.heading for k in shown)])
+    images = [f"{k.title} {int(summaries.of(raw, k)['images'].max()):,}" for k in shown]
+    family = "all backbones and supervisions" if question.compares == "backbones" else "all supervisions and lambdas"
+    notes = [
+        f"Cells: difference to the supervision in the fourth column with the same seed (n = {summaries.span(raw['n'])}), "
+        "with the 95 % interval and p of a paired t-test. No interval: too few seeds, or all differences are equal.",
+        f"p: Holm's correction over {family} that are compared with the same one on the same benchmark"
+        f"{'' if question.compares == 'backbones' else ' and backbone'}.",
+        f"Controls and other supervisions in the fourth column have λ = {headline_lambda:g}. Images: {', '.join(images)}.",
+    ]
+    return Table(name, f"{question.title}: differences in percentage points", cells, raw, notes, groups)
+
+
 def render_table(name: str, csv: Path | str, md: Path | str, tex: Path | str, inputs: Inputs) -> None:
     """Makes a table of `luab.render.products.PRODUCTS` and writes it in three formats.
 
@@ -180,6 +216,13 @@ def _from_scores(product: Product, inputs: Inputs) -> Table:
 
 def _from_uses(product: Product, inputs: Inputs) -> Table:
     return uses_table(scores_of(product, inputs), inputs.controls, inputs.headline_lambda)
+
+
+def _from_answers(product: Product, inputs: Inputs) -> Table:
+    if inputs.question is None:
+        raise ConfigError(f"{product.name}: the input `question` is missing. Pass Inputs(question=...).")
+    scores = scores_of(product, inputs)
+    return answers_table(product.name, scores, inputs.question, inputs.supervisions, inputs.headline_lambda)
 
 
 def scores_of(product: Product, inputs: Inputs) -> pd.DataFrame:
@@ -217,6 +260,7 @@ TABLES: dict[str, Callable[[Product, Inputs], Table]] = {
     "interfaces": lambda product, inputs: interfaces(*read_statistics(product.name, inputs.statistics)),
     **{product.name: _from_scores for product in PRODUCTS if product.kind == "table" and product.from_scores},
     "uses": _from_uses,
+    **dict.fromkeys(("answers", "coco_answers", "folder_answers"), _from_answers),
 }
 """Drawing functions, by the name of the product."""
 

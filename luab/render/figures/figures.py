@@ -21,7 +21,8 @@ from luab.errors import ConfigError
 from luab.metrics.localization import IOU_PCT, LocalizationInput, box_accuracy
 from luab.predictions import read_listed, read_predictions
 from luab.render import style, summaries
-from luab.render.figures import annotated_images, byproducts, factors, localization
+from luab.render.answers import gradient_ratios
+from luab.render.figures import annotated_images, byproducts, factors, localization, studies
 from luab.render.figures import scores as figures_scores
 from luab.render.products import Inputs, Product, find_product
 from luab.render.style import Array
@@ -47,6 +48,15 @@ def render_figure(name: str, output_pdf: Path | str, inputs: Inputs) -> None:
 
 def _from_scores(draw: Callable[..., Figure]) -> Callable[[Product, Inputs], Figure]:
     return lambda product, inputs: draw(scores_of(product, inputs), inputs.headline_lambda, inputs.label)
+
+
+def _draw_noise_levels(product: Product, inputs: Inputs) -> Figure:
+    return studies.noise_levels(scores_of(product, inputs), inputs.entries, inputs.headline_lambda, inputs.label)
+
+
+def _draw_lambda_gradients(product: Product, inputs: Inputs) -> Figure:
+    ratios = gradient_ratios(inputs.logs)
+    return studies.lambda_gradients(scores_of(product, inputs), ratios, inputs.headline_lambda, inputs.label)
 
 
 def _draw_click_density(product: Product, inputs: Inputs) -> Figure:
@@ -257,4 +267,7 @@ FIGURES: dict[str, Callable[[Product, Inputs], Figure]] = {
     "interfaces": _draw_interfaces,
     "coco_gain_by_size": _from_scores(figures_scores.coco_gain_by_size),
     "folder_maps": _draw_folder_maps,
+    "noise_levels": _draw_noise_levels,
+    "lambda_gradients": _draw_lambda_gradients,
+    "coco_lambda_gradients": _draw_lambda_gradients,
 }

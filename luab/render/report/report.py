@@ -22,6 +22,7 @@ from luab.render.report import curves, samples
 from luab.render.table_text import BOLD, Sheet
 from luab.render.tables import required
 from luab.study.paths import Run
+from luab.study.question import Question
 
 PAGE = Path(__file__).parent / "page"
 _BIG_PNG = 300_000  # bytes from which a figure, then one with photographs, is embedded as WebP
@@ -44,6 +45,8 @@ class Sources:
     browser: Inputs | None  # index, manifest and images of ImageNet-AB; None leaves out the browser of byproducts
     class_names: Mapping[str, str]  # by wnid
     deviations: Mapping[str, Sequence[tuple[str, str]]]  # from luab.render.report.deviations.tagged_choices
+    question: Question | None = None  # of a study beside the main one
+    answers: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)  # luab.render.headline.answers_of
 
 
 def render_report(sources: Sources, output: Path) -> None:
@@ -61,6 +64,8 @@ def render_report(sources: Sources, output: Path) -> None:
         script=Markup(script),
         css_hash=csp_hash(css),
         script_hash=csp_hash(script),
+        question=sources.question,
+        answers=sources.answers,
         findings=sources.findings,
         headline=[_difference_first(sheet) for sheet in sources.headline],
         tables=[
