@@ -222,9 +222,9 @@ def _of_lambda(rows: pd.DataFrame, entries: Mapping[str, Supervision], ratios: M
         ratio = f"; gradient ratio {ratios[best['lambda']]:.2g}" if best["lambda"] in ratios else ""
         at = {verdict: ", ".join(f"{w:g}" for w in of.loc[of["verdict"] == verdict, "lambda"]) for verdict in _WORDS}
         better, worse = (f"at λ = {at[name]}" if at[name] else "at no λ" for name in ("better", "worse"))
+        one, other = title_of(str(method), entries), title_of(str(control), entries)
         parts.append(
-            f"of {len(of)} λ, {title_of(str(method), entries)} is better than {title_of(str(control), entries)} {better} "
-            f"and worse {worse}; the largest gain is at λ = {best['lambda']:g} ({_number(best)}{ratio})"
+            f"of {len(of)} λ, {one} is better than {other} {better} and worse {worse}; the largest gain is at λ = {best['lambda']:g} ({_number(best)}{ratio})"
         )
     return f"{_listed(parts)}."
 
@@ -241,10 +241,10 @@ def _of_backbones(rows: pd.DataFrame, quantity: q.Quantity, entries: Mapping[str
             f"{counts.get(name, 0)}{f' ({names[name]})' if names[name] else ''}" for name in ("better", "worse")
         )
         most, least = of.loc[of["gain"].idxmax()], of.loc[of["gain"].idxmin()]
+        first, last = (f"{_number(row)} with {style.backbone_name(row['backbone'])}" for row in (least, most))
         parts.append(
-            f"with {title_of(str(method), entries)}, of {len(of)} backbones {better} are better than with {control} and "
-            f"{worse} worse; from {_number(least)} with {style.backbone_name(least['backbone'])} to {_number(most)} with "
-            f"{style.backbone_name(most['backbone'])}"
+            f"with {title_of(str(method), entries)}, of {len(of)} backbones {better} are better than with {control} "
+            f"and {worse} worse; from {first} to {last}"
         )
     return f"{quantity.title}: {'; '.join(parts)}. {_about(rows)}"
 

@@ -11,7 +11,7 @@ import pytest
 
 from luab.byproducts import coco_ab
 from luab.data.manifests.manifest import INSTANCES_SCHEMA
-from luab.data.supervisions.coco import BYPRODUCTS
+from luab.data.supervisions.coco import BYPRODUCTS, mask
 from luab.data.supervisions.makers import Sources, write_targets
 from luab.data.supervisions.point_files import TARGETS_SCHEMA, read_class_points
 from luab.errors import ConfigError, DataError
@@ -171,3 +171,39 @@ def test_the_reader_refuses_other_files(tmp_path: Path, rows: Any, words: str) -
     pq.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
     with pytest.raises(DataError, match="expected the columns"):
         read_class_points(tmp_path / "other.parquet", 80)
+
+
+def test_the_centroid_of_the_largest_mask_of_a_class(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    row = {
+        "image_id": "COCO_train2014_000000000009",
+        "path": "x",
+        "labels": [PERSON],
+        "group": "",
+        "width": 8,
+        "height": 6,
+    }
+    row |= {"boxes": [], "box_labels": [], "box_crowd": [], "box_areas": []}
+    pq.write_table(pa.Table.from_pylist([row], schema=INSTANCES_SCHEMA), tmp_path / "manifest.parquet")
+
+    def annotation(category: int, x0: int, y0: int, x1: int, y1: int, crowd: int = 0) -> dict[str, Any]:
+        polygon = [x0, y0, x1, y0, x1, y1, x0, y1]
+        return {"image_id": 9, "category_id": category, "segmentation": [polygon], "iscrowd": crowd}
+
+    given = [
+        annotation(1, 0, 0, 2, 2),
+        annotation(1, 2, 1, 6, 5),  # the largest person: columns 2 to 5, lines 1 to 4
+        annotation(1, 0, 0, 8, 6, crowd=1),  # larger, but a crowd
+        annotation(2, 0, 0, 8, 6, crowd=1),  # of a bicycle there is a crowd alone
+        annotation(18, 0, 0, 2, 6),
+        {**annotation(18, 0, 0, 8, 6), "image_id": 10},  # of an image that is not listed
+    ]
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_train2014.json").write_text(
+        json.dumps({"annotations": given}), encoding="utf-8"
+    )
+    sources = Sources(tmp_path / "none.parquet", tmp_path / "manifest.parquet", images=tmp_path)
+    found = {point.label: (point.x, point.y) for point in mask(sources).points}
+    assert found == {PERSON: (0.5, 0.5), BICYCLE: (0.5, 0.5), DOG: (0.125, 0.5)}
+    with pytest.raises(DataError, match="folder of COCO's images"):
+        mask(Sources(tmp_path / "none.parquet", tmp_path / "manifest.parquet"))

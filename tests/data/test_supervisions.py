@@ -149,6 +149,25 @@ def test_only_the_chosen_workers_count(tmp_path: Path) -> None:
     assert points(tmp_path, "click", *rows, workers={"slowest": 0.5}) == expected
     assert points(tmp_path, "click", *rows, workers={"most_accurate": 0.5}) == expected  # 2 of 2, not 1 of 2
     assert set(points(tmp_path, "random", *rows, workers={"listed": ["slow"]})) == {"both", "slow"}
+    assert points(tmp_path, "click", *rows, workers={"least_accurate": 0.5}) == {"both": [0.0, 0.0]}  # 1 of 2
+
+
+def test_only_annotations_that_took_long_enough_count(tmp_path: Path) -> None:
+    def timed(click: Any, time: int | None) -> dict[str, Any]:
+        return entry(clicks=[click]) | {"worker_id": f"w{time}", "estimate_time_ms": time}
+
+    rows = [
+        row("both", timed((0.0, 0.0), 100), timed((1.0, 1.0), 900)),
+        row("at the limit", timed((0.5, 0.25), 300)),
+        row("below", timed((0.25, 0.25), 299)),
+        row("without a time", timed((0.25, 0.25), None)),
+    ]
+    expected = {"both": [1.0, 1.0], "at the limit": [0.5, 0.25]}
+    assert points(tmp_path, "click", *rows, after_ms=300) == expected
+    assert len(points(tmp_path, "click", *rows)) == 4
+    assert points(tmp_path, "click", *rows, after_ms=300, workers={"listed": ["w100", "w300"]}) == {
+        "at the limit": [0.5, 0.25]
+    }
 
 
 def test_shuffled_is_a_derangement_within_the_class(tmp_path: Path) -> None:

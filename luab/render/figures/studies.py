@@ -51,9 +51,9 @@ def noise_levels(
         axes.set_title(quantity.title)
     style.legend_above(figure, grid[0, 0])
     note = (
-        f"{style.backbone_name(backbone)}, λ = {headline_lambda:g}. Difference to the baseline with the same seed, sign "
-        f"flipped where lower is better; {summaries.intervals_text(gains)}, not corrected. Grey line: baseline; other "
-        "lines and bands: controls with their intervals. Levels are evenly spaced, the weakest noise first."
+        f"{style.backbone_name(backbone)}, λ = {headline_lambda:g}. Difference to the baseline with the same seed, "
+        f"sign flipped where lower is better; {summaries.intervals_text(gains)}, not corrected. Grey line: baseline; "
+        "other lines and bands: controls with their intervals. Levels are evenly spaced, the weakest noise first."
     )
     return style.finish(figure, note, label)
 
