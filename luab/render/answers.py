@@ -224,7 +224,8 @@ def _of_lambda(rows: pd.DataFrame, entries: Mapping[str, Supervision], ratios: M
         better, worse = (f"at λ = {at[name]}" if at[name] else "at no λ" for name in ("better", "worse"))
         one, other = title_of(str(method), entries), title_of(str(control), entries)
         parts.append(
-            f"of {len(of)} λ, {one} is better than {other} {better} and worse {worse}; the largest gain is at λ = {best['lambda']:g} ({_number(best)}{ratio})"
+            f"of {len(of)} λ, {one} is better than {other} {better} and worse {worse}; "
+            f"the largest gain is at λ = {best['lambda']:g} ({_number(best)}{ratio})"
         )
     return f"{_listed(parts)}."
 

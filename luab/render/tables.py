@@ -189,8 +189,9 @@ def answers_table(
     images = [f"{k.title} {int(summaries.of(raw, k)['images'].max()):,}" for k in shown]
     family = "all backbones and supervisions" if question.compares == "backbones" else "all supervisions and lambdas"
     notes = [
-        f"Cells: difference to the supervision in the fourth column with the same seed, n = {summaries.span(raw['n'])}, "
-        "with the 95 % interval and p of a paired t-test. No interval: too few seeds, or all differences are equal.",
+        f"Cells: difference to the supervision in the fourth column (paired seeds); n = {summaries.span(raw['n'])}.",
+        "In brackets the 95 % interval, then p of a paired t-test. No interval: too few seeds, or all differences are "
+        "equal.",
         f"p: Holm's correction over {family} that are compared with the same one on the same benchmark"
         f"{'' if question.compares == 'backbones' else ' and backbone'}.",
         f"Controls and other supervisions in the fourth column have λ = {headline_lambda:g}.",

@@ -24,7 +24,7 @@ SWEEP = {"table lambda_sweep", "figure lambda_sweep"}
 COMPARED = {"figure robustness_gain", "figure cam_examples", *SWEEP}
 BACKGROUND = {"table background_robustness", "figure background_gap", "figure si_score_factors"}
 LOCALIZATION = {"table localization", "figure cam_examples"}
-COCO = {f"{product.kind} {product.name}" for product in PRODUCTS if product.dataset == "coco"}
+COCO = {f"{product.kind} {product.name}" for product in PRODUCTS if product.dataset == "coco" and not product.optional}
 IMAGENET = {
     f"{product.kind} {product.name}" for product in PRODUCTS if product.dataset == "imagenet" and not product.optional
 }
