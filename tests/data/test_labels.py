@@ -1,5 +1,6 @@
 """The class lists against digests, counts and sums of the released lists."""
 
+import csv
 import hashlib
 import importlib.util
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from luab.byproducts.coco_classes import COCO_CLASSES
 from luab.data.manifests import labels
 from luab.errors import DataError
 
@@ -133,3 +135,16 @@ def test_labels_import_nothing_heavy(repository: Path) -> None:
         [sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, encoding="utf-8", errors="replace"
     )
     assert (done.stdout.strip(), done.returncode) == ("[]", 0)
+
+
+def test_classes_in_categories_of_coco() -> None:
+    categories = labels.coco_categories()
+    assert len(categories) == 207 and len(set(categories.values())) == 16
+    assert set(categories.values()) <= {item.name for item in COCO_CLASSES}
+    assert (categories[404], categories[207], categories[499]) == ("airplane", "dog", "knife")
+    assert labels.class_names()[404] == "airliner" and 954 not in categories  # banana
+    table = Path(labels.__file__).parent / "tables" / "imagenet_to_coco.csv"
+    with open(table, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            index = int(row["index"])
+            assert (labels.wnids()[index], labels.class_names()[index]) == (row["wnid"], row["name"])

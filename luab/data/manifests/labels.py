@@ -98,6 +98,19 @@ def subset(name: str) -> tuple[int, ...]:
 
 
 @functools.cache
+def coco_categories() -> Mapping[int, str]:
+    """ImageNet index -> name of the COCO category that contains the class, for 207 classes of 16 categories.
+
+    Source: the lists of indices in bethgelab/model-vs-human:modelvshuman/helper/human_categories.py, made through
+    WordNet and corrected by hand (Geirhos et al., Generalisation in humans and deep neural networks, NeurIPS 2018).
+    The other 64 categories of COCO have no class there. ASSUME: no class was added, also where its name is that of a
+    category (banana, zebra, toaster).
+    """
+    with open(_TABLES / "imagenet_to_coco.csv", newline="", encoding="utf-8") as file:
+        return MappingProxyType({int(row["index"]): row["coco"] for row in csv.DictReader(file)})
+
+
+@functools.cache
 def objectnet_folders() -> Mapping[str, tuple[int, ...]]:
     """The 113 ObjectNet folders that overlap ImageNet, each with its one to three ImageNet indices.
 
