@@ -356,7 +356,7 @@ def _table(rows: pd.DataFrame, columns: dict[str, np.ndarray], test_set: TestSet
     arrays = _image_columns(rows) | answers(columns, len(rows))
     if test_set.cam:
         arrays |= _score_maps(columns["cam"])
-        arrays |= {side: pa.array(rows[side].astype("int32"), pa.int32()) for side in ("width", "height")}
+        arrays |= {side: pa.array(rows[side].astype("Int32"), pa.int32()) for side in ("width", "height")}
         if not test_set.multi_label:
             boxes = [[[int(v) for v in box] for box in of_image] for of_image in rows["boxes"]]
             arrays["boxes"] = pa.array(boxes, pa.list_(pa.list_(pa.int32(), 4)))

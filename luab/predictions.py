@@ -48,13 +48,15 @@ def read_predictions(folder: Path, test_set: str, columns: tuple[str, ...]) -> p
     return table
 
 
-def read_listed(folder: Path, dataset: str, columns: tuple[str, ...] = ("image_id", "labels")) -> pa.Table:
-    """Reads columns of the manifest <folder>/<dataset>.parquet.
+def read_listed(
+    folder: Path, dataset: str, columns: tuple[str, ...] = ("image_id", "labels"), command: str = "manifest"
+) -> pa.Table:
+    """Reads columns of the manifest <folder>/<dataset>.parquet, or of a file of targets that `command` writes.
 
     Raises:
         DataError: The file is missing or damaged, lacks these columns or rows, or lists an image twice.
     """
-    return _read(folder / f"{dataset}.parquet", columns, "Run `luab manifest` or Snakemake again.")
+    return _read(folder / f"{dataset}.parquet", columns, f"Run `luab {command}` or Snakemake again.")
 
 
 def _read(path: Path, columns: tuple[str, ...], remedy: str) -> pa.Table:
@@ -211,8 +213,8 @@ def points_of(name: str, table: pa.Table) -> npt.NDArray[np.float64] | None:
     return columns_of(table, "point_x", "point_y").astype(np.float64)
 
 
-def score_maps_of(name: str, table: pa.Table, boxes: list[Ints], size_wh: Ints) -> Iterator[LocalizationInput]:
-    """Yields the input of `box_accuracy` for each image.
+def maps_of(name: str, table: pa.Table) -> list[npt.NDArray[Any]]:
+    """The score map [cam_h, cam_w] of each image.
 
     Raises:
         DataError: The size of a map differs from cam_h x cam_w.
@@ -221,7 +223,17 @@ def score_maps_of(name: str, table: pa.Table, boxes: list[Ints], size_wh: Ints) 
     if (shapes.prod(axis=1) != _lengths(table, "cam")).any():
         raise DataError(f"{name}: expected score maps of cam_h x cam_w values, found other sizes. Predict again.")
     maps = np.split(pc.list_flatten(table["cam"]).to_numpy(), np.cumsum(_lengths(table, "cam"))[:-1])
+    return [values.reshape(shape) for values, shape in zip(maps, shapes, strict=True)]
+
+
+def score_maps_of(name: str, table: pa.Table, boxes: list[Ints], size_wh: Ints) -> Iterator[LocalizationInput]:
+    """Yields the input of `box_accuracy` for each image.
+
+    Raises:
+        DataError: The size of a map differs from cam_h x cam_w.
+    """
+    maps = maps_of(name, table)
     with progress(f"boxes of {name}", len(maps), "images") as advance:
-        for values, shape, image_boxes, (width, height) in zip(maps, shapes, boxes, size_wh, strict=True):
-            yield LocalizationInput(values.reshape(shape), image_boxes, (int(width), int(height)))
+        for score_map, image_boxes, (width, height) in zip(maps, boxes, size_wh, strict=True):
+            yield LocalizationInput(score_map, image_boxes, (int(width), int(height)))
             advance(1)

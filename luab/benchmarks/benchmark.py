@@ -19,6 +19,7 @@ class Benchmark:
         headline: The metric that stands for the benchmark; whether higher or lower is better says `better`.
         formula: Key in luab.benchmarks.score.FORMULAS.
         manifests: Manifests that it reads in addition to the predictions, of which it reads `manifest_columns`.
+        targets: Files of data/targets/imagenet that it reads, of which it reads image_id and moments.
         roots: Manifests whose image trees contain files that it reads.
         instead_of: For an alternative protocol, the benchmark that scores the same images by the protocol of the
             releasing paper; otherwise "".
@@ -34,6 +35,7 @@ class Benchmark:
     better: Literal["higher", "lower"] = "higher"
     manifests: tuple[str, ...] = ()
     manifest_columns: tuple[str, ...] = ("image_id", "labels")
+    targets: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()
     instead_of: str = ""
 

@@ -11,6 +11,9 @@ from luab.errors import ConfigError, did_you_mean
 POINTING_TOLERANCE_PX = 15
 """Distance from an object, in source pixels, at which the pointing game still counts a hit."""
 
+TRACES = "held_out_traces"
+"""File of targets with the mouse traces of images that no training sees, which trace_alignment reads."""
+
 _TOP5 = ("image_id", "labels", "top5")
 _GROUPED = (*_TOP5, "group")
 _SUBSET = ("image_id", "labels", "restricted_top1")
@@ -101,6 +104,14 @@ _RELEASED = (
     ),
     _wsol("wsol_val", "Localisation (train-fullsup)"),
     _wsol("wsol_test", "Localisation"),
+    Benchmark(
+        "trace_alignment", "Trace alignment", ("imagenet_held_out",), ("image_id", "cam", "cam_h", "cam_w"),
+        "training images that no training saw (held_out_byproducts): Spearman's correlation of the score map of the "
+        "true class with the time-weighted density of a person's mouse trace (Gaussians of .1 of the side), at 14 x 14 "
+        f"positions, mean over people, then over images with a trace, {_SQUEEZED}; another person: the correlation "
+        "of two people's densities, on all images that several people traced", "alignment", "trace_alignment",
+        targets=(TRACES,),
+    ),
     Benchmark(
         "coco_val", "COCO", ("coco_val",), _COCO,
         f"{_COCO_SET}, mean over classes of the average precision without interpolation (ap), CF1 and OF1 at "

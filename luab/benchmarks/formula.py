@@ -20,8 +20,9 @@ class Detail(NamedTuple):
     n: int
 
 
-CHANCE, CENTRE, WHOLE = "chance", "image centre", "whole image"
-"""Controls, which need no model: a guess among the classes, the middle of the image, the box of the whole image.
+CHANCE, CENTRE, WHOLE, PERSON = "chance", "image centre", "whole image", "another person"
+"""Controls, which need no model: a guess among the classes, the middle of the image, the box of the whole image, and
+another person, the noise ceiling.
 
 A control of a metric is a `Detail` whose metric is the control and whose group is the metric.
 """
@@ -40,13 +41,18 @@ def guesses(labels: np.ndarray, answers: int = 1) -> float:
 
 
 class Inputs(NamedTuple):
-    """What a formula reads: checked predictions by test set; rows, and image trees if it reads files, by manifest."""
+    """What a formula reads.
+
+    tables: checked predictions by test set. manifests: rows by manifest. roots: image trees by manifest, if it reads
+    files. targets: image_id and moments, by file of targets.
+    """
 
     tables: Mapping[str, pa.Table]
     manifests: Mapping[str, pa.Table]
     input_px: int
     processes: int = 1
     roots: Mapping[str, Path] = {}
+    targets: Mapping[str, pa.Table] = {}
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,20 @@
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from luab.benchmarks.catalogue import POINTING_TOLERANCE_PX
-from luab.benchmarks.formula import CENTRE, CHANCE, WHOLE, Detail, Formula, Inputs, Scores, guesses
-from luab.benchmarks.outcomes import grouped, ranking, share
+from luab.benchmarks.formula import CENTRE, CHANCE, PERSON, WHOLE, Detail, Formula, Inputs, Scores, guesses
+from luab.benchmarks.outcomes import Floats, grouped, ranking, share
 from luab.data.manifests.labels import CORRUPTIONS, EXTRA_CORRUPTIONS, IN9_VARIANTS, in9_of_class
 from luab.errors import DataError
 from luab.metrics import accuracy, corruption
 from luab.metrics.accuracy import Bools, Count, Ints
+from luab.metrics.alignment import at_positions, rank_correlations, trace_density
 from luab.metrics.background import bg_gap, challenge_accuracy, in9_answers, nine_class_answers
 from luab.metrics.localization import IOU_PCT, box_accuracy, box_focus, iou, point_distances, points_in_box
 from luab.metrics.ood import aupr, auroc, fpr95
@@ -23,6 +25,7 @@ from luab.predictions import (
     columns_of,
     ids_of,
     labels_of,
+    maps_of,
     numbers_of,
     points_of,
     rows_like,
@@ -194,6 +197,48 @@ def _controls(boxes: Sequence[Ints], size_wh: Ints) -> list[Detail]:
     return [*found, Detail("point_distance", CENTRE, math.fsum(point_distances(centre, boxes, size_wh)) / n, n)]
 
 
+def _trace_alignment(inputs: Inputs) -> Scores:
+    """Score maps against the trace of each person on held-out images, and the traces of people against each other.
+
+    ASSUME: no released protocol compares maps with mouse traces; grid, width of the Gaussians and the mean over people
+    are this project's choice. A model is compared with one person at a time, as people are with each other.
+    """
+    ((name, table),), (traces,) = inputs.tables.items(), inputs.targets.values()
+    counts = pc.list_value_length(traces["moments"]).to_numpy()
+    rows = pc.index_in(traces["image_id"], table["image_id"].combine_chunks()).fill_null(-1).to_numpy()
+    owner = np.repeat(np.arange(len(counts)), counts)
+    held_out = rows[owner] >= 0
+    if not held_out.any():
+        raise DataError(
+            f"{name}: expected a mouse trace on at least one held-out image, found none. Raise `held_out_byproducts`, "
+            "or remove the benchmark trace_alignment from `suites`."
+        )
+    moments = pc.list_flatten(pc.list_flatten(traces["moments"])).to_numpy()
+    densities = trace_density(moments.reshape(len(owner), -1, 2))
+    maps = np.stack([at_positions(score_map) for score_map in maps_of(name, table)])
+    of_people, images = densities[held_out], owner[held_out]
+    chosen, values = _mean_of(images, rank_correlations(maps[rows[images]], of_people))
+    n, centre = len(chosen), trace_density(np.full((1, 1, 2), 0.5))
+    _, of_centre = _mean_of(images, rank_correlations(np.repeat(centre, len(images), axis=0), of_people))
+    details = [Detail("alignment", CHANCE, 0.0, n), Detail("alignment", CENTRE, float(of_centre.mean()), n)]
+    pairs = [pair for image in np.flatnonzero(counts > 1) for pair in combinations(np.flatnonzero(owner == image), 2)]
+    if pairs:
+        first, second = np.array(pairs).T
+        several, between = _mean_of(owner[first], rank_correlations(densities[first], densities[second]))
+        details.append(Detail("alignment", PERSON, float(between.mean()), len(several)))
+        if (same := np.isin(chosen, several)).any():
+            details.append(Detail("several people", "alignment", float(values[same].mean()), int(same.sum())))
+    ids = table["image_id"].take(pa.array(rows[chosen]))
+    metrics = {"alignment": math.fsum(values) / n}
+    return Scores(metrics, n, ids.to_pylist(), details, images=functools.partial(share, ids, values))
+
+
+def _mean_of(groups: Ints, values: Floats) -> tuple[Ints, Floats]:
+    """The groups that occur, ascending, and the mean of the values [n] of each."""
+    present, place, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    return present, np.bincount(place, values) / counts
+
+
 def _is_right(table: pa.Table) -> Bools:
     """[images] whether the arg-max over all classes is a correct label."""
     return accuracy.is_correct(_best(table), labels_of(table))
@@ -235,5 +280,6 @@ FORMULAS: dict[str, Formula] = {
     "in9": _in9,
     "in9_challenge": _in9_challenge,
     "wsol": _wsol,
+    "trace_alignment": _trace_alignment,
 }
 """The formulas by the key that the catalogue uses."""

@@ -29,6 +29,7 @@ def score(
     crop_pct: float = 0.875,
     processes: int = 1,
     roots: Mapping[str, Path] | None = None,
+    targets_folder: Path = Path("data/targets/imagenet"),
 ) -> list[Path]:
     """Writes <scores_folder>/<benchmark>.json for each benchmark, and returns the paths in this order.
 
@@ -38,6 +39,7 @@ def score(
         crop_pct: Side of the centre crop divided by the shorter side of the resized image; only printed.
         processes: Number of processes for localisation, the one slow part; the numbers do not depend on it.
         roots: Image tree of each manifest in which a benchmark reads files (for COCO's masks).
+        targets_folder: Folder of the held-out traces, for benchmarks that read them.
 
     Raises:
         ConfigError: A benchmark is unknown, a root is missing, or the run's identity is incomplete.
@@ -52,7 +54,7 @@ def score(
     folders = Path(predictions_folder), Path(manifests_folder)
     paths = [Path(scores_folder) / f"{benchmark.name}.json" for benchmark in benchmarks]
     for benchmark, path in zip(benchmarks, paths, strict=True):
-        scores = compute(benchmark, read_inputs(benchmark, *folders, input_px, processes, roots))
+        scores = compute(benchmark, read_inputs(benchmark, *folders, input_px, processes, roots, targets_folder))
         write_json(path, _content(benchmark, benchmark.protocol_line(input_px, crop_pct), run, scores))
     return paths
 
@@ -69,14 +71,16 @@ def read_inputs(
     input_px: int,
     processes: int,
     roots: Mapping[str, Path],
+    targets_folder: Path = Path("data/targets/imagenet"),
 ) -> Inputs:
-    """Reads and checks the predictions and manifests of one benchmark; see `score`."""
+    """Reads and checks the predictions, manifests and targets of one benchmark; see `score`."""
     return Inputs(
         {name: read_predictions(predictions_folder, name, benchmark.columns) for name in benchmark.test_sets},
         {name: read_listed(manifests_folder, name, benchmark.manifest_columns) for name in benchmark.manifests},
         input_px,
         processes,
         {name: roots[name] for name in benchmark.roots},
+        {name: read_listed(targets_folder, name, ("image_id", "moments"), "targets") for name in benchmark.targets},
     )
 
 

@@ -173,6 +173,7 @@ def evaluate(
     files = score(
         benchmarks, out / "predictions", study.layout.manifest_folder(), identity, out / "scores",
         recipe.input_px, recipe.crop_pct, study.compute.threads, roots,
+        study.layout.target("").parent,
     )  # fmt: skip
     scores = {name: read_json(file) for name, file in zip(benchmarks, files, strict=True)}
     write_json(out / "checkpoint.json", {
@@ -223,6 +224,8 @@ def _chosen(study: Study, only: Sequence[str], classes: int) -> tuple[list[str],
 
 
 def _fits(benchmark: str, classes: int) -> bool:
+    if find_benchmark(benchmark).targets:
+        return False  # others may have trained on the images that this study holds out
     return all(TEST_SETS[name].outputs == classes for name in find_benchmark(benchmark).test_sets)
 
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from luab.benchmarks.catalogue import TRACES
 from luab.errors import ConfigError
 from luab.files import file_sha256
 from luab.planning.plan import CAPTIONS, Plan
 from luab.render.products import Inputs, Product, find_product, products_of
 from luab.study.config import Study
-from luab.study.paths import Layout, Run, card
-from luab.study.roots import OWN, source_root
+from luab.study.paths import DATASET, Layout, Run, card
+from luab.study.roots import HELD_OUT, OWN, source_root
 from luab.tasks import task_of, task_with
 
 _FILES = {"table": (Layout.table, ("csv", "md", "tex")), "figure": (Layout.figure, ("pdf", "png"))}
@@ -70,7 +71,8 @@ def make_targets(study: Study, target: str, dataset: str) -> None:
 
     Args:
         study: The configuration.
-        target: Stem of the file (`Supervision.target`), name of an entry of `supervisions`, or name of points.
+        target: Stem of the file (`Supervision.target`), name of an entry of `supervisions`, or name of points; or
+            "held_out_traces", the mouse traces of ImageNet's images that no training sees.
         dataset: Data set that the study trains on.
 
     Raises:
@@ -78,13 +80,27 @@ def make_targets(study: Study, target: str, dataset: str) -> None:
     """
     from luab.data.supervisions.makers import Sources, write_targets
 
-    task, layout, supervision = task_of(dataset), study.layout, study.of_target(target, dataset)
-    path = layout.target(supervision.target or target, dataset)
+    task, layout = task_of(dataset), study.layout
     module: Any = importlib.import_module(Plan.target_module(dataset))
+    if (target, dataset) == (TRACES, DATASET):
+        _make_traces(layout, module)
+        return
+    supervision = study.of_target(target, dataset)
+    path = layout.target(supervision.target or target, dataset)
     images = source_root(study, task.train) if task.targets_read else None
     index, manifest = layout.index(task.byproducts), layout.manifest(task.train)
     sources = Sources(index, manifest, study.random_points_seed, images=images)
     write_targets(module.BYPRODUCTS, sources, supervision, path, card(path))
+
+
+def _make_traces(layout: Layout, module: Any) -> None:
+    from luab.data.manifests.manifest import read_manifest_table
+    from luab.data.supervisions.makers import Sources
+    from luab.data.supervisions.point_files import write_traces
+
+    held_out, path = layout.manifest(HELD_OUT), layout.target(TRACES)
+    ids = set(read_manifest_table(held_out)["image_id"].to_pylist())
+    write_traces(module.traces(Sources(layout.index(), held_out), ids), path, card(path))
 
 
 def make_manifest(study: Study, dataset: str) -> None:
@@ -101,6 +117,8 @@ def make_manifest(study: Study, dataset: str) -> None:
         extra = {"val": layout.manifest("imagenet_val"), "real": real}
     if dataset.startswith("wsol_"):
         extra = {"lists": layout.archive_folder()}
+    if dataset in ("imagenet_train", HELD_OUT):
+        extra = {"held_out": study.held_out_byproducts}
     if study.folder and dataset in OWN:
         extra = {"lists": study.folder.labels, "held_out": study.folder.held_out}
     build_manifest(dataset, source_root(study, dataset), path, card(path), partial=study.paths.partial, **extra)
@@ -157,6 +175,7 @@ def score_suite(study: Study, run: Run, suite: str) -> None:
         recipe.crop_pct,
         min(study.compute.threads, SCORE_PROCESSES),
         {root: source_root(study, root) for name in benchmarks for root in find_benchmark(name).roots},
+        layout.target("").parent,
     )
 
 

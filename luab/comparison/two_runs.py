@@ -88,7 +88,8 @@ def _scores(study: Study, run: Run, benchmark: Benchmark) -> Scores:
     layout, input_px = study.layout, study.predicted_with(run).input_px
     roots = {name: source_root(study, name) for name in benchmark.roots}
     folders = layout.prediction_folder(run), layout.manifest_folder()
-    return compute(benchmark, read_inputs(benchmark, *folders, input_px, os.cpu_count() or 1, roots))
+    targets = layout.target("").parent
+    return compute(benchmark, read_inputs(benchmark, *folders, input_px, os.cpu_count() or 1, roots, targets))
 
 
 def _row(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luab.benchmarks.catalogue import BENCHMARKS, test_sets_of
+from luab.benchmarks.catalogue import BENCHMARKS, TRACES, test_sets_of
 from luab.data.manifests.known_counts import KNOWN_COUNTS
 from luab.data.manifests.testsets import TEST_SETS
 from luab.errors import ConfigError, DataError, did_you_mean, listed
@@ -20,7 +20,7 @@ from luab.planning.estimate import parts, prediction_hours, published_speeds, tr
 from luab.render.products import Kind, find_product, left_out, products_of
 from luab.study.config import Study, load_study, read_yaml
 from luab.study.paths import Run, card
-from luab.study.roots import FROM_IMAGENET, OWN, own_copy, source_root, tree_of
+from luab.study.roots import FROM_IMAGENET, HELD_OUT, OWN, own_copy, source_root, tree_of
 from luab.tasks import NAMES, task_of, task_with
 
 CAPTIONS = Path("workflow/report")
@@ -214,8 +214,8 @@ class Plan:
         """Checks the suites and reads the list of downloads.
 
         Raises:
-            ConfigError: A benchmark is unknown or belongs to another data set, two suites need one test set, or
-                `paths.copies` or the list of downloads names an unknown data set.
+            ConfigError: A benchmark is unknown, belongs to another data set or needs images that are not held out, two
+                suites need one test set, or `paths.copies` or the list of downloads names an unknown data set.
         """
         for dataset, part in study.parts.items():
             owner: dict[str, str] = {}
@@ -231,6 +231,11 @@ class Plan:
                             f"suites: {suite.name} scores models trained on {dataset}, but its test set {name} is for "
                             f"models trained on {TEST_SETS[name].dataset}. Move the benchmark to the other data set's "
                             "suites."
+                        )
+                    if HELD_OUT in TEST_SETS[name].manifests and not study.held_out_byproducts:
+                        raise ConfigError(
+                            f"suites: {suite.name} needs training images that no training sees, for the test set {name}"
+                            ", and `held_out_byproducts` is 0. Set it, for example to 0.02, or remove the benchmark."
                         )
         # The demo world writes its own list of the same archives, but only after the plan is made.
         listing = Path("config/archives.yaml") if study.demo else study.paths.archives
@@ -373,6 +378,12 @@ class Plan:
             return [*world, *lists]
         return [str(layout.raw_card(tree_of(manifest))), *lists]
 
+    def manifest_options(self, manifest: str) -> bool | str:
+        """Settings of a manifest: whether the tree may lack images and, if there is one, the share held out."""
+        share = self.study.held_out_byproducts
+        held_out = share and manifest in ("imagenet_train", HELD_OUT)
+        return f"{self.study.paths.partial}, held out: {share:g}" if held_out else self.study.paths.partial
+
     def training_inputs(self, run: Run) -> list[str]:
         """Inputs of a training: the cards of its images, its points, and the run or file it begins with."""
         layout = self.study.layout
@@ -451,10 +462,11 @@ class Plan:
         options = task_with(byproducts).index_options(self.study)
         return ", ".join(f"{name} {value}" for name, value in sorted(options.items())) or None
 
-    def target_inputs(self, dataset: str) -> list[str]:
-        """Inputs of the training points of a data set."""
+    def target_inputs(self, dataset: str, target: str = "") -> list[str]:
+        """Inputs of the training points of a data set, and of the held-out traces."""
         task = task_of(dataset)
-        return [str(task.index_card(self.study)), *map(self._card, task.targets_read)]
+        others = (HELD_OUT,) if target == TRACES else ()
+        return [str(task.index_card(self.study)), *map(self._card, (*task.targets_read, *others))]
 
     @staticmethod
     def target_module(dataset: str) -> str:
@@ -483,10 +495,11 @@ class Plan:
         return list(dict.fromkeys([*names, *map(str, others)]))
 
     def score_manifests(self, suite: str) -> list[str]:
-        """Cards of the manifests that a suite's scores read in addition to the predictions."""
+        """Cards of the manifests and traces that a suite's scores read in addition to the predictions."""
         benchmarks = [BENCHMARKS[name] for name in self.study.suite(suite).benchmarks]
         names = [manifest for benchmark in benchmarks for manifest in (*benchmark.manifests, *benchmark.roots)]
-        return [self._card(name) for name in dict.fromkeys(names)]
+        targets = [str(card(self.study.layout.target(name))) for one in benchmarks for name in one.targets]
+        return list(dict.fromkeys([*map(self._card, names), *targets]))
 
     def scores(self) -> list[str]:
         """Score files of all runs."""

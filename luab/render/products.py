@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from luab.benchmarks.catalogue import TRACES, find_benchmark
 from luab.errors import ConfigError, did_you_mean
 from luab.render import quantities as q
 from luab.study.config import Study, StudyPart
@@ -33,6 +34,7 @@ class Inputs:
     manifest: Path | None = None  # manifest of the images shown
     images_of: str | None = None  # name of that manifest, from which the command line finds `images_root`
     images_root: Path | None = None  # folder that the manifest's paths are relative to
+    traces: Path | None = None  # mouse traces of held-out images
     predictions: tuple[tuple[str, Path], ...] = ()  # of the compared runs, by supervision, baseline first
     statistics: tuple[Path, ...] = ()  # CSV files of the tables in `STATISTICS`
     published: Path | None = None  # config/published.csv
@@ -142,7 +144,7 @@ class Uses:
     def __call__(self, study: Study) -> Inputs | None:
         """The inputs in a study, or None if it has no other use, or lacks the benchmarks."""
         inputs, part = Scored(self.quantities, self.dataset)(study), study.parts.get(self.dataset)
-        if inputs is None or part is None or {entry.use for entry in part.supervisions.values()} == {"regress"}:
+        if inputs is None or part is None or not _has_uses(part):
             return None
         return dataclasses.replace(inputs, controls=controls_of(part.supervisions))
 
@@ -191,6 +193,47 @@ def controls_of(supervisions: Mapping[str, Supervision]) -> dict[str, tuple[str,
         for name, entry in supervisions.items()
         if name != BASELINE and entry.points not in controls[1:]
     }
+
+
+def _has_uses(part: StudyPart) -> bool:
+    """Whether a supervision has a use besides the paper's regression."""
+    return {entry.use for entry in part.supervisions.values()} != {"regress"}
+
+
+def _uses_maps(study: Study) -> Inputs | None:
+    """Predictions of the baseline and of one run for each use and settings: the first entry that is no control.
+
+    Images with mouse traces that no training saw if the study has the benchmark trace_alignment, else those of
+    wsol_test.
+    """
+    part = study.parts.get(DATASET)
+    if part is None or not _has_uses(part):
+        return None
+    benchmark = next((name for name in ("trace_alignment", "wsol_test") if name in part.benchmarks), None)
+    if benchmark is None:
+        return None
+    shown: dict[str, str] = {}
+    for name in controls_of(part.supervisions):
+        entry = part.supervisions[name]
+        shown.setdefault(f"{entry.target is None} {entry.use} {entry.settings}", name)
+    traces = study.layout.target(TRACES) if benchmark == "trace_alignment" else None
+    inputs = _predicted(study, benchmark, [BASELINE, *shown.values()], traces=traces)
+    inputs = dataclasses.replace(inputs, waits_for=(*inputs.waits_for, *([card(traces)] if traces else [])))
+    return _with_images(study, inputs, find_benchmark(benchmark).test_sets[0])
+
+
+def _predicted(study: Study, benchmark: str, supervisions: Sequence[str], **fields: Any) -> Inputs:
+    """Predictions of a benchmark's test set by runs of ImageNet's first backbone and seed at the main lambda."""
+    part, (test_set,) = study.part(DATASET), find_benchmark(benchmark).test_sets
+    suite = next(suite.name for suite in part.suites if benchmark in suite.benchmarks)
+    runs = [
+        Run(DATASET, part.backbone_names[0], name, 0.0 if name == BASELINE else part.luab_lambda, study.seeds[0])
+        for name in supervisions
+    ]
+    folder = study.layout.prediction_folder
+    predictions = tuple((run.supervision, folder(run) / f"{test_set}.parquet") for run in runs)
+    cards = tuple(study.layout.prediction_card(run, suite) for run in runs)
+    return _inputs(study, DATASET, predictions=predictions, waits_for=cards, **fields)
 
 
 def _is_swept(part: StudyPart) -> bool:
@@ -290,7 +333,10 @@ PRODUCTS: tuple[Product, ...] = (
         "table", "uses", "Uses of byproducts", DATASET, f"a `use` besides regress and one of the benchmarks {_SWEPT}",
         Uses(q.USES), optional=True,
     ),
-    Product("table", "localization", "Localisation", DATASET, "the benchmark wsol_test", Scored(q.LOCALIZATION)),
+    Product(
+        "table", "localization", "Localisation", DATASET, "the benchmark wsol_test or trace_alignment",
+        Scored(q.LOCALIZATION),
+    ),
     Product("table", "coco_statistics", "Annotation byproducts of COCO", "coco", _COCO, _tags),
     Product("table", "interfaces", "Byproducts of browsing and of tagging", "coco", _BOTH, _statistics),
     Product(
@@ -330,6 +376,10 @@ PRODUCTS: tuple[Product, ...] = (
     Product(
         "figure", "cam_examples", "Score maps", DATASET, f"{_COMPARED} and the benchmark wsol_test",
         ScoreMaps("wsol_test", "wsol_test"),
+    ),
+    Product(
+        "figure", "uses_maps", "Score maps of the uses", DATASET,
+        "a `use` besides regress and the benchmark trace_alignment or wsol_test", _uses_maps, optional=True,
     ),
     Product("figure", "coco_samples", "Icons and mouse traces", "coco", _COCO, _tags),
     Product("figure", "interfaces", "Browsing and tagging", "coco", _BOTH, _statistics_and_indexes),

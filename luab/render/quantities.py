@@ -31,8 +31,8 @@ class Quantity:
 
     @property
     def possible(self) -> tuple[float, float]:
-        """The range of its values, in percent: only mCE can exceed 100 %, and only gaps can be negative."""
-        if self.metric.endswith("gap"):
+        """The range of its values, in percent: only mCE can exceed 100; only gaps and correlations can be negative."""
+        if self.metric.endswith("gap") or self.metric == "alignment":
             return -100.0, 100.0
         return 0.0, float("inf") if self.metric == "mce" else 100.0
 
@@ -75,6 +75,7 @@ BACKGROUND = (
     *SI_SCORE,
 )
 MAX_BOX_V2 = Quantity("wsol_test", "max_box_acc_v2", "MaxBoxAccV2")
+ALIGNMENT = Quantity("trace_alignment", "alignment", "Trace alignment")
 LOCALIZATION = (
     Quantity("wsol_test", "max_box_acc", "MaxBoxAcc"),
     MAX_BOX_V2,
@@ -82,6 +83,7 @@ LOCALIZATION = (
     Quantity("wsol_test", "point_distance", "Point distance (% of diagonal)", lower=True, needs_point=True),
     Quantity("wsol_test", "energy_in_box", "Energy in box"),
     Quantity("wsol_test", "pointing_game", "Pointing game"),
+    ALIGNMENT,
 )
 COCO_SIZES = tuple(Quantity("coco_size", f"map_{name}", f"mAP {name}") for name in ("small", "medium", "large"))
 COCO_CONTEXTS = (
@@ -114,7 +116,7 @@ FOLDER_POINTS = (
     Quantity("folder_points", "max_box_acc_v2", "MaxBoxAccV2"),
 )
 SWEPT = (VAL, MAIN[3], MAIN[4], BG_GAP, MAX_BOX_V2)
-USES = (*SWEPT, LOCALIZATION[-2], LOCALIZATION[-1])
+USES = (*SWEPT, *LOCALIZATION[-3:])
 ANSWERS = {
     "imagenet": (VAL, MAIN[-1], BG_GAP, MAX_BOX_V2, LOCALIZATION[2]),
     "coco": (COCO_MAIN[0], COCO_CONTEXTS[1], *COCO_LOCALIZATION[:1], COCO_LOCALIZATION[2]),

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from luab.benchmarks.formula import CENTRE, CHANCE, WHOLE
+from luab.benchmarks.formula import CENTRE, CHANCE, PERSON, WHOLE
 from luab.comparison.over_seeds import difference_to_baseline, mean_std
 from luab.errors import DataError
 from luab.render import style
@@ -14,6 +14,7 @@ CELL = ["backbone", "supervision", "lambda"]
 PLACE = ["benchmark", "metric", "group"]
 SIGNIFICANT = 0.05
 CONTROLS = (CHANCE, CENTRE, WHOLE)
+"""Controls that a model should exceed; a person is none of them."""
 
 
 def interface_numbers(browsing: pd.DataFrame, tagging: pd.DataFrame) -> pd.DataFrame:
@@ -115,9 +116,9 @@ def summarise(scores: pd.DataFrame, quantities: Sequence[Quantity], diffs: bool 
 
 
 def controls_of(scores: pd.DataFrame) -> dict[str, dict[tuple[str, str, str], float]]:
-    """Values of the controls in scores, by control and by the place of the number they belong to."""
+    """Values of the controls in scores, people included, by control and by the place of the number they belong to."""
     found: dict[str, dict[tuple[str, str, str], float]] = {}
-    for control in CONTROLS:
+    for control in (*CONTROLS, PERSON):
         rows = scores[scores["metric"] == control]
         means = rows.groupby(["benchmark", "group"])["value"].mean()
         if len(means):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from luab.benchmarks.collect import read_scores
+from luab.benchmarks.formula import PERSON
 from luab.byproducts.coco_ab import read_index
 from luab.byproducts.imagenet_ab import read_index_pieces
 from luab.byproducts.statistics import coco, imagenet
@@ -43,6 +44,9 @@ _USES_NOTES = [
 CONTROL_NOTE = (
     f"{AT_CHANCE}: not better than a control by 1.96 standard errors of a share over the images. Controls need no "
     "model: a guess among the classes of the images, the image's centre as the point, the whole image as the box."
+)
+PERSON_NOTE = (
+    "Another person: correlation of two people's traces of one image, the noise ceiling; ° does not refer to it."
 )
 _STATISTICS_NOTES = {
     "byproduct_statistics": ["n: number of records or clicks behind each value."],
@@ -129,6 +133,7 @@ def score_table(
         rows += rows_of_controls
     cells = pd.DataFrame(rows, columns=["Backbone", "Supervision", "λ", *(quantity.heading for quantity in shown)])
     raw, notes = _raw(summary, shown, controls), _notes(summary, shown, bool(rows_of_controls))
+    notes += [PERSON_NOTE] if PERSON in controls and q.ALIGNMENT in shown else []
     table = Table(name, title, cells, raw, notes, groups)
     return table if published is None else _published(table, published, looks)
 
@@ -157,9 +162,12 @@ def uses_table(scores: pd.DataFrame, controls: Mapping[str, Sequence[str]], head
     cells = pd.DataFrame(
         rows, columns=["Backbone", "Supervision", "Compared with", *(quantity.heading for quantity in shown)]
     )
+    without_model, key = summaries.controls_of(chosen), q.ALIGNMENT.key
+    values = ", ".join(f"{name} {style.percent(of[key])}" for name, of in without_model.items() if key in of)
+    notes = [*_USES_NOTES, *([f"{q.ALIGNMENT.title} without a model, in %: {values}."] if values else [])]
     return Table(
         "uses", f"{product.title} (percentage points), λ = {headline_lambda:g}", cells,
-        pd.concat(raw, ignore_index=True), _USES_NOTES, groups,
+        pd.concat(raw, ignore_index=True), notes, groups,
     )  # fmt: skip
 
 
@@ -412,7 +420,7 @@ def _cell(row: pd.DataFrame, bold: bool, quantity: q.Quantity, controls: Control
 
 
 def _values(controls: Controls, quantity: q.Quantity) -> list[float]:
-    return [values[quantity.key] for values in controls.values() if quantity.key in values]
+    return [controls[name][quantity.key] for name in summaries.CONTROLS if quantity.key in controls.get(name, {})]
 
 
 def _difference(row: pd.DataFrame) -> str:

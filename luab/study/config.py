@@ -337,6 +337,11 @@ class Study(StudyPart):
         description="Byproduct records that do not have the format of the release: raise stops at the first; count "
         "leaves them out and counts them.",
     )
+    held_out_byproducts: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="Share of ImageNet's training images that no training sees, chosen by a hash of the image id; the "
+        "benchmark trace_alignment compares score maps with the mouse traces of these images.",
+    )
     packing: Packing | None = Field(
         None, description="Pack ImageNet's training images into large files; null reads single files."
     )

@@ -5,7 +5,9 @@ from pathlib import Path
 from luab.errors import DataError
 from luab.study.config import Study
 
-FROM_IMAGENET = ("imagenet_train", "imagenet_val", "imagenet_real", "wsol_test")
+HELD_OUT = "imagenet_held_out"
+"""Manifest of the training images that no training sees (`held_out_byproducts`), and the test set of its images."""
+FROM_IMAGENET = ("imagenet_train", HELD_OUT, "imagenet_val", "imagenet_real", "wsol_test")
 """Manifests of images in the user's licensed ImageNet."""
 FROM_COCO = ("coco_train", "coco_val")
 """Manifests of images in the one tree that COCO 2014's archives unpack to."""
@@ -23,6 +25,7 @@ def own_copy(study: Study, manifest: str) -> Path | None:
     """The user's own folder of a manifest's images; None for downloaded images."""
     if manifest in OWN:
         return study.folder.images if study.folder else None
+    manifest = "imagenet_train" if manifest == HELD_OUT else manifest  # these images are in the same folder
     return study.paths.copies.get(manifest, study.paths.imagenet if manifest in FROM_IMAGENET else None)
 
 

@@ -3,9 +3,9 @@
 from luab.provenance.code import covered_modules
 
 
-def test_score_depends_on_at_most_25_modules() -> None:
+def test_score_depends_on_at_most_26_modules() -> None:
     covered = covered_modules("luab.benchmarks.score")
-    assert len(covered) <= 25, sorted(covered)
+    assert len(covered) <= 26, sorted(covered)
     assert {f"luab.benchmarks.{name}" for name in ("catalogue", "imagenet", "coco", "outcomes")} <= covered.keys()
 
 

@@ -37,14 +37,14 @@ rule manifest:
         runtime=120,
     params:
         source=lambda wildcards: PLAN.own_copy(wildcards.dataset),
-        partial=STUDY.paths.partial,
+        partial=lambda wildcards: PLAN.manifest_options(wildcards.dataset),
     shell:
         "python -m luab manifest {wildcards.dataset} > {log} 2>&1"
 
 
 rule targets:
     input:
-        lambda wildcards: PLAN.target_inputs(wildcards.taught),
+        lambda wildcards: PLAN.target_inputs(wildcards.taught, wildcards.target),
     output:
         card=f"{DATA}/targets/{{taught}}/{{target}}.json",
         targets=f"{DATA}/targets/{{taught}}/{{target}}.parquet",

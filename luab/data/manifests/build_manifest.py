@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from luab.data.manifests.known_counts import KNOWN_COUNTS
 from luab.data.manifests.layouts import LAYOUTS
 from luab.data.manifests.manifest import INSTANCES_SCHEMA, SCHEMA
-from luab.data.manifests.tree import Entry, Tree
+from luab.data.manifests.tree import ELSEWHERE, Entry, Tree
 from luab.errors import ConfigError, DataError, did_you_mean
 from luab.files import lines_sha256, replacing, write_json
 from luab.progress import progress
@@ -46,7 +46,7 @@ def build_manifest(
             (published counts), agrees (null for partial trees and if no count is known), ignored (counts by kind).
 
     Raises:
-        ConfigError: The data set is unknown.
+        ConfigError: The data set is unknown, or the share that is held out leaves it without images.
         DataError: The tree is not as expected, lacks classes or images, has images that cannot be read, or two files
             have the same image_id.
     """
@@ -60,9 +60,14 @@ def build_manifest(
         table = _table(LAYOUTS[dataset](tree), schema, advance)
     tree.check_readable()
     if table.num_rows == 0:
+        if tree.ignored[ELSEWHERE]:
+            raise ConfigError(
+                f"{dataset}: `held_out_byproducts` of {held_out:g} leaves no image of {tree.ignored[ELSEWHERE]:,}. Set "
+                "a share between 0 and 1 that leaves some in imagenet_train and some in imagenet_held_out."
+            )
         raise tree.nothing()
     _check_unique(table, tree.root)
-    if difference := tree.difference(table.num_rows):
+    if difference := tree.difference(_listed(tree, table)):
         if not partial:
             raise DataError(
                 f"{difference}. Copy or unpack the missing images, or set `paths.partial: true` if the folder is meant "
@@ -104,6 +109,11 @@ def _check_unique(table: pa.Table, root: Path) -> None:
         )
 
 
+def _listed(tree: Tree, table: pa.Table) -> int:
+    """Number of images in the folder: those of this manifest, and those that another one lists."""
+    return int(table.num_rows + tree.ignored[ELSEWHERE])
+
+
 def _card(tree: Tree, table: pa.Table) -> dict[str, Any]:
     known = KNOWN_COUNTS[tree.dataset]
     n, classes = table.num_rows, len(pc.unique(pc.list_flatten(table["labels"])))
@@ -114,6 +124,6 @@ def _card(tree: Tree, table: pa.Table) -> dict[str, Any]:
         "ids_sha256": lines_sha256(table["image_id"].to_pylist()),
         "classes": classes,
         "known": known,
-        "agrees": {"n": n, "classes": classes} == known if complete else None,
+        "agrees": {"n": _listed(tree, table), "classes": classes} == known if complete else None,
         "ignored": {kind: count for kind, count in sorted(tree.ignored.items()) if count},
     } | ({"names": tree.names} if tree.names else {})

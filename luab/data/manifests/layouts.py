@@ -1,6 +1,7 @@
 """Layouts: the folder structure of each data set on disk, and the reader that yields its images."""
 
 import csv
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -22,11 +23,11 @@ from luab.data.manifests.labels import (
     wnids,
 )
 from luab.data.manifests.manifest import read_manifest_table
-from luab.data.manifests.tree import IMAGE_SUFFIX, Entry, Tree, by_class
+from luab.data.manifests.tree import ELSEWHERE, IMAGE_SUFFIX, Entry, Tree, by_class
 from luab.data.manifests.wsol_lists import list_rows, listed_entries, lists_folder
 from luab.errors import DataError
 from luab.files import read_json
-from luab.study.roots import OWN
+from luab.study.roots import HELD_OUT, OWN
 
 
 def _imagenet_train(tree: Tree) -> Iterator[Entry]:
@@ -35,6 +36,8 @@ def _imagenet_train(tree: Tree) -> Iterator[Entry]:
     train/n01440764/n01440764_10026.JPEG
     train/n01440764/n01440764_10027.JPEG
     train/n01443537/n01443537_10007.JPEG
+
+    Yields the images that are held out for imagenet_held_out, and the others for imagenet_train.
     """
     tree.require("train")
     for entry in by_class(tree, "train", _wnid_classes(), bare=True):
@@ -44,7 +47,19 @@ def _imagenet_train(tree: Tree) -> Iterator[Entry]:
                 f"{tree.root / entry.path}: expected images of {wnid} in this folder, found one of {own[0][:-1]} by "
                 "its name. Move it to the folder of its class, or unpack both classes again."
             )
-        yield entry
+        if is_held_out(entry.image_id, tree.held_out) == (tree.dataset == HELD_OUT):
+            yield entry
+        else:
+            tree.ignored[ELSEWHERE] += 1
+
+
+def is_held_out(image_id: str, share: float) -> bool:
+    """Whether a training image is held out: its hash, a number from 0 to 1, is below the share.
+
+    So it does not depend on other images, and a larger share holds out the same images and further ones.
+    """
+    digest = hashlib.blake2b(image_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * 2**64
 
 
 def _imagenet_val(tree: Tree) -> Iterator[Entry]:
@@ -232,7 +247,7 @@ def _wsol_test(tree: Tree) -> Iterator[Entry]:
 
 
 LAYOUTS: dict[str, Callable[[Tree], Iterator[Entry]]] = {
-    "imagenet_train": _imagenet_train,
+    **dict.fromkeys(("imagenet_train", HELD_OUT), _imagenet_train),
     "imagenet_val": _imagenet_val,
     "imagenet_real": _imagenet_real,
     "imagenet_v2": _imagenet_v2,

@@ -86,6 +86,8 @@ _ALL = (
     # ASSUME: COCO's validation images are resized to a square without a crop, as is usual for multi-label models; the
     # official loader has no evaluation.
     TestSet("coco_val", ("coco_val",), resize="squash", cam=True, outputs=80, dataset="coco", multi_label=True),
+    # Whole images, so that no part of a trace is cut off.
+    TestSet("imagenet_held_out", ("imagenet_held_out",), resize="squash", cam=True),
     TestSet("folder_val", ("folder_val",), outputs=None, dataset="folder"),
     # Whole images, so that no recorded point is cut off; scores of points and maps.
     TestSet("folder_points", ("folder_val",), resize="squash", cam=True, outputs=None, dataset="folder"),

@@ -18,6 +18,8 @@ from luab.errors import DataError
 from luab.study.roots import FROM_IMAGENET, OWN
 
 IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png)$", re.IGNORECASE)
+ELSEWHERE = "images of the other manifest"
+"""Images of this folder that another manifest lists, in `Tree.ignored`."""
 _DEPTH = 3
 _FOREIGN = re.compile(r"[.@#$]|(__MACOSX|lost\+found|System Volume Information)$")
 """Folders of archive tools, file systems, storage servers and editors, such as .snapshot, @eaDir and #recycle."""
@@ -51,7 +53,8 @@ class Tree:
         real: real.json or its folder, for imagenet_real; None for `root`.
         lists: Folder of the localisation lists, by split (val/image_ids.txt) or with the split in the name
             (wsol_val_image_ids.txt); required for wsol_*. For folder_*, the table of images and labels, if any.
-        held_out: Share of each class that folder_val holds where nothing says which images it has.
+        held_out: Share of each class that folder_val holds where nothing says which images it has; share of ImageNet's
+            training images that imagenet_held_out holds, in place of imagenet_train.
         thorough: Whether each image is also examined for being an empty or unreadable file or a dangling link.
         ignored: Number of ignored files and folders by kind.
         counts: Number of images in each folder that holds some.

@@ -11,7 +11,7 @@ To make other points, write a function here, and add its name to `MAKERS` of `lu
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Container, Hashable, Iterator, Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -136,7 +136,29 @@ def moments(sources: Sources) -> Mapping[str, NDArray[np.float32]]:
     selected annotations and in [0, 1], steps clipped to [0, `LONGEST_STEP_MS`], and a trace without duration has equal
     steps. Between two samples the pointer moves evenly. All annotations of an image have equal shares of the time.
     """
-    found: dict[str, NDArray[np.float32]] = {}
+    return {name: _moments(*samples) for name, *samples in _traced(sources)}
+
+
+def traces(sources: Sources, held_out: Container[str]) -> Mapping[str, list[NDArray[np.float32]]]:
+    """Returns the moments of each annotation alone, of images that are held out or have several traced annotations.
+
+    Args:
+        sources: The index; all workers count.
+        held_out: Ids of the images that no training sees.
+
+    Returns:
+        For each image the moments of its annotations, as `moments` returns them for the image.
+    """
+    found: dict[str, list[NDArray[np.float32]]] = {}
+    for name, annotations, xy, times in _traced(sources):
+        people = [annotations == one for one in np.unique(annotations)]
+        if len(people) > 1 or name in held_out:
+            found[name] = [_moments(annotations[own], xy[own], times[own]) for own in people]
+    return found
+
+
+def _traced(sources: Sources) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]]:
+    """Yields each image with its samples that count: annotation, place and time of each; see `moments`."""
     columns = _columns(sources, "selected", "trace_xy", "trace_time_ms")
     for piece in (_counted(piece, sources) for piece in read_index_pieces(sources.index, columns)):
         samples, names = samples_of_traces(piece), piece["image_id"].to_pylist()
@@ -145,8 +167,7 @@ def moments(sources: Sources) -> Mapping[str, NDArray[np.float32]]:
         xy, times = samples.xy[used], samples.times_ms[used]
         starts = np.flatnonzero(np.diff(rows, prepend=-1))
         for start, end in pairwise([*starts.tolist(), len(rows)]):
-            found[names[rows[start]]] = _moments(annotations[start:end], xy[start:end], times[start:end])
-    return found
+            yield names[rows[start]], annotations[start:end], xy[start:end], times[start:end]
 
 
 BYPRODUCTS = Byproducts(MAKERS, classes, workers, {"time_ms": time_ms, "moments": moments})

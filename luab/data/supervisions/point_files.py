@@ -13,7 +13,7 @@ Some uses of byproducts need one of the further columns in `EXTRAS`.
 """
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,6 +45,14 @@ TARGETS_SCHEMA = pa.schema(
 
 MOMENTS = 32
 """Points of a trace, at equal intervals of time."""
+
+TRACES_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("moments", pa.list_(pa.list_(pa.float32(), 2 * MOMENTS)), metadata={"doc": "of each person's trace"}),
+    ]
+)
+"""Columns of the file of held-out traces."""
 
 EXTRAS = {
     "time_ms": pa.field("time_ms", pa.float64(), nullable=False, metadata={"doc": "time spent on the image"}),
@@ -95,13 +103,24 @@ def write_points(
     schema = TARGETS_SCHEMA if column is None else TARGETS_SCHEMA.append(EXTRAS[column])
     columns = list(zip(*rows, strict=True))[: len(schema)] or [()] * len(schema)
     arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
-    table = pa.table(arrays, schema=schema)
+    images = len({point.image_id for point in rows})
+    return _write(pa.table(arrays, schema=schema), parquet, card, {"images": images, **about})
+
+
+def write_traces(traces: Mapping[str, Sequence[NDArray[np.float32]]], parquet: Path, card: Path) -> dict[str, Any]:
+    """Writes moments of traces, [`MOMENTS` * 2] of each person by image, sorted by image, and their card."""
+    names = sorted(traces)
+    arrays = [names, [[list(map(float, one)) for one in traces[name]] for name in names]]
+    about = {"people": sum(map(len, traces.values())), "several": sum(len(of) > 1 for of in traces.values())}
+    return _write(pa.table(arrays, schema=TRACES_SCHEMA), parquet, card, about)
+
+
+def _write(table: pa.Table, parquet: Path, card: Path, about: dict[str, Any]) -> dict[str, Any]:
     with replacing(parquet) as aside:
         pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
     digest = ContentDigest()
     digest.update(table)
-    images = len({point.image_id for point in rows})
-    content = {"n": table.num_rows, "images": images, "sha256": digest.hexdigest(), **about}
+    content = {"n": table.num_rows, **about, "sha256": digest.hexdigest()}
     write_json(card, content)
     return content
 

@@ -32,6 +32,7 @@ SAMPLES = 8  # images in the figure of byproducts
 CAMS = 6  # images in the figure of score maps
 _MIN_TRACE = 4  # fewest samples of a trace that is drawn
 _TUNING = 500  # images on which the threshold of the score maps is chosen
+_MAP_COLUMNS = ("image_id", "cam", "cam_h", "cam_w", "point_x", "point_y")
 _CAM_COLUMNS = ("image_id", "cam", "cam_h", "cam_w", "width", "height", "boxes", "point_x", "point_y")
 
 
@@ -183,11 +184,32 @@ def _draw_folder_maps(product: Product, inputs: Inputs) -> Figure:
     return localization.cam_examples(examples, titles, note, inputs.label)
 
 
+def _draw_uses_maps(product: Product, inputs: Inputs) -> Figure:
+    traced: dict[str, Array] = {}
+    if inputs.traces is not None:
+        traces = read_listed(inputs.traces.parent, inputs.traces.stem, ("image_id", "moments"), "targets")
+        moments = (np.array(people, dtype=float).reshape(-1, 2) for people in traces["moments"].to_pylist())
+        traced = dict(zip(traces["image_id"].to_pylist(), moments, strict=True))
+    ids = pa.array(traced, pa.string())
+
+    def usable(table: pa.Table) -> pa.ChunkedArray | pa.Array:
+        return pc.is_in(table["image_id"], ids) if traced else pa.array([True] * table.num_rows)
+
+    titles, _, images = _compared(product, inputs, _MAP_COLUMNS, usable)
+    examples = [_example(path, rows, [None] * len(rows), traced.get(rows[0]["image_id"])) for path, rows in images]
+    note = (
+        "Images that no training saw, evenly spaced in the order of their names, not chosen by result. Heat: score map "
+        "of the true class, lowest to highest; one supervision for each use and settings, first seed."
+    )
+    note += " White dots: a person's mouse trace at equal intervals of time." if traced else ""
+    return localization.cam_examples(examples, titles, note, inputs.label, cell_in=0.74)
+
+
 def _compared(
     product: Product, inputs: Inputs, columns: tuple[str, ...], usable: Callable[[pa.Table], pa.ChunkedArray]
 ) -> tuple[list[str], list[pa.Table], list[tuple[Path, list[dict[str, Any]]]]]:
-    """Titles and usable predictions of two runs; path and predictions of some images, evenly spaced by name."""
-    if len(inputs.predictions) != 2:
+    """Titles and usable predictions of several runs; path and predictions of some images, evenly spaced by name."""
+    if len(inputs.predictions) < 2 or (len(inputs.predictions) > 2 and product.name != "uses_maps"):
         raise ConfigError(
             f"{product.name}: expected the predictions of two runs, baseline first; found {len(inputs.predictions)}. "
             "Pass Inputs(predictions=(('none', ...), ('click', ...)))."
@@ -199,19 +221,23 @@ def _compared(
     tables = [read_predictions(path.parent, path.stem, columns) for _, path in inputs.predictions]
     tables = [table.filter(usable(table)) for table in tables]
     views = [{str(row["image_id"]): row for row in _spread_rows(table, CAMS)} for table in tables]
-    names = [name for name in views[0] if name in views[1] and name in paths]
+    names = [name for name in views[0] if name in paths and all(name in view for view in views)]
     return titles, tables, [(root / paths[name], [view[name] for view in views]) for name in names]
 
 
-def _example(path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[float | None]) -> localization.CamExample:
+def _example(
+    path: Path, rows: Sequence[dict[str, Any]], thresholds: Sequence[float | None], trace_xy: Array | None = None
+) -> localization.CamExample:
     first = rows[0]
-    truth = np.array(first["boxes"], dtype=float).reshape(-1, 4) / ([first["width"], first["height"]] * 2)
+    truth = np.zeros((0, 4))
+    if "boxes" in first:
+        truth = np.array(first["boxes"], dtype=float).reshape(-1, 4) / ([first["width"], first["height"]] * 2)
     views = []
     for row, threshold in zip(rows, thresholds, strict=True):
         point = None if row["point_x"] is None else (row["point_x"], row["point_y"])
         views.append(localization.cam_view(_cam(row), threshold, point))
     recorded = (first["recorded_x"], first["recorded_y"]) if first.get("recorded_x") is not None else None
-    return localization.CamExample(str(first["image_id"]), read_image(path), truth, views, recorded)
+    return localization.CamExample(str(first["image_id"]), read_image(path), truth, views, recorded, trace_xy)
 
 
 def _threshold(table: pa.Table) -> float:
@@ -270,4 +296,5 @@ FIGURES: dict[str, Callable[[Product, Inputs], Figure]] = {
     "noise_levels": _draw_noise_levels,
     "lambda_gradients": _draw_lambda_gradients,
     "coco_lambda_gradients": _draw_lambda_gradients,
+    "uses_maps": _draw_uses_maps,
 }

@@ -15,6 +15,7 @@ from luab.errors import DataError
 from luab.render import style
 from luab.render.style import Array
 
+_CELL_IN = 1.14
 _TRUTH, _FOUND, _POINT = "#FFFFFF", "#00E5A0", "#FFD23F"
 
 
@@ -36,17 +37,21 @@ class CamExample:
     truth: Array  # [boxes, 4] x0y0x1y1, fractions of the image
     views: Sequence[CamView]
     recorded_xy: tuple[float, float] | None = None  # the annotator's point, fractions of the image
+    trace_xy: Array | None = None  # [moments, 2] mouse trace at equal intervals of time, shown on the image alone
 
 
 @style.styled
-def cam_examples(examples: Sequence[CamExample], models: Sequence[str], note: str, label: str = "") -> Figure:
+def cam_examples(
+    examples: Sequence[CamExample], models: Sequence[str], note: str, label: str = "", cell_in: float = _CELL_IN
+) -> Figure:
     """One column per example: the image and the score map of each model, with true box, found box and point.
 
-    The note explains how images and thresholds were chosen. DataError if there is no example.
+    The note explains how images and thresholds were chosen. Images are `cell_in` inches high; names of models stand
+    beside small ones horizontally. DataError if there is no example.
     """
     if not examples:
-        raise DataError("Score maps: the two prediction files share no image with a box or a recorded point.")
-    figure = style.new_figure(style.PAGE_IN, 1.14 * (len(models) + 1) + 0.35)
+        raise DataError("Score maps: the prediction files share no image with a box, a recorded point or a trace.")
+    figure = style.new_figure(style.PAGE_IN, cell_in * (len(models) + 1) + 0.35)
     grid = figure.subplots(len(models) + 1, len(examples), squeeze=False)
     for column, example in zip(grid.T, examples, strict=True):
         column[0].set_title(example.image_id, fontsize=5.2, pad=2)
@@ -54,8 +59,10 @@ def cam_examples(examples: Sequence[CamExample], models: Sequence[str], note: st
             _draw_image(axes, example)
             if view is not None:
                 _draw_view(axes, view)
+            elif example.trace_xy is not None:
+                axes.plot(*example.trace_xy.T, "o", ms=1.8, mfc=_TRUTH, mec="black", mew=0.3, gid="trace")
     for axes, name in zip(grid[:, 0], ["Image", *models], strict=True):
-        axes.set_ylabel(name)
+        axes.set_ylabel(name, **({} if cell_in == _CELL_IN else {"rotation": 0, "ha": "right", "va": "center"}))
     outline = [withStroke(linewidth=3.4, foreground="#303030")]
     marks: dict[str, Any] = {"ls": "none", "mec": "black", "mfc": _POINT}
     handles = [
@@ -67,11 +74,12 @@ def cam_examples(examples: Sequence[CamExample], models: Sequence[str], note: st
     drawn = (
         any(len(example.truth) for example in examples),
         any(view.box is not None for example in examples for view in example.views),
-        True,
+        any(view.point_xy is not None for example in examples for view in example.views),
         any(example.recorded_xy for example in examples),
     )
     shown = [handle for handle, is_drawn in zip(handles, drawn, strict=True) if is_drawn]
-    figure.legend(handles=shown, loc="outside upper center", ncols=len(shown))
+    if shown:
+        figure.legend(handles=shown, loc="outside upper center", ncols=len(shown))
     return style.finish(figure, f"n = {len(examples)} images. {note}", label)
 
 
