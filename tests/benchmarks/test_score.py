@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from luab.benchmarks import coco
 from luab.benchmarks.benchmark import Benchmark
@@ -65,6 +66,28 @@ def write_wsol(folder: Path, name: str, points: bool, **more) -> None:
             "point_y": pa.array([0.5, 0.5], pa.float32()),
         }
     write(folder, name, [[1], [2]], [1, 1], **wsol, **more)
+
+
+LEFT_AND_RIGHT = [[0.25, 0.5] * 32, [0.75, 0.5] * 32]  # traces of two people whose pointers rested
+MIDDLE = [[0.5, 0.5] * 32]
+
+
+def write_held_out(root: Path) -> None:
+    """Writes three held-out images, whose maps are the first trace's density, constant, and anything, and the traces.
+
+    The third image has no trace. Another image, which is not held out, has two equal traces.
+    """
+    at = (np.arange(14) + 0.5) / 14
+    density = np.exp(-((at[None] - 0.5) ** 2 + (at[:, None] - 0.5) ** 2) / (2 * 0.1**2))
+    maps = [density, np.ones((14, 14)), at[None] * at[:, None]]
+    size = pa.array([14] * 3, pa.int16())
+    cams = pa.array([one.astype(np.float32).ravel() for one in maps], pa.list_(pa.float32()))
+    write(root / "predictions", "imagenet_held_out", [[1]] * 3, [1] * 3, cam=cams, cam_h=size, cam_w=size)
+    names = [f"imagenet_held_out_{k:03d}" for k in (0, 1)]
+    traces = {"image_id": [*names, "trained"], "moments": [MIDDLE, LEFT_AND_RIGHT, MIDDLE * 2]}
+    (root / "targets").mkdir()
+    schema = pa.schema([("image_id", pa.string()), ("moments", pa.list_(pa.list_(pa.float32(), 64)))])
+    pq.write_table(pa.table(traces, schema=schema), root / "targets" / "held_out_traces.parquet")
 
 
 PERSON, BICYCLE, DOG_OF_COCO = 0, 1, 16
@@ -176,11 +199,12 @@ def written(tmp_path_factory) -> Path:
     real["labels"] = pa.array([[7, 5], [], [8], [996]], pa.list_(pa.int16()))
     pq.write_table(pa.table(real), root / "manifests" / "imagenet_real.parquet")
     write_coco(root)
+    write_held_out(root)
     return root
 
 
 def scored(root: Path, *names: str, **options) -> list[dict]:
-    options = {"roots": {"coco_val": root / "coco"}} | options
+    options = {"roots": {"coco_val": root / "coco"}, "targets_folder": root / "targets"} | options
     paths = score(names, root / "predictions", root / "manifests", RUN, root / "scores", **options)
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
@@ -253,6 +277,8 @@ EXPECTED |= {
     # of the bicycle rank last.
     "coco_localization": {"pointing_game": (1 + 0) / 2, "pxap": (1 + 2 / 4) / 2, "point_in_mask": (1 / 2 + 0) / 2},
     "in9_challenge_nine_class": {"challenge_accuracy": 1 / 3},
+    # The map of the first image has the order of its density; the second one's is constant; the third has no trace.
+    "trace_alignment": {"alignment": (1 + 0) / 2},
     # The class a is correct, one of three images of b; two classes have no top five.
     "folder_val": {"top1": 2 / 4, "balanced_accuracy": (1 + 1 / 3) / 2},
     # Half of the map is bright; the recorded points are on the bright and on the dark half, ties count half. The second
@@ -329,6 +355,36 @@ def test_controls_of_localisation_worked_by_hand(written):
         ("image centre", "point_in_box"): 1.0,
         ("image centre", "point_distance"): pytest.approx(16 / np.hypot(64, 32)),
     }
+
+
+def test_people_are_the_ceiling_of_trace_alignment(written):
+    (content,) = scored(written, "trace_alignment")
+    assert content["n"] == 2
+    assert content["ids_sha256"] == lines_sha256(["imagenet_held_out_000", "imagenet_held_out_001"])
+    at = (np.arange(14) + 0.5) / 14
+    left, right, middle = (
+        np.exp(-((at[None] - x) ** 2 + (at[:, None] - 0.5) ** 2) / (2 * 0.1**2)).ravel() for x in (0.25, 0.75, 0.5)
+    )
+    apart, half = spearmanr(left, right).statistic, spearmanr(left, middle).statistic
+    assert -1 < apart < half < 1
+    found = {(d["metric"], d["group"]): (d["value"], d["n"]) for d in content["details"]}
+    assert found == {
+        ("chance", "alignment"): (0.0, 2),
+        ("image centre", "alignment"): (pytest.approx((1 + half) / 2), 2),
+        ("another person", "alignment"): (pytest.approx((apart + 1) / 2), 2),  # one of them is not held out
+        ("alignment", "several people"): (0.0, 1),
+    }
+
+
+def test_held_out_images_without_any_trace_are_an_error(written, tmp_path):
+    shutil.copytree(written, tmp_path / "study")
+    file = tmp_path / "study" / "targets" / "held_out_traces.parquet"
+    pq.write_table(pq.read_table(file).slice(2), file)
+    with pytest.raises(DataError, match=r"expected a mouse trace on at least one .* Raise `held_out_byproducts`"):
+        scored(tmp_path / "study", "trace_alignment")
+    file.unlink()
+    with pytest.raises(DataError, match=r"held_out_traces.parquet: expected this file.*luab targets"):
+        scored(tmp_path / "study", "trace_alignment")
 
 
 def test_chance_is_a_guess_among_the_classes_of_the_images():
@@ -420,7 +476,10 @@ def test_the_order_of_rows_does_not_matter(written, tmp_path):
 def inputs(written) -> dict[str, Inputs]:
     """The inputs of each benchmark."""
     folders, roots = (written / "predictions", written / "manifests"), {"coco_val": written / "coco"}
-    return {name: read_inputs(benchmark, *folders, px(name), 1, roots) for name, benchmark in BENCHMARKS.items()}
+    targets = written / "targets"
+    return {
+        name: read_inputs(benchmark, *folders, px(name), 1, roots, targets) for name, benchmark in BENCHMARKS.items()
+    }
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -466,7 +525,8 @@ def test_max_projection_is_correct_for_the_same_images_as_the_sublist():
 def test_repeats_are_byte_identical(written):
     def files():
         folders = (written / "predictions", written / "manifests")
-        paths = score(BENCHMARKS, *folders, RUN, written / "s", roots={"coco_val": written / "coco"})
+        roots, targets = {"coco_val": written / "coco"}, written / "targets"
+        paths = score(BENCHMARKS, *folders, RUN, written / "s", roots=roots, targets_folder=targets)
         return {path: path.read_bytes() for path in paths}
 
     first = files()

@@ -66,7 +66,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_every_layout_has_counts_and_a_tree() -> None:
     assert set(LAYOUTS) == set(KNOWN_COUNTS)
-    assert len(LAYOUTS) == 19 + len(OWN)
+    assert len(LAYOUTS) == 20 + len(OWN)
 
 
 def test_counts_follow_from_how_each_set_was_made() -> None:
@@ -134,6 +134,31 @@ def test_complete_tree_agrees_and_any_other_number_is_an_error(root: Path, capsy
     touch(root, [f"{a_wnids[5]}/{k}.jpg" for k in (0, 1000, 1001)])
     with pytest.raises(DataError, match=rf"found 7,501; folders with the most: {a_wnids[5]} \(40\)"):
         build(root, "imagenet_a", partial=False)
+
+
+def test_held_out_images_are_in_one_manifest_and_counted_in_both(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(root, [f"train/{wnid}/{wnid}_{k}.JPEG" for wnid in (TENCH, GOLDFISH) for k in range(200)])
+    rows, card = build(root, "imagenet_train")
+    train, kept = build(root, "imagenet_train", held_out=0.1)
+    held_out, other = build(root, "imagenet_held_out", held_out=0.1)
+    assert sorted(ids(train) + ids(held_out)) == ids(rows) and 20 <= len(held_out) <= 60
+    assert kept["ignored"] == {"images of the other manifest": len(held_out)} and card["ignored"] == {}
+    assert other["ignored"] == {"images of the other manifest": len(train)}
+    # Held out by name alone: more with a larger share, and the same whatever other images there are.
+    more, _ = build(root, "imagenet_held_out", held_out=0.2)
+    assert set(ids(held_out)) < set(ids(more))
+    shutil.rmtree(root / "train" / GOLDFISH)
+    alone, _ = build(root, "imagenet_held_out", held_out=0.1)
+    assert ids(alone) == [name for name in ids(held_out) if name.startswith(TENCH)]
+    with pytest.raises(ConfigError, match="`held_out_byproducts` of 0 leaves no image of 200"):
+        build(root, "imagenet_held_out")
+    # The published number is that of all images, whichever manifest has them.
+    monkeypatch.setitem(DATA_SETS["imagenet_train"], "n", 200)
+    capsys.readouterr()
+    build(root, "imagenet_train", held_out=0.1)
+    assert capsys.readouterr().err == ""
 
 
 def test_unknown_dataset_lists_did_you_mean(root: Path) -> None:

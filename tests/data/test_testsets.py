@@ -12,6 +12,7 @@ NAMES = {
     "imagenet_val", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_o", "imagenet_sketch",
     "imagenet_c", "imagenet_cocc", "objectnet", "siscore_size", "siscore_location", "siscore_rotation",
     "in9", "in9_challenge", "wsol_val", "wsol_test", "coco_val", "folder_val", "folder_points",
+    "imagenet_held_out",
 }  # fmt: skip
 
 
@@ -47,7 +48,8 @@ def having(field: str, value: object) -> set[str]:
 
 def test_preprocessing_follows_the_releasing_papers() -> None:
     assert having("resize", "identity") == {"imagenet_c", "in9", "in9_challenge"}
-    assert having("resize", "squash") == having("cam", True) == {"wsol_val", "wsol_test", "coco_val", "folder_points"}
+    with_maps = {"wsol_val", "wsol_test", "coco_val", "folder_points", "imagenet_held_out"}
+    assert having("resize", "squash") == having("cam", True) == with_maps
     assert NAMES - having("border_px", 0) == {"objectnet"} and TEST_SETS["objectnet"].border_px == 2
     assert having("hole", 0.5) == NAMES - having("hole", 0.0) == {"imagenet_cocc"}
     assert having("challenge", True) == {"in9_challenge"}

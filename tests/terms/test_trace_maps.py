@@ -13,10 +13,11 @@ from luab.byproducts.imagenet_ab import SCHEMA
 from luab.data.images.augmentations import Moves
 from luab.data.images.imagenet import ImageNetAB
 from luab.data.images.training_images import View
-from luab.data.supervisions.imagenet import BYPRODUCTS
+from luab.data.supervisions.imagenet import BYPRODUCTS, traces
 from luab.data.supervisions.makers import Sources, write_targets
-from luab.data.supervisions.point_files import MOMENTS, read_extra
+from luab.data.supervisions.point_files import MOMENTS, read_extra, write_traces
 from luab.objective import PointMixup
+from luab.predictions import read_listed
 from luab.study.config import Recipe
 from luab.study.supervisions import Supervision, entries, mistakes
 from luab.terms.heatmap import Heatmap
@@ -77,6 +78,25 @@ def test_moments_are_equally_spaced_in_time(tmp_path):
     assert [y for _, y in found["c"]] == pytest.approx([(k + 0.5) / MOMENTS for k in range(MOMENTS)])
     shuffled, _ = _targets(tmp_path, sources, "moments", points="shuffled", **density)
     assert all(shuffled[name] != found[name] and shuffled[name] in found.values() for name in found)
+
+
+def test_traces_of_each_person_are_kept_for_held_out_and_for_several(tmp_path):
+    sources = _index(
+        tmp_path,
+        ("a", "n01440764", [(True, 1, [(0.25, 0.25, 5)]), (True, 1, [(0.75, 0.75, 9), (2.0, 0.0, 10)])]),
+        ("b", "n01440764", [(True, 1, [(0.5, 0.5, 0)])]),
+        ("c", "n01440764", [(True, 1, [(0.0, 0.0, 0), (1.0, 1.0, 300)]), (False, 1, [(0.5, 0.5, 0)])]),
+        ("d", "n01440764", [(True, 1, [])]),
+    )
+    found = traces(sources, {"c", "d"})
+    assert sorted(found) == ["a", "c"]
+    assert [one.reshape(-1, 2).tolist() for one in found["a"]] == [[[x, x]] * MOMENTS for x in (0.25, 0.75)]
+    (line,) = found["c"]  # a person who did not select the image does not count
+    assert line.reshape(-1, 2)[:, 0].tolist() == pytest.approx([(k + 0.5) / MOMENTS for k in range(MOMENTS)])
+    card = write_traces(found, tmp_path / "t.parquet", tmp_path / "t.json")
+    assert {key: card[key] for key in ("n", "people", "several")} == {"n": 2, "people": 3, "several": 1}
+    table = read_listed(tmp_path, "t", ("image_id", "moments"))
+    assert table["moments"].to_pylist()[1] == [line.tolist()]
 
 
 def test_moments_move_with_crop_flip_rotation_and_erasing():
