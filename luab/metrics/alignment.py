@@ -15,7 +15,7 @@ SIDE, SIGMA = 14, 0.1
 """Positions per side at which maps are compared, and standard deviation of a density in sides of the image."""
 
 
-def trace_density(moments_xy: Floats) -> npt.NDArray[np.float64]:
+def trace_density(moments_xy: Floats) -> npt.NDArray[np.float32]:
     """Time spent around each position: the mean of Gaussians of `SIGMA` around the moments of a trace.
 
     Args:
@@ -23,12 +23,13 @@ def trace_density(moments_xy: Floats) -> npt.NDArray[np.float64]:
             down.
 
     Returns:
-        [n, SIDE * SIDE] at the centres of the positions, row by row.
+        [n, SIDE * SIDE] at the centres of the positions, row by row; in single precision, so that rounding does not
+        rank places that are equal.
     """
     centres = (np.arange(SIDE) + 0.5) / SIDE
     x, y = (np.exp(-((centres - moments_xy[..., axis, None]) ** 2) / (2 * SIGMA**2)) for axis in (0, 1))
     density = np.einsum("nmr,nmc->nrc", y.astype(np.float64), x.astype(np.float64)) / moments_xy.shape[1]
-    return np.asarray(density.reshape(len(moments_xy), -1))
+    return density.reshape(len(moments_xy), -1).astype(np.float32)
 
 
 def at_positions(score_map: Floats) -> Floats:

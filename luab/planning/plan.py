@@ -449,6 +449,7 @@ class Plan:
         recipe, supervision = self.study.recipe(run.backbone, run.dataset), self.study.supervision(run)
         of_weights = "" if recipe.begins_with.is_random else " ".join(recipe.left_to_weights)
         use = "" if supervision.use == "regress" else f" {supervision.use} {supervision.settings}"
+        use += "" if supervision.scale == 1 else f" scale {supervision.scale:g}"
         changes = task_of(run.dataset).changes(self.study)
         return " ".join(filter(None, [recipe.model_dump_json(), of_weights, changes])) + use
 

@@ -188,6 +188,7 @@ def controls_of(supervisions: Mapping[str, Supervision]) -> dict[str, tuple[str,
                 if other not in (name, BASELINE)
                 and control.points in controls
                 and (control.use, control.settings) == (entry.use, entry.settings)
+                and (control.target is None or control.scale == entry.scale)
             ),
         )
         for name, entry in supervisions.items()

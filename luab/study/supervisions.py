@@ -8,7 +8,7 @@ from pydantic import Field
 
 from luab.errors import did_you_mean
 from luab.study.noises import Noise
-from luab.study.recipes import Closed
+from luab.study.recipes import Closed, Positive
 
 BASELINE = "none"
 USES = ("regress", *sorted(file.stem for file in (Path(__file__).parents[1] / "terms").glob("[a-z]*.py")))
@@ -92,6 +92,11 @@ class Supervision(Closed):
         "docs/uses.md.",
     )
     map: Map = Field(Map.model_validate({}), description="The map of a point, for uses that compare maps.")
+    scale: Positive = Field(
+        1.0,
+        description="Factor on lambda for this entry, because the terms of uses differ in size: the term counts "
+        "lambda x scale. Give the controls of a use the same one.",
+    )
     title: str = Field("", description="Name in tables and figures; by default that of the points or of the entry.")
     head: Literal["per_class", "shared"] = Field(
         "per_class", description="COCO: one point head per class, or one shared by all classes."
@@ -132,6 +137,7 @@ class Supervision(Closed):
         spoilt = ", ".join(f"{name} {value}" for name, value in self.noise.settings.items())
         about = MAKERS[self.points].about + (", one head for all classes" if self.head == "shared" else "")
         about = about if self.use == "regress" else f"{about}; use: {self.use}"
+        about += "" if self.scale == 1 else f"; lambda x {self.scale:g}"
         return f"{about}; noise: {spoilt}" if spoilt else about
 
 
@@ -183,6 +189,8 @@ def mistakes(supervisions: Mapping[str, Supervision], makers: tuple[str, ...], h
                 yield f"{at}.{key}: `use: {entry.use}` reads {' and '.join(read) or 'no such key'}; remove this key."
         if entry.column is not None:
             yield from _column_mistakes(at, entry, makers)
+        if entry.points == BASELINE and entry.scale != 1:
+            yield f"{at}.scale: without points there is no term that lambda could scale; remove this key."
         if name == BASELINE and entry.use != "regress":
             yield f"{at}.use: the baseline has no points that could be used; remove this key."
         if entry.use in SINGLE_LABEL and heads:

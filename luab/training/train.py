@@ -193,7 +193,18 @@ def _member(study: Study, run: Run, device: torch.device, processes: Processes, 
     outputs, supervision = task.outputs(study, run), study.supervision(run)
     use = "regress" if supervision.target is None else supervision.use  # attention pooling without points has no term
     trainer = Trainer.build(
-        run, recipe, outputs, split, steps, device, processes, initialise, preprocessing, use, supervision.settings
+        run,
+        recipe,
+        outputs,
+        split,
+        steps,
+        device,
+        processes,
+        initialise,
+        preprocessing,
+        use,
+        supervision.settings,
+        supervision.scale,
     )
     # Seed again: creating the byproduct head drew numbers, and baseline and LUAB must continue with equal ones. Each
     # process has its own seed, for stochastic depth and mixup.
@@ -203,6 +214,8 @@ def _member(study: Study, run: Run, device: torch.device, processes: Processes, 
     key += f" {trainer.columns}"
     if supervision.settings:
         key += f" {supervision.settings}"
+    if supervision.scale != 1:
+        key += f" scale {supervision.scale:g}"
     if preprocessing.weights is not None:
         key += f" {preprocessing}"
         if processes.first:

@@ -92,6 +92,7 @@ class Trainer:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     use: str = "regress"
     settings: dict[str, Any] = field(default_factory=dict)
+    scale: float = 1.0
     epoch: int = 0
     batch: int = 0
     sums: dict[str, float] = field(default_factory=dict)
@@ -102,7 +103,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         baseline = not self.outputs.points and self.use == "regress"
-        weight = None if baseline else self.run.weight
+        weight = None if baseline else self.run.weight * self.scale
         self.objective = objective_of(weight, self.recipe, self.outputs.multi_label, self.use, self.settings)
         self.mixup = PointMixup(self.recipe, self.outputs.classes) if self.recipe.mixup or self.recipe.cutmix else None
         self.normalise = Normalise(self.preprocessing).to(self.device)
@@ -124,6 +125,7 @@ class Trainer:
         preprocessing: Preprocessing | None = None,
         use: str = "regress",
         settings: dict[str, Any] | None = None,
+        scale: float = 1.0,
     ) -> "Trainer":
         """Builds a training before its first step, identical in all processes.
 
@@ -139,6 +141,7 @@ class Trainer:
             preprocessing: What the initial weights need; None for random weights.
             use: Use of byproducts, see `luab.objective.term_named`.
             settings: Further arguments of its term, see `Supervision.settings`.
+            scale: Factor on lambda, see `Supervision.scale`.
 
         Raises:
             ConfigError: timm has no such backbone or optimiser, or refuses their settings, or luab does not support
@@ -167,7 +170,7 @@ class Trainer:
         network = processes.share(model, device)
         return cls(
             run, recipe, outputs, split, steps, device, processes, model, network, optimizer, scheduler, scaler, ema,
-            preprocessing or Preprocessing(), use, settings or {},
+            preprocessing or Preprocessing(), use, settings or {}, scale,
         )  # fmt: skip
 
     @property

@@ -23,6 +23,7 @@ from luab.data.manifests.labels import EXTRA_CORRUPTIONS, IN9_VARIANTS, objectne
 from luab.data.manifests.testsets import TEST_SETS
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256
+from luab.metrics.alignment import trace_density
 from luab.metrics.corruption import ALEXNET_ERROR
 
 RUN = {"dataset": "imagenet", "backbone": "resnet18", "supervision": "click", "lambda": 1.0, "seed": 0}
@@ -77,9 +78,8 @@ def write_held_out(root: Path) -> None:
 
     The third image has no trace. Another image, which is not held out, has two equal traces.
     """
-    at = (np.arange(14) + 0.5) / 14
-    density = np.exp(-((at[None] - 0.5) ** 2 + (at[:, None] - 0.5) ** 2) / (2 * 0.1**2))
-    maps = [density, np.ones((14, 14)), at[None] * at[:, None]]
+    density = trace_density(np.full((1, 32, 2), 0.5)).reshape(14, 14)
+    maps = [density, np.ones((14, 14)), np.outer(np.arange(14), np.arange(14))]
     size = pa.array([14] * 3, pa.int16())
     cams = pa.array([one.astype(np.float32).ravel() for one in maps], pa.list_(pa.float32()))
     write(root / "predictions", "imagenet_held_out", [[1]] * 3, [1] * 3, cam=cams, cam_h=size, cam_w=size)
@@ -361,10 +361,7 @@ def test_people_are_the_ceiling_of_trace_alignment(written):
     (content,) = scored(written, "trace_alignment")
     assert content["n"] == 2
     assert content["ids_sha256"] == lines_sha256(["imagenet_held_out_000", "imagenet_held_out_001"])
-    at = (np.arange(14) + 0.5) / 14
-    left, right, middle = (
-        np.exp(-((at[None] - x) ** 2 + (at[:, None] - 0.5) ** 2) / (2 * 0.1**2)).ravel() for x in (0.25, 0.75, 0.5)
-    )
+    left, right, middle = trace_density(np.array([*LEFT_AND_RIGHT, *MIDDLE]).reshape(3, 32, 2))
     apart, half = spearmanr(left, right).statistic, spearmanr(left, middle).statistic
     assert -1 < apart < half < 1
     found = {(d["metric"], d["group"]): (d["value"], d["n"]) for d in content["details"]}

@@ -82,6 +82,27 @@ def test_the_digest_of_an_archive_follows_its_entry(planned: Any) -> None:
     assert plan.archive_digest("imagenet_ab") == planned().archive_digest("imagenet_ab")
 
 
+def test_held_out_images_change_the_plan_only_where_they_are_set(planned: Any) -> None:
+    plan = planned()
+    assert plan.manifest_options("imagenet_train") is plan.study.paths.partial
+    suites = [{"name": "maps", "benchmarks": ["wsol_test", "trace_alignment"]}]
+    with pytest.raises(ConfigError, match=r"suites: maps needs training images .* `held_out_byproducts` is 0"):
+        planned(suites=suites)
+    plan = planned(suites=suites, held_out_byproducts=0.02)
+    assert plan.manifest_options("imagenet_train") == plan.manifest_options("imagenet_held_out") != "False"
+    assert plan.manifest_options("imagenet_val") is False
+    assert "data/manifests/imagenet_held_out.json" in plan.suite_manifests("maps")
+    assert plan.score_manifests("maps") == ["data/targets/imagenet/held_out_traces.json"]
+    assert "data/manifests/imagenet_held_out.json" in plan.target_inputs("imagenet", "held_out_traces")
+    assert plan.target_inputs("imagenet", "click") == planned().target_inputs("imagenet", "click")
+
+
+def test_a_scale_of_lambda_trains_again(planned: Any) -> None:
+    run = Run("imagenet", "resnet18", "click", 1.0, 0)
+    scaled = planned(supervisions={"none": {}, "click": {"scale": 10}}, sweep=None)
+    assert scaled.trained_with(run) == planned().trained_with(run) + " scale 10"
+
+
 def test_two_suites_may_not_share_a_test_set(planned: Any) -> None:
     with pytest.raises(ConfigError, match=r"one and two both need the test set imagenet_val") as caught:
         planned(

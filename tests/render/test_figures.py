@@ -22,7 +22,7 @@ from luab.render import quantities, style, summaries
 from luab.render.figures import annotated_images, byproducts, factors, figures
 from luab.render.figures import scores as figures_scores
 from luab.render.figures.localization import cam_view
-from luab.render.products import PRODUCTS, Inputs
+from luab.render.products import PRODUCTS, Inputs, find_product
 
 RNG = np.random.default_rng(0)
 SUPERVISED = [("none", 0.0), ("random", 1.0), ("click", 1.0)]
@@ -355,6 +355,33 @@ def test_figure_of_images_and_index_is_valid_and_repeats_itself(name: str, world
     check_files(tmp_path / "a" / "f.pdf")
     for suffix in ("pdf", "png"):
         assert (tmp_path / "a" / f"f.{suffix}").read_bytes() == (tmp_path / "b" / f"f.{suffix}").read_bytes()
+
+
+def test_maps_of_several_uses_stand_below_the_image_with_its_trace(world: Path, tmp_path: Path) -> None:
+    names = [f"n0000000{i}_{i}" for i in range(5)]  # the sixth image has no trace
+    moments = [[[0.1 * k, 0.5] * 32] for k in range(5)]
+    schema = pa.schema([("image_id", pa.string()), ("moments", pa.list_(pa.list_(pa.float32(), 64)))])
+    pq.write_table(pa.table({"image_id": names, "moments": moments}, schema=schema), tmp_path / "traces.parquet")
+    product = find_product("figure", "uses_maps")
+    inputs = Inputs(
+        manifest=world / "manifest.parquet",
+        images_root=world,
+        traces=tmp_path / "traces.parquet",
+        predictions=tuple(
+            (name, world / f"{'none' if name == 'none' else 'click'}.parquet") for name in ["none", "a", "b"]
+        ),
+    )
+    figure = figures.FIGURES["uses_maps"](product, inputs)
+    axes = figure.get_axes()
+    assert len(axes) == 5 * 4 and sum(len(heats(one)) for one in axes) == 5 * 3
+    dots = [line for one in axes for line in one.lines if line.get_gid() == "trace"]
+    assert len(dots) == 5 and dots[2].get_xdata() == pytest.approx([0.2] * 32)
+    figures.render_figure("uses_maps", tmp_path / "f.pdf", inputs)
+    check_files(tmp_path / "f.pdf")
+
+
+def heats(axes: Any) -> list[Any]:
+    return [image for image in axes.get_images() if image.get_gid() == "heat"]
 
 
 def test_rows_of_some_images_come_from_all_pieces_by_image_id(world: Path) -> None:
