@@ -378,10 +378,6 @@ PRODUCTS: tuple[Product, ...] = (
         "figure", "cam_examples", "Score maps", DATASET, f"{_COMPARED} and the benchmark wsol_test",
         ScoreMaps("wsol_test", "wsol_test"),
     ),
-    Product(
-        "figure", "uses_maps", "Score maps of the uses", DATASET,
-        "a `use` besides regress and the benchmark trace_alignment or wsol_test", _uses_maps, optional=True,
-    ),
     Product("figure", "coco_samples", "Icons and mouse traces", "coco", _COCO, _tags),
     Product("figure", "interfaces", "Browsing and tagging", "coco", _BOTH, _statistics_and_indexes),
     Product(
@@ -405,6 +401,10 @@ PRODUCTS: tuple[Product, ...] = (
             Answered(dataset, "lambda"), optional=True,
         )
         for dataset, name in (("imagenet", "lambda_gradients"), ("coco", "coco_lambda_gradients"))
+    ),
+    Product(
+        "figure", "uses_maps", "Score maps of the uses", DATASET,
+        "a `use` besides regress and the benchmark trace_alignment or wsol_test", _uses_maps, optional=True,
     ),
     Product("section", "byproduct_browser", "Look at byproducts", DATASET, _IMAGENET, _images),
 )  # fmt: skip

@@ -77,7 +77,7 @@ def test_the_note_has_the_alignment_of_people():
     # Being worse than the centre is marked; being worse than another person is not.
     maps = tables.score_table("localization", scores.replace({"value": {0.3: 0.9, 0.5: 0.95}}))
     cells = dict(zip(maps.cells["Supervision"], maps.cells["Trace alignment ↑"], strict=True))
-    assert "°" in cells["none"] and "°" not in cells["click_map"] and cells["Another person"] == "95.0"
+    assert "°" in cells["Baseline"] and "°" not in cells["click_map"] and cells["Another person"] == "95.0"
     assert tables.PERSON_NOTE in maps.notes
 
 
