@@ -221,7 +221,8 @@ def _trace_alignment(inputs: Inputs) -> Scores:
     n, centre = len(chosen), trace_density(np.full((1, 1, 2), 0.5))
     _, of_centre = _mean_of(images, rank_correlations(np.repeat(centre, len(images), axis=0), of_people))
     details = [Detail("alignment", CHANCE, 0.0, n), Detail("alignment", CENTRE, float(of_centre.mean()), n)]
-    pairs = [pair for image in np.flatnonzero(counts > 1) for pair in combinations(np.flatnonzero(owner == image), 2)]
+    people_of = np.split(np.arange(len(owner)), np.cumsum(counts)[:-1])
+    pairs = [pair for people in people_of for pair in combinations(people.tolist(), 2)]
     if pairs:
         first, second = np.array(pairs).T
         several, between = _mean_of(owner[first], rank_correlations(densities[first], densities[second]))

@@ -159,7 +159,7 @@ def _only_looks(command: Sequence[str]) -> bool:
 
 def check_copies(study: Study) -> None:
     """Raises ConfigError if `paths.copies` names an unknown data set, which would have no effect."""
-    _check_names("paths.copies", study.paths.copies, KNOWN_COUNTS)
+    _check_names("paths.copies", study.paths.copies, [name for name in KNOWN_COUNTS if name != HELD_OUT])
 
 
 def _check_names(where: str, names: Iterable[Any], known: Iterable[str]) -> None:
