@@ -188,7 +188,7 @@ def _draw_uses_maps(product: Product, inputs: Inputs) -> Figure:
     traced: dict[str, Array] = {}
     if inputs.traces is not None:
         traces = read_listed(inputs.traces.parent, inputs.traces.stem, ("image_id", "moments"), "targets")
-        moments = (np.array(people, dtype=float).reshape(-1, 2) for people in traces["moments"].to_pylist())
+        moments = (np.array(people[0], dtype=float).reshape(-1, 2) for people in traces["moments"].to_pylist())
         traced = dict(zip(traces["image_id"].to_pylist(), moments, strict=True))
     ids = pa.array(traced, pa.string())
 
