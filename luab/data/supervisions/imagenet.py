@@ -136,7 +136,7 @@ def moments(sources: Sources) -> Mapping[str, NDArray[np.float32]]:
     selected annotations and in [0, 1], steps clipped to [0, `LONGEST_STEP_MS`], and a trace without duration has equal
     steps. Between two samples the pointer moves evenly. All annotations of an image have equal shares of the time.
     """
-    return {name: _moments(*samples) for name, *samples in _traced(sources)}
+    return {name: _moments(annotations, xy, times) for name, annotations, xy, times in _traced(sources)}
 
 
 def traces(sources: Sources, held_out: Container[str]) -> Mapping[str, list[NDArray[np.float32]]]:
