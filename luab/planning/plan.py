@@ -19,7 +19,7 @@ from luab.files import replacing
 from luab.planning.estimate import parts, prediction_hours, published_speeds, training_hours
 from luab.render.products import Kind, find_product, left_out, products_of
 from luab.study.config import Study, load_study, read_yaml
-from luab.study.paths import Run, card
+from luab.study.paths import DATASET, Run, card
 from luab.study.roots import FROM_IMAGENET, HELD_OUT, OWN, own_copy, source_root, tree_of
 from luab.tasks import NAMES, task_of, task_with
 
@@ -50,12 +50,12 @@ def summary(study: Study) -> str:
 
 
 def sharing(study: Study) -> str:
-    """How many trainings of a study are those of the main study, and the cost of the others; empty for the main study.
+    """How many trainings of a study are those of the main one, and the cost of the others; empty if it shares nothing.
 
     Raises:
         ConfigError: A configuration file in `study.over` is missing or has mistakes.
     """
-    if study.study is None:
+    if study.study is None or not study.shares:
         return ""
     runs, shared = study.runs(), shared_runs(study)
     new = [run for run in runs if run not in shared]
@@ -70,15 +70,15 @@ def sharing(study: Study) -> str:
 
 
 def shared_runs(study: Study) -> frozenset[Run]:
-    """Trainings of a study that are equal in the main study (`study.over`); none if the study is the main one.
+    """Trainings of a study that are equal in the main study (`study.over`); none if there is no such study.
 
-    Equal trainings have the same folder, recipe, points and seed of points, so that whichever study comes first trains
-    them. ASSUME: both studies read the same data and have the same `packing`.
+    Equal trainings have the same folder, recipe, points, seed of points and held-out images, so that whichever study
+    comes first trains them. ASSUME: both studies read the same data and have the same `packing`.
 
     Raises:
         ConfigError: A configuration file in `study.over` is missing or has mistakes.
     """
-    if study.study is None:
+    if study.study is None or not study.shares:
         return frozenset()
     main = _main_study(tuple(study.study.over))
     both = set(study.runs()) & set(main.runs())
@@ -104,6 +104,8 @@ def _identity(study: Study, run: Run) -> tuple[object, ...]:
         entry.settings,
         begins,
         entry.head,
+        entry.scale,
+        study.held_out_byproducts if run.dataset == DATASET else 0,
     )
 
 
@@ -529,9 +531,9 @@ class Plan:
         return [str(file) for file in files]
 
     def descriptions(self) -> list[str]:
-        """Files for DVC and the RO-Crate, which the main study alone has, since they describe one folder of results."""
+        """Files for DVC and the RO-Crate, which describe one folder of results, so studies that share it have none."""
         layout = self.study.layout
-        return [] if self.study.study else [str(layout.dvc_file()), str(layout.crate())]
+        return [] if self.study.shares else [str(layout.dvc_file()), str(layout.crate())]
 
     def tracking_inputs(self) -> list[str]:
         """Inputs of DVC's artifacts, metrics and plots."""

@@ -11,6 +11,7 @@ import pandas as pd
 from luab.comparison.over_seeds import difference_to, holm
 from luab.render import quantities as q
 from luab.render import style, summaries
+from luab.render.products import controls_of
 from luab.render.report.curves import read_log
 from luab.study.paths import Run
 from luab.study.question import Question
@@ -44,20 +45,23 @@ class Level(NamedTuple):
     text: str
 
 
-def comparisons(scores: pd.DataFrame, question: Question, headline_lambda: float) -> pd.DataFrame:
+def comparisons(
+    scores: pd.DataFrame, question: Question, headline_lambda: float, entries: Mapping[str, Supervision]
+) -> pd.DataFrame:
     """Paired differences between every supervision and those that the study compares it with.
 
     Args:
         scores: Tidy scores of one data set, see `luab.render.tables.scores_of`.
         question: The study; `compares: lambda` compares every lambda, the others the headline lambda alone.
         headline_lambda: Lambda of the main tables, and of the controls.
+        entries: Supervisions of the data set, from which `compares: uses` finds the controls of each use.
 
     Returns:
         One row per backbone, supervision, lambda, control and number: difference, low, high (95 % interval), p, n
         (seeds), images, p_holm (over the rows of one backbone, number and control; of all backbones if these are what
-        is compared), tests (how many that are), gain (difference, positive if better) and verdict: "better", "worse" or
-        "equal", by p_holm or, where there is no p, "equal". Sorted as the scores. A number that one of both lacks, such
-        as the baseline's point, has no row.
+        is compared, and of the controls of all uses that have the same points), tests (how many that are), gain
+        (difference, positive if better) and verdict: "better", "worse" or "equal", by p_holm or, where there is no p,
+        "equal". Sorted as the scores. A number that one of both lacks, such as the baseline's point, has no row.
 
     Raises:
         DataError: The scores have none of the numbers that answer.
@@ -66,12 +70,14 @@ def comparisons(scores: pd.DataFrame, question: Question, headline_lambda: float
     chosen = summaries.only(scores, shown)
     found = [
         difference_to(pair, method, control).assign(control=control)
-        for method, control, pair in _pairs(chosen, question, headline_lambda)
+        for method, control, pair in _pairs(chosen, question, headline_lambda, entries)
     ]
     table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["benchmark", "metric", "group"])
     if table.empty:
         return table
-    family = [*summaries.PLACE, "control", *(["backbone"] if question.compares != "backbones" else [])]
+    roles = table["control"].map(lambda control: _role(control, question, entries)).rename("role")
+    family = [roles, *(table[key] for key in summaries.PLACE)]
+    family += [table["backbone"]] if question.compares != "backbones" else []
     table["p_holm"] = table.groupby(family)["p"].transform(lambda p: holm(p.to_numpy(dtype=float)))
     table["tests"] = table.groupby(family)["p"].transform("count")
     images = chosen.groupby(summaries.PLACE)["n"].max().rename("images").reset_index()
@@ -158,21 +164,34 @@ def title_of(name: str, entries: Mapping[str, Supervision]) -> str:
     return (entries[name].title or name) if name in entries else name
 
 
-def _pairs(scores: pd.DataFrame, question: Question, headline_lambda: float) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def _role(control: str, question: Question, entries: Mapping[str, Supervision]) -> str:
+    """What a control is: its name or, for the controls of uses, their points."""
+    return control if question.compares != "uses" or control == BASELINE else f"{entries[control].points} of its use"
+
+
+def _against(method: str, question: Question, entries: Mapping[str, Supervision]) -> Sequence[str]:
+    """What a supervision is compared with; nothing if it is itself a control."""
+    if question.compares != "uses":
+        return () if method in CONTROLS else [name for name in question.against if name != method]
+    return [name for name in controls_of(entries).get(method, ()) if entries[name].points in question.against]
+
+
+def _pairs(
+    scores: pd.DataFrame, question: Question, headline_lambda: float, entries: Mapping[str, Supervision]
+) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Supervision, control and the scores of both, for each lambda that is compared, backbone after backbone."""
     at_headline = (scores["supervision"] == BASELINE) | ((scores["lambda"] - headline_lambda).abs() < 1e-9)
     for backbone in style.backbone_order(scores["backbone"].unique()):
         of_backbone = scores["backbone"] == backbone
         for method in dict.fromkeys(scores.loc[of_backbone, "supervision"]):
-            if method in CONTROLS:
-                continue
+            against = _against(method, question, entries)
             mine = scores[of_backbone & (scores["supervision"] == method)]
             for weight in sorted(mine["lambda"].unique()):
                 if question.compares != "lambda" and abs(weight - headline_lambda) >= 1e-9:
                     continue
-                for control in question.against:
+                for control in against:
                     other = scores[of_backbone & at_headline & (scores["supervision"] == control)]
-                    if control != method and len(other):
+                    if len(other):
                         yield method, control, pd.concat([mine[mine["lambda"] == weight], other])
 
 

@@ -103,7 +103,7 @@ def answers_of(study: Study) -> dict[str, list[str]]:
         if inputs := product.needs(study):
             question, scores = inputs.question, scores_of(product, inputs)
             if question is not None:
-                table = comparisons(scores, question, inputs.headline_lambda)
+                table = comparisons(scores, question, inputs.headline_lambda, inputs.entries)
                 ratios = gradient_ratios(inputs.logs)
                 found[task_of(product.dataset).title] = sentences(table, question, inputs.entries, ratios)
     return found

@@ -23,7 +23,7 @@ from luab.render.products import PRODUCTS, STATISTICS, Inputs, Product, Scored, 
 from luab.render.table_text import AT_CHANCE, BOLD, Table, write_table
 from luab.study.config import known_backbones
 from luab.study.question import Question
-from luab.study.supervisions import MAKERS
+from luab.study.supervisions import MAKERS, Supervision
 
 PUBLISHED = "Published IN-1k"
 _BOLD_NOTE = (
@@ -172,7 +172,7 @@ def uses_table(scores: pd.DataFrame, controls: Mapping[str, Sequence[str]], head
 
 
 def answers_table(
-    name: str, scores: pd.DataFrame, question: Question, titles: Mapping[str, str], headline_lambda: float
+    name: str, scores: pd.DataFrame, question: Question, entries: Mapping[str, Supervision], headline_lambda: float
 ) -> Table:
     """The comparisons of a study beside the main one, see `luab.render.answers.comparisons`.
 
@@ -180,10 +180,10 @@ def answers_table(
         name: Name of the product.
         scores: See `score_table`.
         question: The study.
-        titles: Of the supervisions.
+        entries: Supervisions of the data set.
         headline_lambda: Lambda of the main tables.
     """
-    raw = answers.comparisons(scores, question, headline_lambda)
+    raw = answers.comparisons(scores, question, headline_lambda, entries)
     if raw.empty:
         raise DataError(f"{name}: the scores have nothing to compare with {', '.join(question.against)}.")
     shown = [quantity for quantity in q.ANSWERS[str(raw["dataset"].iloc[0])] if len(summaries.of(raw, quantity))]
@@ -191,16 +191,19 @@ def answers_table(
     for backbone, of_backbone in raw.groupby("backbone", sort=False):
         groups.append(len(rows))
         for (method, weight, control), of in of_backbone.groupby(["supervision", "lambda", "control"], sort=False):
-            heads = [style.backbone_name(str(backbone)), titles.get(method, method), f"{weight:g}"]
-            rows.append([*heads, titles.get(control, control), *(_difference(summaries.of(of, k)) for k in shown)])
+            heads = [style.backbone_name(str(backbone)), answers.title_of(method, entries), f"{weight:g}"]
+            rows.append(
+                [*heads, answers.title_of(control, entries), *(_difference(summaries.of(of, k)) for k in shown)]
+            )
     cells = pd.DataFrame(rows, columns=["Backbone", "Supervision", "λ", "Compared with", *(k.heading for k in shown)])
     images = [f"{k.title} {int(summaries.of(raw, k)['images'].max()):,}" for k in shown]
     family = "all backbones and supervisions" if question.compares == "backbones" else "all supervisions and lambdas"
+    same = "controls with the same points" if question.compares == "uses" else "the same one"
     notes = [
         f"Cells: difference to the supervision in the fourth column (paired seeds); n = {summaries.span(raw['n'])}.",
         "In brackets the 95 % interval, then p of a paired t-test. No interval: too few seeds, or all differences are "
         "equal.",
-        f"p: Holm's correction over {family} that are compared with the same one on the same benchmark"
+        f"p: Holm's correction over {family} that are compared with {same} on the same benchmark"
         f"{'' if question.compares == 'backbones' else ' and backbone'}.",
         f"Controls and other supervisions in the fourth column have λ = {headline_lambda:g}.",
         f"Images: {', '.join(images)}.",
@@ -232,7 +235,7 @@ def _from_answers(product: Product, inputs: Inputs) -> Table:
     if inputs.question is None:
         raise ConfigError(f"{product.name}: the input `question` is missing. Pass Inputs(question=...).")
     scores = scores_of(product, inputs)
-    return answers_table(product.name, scores, inputs.question, inputs.supervisions, inputs.headline_lambda)
+    return answers_table(product.name, scores, inputs.question, inputs.entries, inputs.headline_lambda)
 
 
 def scores_of(product: Product, inputs: Inputs) -> pd.DataFrame:

@@ -360,7 +360,12 @@ class Study(StudyPart):
     @property
     def layout(self) -> Layout:
         """Paths of every artefact."""
-        return Layout(self.paths.data, self.paths.results, self.study.name if self.study else "")
+        return Layout(self.paths.data, self.paths.results, self.study.name if self.study and self.shares else "")
+
+    @property
+    def shares(self) -> bool:
+        """Whether this study is beside a main one and shares its equal trainings."""
+        return self.study is not None and bool(self.study.over)
 
     @property
     def parts(self) -> dict[str, StudyPart]:
@@ -449,14 +454,14 @@ class Study(StudyPart):
     def cohorts(self, first: Sequence[Sequence[Run]] = ()) -> list[list[Run]]:
         """The trainings by job: those in `first`, then at most `compute.cohort` of one data set, backbone and seed.
 
-        A study beside the main one trains its own runs one by one, so that several studies can share them.
+        A study that shares trainings with the main one trains its own one by one, so that several can share them.
         """
         taken = {run for runs in first for run in runs}
         alike: dict[tuple[str, str, int], list[Run]] = {}
         for run in self.runs():
             if run not in taken:
                 alike.setdefault((run.dataset, run.backbone, run.seed), []).append(run)
-        size = 1 if self.study else self.compute.cohort or len(self.runs())
+        size = 1 if self.shares else self.compute.cohort or len(self.runs())
         others = [runs[i : i + size] for runs in alike.values() for i in range(0, len(runs), size)]
         return [*map(list, first), *others]
 

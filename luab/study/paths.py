@@ -67,7 +67,7 @@ class Layout:
     data: Path
     results: Path
     study: str = ""
-    """Name of a study beside the main one, whose scores, tables, figures and report have a folder of their own."""
+    """Name of a study that shares trainings with the main one; its tables, figures and report have their own folder."""
 
     @property
     def shown(self) -> Path:

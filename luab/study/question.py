@@ -11,7 +11,8 @@ from luab.study.recipes import Closed
 class Question(Closed):
     """A study that asks one question and shares its equal trainings with the main study.
 
-    Its scores, tables, figures and report are in results/studies/<name>/; its trainings are where all trainings are.
+    Its scores, tables, figures and report are in results/studies/<name>/; its trainings are where all trainings are. A
+    study that shares nothing (`over: []`) has `paths` of its own, and everything is there.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")] = Field(description="Folder below results/studies.")
@@ -19,20 +20,21 @@ class Question(Closed):
     question: str = Field(min_length=1, description="What it asks, in one or two sentences.")
     answer_if: str = Field(min_length=1, description="What would count as an answer, written before it runs.")
     runs: str = Field("", description="What is trained for it, and why; printed below the question.")
-    compares: Literal["supervisions", "noise", "lambda", "backbones"] = Field(
+    compares: Literal["supervisions", "noise", "lambda", "backbones", "uses"] = Field(
         "supervisions",
-        description="What its answer compares: supervisions; levels of one kind of noise; lambdas; or how many "
-        "backbones agree.",
+        description="What its answer compares: supervisions; levels of one kind of noise; lambdas; how many backbones "
+        "agree; or uses, each with the controls of its own.",
     )
     against: list[str] = Field(
         ["none", "shuffled"],
         min_length=1,
-        description="Supervisions that every other one but the controls is compared with.",
+        description="Supervisions that every other one but the controls is compared with; with `compares: uses`, "
+        "points of the controls of each use, and none for the baseline.",
     )
     over: list[Path] = Field(
         [Path("config/config.yaml")],
-        min_length=1,
-        description="Configuration files of the main study, whose equal trainings are shared.",
+        description="Configuration files of the main study, whose equal trainings are shared; an empty list for a "
+        "study that shares nothing, with `paths.data` and `paths.results` of its own.",
     )
     drawn_world: dict[str, Any] = Field(
         {}, description="Keys that replace others where the configuration has a drawn world (`demo`), as in the pilot."

@@ -15,7 +15,10 @@ MAIN = {
     "full": ["config/config.yaml"],
     "pilot": ["config/config.yaml", "config/demo.yaml", "config/pilot.yaml"],
 }
-NAMES = sorted(file.stem for file in (Path(__file__).parents[2] / "config" / "studies").glob("*.yaml"))
+FILES = sorted((Path(__file__).parents[2] / "config" / "studies").glob("*.yaml"))
+ALONE = ["uses"]
+"""Studies in the drawn world that share nothing."""
+NAMES = [file.stem for file in FILES if file.stem not in ALONE]
 CASES = [(size, name) for size in MAIN for name in NAMES]
 
 
@@ -63,7 +66,18 @@ def test_two_studies_never_train_one_folder_differently(loaded: Any, size: str) 
             assert trained.setdefault(run.folder, settings) == settings, run.folder
 
 
-@pytest.mark.parametrize(("size", "name"), CASES)
+@pytest.mark.parametrize("name", ALONE)
+def test_a_study_that_shares_nothing_has_folders_of_its_own(loaded: Any, name: str) -> None:
+    study, main = loaded("pilot", name), loaded("pilot")
+    assert study.study.name == name and not study.study.over and shared_runs(study) == frozenset()
+    assert sharing(study) == ""
+    assert study.paths.results != main.paths.results and study.paths.data != main.paths.data
+    assert study.layout.report() == study.paths.results / "report.html"
+    assert len(Plan.of(study).descriptions()) == 2
+    assert max(map(len, Plan.of(study).cohorts().values())) == study.compute.cohort == 9
+
+
+@pytest.mark.parametrize(("size", "name"), [*CASES, *(("pilot", name) for name in ALONE)])
 def test_the_documentation_has_these_numbers(loaded: Any, repository: Path, size: str, name: str) -> None:
     study = loaded(size, name)
     shared, new = len(shared_runs(study)), len(study.runs()) - len(shared_runs(study))
@@ -92,16 +106,24 @@ def test_answers_belong_to_studies_alone(loaded: Any) -> None:
     assert own & names("pilot", "noise") == {"answers", "noise_levels"}
     assert own & names("full", "lambda") == {"answers", "coco_answers", "lambda_gradients", "coco_lambda_gradients"}
     assert own & names("full", "precision") == {"answers", "coco_answers"}
+    assert own & names("pilot", "uses") == {"answers"}
 
 
 def test_the_main_study_shares_nothing(loaded: Any) -> None:
     assert sharing(loaded("full")) == "" and shared_runs(loaded("full")) == frozenset()
 
 
-def test_another_recipe_is_not_shared(loaded: Any) -> None:
+@pytest.mark.parametrize("changed", ["recipe", "held_out_byproducts", "scale"])
+def test_other_trainings_are_not_shared(loaded: Any, changed: str) -> None:
     content = loaded("full", "noise").model_dump(mode="json")
-    content["recipes"]["resnet"]["epochs"] = 50
-    assert shared_runs(parse_study(content)) == frozenset()
+    before = {run for run in shared_runs(loaded("full", "noise")) if run.supervision == "click"}
+    if changed == "recipe":
+        content["recipes"]["resnet"]["epochs"] = 50
+    elif changed == "scale":
+        content["supervisions"]["click"]["scale"] = 2.0
+    else:
+        content[changed] = 0.02
+    assert before and not before & shared_runs(parse_study(content))
 
 
 def test_unknown_controls_and_missing_files_are_named(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

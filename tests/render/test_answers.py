@@ -55,12 +55,12 @@ SURE, PLAIN = [0.029, 0.030, 0.031], [0.02, 0.03, 0.04]
 
 
 def test_p_is_corrected_over_the_supervisions_that_are_compared_with_one() -> None:
-    table = answers.comparisons(scores({"click": SURE, "j1": PLAIN}), question(against=["none"]), 1.0)
+    table = answers.comparisons(scores({"click": SURE, "j1": PLAIN}), question(against=["none"]), 1.0, known())
     assert list(table["supervision"]) == ["click", "j1"] and set(table["tests"]) == {2} and set(table["n"]) == {3}
     assert table["p_holm"].tolist() == pytest.approx([2 * 0.00037, 0.0351], abs=1e-4)
     assert list(table["verdict"]) == ["better", "better"] and list(table["images"]) == [1000, 1000]
     three = answers.comparisons(
-        scores({"click": SURE, "j1": PLAIN, "j3": [-0.02, -0.03, -0.04]}), question(against=["none"]), 1.0
+        scores({"click": SURE, "j1": PLAIN, "j3": [-0.02, -0.03, -0.04]}), question(against=["none"]), 1.0, known()
     )
     # The two equal p are the second and third smallest: both times two.
     assert three["p_holm"].tolist() == pytest.approx([3 * 0.00037, 0.0701, 0.0701], abs=2e-4)
@@ -70,11 +70,30 @@ def test_p_is_corrected_over_the_supervisions_that_are_compared_with_one() -> No
 def test_controls_are_not_compared_with_others_nor_a_supervision_with_itself() -> None:
     table = answers.comparisons(
         scores({"shuffled": PLAIN, "random": PLAIN, "centre": PLAIN, "click": SURE, "j1": SURE}),
-        question(against=["none", "click"]), 1.0,
+        question(against=["none", "click"]), 1.0, known(),
     )  # fmt: skip
     assert list(zip(table["supervision"], table["control"], strict=True)) == [
         ("click", "none"), ("j1", "none"), ("j1", "click"),
     ]  # fmt: skip
+
+
+def test_uses_are_compared_with_the_baseline_and_with_the_controls_of_their_own_use() -> None:
+    uses = {"use": "attribution", "scale": 2.0}
+    own = {"map": {"points": "click", **uses}, "map_s": {"points": "shuffled", **uses, "title": "Map, shuffled"}}
+    named = {name: Supervision.model_validate(entry) for name, entry in entries(ENTRIES | own).items()}
+    given = scores({"shuffled": [0.0, 0.001, -0.001], "click": SURE, "map": PLAIN, "map_s": [0.0, 0.0, 0.0]})
+    asked = question(compares="uses", against=["none", "shuffled"])
+    table = answers.comparisons(given, asked, 1.0, named)
+    assert list(zip(table["supervision"], table["control"], strict=True)) == [
+        ("click", "none"), ("click", "shuffled"), ("map", "none"), ("map", "map_s"),
+    ]  # fmt: skip
+    # Two comparisons with the baseline, and two with the shuffled points of a use: the smaller p counts twice.
+    assert set(table["tests"]) == {2}
+    by_control = table.set_index("control")["p_holm"]
+    assert by_control["map_s"] == pytest.approx(0.0351, abs=1e-4)
+    assert by_control["shuffled"] == pytest.approx(2 * table["p"][1])
+    [text] = answers.sentences(table, asked, named, {})
+    assert "better than Map, shuffled (+3.0 [+0.5, +5.5], p = 0.035)" in text
 
 
 def test_levels_begin_with_no_noise_and_go_from_weak_to_strong() -> None:
@@ -89,7 +108,7 @@ def test_levels_begin_with_no_noise_and_go_from_weak_to_strong() -> None:
 def test_the_sentence_about_noise() -> None:
     asked = question(compares="noise", against=["none", "shuffled"])
     given = scores({"shuffled": [0.0, 0.001, -0.001], "click": SURE, "j1": SURE, "j3": [0.001, -0.001, 0.0]})
-    [text] = answers.sentences(answers.comparisons(given, asked, 1.0), asked, known(), {})
+    [text] = answers.sentences(answers.comparisons(given, asked, 1.0, known()), asked, known(), {})
     # Against the baseline: click and j1 have p = .00037, times 3 and 2; j3 has t = 0.
     assert text.startswith(
         "ResNet-18, IN-1k: jitter: better than Baseline at 0, 0.1 (at 0.1: +3.0 [+2.8, +3.2], p = 0.001), not at 0.3 "
@@ -106,7 +125,7 @@ def test_the_sentence_about_lambda_names_the_gradient_ratio_of_the_best() -> Non
     given = scores(
         {("click", 0.1): [0.001, -0.001, 0.0], ("click", 1.0): SURE, ("click", 10.0): [-0.03, -0.031, -0.029]}
     )
-    table = answers.comparisons(given, asked, 1.0)
+    table = answers.comparisons(given, asked, 1.0, known())
     [text] = answers.sentences(table, asked, known(), {("resnet18", 1.0): 0.871, ("vit", 1.0): 5.0})
     assert text.startswith(
         "ResNet-18, IN-1k: of 3 λ, LUAB (clicks) is better than Baseline at λ = 1 and worse at λ = 10; the largest "
@@ -123,7 +142,7 @@ def test_the_sentence_about_backbones_counts_them() -> None:
             scores({"click": PLAIN}, "convnext_tiny"),
         ]
     )
-    table = answers.comparisons(given.reset_index(drop=True), asked, 1.0)
+    table = answers.comparisons(given.reset_index(drop=True), asked, 1.0, known())
     assert set(table["tests"]) == {3}  # over the backbones
     [text] = answers.sentences(table, asked, known(), {})
     assert text.startswith(
@@ -135,17 +154,17 @@ def test_the_sentence_about_backbones_counts_them() -> None:
 def test_the_sentence_about_supervisions_and_one_seed() -> None:
     asked = question(against=["none", "click"])
     given = scores({"click": SURE, "j1": SURE})
-    [text] = answers.sentences(answers.comparisons(given, asked, 1.0), asked, known(), {})
+    [text] = answers.sentences(answers.comparisons(given, asked, 1.0, known()), asked, known(), {})
     assert "LUAB (clicks) is better than Baseline (+3.0 [+2.8, +3.2], p < 0.001)" in text
     assert "Jitter 0.1 is better than Baseline (+3.0 [+2.8, +3.2], p < 0.001) and not significantly different" in text
     one = given[given["seed"] == 0]
-    [text] = answers.sentences(answers.comparisons(one, asked, 1.0), asked, known(), {})
+    [text] = answers.sentences(answers.comparisons(one, asked, 1.0, known()), asked, known(), {})
     assert "(+2.9, no interval)" in text and "n = 1 seed, 1,000 images." in text
 
 
 def test_lower_is_better_where_it_is() -> None:
     given = scores({"click": SURE}).assign(benchmark="in9", metric="bg_gap")
-    table = answers.comparisons(given, question(against=["none"]), 1.0)
+    table = answers.comparisons(given, question(against=["none"]), 1.0, known())
     assert list(table["verdict"]) == ["worse"] and table["difference"].tolist() == pytest.approx([0.03])
 
 
@@ -160,13 +179,13 @@ def test_gradient_ratios_are_medians_over_epochs_and_means_over_seeds(tmp_path: 
 
 
 def test_the_table_has_a_row_per_comparison() -> None:
-    asked, titles = question(against=["none", "shuffled"]), {name: entry.title for name, entry in known().items()}
-    table = tables.answers_table("answers", scores({"shuffled": PLAIN, "click": SURE}), asked, titles, 1.0)
+    asked = question(against=["none", "shuffled"])
+    table = tables.answers_table("answers", scores({"shuffled": PLAIN, "click": SURE}), asked, known(), 1.0)
     assert table.title == "Title: differences in percentage points"
     assert list(table.cells["Compared with"]) == ["Baseline", "Shuffled points"]
     assert table.cells["IN-1k ↑"][0] == "+3.0 [+2.8, +3.2], p < 0.001"
     with pytest.raises(DataError, match="nothing to compare"):
-        tables.answers_table("answers", scores({"shuffled": PLAIN}), asked, titles, 1.0)
+        tables.answers_table("answers", scores({"shuffled": PLAIN}), asked, known(), 1.0)
 
 
 def test_figures_have_intervals_and_the_lines_of_the_controls() -> None:
