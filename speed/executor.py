@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,11 @@ rule one:
 PLAIN, PLUGIN = "sbatch alone", "executor plugin"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line(__doc__, "executor.json")
     parser.add_argument("--jobs", type=int, default=32)
     parser.add_argument("--runs", type=int, default=3)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     from cluster import Cluster
 
     plugin = [sys.executable, "-m", "snakemake", "--executor", "submitit", "--jobs", str(options.jobs)]

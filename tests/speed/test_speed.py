@@ -31,8 +31,8 @@ def script(monkeypatch):
     torch.set_num_threads(threads)
 
 
-SCRIPTS = ["archives", "coco_index", "executor", "feeding", "gpu", "gpu_loops", "index", "loader", "scoring", "tracking"]
-SCRIPTS += ["training"]
+SCRIPTS = ["archives", "coco_index", "executor", "feeding", "gpu", "gpu_loops", "index", "loader", "scoring"]
+SCRIPTS += ["tracking", "training"]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -103,6 +103,21 @@ def test_every_part_for_a_gpu_runs_in_tiny_form(tmp_path):
         assert report["summary"]["timm's train script, compiled"]["ratio_to_timm"] == 1
         assert report["peak_tflops"] is None and report["flops_per_image"] > 1e6
     assert "peak not known" in done.stdout
+
+
+@pytest.mark.slurm
+def test_executor_runs_in_tiny_form(script, tmp_path, capsys):
+    executor = script("executor")
+    from cluster import missing_programs
+
+    if missing := missing_programs(accounting=True):
+        pytest.skip(missing)
+    executor.main(["--jobs", "2", "--runs", "1", "--out", str(tmp_path)])
+    runs = json.loads((tmp_path / "executor.json").read_text(encoding="utf-8"))["runs"]
+    [plain], [plugin] = runs["sbatch alone"], runs["executor plugin"]
+    assert (plain["sbatch"], plain["squeue"], plugin["sbatch"]) == (1, 0, 1) and plugin["squeue"] > 0
+    assert plugin["job_cpu_s"] > plain["job_cpu_s"] and plugin["own_cpu_s"] > 0.5
+    assert "2 jobs of one second" in capsys.readouterr().out
 
 
 def test_a_part_that_takes_too_long_is_ended(script, tmp_path, monkeypatch):
