@@ -17,6 +17,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 OLDEST_SUBMITIT = "1.5.3"
+UNNAMED = "setuptools<82"  # submitit 1.5.3 imports pkg_resources without requiring it
 TESTS = ("test_parts.py", "test_requests.py", "test_efficiency.py", "test_slurm_versions.py", "test_workflows.py")
 SNAKEFILE = """
 rule all:
@@ -95,6 +96,8 @@ def _run_workflow(environment: Path, folder: Path) -> int:
 
 def _test(wheel: Path, snakemake: str, submitit: str, environment: Path, constraints: Path | None) -> bool:
     packages = [str(wheel), f"snakemake=={snakemake}.*", f"submitit=={submitit}", "pytest"]
+    if submitit == OLDEST_SUBMITIT:
+        packages.append(UNNAMED)
     tests = [str(PACKAGE / "tests" / name) for name in TESTS]
     pytest = [
         "-m",
