@@ -13,7 +13,7 @@ from luab.files import file_sha256
 from luab.planning.plan import CAPTIONS, Plan
 from luab.render.products import Inputs, Product, find_product, products_of
 from luab.study.config import Study
-from luab.study.paths import DATASET, Layout, Run, card
+from luab.study.paths import Layout, Run, card
 from luab.study.roots import HELD_OUT, OWN, source_root
 from luab.tasks import task_of, task_with
 
@@ -82,7 +82,7 @@ def make_targets(study: Study, target: str, dataset: str) -> None:
 
     task, layout = task_of(dataset), study.layout
     module: Any = importlib.import_module(Plan.target_module(dataset))
-    if (target, dataset) == (TRACES, DATASET):
+    if target == TRACES and hasattr(module, "traces"):
         _make_traces(layout, module)
         return
     supervision = study.of_target(target, dataset)

@@ -19,7 +19,7 @@ from luab.files import replacing
 from luab.planning.estimate import parts, prediction_hours, published_speeds, training_hours
 from luab.render.products import Kind, find_product, left_out, products_of
 from luab.study.config import Study, load_study, read_yaml
-from luab.study.paths import DATASET, Run, card
+from luab.study.paths import Run, card
 from luab.study.roots import FROM_IMAGENET, HELD_OUT, OWN, own_copy, source_root, tree_of
 from luab.tasks import NAMES, task_of, task_with
 
@@ -105,7 +105,6 @@ def _identity(study: Study, run: Run) -> tuple[object, ...]:
         begins,
         entry.head,
         entry.scale,
-        study.held_out_byproducts if run.dataset == DATASET else 0,
     )
 
 

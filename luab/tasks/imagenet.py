@@ -36,8 +36,10 @@ class ImageNet(Task):
         return {"decoding": study.decoding}
 
     def changes(self, study: Study) -> str:
-        """The decoding, unless it is exact."""
-        return "" if study.decoding == "exact" else study.decoding
+        """The decoding unless it is exact, and the share of images that no training sees."""
+        decoding = "" if study.decoding == "exact" else study.decoding
+        held_out = f"held out {study.held_out_byproducts:g}" if study.held_out_byproducts else ""
+        return " ".join(filter(None, [decoding, held_out]))
 
     def training_set(
         self, study: Study, run: Run, root: Path, rows: "pd.DataFrame", targets: Path | None, inputs: dict[str, str]

@@ -7,8 +7,8 @@ from luab.tasks import NAMES
 
 
 @pytest.mark.parametrize("dataset", NAMES)
-def test_a_training_covers_at_most_38_modules(dataset: str) -> None:
-    assert len(covered_modules(*training_code(dataset))) <= 38
+def test_a_training_covers_at_most_39_modules(dataset: str) -> None:
+    assert len(covered_modules(*training_code(dataset))) <= 39
 
 
 @pytest.mark.parametrize("dataset", NAMES)

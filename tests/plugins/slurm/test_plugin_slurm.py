@@ -318,4 +318,4 @@ def test_members_of_a_group_without_dependencies_run_one_after_another_in_one_jo
         (project.folder / f"a/1/{suite}.txt").unlink()
     assert project.run(*options, "--submitit-memory-factor", "2") == 0, project.screen
     rows = project.cluster.ended(f"--jobs={project.job_ids[1]}", fields="JobID,ReqMem")
-    assert {row["ReqMem"] for row in rows} == {f"{max(400, min(600, -(-2 * peak // 100) * 100))}M"}, (peak, array)
+    assert {row["ReqMem"] for row in rows} == {f"{max(401, min(600, -(-2 * peak // 100) * 100))}M"}, (peak, array)

@@ -134,4 +134,4 @@ def requested_mb(declared_mb: int, overhead_mb: int, peak_mb: int | None, factor
     if not peak_mb or not factor:
         return declared_mb
     rounded = -(-int(peak_mb * factor) // _STEP_MB) * _STEP_MB
-    return min(declared_mb, max(0, rounded - overhead_mb))
+    return min(declared_mb, max(1, rounded - overhead_mb))  # 0 would request the cluster's default
