@@ -8,7 +8,6 @@ calls of Slurm's programs. The official plugin is not measured: it hides SLURM_C
 the cluster that the machine itself belongs to.
 """
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,8 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from measuring import circumstances, command_line, in_turn, spread, table_of, write_report
+from measuring import circumstances, command_line, cpu_s, in_turn, spread, table_of, write_report
 from rich.console import Console
+
+from snakemake_executor_plugin_submitit.slurm_states import seconds
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "tests" / "plugins" / "slurm"))
@@ -60,14 +61,14 @@ def measured(cluster: Any, folder: Path, jobs: int, command: list[str] | None) -
     place = Path(tempfile.mkdtemp(dir=folder))
     before = {row["JobID"] for row in cluster.sacct(fields="JobID")}
     environment = logged_calls(cluster, place)
-    start, used = time.monotonic(), children_cpu_s()
+    start, used = time.monotonic(), cpu_s()
     if command:
         (place / "Snakefile").write_text(SNAKEFILE, encoding="utf-8")
         arguments = [*command, "--quiet", "all", "--config", f"jobs={jobs}"]
     else:
         arguments = ["sbatch", f"--array=0-{jobs - 1}", "--mem=200", "--time=5", "--wait", "--wrap", "sleep 1"]
     subprocess.run(arguments, cwd=place, env=environment, check=True, stdout=subprocess.DEVNULL)
-    wall_s, own_s = time.monotonic() - start, children_cpu_s() - used
+    wall_s, own_s = time.monotonic() - start, cpu_s() - used
     cluster.ended(fields="JobID")
     # Steps have the processor time; a plain `sleep` has too little of it to be counted.
     rows = [row for row in cluster.sacct(fields="JobID,TotalCPU") if row["JobID"] not in before and "." in row["JobID"]]
@@ -89,20 +90,6 @@ def logged_calls(cluster: Any, place: Path) -> dict[str, str]:
         (place / "bin" / name).write_text(script, encoding="utf-8")
         (place / "bin" / name).chmod(0o755)
     return {**environment, "PATH": f"{place}/bin:{environment['PATH']}"}
-
-
-def children_cpu_s() -> float:
-    """Returns the processor time of this process's ended children in seconds."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def seconds(text: str) -> float:
-    """Returns the seconds of sacct's TotalCPU: 00:07.123, 01:00:07."""
-    total = 0.0
-    for part in text.split(":"):
-        total = 60 * total + float(part)
-    return total
 
 
 def show(jobs: int, results: dict[str, list[dict[str, float]]]) -> None:

@@ -71,7 +71,7 @@ def read_inputs(
     input_px: int,
     processes: int,
     roots: Mapping[str, Path],
-    targets_folder: Path = Path("data/targets/imagenet"),
+    targets_folder: Path,
 ) -> Inputs:
     """Reads and checks the predictions, manifests and targets of one benchmark; see `score`."""
     return Inputs(

@@ -173,7 +173,7 @@ def evaluate(
     files = score(
         benchmarks, out / "predictions", study.layout.manifest_folder(), identity, out / "scores",
         recipe.input_px, recipe.crop_pct, study.compute.threads, roots,
-        study.layout.target("").parent,
+        study.layout.target_folder(),
     )  # fmt: skip
     scores = {name: read_json(file) for name, file in zip(benchmarks, files, strict=True)}
     write_json(out / "checkpoint.json", {

@@ -175,7 +175,7 @@ def score_suite(study: Study, run: Run, suite: str) -> None:
         recipe.crop_pct,
         min(study.compute.threads, SCORE_PROCESSES),
         {root: source_root(study, root) for name in benchmarks for root in find_benchmark(name).roots},
-        layout.target("").parent,
+        layout.target_folder(),
     )
 
 

@@ -88,7 +88,7 @@ def _scores(study: Study, run: Run, benchmark: Benchmark) -> Scores:
     layout, input_px = study.layout, study.predicted_with(run).input_px
     roots = {name: source_root(study, name) for name in benchmark.roots}
     folders = layout.prediction_folder(run), layout.manifest_folder()
-    targets = layout.target("").parent
+    targets = layout.target_folder()
     return compute(benchmark, read_inputs(benchmark, *folders, input_px, os.cpu_count() or 1, roots, targets))
 
 

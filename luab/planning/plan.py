@@ -91,21 +91,19 @@ def _main_study(files: tuple[Path, ...]) -> Study:
 
 
 def _identity(study: Study, run: Run) -> tuple[object, ...]:
-    entry, recipe = study.supervision(run), study.recipe(run.backbone, run.dataset)
-    changes, points = task_of(run.dataset).changes(study), (entry.target, study.random_points_seed)
-    first = study.first_run(run)
+    entry, first = study.supervision(run), study.first_run(run)
     begins = _identity(study, first) if first else None
-    return (
-        recipe.model_dump_json(),
-        recipe.left_to_weights,
-        changes,
-        points,
-        entry.use,
-        entry.settings,
-        begins,
-        entry.head,
-        entry.scale,
-    )
+    return trained_with(study, run), entry.target, study.random_points_seed, entry.head, begins
+
+
+def trained_with(study: Study, run: Run) -> str:
+    """Settings that a training's result depends on besides its inputs, as text."""
+    recipe, supervision = study.recipe(run.backbone, run.dataset), study.supervision(run)
+    of_weights = "" if recipe.begins_with.is_random else " ".join(recipe.left_to_weights)
+    use = "" if supervision.use == "regress" else f" {supervision.use} {supervision.settings}"
+    use += "" if supervision.scale == 1 else f" scale {supervision.scale:g}"
+    changes = task_of(run.dataset).changes(study)
+    return " ".join(filter(None, [recipe.model_dump_json(), of_weights, changes])) + use
 
 
 def prepare_jobs(study: Study, checkout: Path) -> None:
@@ -446,13 +444,8 @@ class Plan:
         return [path for path in dict.fromkeys([*training, *prediction]) if path not in runs]
 
     def trained_with(self, run: Run) -> str:
-        """Settings that a training's result depends on besides its inputs, as text."""
-        recipe, supervision = self.study.recipe(run.backbone, run.dataset), self.study.supervision(run)
-        of_weights = "" if recipe.begins_with.is_random else " ".join(recipe.left_to_weights)
-        use = "" if supervision.use == "regress" else f" {supervision.use} {supervision.settings}"
-        use += "" if supervision.scale == 1 else f" scale {supervision.scale:g}"
-        changes = task_of(run.dataset).changes(self.study)
-        return " ".join(filter(None, [recipe.model_dump_json(), of_weights, changes])) + use
+        """See the function `trained_with`."""
+        return trained_with(self.study, run)
 
     def index_inputs(self, byproducts: str) -> list[str]:
         """Inputs of a byproduct index."""

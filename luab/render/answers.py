@@ -180,17 +180,17 @@ def _pairs(
     scores: pd.DataFrame, question: Question, headline_lambda: float, entries: Mapping[str, Supervision]
 ) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Supervision, control and the scores of both, for each lambda that is compared, backbone after backbone."""
-    at_headline = (scores["supervision"] == BASELINE) | ((scores["lambda"] - headline_lambda).abs() < 1e-9)
+    at_headline = summaries.has_lambda(scores, headline_lambda)
+    compared = at_headline | (question.compares == "lambda")
+    of_controls = at_headline | (scores["supervision"] == BASELINE)
     for backbone in style.backbone_order(scores["backbone"].unique()):
         of_backbone = scores["backbone"] == backbone
         for method in dict.fromkeys(scores.loc[of_backbone, "supervision"]):
             against = _against(method, question, entries)
-            mine = scores[of_backbone & (scores["supervision"] == method)]
+            mine = scores[of_backbone & compared & (scores["supervision"] == method)]
             for weight in sorted(mine["lambda"].unique()):
-                if question.compares != "lambda" and abs(weight - headline_lambda) >= 1e-9:
-                    continue
                 for control in against:
-                    other = scores[of_backbone & at_headline & (scores["supervision"] == control)]
+                    other = scores[of_backbone & of_controls & (scores["supervision"] == control)]
                     if len(other):
                         yield method, control, pd.concat([mine[mine["lambda"] == weight], other])
 

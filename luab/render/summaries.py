@@ -59,10 +59,15 @@ def only(scores: pd.DataFrame, quantities: Iterable[Quantity]) -> pd.DataFrame:
     return scores[pd.MultiIndex.from_frame(scores[PLACE]).isin(keys)]
 
 
+def has_lambda(scores: pd.DataFrame, weight: float) -> "pd.Series[bool]":
+    """Whether each row has this lambda; the baseline has 0."""
+    return (scores["lambda"] - weight).abs() < 1e-9
+
+
 def at_headline(scores: pd.DataFrame, headline_lambda: float) -> pd.DataFrame:
     """The baseline and every supervision at the headline lambda; DataError if no supervised run has that lambda."""
     baseline = scores["supervision"] == "none"
-    headline = ~baseline & ((scores["lambda"] - headline_lambda).abs() < 1e-9)
+    headline = ~baseline & has_lambda(scores, headline_lambda)
     if not headline.any() and not baseline.all():
         trained = ", ".join(f"{value:g}" for value in sorted(scores.loc[~baseline, "lambda"].unique()))
         raise DataError(

@@ -106,9 +106,13 @@ class Layout:
         """Index of one data set's packed images; its card and its folder of shards have the same stem."""
         return self.data / "packs" / f"{dataset}.parquet"
 
+    def target_folder(self, dataset: str = DATASET) -> Path:
+        """All files of training points of a data set."""
+        return self.data / "targets" / dataset
+
     def target(self, target: str, dataset: str = DATASET) -> Path:
         """Training points; `target` is that of a supervision, such as "click", or "click_1a2b3c4d" with noise."""
-        return self.data / "targets" / dataset / f"{target}.parquet"
+        return self.target_folder(dataset) / f"{target}.parquet"
 
     def run(self, run: Run) -> Path:
         """Folder of one run."""

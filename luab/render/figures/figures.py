@@ -195,7 +195,7 @@ def _draw_uses_maps(product: Product, inputs: Inputs) -> Figure:
     def usable(table: pa.Table) -> pa.ChunkedArray | pa.Array:
         return pc.is_in(table["image_id"], ids) if traced else pa.array([True] * table.num_rows)
 
-    titles, _, images = _compared(product, inputs, _MAP_COLUMNS, usable)
+    titles, _, images = _compared(product, inputs, _MAP_COLUMNS, usable, most=None)
     examples = [_example(path, rows, [None] * len(rows), traced.get(rows[0]["image_id"])) for path, rows in images]
     note = (
         "Images that no training saw, evenly spaced in the order of their names, not chosen by result. Heat: score map "
@@ -206,10 +206,14 @@ def _draw_uses_maps(product: Product, inputs: Inputs) -> Figure:
 
 
 def _compared(
-    product: Product, inputs: Inputs, columns: tuple[str, ...], usable: Callable[[pa.Table], pa.ChunkedArray]
+    product: Product,
+    inputs: Inputs,
+    columns: tuple[str, ...],
+    usable: Callable[[pa.Table], pa.ChunkedArray],
+    most: int | None = 2,
 ) -> tuple[list[str], list[pa.Table], list[tuple[Path, list[dict[str, Any]]]]]:
-    """Titles and usable predictions of several runs; path and predictions of some images, evenly spaced by name."""
-    if len(inputs.predictions) < 2 or (len(inputs.predictions) > 2 and product.name != "uses_maps"):
+    """Titles and usable predictions of two to `most` runs; path and predictions of images, evenly spaced by name."""
+    if len(inputs.predictions) < 2 or (most is not None and len(inputs.predictions) > most):
         raise ConfigError(
             f"{product.name}: expected the predictions of two runs, baseline first; found {len(inputs.predictions)}. "
             "Pass Inputs(predictions=(('none', ...), ('click', ...)))."

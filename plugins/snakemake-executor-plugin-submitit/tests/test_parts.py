@@ -401,8 +401,8 @@ def test_the_history_knows_the_largest_peak_of_each_kind_of_job(tmp_path: Path) 
     ]
     file = tmp_path / "history.jsonl"
     file.write_text("\n".join(map(json.dumps, lines)) + "\n{ cut", encoding="utf-8")
-    assert memory.measured_mb(file) == {memory.request_of("train", 8, 26000): 9000}
-    assert memory.measured_mb(tmp_path / "none.jsonl") == {}
+    assert history.measured_mb(file.parent) == {memory.request_of("train", 8, 26000): 9000}
+    assert history.measured_mb(tmp_path / "none") == {}
     # 1.5 x 9000 MB contain the nested Snakemake, whose 400 MB are added later.
     assert memory.requested_mb(26000, 400, 9000, 1.5) == 13100
     assert memory.requested_mb(26000, 400, 20000, 1.5) == 26000, "never more than declared"

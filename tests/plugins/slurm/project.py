@@ -132,6 +132,11 @@ class Project:
         """Lets the waiting jobs end."""
         (self.folder / "go").touch()
 
+    def preempt(self, option: str) -> None:
+        """Runs an urgent job that needs the whole node n1 for some seconds."""
+        urgent = self.cluster.submit("sleep 3", option, "--nodelist=n1", "--exclusive", "--mem=0")
+        self.cluster.wait_for(urgent, "COMPLETED")
+
     def unlock(self) -> None:
         """Unlocks the folder after a kill, as a user would: the same command with --unlock."""
         assert self.run("--unlock") == 0, self.screen

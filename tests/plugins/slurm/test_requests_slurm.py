@@ -61,8 +61,7 @@ def test_a_preempted_job_that_must_not_be_requeued_fails_and_its_retry_continues
     project.train(steps=10, resources="runtime=20, slurm_nodelist='n1'")
     with project.running("--submitit-no-requeue", "--retries", "1") as process:
         project.until(lambda: (project.folder / "state.0").exists(), "the first checkpoint")
-        urgent = project.cluster.submit("sleep 3", "--partition=urgent", "--nodelist=n1", "--exclusive", "--mem=0")
-        project.cluster.wait_for(urgent, "COMPLETED")
+        project.preempt("--partition=urgent")
         project.until(lambda: len(project.starts) == 2, "the start of the retry")
         project.go()
         assert project.wait(process) == 0, project.screen

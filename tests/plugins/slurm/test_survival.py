@@ -11,12 +11,6 @@ from lanes import BY_QOS, PLAIN, WARNED
 from project import PATIENCE_S, Project
 
 
-def preempt(project: Project, option: str) -> None:
-    """Runs an urgent job that needs the whole node n1 for some seconds."""
-    urgent = project.cluster.submit("sleep 3", option, "--nodelist=n1", "--exclusive", "--mem=0")
-    project.cluster.wait_for(urgent, "COMPLETED")
-
-
 def check_continued(project: Project, output: str, starts: int, more: bool = False) -> None:
     """Checks that a training started `starts` times under one id, each time from its saved state, and is correct.
 
@@ -38,7 +32,7 @@ def check_survives_preemption(project: Project, option: str) -> None:
     project.train(steps=10, resources="runtime=20, slurm_nodelist='n1'")
     with project.running() as process:
         project.until(lambda: (project.folder / "state.0").exists(), "the first checkpoint")
-        preempt(project, option)
+        project.preempt(option)
         project.go()
         assert project.wait(process) == 0, project.screen
     check_continued(project, "out/0.txt", starts=2)
@@ -57,7 +51,7 @@ def test_a_preempted_job_and_a_requeued_element_continue(project: Project) -> No
         project.cluster.scontrol("requeue", element)
         project.until(lambda: len(project.starts) == 3, "the restart of the element")
         project.until(lambda: (project.folder / "state.0").exists(), "the checkpoint of the other one")
-        preempt(project, "--partition=urgent")
+        project.preempt("--partition=urgent")
         project.until(lambda: len(project.starts) == 5, "the restart of both")
         project.go()
         assert project.wait(process) == 0, project.screen

@@ -373,7 +373,7 @@ class Executor(RemoteExecutor):
         declared = resources.get("mem_mb")
         if not isinstance(declared, int) or job.attempt > 1:
             return
-        peak_mb = memory.measured_mb(self._folder / history.NAME).get(_request(job))
+        peak_mb = history.measured_mb(self._folder).get(_request(job))
         overhead_mb, factor = self.settings.memory_overhead_mb, self.settings.memory_factor
         resources["mem_mb"] = memory.requested_mb(declared, overhead_mb, peak_mb, factor)
         text = f"{_rules(job)}: requests {resources['mem_mb'] + overhead_mb} MB instead of {declared + overhead_mb} MB"

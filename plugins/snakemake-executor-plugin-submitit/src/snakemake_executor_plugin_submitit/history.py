@@ -1,8 +1,10 @@
 """history.jsonl: one line for each job that ended, with outcome, times and nodes."""
 
 import contextlib
+import functools
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,21 @@ def _end_time(entry: Entry) -> float:
         return round(entry.result.stat().st_mtime, 1)
     except OSError:
         return round(time.time(), 1)
+
+
+def measured_mb(folder: Path) -> Mapping[str, int]:
+    """Largest peak of the completed jobs of each kind, in MiB."""
+    try:
+        return _measured_mb(folder, (folder / NAME).stat().st_size)
+    except OSError:
+        return {}
+
+
+@functools.lru_cache(maxsize=1)
+def _measured_mb(folder: Path, size: int) -> Mapping[str, int]:
+    peaks: dict[str, int] = {}
+    for job in lines(folder):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            if job["outcome"] == "COMPLETED":
+                peaks[job["request"]] = max(peaks.get(job["request"], 0), int(job["peak_mb"]))
+    return peaks

@@ -1,12 +1,10 @@
 """Memory and CPU time of jobs: each measures its own, the history keeps them, later jobs of the kind use the peak."""
 
 import contextlib
-import functools
 import json
 import os
 import resource
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 FILE = "{id}_memory.json"
@@ -97,29 +95,6 @@ def recorded_mb(path: Path) -> int | None:
 def request_of(rules: str, threads: int, mem_mb: object) -> str:
     """Describes a kind of job: what it runs and what it asks for. Peaks of other kinds say nothing about it."""
     return f"{rules}, {threads} threads, {mem_mb} MB"
-
-
-def measured_mb(history: Path) -> Mapping[str, int]:
-    """Largest peak of the completed jobs of each kind, in MiB.
-
-    Args:
-        history: The plugin's history.jsonl.
-    """
-    try:
-        return _measured_mb(history, history.stat().st_size)
-    except OSError:
-        return {}
-
-
-@functools.lru_cache(maxsize=1)
-def _measured_mb(history: Path, size: int) -> Mapping[str, int]:
-    peaks: dict[str, int] = {}
-    for line in history.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            job = json.loads(line)
-            if job["outcome"] == "COMPLETED":
-                peaks[job["request"]] = max(peaks.get(job["request"], 0), int(job["peak_mb"]))
-    return peaks
 
 
 def requested_mb(declared_mb: int, overhead_mb: int, peak_mb: int | None, factor: float) -> int:

@@ -292,11 +292,11 @@ def parse_usage(text: str) -> dict[str, Usage]:
         peaks[job_id] = max(peaks.get(job_id, 0), _megabytes(parts[6]))
         if not step and parts[1].isdigit():
             cpus, nodes = int(parts[3] or 0), int(parts[4] or 1)
-            jobs[job_id] = Usage(int(parts[1]), _seconds(parts[2]), cpus, _requested_mb(parts[5], cpus, nodes))
+            jobs[job_id] = Usage(int(parts[1]), seconds(parts[2]), cpus, _requested_mb(parts[5], cpus, nodes))
     return {job_id: replace(used, peak_mb=round(peaks[job_id])) for job_id, used in jobs.items()}
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     """Parses [days-][hours:]minutes:seconds[.fraction]; 0 if it is something else."""
     days, _, rest = text.rpartition("-")
     try:
