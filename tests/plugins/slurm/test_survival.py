@@ -216,6 +216,46 @@ def test_snakemake_killed_again_and_again_runs_every_job_once(project: Project) 
     assert {record["outcome"] for record in project.history.values()} == {"COMPLETED"}
 
 
+# Snakemake sets its marker of an unfinished output when the job has just ended, and dies before it removes it. Jobs
+# themselves run Snakemake, too.
+DEATH_BETWEEN = """
+    import os, signal, time
+    from pathlib import Path
+    from snakemake.jobs import Job
+    register = Job.register
+    def register_late(job, external_jobid=None):
+        while not list(Path(".snakemake/submitit").glob("*/*_result.pkl")):
+            time.sleep(0.1)
+        register(job, external_jobid)
+    async def die(job, **_):
+        Path("killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "SLURM_JOB_ID" not in os.environ and not Path("killed").exists():
+        Job.register, Job.postprocess = register_late, die
+"""
+
+
+@PLAIN.scenario
+def test_snakemake_killed_before_it_notes_a_success_down_does_not_run_the_job_again(project: Project) -> None:
+    project.write(
+        DEATH_BETWEEN
+        + """
+    rule one:
+        output: "out.txt"
+        resources: runtime=5, mem_mb=100
+        shell: "echo start >> starts.txt; touch {output}"
+    """
+    )
+    assert project.run() == -signal.SIGKILL and (project.folder / "out.txt").exists()
+    project.unlock()
+    assert project.run() == 0, project.screen
+    assert "Taking over job" in project.screen and len(project.starts) == 1
+    assert project.history["out.txt"]["outcome"] == "COMPLETED"
+    # A job that is wanted anew runs again.
+    assert project.run("--forcerun", "one") == 0, project.screen
+    assert len(project.starts) == 2
+
+
 # --- a slow shared file system
 
 # Runs the job in a separate folder and moves its result into the shared one some seconds after Slurm lists it as ended.

@@ -113,6 +113,7 @@ class Executor(RemoteExecutor):
         self._freed = 0  # jobs that have ended since
         self._next_submission = 0.0
         self._ended: list[dict[str, Any]] = []  # lines of the history
+        self._reported: dict[Any, Entry] = {}  # successes that Snakemake has yet to note down, by its job
         self._require_commands()
         self._check_environment()
         with contextlib.suppress(OSError):
@@ -157,6 +158,16 @@ class Executor(RemoteExecutor):
                 yield info
             else:
                 self._report(info, outcome)
+
+    def handle_job_success(self, job: Any) -> None:
+        """Called by Snakemake when it has noted down that a job succeeded."""
+        super().handle_job_success(job)
+        self._settle(job)
+
+    def handle_job_error(self, job: Any) -> None:
+        """Called by Snakemake when it has noted down that a job failed, perhaps for want of its outputs."""
+        super().handle_job_error(job)
+        self._settle(job)
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Cancels all jobs of this run in one call, including those being submitted right now."""
@@ -263,7 +274,8 @@ class Executor(RemoteExecutor):
         Returns:
             The remaining jobs, each with the ids of outdated jobs that still write its files.
         """
-        earlier = [entry for entry in self._registry if entry.key not in self._live]
+        own = self._live.keys() | {entry.key for entry in list(self._reported.values())}
+        earlier = [entry for entry in self._registry if entry.key not in own]
         if not earlier:
             return [(job, ()) for job in jobs]
         for entry in earlier:
@@ -291,7 +303,16 @@ class Executor(RemoteExecutor):
     def _matches(self, job: Any, entry: Entry, alive: bool) -> bool:
         if entry.reason == CANCELLED or not entry.agrees(fingerprints(job, entry.outputs)):
             return False
-        return alive or _just_succeeded(entry)
+        return alive or _just_succeeded(entry) or self._succeeded_unnoticed(job, entry)
+
+    def _succeeded_unnoticed(self, job: Any, entry: Entry) -> bool:
+        """Whether the job succeeded, and Snakemake was killed after its marker and before it noted the success down.
+
+        Such a marker names the job that makes the output. If somebody wants the output anew, there is none.
+        """
+        marked = {job_id for one in members(job) for job_id in self.workflow.persistence.external_jobids(one)}
+        complete = all(Path(name).exists() for name in entry.outputs)
+        return entry.id in marked and complete and any(outcome.success for outcome in finished([entry]))
 
     def _clear(self, earlier: list[Entry], alive: set[str], outdated: list[Entry]) -> None:
         """Cancels jobs whose inputs, code or params changed, and removes the records of those that ended."""
@@ -568,20 +589,31 @@ class Executor(RemoteExecutor):
     def _report(self, info: SubmittedJobInfo, outcome: Outcome) -> None:
         entry = outcome.entry
         self._freed += 1
-        self._registry.remove(entry)
-        self._live.pop(entry.key, None)
         if outcome.success:
-            self._record(entry, "COMPLETED")
-            entry.result.unlink(missing_ok=True)
-            (Path(entry.folder) / f"{entry.id}_submitted.pkl").unlink(missing_ok=True)
+            # The record stays until Snakemake has noted the success down: a kill in between must not run the job again.
+            self._reported[info.job] = entry
+            self._live.pop(entry.key, None)
             self.report_job_success(info)
             return
+        self._registry.remove(entry)
+        self._live.pop(entry.key, None)
         why = reason(outcome.state, outcome.trace, tail(entry.log, _LOG_LINES_READ))
         self._record(entry, history.failed_outcome(outcome.state), why)
         text = explain(entry, outcome.state, why, self.settings.tail_lines)
         if info.job.is_group():
             self.logger.error(text)
         self.report_job_error(info, msg=text)
+
+    def _settle(self, job: Any) -> None:
+        """Forgets a job that succeeded; one that failed is forgotten already."""
+        entry = self._reported.get(job)
+        if entry is None:
+            return
+        self._registry.remove(entry)
+        del self._reported[job]
+        self._record(entry, "COMPLETED")
+        entry.result.unlink(missing_ok=True)
+        (Path(entry.folder) / f"{entry.id}_submitted.pkl").unlink(missing_ok=True)
 
     def _record(self, entry: Entry, outcome: str, why: str = "") -> None:
         """Adds a job of this run to the history."""
