@@ -256,6 +256,27 @@ def test_snakemake_killed_before_it_notes_a_success_down_does_not_run_the_job_ag
     assert len(project.starts) == 2
 
 
+@PLAIN.scenario
+def test_jobs_that_end_before_snakemake_asks_for_them_do_not_run_again(project: Project) -> None:
+    project.write("""
+        rule all:
+            input: expand("{i}.txt", i=range(3))
+        rule one:
+            output: "{i}.txt"
+            resources: runtime=5, mem_mb=100
+            shell: "echo start >> starts.txt; while [ ! -e go ]; do sleep 0.2; done; touch {output}"
+    """)
+    with project.running():
+        project.until(lambda: len(project.starts) == 3, "the start of all jobs")
+    project.unlock()
+    with project.running("--jobs", "1") as process:
+        project.until(lambda: "Taking over job" in project.screen, "one job to be taken over")
+        project.go()
+        assert project.wait(process) == 0, project.screen
+    assert project.screen.count("Taking over job") == 3 and len(project.starts) == 3
+    assert {record["outcome"] for record in project.history.values()} == {"COMPLETED"}
+
+
 # --- a slow shared file system
 
 # Runs the job in a separate folder and moves its result into the shared one some seconds after Slurm lists it as ended.

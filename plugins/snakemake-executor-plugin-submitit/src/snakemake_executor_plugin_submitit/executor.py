@@ -283,9 +283,10 @@ class Executor(RemoteExecutor):
         self._cancel_strays([entry for entry in earlier if entry.cluster == "slurm" and not entry.id])
         states = self._watcher.states(earlier)
         alive = {entry.key for entry in earlier if entry.id in states and states[entry.id].alive}
-        new_jobs, outdated = [], []
+        new_jobs, outdated, asked = [], [], []
         for job in jobs:
             same_files = [entry for entry in earlier if entry.writes_any_of(output_names(job))]
+            asked += same_files
             match = next((entry for entry in same_files if self._matches(job, entry, entry.key in alive)), None)
             if match:
                 self.logger.info(
@@ -297,25 +298,32 @@ class Executor(RemoteExecutor):
                 old = [entry for entry in same_files if entry.key in alive]
                 outdated += old
                 new_jobs.append((job, tuple(entry.id for entry in old)))
-        self._clear(earlier, alive, outdated)
+        self._clear(earlier, alive, outdated, asked)
         return new_jobs
 
     def _matches(self, job: Any, entry: Entry, alive: bool) -> bool:
         if entry.reason == CANCELLED or not entry.agrees(fingerprints(job, entry.outputs)):
             return False
-        return alive or _just_succeeded(entry) or self._succeeded_unnoticed(job, entry)
+        return alive or (_succeeded(entry) and (_recent(entry) or self._marked(job, entry)))
 
-    def _succeeded_unnoticed(self, job: Any, entry: Entry) -> bool:
-        """Whether the job succeeded, and Snakemake was killed after its marker and before it noted the success down.
+    def _marked(self, job: Any, entry: Entry) -> bool:
+        """Whether the outputs are there, and an earlier Snakemake's marker calls them unfinished.
 
-        Such a marker names the job that makes the output. If somebody wants the output anew, there is none.
+        The marker names the job that makes the output. Snakemake was killed before it noted the job's success down.
         """
         marked = {job_id for one in members(job) for job_id in self.workflow.persistence.external_jobids(one)}
-        complete = all(Path(name).exists() for name in entry.outputs)
-        return entry.id in marked and complete and any(outcome.success for outcome in finished([entry]))
+        return entry.id in marked and all(Path(name).exists() for name in entry.outputs)
 
-    def _clear(self, earlier: list[Entry], alive: set[str], outdated: list[Entry]) -> None:
-        """Cancels jobs whose inputs, code or params changed, and removes the records of those that ended."""
+    def _awaited(self, entry: Entry) -> bool:
+        """Whether the job succeeded and Snakemake will ask for it: it starts only as many jobs as `--jobs` allows."""
+        needed = list(self.workflow.dag.needrun_jobs(exclude_finished=False))  # another thread may add some
+        return _succeeded(entry) and any(entry.writes_any_of(output_names(job)) for job in needed)
+
+    def _clear(self, earlier: list[Entry], alive: set[str], outdated: list[Entry], asked: list[Entry]) -> None:
+        """Cancels jobs whose inputs, code or params changed, and removes the records of those that ended.
+
+        Those that succeeded stay until Snakemake asks for them, unless it just did.
+        """
         running = [entry for entry in outdated if entry.reason != CANCELLED]
         if running:
             names = ", ".join(sorted({f"{entry.id} ({entry.name})" for entry in running}))
@@ -324,7 +332,9 @@ class Executor(RemoteExecutor):
             )
             self._cancel(running)
         for entry in earlier:
-            if entry.key not in self._live and (entry.key not in alive or entry in outdated):
+            if entry.key in self._live or (entry.key in alive and entry not in outdated):
+                continue
+            if entry in asked or not self._awaited(entry):
                 self._registry.remove(entry)
                 self._record_unseen_end(entry, entry in running)
 
@@ -712,15 +722,17 @@ def _whole_array(entry: Entry, entries: list[Entry]) -> bool:
     return sum(other.folder == entry.folder for other in entries) == entry.size
 
 
-def _just_succeeded(entry: Entry) -> bool:
-    """Whether the job succeeded after this Snakemake started, so that its outputs appeared after Snakemake checked.
+def _succeeded(entry: Entry) -> bool:
+    return any(outcome.success for outcome in finished([entry]))
 
-    If the job had ended earlier, Snakemake saw its outputs and still wants it to run.
+
+def _recent(entry: Entry) -> bool:
+    """Whether the job ended after this Snakemake started, so that its outputs appeared after Snakemake had looked.
+
+    If it had ended earlier, Snakemake saw its outputs and still wants it to run.
     """
     try:
         age = _STARTED - entry.result.stat().st_mtime
     except OSError:
         return False
-    if age > (_CLOCK_SKEW_S if all(Path(name).exists() for name in entry.outputs) else 0):
-        return False
-    return any(outcome.success for outcome in finished([entry]))
+    return age <= (_CLOCK_SKEW_S if all(Path(name).exists() for name in entry.outputs) else 0)
