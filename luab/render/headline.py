@@ -1,6 +1,6 @@
 """The headline numbers, for the terminal and the report."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def findings(study: Study) -> list[str]:
     found = [text for dataset, backbone, rows in _tables(study) for text in _finding(study, dataset, backbone, rows)]
     if study.demo:
         found.append(
-            f"This is a toy: a drawn world, tiny networks and {len(study.seeds)} seeds. It shows that the code works, "
+            f"This is a toy: a drawn world, tiny networks and {_count(study.seeds)}. It shows that the code works, "
             "and nothing about real images."
         )
     return found
@@ -168,7 +168,8 @@ def _tables(study: Study) -> Iterator[tuple[str, str, pd.DataFrame]]:
 def _sheet(study: Study, dataset: str, numbers: pd.DataFrame, backbone: str) -> Sheet:
     part = study.part(dataset)
     luab = main_supervision(part.supervisions)
-    seeds = f"mean ± std over {len(study.seeds)} seeds, λ = {part.luab_lambda:g}"
+    spread = f"mean ± std over {_count(study.seeds)}" if len(study.seeds) > 1 else "one seed"
+    seeds = f"{spread}, λ = {part.luab_lambda:g}"
     short = task_of(dataset).short
     where = f" on {short}" if short else ""
     title = f"{backbone}{where}{f' ({study.label})' if study.label else ''}, %: {seeds}"
@@ -180,6 +181,10 @@ def _sheet(study: Study, dataset: str, numbers: pd.DataFrame, backbone: str) -> 
         rows.append([heading, *cells] + ([_difference(by_supervision.get(luab))] if luab else []))
     heads = {name: _short(name, entry) for name, entry in part.supervisions.items()}
     return Sheet(title, ["", *heads.values()] + ([f"{heads[luab]} − baseline"] if luab else []), rows)
+
+
+def _count(seeds: Sequence[int]) -> str:
+    return "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
 
 
 def _short(name: str, entry: Supervision) -> str:
