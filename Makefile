@@ -38,7 +38,7 @@ PICK = awk -v names='^($(1))$$' -v wanted=$(2) \
 
 help:
 	@echo "make demo    set everything up, run the whole study on the demo world (CPU, minutes), print the results"
-	@echo "make pilot   a larger drawn world, longer trainings, five seeds: about an hour on two cores (docs/pilot.md)"
+	@echo "make pilot   a larger drawn world, longer trainings, five seeds: about 75 minutes on two cores (docs/pilot.md)"
 	@echo "make test    set everything up and run the tests; those on throwaway Slurm clusters where Slurm is installed"
 	@echo "             (Debian's slurm-wlm, slurmdbd, mariadb-server, munge), those of the report where Chromium is"
 	@echo "             (chromium, chromium-driver)"

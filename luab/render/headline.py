@@ -168,8 +168,8 @@ def _tables(study: Study) -> Iterator[tuple[str, str, pd.DataFrame]]:
 def _sheet(study: Study, dataset: str, numbers: pd.DataFrame, backbone: str) -> Sheet:
     part = study.part(dataset)
     luab = main_supervision(part.supervisions)
-    spread = f"mean ± std over {_count(study.seeds)}" if len(study.seeds) > 1 else "one seed"
-    seeds = f"{spread}, λ = {part.luab_lambda:g}"
+    spread = "mean ± std over " if len(study.seeds) > 1 else ""
+    seeds = f"{spread}{_count(study.seeds)}, λ = {part.luab_lambda:g}"
     short = task_of(dataset).short
     where = f" on {short}" if short else ""
     title = f"{backbone}{where}{f' ({study.label})' if study.label else ''}, %: {seeds}"

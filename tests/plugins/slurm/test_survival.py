@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from lanes import BY_QOS, PLAIN, WARNED
-from project import PATIENCE_S, Project
+from project import PATIENCE_S, SLEEPER, Project
 
 
 def check_continued(project: Project, output: str, starts: int, more: bool = False) -> None:
@@ -209,10 +209,7 @@ def test_snakemake_killed_again_and_again_runs_every_job_once(project: Project) 
     rows = project.cluster.ended(fields="JobID,JobName")
     states = [row["State"].split()[0] for row in rows if row["JobName"].split()[0] in ("a", "b", "c")]
     print(f"{kills} kills: {len(outputs)} outputs, each made once; jobs: {dict(Counter(states))}")
-    # A submission that a kill cut in two leaves a job without a command: it is cancelled, or fails because nothing
-    # tells it what to run. All starts belong to completed jobs, so neither kind has run anything.
-    assert states.count("COMPLETED") == 3 * count, (delays, states)
-    assert set(states) <= {"COMPLETED", "CANCELLED", "FAILED"}, (delays, states)
+    assert states.count("COMPLETED") == 3 * count and set(states) <= {"COMPLETED", "CANCELLED"}, (delays, states)
     assert {record["outcome"] for record in project.history.values()} == {"COMPLETED"}
 
 
@@ -258,14 +255,7 @@ def test_snakemake_killed_before_it_notes_a_success_down_does_not_run_the_job_ag
 
 @PLAIN.scenario
 def test_jobs_that_end_before_snakemake_asks_for_them_do_not_run_again(project: Project) -> None:
-    project.write("""
-        rule all:
-            input: expand("{i}.txt", i=range(3))
-        rule one:
-            output: "{i}.txt"
-            resources: runtime=5, mem_mb=100
-            shell: "echo start >> starts.txt; while [ ! -e go ]; do sleep 0.2; done; touch {output}"
-    """)
+    project.write(SLEEPER)
     with project.running():
         project.until(lambda: len(project.starts) == 3, "the start of all jobs")
     project.unlock()

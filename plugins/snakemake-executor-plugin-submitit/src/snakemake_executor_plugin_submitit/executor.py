@@ -304,7 +304,7 @@ class Executor(RemoteExecutor):
     def _matches(self, job: Any, entry: Entry, alive: bool) -> bool:
         if entry.reason == CANCELLED or not entry.agrees(fingerprints(job, entry.outputs)):
             return False
-        return alive or (_succeeded(entry) and (_recent(entry) or self._marked(job, entry)))
+        return alive or ((_recent(entry) or self._marked(job, entry)) and _succeeded(entry))
 
     def _marked(self, job: Any, entry: Entry) -> bool:
         """Whether the outputs are there, and an earlier Snakemake's marker calls them unfinished.
@@ -312,12 +312,12 @@ class Executor(RemoteExecutor):
         The marker names the job that makes the output. Snakemake was killed before it noted the job's success down.
         """
         marked = {job_id for one in members(job) for job_id in self.workflow.persistence.external_jobids(one)}
-        return entry.id in marked and all(Path(name).exists() for name in entry.outputs)
+        return entry.id in marked and _outputs_exist(entry)
 
-    def _awaited(self, entry: Entry) -> bool:
-        """Whether the job succeeded and Snakemake will ask for it: it starts only as many jobs as `--jobs` allows."""
-        needed = list(self.workflow.dag.needrun_jobs(exclude_finished=False))  # another thread may add some
-        return _succeeded(entry) and any(entry.writes_any_of(output_names(job)) for job in needed)
+    def _needed(self) -> set[str]:
+        """Outputs that Snakemake has asked or will ask for: it starts only as many jobs as `--jobs` allows."""
+        jobs = list(self.workflow.dag.needrun_jobs(exclude_finished=False))  # another thread may add some
+        return {name for job in jobs for name in output_names(job)}
 
     def _clear(self, earlier: list[Entry], alive: set[str], outdated: list[Entry], asked: list[Entry]) -> None:
         """Cancels jobs whose inputs, code or params changed, and removes the records of those that ended.
@@ -331,10 +331,10 @@ class Executor(RemoteExecutor):
                 f"Cancelling {names} of an earlier run: their inputs, code or params have changed since."
             )
             self._cancel(running)
-        for entry in earlier:
-            if entry.key in self._live or (entry.key in alive and entry not in outdated):
-                continue
-            if entry in asked or not self._awaited(entry):
+        over = [one for one in earlier if one.key not in self._live and (one.key not in alive or one in outdated)]
+        needed = self._needed() if over else set()
+        for entry in over:
+            if entry in asked or not entry.writes_any_of(needed) or not _succeeded(entry):
                 self._registry.remove(entry)
                 self._record_unseen_end(entry, entry in running)
 
@@ -735,4 +735,8 @@ def _recent(entry: Entry) -> bool:
         age = _STARTED - entry.result.stat().st_mtime
     except OSError:
         return False
-    return age <= (_CLOCK_SKEW_S if all(Path(name).exists() for name in entry.outputs) else 0)
+    return age <= (_CLOCK_SKEW_S if _outputs_exist(entry) else 0)
+
+
+def _outputs_exist(entry: Entry) -> bool:
+    return all(Path(name).exists() for name in entry.outputs)
