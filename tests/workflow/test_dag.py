@@ -101,7 +101,7 @@ def test_the_demo_is_planned_through_its_profile(clean: Checkout) -> None:
     assert counts["demo_world"] == 1
     jobs = {kind: [name for name in counts if name.startswith(kind)] for kind in ("train", "predict", "score")}
     # One job per data set, backbone and seed (compute.cohort: null).
-    assert all(len(names) == 3 * 2 for names in jobs.values()) and "train_imagenet_test_vit_seed1" in jobs["train"]
+    assert all(len(names) == 3 for names in jobs.values()) and "train_imagenet_test_vit_seed1" in jobs["train"]
     run = "results/demo/runs/imagenet/test_vit/click-1/seed1/run.json"
     assert [name for name in clean.plan(*DEMO, run) if name.startswith("train")] == ["train_imagenet_test_vit_seed1"]
     alone = clean.plan(*DEMO, run, "--config", "compute={cohort: 1}")

@@ -12,7 +12,7 @@ BURNER = """
     import sys, time
     held = bytearray(150_000_000)
     held[::4096] = b"x" * len(held[::4096])
-    while time.process_time() < 5:
+    while time.process_time() < 12:
         pass
     open(sys.argv[1], "w").write("done")
 """
@@ -95,7 +95,8 @@ def test_the_report_tells_what_was_used_of_what_was_requested(project: Project) 
         jobs = {row["rule"]: row for row in csv.DictReader(file)}
     burn, idle = jobs["burn"], jobs["idle"]
     assert (burn["cpus"], burn["requested_mb"], burn["outcome"]) == ("2", "800", "COMPLETED")
-    assert float(burn["cpu_s"]) > 5 and float(burn["cpu_s"]) > float(idle["cpu_s"]) + 4
+    # Both jobs also pay for their Snakemake, which takes 2 to 4 s of processor time.
+    assert float(burn["cpu_s"]) > 12 and float(burn["cpu_s"]) > float(idle["cpu_s"]) + 8
     # Two CPUs were requested, and one process at a time used one.
     assert 0 < float(burn["cpu_used"]) < 0.7
     assert 150 < int(burn["peak_mb"]) < 500 and int(burn["peak_mb"]) > int(idle["peak_mb"]) + 80
