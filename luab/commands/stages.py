@@ -190,6 +190,15 @@ def collect_scores(study: Study) -> None:
     collect(expected, lambda cell: folders[tuple(cell.values())[:5]], layout.scores_csv())
 
 
+def collect_transfer_scores(study: Study) -> None:
+    """Gathers the scores of all fine-tunings in transfer.csv."""
+    from luab.transfer.collect import collect
+
+    layout = study.layout
+    files = {one: layout.fine_tuning_scores(one) for one in Plan.of(study).transfers.scored()}
+    collect(files, layout.transfer_scores_csv())
+
+
 def render_one_table(study: Study, name: str) -> None:
     """Renders one table in three formats.
 
