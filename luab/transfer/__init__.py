@@ -1,0 +1,1 @@
+"""Transfer: trained backbones fine-tuned on detection and segmentation."""
