@@ -1,1 +1,1 @@
-"""Transfer: trained backbones fine-tuned on detection and segmentation."""
+"""Fine-tuning of trained backbones for detection and segmentation: networks, training, predictions and scores."""
