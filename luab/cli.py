@@ -374,7 +374,7 @@ def train(runs: RunNames, config: Config = None) -> None:
         for run in parsed:
             locks.enter_context(processes.only_writer(study.layout.run(run)))
         if study.compute.processes > 1 and len(parsed) == 1:
-            processes.launch(study, parsed[0])
+            processes.launch(study, study.layout.run(parsed[0]), ["train", parsed[0].folder])
         else:
             _train_here(study, parsed)
 
