@@ -464,7 +464,7 @@ def transfer_score(name: FineTuningName, config: Config = None) -> None:
 
 @transfer_app.command("collect")
 def transfer_collect(config: Config = None) -> None:
-    """Collect the scores of all fine-tunings into results/transfer.csv."""
+    """Collect the scores of all fine-tunings in results/transfer.csv."""
     stages.collect_transfer_scores(study_of(config))
 
 

@@ -563,7 +563,7 @@ class Plan:
         cards = [layout.prediction_card(run, suite) for run, suite in suites]
         figures = [layout.figure(name, "pdf") for name in self.figures]
         tables = [layout.table(name, "tex") for name in self.tables]
-        files = [layout.report(), layout.dvc_file(), *figures, *tables, *cards]
+        files = [layout.report(), layout.dvc_file(), *figures, *tables, *cards, *self.transfers.finished()]
         indexes = [task_of(dataset).index_card(self.study) for dataset in self.study.parts]
         return list(dict.fromkeys([*self.report_inputs(), *map(str, [*files, *indexes])]))
 

@@ -18,7 +18,8 @@ _POINTS = "click"
 def fine_tuned_with(study: Study, one: FineTuning) -> str:
     """Settings that a fine-tuning's result depends on besides its inputs, as text."""
     entry = study.transfer[one.transfer]
-    return f"{entry.task} {entry.data} {entry.network} {entry.supervised_by} {study.transfer_recipe(one).model_dump_json()}"
+    recipe = study.transfer_recipe(one).model_dump_json()
+    return f"{entry.task} {entry.data} {entry.network} {entry.supervised_by} {recipe}"
 
 
 @dataclass(frozen=True)

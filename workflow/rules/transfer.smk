@@ -79,6 +79,6 @@ if STUDY.transfer:
         conda:
             "../envs/luab.yaml"
         params:
-            code=CODE("luab.transfer.collect"),
+            code=CODE("luab.transfer.score"),
         shell:
             "python -m luab transfer collect > {log} 2>&1"
