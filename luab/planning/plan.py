@@ -20,14 +20,14 @@ from luab.planning.estimate import parts, prediction_hours, published_speeds, tr
 from luab.render.products import Kind, find_product, left_out, products_of
 from luab.study.config import Study, load_study, read_yaml
 from luab.study.paths import Run, card
-from luab.study.roots import FROM_IMAGENET, HELD_OUT, OWN, own_copy, source_root, tree_of
+from luab.study.roots import FROM_IMAGENET, HELD_OUT, OWN, VOC, own_copy, source_root, tree_of
 from luab.tasks import NAMES, task_of, task_with
 
 CAPTIONS = Path("workflow/report")
 """Captions of tables and figures, relative to the checkout."""
 DEVIATIONS = Path("docs/deviations.md")
 """Generated from the tags that the report lists, so a changed tag renders the report again."""
-_DOWNLOADED = {*map(tree_of, KNOWN_COUNTS), *(task_of(name).byproducts for name in NAMES)}
+_DOWNLOADED = {*map(tree_of, KNOWN_COUNTS), *(task_of(name).byproducts for name in NAMES), VOC}
 """Data sets that the list of downloads may name."""
 _REPORT_PAGE = Path("luab/render/report/page")
 _SLACK = 1.5
@@ -158,7 +158,7 @@ def _only_looks(command: Sequence[str]) -> bool:
 
 def check_copies(study: Study) -> None:
     """Raises ConfigError if `paths.copies` names an unknown data set, which would have no effect."""
-    _check_names("paths.copies", study.paths.copies, [name for name in KNOWN_COUNTS if name != HELD_OUT])
+    _check_names("paths.copies", study.paths.copies, [VOC, *(name for name in KNOWN_COUNTS if name != HELD_OUT)])
 
 
 def _check_names(where: str, names: Iterable[Any], known: Iterable[str]) -> None:
