@@ -29,10 +29,6 @@ class JobError(LuabError):
     """A job could not start or finish: disk full, no GPU, lost process, NaN in the loss."""
 
 
-class Stopped(JobError):
-    """A warning signal was received; the state is saved."""
-
-
 class LostProcess(JobError):
     """Another process of the same training ended; its own error or the launcher gives the cause."""
 

@@ -28,6 +28,10 @@ _TRAILER = b"\nluab sha256 "  # followed by 32 bytes: the SHA-256 of everything 
 _TRAILER_BYTES = len(_TRAILER) + hashlib.sha256().digest_size
 
 
+class Stopped(JobError):
+    """A warning signal was received; the state is saved."""
+
+
 class Resumable(Protocol):
     """A training as seen by one of its processes; `epoch` and `batch` are the place of its next step."""
 
@@ -206,18 +210,19 @@ def preprocessing_in(card: Mapping[str, Any], path: Path) -> Preprocessing:
         ) from error
 
 
-def load_model(path: Path, model: nn.Module, run: dict[str, Any]) -> None:
+def load_model(path: Path, model: nn.Module, run: dict[str, Any], key: str = "run") -> None:
     """Loads the weights of a run into a model.
 
     Args:
         path: model.safetensors.
         model: Has the architecture of the run.
         run: The identity that the card must contain.
+        key: Under this key.
 
     Raises:
         DataError: The weights belong to another run, differ in shape or number type, or are damaged.
     """
-    identity = read_card(path).get("run")
+    identity = read_card(path).get(key)
     if identity != run:
         raise DataError(
             f"{path}: expected the weights of {run}, found those of {identity}. Remove the file and train this run "

@@ -16,7 +16,7 @@ from luab.data.images.loader import EpochBatches, ahead, plain_errors, training_
 from luab.data.images.shared_views import SharedViews
 from luab.data.images.training_images import TrainingImages
 from luab.data.manifests.manifest import read_manifest
-from luab.errors import ConfigError, DataError, JobError, LuabError, Stopped
+from luab.errors import ConfigError, DataError, JobError, LuabError
 from luab.files import file_sha256, read_json
 from luab.progress import progress
 from luab.shapes import Batch
@@ -26,6 +26,7 @@ from luab.study.recipes import Preprocessing
 from luab.study.roots import source_root
 from luab.tasks import task_of
 from luab.training.checkpoint import (
+    Stopped,
     last_line,
     preprocessing_in,
     read_card,
