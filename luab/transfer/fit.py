@@ -1,4 +1,4 @@
-"""Fine-tuning of one backbone on one dense data set, from the finished run to model.safetensors, log.csv and run.json."""
+"""Fine-tuning of a finished run's backbone on a dense data set, to model.safetensors, log.csv and run.json."""
 
 import contextlib
 import json
