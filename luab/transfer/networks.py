@@ -13,6 +13,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.ops import MultiScaleRoIAlign
+from torchvision.transforms.v2.functional import resize
 
 from luab.errors import ConfigError
 from luab.study.recipes import Preprocessing
@@ -120,14 +121,26 @@ def _levels(backbone: str, strides: Sequence[int], recipe: TransferRecipe) -> li
     return levels
 
 
-class _Resized(GeneralizedRCNNTransform):
+class Resized(GeneralizedRCNNTransform):
     """Normalises and pads images; resizes them only in evaluation, because training images have their size already."""
+
+    def __init__(self, recipe: TransferRecipe, preprocessing: Preprocessing, multiple: int) -> None:
+        mean, std = list(preprocessing.mean), list(preprocessing.std)
+        super().__init__(recipe.shorter_px, recipe.longest_px, mean, std, size_divisible=multiple)
+        self.shorter_px, self.longest_px = recipe.shorter_px, recipe.longest_px
 
     def resize(
         self, image: torch.Tensor, target: dict[str, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
-        """Resizes an image [3, h, w] and its boxes in evaluation; returns both unchanged in training."""
-        return (image, target) if self.training else super().resize(image, target)
+        """Resizes an image [3, h, w] in evaluation, where it has no target; returns both unchanged in training."""
+        return (image if self.training else resized(image, self.shorter_px, self.longest_px)), target
+
+
+def resized(image: torch.Tensor, shorter_px: int, longest_px: int) -> torch.Tensor:
+    """Resizes an image [3, h, w] as training images are: to a length of its shorter side and a limit of the longer."""
+    sides = image.shape[-2:]
+    scale = min(shorter_px / min(sides), longest_px / max(sides))
+    return resize(image, [max(1, round(side * scale)) for side in sides], antialias=True)
 
 
 def _detector(pyramid: Pyramid, classes: int, recipe: TransferRecipe, preprocessing: Preprocessing) -> FasterRCNN:
@@ -147,13 +160,7 @@ def _detector(pyramid: Pyramid, classes: int, recipe: TransferRecipe, preprocess
         box_batch_size_per_image=recipe.box_samples,
         box_detections_per_img=MOST_DETECTIONS,
     )
-    detector.transform = _Resized(
-        recipe.shorter_px,
-        recipe.longest_px,
-        list(preprocessing.mean),
-        list(preprocessing.std),
-        size_divisible=max(_MULTIPLE, *pyramid.body.feature_info.reduction()),
-    )
+    detector.transform = Resized(recipe, preprocessing, max(_MULTIPLE, *pyramid.body.feature_info.reduction()))
     return detector
 
 
