@@ -1,0 +1,107 @@
+"""The demo's VOC and COCO as dense sets: official names, reproducible bytes, boxes and masks that fit the pictures."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from luab.data.dense import coco, voc
+from luab.demo.classes import CLASSES
+from luab.demo.coco import coco_archives
+from luab.demo.packing import pack
+from luab.demo.voc import DRAWN, draw_voc
+from luab.fetch.unpack import unpack_all
+from luab.study.drawn_world import Demo
+
+WORLD = Demo.model_validate({"seed": 3, "size_px": 48, "sizes": {"coco_train": 120, "coco_val": 60}})
+FILES = ("VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar", "VOCtrainval_11-May-2012.tar")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "world_voc"
+    draw_voc(folder, WORLD)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def raw(world: Path) -> Path:
+    folder = world.parent / "raw" / "voc"
+    unpack_all({name: world / "server" / name for name in FILES}, folder, world.parent / "voc.json", "voc")
+    return folder
+
+
+def test_the_same_seed_gives_the_same_bytes(world: Path, tmp_path: Path) -> None:
+    def digests(folder: Path) -> dict[str, str]:
+        return {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()
+        }
+
+    draw_voc(tmp_path / "again", WORLD)
+    assert digests(tmp_path / "again") == digests(world)
+    draw_voc(tmp_path / "other", WORLD.model_copy(update={"seed": 4}))
+    assert all(digests(tmp_path / "other")[name] != digests(world)[name] for name in FILES)
+
+
+def test_files_and_entries_have_the_official_names(world: Path, repository: Path) -> None:
+    official = yaml.safe_load((repository / "config" / "archives.yaml").read_text(encoding="utf-8"))
+    entries = yaml.safe_load((world / "server" / "archives.yaml").read_text(encoding="utf-8"))
+    assert set(entries) == {name for name, entry in official.items() if entry["dataset"] == "voc"}
+    for name, entry in entries.items():
+        same = ("dataset", "file", "unpack")
+        assert [entry[key] for key in same] == [official[name][key] for key in same]
+        assert (world / "server" / entry["file"]).stat().st_size == entry["bytes"]
+
+
+def test_the_splits_have_half_as_many_pictures_as_coco(raw: Path) -> None:
+    for split, count in (("train", 60), ("val", 30)):
+        assert len(voc.detection(raw, split, partial=True)) == count  # type: ignore[arg-type]
+        assert len(voc.segmentation(raw, split, partial=True)) == count  # type: ignore[arg-type]
+
+
+def test_training_and_validation_share_no_picture(raw: Path) -> None:
+    for read in (voc.detection, voc.segmentation):
+        train, val = (set(read(raw, split, partial=True).image_ids) for split in ("train", "val"))  # type: ignore[arg-type]
+        assert train and not train & val
+
+
+def test_boxes_enclose_the_masks(raw: Path) -> None:
+    """The trainval pictures of 2012 have both."""
+    boxes, masks = voc.detection(raw, "train", partial=True), voc.segmentation(raw, "train", partial=True)
+    both = sorted(set(boxes.image_ids) & set(masks.image_ids))
+    assert len(both) == 40
+    for name in both:
+        objects = boxes.objects(boxes.image_ids.index(name))
+        mask = masks.mask_of(masks.image_ids.index(name))
+        assert set(objects["label"].tolist()) >= set(np.unique(mask).tolist()) - {0, 255}
+        covered = np.zeros(mask.shape, dtype=bool)
+        for (x0, y0, x1, y1), label in zip(objects["xyxy"].astype(int).tolist(), objects["label"], strict=True):
+            covered[y0:y1, x0:x1] |= mask[y0:y1, x0:x1] == label
+            edges = mask[[y0, y1 - 1], x0:x1], mask[y0:y1, [x0, x1 - 1]].T
+            # Each side of a tight box touches its object, or the border that a neighbour's edge put over it.
+            assert all(np.isin(side, (label, 255)).any() for both_sides in edges for side in both_sides)
+        assert covered[(mask != 0) & (mask != 255)].all()
+
+
+def test_all_drawn_classes_and_difficult_objects_occur(raw: Path) -> None:
+    train = voc.detection(raw, "train", partial=True)
+    objects = np.concatenate([train.objects(i) for i in range(len(train))])
+    assert {voc.CLASSES[label - 1] for label in objects["label"]} == set(DRAWN)
+    assert 0 < objects["difficult"].mean() < 0.15
+    assert {len(train.objects(i)) for i in range(len(train))} >= {1, 2, 3}
+    assert {name for names in DRAWN.values() for name in names} <= {item.name for item in CLASSES}
+
+
+def test_drawn_coco_has_boxes_and_masks(tmp_path: Path) -> None:
+    server = tmp_path / "server"
+    server.mkdir()
+    for archive in coco_archives(3, 48, 40, 20):
+        pack(archive, server)
+    archives = {f"{name}.zip": server / f"{name}.zip" for name in ("train2014", "val2014", "annotations_trainval2014")}
+    unpack_all(archives, tmp_path / "raw", tmp_path / "raw.json", "coco")
+    boxes, masks = (read(tmp_path / "raw", "val", partial=True) for read in (coco.detection, coco.segmentation))
+    for i in range(len(boxes)):  # type: ignore[arg-type]
+        labels = set(boxes[i][1]["labels"].tolist())
+        assert set(masks[i][1]["mask"].unique().tolist()) <= labels | {0, 255}
