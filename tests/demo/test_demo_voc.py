@@ -63,7 +63,7 @@ def test_the_splits_have_half_as_many_pictures_as_coco(raw: Path) -> None:
 
 def test_training_and_validation_share_no_picture(raw: Path) -> None:
     for read in (voc.detection, voc.segmentation):
-        train, val = (set(read(raw, split, partial=True).image_ids) for split in ("train", "val"))  # type: ignore[arg-type]
+        train, val = (set(read(raw, split, partial=True).image_ids) for split in ("train", "val"))
         assert train and not train & val
 
 
@@ -102,6 +102,6 @@ def test_drawn_coco_has_boxes_and_masks(tmp_path: Path) -> None:
     archives = {f"{name}.zip": server / f"{name}.zip" for name in ("train2014", "val2014", "annotations_trainval2014")}
     unpack_all(archives, tmp_path / "raw", tmp_path / "raw.json", "coco")
     boxes, masks = (read(tmp_path / "raw", "val", partial=True) for read in (coco.detection, coco.segmentation))
-    for i in range(len(boxes)):  # type: ignore[arg-type]
+    for i in range(len(boxes)):
         labels = set(boxes[i][1]["labels"].tolist())
         assert set(masks[i][1]["mask"].unique().tolist()) <= labels | {0, 255}
