@@ -94,14 +94,16 @@ def ious(areas: Areas, weights: Floats | None = None) -> Floats:
         weights: [resamples, images] how often each image counts; once by default.
 
     Returns:
-        [resamples, classes] fractions; NaN for a class that neither occurs nor is predicted.
+        [resamples, classes] fractions; NaN for a class without a true pixel in a resample.
 
-    DEVIATES: torchmetrics counts the pixels, but its quotient is in float32; here it is in float64.
+    DEVIATES: torchmetrics counts the pixels, but its quotient is in float32, and its mean counts a class that occurs
+        nowhere but is predicted as 0. Here the quotient is in float64, and such a class is left out, as one without an
+        object is from AP; where all classes occur, as in VOC, the means are the same.
     """
     weights = np.ones((1, len(areas.ids))) if weights is None else weights
-    hits = weights @ areas.hits
-    union = weights @ (areas.true + areas.predicted - areas.hits)
-    return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
+    hits, true = weights @ areas.hits, weights @ areas.true
+    union = true + weights @ (areas.predicted - areas.hits)
+    return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=true > 0)
 
 
 def mean_iou(values: Floats) -> Floats:
