@@ -188,13 +188,12 @@ class Transferred:
         if not entries:
             return None
         scores, (first, entry) = study.layout.transfer_scores_csv(), next(iter(entries.items()))
-        titles = {name: entry.title or name for name, entry in entries.items()}
-        of_supervisions = {
-            name: supervision.title
-            for of in entries.values()
-            for name, supervision in study.part(of.on).supervisions.items()
-        }
-        inputs = dataclasses.replace(_inputs(study, entry.on), supervisions=of_supervisions, transfers=titles)
+        parts = [study.part(of.on).supervisions for of in entries.values()]
+        inputs = dataclasses.replace(
+            _inputs(study, entry.on),
+            supervisions={name: supervision.title for part in parts for name, supervision in part.items()},
+            transfers={name: of.title or name for name, of in entries.items()},
+        )
         if not self.examples:
             return dataclasses.replace(inputs, scores=scores, waits_for=(scores,))
         ones = [one for one in study.fine_tunings() if one.transfer == first]
@@ -449,7 +448,9 @@ PRODUCTS: tuple[Product, ...] = (
         "a `use` besides regress and the benchmark trace_alignment or wsol_test", _uses_maps, optional=True,
     ),
     *(
-        Product("table", task, title, DATASET, f"an entry of `transfer` with task {task}", Transferred(task), optional=True)
+        Product(
+            "table", task, title, DATASET, f"an entry of `transfer` with task {task}", Transferred(task), optional=True,
+        )
         for task, title in (("detection", "Transfer to detection"), ("segmentation", "Transfer to segmentation"))
     ),
     *(

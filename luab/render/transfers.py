@@ -28,14 +28,15 @@ CONTROLS = (BASELINE, "shuffled")
 _NUMBERS = ("difference", "low", "high", "p", "p_holm")
 _ROW = ["transfer", "backbone", "supervision", "lambda"]
 _NOTES = {
-    "detection": "AP: mean over IoU 0.50 to 0.95 and classes (COCO's rules); small, medium, large: by area of the object, "
-    "with limits of 32 and 96 px squared; VOC AP: at IoU 0.5, area below the curve, difficult objects ignored. In and out "
-    "of context: objects of a class in images with and without its usual companions, on the same classes.",
+    "detection": "AP: mean over IoU 0.50 to 0.95 and classes, by COCO's rules; small, medium, large: by area of the "
+    "object, with limits of 32 and 96 px squared; VOC AP: at IoU 0.5, area below the curve, difficult objects ignored. "
+    "In and out of context: objects of a class in images with and without its usual companions, on the same classes.",
     "segmentation": "mIoU: intersection over union over the pixels of all images, mean over the classes that occur and "
-    "the background; small, medium, large: by the pixels of the class in the image, with limits of 32 and 96 px squared, "
-    "without the background. In and out of context: a class in images with and without its usual companions, on the same "
-    "classes.",
+    "the background; small, medium, large: by the pixels of a class in the image, with limits of 32 and 96 px squared, "
+    "without the background. In and out of context: a class in images with and without its usual companions, on the "
+    "same classes.",
 }
+"""What the columns are, by product."""
 
 
 def transfer_table(
@@ -67,34 +68,24 @@ def transfer_table(
     _refuse_holes(name, shown)
     raw = _numbers(shown, next(iter(metrics)))
     looks = style.looks([key for key in supervisions if key in set(raw["supervision"])], supervisions)
+    raw = _sorted(raw, {"transfer": list(transfers), "supervision": list(looks), "metric": list(metrics)})
     rows, groups = list[list[str]](), list[int]()
-    for transfer, title in transfers.items():
-        for backbone in style.backbone_order(raw.loc[raw["transfer"] == transfer, "backbone"]):
-            groups.append(len(rows))
-            here = raw[(raw["transfer"] == transfer) & (raw["backbone"] == backbone)]
-            block = [line for key in looks for line in _lines(here[here["supervision"] == key], looks, list(metrics))]
-            rows += [
-                [*((title, style.backbone_name(backbone)) if not k else ("", "")), *row] for k, row in enumerate(block)
-            ]
+    for (transfer, backbone), here in raw.groupby(["transfer", "backbone"], sort=False):
+        groups.append(len(rows))
+        heads = [transfers[str(transfer)], style.backbone_name(str(backbone))]
+        for key in looks:
+            for line in _lines(here[here["supervision"] == key], looks, list(metrics)):
+                rows.append([*(heads if len(rows) == groups[-1] else ["", ""]), *line])
     head = ["Fine-tuned on", "Backbone", "Supervision", "λ", *(f"{title} ↑" for title in metrics.values())]
-    order = pd.DataFrame(
-        {key: raw[key].map({k: i for i, k in enumerate(of)}) for key, of in _order(transfers, looks, metrics)}
-    )
-    raw = raw.loc[order.assign(backbone=raw["backbone"], weight=raw["lambda"]).sort_values(
-        ["transfer", "backbone", "supervision", "weight", "metric"]
-    ).index].reset_index(drop=True)  # fmt: skip
-    return Table(
-        name,
-        f"{find_product('table', name).title} (%)",
-        pd.DataFrame(rows, columns=head),
-        raw,
-        _notes(name, raw, transfers),
-        groups,
-    )
+    cells, notes = pd.DataFrame(rows, columns=head), _notes(name, raw, transfers)
+    return Table(name, f"{find_product('table', name).title} (%)", cells, raw, notes, groups)
 
 
-def _order(*orders: Mapping[str, object]) -> list[tuple[str, list[str]]]:
-    return [(key, list(of)) for key, of in zip(("transfer", "supervision", "metric"), orders, strict=True)]
+def _sorted(raw: pd.DataFrame, orders: Mapping[str, list[str]]) -> pd.DataFrame:
+    """The rows by transfer, backbone, supervision, lambda and metric, each in its order of display."""
+    orders = {**orders, "backbone": style.backbone_order(raw["backbone"])}
+    places = raw[["lambda"]].assign(**{key: raw[key].map(order.index) for key, order in orders.items()})
+    return raw.loc[places.sort_values([*_ROW, "metric"]).index].reset_index(drop=True)
 
 
 def _lines(runs: pd.DataFrame, looks: style.Looks, metrics: Sequence[str]) -> Iterator[list[str]]:
@@ -107,9 +98,8 @@ def _lines(runs: pd.DataFrame, looks: style.Looks, metrics: Sequence[str]) -> It
         for control in CONTROLS:
             if f"difference_{control}" in row and row[f"difference_{control}"].notna().any():
                 of_control = row[[f"{number}_{control}" for number in _NUMBERS]].set_axis(list(_NUMBERS), axis=1)
-                cells = [
-                    summaries.difference_text(of_control.iloc[[k]].assign(n=row["n"].iloc[k])) for k in range(len(row))
-                ]
+                of_control = of_control.assign(n=row["n"])
+                cells = [summaries.difference_text(of_control.iloc[[k]]) for k in range(len(row))]
                 yield [f"  Δ {looks[control].title}", "", *cells]
 
 
@@ -122,26 +112,20 @@ def _mean(row: pd.Series) -> str:
 
 def _numbers(scores: pd.DataFrame, headline: str) -> pd.DataFrame:
     """One row per fine-tuning without its seed and metric, see `transfer_table`."""
-    places = scores.rename(columns={"transfer": "benchmark"})
-    about = scores.groupby([*_ROW, "metric", "group"], as_index=False).agg(
-        images=("n", "max"), protocol=("protocol", "first")
-    )
+    places, key = scores.rename(columns={"transfer": "benchmark"}), [*_ROW, "metric", "group"]
+    about = scores.groupby(key, as_index=False).agg(images=("n", "max"), protocol=("protocol", "first"))
     table = mean_std(places).rename(columns={"benchmark": "transfer"}).drop(columns="dataset")
-    table = table.merge(about, on=[*_ROW, "metric", "group"], validate="one_to_one")
+    table = table.merge(about, on=key, validate="one_to_one")
     headlines = dict.fromkeys(scores["transfer"], headline)
     for control in CONTROLS:
-        pairs = pd.concat(
-            [pd.DataFrame(columns=[*_ROW, "metric", "group", *_NUMBERS]), *_pairs(places, control, headlines)]
-        )
-        named = pairs.rename(columns={number: f"{number}_{control}" for number in _NUMBERS})
-        if len(named):
-            columns = [*_ROW, "metric", "group", *(f"{number}_{control}" for number in _NUMBERS)]
-            table = table.merge(named[columns], on=[*_ROW, "metric", "group"], how="left", validate="one_to_one")
+        if pairs := list(_pairs(places, control, headlines)):
+            named = pd.concat(pairs)[[*key, *_NUMBERS]].rename(columns={of: f"{of}_{control}" for of in _NUMBERS})
+            table = table.merge(named, on=key, how="left", validate="one_to_one")
     return table
 
 
 def _pairs(places: pd.DataFrame, control: str, headlines: Mapping[str, str]) -> Iterator[pd.DataFrame]:
-    """The differences of each supervision and lambda to a control of the same lambda, or to the baseline."""
+    """The differences of each supervision and lambda to the baseline, or to a control of the same lambda."""
     methods = places.loc[~places["supervision"].isin([control, BASELINE]), ["supervision", "lambda"]].drop_duplicates()
     for method, weight in methods.itertuples(index=False, name=None):
         of_method = (places["supervision"] == method) & summaries.has_lambda(places, weight)
@@ -158,14 +142,10 @@ def _notes(name: str, raw: pd.DataFrame, transfers: Mapping[str, str]) -> list[s
         f"Cells: {summaries.spread_text(raw)}.",
         "Lines marked Δ: difference to the fine-tuning of the named backbone with the same seed, in percentage points, "
         "with the 95 % interval and p of a paired t-test. No interval: too few seeds, or all differences are equal.",
-        f"p: Holm's correction of {next(iter(METRICS[name].values()))} over the data sets, for each backbone, supervision "
-        "and control; uncorrected for the other columns.",
+        f"p: Holm's correction of {next(iter(METRICS[name].values()))} over the data sets, for each backbone, "
+        "supervision and control; uncorrected in the other columns.",
         _NOTES[name],
-        *(
-            f"{title}: {protocols[transfer].rstrip('.')}."
-            for transfer, title in transfers.items()
-            if transfer in protocols
-        ),
+        *(f"{transfers[str(transfer)]}: {str(of).rstrip('.')}." for transfer, of in protocols.items()),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Figures of fine-tunings: images with the true boxes or masks, and with those of several fine-tunings, side by side."""
+"""Figures of fine-tunings: images with the true boxes or masks, and with those that each one predicts."""
 
 import dataclasses
 import io
@@ -117,7 +117,7 @@ def confident(detections: Detections) -> Detections:
     """The detections that are drawn: those with a score of at least `LEAST_SCORE`, best last, so that it is on top."""
     order = np.argsort(detections.scores, kind="stable")
     order = order[detections.scores[order] >= LEAST_SCORE]
-    return Detections(*(column[order] for column in detections))
+    return detections.take(order)
 
 
 def _draw(axes: Axes, image: Array, seen: Seen, colours: dict[int, str]) -> None:
