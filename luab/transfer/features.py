@@ -34,15 +34,31 @@ def classifier_of(backbone: str, arguments: dict[str, Any]) -> nn.Module:
     return _created(backbone, arguments)
 
 
-def feature_maps_of(backbone: str, arguments: dict[str, Any], recipe: TransferRecipe) -> nn.Module:
-    """Builds timm's feature extractor of a backbone, which returns the feature maps of all its levels, finest first.
+def strides_of(backbone: str, arguments: dict[str, Any]) -> list[int]:
+    """Returns the strides of a backbone's feature maps, finest first: image side divided by the side of the map.
 
-    Its `model` is the backbone without its classifier, under the names of the classifier's weights.
+    They are all equal for a plain ViT.
+
+    Raises:
+        ConfigError: timm has no such model, refuses the arguments, or cannot return feature maps of it.
+    """
+    levels: Any = getattr(classifier_of(backbone, arguments), "feature_info", None)
+    if not levels:
+        raise _refused(backbone, "it does not list its feature maps")
+    return [int(level["reduction"]) for level in levels]
+
+
+def feature_maps_of(backbone: str, arguments: dict[str, Any], recipe: TransferRecipe, levels: Sequence[int]) -> Any:
+    """Builds timm's feature extractor of a backbone.
+
+    Its `model` is the backbone without its classifier, under the names of the classifier's weights, and without what
+    only later levels need.
 
     Args:
         backbone: timm model name.
         arguments: model_kwargs of the recipe that the backbone was trained with.
         recipe: Gives stochastic depth, and what does not train.
+        levels: Numbers of the feature maps to return, see `strides_of`.
 
     Raises:
         ConfigError: timm cannot return feature maps of this backbone, or refuses the arguments.
@@ -50,7 +66,8 @@ def feature_maps_of(backbone: str, arguments: dict[str, Any], recipe: TransferRe
     kept = {name: value for name, value in arguments.items() if name != "num_classes"}
     if recipe.drop_path:
         kept["drop_path_rate"] = recipe.drop_path
-    body = _created(backbone, kept | {"features_only": True, "feature_cls": "getter"})
+    features = {"features_only": True, "feature_cls": "getter", "out_indices": tuple(levels)}
+    body: Any = _created(backbone, kept | features)
     if recipe.frozen_norm:
         body.model = freeze_batch_norm_2d(body.model)
     if recipe.frozen_stages:
@@ -65,37 +82,31 @@ def _created(backbone: str, arguments: dict[str, Any]) -> nn.Module:
             return timm.create_model(backbone, pretrained=False, **{**arguments, **more})
         except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as error:
             reasons.append(f"{type(error).__name__}: {error}")
-    raise ConfigError(
-        f"{backbone}: expected a backbone of which timm returns feature maps, but timm refuses it ({reasons[-1]}). "
-        "Choose another backbone for this transfer, or correct model_kwargs of the recipe that it was trained with."
+    raise _refused(backbone, f"timm refuses it: {reasons[-1]}")
+
+
+def _refused(backbone: str, reason: str) -> ConfigError:
+    hint = " Set output_stride to 32 in the recipe of the transfer, or" if "output_stride" in reason else ""
+    return ConfigError(
+        f"{backbone}: expected a backbone of which timm returns feature maps, but {reason}.{hint or ' Correct'} "
+        "model_kwargs of the recipe that it was trained with, or choose another backbone for this transfer."
     )
 
 
 def _freeze(body: Any, stages: int) -> None:
     """Keeps the weights of the first levels, and of all before them, as they are."""
-    modules = body.feature_info.module_name()
+    modules = [level["module"] for level in body.model.feature_info]
     if stages >= len(modules):
         raise ConfigError(
             f"frozen_stages is {stages}, but this backbone has {len(modules)} levels of features, of which at least "
             "one must train. Lower it in the recipe."
         )
-    names = [name for name, _ in body.model.named_parameters()]
-    last = max(
-        (k for k, name in enumerate(names) if name.startswith(f"{modules[stages - 1]}.")),
-        default=_first_after(names, modules[stages]),
-    )
-    for name, parameter in body.model.named_parameters():
-        parameter.requires_grad_(names.index(name) > last)
-
-
-def _first_after(names: Sequence[str], module: str) -> int:
-    """Number of the last weight before a module; the level itself has none (the activation of a ResNet's stem)."""
-    return next(k for k, name in enumerate(names) if name.startswith(f"{module}.")) - 1
-
-
-def is_plain(body: Any) -> bool:
-    """Whether all feature maps of a backbone have one size, as those of plain ViTs."""
-    return len(set(body.feature_info.reduction())) == 1
+    weights = dict(body.model.named_parameters())
+    names = list(weights)
+    # The level itself may have none: the activation of a ResNet's stem.
+    after = next((k for k, name in enumerate(names) if name.startswith(f"{modules[stages]}.")), len(names))
+    for name in names[:after]:
+        weights[name].requires_grad_(False)
 
 
 class SimpleFeaturePyramid(nn.Module):
@@ -146,34 +157,33 @@ def _level(width: int, steps: int, channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def pyramid_strides(recipe: TransferRecipe) -> list[int]:
+    """Strides of the levels of a detector's feature pyramid that have a feature map of their own."""
+    return [FINEST_STRIDE * 2**k for k in range(recipe.pyramid_levels)]
+
+
 class Pyramid(nn.Module):
     """The feature pyramid of a detector: maps "0", "1", ... at strides 4, 8, ..., and "pool", the last one halved.
 
     torchvision's feature pyramid network on the maps of a hierarchical backbone, a simple feature pyramid on a plain
     ViT.
 
+    Args:
+        body: From `feature_maps_of`: the maps at these strides, or the last one of a plain ViT.
+        recipe: Gives the number of levels and their channels.
+        plain: Whether it is a plain ViT.
+
     Raises:
-        ConfigError: The backbone has too few levels for the recipe's anchors, or patches of an unsuitable size.
+        ConfigError: The patches of the ViT have an unsuitable size.
     """
 
-    def __init__(self, body: Any, recipe: TransferRecipe) -> None:
+    def __init__(self, body: Any, recipe: TransferRecipe, plain: bool) -> None:
         super().__init__()
-        self.body, self.out_channels = body, recipe.head_channels
-        strides = [FINEST_STRIDE * 2**k for k in range(recipe.pyramid_levels)]
-        channels, reductions = body.feature_info.channels(), body.feature_info.reduction()
-        self.plain = is_plain(body)
-        self.read = [len(reductions) - 1]
-        if not self.plain:
-            self.read = [k for k, reduction in enumerate(reductions) if reduction in strides]
-            if [reductions[k] for k in self.read] != strides:
-                raise ConfigError(
-                    f"Expected a backbone with feature maps at strides {strides}, one per level of `anchors_px` but "
-                    f"the last, found strides {list(reductions)}. Shorten anchors_px in the recipe."
-                )
-        widths = [channels[k] for k in self.read]
+        self.body, self.plain, self.out_channels = body, plain, recipe.head_channels
+        widths, strides = body.feature_info.channels(), pyramid_strides(recipe)
         self.fpn: nn.Module
-        if self.plain:
-            self.fpn = SimpleFeaturePyramid(widths[0], reductions[-1], strides, self.out_channels)
+        if plain:
+            self.fpn = SimpleFeaturePyramid(widths[0], body.feature_info.reduction()[0], strides, self.out_channels)
         else:
             self.fpn = FeaturePyramidNetwork(widths, self.out_channels)
         self.pool = LastLevelMaxPool()
@@ -182,10 +192,9 @@ class Pyramid(nn.Module):
     def forward(self, images: torch.Tensor) -> "OrderedDict[str, torch.Tensor]":
         """Maps normalised images [batch, 3, h, w] to the feature maps by name."""
         maps = self.body(images)
-        read = [maps[k] for k in self.read]
         if self.plain:
-            levels = self.fpn(read[0])
+            levels = self.fpn(maps[0])
         else:
-            levels = list(self.fpn(OrderedDict(zip(self.names, read, strict=True))).values())
+            levels = list(self.fpn(OrderedDict(zip(self.names, maps, strict=True))).values())
         levels, names = self.pool(levels, levels, list(self.names))
         return OrderedDict(zip(names, levels, strict=True))

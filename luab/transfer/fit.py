@@ -1,4 +1,4 @@
-"""Fine-tuning of one backbone on one dense data set, from the finished run to model.safetensors, log.csv and run.json."""
+"""Fine-tuning of a finished run's backbone on a dense data set, to model.safetensors, log.csv and run.json."""
 
 import contextlib
 import json
@@ -14,9 +14,10 @@ from luab.data.dense.augmentations import augmentation
 from luab.data.dense.dense_sets import dense_set
 from luab.data.images.loader import EpochBatches, plain_errors
 from luab.errors import ConfigError, JobError
-from luab.files import lines_sha256
+from luab.files import lines_sha256, read_json
 from luab.progress import progress
 from luab.study.config import Study
+from luab.study.paths import card
 from luab.study.transfers import FineTuning
 from luab.training.checkpoint import Stopped, last_line, remove_states, resume, save_progress, write_results
 from luab.training.device import choose_device
@@ -63,6 +64,9 @@ def fit(
     transforms = augmentation(recipe.shorter_px, recipe.longest_px, recipe.scale_jitter, recipe.flip, recipe.crop_px)
     images = dense_set(study, transfer.data, "train", transfer.mode, transforms, setup.seed)
     inputs = {f"{transfer.data}_train": lines_sha256(images.image_ids)}
+    if transfer.mode == "points":
+        targets = study.layout.target("click", "coco" if transfer.data == "coco" else "imagenet")
+        inputs["targets_click"] = read_json(card(targets))["sha256"]
     return fit_setup(study, setup, images, inputs, provenance, ready)
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from luab.data.dense.dense_set import IGNORED
 from luab.study.transfer_recipes import TransferRecipe
 from luab.transfer.points import Clues, point_loss
 
 Target = Mapping[str, Any]
-IGNORED = 255
 DenseTask = Literal["detection", "segmentation", "points"]
 
 

@@ -13,12 +13,20 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.ops import MultiScaleRoIAlign
+from torchvision.transforms.v2.functional import resize
 
 from luab.errors import ConfigError
 from luab.study.recipes import Preprocessing
 from luab.study.transfer_recipes import TransferRecipe
 from luab.training.pretrained import put_into
-from luab.transfer.features import Pyramid, SimpleFeaturePyramid, classifier_of, feature_maps_of, is_plain
+from luab.transfer.features import (
+    Pyramid,
+    SimpleFeaturePyramid,
+    classifier_of,
+    feature_maps_of,
+    pyramid_strides,
+    strides_of,
+)
 
 Network = Literal["faster_rcnn", "fcn", "deeplabv3"]
 NETWORKS: Mapping[str, Sequence[Network]] = {"detection": ("faster_rcnn",), "segmentation": ("fcn", "deeplabv3")}
@@ -59,14 +67,19 @@ def build(
             f"network {network!r}: expected one of {', '.join(NETWORKS[task])} for {task}. Correct `network` of the "
             "transfer."
         )
-    arguments = dict(arguments or {})
-    if task == "segmentation" and recipe.output_stride != _MULTIPLE:
-        arguments |= _dilated(backbone, arguments, recipe)
-    body = feature_maps_of(backbone, arguments, recipe)
     preprocessing = preprocessing or Preprocessing()
+    # Dilation changes no weight, so a run's backbone can have another stride here.
+    arguments = {name: value for name, value in (arguments or {}).items() if name != "output_stride"}
+    strides = strides_of(backbone, arguments)
+    plain, last = len(set(strides)) == 1, len(strides) - 1
     if network == "faster_rcnn":
-        return _detector(body, classes, recipe, preprocessing)
-    return Segmenter(body, network, classes, recipe, preprocessing)
+        levels = [last] if plain else _levels(backbone, strides, recipe)
+        body = feature_maps_of(backbone, arguments, recipe, levels)
+        return _detector(Pyramid(body, recipe, plain), classes, recipe, preprocessing)
+    if not plain and recipe.output_stride != strides[-1]:
+        arguments["output_stride"] = recipe.output_stride
+    body = feature_maps_of(backbone, arguments, recipe, [max(0, last - 1), last])
+    return Segmenter(SegmentationBody(body, recipe, plain), network, classes, recipe, preprocessing)
 
 
 def load_backbone(
@@ -96,24 +109,41 @@ def body_of(network: nn.Module) -> Any:
     return network.backbone.body  # type: ignore[union-attr]
 
 
-def _dilated(backbone: str, arguments: Mapping[str, Any], recipe: TransferRecipe) -> dict[str, Any]:
-    """The argument by which a hierarchical backbone has the recipe's stride; none for a plain ViT."""
-    body = feature_maps_of(backbone, dict(arguments), recipe)
-    return {} if is_plain(body) else {"output_stride": recipe.output_stride}
+def _levels(backbone: str, strides: Sequence[int], recipe: TransferRecipe) -> list[int]:
+    """Numbers of a hierarchical backbone's levels that the feature pyramid reads."""
+    wanted = pyramid_strides(recipe)
+    levels = [k for k, stride in enumerate(strides) if stride in wanted]
+    if [strides[k] for k in levels] != wanted:
+        raise ConfigError(
+            f"{backbone}: expected feature maps at strides {wanted}, one per level of `anchors_px` but the last, found "
+            f"strides {list(strides)}. Shorten anchors_px in the recipe, or choose another backbone."
+        )
+    return levels
 
 
-class _Resized(GeneralizedRCNNTransform):
+class Resized(GeneralizedRCNNTransform):
     """Normalises and pads images; resizes them only in evaluation, because training images have their size already."""
+
+    def __init__(self, recipe: TransferRecipe, preprocessing: Preprocessing, multiple: int) -> None:
+        mean, std = list(preprocessing.mean), list(preprocessing.std)
+        super().__init__(recipe.shorter_px, recipe.longest_px, mean, std, size_divisible=multiple)
+        self.shorter_px, self.longest_px = recipe.shorter_px, recipe.longest_px
 
     def resize(
         self, image: torch.Tensor, target: dict[str, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
-        """Resizes an image [3, h, w] and its boxes in evaluation; returns both unchanged in training."""
-        return (image, target) if self.training else super().resize(image, target)
+        """Resizes an image [3, h, w] in evaluation, where it has no target; returns both unchanged in training."""
+        return (image if self.training else resized(image, self.shorter_px, self.longest_px)), target
 
 
-def _detector(body: Any, classes: int, recipe: TransferRecipe, preprocessing: Preprocessing) -> FasterRCNN:
-    pyramid = Pyramid(body, recipe)
+def resized(image: torch.Tensor, shorter_px: int, longest_px: int) -> torch.Tensor:
+    """Resizes an image [3, h, w] as training images are: to a length of its shorter side and a limit of the longer."""
+    sides = image.shape[-2:]
+    scale = min(shorter_px / min(sides), longest_px / max(sides))
+    return resize(image, [max(1, round(side * scale)) for side in sides], antialias=True)
+
+
+def _detector(pyramid: Pyramid, classes: int, recipe: TransferRecipe, preprocessing: Preprocessing) -> FasterRCNN:
     ratios = tuple(recipe.aspect_ratios)
     anchors = AnchorGenerator(tuple((side,) for side in recipe.anchors_px), (ratios,) * len(recipe.anchors_px))
     detector = FasterRCNN(
@@ -130,13 +160,7 @@ def _detector(body: Any, classes: int, recipe: TransferRecipe, preprocessing: Pr
         box_batch_size_per_image=recipe.box_samples,
         box_detections_per_img=MOST_DETECTIONS,
     )
-    detector.transform = _Resized(
-        recipe.shorter_px,
-        recipe.longest_px,
-        list(preprocessing.mean),
-        list(preprocessing.std),
-        size_divisible=max(_MULTIPLE, *body.feature_info.reduction()),
-    )
+    detector.transform = Resized(recipe, preprocessing, max(_MULTIPLE, *pyramid.body.feature_info.reduction()))
     return detector
 
 
@@ -147,26 +171,23 @@ class Segmenter(nn.Module):
     the head reads a map of a simple feature pyramid, at the recipe's `output_stride`.
 
     Args:
-        body: From `feature_maps_of`.
+        backbone: The feature maps.
         network: Head: "fcn" or "deeplabv3".
         classes: Number of classes without background.
-        recipe: Gives widths, stride, and whether there is a second head for training.
+        recipe: Says whether there is a second head for training.
         preprocessing: Gives mean and standard deviation of images.
-
-    Raises:
-        ConfigError: The backbone does not have the recipe's stride.
     """
 
     def __init__(
         self,
-        body: Any,
+        backbone: "SegmentationBody",
         network: Literal["fcn", "deeplabv3"],
         classes: int,
         recipe: TransferRecipe,
         preprocessing: Preprocessing,
     ) -> None:
         super().__init__()
-        self.backbone = SegmentationBody(body, recipe)
+        self.backbone = backbone
         width, early = self.backbone.widths
         if network == "fcn":
             self.classifier: nn.Module = FCNHead(width, classes + 1)
@@ -205,18 +226,27 @@ class Segmenter(nn.Module):
 
 
 class SegmentationBody(nn.Module):
-    """The feature maps that a segmenter reads: "out", the last one, and "aux", one stage before it."""
+    """The feature maps that a segmenter reads: "out", the last one, and "aux", that of the stage before it.
 
-    def __init__(self, body: Any, recipe: TransferRecipe) -> None:
+    Args:
+        body: From `feature_maps_of`.
+        recipe: Gives the stride of "out"; with a plain ViT also its channels.
+        plain: Whether it is a plain ViT.
+
+    Raises:
+        ConfigError: The backbone does not have the recipe's stride, or the patches of the ViT an unsuitable size.
+    """
+
+    def __init__(self, body: Any, recipe: TransferRecipe, plain: bool) -> None:
         super().__init__()
         self.body = body
         channels, reductions = body.feature_info.channels(), body.feature_info.reduction()
         self.pyramid: SimpleFeaturePyramid | None = None
         self.stride, self.multiple = recipe.output_stride, max(_MULTIPLE, *reductions)
-        self.widths = (channels[-1], channels[-2])
-        if is_plain(body):
+        self.widths = (channels[-1], channels[0])
+        if plain:
             self.pyramid = SimpleFeaturePyramid(channels[-1], reductions[-1], [self.stride], recipe.head_channels)
-            self.widths = (recipe.head_channels, channels[-2])
+            self.widths = (recipe.head_channels, channels[0])
         elif reductions[-1] != self.stride:
             raise ConfigError(
                 f"Expected a backbone whose last feature map has output_stride {self.stride} of the recipe, found "
@@ -227,4 +257,4 @@ class SegmentationBody(nn.Module):
         """Maps normalised images [batch, 3, h, w] to "out" and "aux"."""
         maps = self.body(images)
         last = maps[-1] if self.pyramid is None else self.pyramid(maps[-1])[0]
-        return {"out": last, "aux": maps[-2]}
+        return {"out": last, "aux": maps[0]}

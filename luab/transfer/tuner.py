@@ -211,13 +211,13 @@ def scheduler_of(optimizer: torch.optim.Optimizer, recipe: TransferRecipe, steps
 
 
 def _groups(network: nn.Module, recipe: TransferRecipe) -> nn.Module | list[dict[str, Any]]:
-    """The network, or groups of its weights whose learning rate falls from the last layer of the backbone to the first."""
+    """The network, or groups of its weights with learning rates that fall towards the backbone's first layer."""
     if recipe.layer_decay == 1:
         return network
     backbone = body_of(network).model
     none = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
     groups = param_groups_layer_decay(backbone, recipe.weight_decay, none, layer_decay=recipe.layer_decay)
-    inside = {parameter for parameter in backbone.parameters()}
+    inside = set(backbone.parameters())
     rest = [p for p in network.parameters() if p not in inside and p.requires_grad]
     for is_vector, decay in ((False, recipe.weight_decay), (True, 0.0)):
         groups.append(
