@@ -197,6 +197,8 @@ class Transferred:
         if not self.examples:
             return dataclasses.replace(inputs, scores=scores, waits_for=(scores,))
         ones = [one for one in study.fine_tunings() if one.transfer == first]
+        if not ones:
+            return None
         shown = (BASELINE, "shuffled", q.main_supervision(one.run.supervision for one in ones))
         of_first = {
             one.run.supervision: study.layout.fine_tuning_predictions(one)
