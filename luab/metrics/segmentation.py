@@ -68,13 +68,13 @@ def confusion_triples(true: npt.NDArray[Any], predicted: npt.NDArray[Any], class
             )
     if not counts.any():
         return []
-    pair = (torch.from_numpy(np.asarray(mask[counts], dtype=np.int64)) for mask in (predicted, true))
-    matrix = multiclass_confusion_matrix(*pair, num_classes=classes).numpy()
+    found, expected = (torch.from_numpy(np.asarray(mask[counts], dtype=np.int64)) for mask in (predicted, true))
+    matrix = multiclass_confusion_matrix(found, expected, num_classes=classes).numpy()
     rows, columns = np.nonzero(matrix)
-    return np.stack([rows, columns, matrix[rows, columns]], axis=1).ravel().tolist()  # type: ignore[no-any-return]
+    return [int(number) for number in np.stack([rows, columns, matrix[rows, columns]], axis=1).ravel()]
 
 
-def areas_of(ids: Sequence[str], triples: Sequence[Sequence[int]], classes: int) -> Areas:
+def areas_of(ids: Sequence[str], triples: Sequence[Sequence[int] | Ints], classes: int) -> Areas:
     """The areas of images from their `confusion_triples`; images in ascending order of their ids."""
     hits, true, predicted = np.zeros((3, len(ids), classes), dtype=np.int64)
     for row, flat in enumerate(triples):

@@ -291,7 +291,7 @@ class Plan:
 
     def headline_lambda(self, kind: Kind, name: str) -> float:
         """Lambda of the main tables of the data set that a product shows."""
-        return self.study.part(find_product(kind, name).dataset).luab_lambda
+        return find_product(kind, name).inputs(self.study).headline_lambda
 
     @property
     def gpus(self) -> int:

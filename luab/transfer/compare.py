@@ -69,8 +69,8 @@ def compare(first: Path, second: Path, resamples: int = RESAMPLES, seed: int = S
     for metric in shared:
         one, other = (of[metric] for of in measures)
         test = paired(one, other, resamples, seed)
-        both = (interval(images, resamples, seed) for images in (one, other))
-        rows.append(Row(metric, len(one.ids), *both, test, np.nan))
+        first_interval, second_interval = (interval(images, resamples, seed) for images in (one, other))
+        rows.append(Row(metric, len(one.ids), first_interval, second_interval, test, np.nan))
     corrected = holm(np.array([row.paired.p for row in rows]))
     return [row._replace(p_holm=float(p)) for row, p in zip(rows, corrected, strict=True)]
 

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -82,9 +82,11 @@ def score(study: "Study", one: "FineTuning") -> None:
     sets = [dense_set(study, entry.data, split, entry.task) for split in ("train", "val")]
     train = shown_in(sets[0], len(names))
     if entry.task == "detection":
-        result = score_boxes(predictions, objects_of(sets[1]), names, train, voc=entry.data == "voc")
+        result = score_boxes(
+            predictions, objects_of(cast("DetectionSet", sets[1])), names, train, voc=entry.data == "voc"
+        )
     else:
-        result = score_masks(predictions, pixels_of(sets[1], len(names)), names, train)
+        result = score_masks(predictions, pixels_of(cast("SegmentationSet", sets[1]), len(names)), names, train)
     protocol = f"{entry.data}, {len(sets[1]):,} images; {PROTOCOLS[entry.task]}"
     write_scores(layout.fine_tuning_scores(one), one.identity(), result, protocol)
     write_images(layout.fine_tuning_images(one), result)
