@@ -72,7 +72,9 @@ def test_a_run_s_backbone_is_loaded_and_another_one_is_refused(recipe, backbone)
     own = body_of(built).model.state_dict()
     assert own and all(torch.equal(own[name], run.state_dict()[name]) for name in own)
     other = "test_vit" if backbone == "test_resnet" else "test_resnet"
-    with pytest.raises(DataError, match=r"run: expected the weights, found another model's: .* tensors differ, first '"):
+    with pytest.raises(
+        DataError, match=r"run: expected the weights, found another model's: .* tensors differ, first '"
+    ):
         load_backbone(built, backbone, {}, classifier_of(other, {}).state_dict(), "run: expected the weights")
 
 
