@@ -96,7 +96,7 @@ def test_norms_and_first_stages_stay_as_they_are(recipe):
             "test_resnet",
             r"expected feature maps at strides \[4, 8, 16, 32, 64",
         ),
-        ({"frozen_stages": 5}, "test_resnet", "frozen_stages is 5, but this backbone has"),
+        ({"frozen_stages": 5, "frozen_norm": True}, "test_resnet", "frozen_stages is 5, but this backbone has"),
         ({}, "test_resnot", "has no model 'test_resnot'"),
     ],
 )
