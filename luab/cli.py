@@ -57,6 +57,10 @@ RunNames = Annotated[
         help="Run, as <dataset>/<backbone>/<supervision>-<lambda>/seed<k>; several differ in the third part alone."
     ),
 ]
+FineTuningNames = Annotated[
+    list[str],
+    typer.Argument(help="Fine-tuning, as <transfer>/<backbone>/<supervision>-<lambda>/seed<k>; several in turn."),
+]
 FineTuningName = Annotated[
     str, typer.Argument(help="Fine-tuning, as <transfer>/<backbone>/<supervision>-<lambda>/seed<k>.")
 ]
@@ -415,23 +419,24 @@ def score(runs: RunNames, suite: Suite, config: Config = None) -> None:
 
 
 @transfer_app.command("train")
-def transfer_train(name: FineTuningName, config: Config = None) -> None:
+def transfer_train(names: FineTuningNames, config: Config = None) -> None:
     """Fine-tune the backbone of a finished run, or resume what was interrupted.
 
     Starts as many processes as the configuration sets.
     """
     processes.follow_launcher()
     study = study_of(config)
-    one = fine_tuning_of(name, study)
-    if processes.launched():
-        _fine_tune_here(study, one)
-        return
-    folder = study.layout.fine_tuning(one)
-    with processes.only_writer(folder):
-        if study.compute.processes > 1:
-            processes.launch(study, folder, ["transfer", "train", one.folder])
-        else:
+    ones = [fine_tuning_of(name, study) for name in names]
+    for one in ones:
+        folder = study.layout.fine_tuning(one)
+        if processes.launched():
             _fine_tune_here(study, one)
+            continue
+        with processes.only_writer(folder):
+            if study.compute.processes > 1:
+                processes.launch(study, folder, ["transfer", "train", one.folder])
+            else:
+                _fine_tune_here(study, one)
 
 
 def _fine_tune_here(study: Study, one: FineTuning) -> None:
@@ -442,24 +447,26 @@ def _fine_tune_here(study: Study, one: FineTuning) -> None:
 
 
 @transfer_app.command("predict")
-def transfer_predict(name: FineTuningName, config: Config = None) -> None:
-    """Predict boxes or masks of the test images with a fine-tuned model."""
+def transfer_predict(names: FineTuningNames, config: Config = None) -> None:
+    """Predict boxes or masks of the test images with fine-tuned models."""
     study = study_of(config)
-    one = fine_tuning_of(name, study)
+    ones = [fine_tuning_of(name, study) for name in names]
     from luab.provenance.code import DENSE_PREDICTION_CODE, code_digest
     from luab.transfer.predict import predict as predict_images
 
-    predict_images(study, one, code_digest(*DENSE_PREDICTION_CODE))
+    for one in ones:
+        predict_images(study, one, code_digest(*DENSE_PREDICTION_CODE))
 
 
 @transfer_app.command("score")
-def transfer_score(name: FineTuningName, config: Config = None) -> None:
-    """Score the stored predictions of a fine-tuning."""
+def transfer_score(names: FineTuningNames, config: Config = None) -> None:
+    """Score the stored predictions of fine-tunings."""
     study = study_of(config)
-    one = fine_tuning_of(name, study)
+    ones = [fine_tuning_of(name, study) for name in names]
     from luab.transfer.score import score as score_predictions
 
-    score_predictions(study, one)
+    for one in ones:
+        score_predictions(study, one)
 
 
 @transfer_app.command("collect")

@@ -49,6 +49,10 @@ class Detections(NamedTuple):
     labels: Ints  # [detections] 1 to the number of classes
     scores: Floats  # [detections]
 
+    def take(self, places: Ints) -> "Detections":
+        """Some of the detections, in the order of `places`."""
+        return Detections(self.boxes[places], self.labels[places], self.scores[places])
+
 
 @dataclasses.dataclass(frozen=True)
 class Matches:
@@ -163,7 +167,9 @@ def voc_matches(truth: Sequence[Objects], found: Sequence[Detections], classes: 
                 taken[best] = True
         parts.append((matched, ignored))
     matched, ignored = (np.concatenate(column)[:, None] for column in zip(*parts, strict=True))
-    return _matches(truth, found, classes, matched, ignored, [~objects.ignored for objects in truth])
+    to_find = [objects.labels[~objects.ignored] - 1 for objects in truth]
+    number = np.array([np.bincount(labels, minlength=classes) for labels in to_find], dtype=np.int64)
+    return _matches(truth, found, matched, ignored, number)
 
 
 def average_precisions(matches: Matches, rule: Rule, weights: Floats | None = None) -> Floats:
@@ -255,7 +261,7 @@ def _check(truth: Sequence[Objects], found: Sequence[Detections]) -> None:
 def _ranked(detections: Detections) -> Detections:
     """The detections by class, then by descending score; equal scores keep their order."""
     order = np.lexsort((-detections.scores, detections.labels))
-    return Detections(*(column[order] for column in detections))
+    return detections.take(order)
 
 
 def _coco(annotations: list[dict[str, Any]], truth: Sequence[Objects], classes: int) -> Any:
@@ -312,22 +318,14 @@ def _of_area(
             matched[row].append(result["dtMatches"].T > 0)
             ignored[row].append(np.asarray(result["dtIgnore"], dtype=bool).T)
             objects[row, k] = np.count_nonzero(np.asarray(result["gtIgnore"]) == 0)
-    flat = (np.concatenate([part for row in parts for part in row]) for parts in (matched, ignored))
-    return dataclasses.replace(_matches(truth, found, classes, *flat, []), objects=objects)
+    flags = [np.concatenate([part for row in parts for part in row]) for parts in (matched, ignored)]
+    return _matches(truth, found, flags[0], flags[1], objects)
 
 
 def _matches(
-    truth: Sequence[Objects],
-    found: Sequence[Detections],
-    classes: int,
-    matched: Bools,
-    ignored: Bools,
-    to_find: Sequence[Bools],
+    truth: Sequence[Objects], found: Sequence[Detections], matched: Bools, ignored: Bools, objects: Ints
 ) -> Matches:
-    objects = np.zeros((len(truth), classes), dtype=np.int64)
-    for row, chosen in enumerate(to_find):
-        objects[row] = np.bincount(truth[row].labels[chosen] - 1, minlength=classes)
     rows = np.repeat(np.arange(len(found)), [len(detections.labels) for detections in found])
-    labels, scores = (np.concatenate([getattr(d, name) for d in found]) for name in ("labels", "scores"))
-    ids = [of.image_id for of in truth]
-    return Matches(ids, rows, labels.astype(np.int64), scores.astype(np.float64), matched, ignored, objects)
+    labels = np.concatenate([detections.labels for detections in found]).astype(np.int64)
+    scores = np.concatenate([detections.scores for detections in found]).astype(np.float64)
+    return Matches([of.image_id for of in truth], rows, labels, scores, matched, ignored, objects)

@@ -68,13 +68,13 @@ def confusion_triples(true: npt.NDArray[Any], predicted: npt.NDArray[Any], class
             )
     if not counts.any():
         return []
-    pair = (torch.from_numpy(np.asarray(mask[counts], dtype=np.int64)) for mask in (predicted, true))
-    matrix = multiclass_confusion_matrix(*pair, num_classes=classes).numpy()
+    found, expected = (torch.from_numpy(np.asarray(mask[counts], dtype=np.int64)) for mask in (predicted, true))
+    matrix = multiclass_confusion_matrix(found, expected, num_classes=classes).numpy()
     rows, columns = np.nonzero(matrix)
-    return np.stack([rows, columns, matrix[rows, columns]], axis=1).ravel().tolist()  # type: ignore[no-any-return]
+    return [int(number) for number in np.stack([rows, columns, matrix[rows, columns]], axis=1).ravel()]
 
 
-def areas_of(ids: Sequence[str], triples: Sequence[Sequence[int]], classes: int) -> Areas:
+def areas_of(ids: Sequence[str], triples: Sequence[Sequence[int] | Ints], classes: int) -> Areas:
     """The areas of images from their `confusion_triples`; images in ascending order of their ids."""
     hits, true, predicted = np.zeros((3, len(ids), classes), dtype=np.int64)
     for row, flat in enumerate(triples):
@@ -94,14 +94,16 @@ def ious(areas: Areas, weights: Floats | None = None) -> Floats:
         weights: [resamples, images] how often each image counts; once by default.
 
     Returns:
-        [resamples, classes] fractions; NaN for a class that neither occurs nor is predicted.
+        [resamples, classes] fractions; NaN for a class without a true pixel in a resample.
 
-    DEVIATES: torchmetrics counts the pixels, but its quotient is in float32; here it is in float64.
+    DEVIATES: torchmetrics counts the pixels, but its quotient is in float32, and its mean counts a class that occurs
+        nowhere but is predicted as 0. Here the quotient is in float64, and such a class is left out, as one without an
+        object is from AP; where all classes occur, as in VOC, the means are the same.
     """
     weights = np.ones((1, len(areas.ids))) if weights is None else weights
-    hits = weights @ areas.hits
-    union = weights @ (areas.true + areas.predicted - areas.hits)
-    return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
+    hits, true = weights @ areas.hits, weights @ areas.true
+    union = true + weights @ (areas.predicted - areas.hits)
+    return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=true > 0)
 
 
 def mean_iou(values: Floats) -> Floats:

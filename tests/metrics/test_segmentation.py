@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchmetrics.classification import MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from luab.errors import DataError
 from luab.metrics.segmentation import areas_of, confusion_triples, ious, mean_iou
@@ -38,7 +38,7 @@ def by_sets(pairs, k):
             if one[place] != 255:
                 true |= {(image, place)} if one[place] == k else set()
                 predicted |= {(image, place)} if other[place] == k else set()
-    return len(true & predicted) / len(true | predicted) if true | predicted else np.nan
+    return len(true & predicted) / len(true | predicted) if true else np.nan
 
 
 @settings(max_examples=30, deadline=None)
@@ -49,11 +49,16 @@ def test_iou_equals_independent_references(seed):
     expected = np.array([by_sets(pairs, k) for k in range(CLASSES)])
     assert own == pytest.approx(expected, abs=1e-9, nan_ok=True)
     assert mean_iou(own[None])[0] == pytest.approx(np.nanmean(expected), abs=1e-9)
-    metric = MulticlassJaccardIndex(CLASSES, average="macro", ignore_index=255)
+    metric = MulticlassJaccardIndex(CLASSES, average="none", ignore_index=255)
+    confusion = MulticlassConfusionMatrix(CLASSES, ignore_index=255)
     for true, predicted in pairs:
         metric.update(torch.from_numpy(predicted), torch.from_numpy(true))
-    # torchmetrics divides in float32.
-    assert mean_iou(own[None])[0] == pytest.approx(float(metric.compute()), abs=1e-6)
+        confusion.update(torch.from_numpy(predicted), torch.from_numpy(true))
+    there = ~np.isnan(own)
+    assert own[there] == pytest.approx(metric.compute().numpy()[there], abs=1e-6)  # torchmetrics divides in float32
+    matrix = confusion.compute().double()
+    exact = matrix.diag() / (matrix.sum(0) + matrix.sum(1) - matrix.diag())
+    assert own[there] == pytest.approx(exact.numpy()[there], abs=1e-9)
 
 
 @settings(max_examples=20, deadline=None)
@@ -73,11 +78,16 @@ def test_by_hand():
     triples = confusion_triples(true, predicted, 4)
     assert triples == [0, 0, 1, 0, 1, 1, 1, 1, 2, 2, 0, 1]
     values = ious(areas_of(["a"], [triples], 4))[0]
-    # Background: 1 of 3 pixels; class 1: 2 of 3; class 2: missed; class 3 is neither there nor predicted.
+    # Background: 1 of 3 pixels; class 1: 2 of 3; class 2: missed; class 3 does not occur.
     assert values == pytest.approx([1 / 3, 2 / 3, 0, np.nan], nan_ok=True)
     assert mean_iou(values[None])[0] == pytest.approx(1 / 3)
     without = areas_of(["a"], [triples], 4).only(np.array([[True, True, False, True]]))
     assert mean_iou(ious(without))[0] == pytest.approx(1 / 2)
+
+
+def test_a_class_that_is_only_predicted_is_left_out():
+    triples = confusion_triples(np.array([[0, 0]]), np.array([[0, 3]]), 4)
+    assert ious(areas_of(["a"], [triples], 4))[0] == pytest.approx([1 / 2, np.nan, np.nan, np.nan], nan_ok=True)
 
 
 def test_an_image_without_a_pixel_that_counts_changes_nothing():
