@@ -86,6 +86,8 @@ class TransferRecipe(Closed):
             0 < epoch < self.epochs for epoch in self.decay_epochs
         ):
             raise ValueError(f"decay_epochs {list(self.decay_epochs)} are not in order, above 0 and below epochs")
+        if self.frozen_stages and not self.frozen_norm:
+            raise ValueError("`frozen_stages` needs `frozen_norm: true`, or their BatchNorm statistics would change")
         if len(self.anchors_px) < 2:
             raise ValueError(
                 "anchors_px needs at least two levels, of which the last one has no feature map of its own"

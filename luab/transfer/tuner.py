@@ -90,7 +90,7 @@ class Tuner:
     def mean_loss(self) -> float | None:
         """Mean loss over the current epoch's steps that have been read; of the last epoch right after its end."""
         count = self.batch - len(self.pending)
-        if count > 0:
+        if count > 0 and self.sums:
             return self.sums[0] / count
         return self.log[-1][2] if self.log else None
 

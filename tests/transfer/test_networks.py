@@ -72,7 +72,9 @@ def test_a_run_s_backbone_is_loaded_and_another_one_is_refused(recipe, backbone)
     own = body_of(built).model.state_dict()
     assert own and all(torch.equal(own[name], run.state_dict()[name]) for name in own)
     other = "test_vit" if backbone == "test_resnet" else "test_resnet"
-    with pytest.raises(DataError, match=r"run: expected the weights, found another model's: .* tensors differ, first '"):
+    with pytest.raises(
+        DataError, match=r"run: expected the weights, found another model's: .* tensors differ, first '"
+    ):
         load_backbone(built, backbone, {}, classifier_of(other, {}).state_dict(), "run: expected the weights")
 
 
@@ -94,7 +96,7 @@ def test_norms_and_first_stages_stay_as_they_are(recipe):
             "test_resnet",
             r"expected feature maps at strides \[4, 8, 16, 32, 64",
         ),
-        ({"frozen_stages": 5}, "test_resnet", "frozen_stages is 5, but this backbone has"),
+        ({"frozen_stages": 5, "frozen_norm": True}, "test_resnet", "frozen_stages is 5, but this backbone has"),
         ({}, "test_resnot", "has no model 'test_resnot'"),
     ],
 )
