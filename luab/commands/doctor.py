@@ -19,7 +19,8 @@ from rich.table import Table
 from luab.errors import DataError, LuabError
 from luab.progress import wide_console
 from luab.study.config import Study
-from luab.study.roots import FROM_COCO, OWN, VOC, own_copy
+from luab.study.roots import FROM_COCO, OWN, own_copy
+from luab.study.transfers import VOC
 
 Verdict = Literal["ok", "note", "missing"]
 _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}

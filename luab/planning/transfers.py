@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from luab.planning.estimate import fine_tuning_hours, fine_tuning_prediction_hours, published_dense_speeds
 from luab.study.config import Study
 from luab.study.paths import card
-from luab.study.roots import FROM_COCO, VOC, own_copy, tree_of
-from luab.study.transfers import FineTuning, Transfer
+from luab.study.roots import FROM_COCO, own_copy, tree_of
+from luab.study.transfers import VOC, FineTuning, Transfer
 
 _SLACK = 1.5
 _PREDICTION_SLACK = 6

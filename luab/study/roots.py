@@ -11,8 +11,6 @@ FROM_IMAGENET = ("imagenet_train", HELD_OUT, "imagenet_val", "imagenet_real", "w
 """Manifests of images in the user's licensed ImageNet."""
 FROM_COCO = ("coco_train", "coco_val")
 """Manifests of images in the one tree that COCO 2014's archives unpack to."""
-VOC = "voc"
-"""The tree that the archives of PASCAL VOC unpack to; without manifest, since `luab.data.dense.voc` reads its lists."""
 
 OWN = ("folder_train", "folder_val")
 """Manifests of the user's own images (`folder`)."""

@@ -21,6 +21,8 @@ DenseTask = Literal["detection", "segmentation"]
 DenseData = Literal["coco", "voc", "imagenet_points"]
 Network = Literal["faster_rcnn", "fcn", "deeplabv3"]
 
+VOC = "voc"
+"""The tree that the archives of PASCAL VOC unpack to; without manifest, since `luab.data.dense.voc` reads its lists."""
 TRANSFER_RECIPES = "transfer"
 """Folder below `paths.recipes` that holds the recipes of fine-tunings."""
 NETWORKS: dict[str, tuple[str, ...]] = {"detection": ("faster_rcnn",), "segmentation": ("fcn", "deeplabv3")}

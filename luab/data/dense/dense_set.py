@@ -117,6 +117,7 @@ class DenseSet(Dataset[Item]):
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
+        """Sets the number, in running loader processes too."""
         self._epoch.fill_(epoch)
 
 

@@ -6,22 +6,26 @@ from luab.data.dense import coco, imagenet, voc
 from luab.data.dense.dense_set import DenseSet, Transforms
 from luab.errors import ConfigError
 from luab.study.config import Study
-from luab.study.roots import VOC, own_copy, source_root
+from luab.study.roots import own_copy, source_root
+from luab.study.transfers import VOC, DenseData
 
-Data = Literal["coco", "voc", "imagenet_points"]
 Task = Literal["detection", "segmentation", "points"]
 Split = Literal["train", "val"]
 
-_CLASSES: dict[Data, tuple[str, ...]] = {"coco": coco.CLASSES, "voc": voc.CLASSES, "imagenet_points": imagenet.CLASSES}
+_CLASSES: dict[DenseData, tuple[str, ...]] = {
+    "coco": coco.CLASSES,
+    "voc": voc.CLASSES,
+    "imagenet_points": imagenet.CLASSES,
+}
 
 
-def classes_of(data: Data) -> list[str]:
+def classes_of(data: DenseData) -> list[str]:
     """Names of a data set's classes; the label of a class is its place plus 1, and 0 is the background."""
     return list(_CLASSES[data])
 
 
 def dense_set(
-    study: Study, data: Data, split: Split, task: Task, transforms: Transforms | None = None, seed: int = 0
+    study: Study, data: DenseData, split: Split, task: Task, transforms: Transforms | None = None, seed: int = 0
 ) -> DenseSet:
     """Opens a data set of the study for a dense task, and checks that it is complete.
 

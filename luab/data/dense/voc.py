@@ -1,4 +1,6 @@
-"""PASCAL VOC 2007 and 2012, as the official archives unpack::
+"""PASCAL VOC 2007 and 2012: boxes and masks, from the tree that the official archives unpack to.
+
+The files::
 
     VOCdevkit/VOC2007/JPEGImages/000005.jpg
     VOCdevkit/VOC2007/Annotations/000005.xml

@@ -170,6 +170,12 @@ def test_the_same_seed_gives_the_same_crop(pictures: Images) -> None:
     assert all(torch.equal(again[i][0], views[i]) for i in range(4))
 
 
+def test_each_image_has_its_own_crop(pictures: Images) -> None:
+    same = opened(Images(pictures.root, ["a", "b", "c", "d"], ["0.png"] * 4))
+    views = [same[i][0] for i in range(4)]
+    assert not any(torch.equal(views[i], views[j]) for i in range(4) for j in range(i))
+
+
 def test_reading_leaves_the_trainings_generator_alone(pictures: Images) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
