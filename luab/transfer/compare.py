@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich import box
+from rich.table import Table
 
 from luab.comparison.over_images import SEED, Interval, Paired, interval, paired
 from luab.comparison.over_seeds import holm
@@ -17,6 +19,7 @@ from luab.files import write_csv
 from luab.metrics.detection import Matches, average_precisions, mean_precision
 from luab.metrics.segmentation import Areas, ious, mean_iou
 from luab.predictions import ids_of, read_listed
+from luab.progress import wide_console
 from luab.transfer.score import read_about
 
 RESAMPLES = 1_000
@@ -73,6 +76,41 @@ def compare(first: Path, second: Path, resamples: int = RESAMPLES, seed: int = S
         rows.append(Row(metric, len(one.ids), first_interval, second_interval, test, np.nan))
     corrected = holm(np.array([row.paired.p for row in rows]))
     return [row._replace(p_holm=float(p)) for row, p in zip(rows, corrected, strict=True)]
+
+
+def print_comparison(first: str, second: str, rows: list[Row], resamples: int = RESAMPLES) -> None:
+    """Prints a table that fits into 80 columns; `first` and `second` are names of the fine-tunings."""
+    table = Table(
+        title="Two fine-tunings on the same images (%)",
+        box=box.HORIZONTALS, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False,
+    )  # fmt: skip
+    table.add_column("metric\n[dim]n[/]", no_wrap=True)
+    for heading in ("first", "second", "second - first", "p", "p Holm"):
+        table.add_column(heading, no_wrap=True, justify="right")
+    for row in rows:
+        p_values = (f"{p:.3f}" if p >= 0.001 else "<.001" for p in (row.paired.p, row.p_holm))
+        table.add_row(
+            f"{row.metric}\n[dim]{row.n:,}[/]", _percent(row.first), _percent(row.second), _change(row), *p_values
+        )
+    console = wide_console()
+    console.print(f"first:  {first}\nsecond: {second}", highlight=False)
+    console.print(table)
+    console.print(
+        "Small: 95 % intervals over images, by a bootstrap. p: paired bootstrap; Holm: corrected for "
+        f"{len(rows)} metrics; green and red: p Holm below .05. {resamples:,} resamples. This compares single "
+        "trainings; the tables of the study show the spread over seeds.",
+        style="dim",
+    )
+
+
+def _percent(headline: Interval) -> str:
+    return f"{100 * headline.value:.2f}\n[dim]{100 * headline.low:.1f}-{100 * headline.high:.1f}[/]"
+
+
+def _change(row: Row) -> str:
+    change = row.paired
+    colour = ("green" if change.difference > 0 else "red") if row.p_holm < 0.05 else "default"
+    return f"[{colour}]{100 * change.difference:+.2f}[/]\n[dim]{100 * change.low:+.1f} {100 * change.high:+.1f}[/]"
 
 
 def write_comparison(path: Path, rows: list[Row], resamples: int = RESAMPLES, seed: int = SEED) -> None:

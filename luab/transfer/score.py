@@ -209,14 +209,17 @@ def score_masks(predictions: Path, truth: Truth, names: Sequence[str], train_sho
 def counted_pairs(shown: Bools, subsets: Mapping[str, Bools]) -> dict[str, Bools]:
     """Pairs of image and class that count for a subset: those of the subset, and images without the class.
 
-    Subsets without any pair are left out; the others count the same classes, those that occur in each of them.
+    Subsets without any pair are left out; the others count the same classes, those that occur in each of them. If fewer
+    than two subsets remain, there is nothing to compare, and none is returned.
 
     Args:
         shown: [images, classes] which classes an image shows.
         subsets: Name -> [images, classes] which of these belong to the subset.
     """
     inside = {name: shown & subset for name, subset in subsets.items() if (shown & subset).any()}
-    shared = np.all([subset.any(axis=0) for subset in inside.values()], axis=0) if inside else np.zeros(0, dtype=bool)
+    if len(inside) < 2:
+        return {}
+    shared = np.all([subset.any(axis=0) for subset in inside.values()], axis=0)
     return {name: (subset | ~shown) & shared for name, subset in inside.items()} if shared.any() else {}
 
 

@@ -11,7 +11,7 @@ from luab.comparison.over_images import paired, resampled
 from luab.errors import DataError
 from luab.metrics.detection import Detections, Objects, coco_scores
 from luab.metrics.segmentation import confusion_triples
-from luab.transfer.compare import COLUMNS, compare, measures_of, write_comparison
+from luab.transfer.compare import COLUMNS, compare, measures_of, print_comparison, write_comparison
 from luab.transfer.score import Truth, score_boxes, score_masks, write_images
 
 NAMES = ["bird", "dog"]
@@ -57,6 +57,8 @@ def boxes_file(path, found, objects=None, voc=True):
 
 def masks_file(path, seed, share):
     rng, true = np.random.default_rng(seed), np.random.default_rng(9).integers(0, 3, (IMAGES, 8, 8))
+    true[::2][true[::2] == 2] = 0  # every second image has no dog, and the birds of the others are in context
+    true[1] = 2
     predicted = np.where(rng.random(true.shape) < share, true, rng.integers(0, 3, true.shape))
     ids = [f"{k:02}" for k in range(IMAGES)]
     rows = [
@@ -101,7 +103,7 @@ def test_resamples_are_those_of_images_scored_from_scratch(tmp_path):
         assert own[1][k] == pytest.approx(np.divide(hits, either).mean(), abs=1e-9)
 
 
-def test_a_better_detector_differs_and_the_same_does_not(tmp_path):
+def test_a_better_detector_differs_and_the_same_does_not(tmp_path, capsys):
     paths = [tmp_path / f"{name}.parquet" for name in ("bad", "good", "again")]
     values = [boxes_file(path, detections(1, noise)) for path, noise in zip(paths, (8, 1, 8), strict=True)]
     rows = {row.metric: row for row in compare(*paths[:2], resamples=200)}
@@ -110,6 +112,10 @@ def test_a_better_detector_differs_and_the_same_does_not(tmp_path):
     assert row.paired.difference == pytest.approx(values[1]["ap"] - values[0]["ap"])
     assert 0 < row.paired.low < row.paired.difference < row.paired.high and row.paired.p == 1 / 201
     assert row.p_holm >= row.paired.p and row.n == IMAGES and row.first.low < row.first.value < row.first.high
+    print_comparison("bad", "good", list(rows.values()), 200)
+    printed = capsys.readouterr().out
+    assert f"{100 * row.paired.difference:+.2f}" in printed and "200 resamples" in printed and "second: good" in printed
+    assert max(map(len, printed.splitlines()[:-1])) <= 80  # the note is not wrapped
     same = compare(paths[0], paths[2], resamples=50)
     assert all(row.paired.difference == row.paired.low == row.paired.high == 0 and row.paired.p == 1 for row in same)
     write_comparison(tmp_path / "out.csv", same, 50)

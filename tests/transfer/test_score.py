@@ -200,11 +200,27 @@ def test_masks(tmp_path):
     # Background 2 of 4; bird 2 of 4; dog 2 of 3; car 2 of 3.
     assert [numbers["iou", name] for name in ("background", *NAMES)] == pytest.approx([1 / 2, 1 / 2, 2 / 3, 2 / 3])
     assert numbers["miou", ""] == pytest.approx((1 / 2 + 1 / 2 + 2 / 3 + 2 / 3) / 4)
-    # All objects are small: only the mean over the classes without the background remains.
-    assert numbers["miou_small", ""] == pytest.approx((1 / 2 + 2 / 3 + 2 / 3) / 3)
     # Birds are in both contexts: in b with a dog (1 of 2 pixels), in a without (1 of 2). Dogs are only in context.
     assert numbers["miou_in_context", ""] == numbers["miou_out_of_context", ""] == pytest.approx(1 / 2)
-    assert ("miou_large", "") not in numbers
+    # All objects are small, so that there are no sizes to compare.
+    assert {metric for metric, _ in numbers} == {"iou", "miou", "miou_in_context", "miou_out_of_context"}
+
+
+def test_masks_by_size(tmp_path):
+    """A class of 20 x 20 and of 40 x 40 pixels; half of the small and all of the medium object is found."""
+    true = np.zeros((2, 100, 100), dtype=int)
+    true[0, :20, :20], true[1, :40, :40] = 1, 1
+    predicted = true.copy()
+    predicted[0, :10] = 0
+    rows = [
+        {"image_id": name, "height": 100, "width": 100, "mask": b"", "confusion": confusion_triples(*pair, 4)}
+        for name, *pair in zip("ab", true, predicted, strict=True)
+    ]
+    counts = Truth(["a", "b"], np.array([np.bincount(mask.ravel(), minlength=4) for mask in true]))
+    result = score_masks(write_masks(tmp_path / "predictions.parquet", rows), counts, NAMES, TRAIN)
+    numbers = {metric: value for metric, group, value, _ in result.rows if not group}
+    assert (numbers["miou_small"], numbers["miou_medium"]) == pytest.approx((1 / 2, 1))
+    assert numbers["miou"] == pytest.approx(((20_000 - 2_000) / (20_000 - 1_800) + 1_800 / 2_000) / 2)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +262,10 @@ def test_subsets_count_the_same_classes():
     # Class 1 is never in the other subset, so that it counts in neither; images without class 0 always count.
     assert counted["first"].tolist() == [[True, False], [False, False], [True, False]]
     assert counted["other"].tolist() == [[False, False], [True, False], [True, False]]
-    assert set(counted) == {"first", "other"} and counted_pairs(shown & False, {"first": first}) == {}
+    assert set(counted) == {"first", "other"}
+    assert (
+        counted_pairs(shown, {"first": first, "none": ~shown}) == counted_pairs(shown & False, {"first": first}) == {}
+    )
 
 
 class Boxes:
