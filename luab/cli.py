@@ -475,6 +475,26 @@ def transfer_collect(config: Config = None) -> None:
     stages.collect_transfer_scores(study_of(config))
 
 
+@transfer_app.command("compare")
+def transfer_compare(
+    first: FineTuningName,
+    second: FineTuningName,
+    csv: Annotated[Path | None, typer.Option(help="Also write the numbers to this CSV file.")] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Number of bootstrap resamples.")] = 1_000,
+    config: Config = None,
+) -> None:
+    """Compare two fine-tunings image by image: intervals and paired tests."""
+    study = study_of(config)
+    ones = [fine_tuning_of(name, study) for name in (first, second)]
+    from luab.transfer.compare import compare as compare_images
+    from luab.transfer.compare import print_comparison, write_comparison
+
+    rows = compare_images(*(study.layout.fine_tuning_images(one) for one in ones), resamples)
+    if csv:
+        write_comparison(csv, rows, resamples)
+    print_comparison(ones[0].folder, ones[1].folder, rows, resamples)
+
+
 @transfer_app.command("export")
 def transfer_export(
     name: FineTuningName,

@@ -43,12 +43,13 @@ def summary(study: Study) -> str:
     runs, tuned = study.runs(), len(study.fine_tunings())
     rest = "".join(f" {text}" for text in (sharing(study) or left_out(study),) if text)
     number = f"{len(runs)} trainings" + (f" and {tuned} fine-tunings" if tuned else "")
+    where = "an RTX 3090" + (" (for fine-tunings on other GPUs)" if tuned else "")
     if study.demo:
         return f"{number} on the demo world, on the CPU.{rest}"
     hours = sum(part.gpu_hours for part in parts(study, published_speeds(study)))
     return (
         f"{number}, about {hours:,.0f} GPU hours with their predictions: an ESTIMATE from the speeds in "
-        f"the config, measured on an RTX 3090; `luab plan` shows the parts.{rest}"
+        f"the config, measured on {where}; `luab plan` shows the parts.{rest}"
     )
 
 

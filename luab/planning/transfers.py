@@ -63,7 +63,7 @@ class TransferPlan:
         return self._entry(ones).scored
 
     def training_inputs(self, ones: Sequence[FineTuning]) -> list[str]:
-        """Inputs of a job's fine-tunings: the cards of the runs whose backbones they begin with, and of their images."""
+        """Inputs of a job's fine-tunings: the cards of the runs that their backbones are from, and of their images."""
         cards = [str(self.study.layout.run_json(one.run)) for one in ones]
         return [*cards, *self.training_data(self._entry(ones))]
 

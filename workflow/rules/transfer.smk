@@ -14,7 +14,7 @@ def dense_job(wildcards):
 
 if STUDY.transfer:
 
-    rule fine_tune:
+    rule finetune:
         input:
             lambda wildcards: PLAN.transfers.training_inputs(dense_job(wildcards)),
         output:
@@ -22,7 +22,7 @@ if STUDY.transfer:
             model=f"{RESULTS}/transfer/{{fine_tuning}}/model.safetensors",
             curve=f"{RESULTS}/transfer/{{fine_tuning}}/log.csv",
         log:
-            "logs/fine_tune/{fine_tuning}.log",
+            "logs/finetune/{fine_tuning}.log",
         wildcard_constraints:
             fine_tuning=PLAN.transfers.pattern,
         conda:
@@ -98,7 +98,7 @@ for name, ones in PLAN.transfers.cohorts().items():
 
     rule:
         name:
-            f"fine_tune_{name}"
+            f"finetune_{name}"
         input:
             PLAN.transfers.training_inputs(ones),
         output:
@@ -106,7 +106,7 @@ for name, ones in PLAN.transfers.cohorts().items():
             models=dense_files(ones, "model.safetensors"),
             curves=dense_files(ones, "log.csv"),
         log:
-            f"logs/fine_tune/{name}.log",
+            f"logs/finetune/{name}.log",
         conda:
             "../envs/luab.yaml"
         threads: STUDY.compute.threads
