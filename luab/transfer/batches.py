@@ -1,10 +1,10 @@
 """Batches of a dense data set: lists of images and targets, because images may differ in size."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from luab.data.images.loader import EpochBatches, worker_options
 
@@ -46,13 +46,8 @@ def training_batches(
         return plain, [{name: _plain(target[name]) for name in used if name in target} for _, target in items]
 
     options = worker_options(workers) | ({"persistent_workers": True} if workers else {})
-    loader: DataLoader[Any] = DataLoader(
-        images,
-        batch_sampler=batches,
-        collate_fn=listed,
-        pin_memory=pinned,
-        **options,  # type: ignore[arg-type]
-    )
+    source = cast(Dataset[Any], images)
+    loader: DataLoader[Any] = DataLoader(source, batch_sampler=batches, collate_fn=listed, pin_memory=pinned, **options)
     for epoch in range(batches.epoch, epochs):
         images.epoch = batches.epoch = epoch
         for batch, targets in loader:

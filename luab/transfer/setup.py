@@ -93,15 +93,14 @@ class Setup:
         return network.eval()
 
     def _built(self) -> nn.Module:
-        task = "detection" if self.task == "detection" else "segmentation"
         return build(
-            task,
+            "detection" if self.task == "detection" else "segmentation",
             self.network,
             self.backbone,
             self.classes,
             self.recipe,
             self.arguments,
-            self.preprocessing,  # type: ignore[arg-type]
+            self.preprocessing,
         )
 
 

@@ -93,8 +93,8 @@ def _truth(images):
 
 
 def test_a_detector_learns_four_pictures_by_heart(toy_study, setup, drawn, capsys):
-    tuned, images = setup("detection", epochs=16, lr=0.005, warmup_steps=10), drawn("detection")
-    fit_setup(toy_study(), tuned, drawn("detection", 10), {})
+    tuned, images = setup("detection", epochs=160, lr=0.005, warmup_steps=10), drawn("detection")
+    fit_setup(toy_study(), tuned, drawn("detection"), {})
     predict_setup(toy_study(), tuned, images)
     rows = pq.read_table(tuned.folder / "predictions.parquet").to_pylist()
     assert [row["image_id"] for row in rows] == images.image_ids and {row["width"] for row in rows} == {64}
