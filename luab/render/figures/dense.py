@@ -22,8 +22,11 @@ EXAMPLES = 6
 LEAST_SCORE = 0.5
 """Score from which boxes are drawn."""
 _CELL_IN = 1.05
-_SHADES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#F0E442", "#56B4E9", "#E69F00")
-"""Okabe and Ito's palette, used in turn for the classes of an image."""
+_SHADES = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#F0E442", "#56B4E9", "#E69F00", "#882255", "#44AA99", "#999933",
+    "#AA4499", "#117733", "#DDCC77", "#332288",
+)  # fmt: skip
+"""Okabe and Ito's palette, then Tol's, used in turn for the classes of a figure."""
 
 
 @dataclasses.dataclass(frozen=True)
