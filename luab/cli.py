@@ -485,14 +485,15 @@ def transfer_compare(
 ) -> None:
     """Compare two fine-tunings image by image: intervals and paired tests."""
     study = study_of(config)
-    ones = [fine_tuning_of(name, study) for name in (first, second)]
+    one, other = fine_tuning_of(first, study), fine_tuning_of(second, study)
     from luab.transfer.compare import compare as compare_images
     from luab.transfer.compare import print_comparison, write_comparison
 
-    rows = compare_images(*(study.layout.fine_tuning_images(one) for one in ones), resamples)
+    images = study.layout.fine_tuning_images
+    rows = compare_images(images(one), images(other), resamples)
     if csv:
         write_comparison(csv, rows, resamples)
-    print_comparison(ones[0].folder, ones[1].folder, rows, resamples)
+    print_comparison(one.folder, other.folder, rows, resamples)
 
 
 @transfer_app.command("export")

@@ -947,7 +947,8 @@ def _plain_type(annotation: Any) -> str:
     if origin in (UnionType, Union):
         return " or ".join(_plain_type(part).replace("NoneType", "null") for part in arguments)
     if origin is not None:
-        return f"{origin.__name__} of {', '.join(_plain_type(part) for part in arguments)}"
+        parts = ", ".join(_plain_type(part) for part in arguments if part is not Ellipsis)
+        return f"{origin.__name__} of {parts}"
     return str(annotation.__name__)
 
 
