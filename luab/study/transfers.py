@@ -25,10 +25,9 @@ VOC = "voc"
 """The tree that the archives of PASCAL VOC unpack to; without manifest, since `luab.data.dense.voc` reads its lists."""
 TRANSFER_RECIPES = "transfer"
 """Folder below `paths.recipes` that holds the recipes of fine-tunings."""
-NETWORKS: dict[str, tuple[str, ...]] = {"detection": ("faster_rcnn",), "segmentation": ("fcn", "deeplabv3")}
+NETWORKS: dict[str, tuple[Network, ...]] = {"detection": ("faster_rcnn",), "segmentation": ("fcn", "deeplabv3")}
 POINTED = ("coco", "imagenet_points")
 """Data with recorded points that can supervise segmentation: tags of COCO-AB and clicks of ImageNet-AB."""
-CONTROLS = ("none", "random", "shuffled")
 
 
 @dataclass(frozen=True, order=True)
@@ -113,8 +112,8 @@ class Transfer(Closed):
     )
     supervised_by: Literal["labels", "points"] = Field(
         "labels",
-        description="labels = boxes or masks; points = one recorded point per object and the image's labels, for "
-        "segmentation of coco and imagenet_points.",
+        description="labels = boxes or masks; points = one recorded point per class of an image and its labels, "
+        "for segmentation of coco and imagenet_points.",
     )
     title: str = Field("", description="Name in tables; empty for the name of the entry.")
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from timm.layers import convert_sync_batchnorm
 
 from luab.data.dense.augmentations import augmentation
 from luab.data.dense.dense_sets import dense_set
@@ -154,6 +155,9 @@ def _tuner(study: Study, setup: Setup, steps: int, device: torch.device, process
     if device.type == "cuda" and setup.task == "detection":
         torch.backends.cudnn.benchmark = False  # batches differ in size, and each size would be measured anew
     network = setup.new_network().to(device)
+    if processes.count > 1 and device.type == "cuda":  # torch has no such layer for CPUs
+        # SOURCE: torchvision's references/segmentation/train.py; statistics of the batch, not of a GPU's few images.
+        network = convert_sync_batchnorm(network)
     # Seed again: fine-tunings of all backbones continue with equal numbers, and each process has its own.
     torch.manual_seed(setup.seed + processes.rank)
     return Tuner(network, loss_of(setup.task, setup.recipe), setup.recipe, steps, device, processes)
