@@ -246,12 +246,13 @@ def _voc(study: Study) -> Finding:
         return Finding("VOC", "ok", "will be downloaded (2.9 GB), or set paths.copies.voc")
     from luab.data.dense.dense_sets import dense_set
 
-    tasks = {entry.task for entry in study.transfer.values() if entry.data == "voc"}
+    tasks = sorted({entry.task for entry in study.transfer.values() if entry.data == "voc"})
     try:
-        sets = [dense_set(study, "voc", split, task) for task in sorted(tasks) for split in ("train", "val")]
+        sizes = [len(dense_set(study, "voc", split, task)) for task in tasks for split in ("train", "val")]
     except LuabError as error:
         return Finding("VOC", "missing", str(error))
-    return Finding("VOC", "ok", f"{folder}: {', '.join(f'{len(one):,}' for one in sets)} images of {VOC}")
+    texts = (f"{task} {n:,} + {m:,} images" for task, n, m in zip(tasks, sizes[::2], sizes[1::2], strict=True))
+    return Finding("VOC", "ok", f"{folder}: {', '.join(texts)}")
 
 
 def _together(what: str, results: list[tuple[Verdict, str]]) -> Finding:
