@@ -122,6 +122,11 @@ class TransferPlan:
         hours = sum(fine_tuning_prediction_hours(self.study, one.transfer, speeds) for one in ones)
         return self._minutes(hours * _PREDICTION_SLACK)
 
+    def scoring_mem_mb(self, ones: Sequence[FineTuning]) -> int:
+        """Memory of a job that scores, in MB: pycocotools needs 6 to 7 GB for the boxes of COCO."""
+        entry = self._entry(ones)
+        return 16_000 if (entry.task, entry.data) == ("detection", "coco") else 8_000
+
     def scored(self) -> list[FineTuning]:
         """The fine-tunings whose predictions are scored."""
         return [one for one in self.study.fine_tunings() if self.study.transfer[one.transfer].scored]

@@ -252,7 +252,7 @@ def _once(measure: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
     known: dict[bytes, Floats] = {}
 
     def remembered(weights: Floats) -> Floats:
-        key = hashlib.sha256(np.ascontiguousarray(weights)).digest()
+        key = hashlib.sha256(weights.tobytes()).digest()
         if key not in known:
             known[key] = measure(weights)
         return known[key]
