@@ -187,12 +187,11 @@ def _data(study: Study) -> Iterator[Finding]:
     for name, folder in paths.copies.items():
         if name not in (*FROM_COCO, VOC, "imagenet_train", "imagenet_val", "imagenet_real"):
             yield Finding(name, *_images(study, name, folder))
-    dense = {entry.data: entry for entry in study.transfer.values()}
-    if study.coco or "coco" in dense:
-        yield _coco(study)
-    if "voc" in dense:
-        yield _voc(study)
-    if study.backbones or study.coco or dense:
+    read = {entry.data for entry in study.transfer.values()} | set(study.parts)
+    for data, check in {"coco": _coco, VOC: _voc}.items():
+        if data in read:
+            yield check(study)
+    if study.backbones or study.coco or study.transfer:
         yield _downloads(study)
 
 

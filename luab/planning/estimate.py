@@ -11,7 +11,7 @@ from luab.data.manifests.testsets import TEST_SETS
 from luab.files import read_json
 from luab.study.config import Study
 from luab.study.paths import Run
-from luab.study.transfers import FineTuning
+from luab.study.transfers import DenseData, FineTuning
 from luab.tasks import task_of
 
 _FORWARD_SHARE = 1 / 3  # a backward pass has about twice the arithmetic of a forward pass
@@ -31,9 +31,15 @@ Speeds = Mapping[tuple[str, str], Speed]
 DenseSpeeds = Mapping[str, Speed]
 """Of fine-tunings, by entry of `transfer`."""
 
+_KNOWN = {name: counts["n"] or 0 for name, counts in KNOWN_COUNTS.items()}
 # SOURCE: the tables of the challenges' pages, VOC2007/index.html and VOC2012/dbstats.html: trainval of both years and
 # test of 2007 for boxes, train and val of 2012 for masks.
-_VOC_IMAGES = {"detection": (5011 + 11540, 4952), "segmentation": (1464, 1449)}
+_DENSE_IMAGES: dict[DenseData, dict[str, tuple[int, int]]] = {
+    "coco": dict.fromkeys(("detection", "segmentation"), (_KNOWN["coco_train"], _KNOWN["coco_val"])),
+    "voc": {"detection": (5011 + 11540, 4952), "segmentation": (1464, 1449)},
+    "imagenet_points": {"segmentation": (_KNOWN["imagenet_train"], 0)},
+}
+"""Number of images for training and for evaluation, by data and task of an entry of `transfer`."""
 
 
 @dataclass
@@ -175,11 +181,7 @@ def by_transfer(study: Study, speeds: DenseSpeeds) -> list[TransferCost]:
 def _dense_images(study: Study, transfer: str) -> tuple[int, int]:
     """Number of images that a fine-tuning is trained on, and of those that it predicts."""
     entry = study.transfer[transfer]
-    if entry.data == "voc":
-        return _VOC_IMAGES[entry.task]
-    if entry.data == "coco":
-        return KNOWN_COUNTS["coco_train"]["n"] or 0, KNOWN_COUNTS["coco_val"]["n"] or 0
-    return KNOWN_COUNTS["imagenet_train"]["n"] or 0, 0
+    return _DENSE_IMAGES[entry.data][entry.task]
 
 
 def by_backbone(study: Study, speeds: Speeds) -> list[BackboneCost]:

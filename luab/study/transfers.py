@@ -26,8 +26,10 @@ VOC = "voc"
 TRANSFER_RECIPES = "transfer"
 """Folder below `paths.recipes` that holds the recipes of fine-tunings."""
 NETWORKS: dict[str, tuple[Network, ...]] = {"detection": ("faster_rcnn",), "segmentation": ("fcn", "deeplabv3")}
-POINTED = ("coco", "imagenet_points")
-"""Data with recorded points that can supervise segmentation: tags of COCO-AB and clicks of ImageNet-AB."""
+POINTS_OF = {"coco": "coco", "imagenet_points": DATASET}
+"""Data with recorded points that can supervise segmentation, and the data set of classification that has them."""
+POINTS = "click"
+"""These points: tags of COCO-AB, clicks of ImageNet-AB."""
 
 
 @dataclass(frozen=True, order=True)
@@ -131,7 +133,7 @@ class Transfer(Closed):
     def _fits(self) -> "Transfer":
         if self.network not in NETWORKS[self.task]:
             raise ValueError(f"network {self.network!r} is not for {self.task}; use {' or '.join(NETWORKS[self.task])}")
-        if self.supervised_by == "points" and (self.task != "segmentation" or self.data not in POINTED):
+        if self.supervised_by == "points" and (self.task != "segmentation" or self.data not in POINTS_OF):
             raise ValueError(
                 "supervised_by: points is for segmentation of coco (tags) or imagenet_points (clicks); set it to labels"
             )
@@ -182,6 +184,11 @@ def wrong_transfers(study: "Study", recipes: Sequence[str]) -> Iterator[str]:
         if entry.recipe not in study.transfer_recipes:
             folder = study.paths.recipes / TRANSFER_RECIPES
             yield f"{at}.recipe: {folder}/{entry.recipe}.yaml does not exist. {did_you_mean(entry.recipe, recipes)}"
+        if entry.supervised_by == "points" and POINTS_OF[entry.data] not in study.parts:
+            yield (
+                f"{at}.supervised_by: points of {entry.data} come with the data set {POINTS_OF[entry.data]}, which the "
+                "study leaves out."
+            )
         if entry.on not in study.parts:
             yield f"{at}.on: the study does not train on {entry.on!r}, only on {', '.join(study.parts)}."
             continue
