@@ -87,6 +87,15 @@ def test_files_in_git_are_not_stored_in_dvc(repository: Path) -> None:
     assert not stored & {"results/scores.csv", "results/tables"}
 
 
+def test_fine_tunings_are_stored_if_the_study_has_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").write_text("stages: {study: {outs: [{results/runs: {persist: true}}]}}\n", encoding="utf-8")
+    assert stored_in_dvc() == {"results/runs"}
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "transfer.dvc").write_text("outs: []\n", encoding="utf-8")
+    assert stored_in_dvc() == {"results/runs", "results/transfer"}
+
+
 @pytest.mark.parametrize(
     "line",
     ["secret_access_key = hush", "password = hush", "session_token = hush", "url = https://me:hush@example.org/luab"],
