@@ -16,6 +16,7 @@ if STUDY.demo:
             "logs/demo_world.log",
         conda:
             "../envs/luab.yaml"
+        threads: 2
         params:
             demo=STUDY.demo.model_dump_json(),
             code=CODE("luab.demo.world"),
