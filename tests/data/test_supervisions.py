@@ -1,6 +1,7 @@
 """The points of each supervision on ImageNet: the official click, its random control, and the others."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -314,6 +315,7 @@ def test_the_card_says_what_a_control_is_made_of(tmp_path: Path) -> None:
     entry = Supervision(points="shuffled", of="tagged")
     card = write_targets(BYPRODUCTS, sources, entry, tmp_path / "p.parquet", tmp_path / "p.json")
     assert (card["n"], card["supervision"], card["of"]) == (3, "shuffled", "tagged")
+    assert card["tags_sha256"] == hashlib.sha256(TAGS.encode()).hexdigest()
     assert entry.target == "shuffled_of_tagged" and Supervision(points="shuffled").target == "shuffled"
 
 

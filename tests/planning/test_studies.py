@@ -171,6 +171,9 @@ def test_at_full_size_browsing_and_tagging_need_tags_of_your_own(
     assert study.backbone_names == ["resnet50"]
     assert len(study.runs()) == 11 * 3 and len(shared_runs(study)) == 4 * 3
     assert "my_tags.csv" in Plan.of(study).target_inputs("imagenet", "tagged")
+    [hours] = re.findall(r"about ([0-9,]+) GPU hours", sharing(study))
+    text = (repository / "docs" / "studies.md").read_text(encoding="utf-8")
+    assert f"21 new trainings, about {hours} GPU hours" in text and "and 12\nshared ones" in text
 
 
 @pytest.mark.parametrize(

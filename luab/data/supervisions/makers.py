@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from luab.data.supervisions.point_files import write_points
 from luab.errors import ConfigError, DataError, did_you_mean
+from luab.files import file_sha256
 from luab.study.noises import Point, Workers, exchanged, random_pair
 from luab.study.supervisions import BASELINE, Supervision
 
@@ -105,8 +106,8 @@ def write_targets(
         sources: Index, manifest and seed.
         supervision: Which points, and their noise.
         parquet: Output file for the points.
-        card: Output file for the card: supervision (name of the points), noise if there is any, notes, and what
-            `write_points` adds.
+        card: Output file for the card: supervision (name of the points), noise if there is any, notes, `of` of a
+            control unless it is the clicks, tags_sha256 of points from tags, and what `write_points` adds.
 
     Returns:
         The content of the card.
@@ -120,6 +121,7 @@ def write_targets(
     about = {"supervision": supervision.points, "notes": made.notes} | ({"noise": settings} if settings else {})
     about |= {"column": supervision.column} if supervision.column else {}
     about |= {"of": supervision.of} if supervision.of != "click" else {}
+    about |= {"tags_sha256": file_sha256(sources.tags)} if sources.tags else {}
     return write_points(made.points, parquet, card, about, supervision.column)
 
 
