@@ -309,7 +309,7 @@ def _listed(texts: Sequence[str]) -> str:
 
 
 def _like(one: Supervision, other: Supervision) -> bool:
-    return (one.points, one.use, one.settings, one.head) == (other.points, other.use, other.settings, other.head)
+    return all(getattr(one, key) == getattr(other, key) for key in ("points", "of", "use", "settings", "head"))
 
 
 def _severity(kind: str, level: Level) -> Any:

@@ -155,7 +155,7 @@ class Supervision(Closed):
     def about(self) -> str:
         """What a model does with the points, for the description of its file."""
         spoilt = ", ".join(f"{name} {value}" for name, value in self.noise.settings.items())
-        about = MAKERS[self.points].about + ("" if self.of == "click" else f" ({self.of})")
+        about = MAKERS[self.points].about + ("" if self.of == "click" else f" (made from {self.of})")
         about += ", one head for all classes" if self.head == "shared" else ""
         about = about if self.use == "regress" else f"{about}; use: {self.use}"
         about += "" if self.scale == 1 else f"; lambda x {self.scale:g}"
