@@ -181,14 +181,27 @@ def _archive(study: Study, name: str) -> "Archive":
 
 
 @app.command("demo-world", rich_help_panel=_DATA)
-def demo_world(config: Config = None) -> None:
+def demo_world(
+    config: Config = None,
+    tags: Annotated[
+        bool, typer.Option("--tags", help="Draw only tags on its training images, into the file `paths.tags`.")
+    ] = False,
+) -> None:
     """Draw the demo world and pack it in the official archive formats."""
+    from luab.demo.tags import draw_tags
     from luab.demo.world import draw_world
 
     study = study_of(config)
     if study.demo is None:
         raise ConfigError("The configuration has no `demo` section. Add --config config/demo.yaml.")
-    draw_world(study.layout.data / "world", study.demo)
+    if tags:
+        if study.paths.tags is None:
+            raise ConfigError(
+                "`paths.tags` is null, so there is no file to draw tags into. Set it, or leave out --tags."
+            )
+        draw_tags(study.demo, study.paths.tags)
+    else:
+        draw_world(study.layout.data / "world", study.demo)
 
 
 @app.command(rich_help_panel=_DATA)
