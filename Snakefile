@@ -9,7 +9,9 @@
 #       model.safetensors  log.csv  run.json
 #       predictions/<test set>.parquet  predictions/<suite>.json
 #       scores/<benchmark>.json
-#     scores.csv                      every number, tidy
+#     transfer/<transfer>/<backbone>/<supervision>-<lambda>/seed<k>/    only if the config has `transfer`
+#       model.safetensors  log.csv  run.json  predictions.{parquet,json}  scores.csv  per_image.parquet
+#     scores.csv  transfer.csv        every number, tidy
 #     tables/<name>.{csv,md,tex}      figures/<name>.{pdf,png}      report.html
 #     dvc.yaml  metrics/  plots/      for DVC      ro-crate-metadata.json
 from pathlib import Path
@@ -41,6 +43,7 @@ include: "workflow/rules/prepare.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/predict.smk"
 include: "workflow/rules/score.smk"
+include: "workflow/rules/transfer.smk"
 include: "workflow/rules/render.smk"
 include: "workflow/rules/track.smk"
 
@@ -77,4 +80,5 @@ rule all:
         all_tables(),
         all_figures(),
         f"{SHOWN}/report.html",
+        PLAN.transfers.finished(),
         PLAN.descriptions(),

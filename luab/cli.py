@@ -19,6 +19,7 @@ from luab.errors import ConfigError, JobError, LuabError, did_you_mean
 from luab.planning.plan import Plan, check_copies
 from luab.study.config import Study, load_study
 from luab.study.paths import DATASET, Run
+from luab.study.transfers import FineTuning
 from luab.training import processes
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ app = typer.Typer(
 )
 render_app = typer.Typer(help="Render tables, figures and the report from stored results.", no_args_is_help=True)
 app.add_typer(render_app, name="render", rich_help_panel=_RESULTS)
+transfer_app = typer.Typer(
+    help="Fine-tune trained backbones for detection and segmentation, predict, score and export.", no_args_is_help=True
+)
+app.add_typer(transfer_app, name="transfer", rich_help_panel=_RUNS)
 
 Config = Annotated[
     list[Path] | None,
@@ -51,6 +56,13 @@ RunNames = Annotated[
     typer.Argument(
         help="Run, as <dataset>/<backbone>/<supervision>-<lambda>/seed<k>; several differ in the third part alone."
     ),
+]
+FineTuningNames = Annotated[
+    list[str],
+    typer.Argument(help="Fine-tuning, as <transfer>/<backbone>/<supervision>-<lambda>/seed<k>; several in turn."),
+]
+FineTuningName = Annotated[
+    str, typer.Argument(help="Fine-tuning, as <transfer>/<backbone>/<supervision>-<lambda>/seed<k>.")
 ]
 ArchiveName = Annotated[str, typer.Argument(help="Archive in config/archives.yaml.")]
 Dataset = Annotated[str, typer.Argument(help="Dataset, for example imagenet_v2.")]
@@ -174,10 +186,27 @@ def run_of(name: str, study: Study | None = None) -> Run:
 def _archive(study: Study, name: str) -> "Archive":
     from luab.fetch.listing import load_archives
 
-    archives = load_archives(study.paths.archives)
+    listing = Plan.of(study).list_of(name)
+    archives = load_archives(listing)
     if name not in archives:
-        raise ConfigError(f"{study.paths.archives}: no archive is called {name!r}. {did_you_mean(name, archives)}")
+        raise ConfigError(f"{listing}: no archive is called {name!r}. {did_you_mean(name, archives)}")
     return archives[name]
+
+
+def fine_tuning_of(name: str, study: Study) -> FineTuning:
+    """Parses the folder name of a fine-tuning, or the path of its folder or of a file in it.
+
+    Raises:
+        ConfigError: The name is not of the form <transfer>/<backbone>/<supervision>-<lambda>/seed<k>, the study has no
+            such entry, or the path is not below its results.
+    """
+    above, found, below = name.rpartition("transfer/") if "/transfer/" in f"/{name}" else ("", "", name)
+    if found and Path(above, "transfer").resolve() != (study.paths.results / "transfer").resolve():
+        raise ConfigError(
+            f"{name}: this fine-tuning is not below {study.paths.results}, the results of this configuration. Pass "
+            "--config with the file that it was trained with."
+        )
+    return study.fine_tuning("/".join(below.strip("/").split("/")[: 4 if found else None]))
 
 
 @app.command("demo-world", rich_help_panel=_DATA)
@@ -186,21 +215,27 @@ def demo_world(
     tags: Annotated[
         bool, typer.Option("--tags", help="Draw only tags on its training images, into the file `paths.tags`.")
     ] = False,
+    voc: Annotated[bool, typer.Option("--voc", help="Draw PASCAL VOC instead, which only fine-tunings read.")] = False,
 ) -> None:
     """Draw the demo world and pack it in the official archive formats."""
-    from luab.demo.tags import draw_tags
-    from luab.demo.world import draw_world
-
     study = study_of(config)
     if study.demo is None:
         raise ConfigError("The configuration has no `demo` section. Add --config config/demo.yaml.")
-    if tags:
+    if voc:
+        from luab.demo.voc import draw_voc
+
+        draw_voc(study.layout.data / "world_voc", study.demo)
+    elif tags:
+        from luab.demo.tags import draw_tags
+
         if study.paths.tags is None:
             raise ConfigError(
                 "`paths.tags` is null, so there is no file to draw tags into. Set it, or leave out --tags."
             )
         draw_tags(study.demo, study.paths.tags)
     else:
+        from luab.demo.world import draw_world
+
         draw_world(study.layout.data / "world", study.demo)
 
 
@@ -354,7 +389,7 @@ def train(runs: RunNames, config: Config = None) -> None:
         for run in parsed:
             locks.enter_context(processes.only_writer(study.layout.run(run)))
         if study.compute.processes > 1 and len(parsed) == 1:
-            processes.launch(study, parsed[0])
+            processes.launch(study, study.layout.run(parsed[0]), ["train", parsed[0].folder])
         else:
             _train_here(study, parsed)
 
@@ -392,6 +427,98 @@ def score(runs: RunNames, suite: Suite, config: Config = None) -> None:
     study = study_of(config)
     for run in [run_of(name, study) for name in runs]:
         stages.score_suite(study, run, suite)
+
+
+@transfer_app.command("train")
+def transfer_train(names: FineTuningNames, config: Config = None) -> None:
+    """Fine-tune the backbone of a finished run, or resume what was interrupted.
+
+    Starts as many processes as the configuration sets.
+    """
+    processes.follow_launcher()
+    study = study_of(config)
+    ones = [fine_tuning_of(name, study) for name in names]
+    for one in ones:
+        folder = study.layout.fine_tuning(one)
+        if processes.launched():
+            _fine_tune_here(study, one)
+            continue
+        with processes.only_writer(folder):
+            if study.compute.processes > 1:
+                processes.launch(study, folder, ["transfer", "train", one.folder])
+            else:
+                _fine_tune_here(study, one)
+
+
+def _fine_tune_here(study: Study, one: FineTuning) -> None:
+    from luab.provenance.code import fine_tuning_provenance
+    from luab.transfer.fit import fit
+
+    fit(study, one, fine_tuning_provenance() if processes.first() else {}, ready=processes.ready)
+
+
+@transfer_app.command("predict")
+def transfer_predict(names: FineTuningNames, config: Config = None) -> None:
+    """Predict boxes or masks of the test images with fine-tuned models."""
+    study = study_of(config)
+    ones = [fine_tuning_of(name, study) for name in names]
+    from luab.provenance.code import DENSE_PREDICTION_CODE, code_digest
+    from luab.transfer.predict import predict as predict_images
+
+    for one in ones:
+        predict_images(study, one, code_digest(*DENSE_PREDICTION_CODE))
+
+
+@transfer_app.command("score")
+def transfer_score(names: FineTuningNames, config: Config = None) -> None:
+    """Score the stored predictions of fine-tunings."""
+    study = study_of(config)
+    ones = [fine_tuning_of(name, study) for name in names]
+    from luab.transfer.score import score as score_predictions
+
+    for one in ones:
+        score_predictions(study, one)
+
+
+@transfer_app.command("collect")
+def transfer_collect(config: Config = None) -> None:
+    """Collect the scores of all fine-tunings in results/transfer.csv."""
+    stages.collect_transfer_scores(study_of(config))
+
+
+@transfer_app.command("compare")
+def transfer_compare(
+    first: FineTuningName,
+    second: FineTuningName,
+    csv: Annotated[Path | None, typer.Option(help="Also write the numbers to this CSV file.")] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Number of bootstrap resamples.")] = 1_000,
+    config: Config = None,
+) -> None:
+    """Compare two fine-tunings image by image: intervals and paired tests."""
+    study = study_of(config)
+    one, other = fine_tuning_of(first, study), fine_tuning_of(second, study)
+    from luab.transfer.compare import compare as compare_images
+    from luab.transfer.compare import print_comparison, write_comparison
+
+    images = study.layout.fine_tuning_images
+    rows = compare_images(images(one), images(other), resamples)
+    if csv:
+        write_comparison(csv, rows, resamples)
+    print_comparison(one.folder, other.folder, rows, resamples)
+
+
+@transfer_app.command("export")
+def transfer_export(
+    name: FineTuningName,
+    out: Annotated[Path, typer.Option(help="Output folder, new or empty.")],
+    config: Config = None,
+) -> None:
+    """Export a fine-tuned model as a state dict of torchvision's model."""
+    study = study_of(config)
+    one = fine_tuning_of(name, study)
+    from luab.transfer.export import export as export_model
+
+    typer.echo(export_model(study, one, out))
 
 
 @app.command(rich_help_panel=_RESULTS)

@@ -25,6 +25,7 @@ STAGES = (
     ("predictions",),
     ("benchmarks",),
     ("comparison",),
+    ("transfer",),
     ("render",),
     ("planning",),
     ("provenance",),

@@ -20,6 +20,7 @@ from luab.errors import DataError, LuabError
 from luab.progress import wide_console
 from luab.study.config import Study
 from luab.study.roots import FROM_COCO, OWN, own_copy
+from luab.study.transfers import VOC
 
 Verdict = Literal["ok", "note", "missing"]
 _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
@@ -184,11 +185,14 @@ def _data(study: Study) -> Iterator[Finding]:
     if study.backbones:
         yield from _of_imagenet(study)
     for name, folder in paths.copies.items():
-        if name not in (*FROM_COCO, "imagenet_train", "imagenet_val", "imagenet_real"):
+        if name not in (*FROM_COCO, VOC, "imagenet_train", "imagenet_val", "imagenet_real"):
             yield Finding(name, *_images(study, name, folder))
-    if study.coco:
+    dense = {entry.data: entry for entry in study.transfer.values()}
+    if study.coco or "coco" in dense:
         yield _coco(study)
-    if study.backbones or study.coco:
+    if "voc" in dense:
+        yield _voc(study)
+    if study.backbones or study.coco or dense:
         yield _downloads(study)
 
 
@@ -233,6 +237,21 @@ def _coco(study: Study) -> Finding:
         ("missing", f"set paths.copies.{name} too") for name in FROM_COCO if name not in named
     ]
     return _together("COCO", results + lacking)
+
+
+def _voc(study: Study) -> Finding:
+    """Reads the lists, boxes and masks that the fine-tunings on VOC need; takes seconds."""
+    folder = own_copy(study, VOC)
+    if folder is None:
+        return Finding("VOC", "ok", "will be downloaded (2.9 GB), or set paths.copies.voc")
+    from luab.data.dense.dense_sets import dense_set
+
+    tasks = {entry.task for entry in study.transfer.values() if entry.data == "voc"}
+    try:
+        sets = [dense_set(study, "voc", split, task) for task in sorted(tasks) for split in ("train", "val")]
+    except LuabError as error:
+        return Finding("VOC", "missing", str(error))
+    return Finding("VOC", "ok", f"{folder}: {', '.join(f'{len(one):,}' for one in sets)} images of {VOC}")
 
 
 def _together(what: str, results: list[tuple[Verdict, str]]) -> Finding:

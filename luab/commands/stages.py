@@ -192,6 +192,14 @@ def collect_scores(study: Study) -> None:
     collect(expected, lambda cell: folders[tuple(cell.values())[:5]], layout.scores_csv())
 
 
+def collect_transfer_scores(study: Study) -> None:
+    """Gathers the scores of all fine-tunings in transfer.csv."""
+    from luab.transfer.score import collect
+
+    layout = study.layout
+    collect([layout.fine_tuning(one) for one in Plan.of(study).transfers.scored()], layout.transfer_scores_csv())
+
+
 def render_one_table(study: Study, name: str) -> None:
     """Renders one table in three formats.
 
@@ -293,11 +301,14 @@ def describe_results(study: Study) -> None:
         )
     scores, report = layout.scores_csv(), layout.report()
     steps = [Step("collect", sorted(map(Path, plan.scores())), [scores])]
+    if of_fine_tunings := sorted(map(Path, plan.transfers.scores())):
+        steps.append(Step("collect_transfers", of_fine_tunings, [layout.transfer_scores_csv()]))
     for product in [*products_of(study, "table"), *products_of(study, "figure")]:
         place, suffixes = _FILES[product.kind]
         outputs = [place(layout, product.name, suffix) for suffix in suffixes]
         steps.append(Step(f"{product.kind}_{product.name}", list(product.inputs(study).waits_for), outputs))
-    shown = [path for step in steps[1:] for path in step.outputs if path.suffix in (".csv", ".png")]
+    drawn = [step for step in steps if not step.name.startswith("collect")]
+    shown = [path for step in drawn for path in step.outputs if path.suffix in (".csv", ".png")]
     steps.append(Step("report", [*shown, scores], [report]))
     contents = Contents(
         folder=layout.results,
@@ -307,6 +318,7 @@ def describe_results(study: Study) -> None:
         suites={run: [suite.name for suite in study.part(run.dataset).suites] for run in study.runs()},
         steps=steps,
         day=_last_day(study),
+        fine_tunings={one: layout.fine_tuning(one) for one in study.fine_tunings()},
     )
     write_crate(contents, layout.crate())
 

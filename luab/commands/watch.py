@@ -18,6 +18,7 @@ from rich.text import Text
 
 from luab.study.config import Study
 from luab.study.paths import Run
+from luab.study.transfers import FineTuning
 from luab.training.heartbeat import Progress, read_progress
 
 if TYPE_CHECKING:
@@ -48,12 +49,13 @@ class Row:
     """One training, as a row of the table.
 
     Attributes:
+        run: The training, or a fine-tuning.
         state: done, running, pending, silent, stopped, or "not started".
         where: Node, or why the job is pending.
         progress: Its progress; None before the first step.
     """
 
-    run: Run
+    run: Run | FineTuning
     state: str
     where: str
     progress: Progress | None
@@ -86,11 +88,12 @@ def unfollowed_jobs() -> str:
 
 
 def read_rows(study: Study) -> tuple[list[Row], list[Job]]:
-    """A row for each training of the study, and the live jobs of other rules."""
-    jobs = live_jobs(JOBS)
-    runs = {str(study.layout.run_json(run)): run for run in study.runs()}
+    """A row for each training and fine-tuning of the study, and the live jobs of other rules."""
+    jobs, layout = live_jobs(JOBS), study.layout
+    runs: dict[str, Run | FineTuning] = {str(layout.run_json(run)): run for run in study.runs()}
+    runs |= {str(layout.fine_tuning_json(one)): one for one in study.fine_tunings()}
     job_of_run = {runs[output]: job for output, job in jobs.items() if output in runs}
-    rows = [_row(study, run, job_of_run.get(run)) for run in study.runs()]
+    rows = [_row(Path(card), run, job_of_run.get(run)) for card, run in runs.items()]
     others = {job.id: job for output, job in jobs.items() if output not in runs and job not in job_of_run.values()}
     return rows, list(others.values())
 
@@ -124,9 +127,9 @@ def _slurm_states(ids: list[str]) -> "dict[str, State]":
         return {}
 
 
-def _row(study: Study, run: Run, job: Job | None) -> Row:
-    progress = read_progress(study.layout.run(run))
-    if study.layout.run_json(run).is_file():
+def _row(card: Path, run: Run | FineTuning, job: Job | None) -> Row:
+    progress = read_progress(card.parent)
+    if card.is_file():
         return Row(run, "done", "", progress)
     silent = progress is not None and time.time() - progress.updated > SILENT_S
     if job and job.state == "pending":
@@ -172,7 +175,8 @@ def _table(rows: list[Row]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         state = Text(row.state, style=_STYLES.get(row.state, ""))
-        _, *words = row.run.folder.split("/")
+        first, *words = row.run.folder.split("/")
+        words = [first, *words] if isinstance(row.run, FineTuning) else words
         table.add_row(" ".join(words), state, row.where, *_numbers(row.progress))
     return table
 

@@ -14,7 +14,8 @@ The bootstrap resamples images with replacement. Three choices apply to all benc
   again in each resample would add the selection bias to the number itself.
 
 AUPR and mAP are not means over images: the rankings of a resample are scored again, class by class; a class without a
-positive in a resample is left out of its mean.
+positive in a resample is left out of its mean. The same holds for AP of boxes and for mIoU, where a class without an
+object or a pixel in a resample is left out.
 These intervals are over images; luab.comparison.over_seeds computes the spread over seeds.
 """
 
@@ -25,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from luab.benchmarks.outcomes import Outcomes, Rankings
+from luab.comparison.weighted import Weighted
 from luab.errors import DataError
 
 RESAMPLES = 10_000
@@ -32,7 +34,7 @@ SEED = 0
 CONFIDENCE = 0.95
 
 Floats = npt.NDArray[np.float64]
-Contributions = Outcomes | Rankings
+Contributions = Outcomes | Rankings | Weighted
 
 _FEW = 64  # up to this many distinct values, their counts are drawn instead of images
 _CELLS = 4_000_000  # images times resamples in memory at once
@@ -84,6 +86,7 @@ def paired(first: Contributions, second: Contributions, resamples: int = RESAMPL
         return Paired(difference, low, high, mcnemar(gained, lost), "McNemar")
     # With a tolerance, since sums of equal values in another order differ by rounding.
     as_far = np.abs(differences - difference) >= abs(difference) - 1e-12
+    as_far |= np.isnan(differences)  # a resample without anything to measure speaks for no difference
     return Paired(difference, low, high, (1 + np.count_nonzero(as_far)) / (1 + resamples), "bootstrap")
 
 
@@ -91,15 +94,15 @@ def headline(images: Contributions) -> float:
     """The headline, from the contributions of the images."""
     if isinstance(images, Outcomes):
         return images.headline
-    return float(_average_precision(images)(np.ones((1, len(images.ids))))[0])
+    return float(_measure(images)(np.ones((1, len(images.ids))))[0])
 
 
 def resampled(images: Contributions, resamples: int, seed: int) -> Floats:
     """[resamples] headlines of bootstrap resamples; equal seeds give equal resamples."""
     if isinstance(images, Outcomes):
         return images.offset + _sums(images, resamples, seed)
-    precision = _average_precision(images)
-    return np.concatenate([precision(weights) for weights in _weights(images, resamples, seed)])
+    measure = _measure(images)
+    return np.concatenate([measure(weights) for weights in _weights(images, resamples, seed)])
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
@@ -135,7 +138,7 @@ def _resampled_differences(first: Contributions, second: Contributions, resample
         change = second._replace(values=second.values - first.values, offset=second.offset - first.offset)
         return resampled(change, resamples, seed)
     assert not isinstance(first, Outcomes) and not isinstance(second, Outcomes), "checked by _check_same"
-    of_first, of_second = _average_precision(first), _average_precision(second)
+    of_first, of_second = _measure(first), _measure(second)
     return np.concatenate([of_second(w) - of_first(w) for w in _weights(first, resamples, seed)])
 
 
@@ -156,7 +159,7 @@ def _sums(images: Outcomes, resamples: int, seed: int) -> Floats:
     return total
 
 
-def _weights(images: Rankings, resamples: int, seed: int) -> Iterator[Floats]:
+def _weights(images: Rankings | Weighted, resamples: int, seed: int) -> Iterator[Floats]:
     """Yields how often each image is drawn, [resamples, images] at a time; strata keep their sizes."""
     rng = np.random.default_rng(seed)
     strata = [np.flatnonzero(images.strata == stratum) for stratum in np.unique(images.strata)]
@@ -168,6 +171,11 @@ def _weights(images: Rankings, resamples: int, seed: int) -> Iterator[Floats]:
             counts = np.bincount(drawn.ravel(), minlength=(stop - start) * len(members))
             weights[:, members] = counts.reshape(stop - start, len(members))
         yield weights
+
+
+def _measure(images: Rankings | Weighted) -> Callable[[Floats], Floats]:
+    """Returns a function from image weights [resamples, images] to headlines [resamples]."""
+    return images.measure if isinstance(images, Weighted) else _average_precision(images)
 
 
 def _average_precision(images: Rankings) -> Callable[[Floats], Floats]:
@@ -198,6 +206,8 @@ def _check_same(first: Contributions, second: Contributions) -> None:
     comparable = type(first) is type(second) and first.ids == second.ids and np.array_equal(first.strata, second.strata)
     if isinstance(first, Rankings) and isinstance(second, Rankings):
         comparable = comparable and np.array_equal(first.positive, second.positive)
+    if isinstance(first, Weighted) and isinstance(second, Weighted):
+        comparable = comparable and first.truth == second.truth
     if not comparable:
         raise DataError(
             f"A paired comparison needs the same images in the same groups; the two runs ({len(first.ids)} and "
@@ -212,5 +222,5 @@ def _chunks(resamples: int, images: int) -> Iterator[tuple[int, int]]:
 
 
 def _percentiles(values: Floats) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.nanquantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)

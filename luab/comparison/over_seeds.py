@@ -78,19 +78,22 @@ def difference_to_baseline(scores: pd.DataFrame, headlines: Mapping[str, str] | 
     return table
 
 
-def difference_to(scores: pd.DataFrame, method: str, control: str) -> pd.DataFrame:
+def difference_to(
+    scores: pd.DataFrame, method: str, control: str, headlines: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """Differences between one supervision and another one, as `difference_to_baseline` returns them.
 
     Args:
         scores: As for `difference_to_baseline`, with one lambda of each supervision.
         method: Supervision whose differences are returned.
         control: Supervision that takes the place of the baseline.
+        headlines: As for `difference_to_baseline`.
     """
     pair = scores[scores["supervision"].isin([method, control])].copy()
     is_control = pair["supervision"] == control
     pair.loc[is_control, "lambda"] = 0.0
     pair.loc[is_control, "supervision"] = BASELINE
-    return difference_to_baseline(pair)
+    return difference_to_baseline(pair, headlines)
 
 
 def holm(p: Floats) -> Floats:

@@ -11,6 +11,7 @@ from luab.data.manifests.testsets import TEST_SETS
 from luab.files import read_json
 from luab.study.config import Study
 from luab.study.paths import Run
+from luab.study.transfers import FineTuning
 from luab.tasks import task_of
 
 _FORWARD_SHARE = 1 / 3  # a backward pass has about twice the arithmetic of a forward pass
@@ -27,6 +28,12 @@ class Speed:
 
 Speeds = Mapping[tuple[str, str], Speed]
 """By data set and backbone."""
+DenseSpeeds = Mapping[str, Speed]
+"""Of fine-tunings, by entry of `transfer`."""
+
+# SOURCE: the tables of the challenges' pages, VOC2007/index.html and VOC2012/dbstats.html: trainval of both years and
+# test of 2007 for boxes, train and val of 2012 for masks.
+_VOC_IMAGES = {"detection": (5011 + 11540, 4952), "segmentation": (1464, 1449)}
 
 
 @dataclass
@@ -36,6 +43,16 @@ class CostPart:
     name: str
     trainings: int = 0
     gpu_hours: float = 0.0
+
+
+class TransferCost(NamedTuple):
+    """Fine-tunings of an entry of `transfer`, and the estimated GPU hours of each, predictions included."""
+
+    transfer: str
+    speed: Speed
+    epochs: int
+    fine_tunings: int
+    hours_each: float
 
 
 class BackboneCost(NamedTuple):
@@ -86,8 +103,10 @@ def prediction_hours(run: Run, benchmarks: Iterable[str], speeds: Speeds) -> flo
     return images * _FORWARD_SHARE / speeds[_key(run)].images_per_s / 3600
 
 
-def parts(study: Study, speeds: Speeds) -> list[CostPart]:
-    """Costs of the trainings by supervision, of the rest of the lambda sweep, and of the predictions by suite."""
+def parts(study: Study, speeds: Speeds, dense: DenseSpeeds | None = None) -> list[CostPart]:
+    """Costs of the trainings by supervision, of the rest of the lambda sweep, of the predictions by suite, and of the
+    fine-tunings, predictions included, with the speeds `dense` (None: those in the configuration).
+    """
     costs: dict[str, CostPart] = {}
     for run in study.runs():
         name = _part_of(study, run)
@@ -100,7 +119,67 @@ def parts(study: Study, speeds: Speeds) -> list[CostPart]:
         for suite in measured.suites:
             hours = sum(prediction_hours(run, suite.benchmarks, speeds) for run in runs)
             costs[suite.name] = CostPart(f"predictions: {suite.name}", 0, hours)
+    for cost in by_transfer(study, published_dense_speeds(study) if dense is None else dense):
+        name = f"fine-tunings: {cost.transfer}"
+        costs[name] = CostPart(name, cost.fine_tunings, cost.fine_tunings * cost.hours_each)
     return list(costs.values())
+
+
+def published_dense_speeds(study: Study) -> DenseSpeeds:
+    """The speeds of fine-tunings in the configuration, whose comments name the source."""
+    return {name: Speed(entry.gpu_images_per_s, "config") for name, entry in study.transfer.items()}
+
+
+def known_dense_speeds(study: Study) -> DenseSpeeds:
+    """Median speed of the finished fine-tunings of each entry, or the configuration's if none has finished."""
+    speeds = dict(published_dense_speeds(study))
+    cards: dict[str, list[dict[str, Any]]] = {}
+    for one in study.fine_tunings():
+        if (path := study.layout.fine_tuning_json(one)).is_file():
+            cards.setdefault(one.transfer, []).append(read_json(path))
+    for name, of_name in cards.items():
+        if measured := [_speed(card) for card in of_name if card.get("images_per_s")]:
+            speeds[name] = Speed(statistics.median(measured), f"measured, n={len(measured)}")
+    return speeds
+
+
+def fine_tuning_hours(study: Study, transfer: str, speeds: DenseSpeeds) -> float:
+    """GPU hours of one fine-tuning: images x epochs / speed."""
+    entry = study.transfer[transfer]
+    images = _dense_images(study, transfer)[0] * study.transfer_recipes[entry.recipe].epochs
+    return images / speeds[transfer].images_per_s / 3600
+
+
+def fine_tuning_prediction_hours(study: Study, transfer: str, speeds: DenseSpeeds) -> float:
+    """GPU hours of one fine-tuning's predictions; a forward pass counts as a third of a training step."""
+    return _dense_images(study, transfer)[1] * _FORWARD_SHARE / speeds[transfer].images_per_s / 3600
+
+
+def by_transfer(study: Study, speeds: DenseSpeeds) -> list[TransferCost]:
+    """Costs of one fine-tuning of each entry of `transfer`, in the order of the configuration."""
+    every: dict[str, list[FineTuning]] = {name: [] for name in study.transfer}
+    for one in study.fine_tunings():
+        every[one.transfer].append(one)
+    return [
+        TransferCost(
+            name,
+            speeds[name],
+            study.transfer_recipes[study.transfer[name].recipe].epochs,
+            len(of_name),
+            fine_tuning_hours(study, name, speeds) + fine_tuning_prediction_hours(study, name, speeds),
+        )
+        for name, of_name in every.items()
+    ]
+
+
+def _dense_images(study: Study, transfer: str) -> tuple[int, int]:
+    """Number of images that a fine-tuning is trained on, and of those that it predicts."""
+    entry = study.transfer[transfer]
+    if entry.data == "voc":
+        return _VOC_IMAGES[entry.task]
+    if entry.data == "coco":
+        return KNOWN_COUNTS["coco_train"]["n"] or 0, KNOWN_COUNTS["coco_val"]["n"] or 0
+    return KNOWN_COUNTS["imagenet_train"]["n"] or 0, 0
 
 
 def by_backbone(study: Study, speeds: Speeds) -> list[BackboneCost]:

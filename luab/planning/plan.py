@@ -17,18 +17,20 @@ from luab.data.manifests.testsets import TEST_SETS
 from luab.errors import ConfigError, DataError, did_you_mean, listed
 from luab.files import replacing
 from luab.planning.estimate import parts, prediction_hours, published_speeds, training_hours
+from luab.planning.transfers import TransferPlan
 from luab.render.products import Kind, find_product, left_out, products_of
 from luab.study.config import Study, load_study, read_yaml
 from luab.study.paths import Run, card
 from luab.study.roots import FROM_IMAGENET, HELD_OUT, OWN, own_copy, source_root, tree_of
 from luab.study.supervisions import FROM_TAGS
+from luab.study.transfers import VOC
 from luab.tasks import NAMES, task_of, task_with
 
 CAPTIONS = Path("workflow/report")
 """Captions of tables and figures, relative to the checkout."""
 DEVIATIONS = Path("docs/deviations.md")
 """Generated from the tags that the report lists, so a changed tag renders the report again."""
-_DOWNLOADED = {*map(tree_of, KNOWN_COUNTS), *(task_of(name).byproducts for name in NAMES)}
+_DOWNLOADED = {*map(tree_of, KNOWN_COUNTS), *(task_of(name).byproducts for name in NAMES), VOC}
 """Data sets that the list of downloads may name."""
 _REPORT_PAGE = Path("luab/render/report/page")
 _SLACK = 1.5
@@ -39,14 +41,16 @@ _GROUPED_MINUTES = 120
 
 def summary(study: Study) -> str:
     """The number of trainings, the estimate of their GPU hours, what is shared, and what the study cannot draw."""
-    runs = study.runs()
+    runs, tuned = study.runs(), len(study.fine_tunings())
     rest = "".join(f" {text}" for text in (sharing(study) or left_out(study),) if text)
+    number = f"{len(runs)} trainings" + (f" and {tuned} fine-tunings" if tuned else "")
+    where = "an RTX 3090" + (" (for fine-tunings on other GPUs)" if tuned else "")
     if study.demo:
-        return f"{len(runs)} trainings on the demo world, on the CPU.{rest}"
+        return f"{number} on the demo world, on the CPU.{rest}"
     hours = sum(part.gpu_hours for part in parts(study, published_speeds(study)))
     return (
-        f"{len(runs)} trainings, about {hours:,.0f} GPU hours with their predictions: an ESTIMATE from the speeds in "
-        f"the config, measured on an RTX 3090; `luab plan` shows the parts.{rest}"
+        f"{number}, about {hours:,.0f} GPU hours with their predictions: an ESTIMATE from the speeds in "
+        f"the config, measured on {where}; `luab plan` shows the parts.{rest}"
     )
 
 
@@ -159,7 +163,7 @@ def _only_looks(command: Sequence[str]) -> bool:
 
 def check_copies(study: Study) -> None:
     """Raises ConfigError if `paths.copies` names an unknown data set, which would have no effect."""
-    _check_names("paths.copies", study.paths.copies, [name for name in KNOWN_COUNTS if name != HELD_OUT])
+    _check_names("paths.copies", study.paths.copies, [VOC, *(name for name in KNOWN_COUNTS if name != HELD_OUT)])
 
 
 def _check_names(where: str, names: Iterable[Any], known: Iterable[str]) -> None:
@@ -289,7 +293,7 @@ class Plan:
 
     def headline_lambda(self, kind: Kind, name: str) -> float:
         """Lambda of the main tables of the data set that a product shows."""
-        return self.study.part(find_product(kind, name).dataset).luab_lambda
+        return find_product(kind, name).inputs(self.study).headline_lambda
 
     @property
     def gpus(self) -> int:
@@ -347,10 +351,20 @@ class Plan:
         """Group of a suite's prediction jobs, one per run; None if they are long enough for jobs of their own."""
         return "predictions_{run}" if self.predict_minutes(suite) <= _GROUPED_MINUTES else None
 
+    def archive_list(self, archive: str) -> list[str]:
+        """Input of a download: the demo world's own list of archives; empty in the full study."""
+        return [str(self.list_of(archive))] if self.study.demo else []
+
+    def list_of(self, archive: str) -> Path:
+        """The list that has an archive's address: PASCAL VOC, which not every drawn world has, is in one of its own."""
+        if self.study.demo and (self.archives.get(archive) or {}).get("dataset") == VOC:
+            return self.drawn_voc
+        return self.study.paths.archives
+
     @property
-    def archive_list(self) -> list[str]:
-        """Input of every download: the demo world's own list of archives; empty in the full study."""
-        return [str(self.study.paths.archives)] if self.study.demo else []
+    def drawn_voc(self) -> Path:
+        """The list of the archives of the drawn PASCAL VOC."""
+        return self.study.layout.data / "world_voc" / "server" / "archives.yaml"
 
     def archive_digest(self, name: str) -> str | None:
         """Digest of an archive's entry: a corrected checksum or URL repeats the download."""
@@ -436,13 +450,19 @@ class Plan:
         packed = task.packable and self.study.packing is not None
         return [self._card(task.train), *([str(card(self.study.layout.pack(task.train)))] if packed else [])]
 
+    @property
+    def transfers(self) -> TransferPlan:
+        """Dependencies of the fine-tunings."""
+        return TransferPlan(self.study)
+
     def prepared(self) -> list[str]:
         """Cards of all data that trainings and predictions read."""
         suites = [suite.name for part in self.study.parts.values() for suite in part.suites]
         training = [path for run in self.study.runs() for path in self.training_inputs(run)]
         prediction = [path for suite in suites for path in self.suite_manifests(suite)]
         runs = {str(self.study.layout.run_json(run)) for run in self.study.runs()}
-        return [path for path in dict.fromkeys([*training, *prediction]) if path not in runs]
+        data = [*training, *prediction, *self.transfers.prepared()]
+        return [path for path in dict.fromkeys(data) if path not in runs]
 
     def trained_with(self, run: Run) -> str:
         """See the function `trained_with`."""
@@ -554,7 +574,7 @@ class Plan:
         cards = [layout.prediction_card(run, suite) for run, suite in suites]
         figures = [layout.figure(name, "pdf") for name in self.figures]
         tables = [layout.table(name, "tex") for name in self.tables]
-        files = [layout.report(), layout.dvc_file(), *figures, *tables, *cards]
+        files = [layout.report(), layout.dvc_file(), *figures, *tables, *cards, *self.transfers.finished()]
         indexes = [task_of(dataset).index_card(self.study) for dataset in self.study.parts]
         return list(dict.fromkeys([*self.report_inputs(), *map(str, [*files, *indexes])]))
 

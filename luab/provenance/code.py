@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "timm", "torchvision", "numpy", "pillow", "pandas", "pyarrow", "safetensors")
+FINE_TUNING_CODE, DENSE_PREDICTION_CODE = ("luab.transfer.fit",), ("luab.transfer.predict",)
+"""Modules whose digests a fine-tuning and its predictions record."""
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -49,8 +51,17 @@ def covered_modules(*modules: str) -> dict[str, str]:
 
 def provenance(dataset: str, use: str = "regress") -> dict[str, Any]:
     """Content of a run's run.json about code, versions and machine, without secrets and paths."""
+    return _recorded(training_code(dataset, use), prediction_code(dataset))
+
+
+def fine_tuning_provenance() -> dict[str, Any]:
+    """The same for the run.json of a fine-tuning."""
+    return _recorded(FINE_TUNING_CODE, DENSE_PREDICTION_CODE)
+
+
+def _recorded(training: tuple[str, ...], prediction: tuple[str, ...]) -> dict[str, Any]:
     return {
-        "code": {"train": code_digest(*training_code(dataset, use)), "predict": code_digest(*prediction_code(dataset))},
+        "code": {"train": code_digest(*training), "predict": code_digest(*prediction)},
         "commit": commit(),
         "versions": {"python": platform.python_version(), **versions()},
         "hardware": hardware(),

@@ -8,12 +8,13 @@ as it was recorded: commit and versions for trainings, a digest for predictions,
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luab.files import file_sha256, read_fields, write_json
 from luab.study.paths import Run
+from luab.study.transfers import FineTuning
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate
@@ -67,6 +68,7 @@ class Contents:
     suites: Mapping[Run, Sequence[str]]  # names of the prediction cards of each training
     steps: Sequence[Step]  # that made files from scores, cards and indexes
     day: str  # on which the results were made, as "2026-11-26"
+    fine_tunings: Mapping[FineTuning, Path] = field(default_factory=dict)  # folder of each fine-tuning
 
 
 def write_crate(contents: Contents, output: Path) -> None:
@@ -87,6 +89,8 @@ def write_crate(contents: Contents, output: Path) -> None:
         writer.add_archive(archive)
     for run in contents.runs:
         writer.add_run(run)
+    for one in contents.fine_tunings:
+        writer.add_fine_tuning(one)
     for step in contents.steps:
         writer.add_step(step)
     write_json(output, crate.metadata.generate())
@@ -145,9 +149,7 @@ class _Writer:
                     points["isBasedOn"] = archive
         outputs = [model, self._file(folder / "run.json"), self._file(folder / "log.csv")]
         inputs.append(self._add(f"#recipe/{_short(recipe)}", "CreativeWork", name="Training recipe", text=recipe))
-        hardware = card.get("hardware", {})
-        device = hardware.get("gpu") or hardware.get("processor") or "unknown hardware"
-        text = f"lambda {run.weight:g}, seed {run.seed}; {card['seconds']:,.0f} s on {device}"
+        text = f"lambda {run.weight:g}, seed {run.seed}; {_duration(card)}"
         self._action(f"#train/{run.folder}", f"Train {run.folder}", code, inputs, outputs, text)
         tables: list[Any] = []
         for suite in self.contents.suites[run]:
@@ -161,6 +163,30 @@ class _Writer:
             tables += predictions
         scores = sorted((folder / "scores").glob("*.json"))
         self._action(f"#score/{run.folder}", "Score", self._luab(), tables, [self._file(path) for path in scores])
+
+    def add_fine_tuning(self, one: FineTuning) -> None:
+        """Adds training, predictions and scoring of one fine-tuning, which begins with the model of a run."""
+        folder = self.contents.fine_tunings[one]
+        card = read_fields(folder / "run.json", ("inputs", "model_sha256", "recipe", "versions", "seconds"))
+        recipe = json.dumps(card["recipe"], sort_keys=True)
+        model = self._file(folder / "model.safetensors", card["model_sha256"])
+        inputs = [
+            self._file(self.contents.runs[one.run] / "model.safetensors"),
+            *(self._digest(name, digest) for name, digest in sorted(card["inputs"].items())),
+            self._add(f"#recipe/{_short(recipe)}", "CreativeWork", name="Recipe of a fine-tuning", text=recipe),
+        ]
+        outputs = [model, self._file(folder / "run.json"), self._file(folder / "log.csv")]
+        text = f"seed {one.run.seed}; {_duration(card)}"
+        self._action(f"#fine-tune/{one.folder}", f"Fine-tune {one.folder}", self._code(card), inputs, outputs, text)
+        path = folder / "predictions.json"
+        if not path.is_file():  # nothing can score it
+            return
+        about = read_fields(path, ("sha256", "code"))
+        table = self._file(folder / "predictions.parquet", about["sha256"])
+        made = [table, self._file(path)]
+        self._action(f"#predict-dense/{one.folder}", "Predict", self._luab(about["code"]), [model], made)
+        scores = [self._file(folder / name) for name in ("scores.csv", "per_image.parquet")]
+        self._action(f"#score-dense/{one.folder}", "Score", self._luab(), [table], scores)
 
     def _action(
         self, name: str, title: str, code: Any, inputs: list[Any], outputs: list[Any], text: str | None = None
@@ -221,6 +247,13 @@ class _Writer:
             given = {"@type": kind} | {name: value for name, value in properties.items() if value is not None}
             self.entities[identifier] = self.crate.add(ContextEntity(self.crate, identifier, properties=given))
         return self.entities[identifier]
+
+
+def _duration(card: Mapping[str, Any]) -> str:
+    """Duration of a training and its machine, from its run.json."""
+    hardware = card.get("hardware", {})
+    device = hardware.get("gpu") or hardware.get("processor") or "unknown hardware"
+    return f"{card['seconds']:,.0f} s on {device}"
 
 
 def _short(text: str) -> str:

@@ -20,12 +20,24 @@ from luab.render.products import find_product
 from luab.study.config import Study
 from luab.study.paths import Layout, Run, card
 from luab.study.recipes import BeginsWith
+from luab.study.transfers import FineTuning, TransferLayout
 from luab.tasks import task_of
 from luab.training.checkpoint import read_card
 
 State = Literal["ok", "differs", "missing", ""]
 _MARKS = {"ok": "[green]ok[/]", "differs": "[red]differs[/]", "missing": "[yellow]missing[/]", "": ""}
-_NAMES = ("title", "interface", "statistic", "backbone", "supervision", "lambda", "benchmark", "metric", "group")
+_NAMES = (
+    "title",
+    "interface",
+    "statistic",
+    "transfer",
+    "backbone",
+    "supervision",
+    "lambda",
+    "benchmark",
+    "metric",
+    "group",
+)
 _STATISTICS = ("mean", "std", "n")
 _TOLERANCE = 1e-12
 _SHOWN = 12
@@ -65,6 +77,8 @@ def lineage(study: Study, table: Path, cell: Sequence[str]) -> Link:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot read this table ({error}). Render it with Snakemake.") from error
     row = find_cell(numbers, cell, path)
+    if "transfer" in numbers:
+        return _transfer_score(study, path, row)
     return _statistic(study, path.stem, row) if "statistic" in numbers else _score(study, path, row)
 
 
@@ -116,15 +130,100 @@ def _score(study: Study, path: Path, row: Mapping[Hashable, Any]) -> Link:
         matches &= scores[name] == row[name]
     of_seeds = scores[matches]
     now = mean_std(of_seeds).iloc[0] if len(of_seeds) else {"mean": np.nan, "std": np.nan, "n": 0}
-    shown = pd.to_numeric([row[name] for name in _STATISTICS], errors="coerce")
-    equal = np.allclose(shown, [now[name] for name in _STATISTICS], rtol=0, atol=_TOLERANCE, equal_nan=True)
-    text = f"{row['mean']} ± {row['std']} over n = {row['n']} seeds"
-    text += "" if equal else f"; from {layout.scores_csv()}: {now['mean']} ± {now['std']}, n = {now['n']}"
+    text, equal = _over_seeds(row, now, layout.scores_csv())
     protocol = str(row["protocol"])
     first = Link("protocol", protocol, _state({protocol}, set(of_seeds["protocol"])))
     seeds = [_seed(layout, score) for _, score in of_seeds.iterrows()]
     name = " ".join(str(row[key]) for key in ("backbone", "supervision", "benchmark", "metric", "group") if row[key])
     return Link(f"{path.stem}: {name}, lambda {row['lambda']}", text, "ok" if equal else "differs", [first, *seeds])
+
+
+def _over_seeds(row: Mapping[Hashable, Any], now: Mapping[Any, Any], scores: Path) -> tuple[str, bool]:
+    """Mean and deviation of a table's row, and whether the scores still have them (`now`)."""
+    shown = pd.to_numeric([row[name] for name in _STATISTICS], errors="coerce")
+    equal = np.allclose(shown, [now[name] for name in _STATISTICS], rtol=0, atol=_TOLERANCE, equal_nan=True)
+    text = f"{row['mean']} ± {row['std']} over n = {row['n']} seeds"
+    return text + ("" if equal else f"; from {scores}: {now['mean']} ± {now['std']}, n = {now['n']}"), bool(equal)
+
+
+def _transfer_score(study: Study, path: Path, row: Mapping[Hashable, Any]) -> Link:
+    """A number of fine-tunings, down to the classification that their backbones come from."""
+    from luab.transfer.score import read_scores as read_transfer_scores
+
+    file = study.layout.transfer_scores_csv()
+    scores = read_transfer_scores(file)
+    matches = pd.Series(True, index=scores.index)
+    for name in ("transfer", "backbone", "supervision", "lambda", "metric", "group"):
+        matches &= scores[name] == row[name]
+    of_seeds = scores[matches]
+    values = of_seeds["value"]
+    text, equal = _over_seeds(row, {"mean": values.mean(), "std": values.std(), "n": len(values)}, file)
+    protocols = [Link("protocol", protocol) for protocol in sorted(set(of_seeds["protocol"]))]
+    seeds = [_fine_tuning_seed(study.layout, score) for _, score in of_seeds.iterrows()]
+    name = " ".join(str(row[key]) for key in ("transfer", "backbone", "supervision", "metric", "group") if row[key])
+    state: State = "ok" if equal else "differs"
+    return Link(f"{path.stem}: {name}, lambda {row['lambda']}", text, state, [*protocols, *seeds])
+
+
+def _fine_tuning_seed(layout: TransferLayout, score: pd.Series) -> Link:
+    from luab.transfer.score import read_scores as read_transfer_scores
+
+    run = Run(score["dataset"], score["backbone"], score["supervision"], score["lambda"], int(score["seed"]))
+    one = FineTuning(score["transfer"], run)
+    path = layout.fine_tuning_scores(one)
+    if path.is_file():
+        own = read_transfer_scores(path)
+        now = [*own.loc[(own["metric"] == score["metric"]) & (own["group"] == score["group"]), "value"]]
+        state = _state(now, [score["value"]])
+        file = Link("score", f"{path}: {', '.join(map(repr, now))}", state)
+    else:
+        file = _absent("score", path)
+    links = [file, _dense_predictions(layout, one), _fine_tuning(layout, one)]
+    return Link(f"seed {run.seed}", f"{score['value']!r} of n = {score['n']}", links=links)
+
+
+def _dense_predictions(layout: TransferLayout, one: FineTuning) -> Link:
+    path = layout.fine_tuning_predictions(one)
+    if not card(path).is_file():
+        return _absent("predictions", path)
+    content = read_fields(card(path), ("rows", "sha256", "model_sha256", "code"))
+    run_json = layout.fine_tuning_json(one)
+    recorded = read_fields(run_json, ("model_sha256",))["model_sha256"] if run_json.is_file() else None
+    sha256 = content["model_sha256"]
+    model = Link("model", f"SHA-256 {sha256}", _state(sha256, recorded))
+    links = [model, Link("code", f"digest {content['code']}")]
+    return _recorded("predictions", path, content["sha256"], links=links, more=f", {content['rows']} rows")
+
+
+def _fine_tuning(layout: TransferLayout, one: FineTuning) -> Link:
+    path = layout.fine_tuning_json(one)
+    if not path.is_file():
+        return _absent("fine-tuning", path)
+    content = read_fields(path, ("model_sha256", "recipe", "inputs", "versions", "seconds", "backbone_sha256"))
+    digest = content["backbone_sha256"]
+    state = _state(digest, _model_sha256(layout, one.run))
+    links = [
+        _recorded("model", layout.fine_tuning_model(one), content["model_sha256"]),
+        Link("backbone", f"{one.run.folder}: SHA-256 {digest}", state, [_training(layout, one.run)]),
+        Link("recipe", ", ".join(f"{key}={value}" for key, value in content["recipe"].items())),
+        Link("seed", str(one.run.seed)),
+        *(Link(f"images {name}", f"SHA-256 {sha256}") for name, sha256 in sorted(content["inputs"].items())),
+        *_circumstances(content),
+    ]
+    return Link("fine-tuning", str(path), links=links)
+
+
+def _circumstances(content: Mapping[str, Any]) -> list[Link]:
+    """Code, versions and machine of a training or fine-tuning, from its run.json."""
+    hardware = content.get("hardware", {})
+    machine = ", ".join(str(hardware[key]) for key in ("gpu", "processor", "cores", "system") if hardware.get(key))
+    return [
+        Link("commit", str(content.get("commit") or "none: not a git checkout")),
+        Link("code", f"digest {content.get('code', {}).get('train', 'unknown')}"),
+        Link("versions", ", ".join(f"{name} {version}" for name, version in content["versions"].items())),
+        Link("hardware", machine or "unknown"),
+        Link("time", f"{content['seconds'] / 3600:.3g} h, {content.get('processes', 1)} processes"),
+    ]
 
 
 def _seed(layout: Layout, score: pd.Series) -> Link:
@@ -173,18 +272,15 @@ def _training(layout: Layout, run: Run) -> Link:
     content = read_fields(path, ("model_sha256", "recipe", "inputs", "versions", "seconds"))
     file = layout.model(run)
     inside = [_card_in_model(file, run)] if file.is_file() else []
-    recipe, hardware = content["recipe"], content.get("hardware", {})
-    machine = ", ".join(str(hardware[key]) for key in ("gpu", "processor", "cores", "system") if hardware.get(key))
+    recipe, (commit, code, *rest) = content["recipe"], _circumstances(content)
     links = [
         _recorded("model", file, content["model_sha256"], links=inside),
         Link("recipe", ", ".join(f"{key}={value}" for key, value in recipe.items())),
         Link("seed", str(run.seed)),
-        Link("commit", str(content.get("commit") or "none: not a git checkout")),
-        Link("code", f"digest {content.get('code', {}).get('train', 'unknown')}"),
+        commit,
+        code,
         *(_input(layout, run, recipe, name, digest) for name, digest in sorted(content["inputs"].items())),
-        Link("versions", ", ".join(f"{name} {version}" for name, version in content["versions"].items())),
-        Link("hardware", machine or "unknown"),
-        Link("time", f"{content['seconds'] / 3600:.3g} h, {content.get('processes', 1)} processes"),
+        *rest,
     ]
     return Link("training", str(path), links=links)
 

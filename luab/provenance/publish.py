@@ -20,6 +20,9 @@ from luab.study.paths import Layout
 DVC_FILE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 REMOTES = Path(".dvc/config")
+FINE_TUNINGS = "transfer"
+"""Folder of the fine-tunings below the results. DVC stores it by a file of its own, transfer.dvc, instead of a stage of
+dvc.yaml, because not every study has it."""
 IN_GIT = ("scores.csv", PROVENANCE, "dvc.yaml", "metrics", "plots", "ro-crate-metadata.json", "tables")
 """Results that publish commits, in addition to dvc.lock, dvc.yaml, .dvc/config and the configuration."""
 _PYTHON = (sys.executable, "-m")
@@ -50,6 +53,8 @@ def publish(study: Study, remote: str | None = None, message: str | None = None)
     _check_complete(study)
     _check_up_to_date()
     _run("DVC", "commit", "--force", "--quiet", shown=True)
+    if study.transfer:
+        _run("DVC", "add", "--quiet", str(layout.results / FINE_TUNINGS), shown=True)
     _run("DVC", "push", *remote_options, shown=True)
     return f"{_commit(study, message)}\nNow run `git push`. In a clone, `luab pull` then fetches the results."
 
@@ -116,7 +121,7 @@ def missing_inputs(target: str, records: dict[str, Record], stored: Collection[s
 
 
 def stored_in_dvc() -> set[str]:
-    """Files and folders of dvc.yaml, in the working directory, whose content DVC stores."""
+    """Files and folders, in the working directory, whose content DVC stores: those of dvc.yaml, and fine-tunings."""
     if not DVC_FILE.is_file():
         raise ConfigError(f"{DVC_FILE} not found in {Path.cwd()}. Run this command in the checkout.")
     stored = set()
@@ -125,7 +130,8 @@ def stored_in_dvc() -> set[str]:
             for path, options in (out if isinstance(out, dict) else {out: {}}).items():
                 if options.get("cache", True):
                     stored.add(path)
-    return stored
+    fine_tunings = Path("results") / FINE_TUNINGS
+    return stored | ({str(fine_tunings)} if fine_tunings.with_suffix(".dvc").is_file() else set())
 
 
 def check_no_secrets(config: Path) -> None:
@@ -183,6 +189,9 @@ def _check_complete(study: Study) -> None:
     for run in study.runs():
         tests = [name for suite in study.part(run.dataset).suites for name in plan.test_sets(suite.name)]
         expected += [layout.model(run), *(layout.prediction_folder(run) / f"{name}.parquet" for name in tests)]
+    for one in plan.transfers.scored():
+        expected += [layout.fine_tuning_predictions(one), layout.fine_tuning_images(one)]
+    expected += [layout.fine_tuning_model(one) for one in study.fine_tunings()]
     missing = [str(path) for path in expected if not path.exists()]
     if missing:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
@@ -205,7 +214,9 @@ def _check_up_to_date() -> None:
 
 def _commit(study: Study, message: str | None) -> str:
     results = study.paths.results
-    small = [str(LOCK), str(DVC_FILE), str(REMOTES), "config", *(str(results / name) for name in IN_GIT)]
+    of_transfers = (f"{FINE_TUNINGS}.dvc", f"{FINE_TUNINGS}.csv") if study.transfer else ()
+    more = [name for name in of_transfers if (results / name).is_file()]  # without scores there is no transfer.csv
+    small = [str(LOCK), str(DVC_FILE), str(REMOTES), "config", *(str(results / name) for name in (*IN_GIT, *more))]
     _run("git", "add", "--", *small)
     if not _run("git", "diff", "--cached", "--name-only", "--", *small).strip():
         return "Nothing has changed since the last publish; the remote is complete."

@@ -43,6 +43,8 @@ class Inputs:
     question: Question | None = None  # of a study beside the main one
     entries: Mapping[str, Supervision] = dataclasses.field(default_factory=dict)  # supervisions of such a study
     logs: Mapping[Run, Path] = dataclasses.field(default_factory=dict)  # log.csv of the swept runs of such a study
+    transfers: Mapping[str, str] = dataclasses.field(default_factory=dict)  # fine-tunings of a task: name -> title
+    dense: Callable[[], tuple[Any, list[str]]] | None = None  # opens their data set, and returns its classes
     headline_lambda: float = 1.0  # lambda of the main tables
     label: str = ""  # words in the caption, such as "demo world"; empty for the full study
     waits_for: tuple[Path, ...] = ()  # files that must exist first; a card represents the large file of the same stem
@@ -172,6 +174,47 @@ class Answered:
         waits_for = (*inputs.waits_for, *logs.values())
         entries = dict(part.supervisions)
         return dataclasses.replace(inputs, question=question, entries=entries, logs=logs, waits_for=waits_for)
+
+
+@dataclasses.dataclass(frozen=True)
+class Transferred:
+    """Inputs of a product of fine-tunings for a task of `transfer`."""
+
+    task: str  # detection or segmentation
+    examples: bool = False  # whether it shows images of the first entry, backbone and seed instead of scores
+
+    def __call__(self, study: Study) -> Inputs | None:
+        """The inputs in a study, or None if it has no fine-tuning for the task that is scored."""
+        entries = {name: entry for name, entry in study.transfer.items() if entry.task == self.task and entry.scored}
+        if not entries:
+            return None
+        scores, (first, entry) = study.layout.transfer_scores_csv(), next(iter(entries.items()))
+        parts = [study.part(of.on).supervisions for of in entries.values()]
+        inputs = dataclasses.replace(
+            _inputs(study, entry.on),
+            supervisions={name: supervision.title for part in parts for name, supervision in part.items()},
+            transfers={name: of.title or name for name, of in entries.items()},
+        )
+        if not self.examples:
+            return dataclasses.replace(inputs, scores=scores, waits_for=(scores,))
+        ones = [one for one in study.fine_tunings() if one.transfer == first]
+        if not ones:
+            return None
+        shown = (BASELINE, "shuffled", q.main_supervision(one.run.supervision for one in ones))
+        of_first = {
+            one.run.supervision: study.layout.fine_tuning_predictions(one)
+            for one in reversed(ones)  # the first of several lambdas stays
+            if (one.run.backbone, one.run.seed) == (ones[0].run.backbone, ones[0].run.seed)
+        }
+        predictions = tuple((name, of_first[name]) for name in dict.fromkeys(shown) if name in of_first)
+
+        def dense() -> tuple[Any, list[str]]:
+            from luab.data.dense.dense_sets import classes_of, dense_set
+
+            return dense_set(study, entry.data, "val", entry.task), classes_of(entry.data)
+
+        waits_for = tuple(card(path) for _, path in predictions)
+        return dataclasses.replace(inputs, predictions=predictions, dense=dense, waits_for=waits_for)
 
 
 def controls_of(supervisions: Mapping[str, Supervision]) -> dict[str, tuple[str, ...]]:
@@ -406,6 +449,19 @@ PRODUCTS: tuple[Product, ...] = (
     Product(
         "figure", "uses_maps", "Score maps of the uses", DATASET,
         "a `use` besides regress and the benchmark trace_alignment or wsol_test", _uses_maps, optional=True,
+    ),
+    *(
+        Product(
+            "table", task, title, DATASET, f"an entry of `transfer` with task {task}", Transferred(task), optional=True,
+        )
+        for task, title in (("detection", "Transfer to detection"), ("segmentation", "Transfer to segmentation"))
+    ),
+    *(
+        Product(
+            "figure", f"{task}_examples", title, DATASET, f"an entry of `transfer` with task {task}",
+            Transferred(task, examples=True), optional=True,
+        )
+        for task, title in (("detection", "Boxes after fine-tuning"), ("segmentation", "Masks after fine-tuning"))
     ),
     Product("section", "byproduct_browser", "Look at byproducts", DATASET, _IMAGENET, _images),
 )  # fmt: skip

@@ -167,6 +167,18 @@ def intervals_text(summary: pd.DataFrame) -> str:
     return f"95 % intervals, n = {span(summary['n'])} seeds"
 
 
+def difference_text(row: pd.DataFrame) -> str:
+    """The difference to the baseline: "+0.9 [+0.5, +1.3], p = 0.003"; "+0.9 (n = 1)" without interval."""
+    if row.empty or pd.isna(row.iloc[0]["difference"]):
+        return "–"
+    first = row.iloc[0]
+    shown, low, high = (style.percent(first[name], signed=True) for name in ("difference", "low", "high"))
+    if pd.isna(first["low"]):
+        return f"{shown} (n = {int(first['n'])})"
+    p = first["p"] if pd.isna(first["p_holm"]) else first["p_holm"]
+    return f"{shown} [{low}, {high}], " + ("p < 0.001" if p < 0.001 else f"p = {p:.3f}")
+
+
 def _refuse_holes(scores: pd.DataFrame, quantities: Sequence[Quantity]) -> None:
     runs = scores[CELL].drop_duplicates()
     have = set(scores[[*CELL, *PLACE]].itertuples(index=False, name=None))

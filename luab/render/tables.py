@@ -17,13 +17,14 @@ from luab.data.manifests.manifest import read_manifest_table
 from luab.data.supervisions.aim import aim_of_tags
 from luab.errors import ConfigError, DataError, did_you_mean
 from luab.files import read_percent, read_rows
-from luab.render import answers, style, summaries
+from luab.render import answers, style, summaries, transfers
 from luab.render import quantities as q
 from luab.render.products import PRODUCTS, STATISTICS, Inputs, Product, Scored, find_product
 from luab.render.table_text import AT_CHANCE, BOLD, Table, write_table
 from luab.study.config import known_backbones
 from luab.study.question import Question
 from luab.study.supervisions import MAKERS, Supervision
+from luab.transfer.score import read_scores as read_transfer_scores
 
 PUBLISHED = "Published IN-1k"
 _BOLD_NOTE = (
@@ -157,7 +158,7 @@ def uses_table(scores: pd.DataFrame, controls: Mapping[str, Sequence[str]], head
             for other in others:
                 pairs = difference_to(of_backbone, method, other).assign(control=other)
                 heads = [style.backbone_name(backbone), looks[method].title, looks[other].title]
-                rows.append(heads + [_difference(summaries.of(pairs, quantity)) for quantity in shown])
+                rows.append(heads + [summaries.difference_text(summaries.of(pairs, quantity)) for quantity in shown])
                 raw.append(summaries.only(pairs, shown))
     cells = pd.DataFrame(
         rows, columns=["Backbone", "Supervision", "Compared with", *(quantity.heading for quantity in shown)]
@@ -194,7 +195,11 @@ def answers_table(
         for (method, weight, control), of in of_backbone.groupby(["supervision", "lambda", "control"], sort=False):
             heads = [style.backbone_name(str(backbone)), answers.title_of(method, entries), f"{weight:g}"]
             rows.append(
-                [*heads, answers.title_of(control, entries), *(_difference(summaries.of(of, k)) for k in shown)]
+                [
+                    *heads,
+                    answers.title_of(control, entries),
+                    *(summaries.difference_text(summaries.of(of, k)) for k in shown),
+                ]
             )
     cells = pd.DataFrame(rows, columns=["Backbone", "Supervision", "λ", "Compared with", *(k.heading for k in shown)])
     images = [f"{k.title} {int(summaries.of(raw, k)['images'].max()):,}" for k in shown]
@@ -241,6 +246,11 @@ def _from_answers(product: Product, inputs: Inputs) -> Table:
     return answers_table(product.name, scores, inputs.question, inputs.entries, inputs.headline_lambda)
 
 
+def _from_transfers(product: Product, inputs: Inputs) -> Table:
+    (path,) = required(product.name, inputs, "scores")
+    return transfers.transfer_table(product.name, read_transfer_scores(path), inputs.transfers, inputs.supervisions)
+
+
 def scores_of(product: Product, inputs: Inputs) -> pd.DataFrame:
     """The rows of scores.csv about the product's data set, with the supervisions in the order of the config.
 
@@ -276,6 +286,7 @@ TABLES: dict[str, Callable[[Product, Inputs], Table]] = {
     "interfaces": lambda product, inputs: interfaces(*read_statistics(product.name, inputs.statistics)),
     **{product.name: _from_scores for product in PRODUCTS if product.kind == "table" and product.from_scores},
     "uses": _from_uses,
+    **dict.fromkeys(transfers.METRICS, _from_transfers),
     **dict.fromkeys(("answers", "coco_answers", "folder_answers"), _from_answers),
 }
 """Drawing functions, by the name of the product."""
@@ -411,7 +422,7 @@ def _block(
                 heads + [_cell(summaries.of(run, k), best[k] == (supervision, weight), k, controls) for k in quantities]
             )
             if supervision != "none":
-                rows.append(["", "  Δ", ""] + [_difference(summaries.of(run, k)) for k in quantities])
+                rows.append(["", "  Δ", ""] + [summaries.difference_text(summaries.of(run, k)) for k in quantities])
     return rows
 
 
@@ -427,18 +438,6 @@ def _cell(row: pd.DataFrame, bold: bool, quantity: q.Quantity, controls: Control
 
 def _values(controls: Controls, quantity: q.Quantity) -> list[float]:
     return [controls[name][quantity.key] for name in summaries.CONTROLS if quantity.key in controls.get(name, {})]
-
-
-def _difference(row: pd.DataFrame) -> str:
-    """The difference to the baseline: "+0.9 [+0.5, +1.3], p = 0.003"; "+0.9 (n = 1)" without interval."""
-    if row.empty or pd.isna(row.iloc[0]["difference"]):
-        return "–"
-    first = row.iloc[0]
-    shown, low, high = (style.percent(first[name], signed=True) for name in ("difference", "low", "high"))
-    if pd.isna(first["low"]):
-        return f"{shown} (n = {int(first['n'])})"
-    p = first["p"] if pd.isna(first["p_holm"]) else first["p_holm"]
-    return f"{shown} [{low}, {high}], " + ("p < 0.001" if p < 0.001 else f"p = {p:.3f}")
 
 
 def _best(summary: pd.DataFrame, quantity: q.Quantity) -> tuple[str, float] | None:

@@ -15,16 +15,34 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 
 import pydantic
 import yaml
-from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from luab.errors import ConfigError, DataError, did_you_mean
 from luab.files import read_json, read_text, unique_keys
 from luab.study.drawn_world import Demo, WorldSizes
 from luab.study.noises import Noise, Workers
-from luab.study.paths import DATASET, Layout, Run
+from luab.study.paths import DATASET, Run
 from luab.study.question import Question
 from luab.study.recipes import BeginsWith, Closed, Positive, Preprocessing, Recipe
 from luab.study.supervisions import BASELINE, CONTROLS, FROM_TAGS, Supervision, entries, mistakes
+from luab.study.transfer_recipes import TransferRecipe
+from luab.study.transfers import (
+    TRANSFER_RECIPES,
+    FineTuning,
+    Transfer,
+    TransferLayout,
+    fine_tunings,
+    transfer_recipes_named,
+    wrong_transfers,
+)
 
 Decoding = Literal["exact", "fast"]
 LABELLING = "click"
@@ -210,6 +228,12 @@ def _or_list(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [section, {"type": "array", "items": {"type": "string"}}]
 
 
+def _or_null(schema: dict[str, Any]) -> None:
+    """Adds to the JSON schema of `transfer` the null entries that remove those of an earlier file."""
+    patterns = schema["patternProperties"]
+    schema["patternProperties"] = {name: {"anyOf": [entry, {"type": "null"}]} for name, entry in patterns.items()}
+
+
 class StudyPart(Closed):
     """What is trained and measured on one data set.
 
@@ -331,6 +355,12 @@ class Study(StudyPart):
     )
     coco: Coco | None = Field(None, description="The same keys for COCO; null leaves COCO out.")
     folder: Folder | None = Field(None, description="The same keys for your own images; `luab init` writes them.")
+    transfer: dict[SupervisionName, Transfer] = Field(
+        {},
+        json_schema_extra=_or_null,
+        description="Fine-tunings of trained backbones for detection and segmentation, by name (docs/transfer.md); "
+        "null removes an entry of an earlier file.",
+    )
     decoding: Decoding = Field(
         "exact",
         description="Decoding of ImageNet's training images: exact = Pillow, like the official loader; fast = twice as "
@@ -354,18 +384,36 @@ class Study(StudyPart):
     paths: Paths = Field(Paths.model_validate({}), description="Files and folders that the study reads and writes.")
     demo: Demo | None = Field(None, description="Draw the demo world instead of downloading data.")
     recipes: dict[str, Recipe] = Field({}, description="Filled in from `paths.recipes`; do not write it by hand.")
+    transfer_recipes: dict[str, TransferRecipe] = Field(
+        {}, description="Filled in from the folder `transfer` of `paths.recipes`; do not write it by hand."
+    )
+
+    @field_validator("transfer", mode="before")
+    @classmethod
+    def _without_removed(cls, entries: Any) -> Any:
+        return {k: v for k, v in entries.items() if v is not None} if isinstance(entries, dict) else entries
+
+    @model_serializer(mode="wrap")
+    def _without_transfers(self, rest: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out the sections of fine-tunings if there are none, so that such studies keep their digest."""
+        content: dict[str, Any] = rest(self)
+        return {k: v for k, v in content.items() if self.transfer or k not in ("transfer", "transfer_recipes")}
 
     @model_validator(mode="after")
     def _names_agree(self, info: ValidationInfo) -> "Study":
-        mistakes = list(_disagreements(self, (info.context or {}).get("recipes", [])))
+        context = info.context or {}
+        mistakes = list(_disagreements(self, context.get("recipes", [])))
+        mistakes += wrong_transfers(self, context.get("transfer_recipes", []))
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> TransferLayout:
         """Paths of every artefact."""
-        return Layout(self.paths.data, self.paths.results, self.study.name if self.study and self.shares else "")
+        return TransferLayout(
+            self.paths.data, self.paths.results, self.study.name if self.study and self.shares else ""
+        )
 
     @property
     def shares(self) -> bool:
@@ -456,6 +504,33 @@ class Study(StudyPart):
             for seed in self.seeds
         ]
 
+    def fine_tunings(self) -> list[FineTuning]:
+        """Every fine-tuning of the study, in the order of the configuration."""
+        return fine_tunings(self)
+
+    def fine_tuning(self, folder: str) -> FineTuning:
+        """The fine-tuning of a folder name, such as "voc_detection/resnet50/click-1/seed0".
+
+        It need not be one of `fine_tunings`, but its entry of `transfer` must exist.
+
+        Raises:
+            ConfigError: The name does not have this form, or `transfer` has no such entry.
+        """
+        name, _, below = folder.strip("/").partition("/")
+        if name not in self.transfer:
+            raise ConfigError(f"{folder}: `transfer` has no entry {name!r}. {did_you_mean(name, self.transfer)}")
+        try:
+            return FineTuning(name, Run.parse(f"{self.transfer[name].on}/{below}"))
+        except ValueError as error:
+            raise ConfigError(
+                f"{folder!r} is not <transfer>/<backbone>/<supervision>-<lambda>/seed<k>, for example "
+                f"{name}/resnet50/click-1/seed0."
+            ) from error
+
+    def transfer_recipe(self, one: FineTuning) -> TransferRecipe:
+        """The recipe of a fine-tuning."""
+        return self.transfer_recipes[self.transfer[one.transfer].recipe]
+
     def cohorts(self, first: Sequence[Sequence[Run]] = ()) -> list[list[Run]]:
         """The trainings by job: those in `first`, then at most `compute.cohort` of one data set, backbone and seed.
 
@@ -519,8 +594,12 @@ def parse_study(config: Mapping[str, Any], root: Path = Path()) -> Study:
     files = {file.stem: file for file in folder.glob("*.yaml")}
     if not merged.get("recipes"):
         merged["recipes"] = {name: read_yaml(files[name]) for name in _recipes_named(merged) if name in files}
+    dense = {file.stem: file for file in (folder / TRANSFER_RECIPES).glob("*.yaml")}
+    named_dense = transfer_recipes_named(merged)
+    if named_dense and not merged.get("transfer_recipes"):
+        merged["transfer_recipes"] = {name: read_yaml(dense[name]) for name in named_dense if name in dense}
     try:
-        return Study.model_validate(merged, context={"recipes": list(files)})
+        return Study.model_validate(merged, context={"recipes": list(files), "transfer_recipes": list(dense)})
     except pydantic.ValidationError as error:
         mistakes = [line for detail in error.errors() for line in _describe(detail)]
         count, them = (f"{len(mistakes)} mistakes", "them") if len(mistakes) > 1 else ("1 mistake", "it")
@@ -670,12 +749,14 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "suites[]": Suite,
     "coco": Coco,
     "folder": Folder,
+    "transfer.*": Transfer,
     "compute": Compute,
     "packing": Packing,
     "demo": Demo,
     "demo.sizes": WorldSizes,
     "recipes/*.yaml": Recipe,
     "begins_with": BeginsWith,
+    "recipes/transfer/*.yaml": TransferRecipe,
 }
 
 
@@ -832,10 +913,12 @@ def _siblings(loc: Sequence[int | str]) -> list[str]:
     """Keys of the section in which a key was found."""
     if issubclass(_SECTIONS.get(str(loc[0]), BaseModel), StudyPart) and len(loc) > 2:
         return _siblings(loc[1:])
-    place = ".".join("*" if i == 1 and loc[0] == "supervisions" else str(part) for i, part in enumerate(loc[:-1]))
+    named = loc[0] in ("supervisions", "transfer")
+    place = ".".join("*" if i == 1 and named else str(part) for i, part in enumerate(loc[:-1]))
     if "begins_with" in loc[:-1]:
         place = "begins_with"
     keys = {re.split(r"[\[/]", name)[0]: list(model.model_fields) for name, model in _SECTIONS.items()}
+    keys |= {"recipes": list(Recipe.model_fields), "transfer_recipes": list(TransferRecipe.model_fields)}
     return keys.get(place, keys.get(place.split(".")[0], []))
 
 
@@ -876,7 +959,8 @@ def _plain_type(annotation: Any) -> str:
     if origin in (UnionType, Union):
         return " or ".join(_plain_type(part).replace("NoneType", "null") for part in arguments)
     if origin is not None:
-        return f"{origin.__name__} of {', '.join(_plain_type(part) for part in arguments)}"
+        parts = ", ".join(_plain_type(part) for part in arguments if part is not Ellipsis)
+        return f"{origin.__name__} of {parts}"
     return str(annotation.__name__)
 
 

@@ -1,13 +1,16 @@
 """Trained weights as safetensors with a card, and the state from which an unfinished training resumes exactly."""
 
+import csv
+import errno
 import hashlib
 import io
 import json
+import math
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pydantic import ValidationError
@@ -15,13 +18,140 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
-from luab.errors import DataError
-from luab.files import file_sha256, replacing
+from luab.errors import DataError, JobError
+from luab.files import file_sha256, remove_leftovers, replacing, write_json
 from luab.study.recipes import Preprocessing
+from luab.training.distributed import Processes
 
 STATES = ("state.pt", "state-previous.pt")
 _TRAILER = b"\nluab sha256 "  # followed by 32 bytes: the SHA-256 of everything before the trailer
 _TRAILER_BYTES = len(_TRAILER) + hashlib.sha256().digest_size
+
+
+class Stopped(JobError):
+    """A warning signal was received; the state is saved."""
+
+
+class Resumable(Protocol):
+    """A training as seen by one of its processes; `epoch` and `batch` are the place of its next step."""
+
+    epoch: int
+    batch: int
+    processes: Processes
+
+    def state(self, key: str) -> dict[str, Any]:
+        """Returns everything needed to resume at the next batch; all processes must call it."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Restores what `state` returned, in each process."""
+
+
+def resume(training: Resumable, folder: Path, key: str, log: Callable[[str], object]) -> bool:
+    """Restores the state of an unfinished training, if there is one.
+
+    Args:
+        training: Before its first step.
+        folder: Folder of the run.
+        key: Configuration of the training, which the state must have.
+        log: Receives one sentence if the newest state cannot be used.
+
+    Returns:
+        Whether there was a state.
+
+    Raises:
+        DataError: The states are damaged, or the processes read different ones.
+    """
+    first = training.processes.first
+    if first:
+        remove_leftovers(folder)
+    state = load_newest_state(folder, key, log if first else lambda _: None)
+    if state is not None:
+        training.restore(state)
+    places = training.processes.gather([training.epoch, training.batch])
+    if any(place != places[0] for place in places):
+        raise DataError(
+            f"{folder}: the processes of this training read different states (epoch, batch: {places}); probably a "
+            "shared disk shows new files late. Run the same command again."
+        )
+    return state is not None
+
+
+def save_progress(
+    training: Resumable, folder: Path, key: str, needed: bool, seconds: float, log: Callable[[str], object]
+) -> None:
+    """Saves the state of a training; on a full disk, one that is not needed yet is left out with a warning.
+
+    Args:
+        training: The training; all its processes must call this function.
+        folder: Folder of the run.
+        key: Configuration of the training.
+        needed: Whether the training ends after this state.
+        seconds: Until the next state, for the warning.
+        log: Receives the warning.
+
+    Raises:
+        JobError: The state could not be written and is needed, or the folder is not writable.
+    """
+    state = training.state(key)
+    if training.processes.first:
+        try:
+            save_state(folder, state)
+        except JobError as error:
+            cause = error.__cause__
+            if needed or not isinstance(cause, OSError) or cause.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            log(
+                f"{folder / STATES[0]}: could not be saved ({cause.strerror}); the training continues, and an older "
+                f"state, if there is one, stays usable. Free some space: the next attempt is in "
+                f"{seconds / 60:.0f} minutes."
+            )
+    training.processes.wait()  # a process that ends while the first one is still writing would count as lost
+
+
+def write_results(
+    folder: Path,
+    model: nn.Module,
+    card: dict[str, Any],
+    columns: Sequence[str],
+    log: Sequence[Sequence[float]],
+    result: dict[str, Any],
+) -> None:
+    """Writes model.safetensors, log.csv and, last, run.json of a finished training.
+
+    Args:
+        folder: Folder of the run.
+        model: The trained model.
+        card: Card of the weights, see `save_model`.
+        columns: Names of the values of a line of the log, of which the first is the number of the epoch.
+        log: The lines.
+        result: Content of run.json; the digest of the weights is added to it.
+
+    Raises:
+        JobError: A weight is not finite, or the disk is full.
+    """
+    # The last step may have had a finite loss and an infinite gradient.
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise JobError(
+                f"{name} contains NaN or infinite weights after the last step. Lower the learning rate or clip "
+                "gradients in the recipe. Nothing was written."
+            )
+    save_model(folder / "model.safetensors", model, card)
+    with replacing(folder / "log.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([[int(row[0]), *map(_cell, row[1:])] for row in log])
+    result["model_sha256"] = file_sha256(folder / "model.safetensors")
+    write_json(folder / "run.json", result)
+
+
+def last_line(columns: Sequence[str], log: Sequence[Sequence[float]]) -> dict[str, float | None]:
+    """Returns the last line of a log by name; None for NaN, which JSON does not have."""
+    return {name: None if math.isnan(value) else value for name, value in zip(columns, log[-1], strict=True)}
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.9g}"  # only a gradient ratio can be NaN
 
 
 def save_model(path: Path, model: nn.Module, card: dict[str, Any]) -> None:
@@ -80,18 +210,19 @@ def preprocessing_in(card: Mapping[str, Any], path: Path) -> Preprocessing:
         ) from error
 
 
-def load_model(path: Path, model: nn.Module, run: dict[str, Any]) -> None:
+def load_model(path: Path, model: nn.Module, run: dict[str, Any], key: str = "run") -> None:
     """Loads the weights of a run into a model.
 
     Args:
         path: model.safetensors.
         model: Has the architecture of the run.
         run: The identity that the card must contain.
+        key: Under this key.
 
     Raises:
         DataError: The weights belong to another run, differ in shape or number type, or are damaged.
     """
-    identity = read_card(path).get("run")
+    identity = read_card(path).get(key)
     if identity != run:
         raise DataError(
             f"{path}: expected the weights of {run}, found those of {identity}. Remove the file and train this run "

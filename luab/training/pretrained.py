@@ -21,7 +21,7 @@ from luab.model import classifiers_of
 from luab.study.recipes import BeginsWith, Preprocessing
 from luab.training.checkpoint import preprocessing_in, read_card, tensor_difference
 
-_HEADS = ("backbone.", "byproduct.")
+_HEADS = ("backbone.", "byproduct.", "pool.")
 
 
 def download(backbone: str) -> Path:
@@ -149,7 +149,7 @@ def is_of_luab(file: Path) -> bool:
 
 
 def read_backbone(file: Path) -> dict[str, torch.Tensor]:
-    """Reads a backbone's tensors by their timm names, from a file of timm or of a run (without its byproduct head).
+    """Reads a backbone's tensors by their timm names, from a file of timm or of a run (without luab's heads).
 
     Raises:
         DataError: The file is damaged or not a safetensors file.

@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ from luab import errors
 from luab.errors import ConfigError, JobError, LostProcess, LuabError
 from luab.files import replacing, write_json
 from luab.study.config import Compute, Study
-from luab.study.paths import Run
 from luab.training.heartbeat import job_id, restarts
 from luab.training.own_process import (
     NOTES,
@@ -146,17 +145,22 @@ def only_writer(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def launch(study: Study, run: Run) -> None:
-    """Trains a run in several processes and waits until they are done.
+def launch(study: Study, folder: Path, command: Sequence[str]) -> None:
+    """Trains in several processes and waits until they are done.
 
     A warning signal (SIGTERM, SIGUSR2) is passed on; the training then saves its state and ends.
+
+    Args:
+        study: The configuration, which all processes get.
+        folder: Folder of the run, in which the training writes run.json.
+        command: Arguments of `luab` in each process, for example ("train", "imagenet/resnet50/click-1/seed0").
 
     Raises:
         ConfigError: Several nodes are configured outside of a Slurm job, or more than the job has.
         LuabError: The error that ended the training.
     """
-    card = study.layout.run_json(run)
-    with caught_warnings() as received, _notes_folder(study.layout.run(run)) as notes:
+    card = folder / "run.json"
+    with caught_warnings() as received, _notes_folder(folder) as notes:
         before = _version(card)
         with replacing(notes / "study.yaml") as aside:
             aside.write_text(study.dump(), encoding="utf-8")
@@ -166,7 +170,7 @@ def launch(study: Study, run: Run) -> None:
             del environment[PARENT]
         environment.setdefault("OMP_NUM_THREADS", str(study.compute.threads_each))
         agent = subprocess.Popen(
-            [*_command(study.compute), "-m", "luab", "train", run.folder],
+            [*_command(study.compute), "-m", "luab", *command],
             env=environment,
             stdin=subprocess.DEVNULL,
             # Inherited by the agent, so that no signal can end it before its first line.

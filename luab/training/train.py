@@ -1,9 +1,6 @@
 """Training of one run or a cohort, from the checked inputs to model.safetensors, log.csv and run.json."""
 
 import contextlib
-import csv
-import errno
-import math
 import signal
 import sys
 import time
@@ -20,7 +17,7 @@ from luab.data.images.shared_views import SharedViews
 from luab.data.images.training_images import TrainingImages
 from luab.data.manifests.manifest import read_manifest
 from luab.errors import ConfigError, DataError, JobError, LuabError
-from luab.files import file_sha256, read_json, remove_leftovers, replacing, write_json
+from luab.files import file_sha256, read_json
 from luab.progress import progress
 from luab.shapes import Batch
 from luab.study.config import Study
@@ -29,13 +26,14 @@ from luab.study.recipes import Preprocessing
 from luab.study.roots import source_root
 from luab.tasks import task_of
 from luab.training.checkpoint import (
-    STATES,
-    load_newest_state,
+    Stopped,
+    last_line,
     preprocessing_in,
     read_card,
     remove_states,
-    save_model,
-    save_state,
+    resume,
+    save_progress,
+    write_results,
 )
 from luab.training.compiled import compile_backbone
 from luab.training.device import choose_device
@@ -46,10 +44,6 @@ from luab.training.pretrained import first_weights, put_into, read_backbone
 from luab.training.trainer import Flags, Trainer, random_state, restore_random_state, seed_everything
 
 _SECONDS_BETWEEN_STATES = 600.0
-
-
-class Stopped(JobError):
-    """A warning signal was received; the state is saved."""
 
 
 @dataclass
@@ -97,7 +91,7 @@ class Member:
     def save(self, needed: bool) -> None:
         """Saves the state."""
         with self.generators():
-            _save_state(self.trainer, self.folder, self.key, needed)
+            save_progress(self.trainer, self.folder, self.key, needed, _SECONDS_BETWEEN_STATES, _log)
 
 
 def train(
@@ -230,7 +224,11 @@ def _member(study: Study, run: Run, device: torch.device, processes: Processes, 
         if processes.first:
             _log(f"{run.folder}: backbone {run.backbone} {member.execution['backbone']}")
     with member.generators():
-        _resume(trainer, folder, key)
+        resumed = resume(trainer, folder, key, _log)
+    if processes.first:
+        _log(f"{run.folder}: {split}")
+        if resumed:
+            _log(f"{run.folder}: resuming at epoch {trainer.epoch}, batch {trainer.batch}")
     return member
 
 
@@ -255,7 +253,7 @@ def _written(members: Sequence[Member], started: float, provenance: Sequence[dic
             "attempts": heart.attempts(),
             "device": str(trainer.device),
             "processes": trainer.processes.count,
-            "final": _final(trainer),
+            "final": last_line(trainer.columns, trainer.log),
             **versions,
         }
         with _alone(member):
@@ -358,26 +356,6 @@ def _beginning(study: Study, run: Run) -> tuple[Callable[[nn.Module], None], Pre
         put_into(backbone, tensors, f"{file}: expected {what}", new_classifier=True)
 
     return load, preprocessing, {"begins_with": digest}
-
-
-def _resume(trainer: Trainer, folder: Path, key: str) -> None:
-    """Restores the state of an unfinished training, if there is one, and checks that all processes agree."""
-    first = trainer.processes.first
-    if first:
-        remove_leftovers(folder)
-    state = load_newest_state(folder, key, _log if first else lambda _: None)
-    if state is not None:
-        trainer.restore(state)
-    places = trainer.processes.gather([trainer.epoch, trainer.batch])
-    if any(place != places[0] for place in places):
-        raise DataError(
-            f"{folder}: the processes of this training read different states (epoch, batch: {places}); probably a "
-            "shared disk shows new files late. Run the same command again."
-        )
-    if first:
-        _log(f"{trainer.run.folder}: {trainer.split}")
-        if state is not None:
-            _log(f"{trainer.run.folder}: resuming at epoch {trainer.epoch}, batch {trainer.batch}")
 
 
 def _log(text: str) -> None:
@@ -533,54 +511,6 @@ def _progress_bar(members: Sequence[Member]) -> contextlib.AbstractContextManage
     return contextlib.nullcontext(lambda _: None)
 
 
-def _save_state(trainer: Trainer, folder: Path, key: str, needed: bool) -> None:
-    """Saves the state; on a full disk, one that is not needed yet is left out with a warning.
-
-    Args:
-        trainer: The training.
-        folder: Folder of the run.
-        key: Configuration of the training.
-        needed: Whether the training ends after this state.
-    """
-    state = trainer.state(key)
-    if trainer.processes.first:
-        try:
-            save_state(folder, state)
-        except JobError as error:
-            cause = error.__cause__
-            if needed or not isinstance(cause, OSError) or cause.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            _log(
-                f"{folder / STATES[0]}: could not be saved ({cause.strerror}); the training continues, and an older "
-                f"state, if there is one, stays usable. Free some space: the next attempt is in "
-                f"{_SECONDS_BETWEEN_STATES / 60:.0f} minutes."
-            )
-    trainer.processes.wait()  # a process that ends while the first one is still writing would count as lost
-
-
 def _write_results(folder: Path, trainer: Trainer, identity: dict[str, Any], result: dict[str, Any]) -> None:
     trained = trainer.ema.module if trainer.ema is not None else trainer.model
-    # The last step may have had a finite loss and an infinite gradient.
-    for name, tensor in trained.state_dict().items():
-        if not tensor.isfinite().all():
-            raise JobError(
-                f"{name} contains NaN or infinite weights after the last step. Lower the learning rate or clip "
-                "gradients in the recipe. Nothing was written."
-            )
-    save_model(folder / "model.safetensors", trained, identity)
-    with replacing(folder / "log.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(trainer.columns)
-        writer.writerows([[int(row[0]), *map(_cell, row[1:])] for row in trainer.log])
-    result["model_sha256"] = file_sha256(folder / "model.safetensors")
-    write_json(folder / "run.json", result)
-
-
-def _cell(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.9g}"  # only a gradient ratio can be NaN
-
-
-def _final(trainer: Trainer) -> dict[str, float | None]:
-    """Returns the last line of the log by name; None for NaN, which JSON does not have."""
-    values = zip(trainer.columns, trainer.log[-1], strict=True)
-    return {name: None if math.isnan(value) else value for name, value in values}
+    write_results(folder, trained, identity, trainer.columns, trainer.log, result)

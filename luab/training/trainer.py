@@ -25,6 +25,7 @@ from luab.shapes import Batch
 from luab.study.config import Recipe, Split
 from luab.study.paths import Run
 from luab.study.recipes import Preprocessing
+from luab.study.transfer_recipes import TransferRecipe
 from luab.tasks import Outputs
 from luab.training.distributed import Processes
 
@@ -154,7 +155,7 @@ class Trainer:
             model = _synchronised(model, device)
         if recipe.channels_last:
             model = model.to(memory_format=torch.channels_last)
-        optimizer = _optimizer(model, recipe, device)
+        optimizer = optimizer_of(model, recipe, device)
         scheduler = CosineLRScheduler(
             optimizer,
             t_initial=recipe.epochs * steps,
@@ -166,7 +167,7 @@ class Trainer:
         ema = None
         if recipe.ema_decay is not None and processes.first:
             ema = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True)
-        scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "float16" and device.type == "cuda")
+        scaler = gradient_scaler(recipe.amp, device)
         network = processes.share(model, device)
         return cls(
             run, recipe, outputs, split, steps, device, processes, model, network, optimizer, scheduler, scaler, ema,
@@ -263,9 +264,7 @@ class Trainer:
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Context of a forward pass: the recipe's mixed precision on a GPU."""
-        precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.recipe.amp)
-        on = precision is not None and self.device.type == "cuda"
-        return torch.autocast(self.device.type, precision, enabled=on)
+        return mixed_precision(self.recipe.amp, self.device)
 
     def laid_out(self, images: torch.Tensor) -> torch.Tensor:
         """Returns images in the recipe's memory format."""
@@ -317,12 +316,7 @@ class Trainer:
         Raises:
             JobError: With float16, so many steps had infinite gradients that hardly any changed the weights.
         """
-        if self.scaler.is_enabled() and self.scaler.get_scale() < _LOWEST_SCALE:
-            raise JobError(
-                f"Epoch {self.epoch}: expected finite gradients, found infinite ones in so many steps that the loss "
-                f"scale fell to {self.scaler.get_scale():.2g}; such steps change no weight. Set amp to bfloat16 or "
-                "none, or lower the learning rate, in the recipe. Nothing was written."
-            )
+        check_scale(self.scaler, self.epoch)
         rate = self.optimizer.param_groups[0]["lr"]
         self.log.append([self.epoch, rate, *(total / self.steps for total in self.sums.values()), *self.ratios])
         self.epoch, self.batch = self.epoch + 1, 0
@@ -350,10 +344,7 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         """Restores what `state` returned, in each process."""
         self.model.load_state_dict(state["model"])
-        # Those of the device that the state is from decide where torch puts the counters of steps.
-        for group, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
-            group |= {name: own[name] for name in ("fused", "foreach") if name in own}
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
@@ -361,6 +352,27 @@ class Trainer:
         self.sums, self.ratios = dict(state["sums"]), list(state["ratios"])
         self.log = [list(row) for row in state["log"]]
         restore_random_state(state["random"][self.processes.rank], self.device)
+
+
+def mixed_precision(amp: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Context of a forward pass with a recipe's `amp` on a GPU; without effect on a CPU."""
+    precision = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(amp)
+    return torch.autocast(device.type, precision, enabled=precision is not None and device.type == "cuda")
+
+
+def gradient_scaler(amp: str, device: torch.device) -> torch.amp.GradScaler:
+    """Scaler of the loss; enabled for float16 on a GPU."""
+    return torch.amp.GradScaler(device.type, enabled=amp == "float16" and device.type == "cuda")
+
+
+def check_scale(scaler: torch.amp.GradScaler, epoch: int) -> None:
+    """Raises JobError if so many steps with float16 had infinite gradients that hardly any changed the weights."""
+    if scaler.is_enabled() and scaler.get_scale() < _LOWEST_SCALE:
+        raise JobError(
+            f"Epoch {epoch}: expected finite gradients, found infinite ones in so many steps that the loss "
+            f"scale fell to {scaler.get_scale():.2g}; such steps change no weight. Set amp to bfloat16 or "
+            "none, or lower the learning rate, in the recipe. Nothing was written."
+        )
 
 
 def build_checked_model(backbone: str, recipe: Recipe, outputs: Outputs) -> LuabModel:
@@ -433,14 +445,26 @@ def _synchronised(model: LuabModel, device: torch.device) -> LuabModel:
     return synchronised
 
 
-def _optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+def optimizer_of(
+    weights: nn.Module | list[dict[str, Any]], recipe: Recipe | TransferRecipe, device: torch.device
+) -> torch.optim.Optimizer:
+    """Builds a recipe's optimiser.
+
+    Args:
+        weights: A model, whose biases and norm layers have no weight decay, or groups of weights with their own.
+        recipe: Gives optimiser, learning rate, weight decay and momentum.
+        device: Decides how the optimiser goes through the weights.
+
+    Raises:
+        ConfigError: timm has no such optimiser, or refuses its settings.
+    """
     options: dict[str, Any] = {}
     try:
         # Only torch's own have `fused`; theirs compute the same with `foreach` as one by one, bit for bit.
         if "fused" in inspect.signature(get_optimizer_class(recipe.optimizer, bind_defaults=False)).parameters:
             options = {"fused": True} if device.type == "cuda" else {"foreach": True}
         return create_optimizer_v2(
-            model,
+            weights,
             opt=recipe.optimizer,
             lr=recipe.lr,
             weight_decay=recipe.weight_decay,
@@ -451,6 +475,14 @@ def _optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.
         raise ConfigError(
             f"optimizer {recipe.optimizer!r}: timm refused it ({error}). Correct `optimizer` in the recipe."
         ) from error
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Restores an optimiser's `state_dict`, which may be from another device."""
+    # Those of the device that the state is from decide where torch puts the counters of steps.
+    for group, own in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        group |= {name: own[name] for name in ("fused", "foreach") if name in own}
+    optimizer.load_state_dict(state)
 
 
 def seed_everything(seed: int, device: torch.device, threads: int) -> None:

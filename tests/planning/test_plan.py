@@ -71,9 +71,9 @@ def test_an_own_copy_is_neither_fetched_nor_unpacked(planned: Any, full: Study) 
 def test_the_demo_waits_for_its_world(planned: Any) -> None:
     plan = planned("config/demo.yaml")
     assert plan.manifest_inputs("imagenet_train") == ["data/demo/world/world.json"]
-    assert plan.archive_list == ["data/demo/world/server/archives.yaml"]
+    assert plan.archive_list("imagenet_v2") == ["data/demo/world/server/archives.yaml"]
     assert plan.archive_digest("imagenet_ab") is None
-    assert planned().archive_list == []
+    assert planned().archive_list("imagenet_v2") == []
 
 
 def test_the_digest_of_an_archive_follows_its_entry(planned: Any) -> None:

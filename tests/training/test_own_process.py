@@ -89,11 +89,11 @@ def test_ranks_that_write_nothing_are_an_error(toy_study, monkeypatch):
     study = toy_study(compute={"gpus": 2})
     monkeypatch.setattr(processes, "_command", lambda compute: [sys.executable, "-c", "pass"])
     with pytest.raises(JobError, match=r"run\.json: expected a new file from this training, found none"):
-        processes.launch(study, RUN)
+        processes.launch(study, study.layout.run(RUN), ["train", RUN.folder])
     card = study.layout.run_json(RUN)
     card.write_text("{}", encoding="utf-8")
     with pytest.raises(JobError, match=r"run\.json: expected a new file from this training, found the old one"):
-        processes.launch(study, RUN)
+        processes.launch(study, study.layout.run(RUN), ["train", RUN.folder])
 
 
 HOLDER = """

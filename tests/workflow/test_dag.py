@@ -54,6 +54,26 @@ def test_imagenet_alone_is_planned(clean: Checkout, tmp_path: Path) -> None:
     assert counts["track"] == counts["describe"] == counts["report"] == 1
 
 
+def test_fine_tunings_are_planned_from_nothing(clean: Checkout, full_plan: tuple[dict[str, int], float]) -> None:
+    counts = clean.plan("--configfile", "config/transfer.yaml")
+    tuned = {name: counts.pop(name) for name in ("finetune", "predict_transfer", "score_transfer")}
+    assert set(tuned.values()) == {7 * 4 * 3}
+    drawn = ("table_detection", "table_segmentation", "figure_detection_examples", "figure_segmentation_examples")
+    assert {counts.pop(name) for name in (*drawn, "collect_transfers")} == {1}
+    full, _ = full_plan
+    assert counts["fetch"] == full["fetch"] + 3 and counts["unpack"] == full["unpack"] + 1  # VOC
+    assert {name: n for name, n in counts.items() if n != full.get(name)}.keys() <= {"fetch", "unpack"}
+
+
+def test_the_pilot_s_fine_tunings_are_planned_from_nothing(clean: Checkout) -> None:
+    pilot = ("--profile", "profiles/pilot", "--configfile", "config/demo.yaml", "config/pilot.yaml")
+    counts, without = clean.plan(*pilot, "config/pilot_transfer.yaml"), clean.plan(*pilot)
+    for stage in ("finetune", "predict_transfer", "score_transfer"):
+        assert len([name for name in counts if name.startswith(f"{stage}_")]) == 3 * 5
+    assert counts["demo_voc"] == counts["collect_transfers"] == 1 and "demo_voc" not in without
+    assert all(counts[name] == n for name, n in without.items() if name not in ("fetch", "unpack"))
+
+
 NO_LOCALIZATION = """suites:
   - {name: accuracy, benchmarks: [imagenet_val, imagenet_a]}
   - {name: corruption, benchmarks: [imagenet_c]}

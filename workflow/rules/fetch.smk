@@ -42,10 +42,27 @@ if STUDY.demo:
             shell:
                 "python -m luab demo-world --tags > {log} 2>&1"
 
+    # PASCAL VOC is apart, since only fine-tunings read it (workflow/rules/transfer.smk).
+    rule demo_voc:
+        input:
+            "luab/demo/tables/classes.json",
+            "luab/demo/tables/silhouettes.json",
+        output:
+            archives=PLAN.drawn_voc,
+        log:
+            "logs/demo_voc.log",
+        conda:
+            "../envs/luab.yaml"
+        params:
+            demo=STUDY.demo.model_dump_json(),
+            code=CODE("luab.demo.voc"),
+        shell:
+            "python -m luab demo-world --voc > {log} 2>&1"
+
 
 rule fetch:
     input:
-        PLAN.archive_list,
+        lambda wildcards: PLAN.archive_list(wildcards.archive),
     output:
         card=f"{DATA}/archives/{{archive}}.json",
     log:

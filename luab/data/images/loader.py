@@ -102,7 +102,7 @@ def training_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int, 
 
     Its processes stay for further epochs: set `batches.epoch` and `batches.start` before each.
     """
-    options = _worker_options(workers)
+    options = worker_options(workers)
     if workers:
         options["persistent_workers"] = True
         options["prefetch_factor"] = min(4, max(1, _MAX_PREFETCHED_IMAGES // batches.share_size))
@@ -111,7 +111,7 @@ def training_loader(dataset: Dataset[Any], batches: EpochBatches, workers: int, 
 
 def evaluation_loader(dataset: Dataset[Any], batch_size: int, workers: int, pinned: bool) -> DataLoader[Any]:
     """Returns a loader that yields every item once, in order."""
-    return DataLoader(dataset, batch_size=batch_size, shuffle=False, pin_memory=pinned, **_worker_options(workers))
+    return DataLoader(dataset, batch_size=batch_size, shuffle=False, pin_memory=pinned, **worker_options(workers))
 
 
 @contextlib.contextmanager
@@ -201,7 +201,8 @@ def _empty_batch(part: Any, items: int) -> torch.Tensor:
     return batch if get_worker_info() is None else batch.share_memory_()
 
 
-def _worker_options(workers: int) -> dict[str, Any]:
+def worker_options(workers: int) -> dict[str, Any]:
+    """Options of a DataLoader with its own generator, whose processes outlive warning signals."""
     # Its own generator: otherwise the loader draws from the one that feeds dropout, and a resumed epoch would draw
     # once more than an uninterrupted one.
     options: dict[str, Any] = {"generator": torch.Generator(), "num_workers": workers}

@@ -18,18 +18,21 @@ from luab.data.supervisions.coco import click
 from luab.data.supervisions.makers import Sources
 from luab.data.supervisions.point_files import coco_image_id
 from luab.errors import ConfigError
+from luab.metrics.detection import Detections, Objects
 from luab.metrics.localization import IOU_PCT, LocalizationInput, box_accuracy
 from luab.predictions import read_listed, read_predictions
 from luab.render import style, summaries
 from luab.render.answers import gradient_ratios
-from luab.render.figures import annotated_images, byproducts, factors, localization, studies
+from luab.render.figures import annotated_images, byproducts, dense, factors, localization, studies
 from luab.render.figures import scores as figures_scores
 from luab.render.products import Inputs, Product, find_product
 from luab.render.style import Array
 from luab.render.tables import read_statistics, required, scores_of
+from luab.transfer.score import objects_of, read_boxes
 
 SAMPLES = 8  # images in the figure of byproducts
 CAMS = 6  # images in the figure of score maps
+_CHOSEN_IMAGES = "Images with an object, evenly spaced in the order of their names, not chosen by result; first seed."
 _MIN_TRACE = 4  # fewest samples of a trace that is drawn
 _TUNING = 500  # images on which the threshold of the score maps is chosen
 _MAP_COLUMNS = ("image_id", "cam", "cam_h", "cam_w", "point_x", "point_y")
@@ -205,6 +208,50 @@ def _draw_uses_maps(product: Product, inputs: Inputs) -> Figure:
     return localization.cam_examples(examples, titles, note, inputs.label, cell_in=0.74)
 
 
+def _draw_detection_examples(product: Product, inputs: Inputs) -> Figure:
+    data, names, titles = _fine_tuned(product, inputs)
+    truth = {objects.image_id: objects for objects in objects_of(data)}
+    found = [dict(zip(truth, read_boxes(path, list(truth), len(names)), strict=True)) for _, path in inputs.predictions]
+    examples = []
+    for i in dense.spread(data.image_ids, lambda i: len(truth[data.image_ids[i]].labels) > 0):
+        image_id = data.image_ids[i]
+        boxes = [_true_boxes(truth[image_id]), *(dense.confident(of[image_id]) for of in found)]
+        seen = [dense.Seen(boxes=of) for of in boxes]
+        examples.append(dense.DenseExample(image_id, dense.pixels(data.picture(i)), seen))
+    note = f"Boxes with a score of at least {dense.LEAST_SCORE:g}; colours are classes."
+    return dense.dense_examples(examples, titles, names, f"{_CHOSEN_IMAGES} {note}", inputs.label)
+
+
+def _true_boxes(objects: Objects) -> Detections:
+    return Detections(objects.boxes, objects.labels, np.ones(len(objects.labels)))
+
+
+def _draw_segmentation_examples(product: Product, inputs: Inputs) -> Figure:
+    data, names, titles = _fine_tuned(product, inputs)
+    columns = ("image_id", "mask")
+    tables = [read_listed(path.parent, path.stem, columns, "transfer predict") for _, path in inputs.predictions]
+    examples = []
+    for i in dense.spread(data.image_ids, lambda i: bool((np.asarray(data.target(i)["mask"]) % 255).any())):
+        image_id, true = data.image_ids[i], np.asarray(data.target(i)["mask"])
+        seen = [dense.Seen(mask=true)]
+        for table, (_, path) in zip(tables, inputs.predictions, strict=True):
+            content = table.filter(pc.equal(table["image_id"], image_id))["mask"].to_pylist()
+            mask = dense.decoded_mask(content[0] if content else b"", true.shape, f"{path}: {image_id}", len(names))
+            seen.append(dense.Seen(mask=mask))
+        examples.append(dense.DenseExample(image_id, dense.pixels(data.picture(i)), seen))
+    note = "Colours are classes; white: pixels that do not count."
+    return dense.dense_examples(examples, titles, names, f"{_CHOSEN_IMAGES} {note}", inputs.label)
+
+
+def _fine_tuned(product: Product, inputs: Inputs) -> tuple[Any, list[str], list[str]]:
+    """The data set, the names of its classes, and the titles of the rows."""
+    if inputs.dense is None or not inputs.predictions:
+        raise ConfigError(f"{product.name}: the inputs `dense` and `predictions` are missing. Pass both.")
+    data, names = inputs.dense()
+    looks = style.looks([name for name, _ in inputs.predictions], inputs.supervisions)
+    return data, names, ["Truth", *(looks[name].title for name, _ in inputs.predictions)]
+
+
 def _compared(
     product: Product,
     inputs: Inputs,
@@ -301,4 +348,6 @@ FIGURES: dict[str, Callable[[Product, Inputs], Figure]] = {
     "lambda_gradients": _draw_lambda_gradients,
     "coco_lambda_gradients": _draw_lambda_gradients,
     "uses_maps": _draw_uses_maps,
+    "detection_examples": _draw_detection_examples,
+    "segmentation_examples": _draw_segmentation_examples,
 }

@@ -11,7 +11,7 @@ HEADINGS = {
     "DEVIATES": "Deviations: we differ on purpose",
 }
 _TAG = re.compile(rf"\b({'|'.join(HEADINGS)}):")
-_SOURCES = ("luab/**/*.py", "luab/**/*.js", "config/*.yaml", "config/recipes/*.yaml")
+_SOURCES = ("luab/**/*.py", "luab/**/*.js", "config/*.yaml", "config/recipes/**/*.yaml")
 _COMMENT = {".js": "//", ".yaml": "#"}
 
 

@@ -1,0 +1,1 @@
+"""Data sets for dense tasks: boxes, masks and points within an image."""
