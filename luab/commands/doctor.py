@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -187,12 +187,11 @@ def _data(study: Study) -> Iterator[Finding]:
     for name, folder in paths.copies.items():
         if name not in (*FROM_COCO, VOC, "imagenet_train", "imagenet_val", "imagenet_real"):
             yield Finding(name, *_images(study, name, folder))
-    dense = {entry.data: entry for entry in study.transfer.values()}
-    if study.coco or "coco" in dense:
-        yield _coco(study)
-    if "voc" in dense:
-        yield _voc(study)
-    if study.backbones or study.coco or dense:
+    read = {*study.parts, *(entry.data for entry in study.transfer.values())}
+    for data, check in _FROM_ANNOTATIONS.items():
+        if data in read:
+            yield check(study)
+    if study.backbones or read:
         yield _downloads(study)
 
 
@@ -252,6 +251,10 @@ def _voc(study: Study) -> Finding:
     except LuabError as error:
         return Finding("VOC", "missing", str(error))
     return Finding("VOC", "ok", f"{folder}: {', '.join(f'{len(one):,}' for one in sets)} images of {VOC}")
+
+
+_FROM_ANNOTATIONS: dict[str, Callable[[Study], Finding]] = {"coco": _coco, "voc": _voc}
+"""Checks of data sets that are trained on or that fine-tunings read, by name."""
 
 
 def _together(what: str, results: list[tuple[Verdict, str]]) -> Finding:

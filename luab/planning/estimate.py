@@ -11,7 +11,7 @@ from luab.data.manifests.testsets import TEST_SETS
 from luab.files import read_json
 from luab.study.config import Study
 from luab.study.paths import Run
-from luab.study.transfers import FineTuning
+from luab.study.transfers import DenseData, DenseTask, FineTuning
 from luab.tasks import task_of
 
 _FORWARD_SHARE = 1 / 3  # a backward pass has about twice the arithmetic of a forward pass
@@ -31,9 +31,19 @@ Speeds = Mapping[tuple[str, str], Speed]
 DenseSpeeds = Mapping[str, Speed]
 """Of fine-tunings, by entry of `transfer`."""
 
+
+def _known(name: str) -> int:
+    return KNOWN_COUNTS[name]["n"] or 0
+
+
 # SOURCE: the tables of the challenges' pages, VOC2007/index.html and VOC2012/dbstats.html: trainval of both years and
 # test of 2007 for boxes, train and val of 2012 for masks.
-_VOC_IMAGES = {"detection": (5011 + 11540, 4952), "segmentation": (1464, 1449)}
+_DENSE_IMAGES: dict[DenseData, dict[DenseTask, tuple[int, int]]] = {
+    "coco": dict.fromkeys(("detection", "segmentation"), (_known("coco_train"), _known("coco_val"))),
+    "voc": {"detection": (5011 + 11540, 4952), "segmentation": (1464, 1449)},
+    "imagenet_points": {"segmentation": (_known("imagenet_train"), 0)},
+}
+"""Images that a fine-tuning is trained on, and that it predicts, by data and task."""
 
 
 @dataclass
@@ -88,7 +98,7 @@ def known_speeds(study: Study) -> Speeds:
 
 def training_hours(study: Study, run: Run, speeds: Speeds) -> float:
     """GPU hours of one training: images x epochs / speed."""
-    images = (KNOWN_COUNTS[f"{run.dataset}_train"]["n"] or 0) * study.recipe(run.backbone, run.dataset).epochs
+    images = _known(f"{run.dataset}_train") * study.recipe(run.backbone, run.dataset).epochs
     return images / speeds[_key(run)].images_per_s / 3600
 
 
@@ -99,7 +109,7 @@ def prediction_hours(run: Run, benchmarks: Iterable[str], speeds: Speeds) -> flo
     slower than the GPU, predictions take longer.
     """
     manifests = [name for test_set in test_sets_of(benchmarks) for name in TEST_SETS[test_set].manifests]
-    images = sum(KNOWN_COUNTS[name]["n"] or 0 for name in manifests)
+    images = sum(map(_known, manifests))
     return images * _FORWARD_SHARE / speeds[_key(run)].images_per_s / 3600
 
 
@@ -175,11 +185,7 @@ def by_transfer(study: Study, speeds: DenseSpeeds) -> list[TransferCost]:
 def _dense_images(study: Study, transfer: str) -> tuple[int, int]:
     """Number of images that a fine-tuning is trained on, and of those that it predicts."""
     entry = study.transfer[transfer]
-    if entry.data == "voc":
-        return _VOC_IMAGES[entry.task]
-    if entry.data == "coco":
-        return KNOWN_COUNTS["coco_train"]["n"] or 0, KNOWN_COUNTS["coco_val"]["n"] or 0
-    return KNOWN_COUNTS["imagenet_train"]["n"] or 0, 0
+    return _DENSE_IMAGES[entry.data][entry.task]
 
 
 def by_backbone(study: Study, speeds: Speeds) -> list[BackboneCost]:

@@ -26,8 +26,8 @@ VOC = "voc"
 TRANSFER_RECIPES = "transfer"
 """Folder below `paths.recipes` that holds the recipes of fine-tunings."""
 NETWORKS: dict[str, tuple[str, ...]] = {"detection": ("faster_rcnn",), "segmentation": ("fcn", "deeplabv3")}
-POINTED = ("coco", "imagenet_points")
-"""Data with recorded points that can supervise segmentation: tags of COCO-AB and clicks of ImageNet-AB."""
+POINTED = {"coco": "coco", "imagenet_points": "imagenet"}
+"""Data whose recorded points can supervise segmentation, with the data set that has the points as targets."""
 CONTROLS = ("none", "random", "shuffled")
 
 

@@ -18,7 +18,7 @@ from luab.files import lines_sha256, read_json
 from luab.progress import progress
 from luab.study.config import Study
 from luab.study.paths import card
-from luab.study.transfers import FineTuning
+from luab.study.transfers import POINTED, FineTuning
 from luab.training.checkpoint import Stopped, last_line, remove_states, resume, save_progress, write_results
 from luab.training.device import choose_device
 from luab.training.distributed import Processes, joined
@@ -65,7 +65,7 @@ def fit(
     images = dense_set(study, transfer.data, "train", transfer.mode, transforms, setup.seed)
     inputs = {f"{transfer.data}_train": lines_sha256(images.image_ids)}
     if transfer.mode == "points":
-        targets = study.layout.target("click", "coco" if transfer.data == "coco" else "imagenet")
+        targets = study.layout.target("click", POINTED[transfer.data])
         inputs["targets_click"] = read_json(card(targets))["sha256"]
     return fit_setup(study, setup, images, inputs, provenance, ready)
 

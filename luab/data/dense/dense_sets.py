@@ -1,5 +1,6 @@
 """The data sets of a study for dense tasks."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from luab.data.dense import coco, imagenet, voc
@@ -7,7 +8,7 @@ from luab.data.dense.dense_set import DenseSet, Transforms
 from luab.errors import ConfigError
 from luab.study.config import Study
 from luab.study.roots import own_copy, source_root
-from luab.study.transfers import VOC, DenseData
+from luab.study.transfers import POINTED, VOC, DenseData
 
 Task = Literal["detection", "segmentation", "points"]
 Split = Literal["train", "val"]
@@ -41,20 +42,42 @@ def dense_set(
         ConfigError: The data set does not have this task or split.
         DataError: Files are missing or damaged, or their number is not the published one.
     """
-    partial = study.paths.partial
-    if task == "points" and split == "train" and data == "coco":
-        targets = study.layout.target("click", "coco")
-        return coco.points(source_root(study, "coco_train"), targets, transforms, seed, partial)
-    if task == "points" and split == "train" and data == "imagenet_points":
-        manifest, targets = study.layout.manifest("imagenet_train"), study.layout.target("click")
-        return imagenet.points(source_root(study, "imagenet_train"), manifest, targets, transforms, seed)
-    if task == "points" or data == "imagenet_points":
+    found = _OPENERS[data](study, split, task, transforms, seed)
+    if found is None:
         raise ConfigError(
             f"{data} has no {split} images for the task {task}. Points are for training on coco or imagenet_points; "
             "the result is scored on the masks of a data set that has them (task segmentation)."
         )
-    if data == "coco":
-        make = coco.detection if task == "detection" else coco.segmentation
-        return make(source_root(study, f"coco_{split}"), split, transforms, seed, partial)
+    return found
+
+
+def _coco(study: Study, split: Split, task: Task, transforms: Transforms | None, seed: int) -> DenseSet | None:
+    root, partial = source_root(study, f"coco_{split}"), study.paths.partial
+    if task == "points":
+        targets = study.layout.target("click", POINTED["coco"])
+        return coco.points(root, targets, transforms, seed, partial) if split == "train" else None
+    make = coco.detection if task == "detection" else coco.segmentation
+    return make(root, split, transforms, seed, partial)
+
+
+def _voc(study: Study, split: Split, task: Task, transforms: Transforms | None, seed: int) -> DenseSet | None:
     root = own_copy(study, VOC) or study.layout.raw_folder(VOC)
-    return (voc.detection if task == "detection" else voc.segmentation)(root, split, transforms, seed, partial)
+    if task == "points":
+        return None
+    make = voc.detection if task == "detection" else voc.segmentation
+    return make(root, split, transforms, seed, study.paths.partial)
+
+
+def _imagenet(study: Study, split: Split, task: Task, transforms: Transforms | None, seed: int) -> DenseSet | None:
+    if task != "points" or split != "train":
+        return None
+    manifest, targets = study.layout.manifest("imagenet_train"), study.layout.target("click")
+    return imagenet.points(source_root(study, "imagenet_train"), manifest, targets, transforms, seed)
+
+
+_OPENERS: dict[DenseData, Callable[[Study, Split, Task, Transforms | None, int], DenseSet | None]] = {
+    "coco": _coco,
+    "voc": _voc,
+    "imagenet_points": _imagenet,
+}
+"""Functions that open a data set; they return None if it has no such images."""
