@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -187,11 +187,11 @@ def _data(study: Study) -> Iterator[Finding]:
     for name, folder in paths.copies.items():
         if name not in (*FROM_COCO, VOC, "imagenet_train", "imagenet_val", "imagenet_real"):
             yield Finding(name, *_images(study, name, folder))
-    read = {*study.parts, *(entry.data for entry in study.transfer.values())}
-    for data, check in _FROM_ANNOTATIONS.items():
+    read = {entry.data for entry in study.transfer.values()} | set(study.parts)
+    for data, check in {"coco": _coco, VOC: _voc}.items():
         if data in read:
             yield check(study)
-    if study.backbones or read:
+    if study.backbones or study.coco or study.transfer:
         yield _downloads(study)
 
 
@@ -245,16 +245,13 @@ def _voc(study: Study) -> Finding:
         return Finding("VOC", "ok", "will be downloaded (2.9 GB), or set paths.copies.voc")
     from luab.data.dense.dense_sets import dense_set
 
-    tasks = {entry.task for entry in study.transfer.values() if entry.data == "voc"}
+    tasks = sorted({entry.task for entry in study.transfer.values() if entry.data == "voc"})
     try:
-        sets = [dense_set(study, "voc", split, task) for task in sorted(tasks) for split in ("train", "val")]
+        sizes = [len(dense_set(study, "voc", split, task)) for task in tasks for split in ("train", "val")]
     except LuabError as error:
         return Finding("VOC", "missing", str(error))
-    return Finding("VOC", "ok", f"{folder}: {', '.join(f'{len(one):,}' for one in sets)} images of {VOC}")
-
-
-_FROM_ANNOTATIONS: dict[str, Callable[[Study], Finding]] = {"coco": _coco, "voc": _voc}
-"""Checks of data sets that are trained on or that fine-tunings read, by name."""
+    texts = (f"{task} {n:,} + {m:,} images" for task, n, m in zip(tasks, sizes[::2], sizes[1::2], strict=True))
+    return Finding("VOC", "ok", f"{folder}: {', '.join(texts)}")
 
 
 def _together(what: str, results: list[tuple[Verdict, str]]) -> Finding:

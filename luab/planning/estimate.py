@@ -11,7 +11,7 @@ from luab.data.manifests.testsets import TEST_SETS
 from luab.files import read_json
 from luab.study.config import Study
 from luab.study.paths import Run
-from luab.study.transfers import DenseData, DenseTask, FineTuning
+from luab.study.transfers import DenseData, FineTuning
 from luab.tasks import task_of
 
 _FORWARD_SHARE = 1 / 3  # a backward pass has about twice the arithmetic of a forward pass
@@ -31,19 +31,15 @@ Speeds = Mapping[tuple[str, str], Speed]
 DenseSpeeds = Mapping[str, Speed]
 """Of fine-tunings, by entry of `transfer`."""
 
-
-def _known(name: str) -> int:
-    return KNOWN_COUNTS[name]["n"] or 0
-
-
+_KNOWN = {name: counts["n"] or 0 for name, counts in KNOWN_COUNTS.items()}
 # SOURCE: the tables of the challenges' pages, VOC2007/index.html and VOC2012/dbstats.html: trainval of both years and
 # test of 2007 for boxes, train and val of 2012 for masks.
-_DENSE_IMAGES: dict[DenseData, dict[DenseTask, tuple[int, int]]] = {
-    "coco": dict.fromkeys(("detection", "segmentation"), (_known("coco_train"), _known("coco_val"))),
+_DENSE_IMAGES: dict[DenseData, dict[str, tuple[int, int]]] = {
+    "coco": dict.fromkeys(("detection", "segmentation"), (_KNOWN["coco_train"], _KNOWN["coco_val"])),
     "voc": {"detection": (5011 + 11540, 4952), "segmentation": (1464, 1449)},
-    "imagenet_points": {"segmentation": (_known("imagenet_train"), 0)},
+    "imagenet_points": {"segmentation": (_KNOWN["imagenet_train"], 0)},
 }
-"""Images that a fine-tuning is trained on, and that it predicts, by data and task."""
+"""Number of images for training and for evaluation, by data and task of an entry of `transfer`."""
 
 
 @dataclass
@@ -98,7 +94,7 @@ def known_speeds(study: Study) -> Speeds:
 
 def training_hours(study: Study, run: Run, speeds: Speeds) -> float:
     """GPU hours of one training: images x epochs / speed."""
-    images = _known(f"{run.dataset}_train") * study.recipe(run.backbone, run.dataset).epochs
+    images = (KNOWN_COUNTS[f"{run.dataset}_train"]["n"] or 0) * study.recipe(run.backbone, run.dataset).epochs
     return images / speeds[_key(run)].images_per_s / 3600
 
 
@@ -109,7 +105,7 @@ def prediction_hours(run: Run, benchmarks: Iterable[str], speeds: Speeds) -> flo
     slower than the GPU, predictions take longer.
     """
     manifests = [name for test_set in test_sets_of(benchmarks) for name in TEST_SETS[test_set].manifests]
-    images = sum(map(_known, manifests))
+    images = sum(KNOWN_COUNTS[name]["n"] or 0 for name in manifests)
     return images * _FORWARD_SHARE / speeds[_key(run)].images_per_s / 3600
 
 

@@ -8,12 +8,17 @@ from luab.planning.estimate import fine_tuning_hours, fine_tuning_prediction_hou
 from luab.study.config import Study
 from luab.study.paths import card
 from luab.study.roots import FROM_COCO, own_copy, tree_of
-from luab.study.transfers import VOC, FineTuning, Transfer
+from luab.study.transfers import POINTS, POINTS_OF, VOC, DenseData, FineTuning, Transfer
 
 _SLACK = 1.5
 _PREDICTION_SLACK = 6
 _SHORTEST_MINUTES = 60
-_POINTS = "click"
+_IMAGES: dict[DenseData, tuple[str, ...]] = {
+    "coco": FROM_COCO,
+    "voc": (VOC,),
+    "imagenet_points": ("imagenet_train",),
+}
+"""Names by which people give their own copies of the images (`paths.copies`), by the data of an entry."""
 
 
 def fine_tuned_with(study: Study, one: FineTuning) -> str:
@@ -70,10 +75,9 @@ class TransferPlan:
     def training_data(self, entry: Transfer) -> list[str]:
         """Cards of the images and annotations that a fine-tuning reads."""
         layout = self.study.layout
-        if entry.data == "imagenet_points":
-            return [str(card(layout.manifest("imagenet_train"))), str(card(layout.target(_POINTS)))]
-        points = [str(card(layout.target(_POINTS, "coco")))] if entry.supervised_by == "points" else []
-        return [*self._tree(entry), *points]
+        points = layout.target(POINTS, POINTS_OF[entry.data]) if entry.supervised_by == "points" else None
+        images = self._tree(entry) if entry.scored else [str(card(layout.manifest("imagenet_train")))]
+        return [*images, *([str(card(points))] if points else [])]
 
     def scoring_data(self, entry: Transfer) -> list[str]:
         """Cards of the images that are predicted, and of their annotations."""
@@ -82,12 +86,12 @@ class TransferPlan:
     def _tree(self, entry: Transfer) -> list[str]:
         if self.own_copies(entry):
             return []
-        return [str(self.study.layout.raw_card(VOC if entry.data == "voc" else tree_of(FROM_COCO[0])))]
+        return [str(self.study.layout.raw_card(tree_of(_IMAGES[entry.data][0])))]
 
     def own_copies(self, entry: Transfer) -> list[str]:
         """The user's own folders of the images, if they are not downloaded."""
-        names = {"voc": (VOC,), "coco": FROM_COCO, "imagenet_points": ("imagenet_train",)}[entry.data]
-        return [str(folder) for name in names if (folder := own_copy(self.study, name)) is not None]
+        folders = [own_copy(self.study, name) for name in _IMAGES[entry.data]]
+        return [str(folder) for folder in folders if folder is not None]
 
     def fine_tuned_with(self, ones: Sequence[FineTuning]) -> list[str]:
         """Settings of each fine-tuning of a job, see the function `fine_tuned_with`."""
@@ -121,6 +125,11 @@ class TransferPlan:
         speeds = published_dense_speeds(self.study)
         hours = sum(fine_tuning_prediction_hours(self.study, one.transfer, speeds) for one in ones)
         return self._minutes(hours * _PREDICTION_SLACK)
+
+    def scoring_mem_mb(self, ones: Sequence[FineTuning]) -> int:
+        """Memory of a job that scores, in MB: pycocotools needs 6 to 7 GB for the boxes of COCO."""
+        entry = self._entry(ones)
+        return 16_000 if (entry.task, entry.data) == ("detection", "coco") else 8_000
 
     def scored(self) -> list[FineTuning]:
         """The fine-tunings whose predictions are scored."""

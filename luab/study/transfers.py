@@ -25,10 +25,11 @@ VOC = "voc"
 """The tree that the archives of PASCAL VOC unpack to; without manifest, since `luab.data.dense.voc` reads its lists."""
 TRANSFER_RECIPES = "transfer"
 """Folder below `paths.recipes` that holds the recipes of fine-tunings."""
-NETWORKS: dict[str, tuple[str, ...]] = {"detection": ("faster_rcnn",), "segmentation": ("fcn", "deeplabv3")}
-POINTED = {"coco": "coco", "imagenet_points": "imagenet"}
-"""Data whose recorded points can supervise segmentation, with the data set that has the points as targets."""
-CONTROLS = ("none", "random", "shuffled")
+NETWORKS: dict[str, tuple[Network, ...]] = {"detection": ("faster_rcnn",), "segmentation": ("fcn", "deeplabv3")}
+POINTS_OF = {"coco": "coco", "imagenet_points": DATASET}
+"""Data with recorded points that can supervise segmentation, and the data set of classification that has them."""
+POINTS = "click"
+"""These points: tags of COCO-AB, clicks of ImageNet-AB."""
 
 
 @dataclass(frozen=True, order=True)
@@ -113,8 +114,8 @@ class Transfer(Closed):
     )
     supervised_by: Literal["labels", "points"] = Field(
         "labels",
-        description="labels = boxes or masks; points = one recorded point per object and the image's labels, for "
-        "segmentation of coco and imagenet_points.",
+        description="labels = boxes or masks; points = one recorded point per class of an image and its labels, "
+        "for segmentation of coco and imagenet_points.",
     )
     title: str = Field("", description="Name in tables; empty for the name of the entry.")
 
@@ -132,7 +133,7 @@ class Transfer(Closed):
     def _fits(self) -> "Transfer":
         if self.network not in NETWORKS[self.task]:
             raise ValueError(f"network {self.network!r} is not for {self.task}; use {' or '.join(NETWORKS[self.task])}")
-        if self.supervised_by == "points" and (self.task != "segmentation" or self.data not in POINTED):
+        if self.supervised_by == "points" and (self.task != "segmentation" or self.data not in POINTS_OF):
             raise ValueError(
                 "supervised_by: points is for segmentation of coco (tags) or imagenet_points (clicks); set it to labels"
             )
@@ -183,6 +184,11 @@ def wrong_transfers(study: "Study", recipes: Sequence[str]) -> Iterator[str]:
         if entry.recipe not in study.transfer_recipes:
             folder = study.paths.recipes / TRANSFER_RECIPES
             yield f"{at}.recipe: {folder}/{entry.recipe}.yaml does not exist. {did_you_mean(entry.recipe, recipes)}"
+        if entry.supervised_by == "points" and POINTS_OF[entry.data] not in study.parts:
+            yield (
+                f"{at}.supervised_by: points of {entry.data} come with the data set {POINTS_OF[entry.data]}, which the "
+                "study leaves out."
+            )
         if entry.on not in study.parts:
             yield f"{at}.on: the study does not train on {entry.on!r}, only on {', '.join(study.parts)}."
             continue

@@ -1,5 +1,6 @@
 """Two fine-tunings on the same images: intervals and paired tests over images, from their results of single images."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from luab.files import write_csv
 from luab.metrics.detection import Matches, average_precisions, mean_precision
 from luab.metrics.segmentation import Areas, ious, mean_iou
 from luab.predictions import ids_of, read_listed
-from luab.progress import wide_console
+from luab.progress import progress, wide_console
 from luab.transfer.score import read_about
 
 RESAMPLES = 1_000
@@ -69,11 +70,13 @@ def compare(first: Path, second: Path, resamples: int = RESAMPLES, seed: int = S
             f"{', '.join(measures[1])}. Compare two fine-tunings of one transfer."
         )
     rows = []
-    for metric in shared:
-        one, other = (of[metric] for of in measures)
-        test = paired(one, other, resamples, seed)
-        first_interval, second_interval = (interval(images, resamples, seed) for images in (one, other))
-        rows.append(Row(metric, len(one.ids), first_interval, second_interval, test, np.nan))
+    with progress("compare", len(shared), "metrics") as advance:
+        for metric in shared:
+            one, other = (of[metric] for of in measures)
+            test = paired(one, other, resamples, seed)
+            first_interval, second_interval = (interval(images, resamples, seed) for images in (one, other))
+            rows.append(Row(metric, len(one.ids), first_interval, second_interval, test, np.nan))
+            advance(1)
     corrected = holm(np.array([row.paired.p for row in rows]))
     return [row._replace(p_holm=float(p)) for row, p in zip(rows, corrected, strict=True)]
 
@@ -238,10 +241,23 @@ class _Images:
 
     def weighted(self, measure: Callable[[Floats], Floats]) -> Weighted:
         """A metric of these images."""
-        return Weighted(self.ids, np.zeros(len(self.ids), dtype=np.int64), measure, self._truth)
+        return Weighted(self.ids, np.zeros(len(self.ids), dtype=np.int64), _once(measure), self._truth)
 
     def _error(self, expected: str) -> DataError:
         return DataError(f"{self._path}: expected {expected}. Run `luab transfer score` or Snakemake again.")
+
+
+def _once(measure: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
+    """The same measure, which computes equal resamples once: interval and test of a fine-tuning draw the same ones."""
+    known: dict[bytes, Floats] = {}
+
+    def remembered(weights: Floats) -> Floats:
+        key = hashlib.sha256(weights.tobytes()).digest()
+        if key not in known:
+            known[key] = measure(weights)
+        return known[key]
+
+    return remembered
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -14,6 +14,7 @@ from luab.data.dense.dense_sets import classes_of
 from luab.errors import ConfigError
 from luab.files import file_sha256, read_fields, replacing_folder, write_json
 from luab.study.config import Study
+from luab.study.transfer_recipes import TransferRecipe
 from luab.study.transfers import FineTuning
 from luab.transfer.setup import Setup, setup_of
 
@@ -32,7 +33,8 @@ _OF_TORCHVISION = {
     ("deeplabv3", "resnet101"): "deeplabv3_resnet101",
 }
 """torchvision's networks, by head and timm's name of the backbone."""
-
+_UNSEEN = ("anchors_px", "aspect_ratios", "rpn_proposals")
+"""Keys of a detector's recipe that change its boxes, but not the shapes of its weights."""
 
 _PAGE = """# {setup.name}
 
@@ -130,9 +132,16 @@ def exported(setup: Setup, network: nn.Module) -> tuple[str | None, dict[str, to
     theirs = get_model(name, **_arguments(setup)).state_dict()
     counters = [key for key in theirs if key.endswith("num_batches_tracked")]  # a frozen BatchNorm has none
     weights = {key: torch.tensor(0) for key in counters} | weights
-    if _shapes(weights) != _shapes(theirs) or (setup.task != "detection" and setup.recipe.output_stride != 8):
-        return None, own
-    return name, weights
+    same = _shapes(weights) == _shapes(theirs) and _is_set_as_torchvision(setup)
+    return (name, weights) if same else (None, own)
+
+
+def _is_set_as_torchvision(setup: Setup) -> bool:
+    """Whether the settings that no weight shows are those of torchvision's networks."""
+    if setup.task != "detection":
+        return setup.recipe.output_stride == 8
+    fields = TransferRecipe.model_fields  # their defaults are torchvision's
+    return all(getattr(setup.recipe, name) == fields[name].default for name in _UNSEEN)
 
 
 def _arguments(setup: Setup) -> dict[str, Any]:
@@ -160,9 +169,14 @@ def _readme(setup: Setup, name: str | None) -> str:
     images = "images [batch, 3, h, w] with values from 0 to 1, which it normalises itself"
     if setup.task == "detection":
         images = "a list of images [3, h, w] with values from 0 to 1, which it normalises and resizes itself"
+        if name is not None:  # luab averages pixels when it makes an image smaller
+            images += "; boxes of images that it makes smaller differ a little from those that luab scored"
     elif name is not None:
         mean, std = setup.preprocessing.mean, setup.preprocessing.std
         images = f"images [batch, 3, h, w] from 0 to 1, minus their mean {mean}, divided by {std}"
+    if setup.task != "detection":
+        shorter, longest = setup.recipe.shorter_px, setup.recipe.longest_px
+        images += f". Resize them as luab does: shorter side {shorter} px, longer side at most {longest} px"
     return _PAGE.format(setup=setup, what=what, imports=imports, network=network, images=images)
 
 

@@ -64,7 +64,7 @@ def feature_maps_of(backbone: str, arguments: dict[str, Any], recipe: TransferRe
         ConfigError: timm cannot return feature maps of this backbone, or refuses the arguments.
     """
     kept = {name: value for name, value in arguments.items() if name != "num_classes"}
-    if recipe.drop_path:
+    if recipe.drop_path or "drop_path_rate" in kept:  # that of the training would go on otherwise
         kept["drop_path_rate"] = recipe.drop_path
     features = {"features_only": True, "feature_cls": "getter", "out_indices": tuple(levels)}
     body: Any = _created(backbone, kept | features)

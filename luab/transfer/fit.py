@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from timm.layers import convert_sync_batchnorm
 
 from luab.data.dense.augmentations import augmentation
 from luab.data.dense.dense_sets import dense_set
@@ -18,7 +19,7 @@ from luab.files import lines_sha256, read_json
 from luab.progress import progress
 from luab.study.config import Study
 from luab.study.paths import card
-from luab.study.transfers import POINTED, FineTuning
+from luab.study.transfers import POINTS, POINTS_OF, FineTuning
 from luab.training.checkpoint import Stopped, last_line, remove_states, resume, save_progress, write_results
 from luab.training.device import choose_device
 from luab.training.distributed import Processes, joined
@@ -65,8 +66,8 @@ def fit(
     images = dense_set(study, transfer.data, "train", transfer.mode, transforms, setup.seed)
     inputs = {f"{transfer.data}_train": lines_sha256(images.image_ids)}
     if transfer.mode == "points":
-        targets = study.layout.target("click", POINTED[transfer.data])
-        inputs["targets_click"] = read_json(card(targets))["sha256"]
+        targets = study.layout.target(POINTS, POINTS_OF[transfer.data])
+        inputs[f"targets_{POINTS}"] = read_json(card(targets))["sha256"]
     return fit_setup(study, setup, images, inputs, provenance, ready)
 
 
@@ -154,6 +155,9 @@ def _tuner(study: Study, setup: Setup, steps: int, device: torch.device, process
     if device.type == "cuda" and setup.task == "detection":
         torch.backends.cudnn.benchmark = False  # batches differ in size, and each size would be measured anew
     network = setup.new_network().to(device)
+    if processes.count > 1 and device.type == "cuda":  # torch has no such layer for CPUs
+        # SOURCE: torchvision's references/segmentation/train.py; statistics of the batch, not of a GPU's few images.
+        network = convert_sync_batchnorm(network)
     # Seed again: fine-tunings of all backbones continue with equal numbers, and each process has its own.
     torch.manual_seed(setup.seed + processes.rank)
     return Tuner(network, loss_of(setup.task, setup.recipe), setup.recipe, steps, device, processes)

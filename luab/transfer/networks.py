@@ -18,6 +18,7 @@ from torchvision.transforms.v2.functional import resize
 from luab.errors import ConfigError
 from luab.study.recipes import Preprocessing
 from luab.study.transfer_recipes import TransferRecipe
+from luab.study.transfers import NETWORKS, Network
 from luab.training.pretrained import put_into
 from luab.transfer.features import (
     Pyramid,
@@ -28,8 +29,6 @@ from luab.transfer.features import (
     strides_of,
 )
 
-Network = Literal["faster_rcnn", "fcn", "deeplabv3"]
-NETWORKS: Mapping[str, Sequence[Network]] = {"detection": ("faster_rcnn",), "segmentation": ("fcn", "deeplabv3")}
 MOST_DETECTIONS = 100  # per image, as COCO's AP counts
 _MULTIPLE = 32  # sides of a batch, as in torchvision's detectors
 _POOLED = 7
@@ -160,8 +159,17 @@ def _detector(pyramid: Pyramid, classes: int, recipe: TransferRecipe, preprocess
         box_batch_size_per_image=recipe.box_samples,
         box_detections_per_img=MOST_DETECTIONS,
     )
+    detector.rpn.head.register_forward_hook(_in_float32)
     detector.transform = Resized(recipe, preprocessing, max(_MULTIPLE, *pyramid.body.feature_info.reduction()))
     return detector
+
+
+def _in_float32(_: nn.Module, __: Any, outputs: tuple[list[torch.Tensor], ...]) -> tuple[list[torch.Tensor], ...]:
+    """Outputs of the RPN's head in float32: in mixed precision, torchvision gives their type to boxes in pixels.
+
+    bfloat16 would round coordinates above 512 to multiples of 4, those of the true boxes too.
+    """
+    return tuple([level.float() for level in levels] for levels in outputs)
 
 
 class Segmenter(nn.Module):

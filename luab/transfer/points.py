@@ -36,9 +36,9 @@ def point_loss(logits: torch.Tensor, clues: Sequence[Clues]) -> dict[str, torch.
 
     Source:
         Bearman et al., What's the Point: Semantic Segmentation with Point Supervision, ECCV 2016, section 3, without
-        their objectness prior, which needs another model. ASSUME: alpha_i is 1 / number of the image's points; a class
-        of the image of which no point is in the crop counts neither as present nor as absent, because the crop may
-        have cut it off.
+        their objectness prior, which needs another model. ASSUME: alpha_i is 1 / number of the image's points; the
+        background is present in every image; a class of the image of which no point is in the crop counts neither as
+        present nor as absent, because the crop may have cut it off.
     """
     parts = [(_at_points(one, clue), _at_peaks(one, clue)) for one, clue in zip(logits, clues, strict=True)]
     return {

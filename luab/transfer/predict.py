@@ -1,6 +1,7 @@
 """Boxes or masks that a finished fine-tuning predicts for the validation images of its data set."""
 
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -106,7 +107,7 @@ def predict_setup(study: Study, setup: Setup, images: DenseSet) -> None:
     schema, row_of = (BOXES, _boxes) if setup.task == "detection" else (MASKS, _mask)
     with replacing(setup.folder / "predictions.parquet") as aside, pq.ParquetWriter(aside, schema) as writer:
         rows = _rows(study, setup, network, images, device, row_of)
-        while group := [row for row, _ in zip(rows, range(_ROWS_PER_GROUP), strict=False)]:
+        while group := list(itertools.islice(rows, _ROWS_PER_GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema))
 
 

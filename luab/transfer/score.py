@@ -126,7 +126,8 @@ def shown_in(dense: "DenseSet", classes: int) -> Bools:
         if hasattr(dense, "objects"):
             labels = dense.objects(i)["label"]
         else:
-            labels = np.unique(dense.target(i)["mask"])
+            # Not np.unique, which sorts the pixels: on COCO that takes 19 minutes instead of one.
+            labels = np.flatnonzero(np.bincount(np.asarray(dense.target(i)["mask"]).ravel()))
         shown[i, labels[(labels > 0) & (labels <= classes)].astype(np.int64) - 1] = True
     return shown
 

@@ -12,11 +12,11 @@ from luab.files import read_fields
 from luab.study.config import Study
 from luab.study.recipes import Preprocessing
 from luab.study.transfer_recipes import TransferRecipe
-from luab.study.transfers import FineTuning
+from luab.study.transfers import FineTuning, Network
 from luab.training.checkpoint import check_weights, load_model, preprocessing_in, read_card
 from luab.training.pretrained import read_backbone
 from luab.transfer.losses import DenseTask
-from luab.transfer.networks import Network, build, load_backbone
+from luab.transfer.networks import build, load_backbone
 
 
 @dataclass(frozen=True)

@@ -112,3 +112,10 @@ def test_lambdas_of_the_sweep_can_be_named(repository: Path) -> None:
 def test_mistakes_are_named_with_their_key(repository: Path, keys: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         with_entry(repository, **keys)
+
+
+def test_points_need_the_data_set_that_they_come_with(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "alone.yaml").write_text("coco: null\n", encoding="utf-8")
+    files = ["config/config.yaml", "config/transfer.yaml", tmp_path / "alone.yaml"]
+    with pytest.raises(ConfigError, match=r"coco_points.supervised_by: points of coco .* leaves out"):
+        load_study(files, repository)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from timm.layers import DropPath
 
 from luab.errors import ConfigError, DataError
 from luab.transfer.features import Pyramid, classifier_of, feature_maps_of, strides_of
@@ -58,6 +59,23 @@ def test_a_detector_returns_boxes_in_pixels_of_the_original(recipe):
         (found,) = built([torch.rand(3, 100, 300)])
     assert found["boxes"][:, 0::2].max() > 48 and found["boxes"][:, 0::2].max() <= 300
     assert len(found["boxes"]) <= 100 and set(found["labels"].tolist()) <= {1, 2, 3}
+
+
+def test_boxes_stay_exact_in_mixed_precision(recipe):
+    built = build("detection", "faster_rcnn", "test_resnet", 3, recipe()).train()
+    proposals = []
+    built.rpn.register_forward_hook(lambda _, __, outputs: proposals.extend(outputs[0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = sum(built(IMAGES, TARGETS).values())
+    assert loss.isfinite() and {boxes.dtype for boxes in proposals} == {torch.float32}
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
+def test_stochastic_depth_is_that_of_the_fine_tuning_not_of_the_run(recipe, backbone):
+    for rate in (0.0, 0.3):
+        built = build("segmentation", "fcn", backbone, 3, recipe(drop_path=rate), {"drop_path_rate": 0.5})
+        rates = [one.drop_prob for one in body_of(built).modules() if isinstance(one, DropPath)]
+        assert max([0.0, *rates]) == pytest.approx(rate)
 
 
 def test_images_are_resized_as_in_training():

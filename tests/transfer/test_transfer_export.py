@@ -46,6 +46,8 @@ def test_fasterrcnn_resnet50_fpn_of_torchvision_returns_the_same(setup, frozen):
     with torch.no_grad():
         (ours,), (others,) = network([torch.ones(3, 64, 64)]), theirs.eval()([torch.ones(3, 64, 64)])
     assert len(ours["boxes"]) and torch.allclose(ours["scores"], others["scores"], atol=1e-4)
+    smaller = one.recipe.model_copy(update={"anchors_px": (16, 32, 64, 128, 256)})
+    assert exported(replace(one, recipe=smaller), network)[0] is None  # same weights, other boxes
 
 
 def test_a_network_that_torchvision_does_not_have_keeps_its_names(setup):

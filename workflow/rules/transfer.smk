@@ -72,7 +72,7 @@ if STUDY.transfer:
         conda:
             "../envs/luab.yaml"
         resources:
-            mem_mb=8000,
+            mem_mb=lambda wildcards: PLAN.transfers.scoring_mem_mb(dense_job(wildcards)),
             runtime=60,
         params:
             code=CODE("luab.transfer.score"),
@@ -158,7 +158,7 @@ for name, ones in PLAN.transfers.cohorts().items():
             conda:
                 "../envs/luab.yaml"
             resources:
-                mem_mb=8000,
+                mem_mb=PLAN.transfers.scoring_mem_mb(ones),
                 runtime=60 * len(ones),
             params:
                 names=[one.folder for one in ones],

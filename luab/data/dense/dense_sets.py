@@ -8,10 +8,12 @@ from luab.data.dense.dense_set import DenseSet, Transforms
 from luab.errors import ConfigError
 from luab.study.config import Study
 from luab.study.roots import own_copy, source_root
-from luab.study.transfers import POINTED, VOC, DenseData
+from luab.study.transfers import POINTS, POINTS_OF, VOC, DenseData
 
 Task = Literal["detection", "segmentation", "points"]
 Split = Literal["train", "val"]
+Opener = Callable[[Study, Split, Transforms | None, int], DenseSet]
+"""Opens a data set of a study for one task."""
 
 _CLASSES: dict[DenseData, tuple[str, ...]] = {
     "coco": coco.CLASSES,
@@ -42,42 +44,46 @@ def dense_set(
         ConfigError: The data set does not have this task or split.
         DataError: Files are missing or damaged, or their number is not the published one.
     """
-    found = _OPENERS[data](study, split, task, transforms, seed)
-    if found is None:
+    opener = _OPENERS.get((data, task))
+    if opener is None or (task == "points" and split != "train"):
         raise ConfigError(
             f"{data} has no {split} images for the task {task}. Points are for training on coco or imagenet_points; "
             "the result is scored on the masks of a data set that has them (task segmentation)."
         )
-    return found
+    return opener(study, split, transforms, seed)
 
 
-def _coco(study: Study, split: Split, task: Task, transforms: Transforms | None, seed: int) -> DenseSet | None:
-    root, partial = source_root(study, f"coco_{split}"), study.paths.partial
-    if task == "points":
-        targets = study.layout.target("click", POINTED["coco"])
-        return coco.points(root, targets, transforms, seed, partial) if split == "train" else None
-    make = coco.detection if task == "detection" else coco.segmentation
-    return make(root, split, transforms, seed, partial)
+def _of_coco(make: Callable[..., DenseSet]) -> Opener:
+    def opened(study: Study, split: Split, transforms: Transforms | None, seed: int) -> DenseSet:
+        return make(source_root(study, f"coco_{split}"), split, transforms, seed, study.paths.partial)
+
+    return opened
 
 
-def _voc(study: Study, split: Split, task: Task, transforms: Transforms | None, seed: int) -> DenseSet | None:
-    root = own_copy(study, VOC) or study.layout.raw_folder(VOC)
-    if task == "points":
-        return None
-    make = voc.detection if task == "detection" else voc.segmentation
-    return make(root, split, transforms, seed, study.paths.partial)
+def _of_voc(make: Callable[..., DenseSet]) -> Opener:
+    def opened(study: Study, split: Split, transforms: Transforms | None, seed: int) -> DenseSet:
+        root = own_copy(study, VOC) or study.layout.raw_folder(VOC)
+        return make(root, split, transforms, seed, study.paths.partial)
+
+    return opened
 
 
-def _imagenet(study: Study, split: Split, task: Task, transforms: Transforms | None, seed: int) -> DenseSet | None:
-    if task != "points" or split != "train":
-        return None
-    manifest, targets = study.layout.manifest("imagenet_train"), study.layout.target("click")
-    return imagenet.points(source_root(study, "imagenet_train"), manifest, targets, transforms, seed)
+def _coco_points(study: Study, split: Split, transforms: Transforms | None, seed: int) -> DenseSet:
+    targets = study.layout.target(POINTS, POINTS_OF["coco"])
+    return coco.points(source_root(study, f"coco_{split}"), targets, transforms, seed, study.paths.partial)
 
 
-_OPENERS: dict[DenseData, Callable[[Study, Split, Task, Transforms | None, int], DenseSet | None]] = {
-    "coco": _coco,
-    "voc": _voc,
-    "imagenet_points": _imagenet,
+def _imagenet_points(study: Study, split: Split, transforms: Transforms | None, seed: int) -> DenseSet:
+    name = f"imagenet_{split}"
+    manifest, targets = study.layout.manifest(name), study.layout.target(POINTS, POINTS_OF["imagenet_points"])
+    return imagenet.points(source_root(study, name), manifest, targets, transforms, seed)
+
+
+_OPENERS: dict[tuple[DenseData, Task], Opener] = {
+    ("coco", "detection"): _of_coco(coco.detection),
+    ("coco", "segmentation"): _of_coco(coco.segmentation),
+    ("coco", "points"): _coco_points,
+    ("voc", "detection"): _of_voc(voc.detection),
+    ("voc", "segmentation"): _of_voc(voc.segmentation),
+    ("imagenet_points", "points"): _imagenet_points,
 }
-"""Functions that open a data set; they return None if it has no such images."""
