@@ -211,8 +211,11 @@ def fine_tuning_of(name: str, study: Study) -> FineTuning:
 
 @app.command("demo-world", rich_help_panel=_DATA)
 def demo_world(
-    voc: Annotated[bool, typer.Option("--voc", help="Draw PASCAL VOC instead, which only fine-tunings read.")] = False,
     config: Config = None,
+    tags: Annotated[
+        bool, typer.Option("--tags", help="Draw only tags on its training images, into the file `paths.tags`.")
+    ] = False,
+    voc: Annotated[bool, typer.Option("--voc", help="Draw PASCAL VOC instead, which only fine-tunings read.")] = False,
 ) -> None:
     """Draw the demo world and pack it in the official archive formats."""
     study = study_of(config)
@@ -222,10 +225,18 @@ def demo_world(
         from luab.demo.voc import draw_voc
 
         draw_voc(study.layout.data / "world_voc", study.demo)
-        return
-    from luab.demo.world import draw_world
+    elif tags:
+        from luab.demo.tags import draw_tags
 
-    draw_world(study.layout.data / "world", study.demo)
+        if study.paths.tags is None:
+            raise ConfigError(
+                "`paths.tags` is null, so there is no file to draw tags into. Set it, or leave out --tags."
+            )
+        draw_tags(study.demo, study.paths.tags)
+    else:
+        from luab.demo.world import draw_world
+
+        draw_world(study.layout.data / "world", study.demo)
 
 
 @app.command(rich_help_panel=_DATA)

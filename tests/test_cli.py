@@ -163,6 +163,7 @@ def test_in_a_log_an_error_has_its_origin_and_ends_with_the_reason(repository: P
         (["fetch", "imagenet_abc"], ["no archive is called 'imagenet_abc'", "imagenet_ab"]),
         (["unpack", "imagenet_abc"], ["imagenet_abc", "config/archives.yaml"]),
         (["demo-world"], ["no `demo` section", "--config config/demo.yaml"]),
+        (["demo-world", "--tags", "--config", "config/demo.yaml"], ["`paths.tags` is null", "leave out --tags"]),
         (["status", "--config", "config/nothing.yaml"], ["config/nothing.yaml", "No such file"]),
         (["manifest", "imagenet_train"], ["paths.imagenet is not set", "image-net.org"]),
         (["index"], ["imagenet_ab.json", "Run the step that writes it"]),

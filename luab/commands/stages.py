@@ -15,6 +15,7 @@ from luab.render.products import Inputs, Product, find_product, products_of
 from luab.study.config import Study
 from luab.study.paths import Layout, Run, card
 from luab.study.roots import HELD_OUT, OWN, source_root
+from luab.study.supervisions import FROM_TAGS
 from luab.tasks import task_of, task_with
 
 _FILES = {"table": (Layout.table, ("csv", "md", "tex")), "figure": (Layout.figure, ("pdf", "png"))}
@@ -89,7 +90,8 @@ def make_targets(study: Study, target: str, dataset: str) -> None:
     path = layout.target(supervision.target or target, dataset)
     images = source_root(study, task.train) if task.targets_read else None
     index, manifest = layout.index(task.byproducts), layout.manifest(task.train)
-    sources = Sources(index, manifest, study.random_points_seed, images=images)
+    tags = study.paths.tags if supervision.records in FROM_TAGS else None
+    sources = Sources(index, manifest, study.random_points_seed, images=images, tags=tags)
     write_targets(module.BYPRODUCTS, sources, supervision, path, card(path))
 
 

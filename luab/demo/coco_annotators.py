@@ -1,9 +1,9 @@
-"""Records of simulated annotators who drag icons onto the demo's COCO pictures, in the JSON format of COCO-AB."""
+"""Simulated annotators who drag icons onto the demo's pictures; for COCO, in the JSON format of COCO-AB."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,9 +53,7 @@ def _record(picture: TagImage, place: int, seed: int, unloaded: bool) -> dict[st
     rng = stream(seed, "coco record", picture.number, place)
     hit = stream(seed, "coco hit", place // _HIT_PAGES)
     worker = int(hit.integers(_WORKERS))
-    pace = float(stream(seed, "coco worker", worker).lognormal(0, 0.3))
-    scale = min(_SHOWN_PX[0] / picture.width, _SHOWN_PX[1] / picture.height)
-    page = _Page(rng, pace, (round(picture.width * scale), round(picture.height * scale)))
+    page = _opened(rng, seed, worker, picture.width, picture.height)
     shares = {label: mask / mask.sum() for label, mask in picture.masks.items()}
     invented = int(rng.integers(len(COCO_CLASSES))) if rng.random() < _INVENTED else None
     for pane in range(len(PANES)):
@@ -80,8 +78,51 @@ def _record(picture: TagImage, place: int, seed: int, unloaded: bool) -> dict[st
         "mouseTracking": page.trace,
         "hit_id": hit.bytes(16).hex(),
         "page_id": place % _HIT_PAGES,
-        "worker_id": stream(seed, "coco worker id", worker).bytes(5).hex().upper(),
+        "worker_id": _worker_id(seed, worker),
     }
+
+
+class Tag(NamedTuple):
+    """Where the icon of a picture was last added: fractions of the picture; who did it, and in which time."""
+
+    x: float
+    y: float
+    time_ms: int
+    worker_id: str
+
+
+def tag_one(name: str, icon: str, mask: Mask, seed: int) -> Tag | None:
+    """Simulates the page of a picture with one object, by the same rules as those of COCO's pictures.
+
+    Args:
+        name: Of the picture; the random stream depends on it.
+        icon: Name of the object's class.
+        mask: [H, W] of the object.
+        seed: Seed of the world.
+
+    Returns:
+        None if the annotator missed the object.
+    """
+    rng = stream(seed, "tag", name)
+    worker = int(rng.integers(_WORKERS))
+    if rng.random() < _MISSED:
+        return None
+    page = _opened(rng, seed, worker, *mask.shape[::-1])
+    page.open(0)
+    page.tag(icon, page.aim(mask / mask.sum()))
+    place = [action["pointTo"] for action in page.actions if action["actionType"] == "add"][-1]
+    return Tag(place["x"], place["y"], page.now, _worker_id(seed, worker))
+
+
+def _opened(rng: np.random.Generator, seed: int, worker: int, width: int, height: int) -> "_Page":
+    """The page of a picture of this size, before this worker did anything."""
+    pace = float(stream(seed, "coco worker", worker).lognormal(0, 0.3))
+    scale = min(_SHOWN_PX[0] / width, _SHOWN_PX[1] / height)
+    return _Page(rng, pace, (round(width * scale), round(height * scale)))
+
+
+def _worker_id(seed: int, worker: int) -> str:
+    return stream(seed, "coco worker id", worker).bytes(5).hex().upper()
 
 
 class _Page:

@@ -70,6 +70,7 @@ class Scene:
     pixels: Pixels  # [H, W, 3]
     boxes: list[Box]  # of the objects of the scene's class, the main one first
     backdrop: str  # its name
+    mask: Mask  # [H, W] of the main object
 
     @property
     def size(self) -> Size:
@@ -227,7 +228,7 @@ def draw_scene(
     main = class_sprite(item, size, look, rng) if item else strange_sprite(size, look, rng)
     if main.box is not None:
         boxes = [main.box, *boxes]
-    return Scene(to_pixels(over(ground, main, shadow=True)), boxes, kind)
+    return Scene(to_pixels(over(ground, main, shadow=True)), boxes, kind, main.mask)
 
 
 def _rgb(colour: Colour) -> tuple[int, int, int]:

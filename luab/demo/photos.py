@@ -58,16 +58,19 @@ def each_draw(
 
 
 def train_images(seed: int, size_px: int, per_class: int) -> Iterator[tuple[TrainImage, bytes]]:
-    """Draws the training images, class by class, with random gaps in the numbers of each class."""
+    """Draws the training images as annotators see them, and their JPEGs."""
+    for image_id, item, scene in train_scenes(seed, size_px, per_class):
+        (width, height), (x0, y0, x1, y1) = scene.size, scene.boxes[0]
+        cut_off = x0 == 0 or y0 == 0 or x1 == width - 1 or y1 == height - 1
+        yield TrainImage(image_id, item.wnid, width, height, scene.boxes, cut_off), jpeg_bytes(scene.pixels)
+
+
+def train_scenes(seed: int, size_px: int, per_class: int) -> Iterator[tuple[str, DemoClass, Scene]]:
+    """Draws the training images, class by class, with random gaps in the numbers of each class: id, class, picture."""
     numbers = dict.fromkeys(CLASSES, 0)
     for item, _, rng in each_draw(seed, "train", CLASSES, per_class):
         numbers[item] += int(rng.integers(1, 40))
-        size = photo_size(size_px, rng)
-        scene = draw_scene(item, size, PHOTO, rng)
-        x0, y0, x1, y1 = scene.boxes[0]
-        cut_off = x0 == 0 or y0 == 0 or x1 == size[0] - 1 or y1 == size[1] - 1
-        image = TrainImage(f"{item.wnid}_{numbers[item]}", item.wnid, *size, scene.boxes, cut_off)
-        yield image, jpeg_bytes(scene.pixels)
+        yield f"{item.wnid}_{numbers[item]}", item, draw_scene(item, photo_size(size_px, rng), PHOTO, rng)
 
 
 def val_images(seed: int, size_px: int, per_class: int) -> list[ValImage]:

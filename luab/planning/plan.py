@@ -22,6 +22,7 @@ from luab.render.products import Kind, find_product, left_out, products_of
 from luab.study.config import Study, load_study, read_yaml
 from luab.study.paths import Run, card
 from luab.study.roots import FROM_IMAGENET, HELD_OUT, OWN, own_copy, source_root, tree_of
+from luab.study.supervisions import FROM_TAGS
 from luab.study.transfers import VOC
 from luab.tasks import NAMES, task_of, task_with
 
@@ -481,7 +482,15 @@ class Plan:
         """Inputs of the training points of a data set, and of the held-out traces."""
         task = task_of(dataset)
         others = (HELD_OUT,) if target == TRACES else ()
-        return [str(task.index_card(self.study)), *map(self._card, (*task.targets_read, *others))]
+        tags = self.study.paths.tags
+        own = [str(tags)] if tags and target in self._targets_from_tags else []
+        return [str(task.index_card(self.study)), *map(self._card, (*task.targets_read, *others)), *own]
+
+    @functools.cached_property
+    def _targets_from_tags(self) -> set[str]:
+        """Stems of the files of ImageNet's training points that are made from the user's own tags."""
+        entries = self.study.supervisions.values()
+        return {str(entry.target) for entry in entries if entry.records in FROM_TAGS}
 
     @staticmethod
     def target_module(dataset: str) -> str:

@@ -298,9 +298,9 @@ def _input(layout: Layout, run: Run, recipe: Mapping[str, Any], name: str, diges
     kind, _, supervision = name.partition("_")
     if kind in ("targets", "labels"):
         path = card(layout.target(supervision, run.dataset))
-        return _recorded(
-            f"{kind} {supervision}", path, digest, "sha256", [_index(layout, task_of(run.dataset).byproducts)]
-        )
+        tags = read_json(path).get("tags_sha256") if path.is_file() else None
+        links = [_index(layout, task_of(run.dataset).byproducts), *([Link("tags", f"SHA-256 {tags}")] if tags else [])]
+        return _recorded(f"{kind} {supervision}", path, digest, "sha256", links)
     if name == "pack":
         return _recorded(name, card(layout.pack(task_of(run.dataset).train)), digest, "sha256")
     if name == "begins_with":

@@ -15,10 +15,8 @@ from luab.render.products import controls_of
 from luab.render.report.curves import read_log
 from luab.study.paths import Run
 from luab.study.question import Question
-from luab.study.supervisions import BASELINE, Supervision
+from luab.study.supervisions import BASELINE, CONTROLS, Supervision
 
-CONTROLS = (BASELINE, "random", "shuffled", "centre")
-"""Supervisions that are not compared with others but others with them."""
 RATIO = "byproduct_gradient_ratio"
 """Column of log.csv: norm of the gradient of the weighted byproduct loss divided by that of the classification."""
 _KINDS = {
@@ -66,7 +64,7 @@ def comparisons(
     Raises:
         DataError: The scores have none of the numbers that answer.
     """
-    shown = summaries.present(scores, q.ANSWERS[str(scores["dataset"].iloc[0])], "answers")
+    shown = summaries.present(scores, q.answering(str(scores["dataset"].iloc[0]), question.also), "answers")
     chosen = summaries.only(scores, shown)
     found = [
         difference_to(pair, method, control).assign(control=control)
@@ -106,7 +104,7 @@ def sentences(
     if table.empty:
         return []
     dataset, words = str(table["dataset"].iloc[0]), []
-    for quantity in q.ANSWERS[dataset]:
+    for quantity in q.answering(dataset, question.also):
         rows = summaries.of(table, quantity)
         if question.compares == "backbones":
             words += [_of_backbones(of, quantity, entries) for _, of in rows.groupby("control", sort=False)]
@@ -165,15 +163,27 @@ def title_of(name: str, entries: Mapping[str, Supervision]) -> str:
 
 
 def _role(control: str, question: Question, entries: Mapping[str, Supervision]) -> str:
-    """What a control is: its name or, for the controls of uses, their points."""
-    return control if question.compares != "uses" or control == BASELINE else f"{entries[control].points} of its use"
+    """What a control is: its name or, for controls of uses and of certain points, its kind."""
+    if question.compares == "uses" and control != BASELINE:
+        return f"{entries[control].points} of its use"
+    entry = entries.get(control)
+    return control if entry is None or entry.of == "click" else f"{entry.points} of its points"
 
 
 def _against(method: str, question: Question, entries: Mapping[str, Supervision]) -> Sequence[str]:
     """What a supervision is compared with; nothing if it is itself a control."""
-    if question.compares != "uses":
-        return () if method in CONTROLS else [name for name in question.against if name != method]
-    return [name for name in controls_of(entries).get(method, ()) if entries[name].points in question.against]
+    if question.compares == "uses":
+        return [name for name in controls_of(entries).get(method, ()) if entries[name].points in question.against]
+    points = entries[method].points if method in entries else method
+    if method not in (question.compared or []) and (question.compared or points in (BASELINE, *CONTROLS)):
+        return ()
+    before = question.against[: question.against.index(method)] if method in question.against else question.against
+    return [name for name in before if _is_for(entries.get(name), points)]
+
+
+def _is_for(control: Supervision | None, points: str) -> bool:
+    """Whether a control is for these points; shuffled points that are not of the clicks are for their own alone."""
+    return control is None or control.points != "shuffled" or control.of in ("click", points)
 
 
 def _pairs(
@@ -299,7 +309,7 @@ def _listed(texts: Sequence[str]) -> str:
 
 
 def _like(one: Supervision, other: Supervision) -> bool:
-    return (one.points, one.use, one.settings, one.head) == (other.points, other.use, other.settings, other.head)
+    return all(getattr(one, key) == getattr(other, key) for key in ("points", "of", "use", "settings", "head"))
 
 
 def _severity(kind: str, level: Level) -> Any:

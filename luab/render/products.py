@@ -163,7 +163,8 @@ class Answered:
         question, part = study.study, study.parts.get(self.dataset)
         if question is None or part is None or self.compares not in ("", question.compares):
             return None
-        inputs = Scored(q.ANSWERS[self.dataset], self.dataset, compared=True, swept=self.compares == "lambda")(study)
+        quantities = q.answering(self.dataset, question.also)
+        inputs = Scored(quantities, self.dataset, compared=True, swept=self.compares == "lambda")(study)
         if inputs is None:
             return None
         swept = [run for run in study.runs() if run.dataset == self.dataset and question.compares == "lambda"]

@@ -122,7 +122,16 @@ ANSWERS = {
     "coco": (COCO_MAIN[0], COCO_CONTEXTS[1], *COCO_LOCALIZATION[:1], COCO_LOCALIZATION[2]),
     "folder": (FOLDER_MAIN[0], *FOLDER_POINTS[:2]),
 }
-"""Quantities that answer the question of a study beside the main one, by data set."""
+"""Quantities that answer the question of every study beside the main one, by data set."""
+_ALSO = {"imagenet": (CHALLENGE, *SI_SCORE)}
+"""Quantities that answer where a study names their benchmarks in `also`, by data set."""
+
+
+def answering(dataset: str, also: Iterable[str] = ()) -> tuple[Quantity, ...]:
+    """Returns the quantities that answer the question of a study, with those of the benchmarks `also` at the end."""
+    return (*ANSWERS[dataset], *(quantity for quantity in _ALSO.get(dataset, ()) if quantity.benchmark in set(also)))
+
+
 TRACKED = {
     "imagenet": (*MAIN, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2, LOCALIZATION[2]),
     "coco": (*COCO_MAIN[:4], COCO_CONTEXTS[1], *COCO_LOCALIZATION),

@@ -187,7 +187,8 @@ def answers_table(
     raw = answers.comparisons(scores, question, headline_lambda, entries)
     if raw.empty:
         raise DataError(f"{name}: the scores have nothing to compare with {', '.join(question.against)}.")
-    shown = [quantity for quantity in q.ANSWERS[str(raw["dataset"].iloc[0])] if len(summaries.of(raw, quantity))]
+    of_study = q.answering(str(raw["dataset"].iloc[0]), question.also)
+    shown = [quantity for quantity in of_study if len(summaries.of(raw, quantity))]
     rows, groups = list[list[str]](), list[int]()
     for backbone, of_backbone in raw.groupby("backbone", sort=False):
         groups.append(len(rows))
@@ -204,6 +205,8 @@ def answers_table(
     images = [f"{k.title} {int(summaries.of(raw, k)['images'].max()):,}" for k in shown]
     family = "all backbones and supervisions" if question.compares == "backbones" else "all supervisions and lambdas"
     same = "controls with the same points" if question.compares == "uses" else "the same one"
+    if any(entries[name].of != "click" for name in question.against if name in entries):
+        same += ", or with shuffled points of their own,"
     notes = [
         f"Cells: difference to the supervision in the fourth column (paired seeds); n = {summaries.span(raw['n'])}.",
         "In brackets the 95 % interval, then p of a paired t-test. No interval: too few seeds, or all differences are "

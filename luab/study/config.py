@@ -32,7 +32,7 @@ from luab.study.noises import Noise, Workers
 from luab.study.paths import DATASET, Run
 from luab.study.question import Question
 from luab.study.recipes import BeginsWith, Closed, Positive, Preprocessing, Recipe
-from luab.study.supervisions import BASELINE, Supervision, entries, mistakes
+from luab.study.supervisions import BASELINE, CONTROLS, FROM_TAGS, Supervision, entries, mistakes
 from luab.study.transfer_recipes import TransferRecipe
 from luab.study.transfers import (
     TRANSFER_RECIPES,
@@ -62,6 +62,11 @@ class Paths(Closed):
     imagenet: Path | None = Field(
         None, description="Your own ImageNet with train/<wnid>/*.JPEG and val/; luab does not download it."
     )
+    tags: Path | None = Field(
+        None,
+        description="Your own tags on ImageNet's training images, for the points browsed, tagged and both: a table "
+        "image, x, y [, ...] (CSV or Parquet), as `luab annotate` writes it.",
+    )
     copies: dict[str, Path] = Field(
         {}, description="Your own copies of other data sets, by manifest name; luab does not download these."
     )
@@ -69,7 +74,7 @@ class Paths(Closed):
         False, description="Accept trees that lack classes or images, with a warning (demo world, samples)."
     )
 
-    @field_validator("data", "results", "archives", "recipes", "published", "imagenet", "copies")
+    @field_validator("data", "results", "archives", "recipes", "published", "imagenet", "tags", "copies")
     @classmethod
     def _expanded(cls, given: Any) -> Any:
         return {name: _expand(path) for name, path in given.items()} if isinstance(given, dict) else _expand(given)
@@ -77,7 +82,7 @@ class Paths(Closed):
     @model_validator(mode="after")
     def _no_patterns(self) -> "Paths":
         named = [self.data, self.results, self.archives, self.recipes, self.published]
-        for path in filter(None, [*named, self.imagenet, *self.copies.values()]):
+        for path in filter(None, [*named, self.imagenet, self.tags, *self.copies.values()]):
             if set(str(path)) & set("{}\n\0"):
                 raise ValueError(f"{str(path)!r} contains braces, which mark wildcards in Snakemake, or a line break")
         return self
@@ -237,7 +242,7 @@ class StudyPart(Closed):
         several_heads: Whether a model can have a point head per class.
     """
 
-    makers: ClassVar[tuple[str, ...]] = ("none", "random", "shuffled", "click", "trace", "centre", "box")
+    makers: ClassVar[tuple[str, ...]] = ("none", *CONTROLS, "click", "trace", "box", *FROM_TAGS)
     several_heads: ClassVar[bool] = False
 
     backbones: list[Backbone] = Field(min_length=1, description="Architectures, with recipe and speed.")
@@ -774,11 +779,18 @@ def _disagreements(study: Study, recipes: Sequence[str]) -> Iterator[str]:
         )
     if study.coco:
         yield from _unfit_for_coco(study, study.coco)
+    from_tags = [name for name, entry in study.supervisions.items() if entry.records in FROM_TAGS]
+    if from_tags and study.backbones and study.paths.tags is None:
+        yield (
+            f"supervisions: {', '.join(from_tags)} need tags on ImageNet's training images, which are not published. "
+            "Set `paths.tags` to your own, or draw a world that has some (docs/studies.md)."
+        )
     if study.study:
         known = {name for part in study.parts.values() for name in part.supervisions}
-        for i, name in enumerate(study.study.against):
-            if name not in known:
-                yield f"study.against[{i}]: {name!r} is not in `supervisions`. {did_you_mean(name, known)}"
+        for key, names in (("against", study.study.against), ("compared", study.study.compared or [])):
+            for i, name in enumerate(names):
+                if name not in known:
+                    yield f"study.{key}[{i}]: {name!r} is not in `supervisions`. {did_you_mean(name, known)}"
     yield from _wrong_beginnings(study)
 
 

@@ -25,11 +25,18 @@ class Question(Closed):
         description="What its answer compares: supervisions; levels of one kind of noise; lambdas; how many backbones "
         "agree; or uses, each with the controls of its own.",
     )
+    compared: list[str] | None = Field(
+        None, description="Supervisions that are compared; null: all but the controls random, shuffled and centre."
+    )
     against: list[str] = Field(
         ["none", "shuffled"],
         min_length=1,
-        description="Supervisions that every other one but the controls is compared with; with `compares: uses`, "
-        "points of the controls of each use, and none for the baseline.",
+        description="Supervisions that every other one but the controls is compared with, and those of this list with "
+        "the ones before them; shuffled points of certain points (`of`) with these points only. With `compares: "
+        "uses`, points of the controls of each use, and none for the baseline.",
+    )
+    also: list[Literal["in9_challenge", "siscore_size", "siscore_location", "siscore_rotation"]] = Field(
+        [], description="Benchmarks whose numbers answer, too, besides the few that always do (docs/studies.md)."
     )
     over: list[Path] = Field(
         [Path("config/config.yaml")],

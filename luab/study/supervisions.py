@@ -32,6 +32,13 @@ EXTRA_POINTS = {"time_ms": ("click", "shuffled", "random"), "moments": ("trace",
 """Points that can have the further column which a use needs (`Supervision.column`)."""
 
 
+FROM_TAGS = ("browsed", "tagged", "both")
+"""Points that need tags on ImageNet's training images (`paths.tags`). All three have the same images."""
+
+CONTROLS = ("random", "shuffled", "centre")
+"""Points that are made from other points (`Supervision.of`), on every data set alike."""
+
+
 class Maker(NamedTuple):
     """A way to make points.
 
@@ -56,6 +63,9 @@ MAKERS = {
     "box": Maker("Box centre", "regresses the centre of the ground-truth box", False),
     "mask": Maker("Mask centroid", "regresses the centroid of the ground-truth mask", False),
     "replayed": Maker("LUAB (final places)", "LUAB, regresses the places where icons were left"),
+    "browsed": Maker("Browsing", "regresses the clicks on images that have a tag, too", False),
+    "tagged": Maker("Tagging", "regresses the tags on images that have a click, too", False),
+    "both": Maker("Browsing and tagging", "regresses the click of half of the images and the tag of the others", False),
 }
 """The points that luab can make; not every data set has all of them."""
 
@@ -75,6 +85,10 @@ class Supervision(Closed):
     """One entry of `supervisions`."""
 
     points: str = Field("", description="Points to regress; see docs/extending.md. The default is the entry's name.")
+    of: str = Field(
+        "click",
+        description="Points that the controls random, shuffled and centre are made from; a control has their images.",
+    )
     noise: Noise = Field(Noise.model_validate({}), description="How the points are spoilt when their file is made.")
     use: str = Field("regress", description="What the model does with the points; see docs/uses.md.")
     loss: Literal["point_ce", "energy", "l1"] = Field(
@@ -105,8 +119,14 @@ class Supervision(Closed):
     @property
     def target(self) -> str | None:
         """Stem of the file of points, which equal supervisions share; None for a baseline."""
-        parts = self.points, self.noise.digest, self.column
+        of = "" if self.of == "click" else f"of_{self.of}"
+        parts = self.points, of, self.noise.digest, self.column
         return None if self.points == BASELINE else "_".join(filter(None, parts))
+
+    @property
+    def records(self) -> str:
+        """The points that a control is made from; for other points, themselves."""
+        return self.of if self.points in CONTROLS else self.points
 
     @property
     def model_use(self) -> str:
@@ -135,7 +155,8 @@ class Supervision(Closed):
     def about(self) -> str:
         """What a model does with the points, for the description of its file."""
         spoilt = ", ".join(f"{name} {value}" for name, value in self.noise.settings.items())
-        about = MAKERS[self.points].about + (", one head for all classes" if self.head == "shared" else "")
+        about = MAKERS[self.points].about + ("" if self.of == "click" else f" (made from {self.of})")
+        about += ", one head for all classes" if self.head == "shared" else ""
         about = about if self.use == "regress" else f"{about}; use: {self.use}"
         about += "" if self.scale == 1 else f"; lambda x {self.scale:g}"
         return f"{about}; noise: {spoilt}" if spoilt else about
@@ -173,9 +194,13 @@ def mistakes(supervisions: Mapping[str, Supervision], makers: tuple[str, ...], h
             )
         elif entry.noise.settings and entry.points == BASELINE:
             yield f"{at}.noise: the baseline has no points that could be spoilt; remove this key."
-        elif entry.noise.workers and not MAKERS[entry.points].from_workers:
-            yield f"{at}.noise.workers: {entry.points!r} does not come from workers' records; remove this key."
-        elif entry.noise.after_ms and not ("trace" in makers and MAKERS[entry.points].from_workers):
+        elif entry.of not in (recorded := [name for name in makers if name not in (BASELINE, *CONTROLS)]):
+            yield f"{at}.of: expected {', '.join(recorded)}, found {entry.of!r}."
+        elif entry.of != "click" and entry.points not in CONTROLS:
+            yield f"{at}.of: only {', '.join(CONTROLS)} are made from other points; remove this key."
+        elif entry.noise.workers and not (MAKERS[entry.points].from_workers and MAKERS[entry.records].from_workers):
+            yield f"{at}.noise.workers: {entry.records!r} does not come from workers' records; remove this key."
+        elif entry.noise.after_ms and not ("trace" in makers and MAKERS[entry.records].from_workers):
             yield f"{at}.noise.after_ms: only ImageNet's records have a time for each point; remove this key."
         if entry.use not in USES:
             yield f"{at}.use: there is no use {entry.use!r}. {did_you_mean(entry.use, USES)}"
@@ -206,6 +231,8 @@ def _column_mistakes(at: str, entry: Supervision, makers: tuple[str, ...]) -> It
         yield f"{at}.map.kind: only ImageNet has mouse traces here; use gaussian."
     elif entry.points not in allowed:
         yield f"{at}.points: `{cause}` needs {' or '.join(allowed)}, found {entry.points!r}."
+    if entry.of != "click":
+        yield f"{at}.of: `{cause}` needs controls of the clicks; remove this key."
     for name in entry.noise.settings.keys() & {"jitter", "centre_bias"}:
         yield f"{at}.noise.{name}: moves points, which `{cause}` does not read; remove this key."
 

@@ -1,6 +1,7 @@
 """The points of each supervision on ImageNet: the official click, its random control, and the others."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from luab.byproducts import imagenet_ab
 from luab.byproducts.imagenet_ab import SCHEMA
 from luab.data.supervisions import imagenet
 from luab.data.supervisions.imagenet import BYPRODUCTS, MAKERS
-from luab.data.supervisions.makers import CONTROLS, Byproducts, Made, Sources, write_targets
+from luab.data.supervisions.makers import CONTROLS, Byproducts, Made, Sources, make_points, write_targets
 from luab.data.supervisions.point_files import TARGETS_SCHEMA, read_image_points
 from luab.errors import ConfigError, DataError
 from luab.study.noises import Noise, Point
-from luab.study.supervisions import Supervision
+from luab.study.supervisions import FROM_TAGS, Supervision
 
 PER_METADATA = SCHEMA.names[7:]
 
@@ -231,9 +232,91 @@ def test_trace_counts_selected_annotations_of_clicked_images_inside_the_image(tm
     assert notes(tmp_path) == {"clicked_without_trace": 1, "samples_out_of_range": 1}
 
 
-@pytest.mark.parametrize("supervision", ["none", *CONTROLS, *MAKERS])
+@pytest.mark.parametrize("supervision", ["none", *CONTROLS, *(name for name in MAKERS if name not in FROM_TAGS)])
 def test_an_index_without_points_gives_an_empty_table(tmp_path: Path, supervision: str) -> None:
     assert points(tmp_path, supervision, row("a"), row("b", entry(False))) == {}
+
+
+TAGS = """image,x,y,worker
+n01440764/n01440764_0.JPEG,0.5,0.125,a
+n01440764/n01440764_1.JPEG,0.25,0.25,a
+n01440764_2.JPEG,0.75,0.5,b
+n01440764_3,1.25,0.5,b
+n01440764_9,0.5,0.5,b
+n01440764/n01440764_1.JPEG,0.125,0.875,b
+"""
+"""Image 3 has its tag outside, and image 9 was not clicked; the later tag of image 1 counts."""
+
+
+def both_kinds(folder: Path, supervision: str, of: str = "click", seed: int = 0) -> Made:
+    """Points made from clicks on five images, at x = their number / 8, and from the tags above."""
+    rows = [row(f"n01440764_{k}", entry(clicks=[(k / 8, 0.5)])) for k in range(5)]
+    pq.write_table(pa.Table.from_pylist([*rows, row("n01440764_9", entry(False))], schema=SCHEMA), folder / "i.parquet")
+    (folder / "tags.csv").write_text(TAGS, encoding="utf-8")
+    sources = Sources(folder / "i.parquet", folder, seed, tags=folder / "tags.csv")
+    return make_points(BYPRODUCTS, sources, Supervision(points=supervision, of=of))
+
+
+def test_browsed_and_tagged_points_are_on_the_images_that_have_both(tmp_path: Path) -> None:
+    browsed, tagged = both_kinds(tmp_path, "browsed"), both_kinds(tmp_path, "tagged")
+    assert {point.image_id[-1]: (point.x, point.y) for point in browsed.points} == {
+        "0": (0.0, 0.5), "1": (0.125, 0.5), "2": (0.25, 0.5),
+    }  # fmt: skip
+    assert {point.image_id[-1]: (point.x, point.y) for point in tagged.points} == {
+        "0": (0.5, 0.125), "1": (0.125, 0.875), "2": (0.75, 0.5),
+    }  # fmt: skip
+    assert browsed.notes == tagged.notes == {"clicked": 5, "tagged": 4, "with_both": 3, "tags_out_of_range": 1}
+
+
+def test_both_has_one_of_the_two_points_of_each_image_by_its_seed(tmp_path: Path) -> None:
+    clicks, tags = (dict(zip("012", both_kinds(tmp_path, name).points, strict=True)) for name in ("browsed", "tagged"))
+    chosen = set()
+    for seed in range(12):
+        made = both_kinds(tmp_path, "both", seed=seed)
+        picked = [point == clicks[point.image_id[-1]] for point in made.points]
+        others = [point for point, is_click in zip(made.points, picked, strict=True) if not is_click]
+        assert all(point == tags[point.image_id[-1]] for point in others)
+        assert (made.notes["seed"], made.notes["clicks"]) == (seed, sum(picked))
+        chosen.add(tuple(picked))
+    assert len(chosen) > 3  # 8 are possible
+    # BLAKE2b, 6 bytes, of "0:both:n01440764_0", with b2sum -l 48: 1c0ef7 f2e7a0. 0xf70e1c is above half of 2**24.
+    assert both_kinds(tmp_path, "both").points[0] == tags["0"] != clicks["0"]
+
+
+def test_controls_of_tagged_images_have_as_many_points_and_exchange_those_points(tmp_path: Path) -> None:
+    images = {point.image_id for point in both_kinds(tmp_path, "tagged").points}
+    for of in FROM_TAGS:
+        assert {point.image_id for point in both_kinds(tmp_path, of).points} == images
+        places = sorted((point.x, point.y) for point in both_kinds(tmp_path, of).points)
+        shuffled = both_kinds(tmp_path, "shuffled", of)
+        assert sorted((point.x, point.y) for point in shuffled.points) == places
+        assert not set(shuffled.points) & set(both_kinds(tmp_path, of).points)
+        assert both_kinds(tmp_path, "random", of).points == both_kinds(tmp_path, "random", "both").points
+        assert {point.image_id for point in both_kinds(tmp_path, "random", of).points} == images
+    everywhere = dict(zip("01234", both_kinds(tmp_path, "random").points, strict=True))
+    assert all(point == everywhere[point.image_id[-1]] for point in both_kinds(tmp_path, "random", "both").points)
+
+
+def test_points_of_tags_need_tags_on_clicked_images(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(clicked(2), schema=SCHEMA), tmp_path / "i.parquet")
+    sources = Sources(tmp_path / "i.parquet", tmp_path)
+    with pytest.raises(ConfigError, match=r"set `paths\.tags`"):
+        make_points(BYPRODUCTS, sources, Supervision(points="tagged"))
+    (tmp_path / "tags.csv").write_text("image,x,y\ncats/1.jpg,0.5,0.5\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"tags\.csv: none of its 1 images has a click"):
+        make_points(BYPRODUCTS, dataclasses.replace(sources, tags=tmp_path / "tags.csv"), Supervision(points="both"))
+    with pytest.raises(ConfigError, match=r"there are no points 'taged'\. Did you mean tagged"):
+        make_points(BYPRODUCTS, sources, Supervision(points="random", of="taged"))
+
+
+def test_the_card_says_what_a_control_is_made_of(tmp_path: Path) -> None:
+    both_kinds(tmp_path, "browsed")
+    sources = Sources(tmp_path / "i.parquet", tmp_path, tags=tmp_path / "tags.csv")
+    entry = Supervision(points="shuffled", of="tagged")
+    card = write_targets(BYPRODUCTS, sources, entry, tmp_path / "p.parquet", tmp_path / "p.json")
+    assert (card["n"], card["supervision"], card["of"]) == (3, "shuffled", "tagged")
+    assert card["tags_sha256"] == hashlib.sha256(TAGS.encode()).hexdigest()
+    assert entry.target == "shuffled_of_tagged" and Supervision(points="shuffled").target == "shuffled"
 
 
 def test_none_has_no_points_even_if_images_have_clicks(tmp_path: Path) -> None:

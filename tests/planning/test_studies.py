@@ -10,6 +10,7 @@ from luab.errors import ConfigError
 from luab.planning.plan import Plan, shared_runs, sharing
 from luab.render.products import products_of
 from luab.study.config import Study, load_study, parse_study
+from luab.study.supervisions import FROM_TAGS
 
 MAIN = {
     "full": ["config/config.yaml"],
@@ -18,8 +19,10 @@ MAIN = {
 FILES = sorted((Path(__file__).parents[2] / "config" / "studies").glob("*.yaml"))
 ALONE = ["uses"]
 """Studies in the drawn world that share nothing."""
+DRAWN = ["interfaces"]
+"""Studies that share trainings with the pilot, and need data at full size that nobody published."""
 NAMES = [file.stem for file in FILES if file.stem not in ALONE]
-CASES = [(size, name) for size in MAIN for name in NAMES]
+CASES = [(size, name) for size in MAIN for name in NAMES if size == "pilot" or name not in DRAWN]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def test_jobs_of_the_pilot_that_a_study_shares_are_the_same_jobs(loaded: Any, na
 @pytest.mark.parametrize("size", MAIN)
 def test_two_studies_never_train_one_folder_differently(loaded: Any, size: str) -> None:
     trained: dict[str, Any] = {}
-    for name in NAMES:
+    for name in [name for of_size, name in CASES if of_size == size]:
         study = loaded(size, name)
         plan = Plan.of(study)
         for run in study.runs():
@@ -107,6 +110,7 @@ def test_answers_belong_to_studies_alone(loaded: Any) -> None:
     assert own & names("full", "lambda") == {"answers", "coco_answers", "lambda_gradients", "coco_lambda_gradients"}
     assert own & names("full", "precision") == {"answers", "coco_answers"}
     assert own & names("pilot", "uses") == {"answers"}
+    assert own & names("pilot", "interfaces") == {"answers"}
 
 
 def test_the_main_study_shares_nothing(loaded: Any) -> None:
@@ -132,9 +136,61 @@ def test_unknown_controls_and_missing_files_are_named(repository: Path, monkeypa
     texts = {"name": "q", "title": "T", "question": "Q", "answer_if": "A"}
     with pytest.raises(ConfigError, match=r"study.against\[0\]: 'suffled' is not in `supervisions`.*shuffled"):
         parse_study(content | {"study": texts | {"against": ["suffled"]}})
+    with pytest.raises(ConfigError, match=r"study.compared\[1\]: 'clik' is not in `supervisions`.*click"):
+        parse_study(content | {"study": texts | {"compared": ["click", "clik"]}})
     study = parse_study(content | {"study": texts | {"over": ["config/none.yaml"]}})
     with pytest.raises(ConfigError, match=r"config/none\.yaml"):
         shared_runs(study)
+
+
+def test_browsing_and_tagging_have_equal_images_in_every_run(loaded: Any) -> None:
+    study = loaded("pilot", "interfaces")
+    plan, main = Plan.of(study), Plan.of(loaded("pilot"))
+    new = {run.supervision for run in set(study.runs()) - shared_runs(study)}
+    entries = {name: study.supervisions[name] for name in new}
+    assert len(new) == 7 and all(entry.records in FROM_TAGS for entry in entries.values())
+    assert {run.weight for run in study.runs() if run.supervision in new} == {study.luab_lambda}
+    tags = str(study.paths.tags)
+    for entry in study.supervisions.values():
+        if entry.target:
+            inputs = plan.target_inputs("imagenet", entry.target)
+            assert (tags in inputs) == (entry.records in FROM_TAGS)
+            assert tags in inputs or inputs == main.target_inputs("imagenet", entry.target)
+    assert loaded("pilot").paths.tags is None
+
+
+def test_at_full_size_browsing_and_tagging_need_tags_of_your_own(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(repository)
+    files = [*MAIN["full"], "config/studies/interfaces.yaml"]
+    with pytest.raises(ConfigError, match=r"browsed, tagged, both, .* need tags .* `paths\.tags`"):
+        load_study(files)
+    (tmp_path / "own.yaml").write_text("paths: {tags: my_tags.csv}", encoding="utf-8")
+    study = load_study([*files, tmp_path / "own.yaml"])
+    assert study.backbone_names == ["resnet50"]
+    assert len(study.runs()) == 11 * 3 and len(shared_runs(study)) == 4 * 3
+    assert "my_tags.csv" in Plan.of(study).target_inputs("imagenet", "tagged")
+    [hours] = re.findall(r"about ([0-9,]+) GPU hours", sharing(study))
+    text = (repository / "docs" / "studies.md").read_text(encoding="utf-8")
+    assert f"21 new trainings, about {hours} GPU hours" in text and "and 12\nshared ones" in text
+
+
+@pytest.mark.parametrize(
+    ("entry", "mistake"),
+    [
+        ({"points": "random", "of": "shuffled"}, r"x\.of: expected click, trace, box, .*, found 'shuffled'"),
+        ({"points": "click", "of": "trace"}, r"x\.of: only random, shuffled, centre are made from other points"),
+        ({"points": "shuffled", "of": "box", "noise": {"workers": {"fastest": 0.5}}}, "'box' does not come from"),
+        ({"points": "shuffled", "of": "box", "noise": {"after_ms": 300}}, r"noise\.after_ms"),
+        ({"points": "shuffled", "of": "box", "use": "weighting"}, r"x\.of: `use: weighting` needs controls of the cl"),
+    ],
+)
+def test_impossible_controls_are_refused(loaded: Any, entry: dict[str, Any], mistake: str) -> None:
+    content = loaded("full").model_dump(mode="json")
+    content["supervisions"]["x"] = entry
+    with pytest.raises(ConfigError, match=mistake):
+        parse_study(content)
 
 
 def test_keys_for_the_drawn_world_count_there_alone(loaded: Any) -> None:

@@ -96,6 +96,47 @@ def test_uses_are_compared_with_the_baseline_and_with_the_controls_of_their_own_
     assert "better than Map, shuffled (+3.0 [+0.5, +5.5], p = 0.035)" in text
 
 
+def test_the_sentence_about_browsing_and_tagging() -> None:
+    own = {
+        "browsed": {"title": "Browsing"}, "tagged": {"title": "Tagging"},
+        "same": {"points": "random", "of": "both", "title": "Random, same"},
+        "s_b": {"points": "shuffled", "of": "browsed", "title": "Browsing, shuffled"},
+        "s_t": {"points": "shuffled", "of": "tagged", "title": "Tagging, shuffled"},
+    }  # fmt: skip
+    named = {name: Supervision.model_validate(entry) for name, entry in entries(ENTRIES | own).items()}
+    zero = [0.0, 0.001, -0.001]
+    given = scores({"click": SURE, "browsed": SURE, "tagged": PLAIN, "same": zero, "s_b": zero, "s_t": zero})
+    asked = question(against=["none", "same", "s_b", "s_t", "browsed", "tagged"], compared=["browsed", "tagged"])
+    table = answers.comparisons(given, asked, 1.0, named)
+    # Clicks are not compared; shuffled points are for their own; the two interfaces are compared once.
+    assert list(zip(table["supervision"], table["control"], strict=True)) == [
+        ("browsed", "none"), ("browsed", "same"), ("browsed", "s_b"),
+        ("tagged", "none"), ("tagged", "same"), ("tagged", "s_t"), ("tagged", "browsed"),
+    ]  # fmt: skip
+    by_pair = table.set_index(["supervision", "control"])
+    assert by_pair["tests"].tolist() == [2, 2, 2, 2, 2, 2, 1]  # both shuffled controls are one family
+    # t(2) of .02-.029, .03-.030, .04-.031 is 0: the mean difference is 0.
+    assert by_pair.loc[("tagged", "browsed"), "p_holm"] == pytest.approx(1.0)
+    assert by_pair.loc[("tagged", "none"), "p_holm"] == pytest.approx(0.0351, abs=1e-4)
+    assert by_pair.loc[("browsed", "none"), "p_holm"] == pytest.approx(2 * 0.00037, abs=1e-5)
+    [text] = answers.sentences(table, asked, named, {})
+    assert text.startswith("ResNet-18, IN-1k: Browsing is better than Baseline (+3.0 [+2.8, +3.2], p < 0.001), ")
+    assert "Tagging is better than Baseline (+3.0 [+0.5, +5.5], p = 0.035)" in text
+    assert "and not significantly different from Browsing (+0.0 [−2.2, +2.2], p = 1.000). " in text
+    assert "n = 3 seeds, 1,000 images; p: paired t-test, Holm's correction over 1 to 2 tests." in text
+    notes = tables.answers_table("answers", given, asked, named, 1.0).notes
+    assert any("the same one, or with shuffled points of their own, on the same benchmark" in note for note in notes)
+
+
+def test_further_benchmarks_answer_where_a_study_says_so() -> None:
+    moved = scores({"click": SURE}).assign(benchmark="siscore_location", metric="accuracy")
+    given = pd.concat([scores({"click": SURE}), moved], ignore_index=True)
+    usual = answers.comparisons(given, question(against=["none"]), 1.0, known())
+    more = answers.comparisons(given, question(against=["none"], also=["siscore_location"]), 1.0, known())
+    assert list(usual["benchmark"]) == ["imagenet_val"]
+    assert list(more["benchmark"]) == ["imagenet_val", "siscore_location"]
+
+
 def test_levels_begin_with_no_noise_and_go_from_weak_to_strong() -> None:
     levels = answers.noise_levels(known())
     assert {kind: [(level.supervision, level.text) for level in of] for kind, of in levels.items()} == {

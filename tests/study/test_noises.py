@@ -10,6 +10,7 @@ from luab.data.supervisions.coco import MAKERS as COCO_MAKERS
 from luab.data.supervisions.imagenet import MAKERS as IMAGENET_MAKERS
 from luab.data.supervisions.makers import CONTROLS, Worker, chosen_workers, shuffled
 from luab.errors import ConfigError, DataError
+from luab.study import supervisions
 from luab.study.config import Coco, StudyPart
 from luab.study.noises import Noise, Point, Workers, random_pair
 from luab.study.supervisions import BASELINE, MAKERS, Supervision
@@ -114,3 +115,4 @@ def test_the_configuration_knows_the_points_of_every_data_set():
     assert set(StudyPart.makers) == {BASELINE, *CONTROLS, *IMAGENET_MAKERS}
     assert set(Coco.makers) == {BASELINE, *CONTROLS, *COCO_MAKERS}
     assert set(MAKERS) == {*StudyPart.makers, *Coco.makers}
+    assert set(supervisions.CONTROLS) == set(CONTROLS) and set(supervisions.FROM_TAGS) <= set(IMAGENET_MAKERS)

@@ -121,9 +121,9 @@ def test_the_demo_is_planned_through_its_profile(clean: Checkout) -> None:
     assert counts["demo_world"] == 1
     jobs = {kind: [name for name in counts if name.startswith(kind)] for kind in ("train", "predict", "score")}
     # One job per data set, backbone and seed (compute.cohort: null).
-    assert all(len(names) == 3 for names in jobs.values()) and "train_imagenet_test_vit_seed1" in jobs["train"]
-    run = "results/demo/runs/imagenet/test_vit/click-1/seed1/run.json"
-    assert [name for name in clean.plan(*DEMO, run) if name.startswith("train")] == ["train_imagenet_test_vit_seed1"]
+    assert all(len(names) == 3 for names in jobs.values()) and "train_imagenet_test_vit_seed0" in jobs["train"]
+    run = "results/demo/runs/imagenet/test_vit/click-1/seed0/run.json"
+    assert [name for name in clean.plan(*DEMO, run) if name.startswith("train")] == ["train_imagenet_test_vit_seed0"]
     alone = clean.plan(*DEMO, run, "--config", "compute={cohort: 1}")
     assert [name for name in alone if name.startswith("train")] == ["train"]
     assert len([name for name in counts if name.startswith(("table_", "figure_"))]) == sum(

@@ -16,11 +16,31 @@ if STUDY.demo:
             "logs/demo_world.log",
         conda:
             "../envs/luab.yaml"
+        threads: 2
         params:
             demo=STUDY.demo.model_dump_json(),
             code=CODE("luab.demo.world"),
         shell:
             "python -m luab demo-world > {log} 2>&1"
+
+    if STUDY.paths.tags:
+
+        # Beside the world and not in it, so that studies with and without tags share one world.
+        rule demo_tags:
+            input:
+                "luab/demo/tables/classes.json",
+                "luab/demo/tables/silhouettes.json",
+            output:
+                STUDY.paths.tags,
+            log:
+                "logs/demo_tags.log",
+            conda:
+                "../envs/luab.yaml"
+            params:
+                demo=STUDY.demo.model_dump_json(),
+                code=CODE("luab.demo.tags"),
+            shell:
+                "python -m luab demo-world --tags > {log} 2>&1"
 
     # PASCAL VOC is apart, since only fine-tunings read it (workflow/rules/transfer.smk).
     rule demo_voc:

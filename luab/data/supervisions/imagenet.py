@@ -13,6 +13,7 @@ To make other points, write a function here, and add its name to `MAKERS` of `lu
 from collections import defaultdict
 from collections.abc import Container, Hashable, Iterator, Mapping
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +21,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from luab.byproducts.clicks import click_points, final_states, mean_by_row, recorded_times_ms, samples_of_traces
+from luab.byproducts.folder_ab import read_points
 from luab.byproducts.imagenet_ab import read_index, read_index_pieces
 from luab.byproducts.nested import entries
 from luab.data.supervisions.makers import Byproducts, Made, Maker, Sources, Worker, area_of, centre_of
 from luab.data.supervisions.point_files import MOMENTS
-from luab.study.noises import Point
+from luab.errors import ConfigError, DataError
+from luab.study.noises import Point, random_pair
 
 LONGEST_STEP_MS = 350
 """A longer step between two trace samples is a rest or an absence; a moving pointer has 47 ms on average."""
@@ -83,6 +86,63 @@ def trace(sources: Sources) -> Made:
     pieces = [_mean_traces_of(_counted(piece, sources)) for piece in read_index_pieces(sources.index, columns)]
     notes = {name: sum(piece.notes[name] for piece in pieces) for name in _TRACE_NOTES}
     return Made([point for piece in pieces for point in piece.points], notes)
+
+
+@register
+def browsed(sources: Sources) -> Made:
+    """Returns the click of each image that has a tag, too; see `tagged`."""
+    clicks, tags, notes = _clicked_and_tagged(sources)
+    return Made([clicks[name] for name in clicks if name in tags], notes)
+
+
+@register
+def tagged(sources: Sources) -> Made:
+    """Returns the tag of each image that has a click, too, so that `browsed` and `both` have the same images.
+
+    A tag is a row of the user's own table (`Sources.tags`), whose `image` is a path or the name of an image of the
+    manifest. Tags outside [0, 1] are dropped and counted, as clicks are.
+    ASSUME: of several tags on one image the last one counts, as for the icons of COCO-AB.
+    """
+    clicks, tags, notes = _clicked_and_tagged(sources)
+    return Made([tags[name] for name in clicks if name in tags], notes)
+
+
+@register
+def both(sources: Sources) -> Made:
+    """Returns, for each image that has a click and a tag, one of the two.
+
+    The choice is a hash of seed and image_id (`random_pair`), so it does not depend on other images.
+    ASSUME: each image has one point, so that the number of points is that of `browsed` and of `tagged`.
+    """
+    clicks, tags, notes = _clicked_and_tagged(sources)
+    names = [name for name in clicks if name in tags]
+    is_click = {name: random_pair(f"{sources.seed}:both:{name}")[0] < 0.5 for name in names}
+    points = [clicks[name] if is_click[name] else tags[name] for name in names]
+    return Made(points, {**notes, "seed": sources.seed, "clicks": sum(is_click.values())})
+
+
+def _clicked_and_tagged(sources: Sources) -> tuple[dict[str, Point], dict[str, Point], dict[str, int]]:
+    """Clicks and tags by image_id, and how many images have which; DataError if there are no tags on these images."""
+    if sources.tags is None:
+        raise ConfigError("The points browsed, tagged and both need tags on ImageNet's images; set `paths.tags`.")
+    clicks = {point.image_id: point for point in click(sources).points}
+    table, _ = read_points(sources.tags)
+    rows = zip(*(table[name].to_pylist() for name in ("image", "x", "y")), strict=True)
+    last = {Path(image).stem: (x, y) for image, x, y in rows}
+    tags = {name: Point(name, None, *xy) for name, xy in last.items() if min(xy) >= 0 and max(xy) <= 1}
+    common = len(clicks.keys() & tags.keys())
+    if not common:
+        raise DataError(
+            f"{sources.tags}: none of its {len(last):,} images has a click in {sources.index}. Expected names of "
+            "ImageNet's training images, such as n01440764_10026.JPEG."
+        )
+    notes = {
+        "clicked": len(clicks),
+        "tagged": len(tags),
+        "with_both": common,
+        "tags_out_of_range": len(last) - len(tags),
+    }
+    return clicks, tags, notes
 
 
 def classes(sources: Sources) -> Mapping[str, Hashable]:

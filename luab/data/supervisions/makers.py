@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from luab.data.supervisions.point_files import write_points
 from luab.errors import ConfigError, DataError, did_you_mean
+from luab.files import file_sha256
 from luab.study.noises import Point, Workers, exchanged, random_pair
 from luab.study.supervisions import BASELINE, Supervision
 
@@ -27,6 +28,7 @@ class Sources:
         workers: Ids of the workers whose records count; None for all.
         after_ms: Shortest time of an annotation that counts; None for all.
         images: Folder of the training images, which may hold further annotations; None if it is unknown.
+        tags: The user's own tags on ImageNet's training images; None if there are none.
     """
 
     index: Path
@@ -35,6 +37,7 @@ class Sources:
     workers: frozenset[str] | None = None
     after_ms: int | None = None
     images: Path | None = None
+    tags: Path | None = None
 
 
 class Made(NamedTuple):
@@ -103,8 +106,8 @@ def write_targets(
         sources: Index, manifest and seed.
         supervision: Which points, and their noise.
         parquet: Output file for the points.
-        card: Output file for the card: supervision (name of the points), noise if there is any, notes, and what
-            `write_points` adds.
+        card: Output file for the card: supervision (name of the points), noise if there is any, notes, `of` of a
+            control unless it is the clicks, tags_sha256 of points from tags, and what `write_points` adds.
 
     Returns:
         The content of the card.
@@ -117,15 +120,18 @@ def write_targets(
     settings = supervision.noise.settings
     about = {"supervision": supervision.points, "notes": made.notes} | ({"noise": settings} if settings else {})
     about |= {"column": supervision.column} if supervision.column else {}
+    about |= {"of": supervision.of} if supervision.of != "click" else {}
+    about |= {"tags_sha256": file_sha256(sources.tags)} if sources.tags else {}
     return write_points(made.points, parquet, card, about, supervision.column)
 
 
 def make_points(byproducts: Byproducts, sources: Sources, supervision: Supervision) -> Made:
     """Returns the points of a supervision, with its noise; errors as for `write_targets`."""
     makers, noise, notes = byproducts.makers, supervision.noise, dict[str, int]()
-    if supervision.points not in {BASELINE, *CONTROLS, *makers}:
-        hint = did_you_mean(supervision.points, {BASELINE, *CONTROLS, *makers})
-        raise ConfigError(f"supervisions: there are no points {supervision.points!r}. {hint}")
+    known_points = {BASELINE, *CONTROLS, *makers}
+    for name in (supervision.points, supervision.records):
+        if name not in known_points:
+            raise ConfigError(f"supervisions: there are no points {name!r}. {did_you_mean(name, known_points)}")
     if supervision.points == BASELINE:
         return Made([], {})
     if noise.workers is not None:
@@ -147,7 +153,7 @@ def make_points(byproducts: Byproducts, sources: Sources, supervision: Supervisi
         return classes["of"][point.image_id]
 
     control = CONTROLS.get(supervision.points)
-    made = makers["click" if control else supervision.points](sources)
+    made = makers[supervision.records](sources)
     if supervision.column is not None:
         timed = _with_extra(byproducts, sources, supervision, made.points)
         notes |= timed.notes
@@ -171,7 +177,7 @@ def _with_extra(byproducts: Byproducts, sources: Sources, supervision: Supervisi
 
 
 Control = Callable[[list[Point], int, Callable[[Point], Hashable]], Made]
-"""Makes points from the clicks, the seed, and a function that returns the class of a point."""
+"""Makes points from the clicks, or those of `Supervision.of`, the seed, and a function that returns a point's class."""
 
 
 def random(clicks: list[Point], seed: int, class_of: Callable[[Point], Hashable]) -> Made:
