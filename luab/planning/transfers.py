@@ -13,6 +13,7 @@ from luab.study.transfers import POINTS, POINTS_OF, VOC, DenseData, FineTuning, 
 _SLACK = 1.5
 _PREDICTION_SLACK = 6
 _SHORTEST_MINUTES = 60
+_SCORING_MB = {("coco", "detection"): 16_000}
 _IMAGES: dict[DenseData, tuple[str, ...]] = {
     "coco": FROM_COCO,
     "voc": (VOC,),
@@ -129,7 +130,7 @@ class TransferPlan:
     def scoring_mem_mb(self, ones: Sequence[FineTuning]) -> int:
         """Memory of a job that scores, in MB: pycocotools needs 6 to 7 GB for the boxes of COCO."""
         entry = self._entry(ones)
-        return 16_000 if (entry.task, entry.data) == ("detection", "coco") else 8_000
+        return _SCORING_MB.get((entry.data, entry.task), 8_000)
 
     def scored(self) -> list[FineTuning]:
         """The fine-tunings whose predictions are scored."""
