@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from luab.byproducts.coco_classes import COCO_CLASSES, PANES
 from luab.errors import ConfigError, did_you_mean
-from luab.study.config import read_yaml
 from luab.study.recipes import Closed
+from luab.study.yaml_files import read_yaml
 
 Interface = Literal["browsing", "tagging"]
 Version = Literal["POINTER_ORIGINAL", "NO_POINTER_ORIGINAL", "POINTER_NO_ORIGINAL", "NO_POINTER_NO_ORIGINAL"]

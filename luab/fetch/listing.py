@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from luab.errors import ConfigError
-from luab.study.config import read_yaml
+from luab.study.yaml_files import read_yaml
 
 _UNPUBLISHED = "none published"
 

@@ -19,11 +19,12 @@ from luab.files import replacing
 from luab.planning.estimate import parts, prediction_hours, published_speeds, training_hours
 from luab.planning.transfers import TransferPlan
 from luab.render.products import Kind, find_product, left_out, products_of
-from luab.study.config import Study, load_study, read_yaml
+from luab.study.config import Study, load_study
 from luab.study.paths import Run, card
 from luab.study.roots import FROM_IMAGENET, HELD_OUT, OWN, own_copy, source_root, tree_of
 from luab.study.supervisions import FROM_TAGS
 from luab.study.transfers import VOC
+from luab.study.yaml_files import read_yaml
 from luab.tasks import NAMES, task_of, task_with
 
 CAPTIONS = Path("workflow/report")

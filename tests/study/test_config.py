@@ -7,7 +7,8 @@ import yaml
 
 from luab.data.images.augmentations import changes_of
 from luab.errors import ConfigError
-from luab.study.config import Recipe, keys_table, known_backbones, load_study, parse_study, read_yaml, schema_json
+from luab.study.config import Recipe, keys_table, known_backbones, load_study, parse_study, schema_json
+from luab.study.yaml_files import read_yaml
 
 FULL = ["config/config.yaml"]
 DEMO = [*FULL, "config/demo.yaml"]
