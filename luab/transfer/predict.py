@@ -81,7 +81,7 @@ def predict(study: Study, fine_tuning: FineTuning, code: str = "") -> dict[str, 
     predict_setup(study, setup, images)
     content = {
         "fine_tuning": setup.identity,
-        "rows": len(images),
+        "rows": pq.read_metadata(path).num_rows,
         "sha256": file_sha256(path),
         "model_sha256": read_fields(setup.folder / "run.json", ["model_sha256"])["model_sha256"],
         "code": code,
