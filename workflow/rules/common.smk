@@ -62,6 +62,14 @@ def images_of(run):
     return PLAN.own_copy(f"{run.dataset}_train")
 
 
+def dense_files(ones, *names):
+    return [f"{RESULTS}/transfer/{one.folder}/{name}" for one in ones for name in names]
+
+
+def dense_job(wildcards):
+    return PLAN.transfers.named(wildcards.fine_tuning)
+
+
 def all_tables():
     return [f"{SHOWN}/tables/{name}.{suffix}" for name in PLAN.tables for suffix in ("csv", "md", "tex")]
 

@@ -3,15 +3,6 @@
 # fine-tunings and their predictions do not rerun when code changes. Without a section `transfer` in the config there are
 # no such rules.
 
-
-def dense_files(ones, *names):
-    return [f"{RESULTS}/transfer/{one.folder}/{name}" for one in ones for name in names]
-
-
-def dense_job(wildcards):
-    return PLAN.transfers.named(wildcards.fine_tuning)
-
-
 if STUDY.transfer:
 
     rule finetune:
