@@ -36,7 +36,8 @@ _OF_WEIGHTS = (
 class Closed(BaseModel):
     """A section of the configuration; unknown keys are an error, and values cannot change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Built when first read: each of a hundred short processes of a study imports all sections and reads one file.
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -11,7 +11,8 @@ rule index:
         "logs/index/{byproducts}.log",
     conda:
         "../envs/luab.yaml"
-    threads: lambda wildcards: 4 if wildcards.byproducts == "imagenet_ab" else 1
+    # A drawn index takes a second, and a job of two cores would wait until both are free.
+    threads: lambda wildcards: 4 if wildcards.byproducts == "imagenet_ab" and not STUDY.demo else 1
     resources:
         mem_mb=2000,
         runtime=120,
