@@ -9,6 +9,7 @@ import pytest
 from luab.errors import ConfigError, JobError
 from luab.files import file_sha256
 from luab.study.paths import Run
+from luab.training import checkpoint
 from luab.training import train as module
 from luab.training.heartbeat import read_attempts, read_progress
 from luab.training.train import train, train_cohort
@@ -59,7 +60,7 @@ def test_members_equal_their_trainings_alone(study, alone, workers):
 def test_killed_cohort_resumes_to_the_same_bytes(study, alone, killed_at, monkeypatch):
     # States are saved after every step; the kill falls between those of two members, so they continue at
     # different steps.
-    save, count = module.save_state, 0
+    save, count = checkpoint.save_state, 0
 
     def killed(folder, state):
         nonlocal count
@@ -70,7 +71,7 @@ def test_killed_cohort_resumes_to_the_same_bytes(study, alone, killed_at, monkey
 
     together = study("together")
     monkeypatch.setattr(module, "_SECONDS_BETWEEN_STATES", -1.0)
-    monkeypatch.setattr(module, "save_state", killed)
+    monkeypatch.setattr(checkpoint, "save_state", killed)
     with pytest.raises(KeyboardInterrupt):
         train_cohort(together, RUNS)
     train_cohort(together, RUNS)

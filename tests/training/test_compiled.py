@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from luab.files import file_sha256, read_json
 from luab.study.paths import Run
-from luab.training import compiled
+from luab.training import checkpoint, compiled
 from luab.training import train as module
 from luab.training.checkpoint import read_card
 from luab.training.train import train, train_cohort
@@ -63,7 +63,7 @@ def test_a_compiled_training_is_the_plain_one_within_rounding(study, backbone):
 
 @pytest.mark.slow
 def test_a_killed_compiled_training_resumes_to_the_same_bytes(study, monkeypatch):
-    whole, broken, save, count = study("whole"), study("broken"), module.save_state, 0
+    whole, broken, save, count = study("whole"), study("broken"), checkpoint.save_state, 0
     train(whole, CLICK)
 
     def killed(folder, state):
@@ -74,7 +74,7 @@ def test_a_killed_compiled_training_resumes_to_the_same_bytes(study, monkeypatch
         save(folder, state)
 
     monkeypatch.setattr(module, "_SECONDS_BETWEEN_STATES", -1.0)
-    monkeypatch.setattr(module, "save_state", killed)
+    monkeypatch.setattr(checkpoint, "save_state", killed)
     with pytest.raises(KeyboardInterrupt):
         train(broken, CLICK)
     torch._dynamo.reset()  # as in a new process

@@ -7,8 +7,8 @@ from luab.tasks import NAMES
 
 
 @pytest.mark.parametrize("dataset", NAMES)
-def test_a_training_covers_at_most_41_modules(dataset: str) -> None:
-    assert len(covered_modules(*training_code(dataset))) <= 41
+def test_a_training_covers_at_most_42_modules(dataset: str) -> None:
+    assert len(covered_modules(*training_code(dataset))) <= 42
 
 
 @pytest.mark.parametrize("dataset", NAMES)

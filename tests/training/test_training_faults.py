@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import luab.training.checkpoint
 import luab.training.train
 import luab.training.trainer
 from luab.errors import ConfigError, DataError, JobError
@@ -244,6 +245,7 @@ def test_a_full_disk_is_a_job_error_and_leaves_no_files(toy_study, monkeypatch):
 FULL_DISK = """
 import subprocess, sys
 from pathlib import Path
+import luab.training.checkpoint as checkpoint
 import luab.training.train as module
 from luab.study.config import load_study
 from luab.study.paths import Run
@@ -251,7 +253,7 @@ study, run = load_study([Path(sys.argv[1])]), Run(*sys.argv[2:5], float(sys.argv
 results = study.paths.results
 results.mkdir(parents=True)
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", results], check=True)
-folder, filler, save, saves = study.layout.run(run), results / "filler", module.save_state, 0
+folder, filler, save, saves = study.layout.run(run), results / "filler", checkpoint.save_state, 0
 module._SECONDS_BETWEEN_STATES = -1.0
 
 def counting(*arguments):
@@ -271,7 +273,7 @@ def counting(*arguments):
     finally:
         print("files", saves, *sorted(path.name for path in folder.iterdir() if "state" in path.name), flush=True)
 
-module.save_state = counting
+checkpoint.save_state = counting
 print("model", module.train(study, run)["model_sha256"])
 """
 
@@ -321,7 +323,7 @@ def test_which_errors_of_a_periodic_state_end_the_training(toy_study, monkeypatc
         error = OSError(number, os.strerror(number))
         raise JobError(f"{folder}: could not be written") from error
 
-    monkeypatch.setattr(luab.training.train, "save_state", failing)
+    monkeypatch.setattr(luab.training.checkpoint, "save_state", failing)
     monkeypatch.setattr(luab.training.train, "_SECONDS_BETWEEN_STATES", -1.0)
     study = toy_study(recipe={"epochs": 1, "warmup_epochs": 0})
     if number == errno.EROFS:
@@ -343,7 +345,7 @@ def test_a_full_disk_at_a_warning_signal_is_an_error(toy_study, monkeypatch):
         signal.raise_signal(signal.SIGTERM)
         return step(trainer, *arguments)
 
-    monkeypatch.setattr(luab.training.train, "save_state", failing)
+    monkeypatch.setattr(luab.training.checkpoint, "save_state", failing)
     monkeypatch.setattr(luab.training.trainer.Trainer, "step", warned)
     with pytest.raises(JobError, match="could not be written"):
         luab.training.train.train(toy_study(), CNN)
