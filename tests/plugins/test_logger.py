@@ -45,6 +45,12 @@ def test_without_a_terminal_each_finished_stage_is_a_line(command: list[str]) ->
     assert not any("Building DAG" in line or "Select jobs" in line for line in lines)
 
 
+def test_a_plan_that_cannot_be_made_says_why(command: list[str]) -> None:
+    done = subprocess.run([*command, "mistyped.txt"], capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 1
+    assert "No rule to produce mistyped.txt" in done.stderr
+
+
 def test_a_terminal_shows_a_bar_for_each_stage(command: list[str]) -> None:
     reader, writer = pty.openpty()
     with subprocess.Popen(command, stdout=writer, stderr=writer, env={**os.environ, "TERM": "xterm"}) as process:

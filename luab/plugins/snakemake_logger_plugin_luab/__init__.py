@@ -84,7 +84,7 @@ class LogHandler(LogHandlerBase):
                 self._finished(fields["job_id"])
             case LogEvent.JOB_ERROR:
                 self._failed(fields)
-            case None if record.levelno >= logging.WARNING or record.pathname.endswith((".smk", "Snakefile")):
+            case event if record.levelno >= logging.WARNING or (event is None and _from_snakefile(record)):
                 self._print(self.format(record))
 
     def close(self) -> None:
@@ -151,6 +151,10 @@ class LogHandler(LogHandlerBase):
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False)
+
+
+def _from_snakefile(record: logging.LogRecord) -> bool:
+    return record.pathname.endswith((".smk", "Snakefile"))
 
 
 def _stage_of(rule: str) -> str:
