@@ -597,7 +597,8 @@ def placeholders():
 
 def test_shell_commands_of_rules_contain_only_names():
     found, known = placeholders(), constraints()
-    assert found <= {"log", "params.name", "params.suite", "params.runs", *(f"wildcards.{name}" for name in known)}
+    params = {"params.name", "params.suite", "params.runs", "params.names"}
+    assert found <= {"log", *params, *(f"wildcards.{name}" for name in known)}
     assert {"wildcards.run", "wildcards.archive", "wildcards.dataset", "params.suite"} <= found
 
 

@@ -45,6 +45,7 @@ wildcard_constraints:
     dataset=r"[a-z0-9_]+",
     byproducts="|".join(luab_tasks.task_of(name).byproducts for name in luab_tasks.NAMES),
     taught=TASKS,
+    fine_tuning=f"[a-z0-9_]+/{BELOW_DATASET}",
     archive=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     target=r"[a-z0-9_]+",
     name=r"[a-z0-9_]+",
