@@ -40,7 +40,8 @@ class TransferPlan:
         """Regular expression of the folders of fine-tunings that have a job of their own."""
         shared = "|".join(re.escape(one.folder) for ones in self.cohorts().values() for one in ones)
         outside = f"(?!(?:{shared})(?:/|$))" if shared else ""
-        return f"{outside}(?:{'|'.join(self.study.transfer)})/[A-Za-z0-9_][A-Za-z0-9_.]*/[a-z0-9_]+-[0-9][0-9.e+-]*/seed[0-9]+"
+        below = r"[A-Za-z0-9_][A-Za-z0-9_.]*/[a-z0-9_]+-[0-9][0-9.e+-]*/seed[0-9]+"
+        return f"{outside}(?:{'|'.join(self.study.transfer)})/{below}"
 
     def cohorts(self) -> dict[str, list[FineTuning]]:
         """The fine-tunings that share a job with others (`compute.cohort`), by the name of the job.
