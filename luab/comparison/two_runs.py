@@ -124,8 +124,8 @@ def print_comparison(study: Study, first: Run, second: Run, rows: list[Row], res
     for row in rows:
         arrow = "↑" if row.benchmark.better == "higher" else "↓"
         name = f"{row.benchmark.name} {arrow}\n[dim]{row.benchmark.headline}, {row.n:,}[/]"
-        p_values = (f"{p:.3f}" if p >= 0.001 else "<.001" for p in (row.paired.p, row.p_holm))
-        table.add_row(name, _percent(row.first), _percent(row.second), _change(row), *p_values)
+        p_values = map(p_text, (row.paired.p, row.p_holm))
+        table.add_row(name, percent_text(row.first), percent_text(row.second), _change(row), *p_values)
     console = wide_console()
     console.print(f"first:  {first.folder}\nsecond: {second.folder}", highlight=False)
     console.print(table)
@@ -138,15 +138,25 @@ def print_comparison(study: Study, first: Run, second: Run, rows: list[Row], res
     )
 
 
-def _percent(headline: Interval) -> str:
+def percent_text(headline: Interval) -> str:
+    """A value in percent with its interval below, for rich."""
     return f"{100 * headline.value:.2f}\n[dim]{100 * headline.low:.1f}-{100 * headline.high:.1f}[/]"
+
+
+def change_text(change: Paired, gain: float, p_holm: float) -> str:
+    """A difference in percentage points with its interval below, for rich; coloured by the sign of a sure gain."""
+    colour = ("green" if gain > 0 else "red") if p_holm < 0.05 else "default"
+    return f"[{colour}]{100 * change.difference:+.2f}[/]\n[dim]{100 * change.low:+.1f} {100 * change.high:+.1f}[/]"
+
+
+def p_text(p: float) -> str:
+    """A p value with three decimals."""
+    return f"{p:.3f}" if p >= 0.001 else "<.001"
 
 
 def _change(row: Row) -> str:
     gain = row.paired.difference if row.benchmark.better == "higher" else -row.paired.difference
-    colour = ("green" if gain > 0 else "red") if row.p_holm < 0.05 else "default"
-    change = row.paired
-    return f"[{colour}]{100 * change.difference:+.2f}[/]\n[dim]{100 * change.low:+.1f} {100 * change.high:+.1f}[/]"
+    return change_text(row.paired, gain, row.p_holm)
 
 
 def write_comparison(path: Path, rows: list[Row], resamples: int = RESAMPLES, seed: int = SEED) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from luab.comparison.over_images import SEED, Interval, Paired, interval, paired
 from luab.comparison.over_seeds import holm
+from luab.comparison.two_runs import change_text, p_text, percent_text
 from luab.comparison.weighted import Weighted
 from luab.errors import DataError
 from luab.files import write_csv
@@ -91,9 +92,10 @@ def print_comparison(first: str, second: str, rows: list[Row], resamples: int = 
     for heading in ("first", "second", "second - first", "p", "p Holm"):
         table.add_column(heading, no_wrap=True, justify="right")
     for row in rows:
-        p_values = (f"{p:.3f}" if p >= 0.001 else "<.001" for p in (row.paired.p, row.p_holm))
+        change = change_text(row.paired, row.paired.difference, row.p_holm)
+        p_values = map(p_text, (row.paired.p, row.p_holm))
         table.add_row(
-            f"{row.metric}\n[dim]{row.n:,}[/]", _percent(row.first), _percent(row.second), _change(row), *p_values
+            f"{row.metric}\n[dim]{row.n:,}[/]", percent_text(row.first), percent_text(row.second), change, *p_values
         )
     console = wide_console()
     console.print(f"first:  {first}\nsecond: {second}", highlight=False)
@@ -104,16 +106,6 @@ def print_comparison(first: str, second: str, rows: list[Row], resamples: int = 
         "trainings; the tables of the study show the spread over seeds.",
         style="dim",
     )
-
-
-def _percent(headline: Interval) -> str:
-    return f"{100 * headline.value:.2f}\n[dim]{100 * headline.low:.1f}-{100 * headline.high:.1f}[/]"
-
-
-def _change(row: Row) -> str:
-    change = row.paired
-    colour = ("green" if change.difference > 0 else "red") if row.p_holm < 0.05 else "default"
-    return f"[{colour}]{100 * change.difference:+.2f}[/]\n[dim]{100 * change.low:+.1f} {100 * change.high:+.1f}[/]"
 
 
 def write_comparison(path: Path, rows: list[Row], resamples: int = RESAMPLES, seed: int = SEED) -> None:
