@@ -493,6 +493,41 @@ def test_a_job_without_result_fails_after_the_grace_time(
     assert not outcome.success and outcome.state is not None and outcome.state.name == "CANCELLED"
 
 
+@pytest.mark.parametrize("between", ["COMPLETING", "CANCELLED"])
+def test_jobs_of_one_submission_are_reported_as_cancelled_together(
+    watched: tuple[JobWatcher, Clock, Entry, list[str]], tools: Path, tmp_path: Path, between: str
+) -> None:
+    watch, clock, _, _ = watched
+    records = [entry(tmp_path, key=f"k{index}", id=f"9_{index}") for index in range(3)]
+    records[0].result.write_bytes(pickle.dumps(("error", "ended by SIGTERM")))  # this one is believed earlier
+    for now, states in ((0, ("CANCELLED", between, "RUNNING")), (12, ("CANCELLED", between, "CANCELLED"))):
+        lines = [f"echo '9_{index}|{state}|None|n1|0:01'" for index, state in enumerate(states)]
+        tool(tools, "squeue", "\n".join(lines))
+        clock.now = now
+        assert watch.poll(records) == []
+    tool(tools, "squeue", "\n".join(f"echo '9_{index}|CANCELLED|None|n1|0:01'" for index in range(3)))
+    clock.now = 20
+    assert watch.poll(records) == []
+    clock.now = 60
+    assert [outcome.entry.id for outcome in watch.poll(records)] == ["9_0", "9_1", "9_2"]
+
+
+def test_a_job_cancelled_alone_does_not_wait_for_others_that_run_or_never_end(
+    watched: tuple[JobWatcher, Clock, Entry, list[str]], tools: Path, tmp_path: Path
+) -> None:
+    watch, clock, _, _ = watched
+    records = [entry(tmp_path, key=f"k{index}", id=f"9_{index}") for index in range(2)]
+    for other, ends in (("RUNNING", 31), ("COMPLETING", 901)):
+        tool(tools, "squeue", f"echo '9_0|CANCELLED|None|n1|0:01'; echo '9_1|{other}|None|n2|0:01'")
+        start = clock.now
+        assert watch.poll(records) == []
+        clock.now = start + ends - 2
+        assert watch.poll(records) == []
+        clock.now = start + ends
+        assert [outcome.entry.id for outcome in watch.poll(records)] == ["9_0"]
+        clock.now += 1000
+
+
 def test_a_requeued_job_is_alive_again(watched: tuple[JobWatcher, Clock, Entry, list[str]], tools: Path) -> None:
     watch, clock, record, warnings = watched
     for now, state in ((0, "NODE_FAIL"), (20, "PENDING"), (100, "RUNNING")):

@@ -11,7 +11,7 @@ from .registry import Entry, Registry
 from .slurm_states import Slurm, SlurmUnreachable, State
 
 _GROWTH = 1.5
-_RUNAWAY_S = 900  # the accounting may list a lost job as running forever
+_RUNAWAY_S = 900  # the accounting may list a lost job as running forever, and a broken node one as completing
 # fmt: off
 _HOPELESS = frozenset((
     "DependencyNeverSatisfied", "BadConstraints", "JobHeldAdmin", "launch failed requeued held", "JobHoldMaxRequeue",
@@ -71,6 +71,7 @@ class JobWatcher:
 
     A result of success ends a job. A failure ends a job on Slurm only if Slurm, too, says that it is over, and still
     says so `requeue_s` later: a preempted or lost job leaves a failure behind and comes back under the same id.
+    Jobs of one submission that were cancelled are reported together, as long as none of the others is ending.
 
     Args:
         slurm: Runs Slurm's commands.
@@ -141,7 +142,10 @@ class JobWatcher:
             self._registry.stamp()
         except OSError as problem:
             self._warn_once(f"Cannot write the records of jobs ({problem}). The jobs go on; free some space.")
-        return self._failures([entry for entry in entries if entry.key in self._gone_since], states)
+        outcomes = self._failures([entry for entry in entries if entry.key in self._gone_since], states)
+        reported = {outcome.entry.key for outcome in outcomes}
+        ending = {entry.folder for entry in entries if entry.key not in reported and self._is_ending(entry)}
+        return [outcome for outcome in outcomes if outcome.entry.folder not in ending or not self._waits(outcome)]
 
     def _update(self, entry: Entry, state: State | None) -> None:
         """Stores a job's state, and since when it has been gone."""
@@ -174,6 +178,18 @@ class JobWatcher:
                 continue
             outcomes.append(Outcome(entry, False, state, late[entry.key].trace if entry.key in late else ""))
         return outcomes
+
+    def _is_ending(self, entry: Entry) -> bool:
+        return entry.key in self._gone_since or entry.state == "COMPLETING"
+
+    def _waits(self, outcome: Outcome) -> bool:
+        """Whether an outcome waits for jobs of its submission that are ending.
+
+        scancel of a whole array ends its jobs over several polls. Reported one by one, they would look like jobs that
+        were cancelled singly.
+        """
+        cancelled = outcome.state is not None and outcome.state.name == "CANCELLED"
+        return cancelled and self._age(outcome.entry.key) < _RUNAWAY_S
 
     def _state_without_accounting(self, entry: Entry, state: State | None) -> State | None:
         if entry.cluster == "local" or state is None:
