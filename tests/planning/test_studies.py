@@ -14,7 +14,7 @@ from luab.study.supervisions import FROM_TAGS
 
 MAIN = {
     "full": ["config/config.yaml"],
-    "pilot": ["config/config.yaml", "config/demo.yaml", "config/pilot.yaml"],
+    "pilot": ["config/config.yaml", "config/demo.yaml", "config/pilot.yaml", "config/pilot_short.yaml"],
 }
 FILES = sorted((Path(__file__).parents[2] / "config" / "studies").glob("*.yaml"))
 ALONE = ["uses"]
