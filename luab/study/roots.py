@@ -1,6 +1,7 @@
 """Folders that hold the images of each manifest: the user's own copy or the unpacked download."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from luab.errors import DataError
@@ -30,10 +31,15 @@ def own_copy(study: Study, manifest: str) -> Path | None:
     if manifest in OWN:
         return study.folder.images if study.folder else None
     if manifest == OWN_TESTS:
-        tests = [os.path.abspath(folder) for folder in study.folder.tests.values()] if study.folder else []
-        return Path(os.path.commonpath(tests)) if tests else None
+        tests = study.folder.tests if study.folder else {}
+        return common_folder(tests.values()) if tests else None
     manifest = "imagenet_train" if manifest == HELD_OUT else manifest  # these images are in the same folder
     return study.paths.copies.get(manifest, study.paths.imagenet if manifest in FROM_IMAGENET else None)
+
+
+def common_folder(folders: Iterable[Path]) -> Path:
+    """The innermost folder that holds all of these, of which there is at least one; an absolute path."""
+    return Path(os.path.commonpath([os.path.abspath(folder) for folder in folders]))
 
 
 def source_root(study: Study, manifest: str) -> Path:

@@ -71,7 +71,8 @@ def own_test_entries(tree: Tree) -> Iterator[Entry]:
     number = {name: place for place, name in enumerate(tree.names)}
     mistakes: list[str] = []
     for test, folder in tree.tests.items():
-        at = Path(os.path.relpath(folder, tree.root)).as_posix().removeprefix(".")
+        at = os.path.relpath(folder, tree.root).replace(os.sep, "/")
+        at = "" if at == "." else at
         if not folder.is_dir():
             mistakes.append(f"{test}: {folder}: expected a folder with <class>/*.jpg, found none")
             continue
@@ -81,7 +82,7 @@ def own_test_entries(tree: Tree) -> Iterator[Entry]:
         for name in tree.folders(at):
             label = unicodedata.normalize("NFC", name)
             if label not in number:
-                mistakes.append(f"{test}: {folder / name} is no class of the training images. {_near(label, number)}")
+                mistakes.append(f"{test}: {folder / name} is no class of the training images. {did_you_mean(label, number)}")
                 continue
             for _, path in [image for below_it in _all_below(tree, join(at, name)) for image in tree.images(below_it)]:
                 found += 1
@@ -92,10 +93,6 @@ def own_test_entries(tree: Tree) -> Iterator[Entry]:
             mistakes.append(f"{test}: {folder}: expected images of the classes of the training images, found none")
     if mistakes:
         raise DataError(f"folder.tests: {len(mistakes):,} mistakes:\n{listed(mistakes)}")
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    return did_you_mean(name, names).rstrip(".")
 
 
 def image_id(path: str) -> str:
