@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -262,7 +262,8 @@ def init(
     from luab.commands.init import named_folders, write_study
     from luab.study.config import own_folder
 
-    given = {"images": images, "byproducts": byproducts, "labels": labels, "points": points, "held_out": held_out}
+    given: dict[str, Any] = {"images": images, "byproducts": byproducts, "labels": labels}
+    given |= {"points": points, "held_out": held_out}
     given |= {"tests": named_folders(test)} if test else {}
     out = Path(f"{name.removesuffix('.yaml')}.yaml")
     typer.echo(write_study(out.stem, own_folder(given, backbone), backbone, out))

@@ -82,7 +82,9 @@ def named_folders(given: Sequence[str]) -> dict[str, Path]:
     pairs = [text.partition("=") for text in given]
     wrong = [text for text, (name, _, folder) in zip(given, pairs, strict=True) if not (name and folder)]
     if wrong:
-        raise ConfigError(f"--test: expected NAME=FOLDER, found {', '.join(wrong)}, for example --test night=photos/night.")
+        raise ConfigError(
+            f"--test: expected NAME=FOLDER, found {', '.join(wrong)}, for example --test night=photos/night."
+        )
     names = [name for name, _, _ in pairs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"--test: {', '.join(twice)} is given twice. Give each test set a name of its own.")

@@ -1,4 +1,4 @@
-"""`luab shared-classes`: prepares a study of browsed against tagged points on the classes that ImageNet and COCO share."""
+"""`luab shared-classes`: prepares a study of browsed against tagged points on the classes of ImageNet and COCO."""
 
 import json
 import os
@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from luab.commands.templates import fill_in
-from luab.data.manifests.labels import coco_categories
-from luab.data.manifests.manifest import read_manifest_table
 from luab.data.shared_classes import (
     Candidate,
     Candidates,
     Examined,
     PointOf,
+    Shown,
     candidates,
     equal_numbers,
     halves,
@@ -21,6 +20,7 @@ from luab.data.shared_classes import (
     in9_names,
     points_by_class,
     points_by_image,
+    shared_classes,
     shown_by_coco,
     shown_by_imagenet,
     without,
@@ -43,11 +43,15 @@ _FEWEST_CLASSES = 2
 
 
 class Chosen(NamedTuple):
-    """What is chosen: images of both sources by split and class, test sets by name, and why others are left out."""
+    """What is chosen: images of both sources by split and class, and test sets by name.
+
+    classes_left_out, left_out: classes and images that are left out, each with the reason.
+    """
 
     train: dict[str, list[list[Candidate]]]
     val: dict[str, list[list[Candidate]]]
     tests: dict[str, Candidates]
+    classes_left_out: list[str]
     left_out: list[str]
 
 
@@ -94,32 +98,31 @@ def _choose(study: Study, seed: int) -> Chosen:
     clicks = imagenet.click(Sources(layout.index("imagenet_ab"), layout.manifest("imagenet_train"))).points
     tags = coco.click(Sources(layout.index("coco_ab"), layout.manifest("coco_train"))).points
     train = [
-        _candidates(study, "imagenet_train", points_by_image(clicks)),
-        _candidates(study, "coco_train", points_by_class(tags)),
+        _candidates(study, "imagenet_train", shown_by_imagenet, points_by_image(clicks)),
+        _candidates(study, "coco_train", shown_by_coco, points_by_class(tags)),
     ]
-    val = [_candidates(study, "imagenet_val"), _candidates(study, "coco_val")]
+    val = [_candidates(study, "imagenet_val", shown_by_imagenet), _candidates(study, "coco_val", shown_by_coco)]
     if layout.manifest("in9").is_file():
         train[0] = without(in9_names(layout.manifest("in9")), train[0])
     of_both: list[dict[str, list[list[Candidate]]]] = [{}, {}]
-    for name in sorted(set(coco_categories().values())):
+    for name in shared_classes():
         for found, sources in zip(of_both, (train, val), strict=True):
             found[name] = equal_numbers([source.get(name, []) for source in sources], seed, examined.new)
     used = [name for name in of_both[0] if all(found[name][0] for found in of_both)]
-    left_out = [_why(name, train, val) for name in of_both[0] if name not in used]
+    unused = [_why(name, train, val) for name in of_both[0] if name not in used]
     if len(used) < _FEWEST_CLASSES:
         raise DataError(
             "Expected two or more classes with usable images of ImageNet and of COCO, for training and held out, found "
-            f"{len(used)}:\n{listed([*left_out, *examined.left_out])}\nNothing was written. Are the manifests of "
+            f"{len(used)}:\n{listed([*unused, *examined.left_out])}\nNothing was written. Are the manifests of "
             f"{layout.manifest_folder()} those of the whole data sets?"
         )
     kept_train, kept_val = ({name: found[name] for name in used} for found in of_both)
     held_out = {name: {label: both[place] for label, both in kept_val.items()} for place, name in enumerate(SOURCES)}
     tests = held_out | _shifted(study, used, examined)
-    return Chosen(kept_train, kept_val, tests, [*left_out, *examined.left_out])
+    return Chosen(kept_train, kept_val, tests, unused, examined.left_out)
 
 
-def _candidates(study: Study, manifest: str, point_of: PointOf | None = None) -> Candidates:
-    shown = shown_by_imagenet if manifest.startswith(SOURCES[0]) else shown_by_coco
+def _candidates(study: Study, manifest: str, shown: Shown, point_of: PointOf | None = None) -> Candidates:
     return candidates(study.layout.manifest(manifest), source_root(study, manifest), shown, point_of)
 
 
@@ -127,7 +130,7 @@ def _shifted(study: Study, used: Sequence[str], examined: Examined) -> dict[str,
     """Test sets of SI-Score and the Backgrounds Challenge by name, of those that have a manifest."""
     layout, found = study.layout, dict[str, Candidates]()
     for name in filter(lambda name: layout.manifest(name).is_file(), _SI_SCORE):
-        found[name] = candidates(layout.manifest(name), source_root(study, name), shown_by_imagenet)
+        found[name] = _candidates(study, name, shown_by_imagenet)
     if layout.manifest("in9").is_file():
         variants = in9_candidates(layout.manifest("in9"), source_root(study, "in9"))
         found |= {f"in9_{variant}": of_class for variant, of_class in variants.items()}
@@ -145,7 +148,7 @@ def _why(name: str, train: Sequence[Candidates], val: Sequence[Candidates]) -> s
         for split, sources in (("for training", train), ("held out", val))
         for where, source in zip(("ImageNet", "COCO"), sources, strict=True)
     ]
-    return f"the class {name!r}, since it needs usable images of both sources; it has {', '.join(counts)}"
+    return f"the class {name}, which has {', '.join(counts)}; it needs usable images of both"
 
 
 def _link(chosen: Chosen, folder: Path) -> None:
@@ -191,6 +194,7 @@ def _card(study: Study, chosen: Chosen, seed: int) -> dict[str, Any]:
         "seed": seed,
         "images_of_each_source": {split: {name: len(both[0]) for name, both in of.items()} for split, of in splits},
         "tests": {name: {label: len(several) for label, several in of.items()} for name, of in chosen.tests.items()},
+        "classes_left_out": chosen.classes_left_out,
         "left_out": chosen.left_out,
         "inputs": inputs,
     }
@@ -214,7 +218,11 @@ def _summary(chosen: Chosen, out: Path) -> str:
         for name, both in chosen.train.items()
     ]
     tests = [f"{name} ({sum(map(len, of.values())):,})" for name, of in chosen.tests.items()]
-    left_out = [f"left out: {len(chosen.left_out):,}\n{listed(chosen.left_out, 5)}"] if chosen.left_out else []
+    left_out = [
+        f"left out: {len(reasons):,} {what}\n{listed(reasons, most)}"
+        for what, reasons, most in (("classes", chosen.classes_left_out, 20), ("images", chosen.left_out, 5))
+        if reasons
+    ]
     file = out / "study.yaml"
     return "\n".join(
         [

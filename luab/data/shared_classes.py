@@ -1,6 +1,7 @@
 """Images that show one class that ImageNet and COCO share, with equal numbers from both in each class."""
 
 import filecmp
+import functools
 import os
 import re
 from collections import defaultdict
@@ -33,6 +34,14 @@ Candidates = dict[str, list[Candidate]]
 """By name of the shared class, a category of COCO."""
 PointOf = Callable[[str, str], XY | None]
 """Returns the point of an image, by image_id and shared class; None for none."""
+Shown = Callable[[Sequence[int]], set[str]]
+"""Returns the shared classes among the labels of an image."""
+
+
+@functools.cache
+def shared_classes() -> tuple[str, ...]:
+    """Returns the names of the classes that ImageNet and COCO share, by `coco_categories`, sorted."""
+    return tuple(sorted(set(coco_categories().values())))
 
 
 def shown_by_imagenet(labels: Sequence[int]) -> set[str]:
@@ -42,7 +51,7 @@ def shown_by_imagenet(labels: Sequence[int]) -> set[str]:
 
 def shown_by_coco(labels: Sequence[int]) -> set[str]:
     """Returns the shared classes among the COCO classes of an image's annotations, crowds included."""
-    return {name for label in labels if (name := COCO_CLASSES[label].name) in set(coco_categories().values())}
+    return {name for label in labels if (name := COCO_CLASSES[label].name) in shared_classes()}
 
 
 def points_by_image(points: Iterable[Point]) -> PointOf:
@@ -57,9 +66,7 @@ def points_by_class(points: Iterable[Point]) -> PointOf:
     return lambda image_id, name: tags.get((image_id, INDEX_OF_NAME[name]))
 
 
-def candidates(
-    manifest: Path, root: Path, shown: Callable[[Sequence[int]], set[str]], point_of: PointOf | None = None
-) -> Candidates:
+def candidates(manifest: Path, root: Path, shown: Shown, point_of: PointOf | None = None) -> Candidates:
     """Returns the images of a manifest that show exactly one shared class and, with `point_of`, have a point of it.
 
     ASSUME: an image of COCO may show objects of other classes than the shared ones, because hardly any shows one class

@@ -169,9 +169,7 @@ HEADLINE = {
         (*GAINS, *(quantity for quantity in LOCALIZATION if quantity.needs_point)),
     ),
     "coco": Headline(("coco_main", "coco_localization"), (*COCO_MAIN, *COCO_LOCALIZATION)),
-    "folder": Headline(
-        ("folder_main", "folder_tests", "folder_points"), (*FOLDER_MAIN, *FOLDER_TESTS, *FOLDER_POINTS)
-    ),
+    "folder": Headline(("folder_main", "folder_tests", "folder_points"), (*FOLDER_MAIN, *FOLDER_TESTS, *FOLDER_POINTS)),
 }
 """By data set."""
 

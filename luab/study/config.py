@@ -805,8 +805,8 @@ def _unscored_tests(folder: Folder) -> Iterator[str]:
         )
     if scored and not folder.tests:
         yield (
-            f"folder.suites: the benchmark {OWN_TESTS} scores test sets of your own, and `folder.tests` names none. Add "
-            "some, or remove the benchmark."
+            f"folder.suites: the benchmark {OWN_TESTS} scores test sets of your own, and `folder.tests` names none. "
+            "Add some, or remove the benchmark."
         )
 
 

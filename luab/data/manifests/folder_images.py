@@ -82,7 +82,9 @@ def own_test_entries(tree: Tree) -> Iterator[Entry]:
         for name in tree.folders(at):
             label = unicodedata.normalize("NFC", name)
             if label not in number:
-                mistakes.append(f"{test}: {folder / name} is no class of the training images. {did_you_mean(label, number)}")
+                mistakes.append(
+                    f"{test}: {folder / name} is no class of the training images. {did_you_mean(label, number)}"
+                )
                 continue
             for _, path in [image for below_it in _all_below(tree, join(at, name)) for image in tree.images(below_it)]:
                 found += 1
@@ -260,6 +262,7 @@ def image_size(root: Path, path: str, mistakes: list[str]) -> tuple[int, int] | 
                     f"{path}: its EXIF data says that it is to be turned. Browsers turn it and loaders of training "
                     "images do not, so points would be wrong. Turn the file itself (`mogrify -auto-orient`)"
                 )
+                return None
             return image.size
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         mistakes.append(f"{path}: not an image that can be read ({error})")
