@@ -121,7 +121,7 @@ def score_table(
     quantities = product.needs.quantities
     if name == "localization":
         quantities = (*quantities[:2], *_per_iou(chosen), *quantities[2:])
-    if quantities == q.FOLDER_TESTS:
+    if name == "folder_tests":
         quantities = (*quantities, *q.by_test(summaries.own_tests(chosen)))
     shown = summaries.present(chosen, quantities, name)
     summary = summaries.summarise(chosen, shown)
