@@ -116,8 +116,8 @@ FOLDER_POINTS = (
     Quantity("folder_points", "max_box_acc_v2", "MaxBoxAccV2"),
 )
 FOLDER_TESTS = (
-    Quantity("folder_tests", "balanced_accuracy", "All, balanced"),
-    Quantity("folder_tests", "top1", "All, top-1"),
+    Quantity("folder_tests", "balanced_accuracy", "Test sets, balanced"),
+    Quantity("folder_tests", "top1", "Test sets, top-1"),
 )
 """Means over the test sets of the user's own; `by_test` returns those of each test set."""
 SWEPT = (VAL, MAIN[3], MAIN[4], BG_GAP, MAX_BOX_V2)
