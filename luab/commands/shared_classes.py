@@ -29,6 +29,7 @@ from luab.data.supervisions import coco, imagenet
 from luab.data.supervisions.makers import Sources
 from luab.errors import ConfigError, DataError, listed
 from luab.files import read_fields, replacing_folder, write_csv, write_json
+from luab.progress import progress
 from luab.study.config import Study
 from luab.study.paths import card
 from luab.study.roots import source_root
@@ -71,7 +72,8 @@ def prepare(study: Study, out: Path, seed: int) -> str:
     if os.path.lexists(out):
         raise ConfigError(f"{out}: this folder exists. Choose another one (--out), or remove it.")
     _require(study)
-    chosen = _choose(study, seed)
+    with progress("shared classes", None, "images") as advance:
+        chosen = _choose(study, seed, Examined(advance))
     with replacing_folder(out) as aside:
         _link(chosen, aside)
         write_csv(aside / "points.csv", ("image", "x", "y", "class", "kind"), _rows_of_points(chosen.train))
@@ -93,8 +95,8 @@ def _require(study: Study) -> None:
         )
 
 
-def _choose(study: Study, seed: int) -> Chosen:
-    layout, examined = study.layout, Examined()
+def _choose(study: Study, seed: int, examined: Examined) -> Chosen:
+    layout = study.layout
     clicks = imagenet.click(Sources(layout.index("imagenet_ab"), layout.manifest("imagenet_train"))).points
     tags = coco.click(Sources(layout.index("coco_ab"), layout.manifest("coco_train"))).points
     train = [
@@ -205,11 +207,13 @@ def _configuration(study: Study, out: Path, tests: Sequence[str]) -> str:
     values = {
         "images": str(out / "images"), "byproducts": str(out / "points.csv"), "label": study.label,
         "data": str(study.paths.data / out.name), "results": str(study.paths.results / out.name),
-        "tests": {name: str(out / "tests" / name) for name in tests},
     }  # fmt: skip
-    quoted = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}  # JSON is YAML
-    plain: dict[str, Any] = {"file": str(out / "study.yaml"), "cores": cores, "workers": max(1, cores // 2)}
-    return fill_in("shared_study.yaml.jinja", **quoted | plain)
+    quoted: dict[str, Any] = {
+        key: json.dumps(value, ensure_ascii=False) for key, value in values.items()
+    }  # JSON is YAML
+    plain = {"file": str(out / "study.yaml"), "cores": cores, "workers": max(1, cores // 2)}
+    folders = [(name, json.dumps(str(out / "tests" / name), ensure_ascii=False)) for name in tests]
+    return fill_in("shared_study.yaml.jinja", **quoted, **plain, tests=folders)
 
 
 def _summary(chosen: Chosen, out: Path) -> str:

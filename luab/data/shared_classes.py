@@ -123,16 +123,21 @@ def without(names: set[str], of_class: Candidates) -> Candidates:
 class Examined:
     """Whether images can be used: they are readable, need not be turned, and no earlier one has the same bytes.
 
+    Args:
+        advance: Called with 1 for each image, to show the progress.
+
     Attributes:
         left_out: Images that cannot be used, each with the reason.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, advance: Callable[[float], None] = lambda _: None) -> None:
+        self._advance = advance
         self.left_out: list[str] = []
         self._by_size: dict[int, list[Path]] = defaultdict(list)
 
     def readable(self, one: Candidate) -> bool:
         """Whether the image can be read and need not be turned."""
+        self._advance(1)
         return image_size(one.file.parent, one.file.name, self.left_out) is not None
 
     def new(self, one: Candidate) -> bool:
@@ -166,7 +171,10 @@ def equal_numbers(
 
 
 def halves(n: int, place: int) -> tuple[int, int]:
-    """Divides a number into two halves; of odd numbers, the larger half is the first at even places."""
+    """Divides a number into two halves; of odd numbers, the larger half is the first at even places.
+
+    ASSUME: both kinds of points together are half of each in every class, so that their number is that of either kind.
+    """
     first = (n + (place + 1) % 2) // 2
     return first, n - first
 
