@@ -29,7 +29,8 @@ def scores(gains: dict[str, float]) -> pd.DataFrame:
 def test_the_table_has_the_means_and_then_both_numbers_of_each_test_set() -> None:
     table = tables.score_table("folder_tests", scores({"click": 0.1}))
     assert list(table.cells.columns)[3:] == [
-        "Test sets, balanced ↑", "Test sets, top-1 ↑", "night, balanced ↑", "night, top-1 ↑", "snow, balanced ↑", "snow, top-1 ↑",
+        "Test sets, balanced ↑", "Test sets, top-1 ↑", "night, balanced ↑", "night, top-1 ↑", "snow, balanced ↑",
+        "snow, top-1 ↑",
     ]  # fmt: skip
     row = table.cells[table.cells["Supervision"] == "Baseline"].iloc[0]
     assert [text.split(" ±")[0] for text in row.iloc[3:]] == ["60.0", "60.0", "50.0", "50.0", "70.0", "70.0"]
