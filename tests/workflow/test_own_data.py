@@ -83,7 +83,8 @@ def test_drawn_photographs_from_init_to_the_report(copy_checkout: Callable[[str]
     results = checkout.folder / "results" / "my-study"
     scores = pd.read_csv(results / "scores.csv", keep_default_na=False)
     assert set(scores["dataset"]) == {"folder"} and set(scores["supervision"]) == {"none", "shuffled", "click"}
-    balanced = scores[(scores["metric"] == "balanced_accuracy") & (scores["supervision"] == "none")]
+    held_out = scores[scores["benchmark"] == "folder_val"]
+    balanced = held_out[(held_out["metric"] == "balanced_accuracy") & (held_out["supervision"] == "none")]
     assert len(balanced) == 2 and balanced["value"].astype(float).min() > 1 / 3, "no better than chance"
     assert set(scores.loc[scores["metric"] == "accuracy", "group"]) == set(COLOURS)
     page = (results / "report.html").read_text(encoding="utf-8")
