@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -254,14 +254,31 @@ def init(
     points: Annotated[str, typer.Option(help="Unit of x and y: fractions or pixels.")] = "fractions",
     held_out: Annotated[float, typer.Option(help="Share of each class to evaluate on, if there is no split.")] = 0.2,
     backbone: Annotated[str, typer.Option(help="timm model; with a tag it starts from timm's weights.")] = "resnet18",
+    test: Annotated[
+        list[str] | None, typer.Option(help="Further test set as NAME=FOLDER with <class>/*, repeatable.")
+    ] = None,
 ) -> None:
     """Check your own images and byproducts, and write the configuration of a study on them."""
-    from luab.commands.init import write_study
+    from luab.commands.init import named_folders, write_study
     from luab.study.config import own_folder
 
-    given = {"images": images, "byproducts": byproducts, "labels": labels, "points": points, "held_out": held_out}
+    given: dict[str, Any] = {"images": images, "byproducts": byproducts, "labels": labels}
+    given |= {"points": points, "held_out": held_out}
+    given |= {"tests": named_folders(test)} if test else {}
     out = Path(f"{name.removesuffix('.yaml')}.yaml")
     typer.echo(write_study(out.stem, own_folder(given, backbone), backbone, out))
+
+
+@app.command("shared-classes", rich_help_panel=_DATA)
+def shared_classes(
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("shared"),
+    seed: Annotated[int, typer.Option(min=0, help="Decides which images are chosen.")] = 0,
+    config: Config = None,
+) -> None:
+    """Prepare a study of ImageNet-AB against COCO-AB on the classes that ImageNet and COCO share."""
+    from luab.commands.shared_classes import prepare
+
+    typer.echo(prepare(study_of(config), out, seed))
 
 
 @app.command(rich_help_panel=_DATA)

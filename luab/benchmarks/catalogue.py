@@ -144,6 +144,12 @@ _RELEASED = (
         f"held-out images, mean accuracy over classes (balanced_accuracy), {_CROP}", "balanced_accuracy", "folder_val",
     ),
     Benchmark(
+        "folder_tests", "Own test sets", ("folder_tests",), _GROUPED,
+        "test sets of your own (folder.tests): mean over the test sets of the mean accuracy over classes "
+        f"(balanced_accuracy) and of the share of right images (top1), and both for each test set, {_CROP}",
+        "balanced_accuracy", "folder_tests",
+    ),
+    Benchmark(
         "folder_points", "Own images, localisation", ("folder_points",), (*_CAM, "recorded_x", "recorded_y"),
         "held-out images with a recorded point: share of the score map of the true class that is below its value at "
         f"the point (map_rank, .5 by chance), distance of the predicted point in diagonals, {_SQUEEZED}", "map_rank",

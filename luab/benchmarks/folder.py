@@ -36,6 +36,29 @@ def _val(inputs: Inputs) -> Scores:
     return Scores(metrics, table.num_rows, ids_of(table), details, {"classes": len(counts)}, images)
 
 
+def _tests(inputs: Inputs) -> Scores:
+    """Share of right images (top1) and its mean over classes (balanced_accuracy); details are the test sets."""
+    (table,) = inputs.tables.values()
+    labels, best = labels_of(table), top5_of(table, int(pc.list_value_length(table["top5"])[0].as_py()))
+    right, tests = accuracy.is_correct(best[:, 0], labels), texts_of(table, "group")
+    names, values, details = sorted(set(tests)), np.zeros(len(right)), list[Detail]()
+    for name in names:
+        rows = np.flatnonzero(tests == name)
+        counts = accuracy.count_by_group(right[rows], labels[rows, 0].astype(str))
+        sizes = np.array([counts[str(label)].n for label in labels[rows, 0]])
+        values[rows] = right[rows] / (sizes * len(counts) * len(names))
+        details.append(Detail(name, "top1", float(right[rows].mean()), len(rows)))
+        details.append(Detail(name, "balanced_accuracy", accuracy.mean_over_groups(counts), len(rows)))
+    metrics = {
+        metric: math.fsum(detail.value for detail in details if detail.metric == metric) / len(names)
+        for metric in ("balanced_accuracy", "top1")
+    }
+    chance = math.fsum(guesses(labels[tests == name]) for name in names) / len(names)
+    details += [Detail(metric, CHANCE, chance, table.num_rows) for metric in metrics]
+    images = functools.partial(total, table["image_id"], values)
+    return Scores(metrics, table.num_rows, ids_of(table), details, images=images)
+
+
 def _points(inputs: Inputs) -> Scores:
     """Score maps and predicted points against the points that people recorded, and against boxes where there are any.
 
@@ -86,5 +109,5 @@ def _distance(points: np.ndarray, recorded: np.ndarray, size_wh: np.ndarray) -> 
     return math.fsum(lengths) / len(lengths)
 
 
-FORMULAS: dict[str, Formula] = {"folder_val": _val, "folder_points": _points}
+FORMULAS: dict[str, Formula] = {"folder_val": _val, "folder_tests": _tests, "folder_points": _points}
 """The formulas by the key that the catalogue uses."""

@@ -6,14 +6,15 @@ The table is CSV (separated by commas, semicolons or tabs) or Parquet, one row p
     cats/001.jpg,0.41,0.62,570,w17,cats
 
 `image` is a path below the folder of images, or a file name that occurs once. x goes right and y down, in fractions of
-the image or in pixels of the file. time_ms, worker and class may be missing. `luab annotate` writes such a table.
+the image or in pixels of the file. time_ms, worker and class may be missing. `luab annotate` writes such a table. A
+column `kind` divides the rows into kinds of points, so that a supervision can have those of some kinds only.
 """
 
 import functools
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +42,9 @@ SCHEMA = pa.schema(
         pa.field("class", pa.string()),
     ]
 )
-_REQUIRED, _OPTIONAL = ("image", "x", "y"), ("time_ms", "worker", "class")
+WITH_KIND = SCHEMA.append(pa.field("kind", pa.string()))
+"""Columns of the index of a table that has the column kind; other indexes do without it."""
+_REQUIRED, _OPTIONAL = ("image", "x", "y"), ("time_ms", "worker", "class", "kind")
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 
 
@@ -54,6 +57,7 @@ def index(
     known: dict[str, int] | None = None,
     root: Path = Path(),
     unit: str = "fractions",
+    kinds: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Writes the points as one Parquet file, and its card.
 
@@ -64,14 +68,17 @@ def index(
         known: Not used; there are no published counts.
         root: Folder of the images, for the card.
         unit: "fractions" of the image or "pixels" of the file, for the card; the index has x and y as given.
+        kinds: Values of the column kind by the name of the points that they make, for the card; None for no such
+            points.
 
     Returns:
         The content of the card.
 
     Raises:
-        DataError: The file is missing or damaged, lacks columns, or has rows that are not points.
+        DataError: The file is missing or damaged, lacks columns, has rows that are not points, or lacks a kind.
     """
     table, bad = read_points(archive, skips_bad_records(on_bad))
+    check_kinds(archive, table, kinds or {})
     with replacing(parquet) as aside:
         pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
     digest = ContentDigest()
@@ -80,7 +87,7 @@ def index(
     content = {
         "rows": table.num_rows, "sha256": digest.hexdigest(), "source_sha256": archive_sha256, "counts": counts,
         "known": None, "agrees": None, "root": str(root), "unit": unit, "on_bad": on_bad,
-    }  # fmt: skip
+    } | ({"kinds": {name: list(values) for name, values in kinds.items()}} if kinds else {})  # fmt: skip
     write_json(card, content)
     return content
 
@@ -100,13 +107,27 @@ def read_index(parquet: Path) -> pa.Table:
         raise DataError(
             f"{parquet}: expected the index of your byproducts ({error}). Run `luab index folder_ab` again."
         ) from error
-    if not table.schema.equals(SCHEMA):
+    if not (table.schema.equals(SCHEMA) or table.schema.equals(WITH_KIND)):
         raise DataError(f"{parquet}: expected the columns {', '.join(SCHEMA.names)}. Run `luab index folder_ab` again.")
     return table
 
 
+def check_kinds(file: Path, table: pa.Table, kinds: Mapping[str, Sequence[str]]) -> None:
+    """Raises DataError, which lists all, if points of `folder.kinds` name kinds that no row of the table has."""
+    known = set(table["kind"].to_pylist()) - {None} if "kind" in table.column_names else set()
+    missing = [f"{name}: {value!r}" for name, values in kinds.items() for value in values if value not in known]
+    if missing:
+        there = f"the kinds {', '.join(sorted(known))}" if known else "no column kind with any value"
+        raise DataError(
+            f"{file}: expected points of each kind in `folder.kinds`, found {there}. No row has\n{listed(missing)}\n"
+            "Correct the names, or the column."
+        )
+
+
 def read_points(file: Path, skip_bad: bool = False) -> tuple[pa.Table, int]:
-    """Reads points from any of the formats; returns the table (`SCHEMA`) and the number of rows left out.
+    """Reads points from any of the formats; returns the table and the number of rows left out.
+
+    The table has the columns of `SCHEMA`, or of `WITH_KIND` if the file has kinds of points.
 
     Raises:
         DataError: As for `index`.
@@ -131,7 +152,7 @@ def _parquet_rows(file: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
     if missing := [name for name in _REQUIRED if name not in table.column_names]:
         hints = " ".join(did_you_mean(name, table.column_names) for name in missing)
         raise DataError(f"{file}: no column {', '.join(missing)}; found {', '.join(table.column_names)}. {hints}")
-    columns = table.select([name for name in SCHEMA.names if name in table.column_names])
+    columns = table.select([name for name in WITH_KIND.names if name in table.column_names])
     return ((f"{file}, row {place}", row) for place, row in enumerate(columns.to_pylist()))
 
 
@@ -139,7 +160,9 @@ def _checked(file: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], skip_bad
     """Points whose image, x and y are there; DataError, which lists the others, unless they are skipped."""
     good: list[dict[str, Any]] = []
     bad: list[str] = []
+    schema = SCHEMA
     for place, row in rows:
+        schema = WITH_KIND if "kind" in row else schema
         try:
             x, y = (_number(row[name], f"{place}, {name}") for name in ("x", "y"))
             if not str(row["image"] or "").strip():
@@ -147,7 +170,7 @@ def _checked(file: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], skip_bad
             time_ms = _number(row["time_ms"], f"{place}, time_ms") if row.get("time_ms") not in (None, "") else None
             texts = {
                 name: _unquoted(str(row[name])) if row.get(name) not in (None, "") else None
-                for name in ("worker", "class")
+                for name in ("worker", "class", "kind")
             }
             good.append({"image": _unquoted(str(row["image"])), "x": x, "y": y, "time_ms": time_ms, **texts})
         except DataError as error:
@@ -159,7 +182,7 @@ def _checked(file: Path, rows: Iterable[tuple[str, Mapping[str, Any]]], skip_bad
         )
     if not good:
         raise DataError(f"{file}: expected at least one point, found none.")
-    return pa.Table.from_pylist(good, SCHEMA), len(bad)
+    return pa.Table.from_pylist(good, schema), len(bad)
 
 
 def _unquoted(text: str) -> str:

@@ -3,20 +3,20 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple, TypeVar
 
 from luab.byproducts.folder_ab import read_points
 from luab.commands.templates import fill_in
-from luab.data.manifests.folder_images import folder_entries
+from luab.data.manifests.folder_images import folder_entries, own_test_entries
 from luab.data.manifests.tree import Entry, Tree
 from luab.data.own_points import OwnPoints, own_points
 from luab.errors import ConfigError, DataError
 from luab.files import replacing
-from luab.study.config import Folder
-from luab.study.roots import OWN
+from luab.study.config import OWN_TESTS, Folder
+from luab.study.roots import OWN, common_folder
 
 T = TypeVar("T")
 
@@ -52,6 +52,8 @@ def examine(folder: Folder, skip_bad: bool = False) -> Examined:
             return list(folder_entries(tree))
 
     splits = [attempt(lambda tree=tree: entries(tree)) for tree in trees]  # type: ignore[misc]
+    if folder.tests and trees[0].names:
+        attempt(lambda: _read_tests(folder, trees[0].names))
     table = attempt(lambda: read_points(folder.byproducts, skip_bad)[0])
     if table is None:  # check the rows that can be read as well
         with contextlib.suppress(DataError):
@@ -64,6 +66,29 @@ def examine(folder: Folder, skip_bad: bool = False) -> Examined:
     if mistakes or train is None or held_out is None or points is None:
         raise DataError("\n".join(mistakes) + "\nNothing was written.")
     return Examined(train, held_out, trees[0].names, points)
+
+
+def _read_tests(folder: Folder, names: list[str]) -> None:
+    """Lists the images of the test sets; raises DataError like `examine`."""
+    tree = Tree(OWN_TESTS, common_folder(folder.tests.values()), names=names, tests=folder.tests)
+    with tree.reading():
+        for _ in own_test_entries(tree):
+            pass
+    tree.check_readable()
+
+
+def named_folders(given: Sequence[str]) -> dict[str, Path]:
+    """Reads test sets as people write them, NAME=FOLDER; ConfigError lists those of another form and names twice."""
+    pairs = [text.partition("=") for text in given]
+    wrong = [text for text, (name, _, folder) in zip(given, pairs, strict=True) if not (name and folder)]
+    if wrong:
+        raise ConfigError(
+            f"--test: expected NAME=FOLDER, found {', '.join(wrong)}, for example --test night=photos/night."
+        )
+    names = [name for name, _, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"--test: {', '.join(twice)} is given twice. Give each test set a name of its own.")
+    return {name: Path(folder) for name, _, folder in pairs}
 
 
 def write_study(name: str, folder: Folder, backbone: str, out: Path) -> str:
@@ -88,6 +113,7 @@ def write_study(name: str, folder: Folder, backbone: str, out: Path) -> str:
         "byproducts": str(folder.byproducts), "points": folder.points, "held_out": folder.held_out, "label": name,
         "backbone": backbone, "recipe": "own_finetune" if "." in backbone else "own_scratch",
         "data": f"data/{name}", "results": f"results/{name}",
+        "tests": {test: str(path) for test, path in folder.tests.items()}, "benchmarks": folder.benchmarks,
     }  # fmt: skip
     quoted = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}  # JSON is YAML
     plain = {"name": out.stem, "cores": cores, "workers": max(1, cores // 2), "results": values["results"]}

@@ -9,10 +9,10 @@ from typing import Any
 
 from luab.benchmarks.catalogue import TRACES
 from luab.errors import ConfigError
-from luab.files import file_sha256
+from luab.files import file_sha256, read_fields
 from luab.planning.plan import CAPTIONS, Plan
 from luab.render.products import Inputs, Product, find_product, products_of
-from luab.study.config import Study
+from luab.study.config import OWN_TESTS, Study
 from luab.study.paths import Layout, Run, card
 from luab.study.roots import HELD_OUT, OWN, source_root
 from luab.study.supervisions import FROM_TAGS
@@ -90,7 +90,8 @@ def make_targets(study: Study, target: str, dataset: str) -> None:
     path = layout.target(supervision.target or target, dataset)
     images = source_root(study, task.train) if task.targets_read else None
     index, manifest = layout.index(task.byproducts), layout.manifest(task.train)
-    tags = study.paths.tags if supervision.records in FROM_TAGS else None
+    from_tags = supervision.records in FROM_TAGS and supervision.records in study.part(dataset).makers
+    tags = study.paths.tags if from_tags else None
     sources = Sources(index, manifest, study.random_points_seed, images=images, tags=tags)
     write_targets(module.BYPRODUCTS, sources, supervision, path, card(path))
 
@@ -123,6 +124,9 @@ def make_manifest(study: Study, dataset: str) -> None:
         extra = {"held_out": study.held_out_byproducts}
     if study.folder and dataset in OWN:
         extra = {"lists": study.folder.labels, "held_out": study.folder.held_out}
+    if study.folder and dataset == OWN_TESTS:
+        names = read_fields(card(layout.manifest(OWN[0])), ("names",))["names"]
+        extra = {"tests": study.folder.tests, "names": names}
     build_manifest(dataset, source_root(study, dataset), path, card(path), partial=study.paths.partial, **extra)
 
 

@@ -19,7 +19,7 @@ from luab.files import replacing
 from luab.planning.estimate import parts, prediction_hours, published_speeds, training_hours
 from luab.planning.transfers import TransferPlan
 from luab.render.products import Kind, find_product, left_out, products_of
-from luab.study.config import Study, load_study
+from luab.study.config import OWN_TESTS, Study, load_study
 from luab.study.paths import Run, card
 from luab.study.roots import FROM_IMAGENET, HELD_OUT, OWN, own_copy, source_root, tree_of
 from luab.study.supervisions import FROM_TAGS
@@ -388,13 +388,18 @@ class Plan:
             return lists
         if manifest in OWN:
             return [str(self.study.folder.labels)] if self.study.folder and self.study.folder.labels else []
+        if manifest == OWN_TESTS:
+            return [self._card(OWN[0])]  # it has the names of the classes
         if manifest in FROM_IMAGENET:
             world = [str(layout.data / "world" / "world.json")] if self.study.demo else []
             return [*world, *lists]
         return [str(layout.raw_card(tree_of(manifest))), *lists]
 
     def manifest_options(self, manifest: str) -> bool | str:
-        """Settings of a manifest: whether the tree may lack images and, if there is one, the share held out."""
+        """Settings of a manifest: whether the tree may lack images and, if there are some, share held out or tests."""
+        if manifest == OWN_TESTS and self.study.folder:
+            tests = ", ".join(f"{name} {folder}" for name, folder in self.study.folder.tests.items())
+            return f"{self.study.paths.partial}, {tests}"
         share = self.study.held_out_byproducts
         held_out = share and manifest in ("imagenet_train", HELD_OUT)
         return f"{self.study.paths.partial}, held out: {share:g}" if held_out else self.study.paths.partial

@@ -64,7 +64,7 @@ def comparisons(
     Raises:
         DataError: The scores have none of the numbers that answer.
     """
-    shown = summaries.present(scores, q.answering(str(scores["dataset"].iloc[0]), question.also), "answers")
+    shown = summaries.present(scores, answering(scores, question), "answers")
     chosen = summaries.only(scores, shown)
     found = [
         difference_to(pair, method, control).assign(control=control)
@@ -87,6 +87,11 @@ def comparisons(
     return table.assign(verdict=np.where(table["p_holm"] < summaries.SIGNIFICANT, better, "equal"))
 
 
+def answering(rows: pd.DataFrame, question: Question) -> tuple[q.Quantity, ...]:
+    """The quantities that answer a question, given scores or comparisons of one data set, which are not empty."""
+    return q.answering(str(rows["dataset"].iloc[0]), question.also, summaries.own_tests(rows))
+
+
 def sentences(
     table: pd.DataFrame,
     question: Question,
@@ -103,8 +108,8 @@ def sentences(
     """
     if table.empty:
         return []
-    dataset, words = str(table["dataset"].iloc[0]), []
-    for quantity in q.answering(dataset, question.also):
+    words: list[str] = []
+    for quantity in answering(table, question):
         rows = summaries.of(table, quantity)
         if question.compares == "backbones":
             words += [_of_backbones(of, quantity, entries) for _, of in rows.groupby("control", sort=False)]

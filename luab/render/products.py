@@ -397,6 +397,10 @@ PRODUCTS: tuple[Product, ...] = (
         Scored(q.FOLDER_MAIN, "folder"),
     ),
     Product(
+        "table", "folder_tests", "Your own test sets", "folder", "the benchmark folder_tests",
+        Scored(q.FOLDER_TESTS, "folder"), optional=True,
+    ),
+    Product(
         "table", "folder_points", "Your own images, localisation", "folder", "the benchmark folder_points",
         Scored(q.FOLDER_POINTS, "folder"),
     ),

@@ -115,27 +115,42 @@ FOLDER_POINTS = (
     Quantity("folder_points", "point_in_box", "Point in box", needs_point=True),
     Quantity("folder_points", "max_box_acc_v2", "MaxBoxAccV2"),
 )
+FOLDER_TESTS = (
+    Quantity("folder_tests", "balanced_accuracy", "Test sets, balanced"),
+    Quantity("folder_tests", "top1", "Test sets, top-1"),
+)
+"""Means over the test sets of the user's own; `by_test` returns those of each test set."""
 SWEPT = (VAL, MAIN[3], MAIN[4], BG_GAP, MAX_BOX_V2)
 USES = (*SWEPT, *LOCALIZATION[-3:])
 ANSWERS = {
     "imagenet": (VAL, MAIN[-1], BG_GAP, MAX_BOX_V2, LOCALIZATION[2], ALIGNMENT),
     "coco": (COCO_MAIN[0], COCO_CONTEXTS[1], *COCO_LOCALIZATION[:1], COCO_LOCALIZATION[2]),
-    "folder": (FOLDER_MAIN[0], *FOLDER_POINTS[:2]),
+    "folder": (FOLDER_MAIN[0], FOLDER_TESTS[0], *FOLDER_POINTS[:2]),
 }
 """Quantities that answer the question of every study beside the main one, by data set."""
 _ALSO = {"imagenet": (CHALLENGE, *SI_SCORE)}
 """Quantities that answer where a study names their benchmarks in `also`, by data set."""
 
 
-def answering(dataset: str, also: Iterable[str] = ()) -> tuple[Quantity, ...]:
-    """Returns the quantities that answer the question of a study, with those of the benchmarks `also` at the end."""
-    return (*ANSWERS[dataset], *(quantity for quantity in _ALSO.get(dataset, ()) if quantity.benchmark in set(also)))
+def answering(dataset: str, also: Iterable[str] = (), tests: Iterable[str] = ()) -> tuple[Quantity, ...]:
+    """Returns the quantities that answer the question of a study.
+
+    Those of the benchmarks `also`, and the balanced accuracy of the user's own test sets `tests`, are at the end.
+    """
+    more = (quantity for quantity in _ALSO.get(dataset, ()) if quantity.benchmark in set(also))
+    return (*ANSWERS[dataset], *more, *by_test(tests, FOLDER_TESTS[:1]))
+
+
+def by_test(tests: Iterable[str], means: Iterable[Quantity] = FOLDER_TESTS) -> list[Quantity]:
+    """The quantities of each test set of the user's own, in the place of the means over all of them."""
+    parts = [(mean, mean.title.partition(", ")[2]) for mean in means]
+    return [dataclasses.replace(mean, group=test, title=f"{test}, {part}") for test in tests for mean, part in parts]
 
 
 TRACKED = {
     "imagenet": (*MAIN, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2, LOCALIZATION[2]),
     "coco": (*COCO_MAIN[:4], COCO_CONTEXTS[1], *COCO_LOCALIZATION),
-    "folder": (*FOLDER_MAIN, *FOLDER_POINTS[:2]),
+    "folder": (*FOLDER_MAIN, *FOLDER_TESTS, *FOLDER_POINTS[:2]),
 }
 """Quantities that DVC shows, by data set."""
 GAINS = (*MAIN, MIXED_RAND, BG_GAP, CHALLENGE, *SI_SCORE, MAX_BOX_V2)
@@ -154,7 +169,7 @@ HEADLINE = {
         (*GAINS, *(quantity for quantity in LOCALIZATION if quantity.needs_point)),
     ),
     "coco": Headline(("coco_main", "coco_localization"), (*COCO_MAIN, *COCO_LOCALIZATION)),
-    "folder": Headline(("folder_main", "folder_points"), (*FOLDER_MAIN, *FOLDER_POINTS)),
+    "folder": Headline(("folder_main", "folder_tests", "folder_points"), (*FOLDER_MAIN, *FOLDER_TESTS, *FOLDER_POINTS)),
 }
 """By data set."""
 

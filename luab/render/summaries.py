@@ -8,7 +8,7 @@ from luab.benchmarks.formula import CENTRE, CHANCE, PERSON, WHOLE
 from luab.comparison.over_seeds import difference_to_baseline, mean_std
 from luab.errors import DataError
 from luab.render import style
-from luab.render.quantities import BOTH_INTERFACES, Quantity
+from luab.render.quantities import BOTH_INTERFACES, FOLDER_TESTS, Quantity
 
 CELL = ["backbone", "supervision", "lambda"]
 PLACE = ["benchmark", "metric", "group"]
@@ -51,6 +51,12 @@ def present(scores: pd.DataFrame, quantities: Sequence[Quantity], product: str) 
             f"{', '.join(sorted(set(scores['benchmark']))) or 'none'}. Add one to `suites` in the configuration."
         )
     return shown
+
+
+def own_tests(scores: pd.DataFrame) -> list[str]:
+    """Names of the test sets of the user's own in scores, sorted."""
+    here = (scores["benchmark"] == FOLDER_TESTS[0].benchmark) & (scores["metric"] == FOLDER_TESTS[0].metric)
+    return sorted(set(scores.loc[here, "group"]) - {""})
 
 
 def only(scores: pd.DataFrame, quantities: Iterable[Quantity]) -> pd.DataFrame:

@@ -121,6 +121,8 @@ def score_table(
     quantities = product.needs.quantities
     if name == "localization":
         quantities = (*quantities[:2], *_per_iou(chosen), *quantities[2:])
+    if name == "folder_tests":
+        quantities = (*quantities, *q.by_test(summaries.own_tests(chosen)))
     shown = summaries.present(chosen, quantities, name)
     summary = summaries.summarise(chosen, shown)
     looks, controls = style.looks_of(scores), summaries.controls_of(scores)
@@ -187,7 +189,7 @@ def answers_table(
     raw = answers.comparisons(scores, question, headline_lambda, entries)
     if raw.empty:
         raise DataError(f"{name}: the scores have nothing to compare with {', '.join(question.against)}.")
-    of_study = q.answering(str(raw["dataset"].iloc[0]), question.also)
+    of_study = answers.answering(raw, question)
     shown = [quantity for quantity in of_study if len(summaries.of(raw, quantity))]
     rows, groups = list[list[str]](), list[int]()
     for backbone, of_backbone in raw.groupby("backbone", sort=False):

@@ -32,7 +32,7 @@ from luab.study.noises import Noise, Workers
 from luab.study.paths import DATASET, Run
 from luab.study.question import Question
 from luab.study.recipes import BeginsWith, Closed, Positive, Preprocessing, Recipe
-from luab.study.supervisions import BASELINE, CONTROLS, FROM_TAGS, Supervision, entries, mistakes
+from luab.study.supervisions import BASELINE, CONTROLS, FROM_TAGS, RESERVED, Supervision, entries, mistakes
 from luab.study.transfer_recipes import TransferRecipe
 from luab.study.transfers import (
     TRANSFER_RECIPES,
@@ -46,6 +46,8 @@ from luab.study.transfers import (
 from luab.study.yaml_files import read_yaml
 
 Decoding = Literal["exact", "fast"]
+OWN_TESTS = "folder_tests"
+"""Benchmark, test set and manifest of the test sets of the user's own (`folder.tests`)."""
 LABELLING = "click"
 """Points of COCO that decide, in every run, which labels a crop keeps."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]
@@ -246,6 +248,11 @@ class StudyPart(Closed):
     makers: ClassVar[tuple[str, ...]] = ("none", *CONTROLS, "click", "trace", "box", *FROM_TAGS)
     several_heads: ClassVar[bool] = False
 
+    @property
+    def kinds_of_points(self) -> tuple[str, ...]:
+        """Names of further points, which the user's own table divides."""
+        return ()
+
     backbones: list[Backbone] = Field(min_length=1, description="Architectures, with recipe and speed.")
     supervisions: dict[SupervisionName, Supervision] = Field(
         json_schema_extra=_or_list,
@@ -323,17 +330,45 @@ class Folder(StudyPart):
         0.2, description="Share of each class that is held out to evaluate on, where no split is given."
     )
     byproducts: Path = Field(
-        description="Table image, x, y [, time_ms, worker, class] (CSV or Parquet), or an archive as ImageNet-AB's or "
-        "COCO-AB's, as `luab annotate` writes them."
+        description="Table image, x, y [, time_ms, worker, class, kind] (CSV or Parquet), or an archive as "
+        "ImageNet-AB's or COCO-AB's, as `luab annotate` writes them."
     )
     points: Literal["fractions", "pixels"] = Field(
         "fractions", description="Unit of x and y in the table: fractions of the image, or pixels of the file."
     )
+    kinds: dict[SupervisionName, Annotated[list[str], Field(min_length=1)]] = Field(
+        {},
+        description="Points of some rows only, by name: {fixated: [fixation]} makes the points `fixated` of the rows "
+        "with this text in the column kind. `click` has all rows.",
+    )
+    tests: dict[SupervisionName, Path] = Field(
+        {},
+        description="Further test sets by name, each a folder with <class>/*.jpg for some or all of the classes; the "
+        "benchmark folder_tests scores them.",
+    )
 
-    @field_validator("images", "labels", "byproducts")
+    @field_validator("images", "labels", "byproducts", "tests")
     @classmethod
-    def _expanded(cls, given: Path | None) -> Path | None:
-        return _expand(given)
+    def _expanded(cls, given: Any) -> Any:
+        return {name: _expand(path) for name, path in given.items()} if isinstance(given, dict) else _expand(given)
+
+    @field_validator("kinds")
+    @classmethod
+    def _new_names(cls, kinds: dict[str, list[str]]) -> dict[str, list[str]]:
+        if taken := sorted(set(kinds) & set(RESERVED)):
+            raise ValueError(f"luab makes points of the name {', '.join(taken)} itself; choose another name")
+        return kinds
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, rest: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out kinds and test sets if there are none, so that such studies keep their digest."""
+        content: dict[str, Any] = rest(self)
+        return {key: value for key, value in content.items() if value or key not in ("kinds", "tests")}
+
+    @property
+    def kinds_of_points(self) -> tuple[str, ...]:
+        """Names of the points that the table's column kind divides."""
+        return tuple(self.kinds)
 
 
 class Study(StudyPart):
@@ -473,7 +508,8 @@ class Study(StudyPart):
         """
         part = self.part(dataset)
         stems = {entry.target: entry for entry in part.supervisions.values()}
-        bare = {name: Supervision.model_validate({"points": name}) for name in part.makers}
+        names = (*part.makers, *part.kinds_of_points)
+        bare = {name: Supervision.model_validate({"points": name}) for name in names}
         known = {**part.supervisions, **bare, **{stem: entry for stem, entry in stems.items() if stem}}
         if target not in known:
             raise ConfigError(f"targets: there are no points {target!r}. {did_you_mean(target, known)}")
@@ -623,7 +659,8 @@ def _apply_drawn_world(merged: dict[str, Any]) -> None:
 
 def own_folder(given: Mapping[str, Any], backbone: str) -> Folder:
     """The section of your own images with the given keys and one backbone; ConfigError lists all mistakes."""
-    suites = [{"name": "own", "benchmarks": ["folder_val", "folder_points"]}]
+    tests = [OWN_TESTS] if given.get("tests") else []
+    suites = [{"name": "own", "benchmarks": ["folder_val", "folder_points", *tests]}]
     backbones = [{"name": backbone, "recipe": "own_scratch", "gpu_images_per_s": 1000}]
     try:
         return Folder.model_validate(
@@ -711,6 +748,8 @@ def _disagreements(study: Study, recipes: Sequence[str]) -> Iterator[str]:
         )
     if study.coco:
         yield from _unfit_for_coco(study, study.coco)
+    if study.folder:
+        yield from _unscored_tests(study.folder)
     from_tags = [name for name, entry in study.supervisions.items() if entry.records in FROM_TAGS]
     if from_tags and study.backbones and study.paths.tags is None:
         yield (
@@ -747,13 +786,28 @@ def _wrong_names(part: StudyPart, study: Study, recipes: Sequence[str]) -> Itera
         if float(f"{weight:g}") != weight:
             yield f"lambda {weight!r}: run folders keep six digits; round it to {weight:g}."
     yield from _twice("backbones", names)
-    yield from mistakes(part.supervisions, part.makers, part.several_heads)
+    kinds = part.kinds_of_points
+    yield from mistakes(part.supervisions, (*part.makers, *kinds), part.several_heads, kinds)
     yield from _twice("suites[].benchmarks", part.benchmarks)
 
 
 def _twice(key: str, values: Sequence[Any]) -> Iterator[str]:
     if twice := sorted({str(value) for value in values if values.count(value) > 1}):
         yield f"{key}: {', '.join(twice)} is listed twice."
+
+
+def _unscored_tests(folder: Folder) -> Iterator[str]:
+    scored = OWN_TESTS in folder.benchmarks
+    if folder.tests and not scored:
+        yield (
+            f"folder.tests: {', '.join(folder.tests)} would not be scored; add the benchmark {OWN_TESTS} to a suite of "
+            "`folder.suites`."
+        )
+    if scored and not folder.tests:
+        yield (
+            f"folder.suites: the benchmark {OWN_TESTS} scores test sets of your own, and `folder.tests` names none. "
+            "Add some, or remove the benchmark."
+        )
 
 
 def _unfit_for_coco(study: Study, coco: Coco) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Supervisions: which points a model regresses, how they are spoilt and used, and how tables name them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -63,11 +63,14 @@ MAKERS = {
     "box": Maker("Box centre", "regresses the centre of the ground-truth box", False),
     "mask": Maker("Mask centroid", "regresses the centroid of the ground-truth mask", False),
     "replayed": Maker("LUAB (final places)", "LUAB, regresses the places where icons were left"),
-    "browsed": Maker("Browsing", "regresses the clicks on images that have a tag, too", False),
-    "tagged": Maker("Tagging", "regresses the tags on images that have a click, too", False),
-    "both": Maker("Browsing and tagging", "regresses the click of half of the images and the tag of the others", False),
+    "browsed": Maker("Browsing", "regresses the points of browsing", False),
+    "tagged": Maker("Tagging", "regresses the points of tagging", False),
+    "both": Maker("Browsing and tagging", "regresses points of browsing and points of tagging", False),
 }
 """The points that luab can make; not every data set has all of them."""
+
+RESERVED = tuple(name for name in MAKERS if name not in FROM_TAGS)
+"""Names that the user's own kinds of points (`folder.kinds`) cannot have."""
 
 
 class Map(Closed):
@@ -155,7 +158,8 @@ class Supervision(Closed):
     def about(self) -> str:
         """What a model does with the points, for the description of its file."""
         spoilt = ", ".join(f"{name} {value}" for name, value in self.noise.settings.items())
-        about = MAKERS[self.points].about + ("" if self.of == "click" else f" (made from {self.of})")
+        maker = MAKERS.get(self.points) or Maker(self.points, f"regresses the points {self.points}")
+        about = maker.about + ("" if self.of == "click" else f" (made from {self.of})")
         about += ", one head for all classes" if self.head == "shared" else ""
         about = about if self.use == "regress" else f"{about}; use: {self.use}"
         about += "" if self.scale == 1 else f"; lambda x {self.scale:g}"
@@ -176,8 +180,14 @@ def entries(given: Any) -> Any:
     return {name: _completed(str(name), entry) for name, entry in given.items() if entry is not None}
 
 
-def mistakes(supervisions: Mapping[str, Supervision], makers: tuple[str, ...], heads: bool) -> Iterator[str]:
-    """What is wrong with the supervisions of a data set that has these makers, and several heads or one."""
+def mistakes(
+    supervisions: Mapping[str, Supervision], makers: tuple[str, ...], heads: bool, kinds: Collection[str] = ()
+) -> Iterator[str]:
+    """What is wrong with the supervisions of a data set that has these makers, and several heads or one.
+
+    `kinds` are the makers among them that make the user's own kinds of points.
+    """
+    from_workers = {name for name in makers if name in kinds or MAKERS[name].from_workers}
     if BASELINE not in supervisions:
         yield (
             "supervisions: the baseline 'none' is missing; every comparison needs it. Write `none: {}`; an entry "
@@ -198,9 +208,9 @@ def mistakes(supervisions: Mapping[str, Supervision], makers: tuple[str, ...], h
             yield f"{at}.of: expected {', '.join(recorded)}, found {entry.of!r}."
         elif entry.of != "click" and entry.points not in CONTROLS:
             yield f"{at}.of: only {', '.join(CONTROLS)} are made from other points; remove this key."
-        elif entry.noise.workers and not (MAKERS[entry.points].from_workers and MAKERS[entry.records].from_workers):
+        elif entry.noise.workers and not {entry.points, entry.records} <= from_workers:
             yield f"{at}.noise.workers: {entry.records!r} does not come from workers' records; remove this key."
-        elif entry.noise.after_ms and not ("trace" in makers and MAKERS[entry.records].from_workers):
+        elif entry.noise.after_ms and not ("trace" in makers and entry.records in from_workers):
             yield f"{at}.noise.after_ms: only ImageNet's records have a time for each point; remove this key."
         if entry.use not in USES:
             yield f"{at}.use: there is no use {entry.use!r}. {did_you_mean(entry.use, USES)}"

@@ -34,8 +34,9 @@ class OwnImages(Task):
         return section(study).byproducts
 
     def index_options(self, study: Study) -> dict[str, Any]:
-        """Folder of the images and unit of the points."""
-        return {"root": section(study).images, "unit": section(study).points}
+        """Folder of the images, unit of the points and, if there are any, kinds of points."""
+        folder = section(study)
+        return {"root": folder.images, "unit": folder.points} | ({"kinds": folder.kinds} if folder.kinds else {})
 
     def test_inputs(self, study: Study) -> list[Path]:
         """The card of the points that people recorded, which test sets are compared with."""

@@ -32,6 +32,30 @@ def test_balanced_accuracy_weighs_classes_and_top5_needs_six_classes() -> None:
     assert controls == {"top1": 1 / 2, "balanced_accuracy": 1 / 2}
 
 
+def test_each_test_set_counts_as_much_as_the_others_and_so_does_each_of_its_classes() -> None:
+    columns = {
+        "image_id": ["day/a/1", "day/a/2", "day/a/3", "day/b/1", "night/a/1", "night/a/2"],
+        "group": ["day", "day", "day", "day", "night", "night"],
+        "labels": pa.array([[0], [0], [0], [1], [0], [0]], pa.list_(pa.int16())),
+        "top5": pa.FixedSizeListArray.from_arrays(pa.array([0, 1, 0, 1, 1, 0, 1, 0, 1, 0, 0, 1], pa.int16()), 2),
+    }
+    scores = scored("folder_tests", columns)
+    # By day two of three a and the b are right, by night one of two a.
+    assert scores.metrics["balanced_accuracy"] == pytest.approx(((2 / 3 + 1) / 2 + 1 / 2) / 2)
+    assert scores.metrics["top1"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+    parts = {(d.group, d.metric): (d.value, d.n) for d in scores.details if d.metric != "chance"}
+    assert parts == {
+        ("day", "top1"): (3 / 4, 4),
+        ("day", "balanced_accuracy"): (pytest.approx((2 / 3 + 1) / 2), 4),
+        ("night", "top1"): (1 / 2, 2),
+        ("night", "balanced_accuracy"): (1 / 2, 2),
+    }
+    # Two classes by day, one by night: a guess is right for 1/2 and 1 of the images.
+    assert {d.value for d in scores.details if d.metric == "chance"} == {(1 / 2 + 1) / 2}
+    assert scores.images is not None and scores.images().headline == pytest.approx(scores.metrics["balanced_accuracy"])
+    assert scores.n == len(scores.images().ids) == 6
+
+
 def columns(points: bool = True, boxes: Any = ((), (), ())) -> dict[str, Any]:
     """Three images of 30 x 40 px, diagonal 50, with maps of 2 x 2; the last one has no recorded point."""
     cam = [[0, 1, 2, 3], [0, 1, 2, 3], [5, 5, 5, 5]]

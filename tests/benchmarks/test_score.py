@@ -192,6 +192,7 @@ def written(tmp_path_factory) -> Path:
         write_wsol(folder, f"wsol_val{way}", points=False)
         write_wsol(folder, f"wsol_test{way}", points=True)
     write(folder, "folder_val", [[1], [2], [996], [3]], [1, 2, 4, 5], group=["a", "b", "b", "b"])
+    write(folder, "folder_tests", [[1], [2], [996], [3]], [1, 2, 4, 5], group=["day", "day", "day", "night"])
     recorded = {"recorded_x": pa.array([0.75, 0.25], pa.float32()), "recorded_y": pa.array([0.5, 0.5], pa.float32())}
     write_wsol(folder, "folder_points", points=True, **recorded)
     (root / "manifests").mkdir()
@@ -281,6 +282,8 @@ EXPECTED |= {
     "trace_alignment": {"alignment": (1 + 0) / 2},
     # The class a is correct, one of three images of b; two classes have no top five.
     "folder_val": {"top1": 2 / 4, "balanced_accuracy": (1 + 1 / 3) / 2},
+    # By day two of three classes are correct, by night none of one; each class has one image.
+    "folder_tests": {"balanced_accuracy": (2 / 3 + 0) / 2, "top1": (2 / 3 + 0) / 2},
     # Half of the map is bright; the recorded points are on the bright and on the dark half, ties count half. The second
     # predicted point, at the image's centre, is 16 pixels from the recorded one.
     "folder_points": {

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from luab.byproducts.folder_ab import SCHEMA, agreement, index, read_index, read_points
+from luab.byproducts.folder_ab import SCHEMA, WITH_KIND, agreement, index, read_index, read_points
 from luab.errors import DataError
 from luab.files import read_json
 
@@ -69,6 +69,34 @@ def test_mistakes_of_a_table_are_listed(tmp_path: Path, content: str, message: s
     with pytest.raises(DataError) as error:
         index(tmp_path / "p.csv", tmp_path / "i.parquet", tmp_path / "i.json")
     assert message in str(error.value) and not (tmp_path / "i.parquet").exists()
+
+
+def test_kinds_of_points_are_a_column_of_the_index_if_the_table_has_them(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("image,x,y,kind\n1,0,1,gaze\n1,1,0,\n2,0,0,click\n", encoding="utf-8")
+    pq.write_table(read_points(tmp_path / "p.csv")[0], tmp_path / "p.parquet")
+    for name in ("p.csv", "p.parquet"):
+        card = index(tmp_path / name, tmp_path / "i.parquet", tmp_path / "i.json", kinds={"gazed": ["gaze", "click"]})
+        table = read_index(tmp_path / "i.parquet")
+        assert table.schema.equals(WITH_KIND) and table["kind"].to_pylist() == ["gaze", None, "click"]
+        assert card["kinds"] == {"gazed": ["gaze", "click"]}
+
+
+@pytest.mark.parametrize(("column", "found"), [(",kind", "the kinds b, c"), ("", "no column kind")])
+def test_kinds_that_no_row_has_are_listed(tmp_path: Path, column: str, found: str) -> None:
+    kinds = (",b", ",c") if column else ("", "")
+    rows = [f"image,x,y{column}", *(f"{k},0,0{kind}" for k, kind in enumerate(kinds))]
+    (tmp_path / "p.csv").write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        index(tmp_path / "p.csv", tmp_path / "i.parquet", tmp_path / "i.json", kinds={"x": ["a", "b"], "y": ["d"]})
+    assert f"found {found}" in str(error.value) and "- x: 'a'\n" in str(error.value) and "- y: 'd'" in str(error.value)
+    assert not (tmp_path / "i.parquet").exists()
+
+
+def test_an_index_without_kinds_has_the_bytes_that_it_had_before_there_were_any(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("image,x,y\n1,0,1\n", encoding="utf-8")
+    card = index(tmp_path / "p.csv", tmp_path / "i.parquet", tmp_path / "i.json")
+    assert read_index(tmp_path / "i.parquet").schema.equals(SCHEMA) and "kinds" not in card
+    assert card["sha256"] == "a2e829702f945cbebe59b3b20e61fa620ce7a771fc4794160f97aa76861a2d13"
 
 
 RECORD = """<annotation><folder>my class</folder><filename>img 1</filename><metadata>

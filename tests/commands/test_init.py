@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from luab.commands.init import write_study
+from luab.commands.init import named_folders, write_study
 from luab.errors import ConfigError, DataError
 from luab.planning.plan import Plan
 from luab.study.config import load_study, own_folder
@@ -56,6 +56,29 @@ def test_bad_rows_and_rows_that_fit_no_image_are_listed_together(given: dict[str
     with pytest.raises(DataError) as error:
         write_study("mine", own_folder(given, "resnet18"), "resnet18", tmp_path / "mine.yaml")
     assert "found 'a'" in str(error.value) and "there is no image '9.jpg'" in str(error.value)
+
+
+def test_test_sets_are_checked_and_scored(
+    given: dict[str, object], tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "night" / "Füchse").mkdir(parents=True)
+    Image.effect_noise((9, 8), 90).save(tmp_path / "night" / "Füchse" / "1.jpg")
+    folder = own_folder(given | {"tests": named_folders([f"night={tmp_path}/night"])}, "resnet18")
+    write_study("mine", folder, "resnet18", tmp_path / "mine.yaml")
+    monkeypatch.chdir(repository)
+    study = load_study(["config/config.yaml", tmp_path / "mine.yaml"])
+    assert study.folder is not None and study.folder.tests == {"night": tmp_path / "night"}
+    assert study.folder.benchmarks == ["folder_val", "folder_points", "folder_tests"]
+    (tmp_path / "night" / "hare").mkdir()
+    with pytest.raises(DataError, match=r"hare is no class of the training images\..*\n.*Nothing was written"):
+        write_study("other", folder, "resnet18", tmp_path / "other.yaml")
+
+
+def test_a_test_set_has_a_name_of_its_own_and_a_folder() -> None:
+    with pytest.raises(ConfigError, match=r"expected NAME=FOLDER, found night, =x, for example --test night="):
+        named_folders(["night", "=x", "a=b"])
+    with pytest.raises(ConfigError, match="--test: a is given twice"):
+        named_folders(["a=b", "a=c"])
 
 
 def test_an_existing_file_is_kept(given: dict[str, object], tmp_path: Path) -> None:

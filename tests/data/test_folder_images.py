@@ -12,7 +12,7 @@ from PIL import Image
 
 from luab.byproducts.folder_ab import SCHEMA
 from luab.data.manifests.build_manifest import build_manifest
-from luab.data.manifests.folder_images import Names, folder_entries, image_id
+from luab.data.manifests.folder_images import Names, folder_entries, image_id, own_test_entries
 from luab.data.manifests.manifest import read_manifest
 from luab.data.manifests.tree import Entry, Tree
 from luab.data.own_points import own_points
@@ -226,3 +226,35 @@ def test_rows_that_fit_no_image_are_listed_or_counted(tmp_path: Path) -> None:
     assert "row 2: the point 1.1, 0.5 is outside a/2.jpg" in str(error.value)
     found = own_points(rows, IMAGES, ["a", "b"], tmp_path, "fractions", skip_bad=True)
     assert found.rows == {"a/1": [0]} and found.notes == {"of_another_class": 0, "without_image": 1, "out_of_range": 1}
+
+
+def test_images_of_test_sets_have_the_numbers_of_the_training_classes(tmp_path: Path) -> None:
+    draw(tmp_path, ["night/b/1.jpg", "winter/snow/a/1.png", "winter/snow/b/deep/2.jpg"])
+    out, tests = tmp_path / "m.parquet", {"snow": tmp_path / "winter/snow", "night": tmp_path / "night"}
+    card = build_manifest("folder_tests", tmp_path, out, tmp_path / "m.json", names=["a", "b", "c"], tests=tests)
+    rows = read_manifest(out)
+    assert list(rows["image_id"]) == ["night/b/1", "snow/a/1", "snow/b/deep/2"]
+    assert [labels[0] for labels in rows["labels"]] == [1, 0, 1] and list(rows["group"]) == ["night", "snow", "snow"]
+    assert list(rows["path"]) == ["night/b/1.jpg", "winter/snow/a/1.png", "winter/snow/b/deep/2.jpg"]
+    assert card["n"] == 3 and card["names"] == ["a", "b", "c"]
+
+
+def test_one_test_set_may_be_the_whole_folder(tmp_path: Path) -> None:
+    draw(tmp_path, ["a/1.jpg"])
+    tree = Tree("folder_tests", tmp_path, names=["a"], tests={"all": tmp_path})
+    assert [(one.image_id, one.path, one.labels) for one in own_test_entries(tree)] == [("all/a/1", "a/1.jpg", (0,))]
+
+
+def test_mistakes_of_all_test_sets_are_listed_together(tmp_path: Path) -> None:
+    draw(tmp_path, ["night/cats/1.jpg", "night/dog/1.jpg", "night/birds/1.jpg", "night/loose.jpg", "night/cat/1.jpg"])
+    (tmp_path / "night/cat/2.jpg").write_text("text", encoding="utf-8")
+    (tmp_path / "empty" / "cat").mkdir(parents=True)
+    tests = {name: tmp_path / name for name in ("night", "empty", "missing")}
+    with pytest.raises(DataError) as error:
+        list(own_test_entries(Tree("folder_tests", tmp_path, names=["cat", "dog"], tests=tests)))
+    text = str(error.value)
+    assert "folder.tests: 6 mistakes" in text and "cats is no class of the training images. Did you mean cat?" in text
+    assert "birds is no class of the training images. The choices are cat, dog." in text
+    assert "cat/2.jpg: not an image" in text and "1 images outside the class folders, night/loose.jpg" in text
+    assert "expected images of the classes of the training images, found none" in text
+    assert "missing: expected a folder with <class>/*.jpg, found none" in text

@@ -24,6 +24,7 @@ from luab.data.manifests.manifest import SCHEMA, read_manifest
 from luab.data.manifests.tree import Tree
 from luab.errors import ConfigError, DataError
 from luab.files import lines_sha256, read_json
+from luab.study.config import OWN_TESTS
 from luab.study.roots import OWN
 
 TENCH, GOLDFISH = labels.wnids()[:2]
@@ -66,7 +67,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_every_layout_has_counts_and_a_tree() -> None:
     assert set(LAYOUTS) == set(KNOWN_COUNTS)
-    assert len(LAYOUTS) == 20 + len(OWN)
+    assert len(LAYOUTS) == 20 + len([*OWN, OWN_TESTS])
 
 
 def test_counts_follow_from_how_each_set_was_made() -> None:

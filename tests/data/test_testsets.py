@@ -12,7 +12,7 @@ NAMES = {
     "imagenet_val", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_o", "imagenet_sketch",
     "imagenet_c", "imagenet_cocc", "objectnet", "siscore_size", "siscore_location", "siscore_rotation",
     "in9", "in9_challenge", "wsol_val", "wsol_test", "coco_val", "folder_val", "folder_points",
-    "imagenet_held_out",
+    "imagenet_held_out", "folder_tests",
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ COLUMNS = [
 QUANTITIES = {
     "imagenet": [*quantities.MAIN, *quantities.BACKGROUND, *quantities.LOCALIZATION],
     "coco": [*quantities.COCO_MAIN, *quantities.COCO_LOCALIZATION],
-    "folder": [*quantities.FOLDER_MAIN, *quantities.FOLDER_POINTS],
+    "folder": [*quantities.FOLDER_MAIN, *quantities.FOLDER_TESTS, *quantities.FOLDER_POINTS],
 }
 DETAILS = [
     *(("imagenet_c", f"{name}/{s}") for name in ("fog", "snow") for s in (1, 2)),

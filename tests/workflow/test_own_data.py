@@ -72,7 +72,9 @@ def test_drawn_photographs_from_init_to_the_report(copy_checkout: Callable[[str]
     checkout = copy_checkout("own")
     write_table(tmp_path / "clicks.csv", photographs(tmp_path / "photographs"))
     images, clicks = str(tmp_path / "photographs"), str(tmp_path / "clicks.csv")
-    said = init(checkout, "--images", images, "--byproducts", clicks, "--points", "pixels")
+    photographs(tmp_path / "later", per_class=5)
+    test = ("--test", f"later={tmp_path / 'later'}")
+    said = init(checkout, "--images", images, "--byproducts", clicks, "--points", "pixels", *test)
     assert "3 classes, 57 training images (19 to 19 per class, median 19), 15 held out" in said
     run = ("--cores", "2", "--configfile", "my-study.yaml")
     done = checkout.snakemake(*run, timeout_s=1500)
@@ -81,11 +83,15 @@ def test_drawn_photographs_from_init_to_the_report(copy_checkout: Callable[[str]
     results = checkout.folder / "results" / "my-study"
     scores = pd.read_csv(results / "scores.csv", keep_default_na=False)
     assert set(scores["dataset"]) == {"folder"} and set(scores["supervision"]) == {"none", "shuffled", "click"}
-    balanced = scores[(scores["metric"] == "balanced_accuracy") & (scores["supervision"] == "none")]
+    held_out = scores[scores["benchmark"] == "folder_val"]
+    balanced = held_out[(held_out["metric"] == "balanced_accuracy") & (held_out["supervision"] == "none")]
     assert len(balanced) == 2 and balanced["value"].astype(float).min() > 1 / 3, "no better than chance"
     assert set(scores.loc[scores["metric"] == "accuracy", "group"]) == set(COLOURS)
     page = (results / "report.html").read_text(encoding="utf-8")
     assert "Your own images, classification" in page and "Your own images, localisation" in page
+    assert "Your own test sets" in page and "later, balanced" in page
+    of_test = scores[(scores["benchmark"] == "folder_tests") & (scores["group"] == "later")]
+    assert set(of_test["metric"]) == {"balanced_accuracy", "top1"} and set(of_test["n"]) == {15}
     assert (results / "figures" / "folder_maps.png").is_file()
     card = read_json(results / "runs/folder/test_resnet/click-1/seed0/run.json")
     assert (card["images"], card["points"]) == (57, 57)

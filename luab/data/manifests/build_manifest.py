@@ -1,7 +1,7 @@
 """Building a manifest: lists a data set's images, checks them against published counts, and writes a card."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ def build_manifest(
     real: Path | None = None,
     lists: Path | None = None,
     held_out: float = 0.0,
+    names: Sequence[str] = (),
+    tests: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Lists a data set's images with labels, writes the manifest and its card, and returns the card.
 
@@ -40,7 +42,7 @@ def build_manifest(
 
     Args:
         dataset: A key of `LAYOUTS`.
-        root, partial, val, real, lists, held_out: See `Tree`.
+        root, partial, val, real, lists, held_out, names, tests: See `Tree`.
         parquet: Manifest to write.
         card: JSON to write: dataset, n, ids_sha256, classes (distinct labels), names (of the user's own classes), known
             (published counts), agrees (null for partial trees and if no count is known), ignored (counts by kind).
@@ -52,7 +54,7 @@ def build_manifest(
     """
     if dataset not in LAYOUTS:
         raise ConfigError(f"{dataset!r} is not a data set with a manifest. {did_you_mean(dataset, LAYOUTS)}")
-    tree = Tree(dataset, root, partial, val, real, lists, held_out)
+    tree = Tree(dataset, root, partial, val, real, lists, held_out, names=list(names), tests=tests or {})
     schema = INSTANCES_SCHEMA if dataset.startswith("coco_") else SCHEMA
     with tree.reading(), progress(f"manifest {dataset}", KNOWN_COUNTS[dataset]["n"], "images") as advance:
         if dataset != "imagenet_real":  # its files are those of imagenet_val

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from luab.data.manifests.tree import IMAGE_SUFFIX, Entry, Tree
-from luab.errors import DataError, listed
+from luab.errors import DataError, did_you_mean, listed
 from luab.files import file_sha256, read_number, read_rows
 
 SPLITS = ("train", "val")
@@ -49,7 +49,7 @@ def folder_entries(tree: Tree) -> Iterator[Entry]:
     names = sorted({image.label for image in images})
     held_out = _held_out(images, tree.held_out)
     rows = [image for image in images if (image.split or ("val" if image.path in held_out else "train")) == split]
-    sizes = {image.path: size for image in rows if (size := _size(tree.root, image.path, mistakes))}
+    sizes = {image.path: size for image in rows if (size := image_size(tree.root, image.path, mistakes))}
     mistakes += _wrong_boxes(rows, sizes)
     if mistakes:
         raise DataError(f"{tree.root}: {len(mistakes):,} mistakes:\n{listed(mistakes)}")
@@ -58,6 +58,43 @@ def folder_entries(tree: Tree) -> Iterator[Entry]:
     for image in rows:
         width, height = sizes[image.path]
         yield Entry(image_id(image.path), image.path, (number[image.label],), image.label, width, height, image.boxes)
+
+
+def own_test_entries(tree: Tree) -> Iterator[Entry]:
+    """Entries of the user's own test sets, `tree.tests`, with the classes `tree.names`; groups are the test sets.
+
+    A test set is a folder with <class>/*.jpg for some or all of the classes. image_id starts with its name.
+
+    Raises:
+        DataError: A folder is missing, empty or has other classes, or an image cannot be read; all are listed.
+    """
+    number = {name: place for place, name in enumerate(tree.names)}
+    mistakes: list[str] = []
+    for test, folder in tree.tests.items():
+        at = os.path.relpath(folder, tree.root).replace(os.sep, "/")
+        at = "" if at == "." else at
+        if not folder.is_dir():
+            mistakes.append(f"{test}: {folder}: expected a folder with <class>/*.jpg, found none")
+            continue
+        if loose := tree.images(at):
+            mistakes.append(f"{test}: {folder}: found {len(loose):,} images outside the class folders, {loose[0][1]}")
+        found = 0
+        for name in tree.folders(at):
+            label = unicodedata.normalize("NFC", name)
+            if label not in number:
+                mistakes.append(
+                    f"{test}: {folder / name} is no class of the training images. {did_you_mean(label, number)}"
+                )
+                continue
+            for _, path in [image for below_it in _all_below(tree, join(at, name)) for image in tree.images(below_it)]:
+                found += 1
+                if size := image_size(tree.root, path, mistakes):
+                    name_in_test = image_id(path.removeprefix(join(at, "")))
+                    yield Entry(f"{test}/{name_in_test}", path, (number[label],), test, *size)
+        if not found:
+            mistakes.append(f"{test}: {folder}: expected images of the classes of the training images, found none")
+    if mistakes:
+        raise DataError(f"folder.tests: {len(mistakes):,} mistakes:\n{listed(mistakes)}")
 
 
 def image_id(path: str) -> str:
@@ -216,8 +253,8 @@ def _copies(root: Path, images: list[OwnImage]) -> Iterator[str]:
                 yield f"{first.path} and {other.path} are the same image, in train and in val; remove one of them"
 
 
-def _size(root: Path, path: str, mistakes: list[str]) -> tuple[int, int] | None:
-    """Width and height in pixels as stored; adds a mistake if the image cannot be read or is to be turned."""
+def image_size(root: Path, path: str, mistakes: list[str]) -> tuple[int, int] | None:
+    """Width and height in pixels as stored; None, and a further mistake, if the image is unreadable or to be turned."""
     try:
         with Image.open(root / path) as image:
             if image.getexif().get(_ORIENTATION, 1) != 1:
@@ -225,6 +262,7 @@ def _size(root: Path, path: str, mistakes: list[str]) -> tuple[int, int] | None:
                     f"{path}: its EXIF data says that it is to be turned. Browsers turn it and loaders of training "
                     "images do not, so points would be wrong. Turn the file itself (`mogrify -auto-orient`)"
                 )
+                return None
             return image.size
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         mistakes.append(f"{path}: not an image that can be read ({error})")

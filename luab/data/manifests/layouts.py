@@ -10,7 +10,7 @@ from posixpath import basename, join
 
 from luab.data.manifests.coco_instances import coco_entries, coco_files
 from luab.data.manifests.devkit import flat_val, val_position
-from luab.data.manifests.folder_images import folder_entries, own_images
+from luab.data.manifests.folder_images import folder_entries, own_images, own_test_entries
 from luab.data.manifests.labels import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
@@ -27,6 +27,7 @@ from luab.data.manifests.tree import ELSEWHERE, IMAGE_SUFFIX, Entry, Tree, by_cl
 from luab.data.manifests.wsol_lists import list_rows, listed_entries, lists_folder
 from luab.errors import DataError
 from luab.files import read_json
+from luab.study.config import OWN_TESTS
 from luab.study.roots import HELD_OUT, OWN
 
 
@@ -260,6 +261,7 @@ LAYOUTS: dict[str, Callable[[Tree], Iterator[Entry]]] = {
     "wsol_test": _wsol_test,
     **dict.fromkeys(("coco_train", "coco_val"), coco_entries),
     **dict.fromkeys(OWN, folder_entries),
+    OWN_TESTS: own_test_entries,
 }
 """The reader of each data set's images, by name of the manifest; `DATA_SETS` describes the folders."""
 

@@ -89,6 +89,7 @@ _ALL = (
     # Whole images, so that no part of a trace is cut off.
     TestSet("imagenet_held_out", ("imagenet_held_out",), resize="squash", cam=True),
     TestSet("folder_val", ("folder_val",), outputs=None, dataset="folder"),
+    TestSet("folder_tests", ("folder_tests",), outputs=None, dataset="folder"),
     # Whole images, so that no recorded point is cut off; scores of points and maps.
     TestSet("folder_points", ("folder_val",), resize="squash", cam=True, outputs=None, dataset="folder"),
 )

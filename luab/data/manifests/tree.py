@@ -60,7 +60,9 @@ class Tree:
         counts: Number of images in each folder that holds some.
         broken: Images that cannot be read, each with the reason.
         unread: Reason by folder or link that was passed over because it cannot be read.
-        names: Names of the user's own classes, in order; empty for data sets whose classes are known.
+        names: Names of the user's own classes, in order; empty for data sets whose classes are known. Given for
+            folder_tests, found for the others.
+        tests: Folders of the user's own test sets, by name, for folder_tests.
     """
 
     dataset: str
@@ -76,6 +78,7 @@ class Tree:
     broken: list[str] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
+    tests: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def expected(self) -> str:
@@ -191,6 +194,8 @@ class Tree:
                 "ILSVRC2012_devkit_t12/data/ (meta.mat and ILSVRC2012_validation_ground_truth.txt). Then set the "
                 "config key `paths.imagenet` to the folder that holds train/ and val/."
             )
+        if self.tests:
+            return DataError(f"{self.root}: expected {self.expected}, found no folder. Correct `folder.tests`.")
         if self.dataset in OWN:
             return DataError(f"{self.root}: expected {self.expected}, found no folder. Correct `folder.images`.")
         return DataError(

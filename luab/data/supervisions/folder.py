@@ -3,8 +3,9 @@
 Held-out images have points too, which predictions are compared with; training reads those of its own images.
 """
 
+import functools
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Container, Hashable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,34 @@ from luab.byproducts.folder_ab import read_index
 from luab.data.manifests.manifest import read_manifest_table
 from luab.data.manifests.tree import Entry
 from luab.data.own_points import OwnPoints, own_points
-from luab.data.supervisions.makers import Byproducts, Made, Sources, Worker, area_of, centre_of
+from luab.data.supervisions.makers import Byproducts, Made, Maker, Sources, Worker, area_of, centre_of
 from luab.files import read_fields
 from luab.study.noises import Point
 from luab.study.roots import OWN
 
 
 def click(sources: Sources) -> Made:
-    """Returns the mean of each image's points, with the same weight for each row of the table."""
-    found = _own_points(sources)
-    workers = read_index(sources.index)["worker"].to_pylist() if sources.workers is not None else []
+    """Returns the mean of each image's points, with the same weight for each row of the table, whatever its kind."""
+    return _means(sources)
+
+
+def kinds(sources: Sources) -> Mapping[str, Maker]:
+    """Returns makers of the points of some kinds of rows only, by name, as the card of the index has them."""
+    of_name = read_fields(sources.index.with_suffix(".json"), ()).get("kinds", {})
+    return {name: functools.partial(_means, kinds=frozenset(values)) for name, values in of_name.items()}
+
+
+def _means(sources: Sources, kinds: Container[str] | None = None) -> Made:
+    """The mean of each image's points of these kinds; None for all rows."""
+    found, table = _own_points(sources), read_index(sources.index)
+    workers, kind_of = (table[name].to_pylist() if name in table.column_names else [] for name in ("worker", "kind"))
     points = []
     for image_id, rows in found.rows.items():
-        kept = [row for row in rows if sources.workers is None or workers[row] in sources.workers]
+        kept = [
+            row
+            for row in rows
+            if (sources.workers is None or workers[row] in sources.workers) and (kinds is None or kind_of[row] in kinds)
+        ]
         if kept:
             points.append(Point(image_id, None, *found.xy[kept].mean(axis=0).tolist()))
     return Made(points, found.notes)
@@ -66,7 +82,7 @@ def time_ms(sources: Sources) -> Mapping[str, float]:
     return {name: float(np.mean(of)) for name, of in known.items() if of}
 
 
-BYPRODUCTS = Byproducts({"click": click, "box": box}, classes, workers, {"time_ms": time_ms})
+BYPRODUCTS = Byproducts({"click": click, "box": box}, classes, workers, {"time_ms": time_ms}, kinds)
 
 
 def _own_points(sources: Sources) -> OwnPoints:

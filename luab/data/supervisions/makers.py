@@ -88,12 +88,14 @@ class Byproducts:
         classes: Returns the class of each image, by image_id; not called for points that have a label.
         workers: Returns what each worker did, by id.
         extras: Functions that return the value of a further column (`Supervision.column`) by image_id, by its name.
+        kinds: Returns further makers by name, for kinds of points that the user's own table divides.
     """
 
     makers: Mapping[str, Maker]
     classes: Callable[[Sources], Mapping[str, Hashable]]
     workers: Callable[[Sources], Mapping[str, Worker]]
     extras: Mapping[str, Callable[[Sources], Mapping[str, Any]]] = field(default_factory=dict)
+    kinds: Callable[[Sources], Mapping[str, Maker]] = lambda _: {}
 
 
 def write_targets(
@@ -127,7 +129,7 @@ def write_targets(
 
 def make_points(byproducts: Byproducts, sources: Sources, supervision: Supervision) -> Made:
     """Returns the points of a supervision, with its noise; errors as for `write_targets`."""
-    makers, noise, notes = byproducts.makers, supervision.noise, dict[str, int]()
+    makers, noise, notes = {**byproducts.makers, **byproducts.kinds(sources)}, supervision.noise, dict[str, int]()
     known_points = {BASELINE, *CONTROLS, *makers}
     for name in (supervision.points, supervision.records):
         if name not in known_points:
