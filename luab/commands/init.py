@@ -72,8 +72,7 @@ def _read_tests(folder: Folder, names: list[str]) -> None:
     """Lists the images of the test sets; raises DataError like `examine`."""
     tree = Tree(OWN_TESTS, common_folder(folder.tests.values()), names=names, tests=folder.tests)
     with tree.reading():
-        for _ in own_test_entries(tree):
-            pass
+        list(own_test_entries(tree))
     tree.check_readable()
 
 

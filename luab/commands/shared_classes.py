@@ -208,12 +208,10 @@ def _configuration(study: Study, out: Path, tests: Sequence[str]) -> str:
         "images": str(out / "images"), "byproducts": str(out / "points.csv"), "label": study.label,
         "data": str(study.paths.data / out.name), "results": str(study.paths.results / out.name),
     }  # fmt: skip
-    quoted: dict[str, Any] = {
-        key: json.dumps(value, ensure_ascii=False) for key, value in values.items()
-    }  # JSON is YAML
-    plain = {"file": str(out / "study.yaml"), "cores": cores, "workers": max(1, cores // 2)}
+    quoted = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}  # JSON is YAML
+    plain: dict[str, Any] = {"file": str(out / "study.yaml"), "cores": cores, "workers": max(1, cores // 2)}
     folders = [(name, json.dumps(str(out / "tests" / name), ensure_ascii=False)) for name in tests]
-    return fill_in("shared_study.yaml.jinja", **quoted, **plain, tests=folders)
+    return fill_in("shared_study.yaml.jinja", **quoted | plain, tests=folders)
 
 
 def _summary(chosen: Chosen, out: Path) -> str:

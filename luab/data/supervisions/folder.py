@@ -9,6 +9,7 @@ from collections.abc import Container, Hashable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from luab.byproducts.folder_ab import read_index
 from luab.data.manifests.manifest import read_manifest_table
@@ -33,15 +34,12 @@ def kinds(sources: Sources) -> Mapping[str, Maker]:
 
 def _means(sources: Sources, kinds: Container[str] | None = None) -> Made:
     """The mean of each image's points of these kinds; None for all rows."""
-    found, table = _own_points(sources), read_index(sources.index)
-    workers, kind_of = (table[name].to_pylist() if name in table.column_names else [] for name in ("worker", "kind"))
+    table = read_index(sources.index)
+    found, wanted = _own_points(sources, table), {"worker": sources.workers, "kind": kinds}
+    columns = [(table[name].to_pylist(), values) for name, values in wanted.items() if values is not None]
     points = []
     for image_id, rows in found.rows.items():
-        kept = [
-            row
-            for row in rows
-            if (sources.workers is None or workers[row] in sources.workers) and (kinds is None or kind_of[row] in kinds)
-        ]
+        kept = [row for row in rows if all(column[row] in values for column, values in columns)]
         if kept:
             points.append(Point(image_id, None, *found.xy[kept].mean(axis=0).tolist()))
     return Made(points, found.notes)
@@ -77,7 +75,8 @@ def workers(sources: Sources) -> Mapping[str, Worker]:
 
 def time_ms(sources: Sources) -> Mapping[str, float]:
     """Returns the mean time of each image's points; images without a recorded time have none."""
-    times, found = read_index(sources.index)["time_ms"].to_pylist(), _own_points(sources)
+    table = read_index(sources.index)
+    times, found = table["time_ms"].to_pylist(), _own_points(sources, table)
     known = {name: [times[row] for row in rows if times[row] is not None] for name, rows in found.rows.items()}
     return {name: float(np.mean(of)) for name, of in known.items() if of}
 
@@ -85,11 +84,11 @@ def time_ms(sources: Sources) -> Mapping[str, float]:
 BYPRODUCTS = Byproducts({"click": click, "box": box}, classes, workers, {"time_ms": time_ms}, kinds)
 
 
-def _own_points(sources: Sources) -> OwnPoints:
+def _own_points(sources: Sources, table: pa.Table) -> OwnPoints:
     about = read_fields(sources.index.with_suffix(".json"), ("root", "unit", "on_bad"))
     names = read_fields(sources.manifest.with_suffix(".json"), ("names",))["names"]
     skip_bad, root = about["on_bad"] == "count", Path(about["root"])
-    return own_points(read_index(sources.index), _images(sources), names, root, about["unit"], skip_bad)
+    return own_points(table, _images(sources), names, root, about["unit"], skip_bad)
 
 
 def _manifests(sources: Sources) -> list[Path]:

@@ -71,7 +71,7 @@ class JobWatcher:
 
     A result of success ends a job. A failure ends a job on Slurm only if Slurm, too, says that it is over, and still
     says so `requeue_s` later: a preempted or lost job leaves a failure behind and comes back under the same id.
-    Jobs of one submission that were cancelled are reported together, as long as none of the others is ending.
+    Jobs of one submission that were cancelled are reported together, once none of the others is ending.
 
     Args:
         slurm: Runs Slurm's commands.
